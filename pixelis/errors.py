@@ -1,0 +1,17 @@
+"""The errors that a user can cause: their text is the whole message, and the CLI exits with code 2."""
+
+
+class UserError(ValueError):
+    """Base of everything a user can mend: the CLI prints its text alone, without a traceback."""
+
+
+class ConfigError(UserError):
+    """A configuration value breaks a rule; the text names the key, the rule and the value."""
+
+
+class DataError(UserError):
+    """A data folder, file or record cannot be used; the text names what, where and what is allowed."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint or an adapter cannot be used; the text names it and says why."""

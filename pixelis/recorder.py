@@ -1,0 +1,43 @@
+"""What training and evaluation tell the outside: four calls, and no idea of who listens.
+
+`pixelis.tracking` implements this for MLflow; everything below `cli` takes any object of this shape.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Recorder(Protocol):
+    """Where metrics, curriculum events, files and figures go."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Record numbers at an optimiser step (the x axis of every chart)."""
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Record one curriculum event (the fields of `CurriculumEvent.to_dict`)."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Keep a file or a folder under `folder` of the run."""
+
+    def figure(self, name: str, figure: "Figure") -> None:
+        """Keep a matplotlib figure under the artifact path `name`."""
+
+
+class NullRecorder:
+    """A recorder that keeps nothing, for library use and tests."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Ignore the numbers."""
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Ignore the event."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Ignore the file."""
+
+    def figure(self, name: str, figure: "Figure") -> None:
+        """Ignore the figure."""
