@@ -1,0 +1,51 @@
+"""Visual operations: pixels in, result out, and a table of them by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from pixelis.operations.base import Observation, Operation, OperationError
+from pixelis.operations.get_properties import GET_PROPERTIES
+from pixelis.operations.read_text import READ_TEXT
+from pixelis.operations.segment_object_at import SEGMENT_OBJECT_AT
+from pixelis.operations.zoom_in import ZOOM_IN
+
+__all__ = ["OPERATIONS", "Observation", "Operation", "OperationError", "execute", "tool_schemas"]
+
+OPERATIONS: dict[str, Operation] = {
+    operation.name: operation
+    for operation in (ZOOM_IN, SEGMENT_OBJECT_AT, READ_TEXT, GET_PROPERTIES)
+}
+
+
+def execute(name: str, arguments: Any, images: Sequence[Image.Image]) -> Observation:
+    """Run an operation on an example's images; a wrong call gives an error observation.
+
+    Deterministic, and without effect outside its result: no file, process or network is touched.
+
+    Args:
+        name: a key of `OPERATIONS`.
+        arguments: the call's arguments as parsed JSON (a mapping where the call is right).
+        images: the example's images, at least one; coordinates are pixels of the first.
+    """
+    operation = OPERATIONS.get(name)
+    if operation is None:
+        choices = ", ".join(OPERATIONS)
+        return Observation({"error": f"unknown operation {name!r:.40}; choices: {choices}"})
+    if not isinstance(arguments, Mapping):
+        return Observation({"error": f"arguments must be an object, got {arguments!r:.40}"})
+    given = {**operation.defaults, **arguments}
+    if set(given) != set(operation.parameters):
+        expected = ", ".join(operation.parameters)
+        got = ", ".join(map(str, arguments))[:60] or "none"
+        return Observation({"error": f"{name} takes {expected}; got {got}"})
+    try:
+        return operation.run(images, given)
+    except OperationError as error:
+        return Observation({"error": str(error)})
+
+
+def tool_schemas() -> list[dict[str, Any]]:
+    """All operations as JSON-schema functions, in table order."""
+    return [operation.tool_schema() for operation in OPERATIONS.values()]

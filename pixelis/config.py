@@ -1,0 +1,210 @@
+"""Every key of every YAML file: its default, its rule and its meaning.
+
+The defaults are the guide's values for the 7B and stand here only; files and the command line
+override them. The section `curriculum` is carried as it is: `pixelis.curriculum` knows its rules.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pixelis.errors import ConfigError
+from pixelis.settings import digest, flatten, load_config, open_section, setting, to_yaml
+
+__all__ = [
+    "DataPrepConfig",
+    "EvaluateConfig",
+    "ModelFileConfig",
+    "TrainingFileConfig",
+    "digest",
+    "flatten",
+    "load_config",
+    "to_yaml",
+]
+
+MAX_SEED = 2**32 - 1  # numpy takes no larger one
+
+
+@dataclass(frozen=True)
+class DifficultyConfig:
+    """Section `difficulty` of data_prep.yaml: the parts of the difficulty score."""
+
+    trajectory: float = setting(0.30, "weight of the number of steps", at_least=0)
+    operations: float = setting(0.25, "weight of the kinds of operations used", at_least=0)
+    reasoning: float = setting(0.20, "weight of the length of the thoughts", at_least=0)
+    errors: float = setting(0.15, "weight of mistakes and corrections", at_least=0)
+    task: float = setting(0.10, "weight of the task's own hardness", at_least=0)
+    percentiles: tuple[float, ...] = setting(
+        (33.0, 66.0),
+        "where simple ends and hard begins, in % of examples",
+        above=0,
+        below=100,
+    )
+
+    def __post_init__(self) -> None:
+        """Check the rules that join several keys."""
+        names = ("trajectory", "operations", "reasoning", "errors", "task")
+        total = sum(getattr(self, name) for name in names)
+        if abs(total - 1) > 1e-6:
+            raise ConfigError(f"difficulty: {', '.join(names)} must sum to 1, got {total:g}")
+        if len(self.percentiles) != 2 or self.percentiles[0] >= self.percentiles[1]:
+            got = list(self.percentiles)
+            raise ConfigError(f"difficulty.percentiles must be two rising numbers, got {got}")
+
+
+@dataclass(frozen=True)
+class DataPrepConfig:
+    """configs/data_prep.yaml."""
+
+    num_samples: int = setting(3000, "examples to make, all splits together", at_least=1)
+    seed: int = setting(0, "seed of every random choice", at_least=0, at_most=MAX_SEED)
+    output_dir: str = setting("data/cota", "folder for the parquet files and summary.json")
+    source: str = setting("scenes", "where images and truth come from", choices=("scenes",))
+    tasks: tuple[str, ...] = setting(
+        (
+            "attribute_recognition",
+            "object_counting",
+            "geometric_comparison",
+            "spatial_reasoning",
+            "text_extraction",
+        ),
+        "tasks to make, in equal shares",
+    )
+    include_negatives: bool = setting(False, "add examples that judge a wrong trajectory")
+    include_traps: bool = setting(False, "add examples that judge a misleading trajectory")
+    negative_ratio: float = setting(0.1, "share of negatives, if included", at_least=0, at_most=1)
+    trap_ratio: float = setting(0.2, "share of traps, if included", at_least=0, at_most=1)
+    self_correction_ratio: float = setting(
+        0.1, "share of trajectories that mend a wrong step", at_least=0, at_most=1
+    )
+    split_by_category: bool = setting(True, "split into simple, medium and hard by score")
+    num_workers: int = setting(2, "processes that draw and check examples", at_least=1)
+    validation_fraction: float = setting(0.12, "share of the validation split", above=0, below=1)
+    test_fraction: float = setting(0.12, "share of the test split", above=0, below=1)
+    difficulty: DifficultyConfig = DifficultyConfig()
+
+    def __post_init__(self) -> None:
+        """Check the rules that join several keys."""
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ConfigError(f"tasks must name each task once, got {list(self.tasks)}")
+        negatives = self.negative_ratio if self.include_negatives else 0.0
+        traps = self.trap_ratio if self.include_traps else 0.0
+        if (total := negatives + traps + self.self_correction_ratio) >= 1:
+            raise ConfigError(
+                "negative_ratio, trap_ratio (where included) and self_correction_ratio must sum"
+                f" to less than 1, got {total:g}"
+            )
+        if (total := self.validation_fraction + self.test_fraction) >= 1:
+            raise ConfigError(
+                f"validation_fraction + test_fraction must be less than 1, got {total:g}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingDataConfig:
+    """Section `data` of training_params.yaml."""
+
+    path: str = setting("data/cota", "folder that data-prep wrote; made where it is missing")
+    prep: str = setting("configs/data_prep.yaml", "the file by which missing data is made")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Section `training` of training_params.yaml."""
+
+    output_dir: str = setting("outputs/sft", "folder for checkpoints, final/, best/, events.json")
+    seed: int = setting(0, "seed of adapter, order and dropout", at_least=0, at_most=MAX_SEED)
+    max_steps: int = setting(10000, "optimiser steps", at_least=1)
+    batch_size: int = setting(4, "examples in one forward pass", at_least=1)
+    gradient_accumulation_steps: int = setting(4, "forward passes in one step", at_least=1)
+    learning_rate: float = setting(1e-4, "peak learning rate", above=0)
+    warmup_steps: int = setting(100, "steps up to the peak", at_least=0)
+    lr_scheduler_type: str = setting(
+        "linear", "how the rate goes down after the peak", choices=("linear", "cosine", "constant")
+    )
+    weight_decay: float = setting(0.0, "decay of the adapter's weights", at_least=0)
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", above=0)
+    max_length: int = setting(4096, "longest example, in tokens", at_least=1)
+    eval_steps: int = setting(500, "steps between evaluations of the strata", at_least=1)
+    eval_batch_size: int = setting(8, "examples in one evaluation batch", at_least=1)
+    save_steps: int = setting(500, "steps between checkpoints", at_least=1)
+    save_total_limit: int = setting(2, "checkpoints kept, the newest", at_least=1)
+    logging_steps: int = setting(10, "steps between logged losses", at_least=1)
+    num_workers: int = setting(0, "loader processes; 0: in the trainer's own", at_least=0)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Section `evaluation` of training_params.yaml: the rollouts after the last step."""
+
+    enabled: bool = setting(True, "evaluate base and adapter on the test split at the end")
+    samples_per_difficulty: int = setting(40, "test examples of each difficulty", at_least=1)
+    max_operations: int = setting(8, "operations before a rollout is cut off", at_least=1)
+
+
+@dataclass(frozen=True)
+class TrainingFileConfig:
+    """configs/training_params.yaml."""
+
+    exp_name: str = setting("sft_curriculum", "experiment, and the run name's prefix")
+    resume: str | None = setting(None, "checkpoint folder, or auto: the newest in output_dir")
+    data: TrainingDataConfig = TrainingDataConfig()
+    training: TrainingConfig = TrainingConfig()
+    curriculum: dict[str, Any] = open_section(
+        "stages, attempts and rollbacks; see CurriculumConfig"
+    )
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Section `model` of model_arch.yaml."""
+
+    model_name: str = setting("pixelis-nano", "pixelis-nano (embedded), a hub name or a folder")
+    use_lora: bool = setting(True, "train a LoRA adapter; false: the whole language model")
+    lora_r: int = setting(32, "rank of the adapter", at_least=1)
+    lora_alpha: int = setting(64, "the adapter is scaled by alpha / r", at_least=1)
+    lora_dropout: float = setting(0.1, "dropout before the adapter", at_least=0, below=1)
+    gradient_checkpointing: bool = setting(True, "less memory, about a third more time")
+    torch_dtype: str = setting(
+        "auto", "type of the base's weights", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    min_pixels: int = setting(3136, "smaller images are enlarged to this area", at_least=1)
+    max_pixels: int = setting(1003520, "larger images are reduced to this area", at_least=1)
+    trust_remote_code: bool = setting(False, "run code that comes with a hub model")
+
+    def __post_init__(self) -> None:
+        """Check the rules that join several keys."""
+        if self.min_pixels > self.max_pixels:
+            got = f"{self.min_pixels} > {self.max_pixels}"
+            raise ConfigError(f"model.min_pixels must be <= model.max_pixels, got {got}")
+
+
+@dataclass(frozen=True)
+class ModelFileConfig:
+    """configs/model_arch.yaml."""
+
+    model: ModelConfig = ModelConfig()
+
+
+@dataclass(frozen=True)
+class EvaluateDataConfig:
+    """Section `data` of evaluate.yaml."""
+
+    path: str = setting("data/cota", "folder that data-prep wrote")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """configs/evaluate.yaml."""
+
+    adapter: str | None = setting(None, "folder, runs:/ or models:/ address; null: newest sft run")
+    experiment: str = setting("sft_curriculum", "experiment whose newest finished run is taken")
+    data: EvaluateDataConfig = EvaluateDataConfig()
+    split: str = setting("test", "split to roll out", choices=("train", "validation", "test"))
+    samples_per_difficulty: int = setting(40, "examples of each difficulty", at_least=1)
+    batch_size: int = setting(16, "rollouts side by side", at_least=1)
+    max_operations: int = setting(8, "operations before a rollout is cut off", at_least=1)
+    max_new_tokens: int = setting(96, "tokens the model may say in one turn", at_least=1)
+    seed: int = setting(0, "seed of samples and intervals", at_least=0, at_most=MAX_SEED)
+    compare_base: bool = setting(True, "roll out the base too, side by side")
+    bootstrap_samples: int = setting(1000, "resamples behind each 95 % interval", at_least=1)

@@ -1,0 +1,96 @@
+"""The rules that settings, mixes and restored states are held to, with one message shape for all."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from pixelis.curriculum.performance import as_fraction
+from pixelis.errors import ConfigError
+
+SUM_TOLERANCE = Fraction(1, 10**6)
+
+
+def require(is_met: bool, key: str, rule: str, value: object, note: str = "") -> None:
+    """Raise a `ConfigError` that names the key, the rule and the value, unless the rule is met."""
+    if not is_met:
+        raise ConfigError(f"{key} must be {rule}, got {value!r}" + (f" ({note})" if note else ""))
+
+
+def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> bool:
+    """Whether this is a finite int or float in [low, high]; a bool is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and low <= value <= high
+
+
+def is_integer(value: object, low: int) -> bool:
+    """Whether this is an int >= low; a bool is no int, and 500.0 is not one either."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def check_keys(settings: object, valid: Iterable[str], path: str) -> Mapping[str, Any]:
+    """Return the settings when they are a mapping with known keys only."""
+    require(isinstance(settings, Mapping), path, "a mapping of settings", settings)
+    assert isinstance(settings, Mapping)
+    valid = list(valid)
+    for key in settings:
+        if key not in valid:
+            close = difflib.get_close_matches(str(key), valid, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            raise ConfigError(
+                f"Unknown key '{path}.{key}'.{hint} Valid keys here: {', '.join(valid)}."
+            )
+    return settings
+
+
+def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
+    """Check that a value is one of the named choices."""
+    choices = list(choices)
+    close = difflib.get_close_matches(str(value), choices, n=1)
+    note = f"did you mean '{close[0]}'?" if close else ""
+    is_known = isinstance(value, str) and value in choices
+    require(is_known, key, f"one of {', '.join(choices)}", value, note)
+
+
+def check_mix(key: str, mix: object) -> dict[str, float]:
+    """Return a mix with float fractions when it is one: fractions >= 0 that sum to 1."""
+    is_mapping = isinstance(mix, Mapping) and len(mix) > 0
+    require(is_mapping, key, "a mapping of difficulty to fraction with at least one entry", mix)
+    assert isinstance(mix, Mapping)
+    for difficulty, fraction in mix.items():
+        is_name = isinstance(difficulty, str) and difficulty.strip() != ""
+        require(is_name, f"a difficulty in {key}", "a non-empty string", difficulty)
+        rule = "a number >= 0, and at most 1"
+        require(is_number(fraction, 0, 1), f"{key}: the fraction of '{difficulty}'", rule, fraction)
+    total = sum((as_fraction(fraction) for fraction in mix.values()), Fraction(0))
+    is_whole = abs(total - 1) <= SUM_TOLERANCE
+    require(is_whole, key, "fractions that sum to 1 within 1e-6", float(total), "the sum")
+    return {difficulty: float(fraction) for difficulty, fraction in mix.items()}
+
+
+def check_strata(key: str, strata: object, required: Iterable[str]) -> dict[str, float]:
+    """Return strata as floats when every required difficulty is there and all are in [0, 1]."""
+    require(isinstance(strata, Mapping), key, "a mapping of difficulty to performance", strata)
+    assert isinstance(strata, Mapping)
+    for difficulty in required:
+        rule = f"given for every difficulty that a stage uses: '{difficulty}' is missing"
+        require(difficulty in strata, key, rule, dict(strata))
+    for difficulty, performance in strata.items():
+        is_share = is_number(performance, 0, 1)
+        require(is_share, f"{key}: the performance on '{difficulty}'", "in [0, 1]", performance)
+    return {difficulty: float(performance) for difficulty, performance in strata.items()}
+
+
+def check_counts(key: str, counts: object, required: Iterable[str]) -> dict[str, int]:
+    """Return the sizes of the strata when every required difficulty has at least one example."""
+    require(isinstance(counts, Mapping), key, "a mapping of difficulty to count", counts)
+    assert isinstance(counts, Mapping)
+    for difficulty in required:
+        rule = f"given for every difficulty that a stage uses: '{difficulty}' is missing"
+        require(difficulty in counts, key, rule, dict(counts))
+    for difficulty, count in counts.items():
+        rule = "an integer >= 1"
+        require(is_integer(count, 1), f"{key}: the count of '{difficulty}'", rule, count)
+    return dict(counts)

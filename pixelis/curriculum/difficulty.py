@@ -1,0 +1,91 @@
+"""How hard an example is, from its trajectory alone: a score in [0, 1] and its components.
+
+Every component is in [0, 1] and grows with what makes a trajectory harder; none rewards form.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+
+COMPONENTS = ("trajectory", "operations", "reasoning", "errors", "task")
+# Beyond this many steps the logarithmic components are 1.
+FULL_STEPS = 15
+MAX_SOPHISTICATION = 3
+# Share of the operations component that counts how many kinds are used.
+KINDS_SHARE = 0.2
+ERROR_WEIGHTS = {
+    "positive": 0.0,
+    "outcome_negative": 0.4,
+    "self_correction": 0.5,
+    "trap_perceptual": 0.8,
+    "trap_logical": 1.0,
+}
+
+
+def _log_scaled(count: int) -> float:
+    return min(1.0, math.log1p(count) / math.log1p(FULL_STEPS))
+
+
+def compute_components(
+    *,
+    sophistications: Sequence[int],
+    num_kinds_used: int,
+    num_kinds: int,
+    num_thoughts: int,
+    num_corrections: int,
+    sample_type: str,
+    task_weight: float,
+) -> dict[str, float]:
+    """The five components of the composite difficulty score, each in [0, 1].
+
+    Args:
+        sophistications: the weight (1 to 3) of each operation called, in order.
+        num_kinds_used: how many different operations were called.
+        num_kinds: how many operations there are.
+        num_thoughts: thinking steps, the conclusion included.
+        num_corrections: wrong steps that were noticed and mended.
+        sample_type: a key of ERROR_WEIGHTS.
+        task_weight: the task's own weight in [0, 1].
+    """
+    steps = len(sophistications)
+    mean = sum(sophistications) / steps / MAX_SOPHISTICATION if steps else 0.0
+    return {
+        "trajectory": _log_scaled(steps),
+        "operations": (1 - KINDS_SHARE) * mean + KINDS_SHARE * num_kinds_used / num_kinds,
+        "reasoning": _log_scaled(num_thoughts),
+        "errors": min(1.0, ERROR_WEIGHTS[sample_type] + 0.1 * max(0, num_corrections - 1)),
+        "task": task_weight,
+    }
+
+
+def combine(components: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The weighted sum of the components; weights are >= 0 and sum to 1."""
+    return sum(weights[name] * components[name] for name in COMPONENTS)
+
+
+def categorise(
+    keys: Sequence[tuple[Hashable, ...]],
+    groups: Sequence[Hashable],
+    percentiles: tuple[float, float],
+    names: tuple[str, str, str] = ("simple", "medium", "hard"),
+) -> list[str]:
+    """Cut each group at two percentiles of its rank, so that every category holds every group.
+
+    Args:
+        keys: a sortable key for each example: the score first, then what breaks ties.
+        groups: the group of each example (its task and split).
+        percentiles: the two cuts, in percent, ascending.
+        names: the three categories, easiest first.
+
+    Returns:
+        A category for each example; each group's shares are exact to one example.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    categories = [""] * len(keys)
+    for indices in members.values():
+        ranked = sorted(indices, key=lambda index: keys[index])
+        first, second = (round(len(ranked) * p / 100) for p in percentiles)
+        for rank, index in enumerate(ranked):
+            categories[index] = names[(rank >= first) + (rank >= second)]
+    return categories

@@ -1,0 +1,54 @@
+"""One record of what the curriculum did: the row of `curriculum/events.json`."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pixelis.errors import ConfigError
+
+KINDS = ("start", "trial", "advance", "rollback", "hold", "end")
+
+
+@dataclass(frozen=True)
+class CurriculumEvent:
+    """What happened after an optimiser step, why, and on which numbers.
+
+    `from_stage` is the stage before the event, `to_stage` the stage whose mix holds after it: the
+    next one for `trial` and `advance`, the same one for every other kind. `mix`, `interval`,
+    `cooldown_until` and `rollback_count` are those that hold after the event.
+    """
+
+    step: int
+    kind: str
+    reason: str | None
+    from_stage: str
+    to_stage: str
+    mix: dict[str, float]
+    perf_before: float | None
+    perf_after: float | None
+    delta: float | None
+    delta_standard_error: float | None
+    average: float | None
+    strata: dict[str, float] | None
+    strata_counts: dict[str, int] | None
+    interval: int
+    cooldown_until: int
+    rollback_count: int
+    examples_seen: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain JSON, fields in their order."""
+        names = [item.name for item in dataclasses.fields(self)]
+        return {name: copy.deepcopy(getattr(self, name)) for name in names}
+
+    @classmethod
+    def from_dict(cls, record: object) -> "CurriculumEvent":
+        """Build an event from `to_dict` of one."""
+        names = [item.name for item in dataclasses.fields(cls)]
+        is_record = isinstance(record, Mapping) and set(record) == set(names)
+        if not is_record or record["kind"] not in KINDS:  # type: ignore[index]
+            raise ConfigError(f"A curriculum event must have the fields {names}, got {record!r}")
+        assert isinstance(record, Mapping)
+        return cls(**copy.deepcopy(dict(record)))

@@ -1,0 +1,271 @@
+"""The curriculum's decisions: pure, without a trainer, a loader or a tracker in sight.
+
+The manager decides, the callback applies, the recorder records.
+"""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from pixelis.curriculum.checks import check_counts, check_keys, check_strata, is_integer, require
+from pixelis.curriculum.config import CurriculumConfig
+from pixelis.curriculum.event import CurriculumEvent
+from pixelis.curriculum.performance import compute_delta_standard_error
+from pixelis.curriculum.state import STATE_KEYS, CurriculumState, Evaluation
+from pixelis.curriculum.strategies import STRATEGIES, Decision, Strategy
+from pixelis.curriculum.strategies.base import Losses, Mix, Pool, Scores
+from pixelis.errors import ConfigError
+
+
+class CurriculumManager:
+    """Says which mix the next step draws from, when to attempt a change, and what came of it."""
+
+    def __init__(self, config: CurriculumConfig, max_steps: int | None = None) -> None:
+        """Begin in the first stage; `max_steps` is the end of training, None where unknown."""
+        is_valid = max_steps is None or is_integer(max_steps, 1)
+        require(is_valid, "max_steps", "null or an integer >= 1", max_steps)
+        self.config = config
+        build = STRATEGIES[config.strategy] if config.enabled else Strategy
+        self._strategy = build(config, max_steps)
+        self._state = CurriculumState(self._strategy.first_stage, config.advancement_interval)
+        self._events: list[CurriculumEvent] = []
+        self._record("start", 0, examples_seen=0)
+
+    @property
+    def stage_index(self) -> int:
+        """The index of the stage; while a trial is open, of the stage it began in."""
+        return self._state.stage_index
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage; while a trial is open, of the stage it began in."""
+        return self.config.stages[self._state.stage_index].name
+
+    @property
+    def mix(self) -> Mix:
+        """The mix that the next optimiser step draws from."""
+        return self.mix_at(self._state.steps + 1)
+
+    @property
+    def pool(self) -> Pool | None:
+        """The examples, by difficulty, that the next optimiser step draws from; None is all."""
+        return self.pool_at(self._state.steps + 1)
+
+    @property
+    def visit(self) -> int:
+        """The number of the visit: the sampler's quota begins anew where it changes."""
+        return self._state.visit
+
+    @property
+    def interval(self) -> int:
+        """The steps between attempts, back-off included."""
+        return self._state.interval
+
+    @property
+    def steps_since_advance(self) -> int:
+        """The optimiser steps since the last decision."""
+        return self._state.steps_since_advance
+
+    @property
+    def cooldown_until(self) -> int:
+        """The first step after which an attempt may be made again."""
+        return self._state.cooldown_until
+
+    @property
+    def rollback_count(self) -> int:
+        """The rollbacks of the whole training."""
+        return self._state.rollback_count
+
+    @property
+    def rollbacks_in_a_row(self) -> int:
+        """The rollbacks since the last advance."""
+        return self._state.rollbacks_in_a_row
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The last `performance_window` strata, oldest first."""
+        return [dict(evaluation.strata) for evaluation in self._state.history]
+
+    @property
+    def trial(self) -> dict[str, Any] | None:
+        """The step, interval and strata that the open trial began with; None where none is open."""
+        trial = self._state.trial
+        return None if trial is None else {**trial.__dict__, "strata": dict(trial.strata)}
+
+    @property
+    def events(self) -> list[CurriculumEvent]:
+        """Everything that happened so far, oldest first."""
+        return list(self._events)
+
+    @property
+    def required_difficulties(self) -> tuple[str, ...]:
+        """Every difficulty that an evaluation must measure."""
+        return self.config.required_difficulties
+
+    def mix_at(self, step: int) -> Mix:
+        """Return the mix that a later step draws from, unless a decision comes before it."""
+        return self._strategy.mix(self._state, step)
+
+    def pool_at(self, step: int) -> Pool | None:
+        """Return the examples that a later step draws from, unless a decision comes before it."""
+        return self._strategy.pool(self._state, step)
+
+    def bind(self, scores: Scores) -> None:
+        """Take the difficulty score of every training example: once, before training."""
+        self._strategy.bind(scores)
+        if len(self._events) == 1 and self._state.steps == 0:
+            self._events = []  # the first mix is known only now
+            self._record("start", 0, examples_seen=0)
+
+    def step(self) -> None:
+        """Count one optimiser step."""
+        self._state.steps += 1
+        self._state.steps_since_advance += 1
+
+    def attempt_due(self, step: int) -> bool:
+        """Return whether an attempt, or the end of a trial, falls after this step."""
+        return self._strategy.wants == "strata" and self._is_due(step)
+
+    def needs_losses(self, step: int) -> bool:
+        """Return whether the strategy wants the losses of training examples after this step."""
+        return self._strategy.wants == "losses" and self._is_due(step)
+
+    def _is_due(self, step: int) -> bool:
+        is_now = self._strategy.wait(self._state, step) == 0
+        return is_now and self._strategy.fits(self._state, step)
+
+    def steps_to_next_decision(self, step: int) -> int | None:
+        """Return how many more steps, at least one, are certain to have no decision before their end.
+
+        It is the smallest n >= 1 such that `attempt_due` or `needs_losses` can be true after n more
+        optimiser steps; None where neither ever will be.
+        """
+        wait = self._strategy.wait(self._state, step)
+        if wait is None:
+            return None
+        wait = max(1, wait)
+        return wait if self._strategy.fits(self._state, step + wait) else None
+
+    def strata_at(self, step: int) -> dict[str, float] | None:
+        """Return the strata already measured after this step: an evaluation is never repeated."""
+        history = self._state.history
+        is_known = bool(history) and history[-1].step == step
+        return dict(history[-1].strata) if is_known else None
+
+    def observe(self, step: int, strata: Mapping[str, float]) -> None:
+        """Take a scheduled evaluation into the window."""
+        require(is_integer(step, 0), "step", "an integer >= 0", step)
+        evaluation = Evaluation(step, check_strata("strata", strata, self.required_difficulties))
+        history = self._state.history
+        if history and history[-1].step > step:
+            last = history[-1].step
+            raise ValueError(f"step {step} comes before the last evaluation, at step {last}")
+        if history and history[-1].step == step:
+            history.pop()
+        history.append(evaluation)
+        del history[: -self.config.performance_window]
+
+    def attempt(
+        self,
+        step: int,
+        strata: Mapping[str, float],
+        counts: Mapping[str, int] | None = None,
+        examples_seen: int | None = None,
+    ) -> CurriculumEvent:
+        """Make the attempt, or end the trial, that falls after this step, and return its event."""
+        if not self.attempt_due(step):
+            raise ValueError(f"no attempt is due at step {step}: {self._why_not(step)}")
+        if counts is not None:
+            counts = check_counts("counts", counts, self.required_difficulties)
+        self.observe(step, strata)
+        stage = self.stage
+        decision = self._strategy.decide(self._state, step)
+        event = self._record(decision.kind, step, stage, decision, counts, examples_seen)
+        if decision.kind == "rollback" and self._is_held():
+            self._record("hold", step, stage, reason="max_rollbacks", examples_seen=examples_seen)
+        return event
+
+    def observe_losses(
+        self, step: int, losses: Losses, examples_seen: int | None = None
+    ) -> CurriculumEvent:
+        """Choose the pool by the losses `{difficulty: {index: loss}}`, and return the event."""
+        if not self.needs_losses(step):
+            raise ValueError(f"no losses are needed at step {step}: {self._why_not(step)}")
+        decision = self._strategy.select(self._state, step, losses)
+        return self._record("advance", step, self.stage, decision, examples_seen=examples_seen)
+
+    def finish(
+        self,
+        step: int,
+        strata: Mapping[str, float] | None = None,
+        examples_seen: int | None = None,
+    ) -> CurriculumEvent:
+        """Record the end of training, with the strata of the last weights where they are known."""
+        if self._events[-1].kind == "end":
+            raise ValueError(f"training already ended, at step {self._events[-1].step}")
+        decision = None
+        if strata is not None:
+            self.observe(step, strata)
+            decision = self._strategy.measure(self._state, self.mix)
+        reason = None if self._state.trial is None else "trial_open"
+        return self._record("end", step, None, decision, None, examples_seen, reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that decides what comes next, events included, as plain JSON."""
+        return {
+            "strategy": self._name(),
+            **self._state.to_dict(),
+            "events": [event.to_dict() for event in self._events],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken, or leave everything as it is and raise."""
+        keys = ("strategy", *STATE_KEYS, "events")
+        check_keys(state, keys, "curriculum state")
+        for key in keys:
+            require(key in state, f"curriculum state: {key}", "given", None)
+        strategy, events = state["strategy"], state["events"]
+        rule = f"that of the configuration, '{self._name()}'"
+        require(strategy == self._name(), "curriculum state: strategy", rule, strategy)
+        is_list = isinstance(events, list) and len(events) > 0
+        require(is_list, "curriculum state: events", "a list that begins with the start", events)
+        loaded = [CurriculumEvent.from_dict(event) for event in events]
+        num_stages, required = len(self.config.stages), self.required_difficulties
+        self._state = CurriculumState.from_dict(state, num_stages, required)
+        self._events = loaded
+
+    def _name(self) -> str:
+        return self.config.strategy if self.config.enabled else "disabled"
+
+    def _is_held(self) -> bool:
+        most = self.config.max_rollbacks
+        return most is not None and self._state.rollbacks_in_a_row >= most
+
+    def _why_not(self, step: int) -> str:
+        state, wait = self._state, self._strategy.wait(self._state, step)
+        if wait is None and self._strategy.rolls_back and self._is_held():
+            return f"held after {state.rollbacks_in_a_row} rollbacks in a row (max_rollbacks)"
+        if wait is None:
+            return f"strategy '{self._name()}' makes no more decisions in stage '{self.stage}'"
+        if wait == 0 and self._strategy.fits(state, step):
+            return f"strategy '{self._name()}' decides on {self._strategy.wants}"
+        if wait == 0:
+            return f"it would come at, or its trial end after, max_steps {self._strategy.max_steps}"
+        if state.trial is not None:
+            return f"the trial that began at step {state.trial.step} ends in {wait} steps"
+        return (
+            f"the next is {wait} steps away (steps_since_advance {state.steps_since_advance}, "
+            f"interval {state.interval}, cooldown_until {state.cooldown_until})"
+        )
+
+    def _record(
+        self,
+        kind: str,
+        step: int,
+        from_stage: str | None = None,
+        decision: Decision | None = None,
+        counts: Mapping[str, int] | None = None,
+        examples_seen: int | None = None,
+        reason: str | None = None,
+    ) -> CurriculumEvent:
+        ...

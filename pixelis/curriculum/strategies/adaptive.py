@@ -1,0 +1,83 @@
+r"""Strategy `adaptive`: a bandit over difficulties (Graves et al. 2017, arXiv 1704.03003, EXP3.S).
+
+The paper keeps a weight w_i per task and draws tasks from
+
+    pi_i = (1 - eps) * exp(w_i) / sum_j exp(w_j) + eps / N.
+
+After each reward r (a measure of learning progress, scaled to [-1, 1] between the 20th and 80th
+percentile of those seen), with step size eta and the share alpha_t that lets weights recover,
+
+    w_i <- log[(1 - alpha_t) * exp(w_i + eta * r_i) + alpha_t / (N-1) * sum_{j != i} exp(w_j + eta * r_j)].
+
+Here the reward of a difficulty is the gain of its stratum since the last evaluation. Every
+difficulty is measured each time, so the paper's division by pi_i, which makes up for the tasks not
+seen, falls away, and with it the coin flips: the mix is pi itself, drawn by quota. eps is
+N * `adaptive.floor`. alpha_t is 1/(t+1): the paper's 1/t would forget the first reward whole.
+"""
+
+import math
+
+from pixelis.curriculum.state import CurriculumState
+from pixelis.curriculum.strategies.base import Decision, Mix, Strategy
+
+LARGEST_MEMORY = 300  # rewards that the percentiles are taken over
+
+
+class Adaptive(Strategy):
+    """Moves the mix towards the difficulties that are being learned, once an interval."""
+
+    uses_stages = False
+
+    def wait(self, state: CurriculumState, step: int) -> int | None:
+        """Return the steps until the next reward is measured."""
+        return max(0, state.interval - state.steps_since_advance)
+
+    def decide(self, state: CurriculumState, step: int) -> Decision:
+        """Reward each difficulty with the gain of its stratum, and change the mix."""
+        names, now = self.config.required_difficulties, state.history[-1].strata
+        old_mix = self.mix(state, step)
+        memory = state.memory or {"weights": [0.0] * len(names), "rewards": [], "rounds": 0}
+        if state.memory:
+            gains = [now[name] - memory["strata"][name] for name in names]
+            seen = (memory["rewards"] + gains)[-LARGEST_MEMORY:]
+            rounds = memory["rounds"] + 1
+            rewards = [_scale(gain, seen) for gain in gains]
+            weights = _update(memory["weights"], rewards, self.config.adaptive.rate, rounds)
+            memory = {"weights": weights, "rewards": seen, "rounds": rounds}
+        state.memory = {**memory, "strata": {name: now[name] for name in names}}
+        return self.change(state, old_mix, self.mix(state, step))
+
+    def mix(self, state: CurriculumState, step: int) -> Mix:
+        """Return the bandit's distribution: at least `adaptive.floor` for each difficulty."""
+        names, floor = self.config.required_difficulties, self.config.adaptive.floor
+        weights = state.memory["weights"] if state.memory else [0.0] * len(names)
+        exponentials = [math.exp(weight) for weight in weights]
+        free, total = max(0.0, 1 - floor * len(names)), sum(exponentials)
+        return {
+            name: floor + free * value / total
+            for name, value in zip(names, exponentials, strict=True)
+        }
+
+
+def _scale(reward: float, seen: list[float]) -> float:
+    ordered = sorted(seen)
+    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.2, 0.8))
+    if high == low:
+        return 0.0
+    return min(1.0, max(-1.0, 2 * (reward - low) / (high - low) - 1))
+
+
+def _update(
+    weights: list[float], rewards: list[float], rate: float, rounds: int
+) -> list[float]:
+    if len(weights) == 1:
+        return weights
+    # Only differences between weights matter: with the largest at 0, exp can't overflow.
+    raised = [weight + rate * reward for weight, reward in zip(weights, rewards, strict=True)]
+    values = [math.exp(value - max(raised)) for value in raised]
+    shared = 1 / (rounds + 1)
+    others = [(sum(values) - value) / (len(values) - 1) for value in values]
+    return [
+        math.log((1 - shared) * value + shared * other)
+        for value, other in zip(values, others, strict=True)
+    ]

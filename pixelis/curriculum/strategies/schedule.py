@@ -1,0 +1,19 @@
+"""Strategy `schedule`: the stages begin at fixed steps, for comparison with `staged`."""
+
+from pixelis.curriculum.state import CurriculumState
+from pixelis.curriculum.strategies.base import Decision, Strategy
+
+
+class Schedule(Strategy):
+    """Enters the next stage after each step of `schedule.steps`, whatever the strata say."""
+
+    def wait(self, state: CurriculumState, step: int) -> int | None:
+        """Return the steps until the next stage begins."""
+        steps = self.config.schedule.steps or ()
+        if state.stage_index >= len(steps):
+            return None
+        return max(0, steps[state.stage_index] - step)
+
+    def decide(self, state: CurriculumState, step: int) -> Decision:
+        """Enter the next stage."""
+        return self.move(state, state.stage_index + 1)

@@ -1,0 +1,89 @@
+r"""Strategy `self_paced`: self-paced learning (Kumar, Packer and Koller, NIPS 2010).
+
+The paper minimises over the weights w and the choice v in {0, 1}^n
+
+    r(w) + sum_i v_i * loss_i(w) - (1/K) * sum_i v_i,
+
+whose solution for fixed w is v_i = 1 exactly where loss_i < 1/K = lambda; lambda then grows by a
+factor until every v_i is 1. Here the examples of a scored pool are chosen anew at each interval.
+"""
+
+import math
+
+from pixelis.curriculum.checks import is_number, require
+from pixelis.curriculum.state import CurriculumState
+from pixelis.curriculum.strategies.base import Decision, Losses, Mix, Pool, Strategy
+
+
+class SelfPaced(Strategy):
+    """Lets in the examples with a loss below lambda; the mix is their share of each difficulty."""
+
+    uses_stages = False
+    wants = "losses"
+
+    def wait(self, state: CurriculumState, step: int) -> int | None:
+        """Return the steps until the pool is scored: at the start, then once an interval."""
+        if not state.memory:
+            return 0
+        if state.memory["pool"] is None:
+            return None
+        return max(0, state.interval - state.steps_since_advance)
+
+    def select(self, state: CurriculumState, step: int, losses: Losses) -> Decision:
+        """Choose the examples with a loss below lambda, which grows from one choice to the next."""
+        scored = [
+            (loss, difficulty, index)
+            for difficulty in self.config.required_difficulties
+            for index, loss in _check_losses(difficulty, losses)
+        ]
+        limit = self._compute_first_limit([loss for loss, _, _ in scored])
+        if state.memory:
+            # Where losses rise faster than lambda, no less than the first share stays in.
+            limit = max(limit, state.memory["lambda"] * self.config.self_paced.growth)
+        pool: Pool = {difficulty: [] for difficulty in self.config.required_difficulties}
+        for loss, difficulty, index in scored:
+            if loss < limit:
+                pool[difficulty].append(index)
+        count = sum(len(indices) for indices in pool.values())
+        old_mix = self.mix(state, step)
+        mix = {difficulty: len(indices) / count for difficulty, indices in pool.items()}
+        is_whole = count == len(scored)
+        state.memory = {
+            "lambda": None if is_whole else limit,
+            "pool": None if is_whole else {name: sorted(pool[name]) for name in pool},
+            "mix": mix,
+        }
+        state.steps_since_advance = 0
+        state.visit += 1
+        reason = f"{count} of {len(scored)} scored examples are in"
+        return Decision("advance", old_mix, dict(mix), reason)
+
+    def _compute_first_limit(self, losses: list[float]) -> float:
+        """Compute the lambda below which `initial_fraction` of the losses lie, ties let in."""
+        count = math.ceil(round(self.config.self_paced.initial_fraction * len(losses), 9))
+        last = sorted(losses)[max(count, 1) - 1]
+        return min((loss for loss in losses if loss > last), default=math.inf)
+
+    def mix(self, state: CurriculumState, step: int) -> Mix:
+        """Return each difficulty's share of the examples that are in."""
+        return dict(state.memory["mix"]) if state.memory else super().mix(state, step)
+
+    def pool(self, state: CurriculumState, step: int) -> Pool | None:
+        """Return the examples that are in; None once all are."""
+        if not state.memory:
+            raise ValueError(
+                "strategy 'self_paced' needs the losses of the training examples: "
+                "call observe_losses(0, losses) before training"
+            )
+        pool: Pool | None = state.memory["pool"]
+        return pool
+
+
+def _check_losses(difficulty: str, losses: Losses) -> list[tuple[int, float]]:
+    given = losses.get(difficulty) or {}
+    rule = "given for at least one training example of each difficulty that a stage uses"
+    require(len(given) > 0, f"the losses of difficulty '{difficulty}'", rule, dict(given))
+    for index, loss in given.items():
+        key = f"the loss of {difficulty} example {index}"
+        require(is_number(loss, 0), key, "a finite number >= 0", loss)
+    return [(index, float(loss)) for index, loss in given.items()]

@@ -1,0 +1,117 @@
+"""Example -> chat messages: the one place that fixes how calls, results and answers are written.
+
+Calls are text in the assistant's turn and results are user turns (`<tool_response>`), the Qwen
+convention, because many chat templates drop `tool_calls` without a word. Any processor with a chat
+template can render these messages.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from pixelis.data.example import Example
+from pixelis.operations import OPERATIONS, Observation
+
+CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
+RESPONSE_OPEN, RESPONSE_CLOSE = "<tool_response>", "</tool_response>"
+_CALL = re.compile(re.escape(CALL_OPEN) + r"(.*?)" + re.escape(CALL_CLOSE), re.DOTALL)
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: text and images in order, and whether the loss is taken on it."""
+
+    role: str
+    parts: tuple[str | Image.Image, ...]
+    supervised: bool = False
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The turn's images, in order."""
+        return [part for part in self.parts if not isinstance(part, str)]
+
+
+def system_prompt() -> str:
+    """The operations as one line of signatures, written from their schemas."""
+    signatures = " ".join(f"{o.name}({', '.join(o.parameters)})" for o in OPERATIONS.values())
+    return f"Operations: {signatures}"
+
+
+def format_call(operation: str, arguments: Mapping[str, Any]) -> str:
+    """A call as the assistant writes it."""
+    call = json.dumps({"name": operation, "arguments": dict(arguments)})
+    return f"{CALL_OPEN}\n{call}\n{CALL_CLOSE}"
+
+
+def format_step(thought: str, operation: str, arguments: Mapping[str, Any]) -> str:
+    """The assistant's turn for one step."""
+    return f"{thought}\n{format_call(operation, arguments)}"
+
+
+def format_answer(conclusion: str, answer: str) -> str:
+    """The assistant's last turn."""
+    return f"{conclusion}\n<answer>{answer}</answer>"
+
+
+def response_message(result: Mapping[str, Any], image: Image.Image | None) -> Message:
+    """The user turn that feeds an observation back, its image inside the response."""
+    opening = f"{RESPONSE_OPEN}\n{json.dumps(dict(result))}"
+    if image is None:
+        return Message("user", (f"{opening}\n{RESPONSE_CLOSE}",))
+    return Message("user", (f"{opening}\n", image, f"\n{RESPONSE_CLOSE}"))
+
+
+def observation_message(observation: Observation) -> Message:
+    """As `response_message`, from what an operation gave back."""
+    return response_message(observation.result, observation.image)
+
+
+def prompt_messages(question: str, images: Sequence[Image.Image]) -> list[Message]:
+    """What stands before the assistant's first turn."""
+    return [Message("system", (system_prompt(),)), Message("user", (*images, question))]
+
+
+def example_messages(example: Example) -> list[Message]:
+    """The whole conversation of an example; loss on the assistant's turns that are not planted."""
+    messages = prompt_messages(example.question, example.images)
+    for step in example.trajectory:
+        said = format_step(step.thought, step.operation, step.arguments)
+        messages.append(Message("assistant", (said,), supervised=step.supervised))
+        messages.append(response_message(step.result, step.image))
+    final = format_answer(example.conclusion, example.answer)
+    messages.append(Message("assistant", (final,), supervised=True))
+    return messages
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an assistant's turn asks for: a call, an answer, or neither (then `error` says why)."""
+
+    operation: str = ""
+    arguments: Any = None
+    answer: str | None = None
+    error: str = ""
+
+
+def parse_reply(text: str) -> Reply:
+    """Read a generated turn: a call wins over an answer; anything else is a named error."""
+    calls = _CALL.findall(text)
+    if len(calls) > 1:
+        return Reply(error=f"one call a turn, got {len(calls)}")
+    if calls:
+        try:
+            call = json.loads(calls[0])
+        except (json.JSONDecodeError, RecursionError):
+            return Reply(error="the call is not valid JSON")
+        if not isinstance(call, dict) or set(call) != {"name", "arguments"}:
+            return Reply(error='a call is {"name": ..., "arguments": {...}}')
+        return Reply(operation=str(call["name"]), arguments=call["arguments"])
+    answers = _ANSWER.findall(text)
+    if answers:
+        return Reply(answer=answers[-1].strip())
+    return Reply(error="neither a call nor an answer")

@@ -1,0 +1,153 @@
+"""Messages -> model inputs: ids, labels on the assistant's words, images placed by the template.
+
+The template is rendered once with a sentinel in place of each text part; texts are then tokenised
+on their own with special tokens switched off. So a question that contains `<|im_start|>` stays
+text, and the supervised ids are the assistant's words and the end of the turn, by construction.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from pixelis.data.chat import Message
+from pixelis.errors import DataError
+
+IGNORE_INDEX = -100
+# Private-use characters: no tokenizer's special token, and refused in the data.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_SENTINEL = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One conversation as model inputs (before padding).
+
+    Attributes:
+        input_ids: list of length T.
+        labels: list of length T; IGNORE_INDEX where no loss is taken.
+        answer_start: position of the first token of the last supervised turn.
+        images: the images in order, one for each run of image tokens.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    answer_start: int
+    images: tuple[Image.Image, ...]
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.input_ids)
+
+
+class Encoder:
+    """Encodes conversations with one processor; knows nothing of examples or batches."""
+
+    def __init__(self, processor: Any, max_length: int | None = None) -> None:
+        """Take a processor with a tokenizer, an image processor and a chat template."""
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.image_processor = processor.image_processor
+        self.max_length = max_length
+        self.image_token_id: int = processor.image_token_id
+        self.end_of_turn_id: int = self.tokenizer.eos_token_id
+
+    def num_image_tokens(self, image: Image.Image) -> int:
+        """How many visual tokens the image becomes by the processor's own resizing rule."""
+        width, height = image.size
+        patches = self.image_processor.get_number_of_image_patches(height, width, {})
+        return int(patches) // int(self.image_processor.merge_size) ** 2
+
+    def encode(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False
+    ) -> Encoded:
+        """Encode a conversation.
+
+        Raises:
+            DataError: when it is longer than `max_length`, or a text holds a private-use sentinel.
+        """
+        texts: list[tuple[str, bool]] = []
+        chat = []
+        for message in messages:
+            content = []
+            for part in message.parts:
+                if not isinstance(part, str):
+                    content.append({"type": "image"})
+                    continue
+                if _OPEN in part or _CLOSE in part:
+                    raise DataError(f"a text may not hold U+E000 or U+E001, got {part!r:.60}")
+                content.append({"type": "text", "text": f"{_OPEN}{len(texts)}{_CLOSE}"})
+                texts.append((part, message.supervised))
+            chat.append({"role": message.role, "content": content})
+        rendered = self.processor.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        images = tuple(image for message in messages for image in message.images)
+        return self._assemble(rendered, texts, images)
+
+    def _assemble(
+        self, rendered: str, texts: list[tuple[str, bool]], images: tuple[Image.Image, ...]
+    ) -> Encoded:
+        counts = iter([self.num_image_tokens(image) for image in images])
+        ids: list[int] = []
+        labels: list[int] = []
+        answer_start = 0
+        open_turn = False
+        for position, piece in enumerate(_SENTINEL.split(rendered)):
+            if position % 2:
+                text, supervised = texts[int(piece)]
+                tokens = self._tokenize(text, special=False)
+                if supervised and not open_turn:
+                    answer_start = len(ids)
+                open_turn = supervised
+                ids += tokens
+                labels += tokens if supervised else [IGNORE_INDEX] * len(tokens)
+                continue
+            for token in self._tokenize(piece, special=True):
+                repeat = next(counts) if token == self.image_token_id else 1
+                closes = open_turn and token == self.end_of_turn_id
+                ids += [token] * repeat
+                labels += [token if closes else IGNORE_INDEX] * repeat
+                open_turn = open_turn and not closes
+        if next(counts, None) is not None:
+            raise DataError("the chat template rendered fewer images than the messages hold")
+        if self.max_length is not None and len(ids) > self.max_length:
+            raise DataError(f"{len(ids)} tokens, more than max_length {self.max_length}")
+        return Encoded(ids, labels, answer_start, images)
+
+    def _tokenize(self, text: str, *, special: bool) -> list[int]:
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special)
+        return list(encoded["input_ids"])
+
+
+def collate(encoded: Sequence[Encoded], encoder: Encoder) -> dict[str, torch.Tensor]:
+    """Pad a batch on the right and process its images.
+
+    Returns:
+        `input_ids`, `attention_mask`, `labels`, `mm_token_type_ids` of shape (B, T), and, where the
+        batch has images, `pixel_values` (patches, channels of a patch) and `image_grid_thw` (N, 3).
+    """
+    width = max(len(item) for item in encoded)
+    pad_id = encoder.tokenizer.pad_token_id
+    input_ids = torch.full((len(encoded), width), pad_id, dtype=torch.long)
+    labels = torch.full((len(encoded), width), IGNORE_INDEX, dtype=torch.long)
+    attention_mask = torch.zeros((len(encoded), width), dtype=torch.long)
+    for row, item in enumerate(encoded):
+        length = len(item)
+        input_ids[row, :length] = torch.tensor(item.input_ids)
+        labels[row, :length] = torch.tensor(item.labels)
+        attention_mask[row, :length] = 1
+    batch = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "labels": labels,
+        # Without these the model falls back to one-dimensional positions without a word.
+        "mm_token_type_ids": (input_ids == encoder.image_token_id).long(),
+    }
+    images = [image.convert("RGB") for item in encoded for image in item.images]
+    if images:
+        batch |= dict(encoder.image_processor(images=images, return_tensors="pt"))
+    return batch

@@ -1,0 +1,63 @@
+"""The record that walks through the project: one CoTA example with its images and its truth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+DIFFICULTIES = ("simple", "medium", "hard")
+SPLITS = ("train", "validation", "test")
+SAMPLE_TYPES = (
+    "positive",
+    "outcome_negative",
+    "trap_perceptual",
+    "trap_logical",
+    "self_correction",
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thought and one operation with what it gave back.
+
+    Attributes:
+        thought: what the assistant says before the call.
+        operation: a name in `pixelis.operations.OPERATIONS`.
+        arguments: the call's arguments; coordinates in pixels of the original image.
+        result: the observation's JSON object.
+        image: the observation's image, where it has one.
+        supervised: False for the planted wrong step of a self-correction: it stands in the context
+            and no loss is taken on it.
+    """
+
+    thought: str
+    operation: str
+    arguments: Mapping[str, Any]
+    result: Mapping[str, Any]
+    image: Image.Image | None = None
+    supervised: bool = True
+
+
+@dataclass(frozen=True)
+class Example:
+    """One chain-of-thought-and-action example.
+
+    `answer` and `ground_truth` are strings in one canonical form; structured truth (boxes, the
+    flawed trajectory of a judgement) lives in `provenance`. `conclusion` is what the assistant says
+    before the answer.
+    """
+
+    id: str
+    task: str
+    sample_type: str
+    question: str
+    images: tuple[Image.Image, ...]
+    trajectory: tuple[Step, ...]
+    conclusion: str
+    answer: str
+    ground_truth: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    difficulty_score: float = 0.0
+    difficulty: str = ""
+    split: str = ""

@@ -1,0 +1,152 @@
+"""Drawn scenes with known truth: coloured shapes and short texts on a 4 x 4 grid of 28-pixel cells.
+
+One cell is one visual token of the embedded base (patch 14, merge 2), so that a scene holds just
+what that model can see. Rows and columns count from 1, row 1 at the top.
+"""
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pixelis.operations.pixels import PALETTE, SHAPES, draw_shape
+from pixelis.operations.read_text import ALPHABET, draw_text, text_size
+
+CELL = 28
+GRID = 4
+SIDE = CELL * GRID
+RADII = {"small": 5.0, "medium": 8.0, "large": 11.0}
+TEXT_LENGTH = 2
+# Drawn grey and its grain stay far inside the operations' tolerance.
+BACKGROUND_LEVELS = (222, 246)
+GRAIN = 7
+
+Cell = tuple[int, int]
+CELLS: tuple[Cell, ...] = tuple((row, col) for row in range(GRID) for col in range(GRID))
+
+
+@dataclass(frozen=True)
+class Item:
+    """What stands in one cell: a coloured shape, or a text where `text` is not empty."""
+
+    cell: Cell
+    colour: str = ""
+    shape: str = ""
+    size: str = "large"
+    text: str = ""
+    offset: tuple[int, int] = (0, 0)
+
+    @property
+    def name(self) -> str:
+        """How a question names it: `red circle`, or `text`."""
+        return "text" if self.text else f"{self.colour} {self.shape}"
+
+    @property
+    def place(self) -> str:
+        """Its row and column in words."""
+        return f"row {self.cell[0] + 1} column {self.cell[1] + 1}"
+
+    @property
+    def point(self) -> dict[str, int]:
+        """The centre of its cell, which every shape covers, as call arguments."""
+        row, col = self.cell
+        return {"x": col * CELL + CELL // 2, "y": row * CELL + CELL // 2}
+
+    @property
+    def box(self) -> list[int]:
+        """The box of its cell."""
+        row, col = self.cell
+        return [col * CELL, row * CELL, (col + 1) * CELL, (row + 1) * CELL]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Items on a grid, and the seed of the background's grain."""
+
+    items: tuple[Item, ...]
+    grain_seed: int
+
+    def shapes(self) -> list[Item]:
+        """The items that are shapes, in reading order."""
+        return [item for item in self.items if not item.text]
+
+    def texts(self) -> list[Item]:
+        """The items that are texts, in reading order."""
+        return [item for item in self.items if item.text]
+
+    def at(self, cell: Cell) -> Item | None:
+        """What stands in a cell."""
+        return next((item for item in self.items if item.cell == cell), None)
+
+    def caption(self) -> str:
+        """Every cell in reading order: `none`, `text`, or colour and shape."""
+        found = {item.cell: item.name for item in self.items}
+        return " ".join(found.get(cell, "none") for cell in CELLS)
+
+
+def draw_items(
+    rng: random.Random,
+    cells: Collection[Cell],
+    *,
+    colours: Collection[str] = tuple(PALETTE),
+    shapes: Collection[str] = SHAPES,
+    avoid: Collection[str] = (),
+) -> list[Item]:
+    """Draw one random shape a cell, with names that are not in `avoid` and differ among each other.
+
+    Raises:
+        ValueError: when the cells outnumber the free names.
+    """
+    names = [(c, s) for c in colours for s in shapes if f"{c} {s}" not in avoid]
+    if len(cells) > len(names):
+        raise ValueError(f"{len(cells)} cells need as many free names, got {len(names)}")
+    chosen = rng.sample(names, len(cells))
+    return [random_item(rng, cell, c, s) for cell, (c, s) in zip(cells, chosen, strict=True)]
+
+
+def random_item(rng: random.Random, cell: Cell, colour: str, shape: str, size: str = "") -> Item:
+    """A shape of the given name with a random size (unless given) and a small random offset."""
+    size = size or rng.choice(list(RADII))
+    # One pixel at most: the centre of the cell must stay inside the thinnest shape.
+    offset = (rng.randint(-1, 1), rng.randint(-1, 1))
+    return Item(cell, colour, shape, size, offset=offset)
+
+
+def random_text(rng: random.Random, cell: Cell) -> Item:
+    """A text of two characters that the scenes' reader can tell apart."""
+    return Item(cell, text="".join(rng.choice(ALPHABET) for _ in range(TEXT_LENGTH)))
+
+
+def build_scene(rng: random.Random, items: Collection[Item]) -> Scene:
+    """Order the items and fix the background's grain."""
+    return Scene(tuple(sorted(items, key=lambda item: item.cell)), rng.getrandbits(31))
+
+
+def random_scene(rng: random.Random, num_shapes: int, num_texts: int = 0) -> Scene:
+    """A scene of distinct random shapes and texts in random cells."""
+    cells = rng.sample(CELLS, num_shapes + num_texts)
+    items = draw_items(rng, cells[:num_shapes])
+    items += [random_text(rng, cell) for cell in cells[num_shapes:]]
+    return build_scene(rng, items)
+
+
+def render(scene: Scene) -> Image.Image:
+    """Draw the scene: an RGB image of SIDE x SIDE pixels, a function of the scene alone."""
+    grain = np.random.default_rng(scene.grain_seed)
+    level = int(grain.integers(*BACKGROUND_LEVELS))
+    # A coarse grain (one value for 4 x 4 pixels) keeps the PNG small.
+    coarse = grain.integers(-GRAIN, GRAIN + 1, (SIDE // 4, SIDE // 4, 1), dtype=np.int16)
+    pixels = np.clip(level + coarse.repeat(4, 0).repeat(4, 1).repeat(3, 2), 0, 255)
+    image = Image.fromarray(pixels.astype(np.uint8), "RGB")
+    draw = ImageDraw.Draw(image)
+    for item in scene.items:
+        x1, y1, x2, y2 = item.box
+        if item.text:
+            width, height = text_size(item.text)
+            draw_text(image, item.text, (x1 + x2 - width) // 2, (y1 + y2 - height) // 2)
+            continue
+        cx, cy = (x1 + x2) / 2 + item.offset[0], (y1 + y2) / 2 + item.offset[1]
+        draw_shape(draw, item.shape, cx, cy, RADII[item.size], PALETTE[item.colour])
+    return image

@@ -1,0 +1,99 @@
+"""Rebuild the embedded base: tokenizer, vision, blend, measurement, files (`make base`)."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from string import Template
+
+import torch
+from rich.console import Console
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from pixelis.data.encode import Encoder
+from pixelis.models.base.architecture import build_config, build_model, build_processor
+from pixelis.models.base.blend import build_texts
+from pixelis.models.base.measure import measure
+from pixelis.models.base.tokenizer import train_tokenizer
+from pixelis.models.base.train import Recipe, train_blend, train_vision
+
+HERE = Path(__file__).parent
+DEFAULT_OUTPUT = HERE.parent / "nano"
+NUM_TEXTS = 3000
+REPORT_EVERY = 50
+
+
+def build_base(output_dir: Path, recipe: Recipe, num_scenes: int) -> dict[str, float]:
+    """Train the base and write it to `output_dir`; returns what was measured on held-out scenes."""
+    console = Console()
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"[{time.monotonic() - started:6.0f} s] {text}", highlight=False)
+
+    # Two threads, always: the sums, and so the weights, depend on how they are split.
+    torch.set_num_threads(2)
+    torch.manual_seed(recipe.seed)
+    template = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
+    tokenizer = train_tokenizer(iter(build_texts(recipe.seed, NUM_TEXTS)), template)
+    processor = build_processor(tokenizer)
+    model = build_model(build_config(tokenizer))
+    num_parameters = sum(p.numel() for p in model.parameters())
+    say(f"{len(tokenizer)} tokens, {num_parameters / 1e6:.2f} M parameters")
+
+    def report_vision(step: int, loss: float, accuracy: float) -> None:
+        if step % 20 == 0:
+            say(f"vision {step}/{recipe.vision_steps}: loss {loss:.4f}, cells {accuracy:.3f}")
+
+    recent: list[float] = []
+
+    def report_blend(step: int, loss: float) -> None:
+        recent.append(loss)
+        if step % REPORT_EVERY == 0:
+            mean = sum(recent[-REPORT_EVERY:]) / REPORT_EVERY
+            say(f"blend {step}/{recipe.steps}: loss {mean:.4f}")
+
+    train_vision(model, processor, recipe, report_vision)
+    train_blend(model, Encoder(processor), recipe, report_blend)
+    trained_seconds = time.monotonic() - started
+    output_dir.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(output_dir)
+    processor.save_pretrained(output_dir)
+    # Measured on what is shipped: the weights as they come back from bf16.
+    shipped = Qwen2_5_VLForConditionalGeneration.from_pretrained(output_dir, dtype=torch.float32)
+    figures = measure(shipped.eval(), Encoder(processor), num_scenes)
+    figures |= {"num_scenes": num_scenes, "minutes": round(trained_seconds / 60, 1)}
+    say(json.dumps(figures))
+    card = Template((HERE / "card.md").read_text(encoding="utf-8")).substitute(
+        parameters=f"{num_parameters:,}",
+        vocabulary=len(tokenizer),
+        caption=f"{figures['caption']:.1%}",
+        attribute=f"{figures['attribute']:.1%}",
+        num_scenes=num_scenes,
+        minutes=figures["minutes"],
+        steps=recipe.steps,
+        vision_steps=recipe.vision_steps,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        seed=recipe.seed,
+    )
+    (output_dir / "README.md").write_text(card, encoding="utf-8")
+    return figures
+
+
+def main() -> None:
+    """Parse the command line and build."""
+    parser = argparse.ArgumentParser(prog="python -m pixelis.models.base", description=__doc__)
+    parser.add_argument("--output-dir", type=Path, default=DEFAULT_OUTPUT, help="where to write")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="default %(default)s")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="default %(default)s")
+    parser.add_argument(
+        "--num-scenes", type=int, default=500, help="held-out scenes to measure on"
+    )
+    arguments = parser.parse_args()
+    recipe = Recipe(seed=arguments.seed, steps=arguments.steps)
+    build_base(arguments.output_dir, recipe, arguments.num_scenes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The recipe: dense supervision of the vision tower, then the whole model on the blend.
+
+Without the dense steps nothing is seen for a thousand steps: the language loss alone has to find
+out at once what a visual token means and where it stands.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
+from pixelis.data.scenes import CELLS, render
+from pixelis.models.base.blend import build_item, draw_scene
+from pixelis.operations.pixels import PALETTE, SHAPES
+
+# Conversations from this many tokens on go into the batch's second part.
+LONG = 100
+CELL_CLASSES = ("none", "text", *(f"{c} {s}" for c in PALETTE for s in SHAPES))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the training. Times are of two cores."""
+
+    seed: int = 0
+    vision_steps: int = 120
+    steps: int = 2800
+    batch_size: int = 32
+    learning_rate: float = 1.5e-3
+    vision_learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+
+
+Batch = dict[str, torch.Tensor]
+
+
+class BlendBatches(Dataset[list[Batch]]):
+    """Batch `step` of the blend, ready for the model; a function of the seed and the step.
+
+    A batch comes in two parts, short and long conversations: padded together, a third of the
+    tokens would be padding.
+    """
+
+    def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
+        """Hold what a worker needs to build any batch."""
+        self.encoder = encoder
+        self.recipe = recipe
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return self.recipe.steps
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        """Build the parts of one batch."""
+        size = self.recipe.batch_size
+        items = [build_item(self.recipe.seed, step * size + slot) for slot in range(size)]
+        encoded = sorted((self.encoder.encode(item) for item in items), key=len)
+        cut = sum(len(item) < LONG for item in encoded)
+        parts = [part for part in (encoded[:cut], encoded[cut:]) if part]
+        return [collate(part, self.encoder) for part in parts]
+
+
+def _vision_batch(
+    processor: Any, recipe: Recipe, step: int
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    rng = random.Random(f"vision:{recipe.seed}:{step}")
+    scenes = [draw_scene(rng) for _ in range(recipe.batch_size)]
+    names = [[(s.at(cell) or None) for cell in CELLS] for s in scenes]
+    targets = [[CELL_CLASSES.index(item.name if item else "none") for item in row] for row in names]
+    inputs = processor.image_processor(images=[render(s) for s in scenes], return_tensors="pt")
+    return dict(inputs), torch.tensor(targets).flatten()
+
+
+def train_vision(
+    model: Any, processor: Any, recipe: Recipe, report: Callable[[int, float, float], None]
+) -> None:
+    """Teach each merged visual token to name its own cell, through a linear head thrown away."""
+    visual = model.model.visual
+    head = nn.Linear(model.config.text_config.hidden_size, len(CELL_CLASSES))
+    parameters = [*visual.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_learning_rate)
+    for step in range(recipe.vision_steps):
+        inputs, targets = _vision_batch(processor, recipe, step)
+        tokens = visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
+        logits = head(tokens)
+        loss = nn.functional.cross_entropy(logits, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        accuracy = (logits.argmax(-1) == targets).float().mean()
+        report(step + 1, loss.item(), accuracy.item())
+
+
+def batches(encoder: Encoder, recipe: Recipe) -> Iterator[list[Batch]]:
+    """The blend's batches in order, prepared by one worker ahead of the model."""
+    loader = DataLoader(
+        BlendBatches(encoder, recipe), batch_size=None, num_workers=1, prefetch_factor=4
+    )
+    return iter(loader)
+
+
+def sum_losses(model: Any, parts: list[Batch]) -> float:
+    """Backward through every part; the loss is the mean over the supervised tokens of all."""
+    count = sum(int((part["labels"][:, 1:] != IGNORE_INDEX).sum()) for part in parts)
+    total = 0.0
+    for part in parts:
+        labels = part.pop("labels")
+        logits = model(**part).logits
+        loss = nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1),
+            labels[:, 1:].flatten(),
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
+        )
+        (loss / count).backward()
+        total += loss.item() / count
+    return total
+
+
+def train_blend(
+    model: Any, encoder: Encoder, recipe: Recipe, report: Callable[[int, float], None]
+) -> None:
+    """Train every weight on the blend: AdamW, one cycle of the learning rate, clipping at 1."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}]
+    groups.append({"params": plain, "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=recipe.learning_rate,
+        total_steps=recipe.steps,
+        pct_start=recipe.warmup_share,
+    )
+    model.train()
+    for step, parts in enumerate(batches(encoder, recipe)):
+        optimizer.zero_grad()
+        total = sum_losses(model, parts)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        report(step + 1, total)

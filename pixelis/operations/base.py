@@ -1,0 +1,103 @@
+"""What a visual operation is: a name, an argument schema, and a function from pixels to a result.
+
+One definition serves three rooms: the tool schema in the prompt, the generator's means of truth,
+and the environment of evaluation. All coordinates are pixels of the original image, with x to the
+right and y down, and a box is `[x1, y1, x2, y2]` with x2 and y2 exclusive.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+
+class OperationError(ValueError):
+    """An argument breaks the operation's rule; becomes the observation `{"error": ...}`."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an operation gives back: a small JSON object and, for some, an image."""
+
+    result: dict[str, Any]
+    image: Image.Image | None = None
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the call was refused."""
+        return "error" in self.result
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One visual operation.
+
+    Attributes:
+        name: as the model writes it.
+        description: one line for the tool schema.
+        parameters: argument name -> JSON schema of its value; all arguments are required.
+        run: the images of the example and the checked arguments -> observation.
+        sophistication: weight of the operation in the difficulty score (1 to 3).
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Mapping[str, Any]]
+    run: Callable[[Sequence[Image.Image], Mapping[str, Any]], Observation]
+    sophistication: int
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def tool_schema(self) -> dict[str, Any]:
+        """The operation as a JSON-schema function, the form that chat templates take."""
+        return {
+            "type": "function",
+            "function": {
+                "name": self.name,
+                "description": self.description,
+                "parameters": {
+                    "type": "object",
+                    "properties": {name: dict(schema) for name, schema in self.parameters.items()},
+                    "required": [name for name in self.parameters if name not in self.defaults],
+                },
+            },
+        }
+
+
+BBOX_SCHEMA: Mapping[str, Any] = {
+    "type": "array",
+    "items": {"type": "integer"},
+    "minItems": 4,
+    "maxItems": 4,
+    "description": "[x1, y1, x2, y2] in pixels of the original image",
+}
+
+
+def check_bbox(value: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the box as four ints, or raise OperationError naming the rule.
+
+    Args:
+        value: what the caller gave.
+        size: (width, height) of the image that it must lie in.
+    """
+    numbers = isinstance(value, list | tuple) and all(type(v) is int for v in value)
+    if not numbers or len(value) != 4:
+        raise OperationError(f"bbox must be four integers [x1, y1, x2, y2], got {value!r:.60}")
+    x1, y1, x2, y2 = value
+    width, height = size
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        raise OperationError(
+            f"bbox must satisfy 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}, got {value!r}"
+        )
+    return x1, y1, x2, y2
+
+
+def check_point(x: Any, y: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the point as two ints inside the image, or raise OperationError."""
+    width, height = size
+    if type(x) is not int or type(y) is not int or not (0 <= x < width and 0 <= y < height):
+        raise OperationError(
+            f"x and y must be integers with 0 <= x < {width} and 0 <= y < {height}, "
+            f"got x={x!r:.30}, y={y!r:.30}"
+        )
+    return x, y

@@ -1,0 +1,140 @@
+"""Reading back what earlier runs left: an experiment, the newest finished run, an adapter."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow.artifacts
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from pixelis.errors import CheckpointError, UserError
+
+FINAL_ADAPTER = "adapters/final"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run of the store, as far as the entry points need it."""
+
+    run_id: str
+    name: str
+    experiment_id: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
+def open_experiment(client: MlflowClient, name: str) -> str:
+    """The id of the experiment that the environment names, else of `name`; made if missing."""
+    if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return chosen
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name))
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"the MLflow experiment {name!r} was deleted: take another name, or bring it back with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+        )
+    return str(found.experiment_id)
+
+
+def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
+    """The newest finished run of an entry point.
+
+    It is looked for in the experiment that the environment names (as `mlflow run` does), then in
+    `experiment`.
+
+    Args:
+        experiment: The experiment's name.
+        entry_point: The MLproject entry point whose run is wanted.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: There is none; the text says which experiments have one.
+    """
+    client = MlflowClient()
+    for found in _candidates(client, experiment):
+        if runs := _finished(client, [found.experiment_id], entry_point):
+            return _info(runs[0])
+    everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+    having = [e.name for e in everything if _finished(client, [e.experiment_id], entry_point)]
+    others = (
+        f"experiments that have one: {', '.join(having)}"
+        if having
+        else (f"experiments there are: {', '.join(e.name for e in everything)}; none has one")
+    )
+    raise UserError(f"no finished {entry_point} run in the experiment {experiment!r}; {others}")
+
+
+def resolve_adapter(uri: str | None, experiment: str) -> Path:
+    """A local folder with an adapter in PEFT's layout.
+
+    Args:
+        uri: `runs:/<id>[/path]`, `models:/...`, another artifact URI, a local folder, or None for
+            the final adapter of the experiment's newest finished sft run.
+        experiment: Where to look when `uri` is None.
+
+    Returns:
+        The folder; a download lives until the process ends.
+
+    Raises:
+        CheckpointError: It cannot be fetched, or holds no adapter.
+        UserError: `uri` is None and there is no finished sft run.
+    """
+    if uri is None:
+        uri = f"runs:/{find_run(experiment).run_id}"
+    if not uri.startswith(("runs:/", "models:/")) and "://" not in uri:
+        return _checked(Path(uri), uri)
+    source = f"{uri.rstrip('/')}/{FINAL_ADAPTER}" if _is_bare_run(uri) else uri
+    target = tempfile.mkdtemp(prefix="pixelis-adapter-")
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    try:
+        folder = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=target)
+    except (MlflowException, OSError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise CheckpointError(f"the adapter {source} cannot be fetched: {reason}") from error
+    return _checked(Path(folder), source)
+
+
+def _is_bare_run(uri: str) -> bool:
+    return uri.startswith("runs:/") and "/" not in uri.removeprefix("runs:/").strip("/")
+
+
+def _checked(folder: Path, uri: str) -> Path:
+    if not folder.is_dir():
+        raise CheckpointError(f"the adapter {uri} is not a folder")
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(f"the adapter {uri} is incomplete: {' and '.join(missing)} missing")
+    return folder
+
+
+def _candidates(client: MlflowClient, experiment: str) -> list[Experiment]:
+    found: list[Experiment | None] = []
+    if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        found.append(client.get_experiment(chosen))
+    if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        found.append(client.get_experiment_by_name(name))
+    found.append(client.get_experiment_by_name(experiment))
+    return [each for each in found if each is not None]
+
+
+def _finished(client: MlflowClient, experiment_ids: list[str], entry_point: str) -> list[Run]:
+    query = f"attributes.status = 'FINISHED' and tags.`pixelis.entry_point` = '{entry_point}'"
+    order = ["attributes.end_time DESC"]
+    return list(client.search_runs(experiment_ids, query, order_by=order, max_results=1))
+
+
+def _info(run: Run) -> RunInfo:
+    info = run.info
+    return RunInfo(info.run_id, info.run_name, info.experiment_id, run.data.params, run.data.tags)

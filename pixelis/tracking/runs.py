@@ -1,0 +1,191 @@
+"""Opening and ending a run: a new one, the one that `mlflow run` opened, or one that is resumed."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from pixelis.errors import UserError
+from pixelis.tracking.lookup import open_experiment
+from pixelis.tracking.recorder import MlflowRecorder, Scalar
+from pixelis.tracking.source import git_tags, without_home
+
+# MLflow's own patience with a server that is away is minutes a call, and a training would wait.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+
+
+@contextmanager
+def open_run(
+    *,
+    entry_point: str,
+    experiment: str,
+    run_name: str,
+    params: Mapping[str, Scalar],
+    tags: Mapping[str, str],
+    resume_run_id: str | None = None,
+    spool_dir: Path = Path(),
+    system_metrics: bool = True,
+) -> Iterator[MlflowRecorder]:
+    """Open a run and close it with the status that the work earned.
+
+    Under `mlflow run` (which sets MLFLOW_RUN_ID) it is the run that MLflow opened; otherwise a new
+    one in the experiment that MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME gives, else in
+    `experiment`. It ends FINISHED; KILLED after Ctrl-C or a signal; after an error FAILED, with its
+    first line in the tag `pixelis.error`.
+
+    Args:
+        entry_point: The MLproject entry point, for the tag `pixelis.entry_point`.
+        experiment: The experiment where the environment names none; made if it is not there.
+        run_name: The run's name; a resumed run keeps the one it has.
+        params: Recorded under these names, except those that are on the run already.
+        tags: Set on the run.
+        resume_run_id: A run to go on in. The one that `mlflow run` opened then only points to it.
+        spool_dir: Where records go that MLflow did not take until the end.
+        system_metrics: Record processor, memory and disk use beside (`system/*`).
+
+    Yields:
+        The recorder of the run.
+
+    Raises:
+        UserError: MLflow cannot be reached, or refuses to open the run.
+    """
+    shell_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    client = MlflowClient()
+    try:
+        resumed = _find(client, resume_run_id) if resume_run_id else None
+        shell_id = None if resumed and shell_id == resume_run_id else shell_id
+        run_id = resume_run_id if resumed else shell_id
+        run = _start(client, run_id, experiment, None if resumed else run_name, system_metrics)
+    # The store may be a server, a database or a folder: each fails with its own exceptions.
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        reason = without_home(str(error).strip().split("\n", 1)[0])
+        raise UserError(f"MLflow cannot open a run ({reason})") from error
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    recorder = MlflowRecorder(
+        client, run, resumed=resumed is not None, spool_dir=spool_dir, end=mlflow.end_run
+    )
+    recorder.tags({"pixelis.entry_point": entry_point, **git_tags(), **tags})
+    recorder.params(params)
+    if "pixelis.error" in run.data.tags:
+        recorder.attempt("clearing", lambda: client.delete_tag(run.info.run_id, "pixelis.error"))
+    recorder.flush()
+    shell = None
+    if resumed and shell_id:
+        shell = recorder.attempt("linking the two runs", lambda: _point(client, shell_id, run))
+    with _interruptible():
+        try:
+            yield recorder
+        except BaseException as error:
+            _close(recorder, shell, error)
+            raise
+        _close(recorder, shell, None)
+
+
+def _find(client: MlflowClient, run_id: str) -> Run | None:
+    """The run to resume; None, with a line that says so, when this store does not have it."""
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+    else:
+        if run.info.lifecycle_stage == "active":
+            return run
+    print(
+        f"pixelis: warning: the checkpoint's run {run_id} is not in this MLflow store; "
+        "the training goes on in a new run",
+        file=sys.stderr,
+    )
+    return None
+
+
+def _start(
+    client: MlflowClient,
+    run_id: str | None,
+    experiment: str,
+    run_name: str | None,
+    system_metrics: bool,
+) -> Run:
+    """Start a run, or set an existing one RUNNING again."""
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    chosen = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING" in os.environ
+    run = mlflow.start_run(
+        run_id=run_id,
+        experiment_id=None if run_id else open_experiment(client, experiment),
+        run_name=run_name,
+        nested=True,
+        # The default would be the path of the script, with the user's home in it.
+        tags=None if run_id else {"mlflow.source.name": "pixelis"},
+        log_system_metrics=None if chosen else system_metrics,
+    )
+    return client.get_run(run.info.run_id)
+
+
+def _point(client: MlflowClient, shell_id: str, first: Run) -> MlflowRecorder:
+    """Make the run that `mlflow run` opened say which run its work is in."""
+    name, run_id, home = first.info.run_name, first.info.run_id, first.info.experiment_id
+    client.update_run(shell_id, name=f"resume of {name}")
+    shell = MlflowRecorder(client, client.get_run(shell_id))
+    shell.tags({"pixelis.resumes": run_id})
+    link = f"#/experiments/{home}/runs/{run_id}"
+    shell.note(f"This command resumed the training of [{name}]({link}) (`{run_id}`): look there.")
+    shell.flush()
+    return shell
+
+
+def _close(
+    recorder: MlflowRecorder, shell: MlflowRecorder | None, error: BaseException | None
+) -> None:
+    status = _status(error)
+    for each in (recorder, shell) if shell else (recorder,):
+        if status == "FAILED" and error is not None:
+            each.tags(
+                {"pixelis.error": (str(error).strip() or type(error).__name__).split("\n", 1)[0]}
+            )
+        each.close(status)
+
+
+def _status(error: BaseException | None) -> str:
+    """What a run that ended this way is: Python leaves with 128 + n after signal n."""
+    if isinstance(error, SystemExit):
+        code = error.code
+        if code is None or code == 0:
+            return "FINISHED"
+        return "KILLED" if isinstance(code, int) and code > 128 else "FAILED"
+    if isinstance(error, KeyboardInterrupt):
+        return "KILLED"
+    return "FINISHED" if error is None else "FAILED"
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn SIGTERM, which would end Python on the spot, into SystemExit while the run is open."""
+    mine = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if mine:
+        signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        if mine and signal.getsignal(signal.SIGTERM) is _leave:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
