@@ -149,9 +149,7 @@ class TrainingFileConfig:
     resume: str | None = setting(None, "checkpoint folder, or auto: the newest in output_dir")
     data: TrainingDataConfig = TrainingDataConfig()
     training: TrainingConfig = TrainingConfig()
-    curriculum: dict[str, Any] = open_section(
-        "stages, attempts and rollbacks; see CurriculumConfig"
-    )
+    curriculum: dict[str, Any] = open_section("stages, attempts and rollbacks")
     evaluation: EvaluationConfig = EvaluationConfig()
 
 

@@ -25,7 +25,7 @@ TRIAL: dict[str, Any] = {
 }
 MARKS = {
     "advance": ("^", "#009E73", "advance"),
-    "rollback": ("v", "#D55E00", "rollback"),
+    "rollback": ("v", "#B2182B", "rollback"),
     "trial": (">", "#56B4E9", "trial begins"),
     "hold": ("s", "#7f7f7f", "hold"),
 }
@@ -146,7 +146,7 @@ def accuracy(table: Sequence[Mapping[str, Any]], *, metric: str = "answer accura
     axes.set_xticks(range(len(difficulties)), labels)
     axes.set_ylim(0, 1.1)
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    axes.set_ylabel(f"{metric} (0 to 1), bars: 95 % interval")
+    axes.set_ylabel(f"{metric} (0 to 1); whiskers: 95 % interval")
     axes.set_xlabel("difficulty")
     axes.grid(axis="y", color="#e6e6e6")
     axes.set_axisbelow(True)

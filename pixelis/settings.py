@@ -212,7 +212,10 @@ def _convert(key: str, value: Any, kind: Any, rules: Mapping[str, Any], origin: 
     if typing.get_origin(kind) is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{key} must be a section, got {_show(value)} ({origin})")
-        return _plain(key, value, origin)
+        try:
+            return _plain(key, value, origin)
+        except RecursionError as error:  # YAML's &anchors allow it
+            raise ConfigError(f"{key} must not contain itself ({origin})") from error
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{key} must be a list, as in [a, b], got {_show(value)} ({origin})")

@@ -321,6 +321,7 @@ def test_overrides_reach_into_the_curriculum():
         ("{a: [.inf]}", "curriculum.a[0] must be a finite number"),
         ("{a: 2024-01-01}", "curriculum.a must be a finite number"),
         ("{1: a}", "curriculum must have text as keys, got 1"),
+        ("{a: &a [*a]}", "curriculum must not contain itself (the command line)"),
     ],
 )
 def test_the_curriculum_holds_nothing_but_plain_values(text, message):
@@ -363,7 +364,7 @@ def test_bytes_that_are_no_text(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("training: {", "expected the node content, but found '<stream end>' (line 2)"),
+        ("training: {", "expected the node content, but found '<stream end>' (line 1)"),
         ("a: 1\na: 2\n", "duplicate key 'a' (line 2)"),
         ("curriculum:\n  x: {c0: 1, c0: 2}\n", "duplicate key 'c0' (line 2)"),
         ("a: 1\n---\nb: 2\n", "but found another document (line 2)"),

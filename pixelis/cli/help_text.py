@@ -28,7 +28,7 @@ def build_help(entry_point: str, description: str, files: Mapping[str, tuple[typ
 def _key_lines(config_class: type[Any], file: Path) -> Iterator[str]:
     try:
         in_file = flatten(load_config(config_class, file))
-        comments = _comments(file)
+        comments = read_comments(file)
     except ConfigError:  # help is also for those who have no usable file yet
         in_file, comments = {}, {}
     for one in describe(config_class):
@@ -61,7 +61,7 @@ def _show(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _comments(file: Path) -> dict[str, str]:
+def read_comments(file: Path) -> dict[str, str]:
     """The comments beside the keys of a file, by dotted key."""
     comments: dict[str, str] = {}
     parents: list[tuple[int, str]] = []

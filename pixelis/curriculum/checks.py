@@ -1,4 +1,4 @@
-"""The rules that settings, mixes and restored states are held to, with one message shape for all."""
+"""The rules for settings, mixes and restored states, with one message shape for all."""
 
 import difflib
 import math

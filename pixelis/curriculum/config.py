@@ -70,7 +70,7 @@ class SelfPacedConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Strategy `schedule`: the steps at which the next stages begin, one for each stage but the first."""
+    """Strategy `schedule`: the steps at which the stages after the first begin."""
 
     steps: tuple[int, ...] | None = None
 
@@ -236,7 +236,7 @@ def _names(section: Any) -> list[str]:
 
 
 def _build_stages(stages: object) -> tuple[Stage, ...]:
-    is_list = isinstance(stages, list | tuple)
+    is_list = isinstance(stages, list | tuple) and len(stages) > 0
     require(is_list, "stages", "a list of at least one stage", stages)
     assert isinstance(stages, Iterable)
     built = []

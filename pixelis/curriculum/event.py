@@ -4,8 +4,11 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
+from pixelis.curriculum.performance import compute_delta_standard_error
+from pixelis.curriculum.strategies import Decision
 from pixelis.errors import ConfigError
 
 KINDS = ("start", "trial", "advance", "rollback", "hold", "end")
@@ -52,3 +55,32 @@ class CurriculumEvent:
             raise ConfigError(f"A curriculum event must have the fields {names}, got {record!r}")
         assert isinstance(record, Mapping)
         return cls(**copy.deepcopy(dict(record)))
+
+
+def compute_numbers(
+    decision: Decision | None,
+    strata: Mapping[str, float] | None,
+    counts: Mapping[str, int] | None,
+) -> dict[str, Any]:
+    """Compute the fields of an event that were measured, all null where nothing was."""
+    perf_before = decision.perf_before if decision else None
+    perf_after = decision.perf_after if decision else None
+    delta = None if perf_before is None or perf_after is None else perf_after - perf_before
+    if perf_after is None:
+        strata, counts = None, None
+    error = None
+    if decision and delta is not None and strata and counts:
+        error = compute_delta_standard_error(decision.old_mix, decision.new_mix, strata, counts)
+    return {
+        "perf_before": _number(perf_before),
+        "perf_after": _number(perf_after),
+        "delta": _number(delta),
+        "delta_standard_error": error,
+        "average": _number(decision.average if decision else None),
+        "strata": None if strata is None else dict(strata),
+        "strata_counts": None if counts is None else dict(counts),
+    }
+
+
+def _number(value: Fraction | None) -> float | None:
+    return None if value is None else float(value)

@@ -4,17 +4,15 @@ The manager decides, the callback applies, the recorder records.
 """
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 from pixelis.curriculum.checks import check_counts, check_keys, check_strata, is_integer, require
 from pixelis.curriculum.config import CurriculumConfig
-from pixelis.curriculum.event import CurriculumEvent
-from pixelis.curriculum.performance import compute_delta_standard_error
+from pixelis.curriculum.event import CurriculumEvent, compute_numbers
+from pixelis.curriculum.performance import compute_performance
 from pixelis.curriculum.state import STATE_KEYS, CurriculumState, Evaluation
 from pixelis.curriculum.strategies import STRATEGIES, Decision, Strategy
-from pixelis.curriculum.strategies.base import Losses, Mix, Pool, Scores
-from pixelis.errors import ConfigError
+from pixelis.curriculum.strategies.base import Losses, Mix, Pool, Scores, compute_average
 
 
 class CurriculumManager:
@@ -135,7 +133,7 @@ class CurriculumManager:
         return is_now and self._strategy.fits(self._state, step)
 
     def steps_to_next_decision(self, step: int) -> int | None:
-        """Return how many more steps, at least one, are certain to have no decision before their end.
+        """Return how far a loader can plan ahead: no decision comes before that many steps.
 
         It is the smallest n >= 1 such that `attempt_due` or `needs_losses` can be true after n more
         optimiser steps; None where neither ever will be.
@@ -203,11 +201,14 @@ class CurriculumManager:
         """Record the end of training, with the strata of the last weights where they are known."""
         if self._events[-1].kind == "end":
             raise ValueError(f"training already ended, at step {self._events[-1].step}")
+        reason = None if self._state.trial is None else "trial_open"
         decision = None
         if strata is not None:
             self.observe(step, strata)
-            decision = self._strategy.measure(self._state, self.mix)
-        reason = None if self._state.trial is None else "trial_open"
+            mix, history = self.mix, self._state.history
+            performance = compute_performance(mix, history[-1].strata)
+            average = compute_average(mix, history)
+            decision = Decision("end", mix, mix, reason, perf_after=performance, average=average)
         return self._record("end", step, None, decision, None, examples_seen, reason)
 
     def state_dict(self) -> dict[str, Any]:
@@ -268,4 +269,27 @@ class CurriculumManager:
         examples_seen: int | None = None,
         reason: str | None = None,
     ) -> CurriculumEvent:
-        ...
+        """Append what happened, with the state that holds after it."""
+        state = self._state
+        strata = state.history[-1].strata if state.history else None
+        event = CurriculumEvent(
+            step=step,
+            kind=kind,
+            reason=self._complete(decision.reason if decision else reason),
+            from_stage=from_stage or self.stage,
+            to_stage=self.config.stages[state.stage_index + (kind == "trial")].name,
+            mix=self.mix_at(step + 1),
+            **compute_numbers(decision, strata, counts),
+            interval=state.interval,
+            cooldown_until=state.cooldown_until,
+            rollback_count=state.rollback_count,
+            examples_seen=examples_seen,
+        )
+        self._events.append(event)
+        return event
+
+    def _complete(self, reason: str | None) -> str | None:
+        """Add to the reason that the strategy does not roll back, where it does not."""
+        if self._strategy.rolls_back:
+            return reason
+        return "; ".join([f"{self._name()} does not roll back", *([reason] if reason else [])])

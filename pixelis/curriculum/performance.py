@@ -1,4 +1,4 @@
-"""The performance of a mix, in exact arithmetic: decisions at a threshold must not hang on noise."""
+"""The performance of a mix, in exact arithmetic: no decision may hang on rounding noise."""
 
 import math
 from collections.abc import Mapping
@@ -35,7 +35,8 @@ def compute_delta_standard_error(
     """Compute `sqrt(sum((w'_d - w_d)^2 s_d (1 - s_d) / n_d))`, the noise of a measured delta."""
     variance = Fraction(0)
     for difficulty in {**old_mix, **new_mix}:
-        shift = as_fraction(new_mix.get(difficulty, 0.0)) - as_fraction(old_mix.get(difficulty, 0.0))
+        old, new = old_mix.get(difficulty, 0.0), new_mix.get(difficulty, 0.0)
+        shift = as_fraction(new) - as_fraction(old)
         if shift:
             share = as_fraction(strata[difficulty])
             variance += shift**2 * share * (1 - share) / counts[difficulty]

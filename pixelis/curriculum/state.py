@@ -59,9 +59,9 @@ class CurriculumState:
         required = list(required)
         values: dict[str, Any] = {}
         for name, least in LEAST.items():
-            values[name] = plain.get(name)
+            value = values[name] = plain.get(name)
             rule = f"an integer >= {least}"
-            require(is_integer(values[name], least), f"curriculum state: {name}", rule, values[name])
+            require(is_integer(value, least), f"curriculum state: {name}", rule, value)
         index = values["stage_index"]
         rule = f"below {num_stages}, the number of stages"
         require(index < num_stages, "curriculum state: stage_index", rule, index)

@@ -61,8 +61,8 @@ def open_run(
         UserError: MLflow cannot be reached, or refuses to open the run.
     """
     shell_id = os.environ.pop("MLFLOW_RUN_ID", None)
-    client = MlflowClient()
     try:
+        client = MlflowClient()
         resumed = _find(client, resume_run_id) if resume_run_id else None
         shell_id = None if resumed and shell_id == resume_run_id else shell_id
         run_id = resume_run_id if resumed else shell_id
@@ -153,9 +153,8 @@ def _close(
     status = _status(error)
     for each in (recorder, shell) if shell else (recorder,):
         if status == "FAILED" and error is not None:
-            each.tags(
-                {"pixelis.error": (str(error).strip() or type(error).__name__).split("\n", 1)[0]}
-            )
+            message = str(error).strip() or type(error).__name__
+            each.tags({"pixelis.error": message.split("\n", 1)[0]})
         each.close(status)
 
 

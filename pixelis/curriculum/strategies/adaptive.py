@@ -7,7 +7,8 @@ The paper keeps a weight w_i per task and draws tasks from
 After each reward r (a measure of learning progress, scaled to [-1, 1] between the 20th and 80th
 percentile of those seen), with step size eta and the share alpha_t that lets weights recover,
 
-    w_i <- log[(1 - alpha_t) * exp(w_i + eta * r_i) + alpha_t / (N-1) * sum_{j != i} exp(w_j + eta * r_j)].
+    w_i <- log[(1 - alpha_t) * exp(v_i) + alpha_t / (N - 1) * sum_{j != i} exp(v_j)],
+    where v_i = w_i + eta * r_i.
 
 Here the reward of a difficulty is the gain of its stratum since the last evaluation. Every
 difficulty is measured each time, so the paper's division by pi_i, which makes up for the tasks not
@@ -67,9 +68,7 @@ def _scale(reward: float, seen: list[float]) -> float:
     return min(1.0, max(-1.0, 2 * (reward - low) / (high - low) - 1))
 
 
-def _update(
-    weights: list[float], rewards: list[float], rate: float, rounds: int
-) -> list[float]:
+def _update(weights: list[float], rewards: list[float], rate: float, rounds: int) -> list[float]:
     if len(weights) == 1:
         return weights
     # Only differences between weights matter: with the largest at 0, exp can't overflow.

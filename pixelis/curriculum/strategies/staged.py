@@ -93,6 +93,7 @@ class Staged(Strategy):
         state.rollback_count += 1
         state.rollbacks_in_a_row += 1
         state.cooldown_until = step + self.config.rollback_cooldown
-        product = (state.interval if trial is None else trial.interval) * self.config.rollback_factor
+        interval = state.interval if trial is None else trial.interval
+        product = interval * self.config.rollback_factor
         # Rounded first: 100 * 1.1 is 110.00000000000001 in floats, and 111 would be wrong.
         state.interval = min(math.ceil(round(min(product, LONGEST_INTERVAL), 9)), LONGEST_INTERVAL)

@@ -1,0 +1,82 @@
+"""Which difficulty comes next: the chairman rule, so that a mix is kept to the example.
+
+Tijdeman (1980), "The chairman assignment problem": with fractions f_d there is always an order in
+which after n draws every count_d differs from f_d * n by less than 1. Draw number c + 1 of a
+difficulty may not come before f_d * n > c (its release) nor later than f_d * n >= c + 1 (its
+deadline); taking, among the released, the one with the earliest deadline keeps to both (it is the
+schedule of unit jobs that always works where any does).
+"""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import lcm
+
+from pixelis.curriculum.performance import as_fraction
+
+CREDIT_UNIT = 10**9  # credits are whole numbers of billionths: JSON keeps them exactly
+
+
+class Quota:
+    """Counts of one visit; all arithmetic is on integers, so no draw hangs on rounding."""
+
+    def __init__(
+        self,
+        mix: Mapping[str, float],
+        counts: Mapping[str, int] | None = None,
+        credits: Mapping[str, int] | None = None,
+    ) -> None:
+        """Begin with no draws and no credit, or go on with those of an earlier quota."""
+        parts = {name: as_fraction(part) for name, part in mix.items() if part > 0}
+        total = sum(parts.values(), Fraction(0))
+        self._names = list(parts)
+        self._scale = lcm(*((part / total).denominator for part in parts.values()))
+        self._parts = [int(part / total * self._scale) for part in parts.values()]
+        self._counts = [(counts or {}).get(name, 0) for name in parts]
+        self._credits = [(credits or {}).get(name, 0) for name in parts]
+        self._drawn = sum(self._counts)
+        self._releases = [0] * len(parts)
+        self._deadlines = [0] * len(parts)
+        for place in range(len(parts)):
+            self._plan(place)
+
+    def next(self) -> str:
+        """Return the difficulty of the next draw, and count it."""
+        self._drawn += 1
+        drawn, deadlines = self._drawn, self._deadlines
+        best = -1
+        for place, release in enumerate(self._releases):
+            if release <= drawn and (best < 0 or deadlines[place] < deadlines[best]):
+                best = place
+        if best < 0:  # only where a credit was carried from a difficulty that left the mix
+            best = deadlines.index(min(deadlines))
+        self._counts[best] += 1
+        self._plan(best)
+        return self._names[best]
+
+    def _plan(self, place: int) -> None:
+        """Compute the first and the last draw at which the next one of a difficulty may come."""
+        step = self._parts[place] * CREDIT_UNIT
+        owed = self._counts[place] * CREDIT_UNIT - self._credits[place]
+        self._releases[place] = owed * self._scale // step + 1
+        self._deadlines[place] = -(-(owed + CREDIT_UNIT) * self._scale // step)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The draws of this visit, by difficulty."""
+        return dict(zip(self._names, self._counts, strict=True))
+
+    @property
+    def credits(self) -> dict[str, int]:
+        """The billionths of a draw that were owed at the beginning of the visit."""
+        return dict(zip(self._names, self._credits, strict=True))
+
+    def compute_owed(self) -> dict[str, int]:
+        """Compute the billionths of a draw that each difficulty is owed now."""
+        return {
+            name: round(Fraction(self._drawn * part, self._scale) * CREDIT_UNIT)
+            + credit
+            - count * CREDIT_UNIT
+            for name, part, count, credit in zip(
+                self._names, self._parts, self._counts, self._credits, strict=True
+            )
+        }

@@ -1,0 +1,136 @@
+"""Batches that never lag behind the curriculum.
+
+Loaders read ahead; a mix that changes would reach the model late. Here a segment of batches is
+planned only up to the next step at which the mix may change, and the loader is rebuilt there: the
+first step after an event sees the new mix alone, with any number of workers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from pixelis.curriculum import CurriculumManager, MixtureSampler
+from pixelis.data.dataset import CurriculumDataset, Key
+
+# A plan is cheap but not free; runs without decisions still get one of bounded length.
+MAX_SEGMENT_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class _StepPlan:
+    """What one optimiser step draws from."""
+
+    mix: Mapping[str, float]
+    pool: Mapping[str, Sequence[int]] | None
+    new_visit: bool
+
+
+class CurriculumLoader:
+    """An endless stream of micro-batches drawn by a MixtureSampler, segment by segment.
+
+    Args:
+        dataset: where the sampler's (difficulty, index) pairs are read.
+        sampler: draws the pairs.
+        manager: asked which mix and pool each step draws from; never changed.
+        batch_size: examples in a micro-batch of one process.
+        accumulation_steps: micro-batches in an optimiser step.
+        num_workers: loader processes; 0 loads in the caller's.
+        rank: of this process.
+        world_size: processes that share each optimiser step's examples.
+    """
+
+    def __init__(
+        self,
+        dataset: CurriculumDataset,
+        sampler: MixtureSampler,
+        manager: CurriculumManager,
+        *,
+        batch_size: int,
+        accumulation_steps: int,
+        num_workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Plan nothing yet."""
+        self.dataset = dataset
+        self.sampler = sampler
+        self.manager = manager
+        self.batch_size = batch_size
+        self.accumulation_steps = accumulation_steps
+        self.num_workers = num_workers
+        self.rank = rank
+        self.world_size = world_size
+        self.examples_per_step = batch_size * accumulation_steps * world_size
+        self._step = 0
+        self._visit = manager.visit
+        self._origin = sampler.state_dict()
+        self._plan: list[_StepPlan] = []
+        self._served = 0
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield micro-batches; a new plan is made only when its first batch is asked for."""
+        while True:
+            self._step += len(self._plan)
+            self._plan, self._served = self._plan_segment(), 0
+            self._origin = self.sampler.state_dict()
+            yield from self._load(self._draw(self.sampler, self._plan))
+
+    def _plan_segment(self) -> list[_StepPlan]:
+        ahead = self.manager.steps_to_next_decision(self._step)
+        length = MAX_SEGMENT_STEPS if ahead is None else min(ahead, MAX_SEGMENT_STEPS)
+        entered, self._visit = self.manager.visit != self._visit, self.manager.visit
+        return [
+            _StepPlan(
+                self.manager.mix_at(self._step + offset),
+                self.manager.pool_at(self._step + offset),
+                entered and offset == 1,
+            )
+            for offset in range(1, length + 1)
+        ]
+
+    def _draw(self, sampler: MixtureSampler, plan: Sequence[_StepPlan]) -> list[Key]:
+        drawn: list[Key] = []
+        for step in plan:
+            sampler.set_mix(step.mix, new_visit=step.new_visit)
+            sampler.set_pool(step.pool)
+            drawn += sampler.draw(self.examples_per_step)
+        return drawn
+
+    def _load(self, drawn: Sequence[Key]) -> Iterator[dict[str, torch.Tensor]]:
+        starts = range(0, len(drawn), self.batch_size)
+        batches = [list(drawn[start : start + self.batch_size]) for start in starts]
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset,
+            batch_sampler=batches[self.rank :: self.world_size],
+            collate_fn=self.dataset.collate,
+            num_workers=self.num_workers,
+        )
+        for batch in loader:
+            self._served += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as if only the optimiser steps served so far had been drawn.
+
+        Valid between optimiser steps: what was planned ahead and not trained on is not counted.
+        """
+        steps, rest = divmod(self._served, self.accumulation_steps)
+        assert rest == 0, f"{self._served} micro-batches are no whole number of steps"
+        sampler = self.sampler.copy()
+        sampler.load_state_dict(self._origin)
+        self._draw(sampler, self._plan[:steps])
+        return {
+            "sampler": sampler.state_dict(),
+            "step": self._step + steps,
+            "visit": self._visit,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with exactly the example that would have come next."""
+        self.sampler.load_state_dict(state["sampler"])
+        self._origin = self.sampler.state_dict()
+        self._step, self._visit = state["step"], state["visit"]
+        self._plan, self._served = [], 0

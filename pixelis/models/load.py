@@ -1,0 +1,81 @@
+"""Load a base model and its processor: the embedded one, a hub name, or a folder."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from pixelis.errors import CheckpointError, ConfigError
+
+EMBEDDED = "pixelis-nano"
+EMBEDDED_DIR = Path(__file__).parent / "nano"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_model(model_name: str) -> str:
+    """The folder of the embedded base for its name; any other name as it is."""
+    if model_name != EMBEDDED:
+        return model_name
+    if not (EMBEDDED_DIR / "model.safetensors").is_file():
+        raise CheckpointError(f"the embedded base is missing in {EMBEDDED_DIR}; run `make base`")
+    return str(EMBEDDED_DIR)
+
+
+def load_processor(
+    model_name: str,
+    *,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """The processor of a model, with its image area bounded.
+
+    Raises:
+        CheckpointError: when it cannot be loaded or has no chat template.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(
+            resolve_model(model_name), trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"no processor for {model_name!r}: {_first_line(error)}") from error
+    if not getattr(processor, "chat_template", None):
+        raise CheckpointError(f"the processor of {model_name!r} has no chat template")
+    image_processor = processor.image_processor
+    size = dict(image_processor.size)
+    size["shortest_edge"] = min_pixels or size["shortest_edge"]
+    size["longest_edge"] = max_pixels or size["longest_edge"]
+    if size["shortest_edge"] > size["longest_edge"]:
+        raise ConfigError(
+            f"model.min_pixels must be <= the processor's largest area, got {size['shortest_edge']}"
+            f" > {size['longest_edge']}"
+        )
+    image_processor.size = type(image_processor.size)(**size)
+    return processor
+
+
+def load_model(
+    model_name: str, *, torch_dtype: str = "auto", trust_remote_code: bool = False
+) -> torch.nn.Module:
+    """A vision-language model from safetensors, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: when it cannot be loaded.
+    """
+    dtype: Any = DTYPES.get(torch_dtype, "auto")
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            resolve_model(model_name),
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"no model for {model_name!r}: {_first_line(error)}") from error
+    loaded: torch.nn.Module = model.eval()
+    return loaded
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]

@@ -1,0 +1,162 @@
+"""CurriculumCallback: asks the manager after every step, applies its events, tells the recorder."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pixelis.curriculum import CurriculumEvent, CurriculumManager, event_line
+from pixelis.recorder import Recorder
+
+STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood")
+
+
+def _nothing() -> None:
+    """Stand in where nobody listens."""
+
+
+class CurriculumCallback(TrainerCallback):
+    """Joins the Trainer to the curriculum.
+
+    The manager decides. This callback asks for an evaluation where a decision or `eval_steps` falls
+    due, hands the strata over, and tells the recorder; the loader reads the mix from the manager.
+    """
+
+    def __init__(
+        self,
+        manager: CurriculumManager,
+        recorder: Recorder,
+        *,
+        eval_steps: int,
+        examples_per_step: int,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """Record the events that the manager already has (the start)."""
+        self.manager = manager
+        self.recorder = recorder
+        self.eval_steps = eval_steps
+        self.examples_per_step = examples_per_step
+        self.say = say
+        self.on_snapshot: Callable[[], None] = _nothing
+        self.on_restore: Callable[[], None] = _nothing
+        self.on_improvement: Callable[[], None] = _nothing
+        self.strata: dict[str, float] = {}
+        self.evaluations: list[tuple[int, dict[str, float]]] = []
+        self.losses: list[tuple[int, float]] = []
+        self.best: dict[str, float] | None = None
+        self.stop_requested = False
+        self._num_recorded = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Record the start, once."""
+        self._record_events()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Count the step; ask for an evaluation where one is due."""
+        step = state.global_step
+        self.manager.step()
+        due = self.manager.attempt_due(step)
+        if due or step % self.eval_steps == 0 or step == state.max_steps:
+            control.should_evaluate = True
+        else:
+            self.recorder.metrics({"curriculum/stage": self.manager.stage_index}, step)
+        if self.stop_requested:
+            control.should_save = control.should_training_stop = True
+        if control.should_save:
+            # Drains the running loss, so that it starts anew with or without a resume.
+            control.should_log = True
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Hand the strata to the manager, apply what it decides, record both."""
+        assert metrics is not None
+        step = state.global_step
+        difficulties = self.manager.required_difficulties
+        name = self.manager.config.performance_metric
+        self.strata = {d: metrics[f"eval_{d}_{name}"] for d in difficulties}
+        counts = {d: int(metrics[f"eval_{d}_num_examples"]) for d in difficulties}
+        self.evaluations.append((step, dict(self.strata)))
+        self.recorder.metrics(
+            {f"eval/{d}/{m}": metrics[f"eval_{d}_{m}"] for d in difficulties for m in STRATUM_METRICS}
+            | {"eval/mix_performance": self._performance(self.manager.mix)},
+            step,
+        )
+        seen = step * self.examples_per_step
+        if self.manager.attempt_due(step):
+            self._apply(self.manager.attempt(step, self.strata, counts, seen))
+        else:
+            self.manager.observe(step, self.strata)
+        if step == state.max_steps:
+            self.manager.finish(step, self.strata, seen)
+        self._record_events()
+        self.recorder.metrics({"curriculum/stage": self.manager.stage_index}, step)
+        self._keep_best(step)
+
+    def _apply(self, event: CurriculumEvent) -> None:
+        restores = self.manager.config.rollback_scope == "data+weights"
+        if restores and event.kind == "trial":
+            self.on_snapshot()
+        if restores and event.kind == "rollback":
+            self.on_restore()
+
+    def _record_events(self) -> None:
+        for event in self.manager.events[self._num_recorded :]:
+            line = event_line(event, self.manager.config)
+            if line:
+                self.say(line)
+            self.recorder.event(event.to_dict())
+        self._num_recorded = len(self.manager.events)
+
+    def _performance(self, mix: Mapping[str, float]) -> float:
+        return sum(fraction * self.strata[d] for d, fraction in mix.items() if fraction > 0)
+
+    def _keep_best(self, step: int) -> None:
+        """The best adapter is chosen on the last stage's mix, never across different mixes."""
+        performance = self._performance(self.manager.config.stages[-1].difficulty_mix)
+        if self.best is None or performance > self.best["performance"]:
+            self.best = {"step": step, "performance": performance}
+            self.on_improvement()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Record loss, gradient norm and learning rate."""
+        if logs is None or "loss" not in logs:
+            return
+        self.losses.append((state.global_step, logs["loss"]))
+        names = ("loss", "grad_norm", "learning_rate")
+        values = {f"train/{name}": logs[name] for name in names if name in logs}
+        self.recorder.metrics(values, state.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides what comes next, as plain JSON."""
+        return {
+            "manager": self.manager.state_dict(),
+            "evaluations": self.evaluations,
+            "losses": self.losses,
+            "best": self.best,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken; recorded events are not recorded again."""
+        self.manager.load_state_dict(state["manager"])
+        self.evaluations = [(step, strata) for step, strata in state["evaluations"]]
+        self.losses = [(step, loss) for step, loss in state["losses"]]
+        self.strata = dict(self.evaluations[-1][1]) if self.evaluations else {}
+        self.best = state["best"]
+        self._num_recorded = len(self.manager.events)

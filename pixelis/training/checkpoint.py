@@ -1,0 +1,187 @@
+"""What a checkpoint holds, in safetensors and JSON only, and how a whole one is told from a torn.
+
+`complete.json` is written last and holds the SHA-256 of every other file.
+"""
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from pixelis.errors import CheckpointError
+
+COMPLETE_FILE = "complete.json"
+CURRICULUM_FILE = "curriculum_state.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+GROUPS_FILE = "optimizer_groups.json"
+SCHEDULER_FILE = "scheduler.json"
+RNG_FILE = "rng_state.json"
+ADAPTER_FILE = "adapter_model.safetensors"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write JSON under a temporary name in the same folder, then put it in its place."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with staged.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(staged, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON of a checkpoint.
+
+    Raises:
+        CheckpointError: when it is missing or no JSON, naming the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def optimizer_tensors(optimizer: Any) -> dict[str, torch.Tensor]:
+    """The optimiser's moments as `<parameter index>.<name>` -> tensor, copied."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": value.detach().clone().contiguous()
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: Any, tensors: Mapping[str, torch.Tensor], groups: list[dict[str, Any]] | None = None
+) -> None:
+    """Put moments back; the groups (learning rates) stay as they are where none are given."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value.clone()
+    current = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups or current})
+
+
+def save_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
+    """Write moments, parameter groups and the schedule's position."""
+    save_file(optimizer_tensors(optimizer), folder / OPTIMIZER_FILE)
+    write_json(optimizer.state_dict()["param_groups"], folder / GROUPS_FILE)
+    write_json(scheduler.state_dict(), folder / SCHEDULER_FILE)
+
+
+def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
+    """Read what `save_optimizer` wrote."""
+    restore_optimizer(
+        optimizer, load_file(folder / OPTIMIZER_FILE), read_json(folder / GROUPS_FILE)
+    )
+    scheduler.load_state_dict(read_json(folder / SCHEDULER_FILE))
+
+
+def save_rng(folder: Path) -> None:
+    """Write the states of Python's, numpy's and torch's generators."""
+    version, internal, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state = {
+        "python": [version, list(internal), gauss],
+        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, cached],
+        "torch": torch.get_rng_state().tolist(),
+        "cuda": [s.tolist() for s in torch.cuda.get_rng_state_all()]
+        if torch.cuda.is_available()
+        else [],
+    }
+    write_json(state, folder / RNG_FILE)
+
+
+def load_rng(folder: Path) -> None:
+    """Put the generators back to where `save_rng` found them."""
+    state = read_json(folder / RNG_FILE)
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(
+            [torch.tensor(s, dtype=torch.uint8) for s in state["cuda"]]
+        )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != COMPLETE_FILE and not path.name.endswith(".tmp")
+    }
+
+
+def seal(folder: Path) -> None:
+    """Mark a checkpoint as whole: the digests of its files, written last."""
+    write_json(_digests(folder), folder / COMPLETE_FILE)
+
+
+def find_fault(folder: Path) -> str | None:
+    """Why a checkpoint is not whole, or None where it is."""
+    try:
+        sealed = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
+        found = _digests(folder)
+    except (OSError, ValueError) as error:
+        return f"{COMPLETE_FILE} cannot be read ({error})"
+    changed = sorted(n for n in {*sealed, *found} if sealed.get(n) != found.get(n))
+    return f"{', '.join(changed)} differ from what was saved" if changed else None
+
+
+def checkpoints(output_dir: Path) -> Iterator[Path]:
+    """The checkpoint folders under `output_dir`, newest (highest step) first."""
+    found = [(int(m[1]), p) for p in output_dir.glob("*") if (m := _NAME.fullmatch(p.name))]
+    for _, path in sorted(found, reverse=True):
+        yield path
+
+
+def check_whole(folder: Path) -> None:
+    """Raise unless the folder is a whole checkpoint of ours.
+
+    Raises:
+        CheckpointError: naming the folder and the fault.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"checkpoint {folder} does not exist")
+    fault = find_fault(folder)
+    if fault is not None:
+        raise CheckpointError(f"checkpoint {folder} is not whole: {fault}")
+
+
+def check_same_config(
+    saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path
+) -> None:
+    """Raise where a checkpoint was made with another configuration.
+
+    Raises:
+        CheckpointError: naming each key with its saved and its current value.
+    """
+    different = [key for key in sorted({*saved, *current}) if saved.get(key) != current.get(key)]
+    if different:
+        listed = "; ".join(f"{k} was {saved.get(k)!r}, is {current.get(k)!r}" for k in different)
+        raise CheckpointError(
+            f"checkpoint {folder} is from another configuration: {listed}; "
+            "go on with the same values, or start anew without resume"
+        )
+
+
+def replace_folder(staged: Path, place: Path) -> None:
+    """Put a finished folder in its place, whatever stood there before."""
+    old = place.with_name(f".{place.name}.{os.getpid()}.old")
+    if place.exists():
+        os.replace(place, old)
+    os.replace(staged, place)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,184 @@
+"""CurriculumTrainer: transformers' Trainer with the curriculum's loader, validation and state."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+from pixelis.data.encode import IGNORE_INDEX
+from pixelis.data.loader import CurriculumLoader
+from pixelis.evaluation.validation import Validation
+from pixelis.training.callback import CurriculumCallback
+from pixelis.training.checkpoint import (
+    ADAPTER_FILE,
+    CURRICULUM_FILE,
+    load_optimizer,
+    load_rng,
+    optimizer_tensors,
+    read_json,
+    replace_folder,
+    restore_optimizer,
+    save_optimizer,
+    save_rng,
+    seal,
+    write_json,
+)
+
+SNAPSHOT_FILE = "trial_snapshot.safetensors"
+
+
+def compute_token_loss(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Summed cross-entropy over the supervised tokens of the whole optimiser step, per token.
+
+    The model's own loss is a mean over each micro-batch: accumulation would then weigh a token by
+    the company it keeps.
+
+    Args:
+        outputs: with `logits` of shape (B, T, V).
+        labels: (B, T); position t is predicted from t - 1.
+        num_items_in_batch: supervised tokens in all micro-batches of the step.
+    """
+    logits = outputs["logits"][:, :-1].float().flatten(0, 1)
+    targets = labels[:, 1:].flatten()
+    loss = nn.functional.cross_entropy(
+        logits, targets, ignore_index=IGNORE_INDEX, reduction="sum"
+    )
+    count = (targets != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
+    return loss / count
+
+
+class CurriculumTrainer(Trainer):
+    """Trains on what the curriculum draws, evaluates its strata, saves and restores its state."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        loader: CurriculumLoader,
+        validation: Validation,
+        curriculum: CurriculumCallback,
+        run_state: Mapping[str, Any],
+    ) -> None:
+        """Take the loader, the validation and the callback; `run_state` is kept in checkpoints."""
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=loader.dataset,
+            compute_loss_func=compute_token_loss,
+            callbacks=[curriculum],
+        )
+        self.loader = loader
+        self.validation = validation
+        self.curriculum = curriculum
+        self.run_state = dict(run_state)
+        self._snapshot: dict[str, torch.Tensor] | None = None
+        curriculum.on_snapshot = self.take_snapshot
+        curriculum.on_restore = self.restore_snapshot
+        curriculum.on_improvement = self.save_best
+
+    def get_train_dataloader(self) -> Any:
+        """The curriculum's own loader; accelerate's wrapper would read one batch ahead."""
+        return self.loader
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure the strata in one pass and hand them to the callbacks as `eval_*` metrics."""
+        strata = self.validation(self.model)
+        metrics = {
+            f"eval_{difficulty}_{name}": value
+            for difficulty, stratum in strata.items()
+            for name, value in {**asdict(stratum), "likelihood": stratum.likelihood}.items()
+        }
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _adapter_tensors(self) -> dict[str, torch.Tensor]:
+        return {
+            name: parameter.detach().clone()
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def take_snapshot(self) -> None:
+        """Remember adapter and optimiser moments of the open trial's beginning."""
+        moments = optimizer_tensors(self.optimizer)
+        self._snapshot = {f"adapter/{k}": v for k, v in self._adapter_tensors().items()}
+        self._snapshot |= {f"optimizer/{k}": v for k, v in moments.items()}
+
+    def restore_snapshot(self) -> None:
+        """Put adapter and moments back; schedule, sampler, generators and counts go on."""
+        assert self._snapshot is not None, "a rollback of weights needs the trial's snapshot"
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for key, value in self._snapshot.items():
+                if key.startswith("adapter/"):
+                    parameters[key.removeprefix("adapter/")].copy_(value)
+        moments = {
+            key.removeprefix("optimizer/"): value
+            for key, value in self._snapshot.items()
+            if key.startswith("optimizer/")
+        }
+        restore_optimizer(self.optimizer, moments)
+
+    def save_best(self) -> None:
+        """Save the adapter as the best so far, whole or not at all."""
+        self.save_adapter(Path(self.args.output_dir) / "best")
+
+    def save_adapter(self, place: Path) -> None:
+        """Write the adapter in PEFT's own layout to a folder, whole or not at all."""
+        staged = place.with_name(f".{place.name}.new")
+        self._save(str(staged))
+        replace_folder(staged, place)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        self.model.save_pretrained(output_dir or self.args.output_dir, safe_serialization=True)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        state = {
+            **self.run_state,
+            "step": self.state.global_step,
+            "loader": self.loader.state_dict(),
+            "callback": self.curriculum.state_dict(),
+        }
+        write_json(state, folder / CURRICULUM_FILE)
+        if self._snapshot is not None and self.curriculum.manager.trial is not None:
+            save_file(self._snapshot, folder / SNAPSHOT_FILE)
+        seal(folder)
+
+    def restore_curriculum(self, folder: Path) -> None:
+        """Put loader, manager and an open trial's snapshot back from a checkpoint."""
+        state = read_json(folder / CURRICULUM_FILE)
+        self.curriculum.load_state_dict(state["callback"])
+        self.loader.load_state_dict(state["loader"])
+        if (folder / SNAPSHOT_FILE).is_file():
+            self._snapshot = load_file(folder / SNAPSHOT_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        tensors = load_file(Path(resume_from_checkpoint) / ADAPTER_FILE)
+        set_peft_model_state_dict(model or self.model, tensors)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        save_rng(Path(output_dir))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            load_rng(Path(checkpoint))

@@ -1,0 +1,254 @@
+"""The command line of every entry point: files, dotted keys, help, and how errors end."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
+from pixelis.cli.help_text import build_help, read_comments
+from pixelis.config import DataPrepConfig, EvaluateConfig, ModelFileConfig, TrainingFileConfig
+from pixelis.errors import ConfigError, DataError
+from pixelis.settings import describe
+
+ROOT = Path(__file__).parent.parent.parent
+ENTRY_POINTS = [
+    file.stem
+    for file in sorted((ROOT / "pixelis/cli").glob("*.py"))
+    if file.stem != "arguments" and "parse_arguments(" in file.read_text(encoding="utf-8")
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "training.yaml").write_text(
+        "training:\n  batch_size: 8  # how many at once\n"
+        "curriculum:  # rules\n  advancement_interval: 100  # steps between attempts\n"
+        "  competence:\n    c0: 0.2  # where it starts\n"
+    )
+    (tmp_path / "model.yaml").write_text("model: {lora_r: 16}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def parse(*argv):
+    return parse_arguments(
+        list(argv),
+        entry_point="sft",
+        description="Train.",
+        config_class=TrainingFileConfig,
+        default_config="training.yaml",
+        extra_files={"model": ExtraFile(ModelFileConfig, "model.yaml")},
+    )
+
+
+def parse_data_prep(*argv):
+    return parse_arguments(
+        ["--config", str(ROOT / "configs/data_prep.yaml"), *argv],
+        entry_point="data-prep",
+        description="Make data.",
+        config_class=DataPrepConfig,
+        default_config="data_prep.yaml",
+    )
+
+
+def test_without_arguments_the_default_files_are_loaded(folder):
+    arguments = parse()
+    assert arguments.config.training.batch_size == 8
+    assert arguments.extra["model"].model.lora_r == 16
+    assert arguments.config_file == Path("training.yaml")
+    assert arguments.overrides == ()
+
+
+def test_other_files_can_be_named(folder):
+    (folder / "other.yaml").write_text("training: {batch_size: 2}\n")
+    (folder / "large.yaml").write_text("model: {lora_r: 64}\n")
+    arguments = parse("--config", "other.yaml", "--model=large.yaml")
+    assert arguments.config.training.batch_size == 2
+    assert arguments.extra["model"].model.lora_r == 64
+    assert arguments.config_file == Path("other.yaml")
+
+
+def test_keys_of_both_files_may_be_mixed(folder):
+    arguments = parse("--model.lora_r", "8", "--training.max_steps=300", "--resume", "auto")
+    assert arguments.extra["model"].model.lora_r == 8
+    assert arguments.config.training.max_steps == 300
+    assert arguments.config.resume == "auto"
+    assert set(arguments.overrides) == {
+        ("model.lora_r", "8"),
+        ("training.max_steps", "300"),
+        ("resume", "auto"),
+    }
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--curriculum.rollback_threshold", "-0.1"],
+        ["--curriculum.rollback_threshold=-0.1"],
+        ["--curriculum.rollback_threshold", "-1e-1"],
+    ],
+)
+def test_a_value_may_begin_with_a_minus(folder, argv):
+    assert parse(*argv).config.curriculum["rollback_threshold"] == -0.1
+
+
+def test_a_value_may_hold_an_equals_sign_spaces_or_nothing(folder):
+    assert parse("--exp_name=a=b").config.exp_name == "a=b"
+    assert parse("--exp_name", "two words").config.exp_name == "two words"
+    assert parse("--resume", "").config.resume is None
+    assert parse("--resume=").config.resume is None
+
+
+def test_dashes_are_underscores_as_in_the_guide(folder):
+    assert parse("--exp-name", "sft-v1").config.exp_name == "sft-v1"
+
+
+def test_a_switch_needs_no_value():
+    arguments = parse_data_prep("--include_negatives", "--include_traps", "--num_samples", "10000")
+    assert arguments.config.include_negatives and arguments.config.include_traps
+    assert arguments.config.num_samples == 10000
+    assert not parse_data_prep("--split-by-category", "False").config.split_by_category
+
+
+@pytest.mark.parametrize("argv", [["--training.max_steps"], ["--training.max_steps", "--resume"]])
+def test_a_missing_value(folder, argv):
+    expected = "training.max_steps needs a value: --training.max_steps VALUE or --training"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        parse(*argv)
+
+
+@pytest.mark.parametrize("word", ["train", "-x", "--", "training.max_steps=3"])
+def test_words_that_are_no_options(folder, word):
+    expected = f"Unexpected argument {word!r}: options look like --config FILE or --section.key"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        parse(word)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("exp_nam", "Unknown key 'exp_nam' in the command line. Did you mean 'exp_name'?"),
+        ("lora_r", "Unknown key 'lora_r' in the command line. Did you mean 'model.lora_r'?"),
+        ("modle.lora_r", "Did you mean 'model.lora_r'? Valid keys here: exp_name, resume, data, "),
+        ("model.lora", "Unknown key 'model.lora' in the command line. Did you mean 'lora_r'?"),
+        ("training.batch", "Did you mean 'batch_size'?"),
+    ],
+)
+def test_unknown_keys(folder, key, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse(f"--{key}", "3")
+
+
+def test_a_file_that_is_not_there(folder):
+    expected = f"No such configuration file: configs/no.yaml (looked from {folder})"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        parse("--config", "configs/no.yaml")
+
+
+# Help
+
+
+def test_help_lists_every_key_with_type_meaning_rule_and_default(folder, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse("--training.max_steps", "3", "--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for config_class in (TrainingFileConfig, ModelFileConfig):
+        for one in describe(config_class):
+            assert re.search(
+                rf"^  --{re.escape(one.key)}[ .].*{re.escape(one.meaning)}", text, re.M
+            )
+    assert "--training.seed INT  seed of adapter, order and dropout; in [0, 4294967295] [" in text
+    assert (
+        "--training.batch_size INT  examples in one forward pass; >= 1"
+        " [default: 4, in the file: 8]\n"
+    ) in text
+    assert "--resume TEXT|null  checkpoint folder, or auto: " in text
+    assert "--curriculum.competence.c0  where it starts [in training.yaml: 0.2]\n" in text
+    assert "usage: pixelis sft [--config FILE] [--model FILE] [--section.key VALUE ...]\n" in text
+
+
+def test_help_works_without_the_files(tmp_path):
+    files = {"config": (EvaluateConfig, str(tmp_path / "no.yaml"))}
+    text = build_help("evaluate", "Roll out.", files)
+    assert "--batch_size INT  rollouts side by side; >= 1 [default: 16]" in text
+
+
+def test_help_shows_lists_as_lists():
+    files = {"config": (DataPrepConfig, str(ROOT / "configs/data_prep.yaml"))}
+    text = build_help("data-prep", "Make data.", files)
+    assert "--difficulty.percentiles [FLOAT, ...]" in text and "[default: [33.0, 66.0]]" in text
+    assert "--include_traps true|false" in text
+
+
+def test_comments_are_found_by_dotted_key(folder):
+    assert read_comments(folder / "training.yaml") == {
+        "training.batch_size": "how many at once",
+        "curriculum": "rules",
+        "curriculum.advancement_interval": "steps between attempts",
+        "curriculum.competence.c0": "where it starts",
+    }
+
+
+def heavy_imports(code):
+    code += "\nprint([n for n in ('torch', 'mlflow', 'transformers', 'numpy') if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys\n" + code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_reading_a_command_line_imports_nothing_heavy():
+    assert heavy_imports("import pixelis.cli.arguments") == "[]"
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_help_of_an_entry_point_imports_nothing_heavy(name):
+    code = (
+        f"import runpy\nsys.argv = ['{name}', '--help']\n"
+        f"try:\n    runpy.run_module('pixelis.cli.{name}', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert end.code == 0, end.code"
+    )
+    assert heavy_imports(code) == "[]"
+
+
+# How a run ends
+
+
+def test_run_cli_hands_the_arguments_over_and_the_code_back():
+    assert run_cli(lambda argv: len(argv), ["--a", "b", "c"]) == 3
+
+
+def test_run_cli_reads_the_command_line(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sft", "--resume", "auto"])
+    assert run_cli(lambda argv: 0 if argv == ["--resume", "auto"] else 1) == 0
+
+
+@pytest.mark.parametrize("error", [ConfigError, DataError])
+def test_a_users_error_is_one_line_and_exit_code_2(error, capsys):
+    def main(argv):
+        raise error("data/cota: no cota_hard.parquet")
+
+    assert run_cli(main, []) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: data/cota: no cota_hard.parquet\n" and captured.out == ""
+
+
+def test_our_own_bugs_keep_their_traceback():
+    def main(argv):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        run_cli(main, [])
+
+
+def test_an_interrupt_ends_with_130(capsys):
+    def main(argv):
+        raise KeyboardInterrupt
+
+    assert run_cli(main, []) == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -1,0 +1,215 @@
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelis.curriculum import ConfigError, CurriculumConfig, Stage, check_examples
+from pixelis.curriculum.strategies import STRATEGIES
+
+DEFAULTS = {
+    "enabled": True,
+    "strategy": "staged",
+    "stages": [
+        {"name": "simple", "difficulty_mix": {"simple": 1.0, "medium": 0.0, "hard": 0.0}},
+        {"name": "balanced", "difficulty_mix": {"simple": 0.4, "medium": 0.4, "hard": 0.2}},
+        {"name": "full", "difficulty_mix": {"simple": 0.2, "medium": 0.3, "hard": 0.5}},
+    ],
+    "advancement_interval": 500,
+    "min_performance_for_advance": 0.6,
+    "performance_metric": "token_accuracy",
+    "performance_window": 1,
+    "eval_samples_per_difficulty": 128,
+    "rollback_enabled": True,
+    "rollback_threshold": -0.05,
+    "rollback_cooldown": 1000,
+    "rollback_factor": 2.0,
+    "max_rollbacks": None,
+    "trial_steps": 0,
+    "rollback_scope": "data",
+    "competence": {"c0": 0.01, "steps": None},
+    "self_paced": {"initial_fraction": 0.3, "growth": 1.3},
+    "schedule": {"steps": None},
+    "adaptive": {"floor": 0.1, "rate": 0.3},
+}
+
+
+def test_every_default_of_the_table():
+    assert CurriculumConfig.from_dict({}).to_dict() == DEFAULTS
+    assert CurriculumConfig() == CurriculumConfig.from_dict(DEFAULTS)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "enabled": st.booleans(),
+            "advancement_interval": st.integers(1, 10**6),
+            "rollback_threshold": st.floats(-1, 0),
+            "rollback_factor": st.integers(1, 5) | st.floats(1, 10),
+            "max_rollbacks": st.none() | st.integers(1, 9),
+            "strategy": st.sampled_from(["staged", "competence", "self_paced", "adaptive"]),
+            "competence": st.fixed_dictionaries({"steps": st.none() | st.integers(1, 99)}),
+        },
+    )
+)
+def test_to_dict_is_plain_json_and_complete(settings):
+    config = CurriculumConfig.from_dict(settings)
+    plain = json.loads(json.dumps(config.to_dict()))
+    assert plain == config.to_dict()
+    assert plain == {**DEFAULTS, **plain} and set(plain) == set(DEFAULTS)
+    assert CurriculumConfig.from_dict(plain) == config
+
+
+def test_an_int_is_accepted_where_a_float_is_expected():
+    config = CurriculumConfig.from_dict({"rollback_factor": 3, "adaptive": {"rate": 1}})
+    assert json.dumps([config.rollback_factor, config.adaptive.rate]) == "[3.0, 1.0]"
+
+
+def test_config_and_stage_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CurriculumConfig().enabled = False
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Stage("a", {"simple": 1.0}).name = "b"
+
+
+def stages(*mixes):
+    return [{"name": f"s{i}", "difficulty_mix": mix} for i, mix in enumerate(mixes)]
+
+
+WHOLE = {"simple": 1.0}
+REJECTED = [
+    ("enabled", "yes", "enabled must be true or false, got 'yes'"),
+    ("enabled", 1, "enabled must be true or false, got 1"),
+    ("rollback_enabled", None, "rollback_enabled must be true or false, got None"),
+    ("strategy", "stagd", r"strategy must be one of staged, .* got 'stagd' \(did you mean"),
+    ("strategy", None, "strategy must be one of staged, schedule, competence"),
+    ("performance_metric", "loss", "performance_metric must be one of token_accuracy, answer_acc"),
+    ("rollback_scope", "all", r"rollback_scope must be one of data, data\+weights, got 'all'"),
+    ("rollback_scope", "data+weights", "rollback_scope must be data where trial_steps is 0"),
+    ("advancement_interval", 0, "advancement_interval must be an integer >= 1, got 0"),
+    ("advancement_interval", 500.0, "advancement_interval must be an integer >= 1, got 500.0"),
+    ("advancement_interval", True, "advancement_interval must be an integer >= 1, got True"),
+    ("performance_window", 0, "performance_window must be an integer >= 1, got 0"),
+    ("eval_samples_per_difficulty", None, "eval_samples_per_difficulty must be an integer >= 1"),
+    ("rollback_cooldown", -1, "rollback_cooldown must be an integer >= 0, got -1"),
+    ("trial_steps", -1, "trial_steps must be an integer >= 0, got -1"),
+    ("min_performance_for_advance", 1.01, r"min_performance_for_advance must be in \[0, 1\], got"),
+    ("min_performance_for_advance", "0.6", r"min_performance_for_advance must be .* got '0.6'"),
+    (
+        "rollback_threshold",
+        0.05,
+        r"^rollback_threshold must be in \[-1, 0\], got 0.05 \(a drop is negative\)$",
+    ),
+    ("rollback_threshold", -1.5, r"^rollback_threshold must be in \[-1, 0\], got -1.5$"),
+    ("rollback_threshold", False, r"^rollback_threshold must be in \[-1, 0\], got False$"),
+    ("rollback_threshold", float("nan"), r"rollback_threshold must be in \[-1, 0\], got nan"),
+    ("rollback_factor", 0.5, "rollback_factor must be a number >= 1, got 0.5"),
+    ("rollback_factor", float("inf"), "rollback_factor must be a number >= 1, got inf"),
+    ("max_rollbacks", 0, "max_rollbacks must be null or an integer >= 1, got 0"),
+    ("max_rollbacks", True, "max_rollbacks must be null or an integer >= 1, got True"),
+    ("competence", {"c0": 1.5}, r"competence.c0 must be in \[0, 1\], got 1.5"),
+    ("competence", {"steps": 0}, "competence.steps must be null or an integer >= 1, got 0"),
+    ("competence", None, "curriculum.competence must be a mapping of settings, got None"),
+    ("competence", {"stps": 1}, "Unknown key 'curriculum.competence.stps'. Did you mean 'steps'"),
+    ("self_paced", {"initial_fraction": 0}, r"self_paced.initial_fraction must be in \(0, 1\]"),
+    ("self_paced", {"growth": 1}, "self_paced.growth must be a number > 1, got 1"),
+    ("schedule", {"steps": 5}, "schedule.steps must be null or a list of strictly increasing"),
+    ("schedule", {"steps": [5, 5]}, r"schedule.steps must be .* got \[5, 5\]"),
+    ("schedule", {"steps": [0, 5]}, r"schedule.steps must be .* got \[0, 5\]"),
+    ("schedule", {"steps": [True]}, r"schedule.steps must be .* got \[True\]"),
+    ("adaptive", {"floor": -0.1}, r"adaptive.floor must be in \[0, 1\], got -0.1"),
+    ("adaptive", {"rate": 0}, "adaptive.rate must be a number > 0, got 0"),
+    ("stages", [], r"stages must be a list of at least one stage, got \[\]"),
+    ("stages", None, "stages must be a list of at least one stage, got None"),
+    ("stages", ["simple"], r"curriculum.stages\[0\] must be a mapping of settings, got 'simple'"),
+    ("stages", [{"name": "a"}], r"stages\[0\].difficulty_mix must be given, got None"),
+    ("stages", [{"difficulty_mix": WHOLE}], r"stages\[0\].name must be given, got None"),
+    ("stages", [{"name": "a", "mix": WHOLE}], r"Unknown key 'curriculum.stages\[0\].mix'"),
+    ("stages", [{"name": " ", "difficulty_mix": WHOLE}], "the name of a stage must be a non-empty"),
+    (
+        "stages",
+        [{"name": "a", "difficulty_mix": WHOLE}] * 2,
+        r"the names of stages must be different, got 'a' \(used twice\)",
+    ),
+    (
+        "stages",
+        stages({"simple": 0.5}),
+        r"difficulty_mix of stage 's0' must be fractions that sum to 1 within 1e-6, got 0.5",
+    ),
+    ("foo", 1, "Unknown key 'curriculum.foo'. Valid keys here: enabled, strategy, stages,"),
+    ("rollback_treshold", 1, "Did you mean 'rollback_threshold'"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "text"), REJECTED)
+def test_rejected(key, value, text):
+    with pytest.raises(ConfigError, match=text):
+        CurriculumConfig.from_dict({key: value})
+
+
+def test_settings_must_be_a_mapping():
+    with pytest.raises(ConfigError, match="curriculum must be a mapping of settings, got None"):
+        CurriculumConfig.from_dict(None)
+
+
+def test_the_constructor_checks_types_of_sections_and_stages():
+    with pytest.raises(ConfigError, match="adaptive must be a AdaptiveConfig, got"):
+        CurriculumConfig(adaptive={"floor": 0.1})
+    with pytest.raises(ConfigError, match="stages must be stages, each with a name"):
+        CurriculumConfig(stages=({"name": "a"},))
+
+
+@pytest.mark.parametrize("steps", [None, [100], [100, 200, 300]])
+def test_schedule_needs_a_step_for_each_stage_but_the_first(steps):
+    text = "schedule.steps must be a list of 2 steps, one for each stage but the first, got "
+    with pytest.raises(ConfigError, match=text):
+        CurriculumConfig.from_dict({"strategy": "schedule", "schedule": {"steps": steps}})
+
+
+def test_adaptive_floor_is_at_most_the_even_share():
+    with pytest.raises(ConfigError, match="adaptive.floor must be at most 1/3, the even share"):
+        CurriculumConfig.from_dict({"strategy": "adaptive", "adaptive": {"floor": 0.4}})
+    CurriculumConfig.from_dict({"strategy": "adaptive", "adaptive": {"floor": 1 / 3}})
+
+
+def test_weights_are_restored_where_there_is_a_trial():
+    config = CurriculumConfig.from_dict({"rollback_scope": "data+weights", "trial_steps": 5})
+    assert config.rollback_scope == "data+weights"
+
+
+def test_difficulties_may_have_any_names():
+    config = CurriculumConfig.from_dict(
+        {"stages": stages({"easy": 1.0, "odd": 0.0}, {"easy": 0.5, "rare": 0.5})}
+    )
+    assert config.difficulties == ("easy", "odd", "rare")
+    assert config.required_difficulties == ("easy", "rare")
+
+
+FULL = {"simple": 10, "medium": 10, "hard": 10}
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("without", [{"simple": 10, "medium": 10}, {**FULL, "hard": 0}])
+def test_a_missing_difficulty_is_named_with_stage_and_split(split, without):
+    sizes = {"train": FULL, "validation": FULL, split: without}
+    with pytest.raises(ConfigError, match=f"Stage 'balanced' .* 'hard', but the {split} split"):
+        check_examples(CurriculumConfig(), sizes)
+
+
+def test_examples_of_an_unused_difficulty_are_not_needed():
+    config = CurriculumConfig.from_dict({"stages": stages({"simple": 1.0, "hard": 0.0})})
+    check_examples(config, {"train": {"simple": 1}, "validation": {"simple": 1}})
+
+
+def test_only_the_last_stage_counts_where_the_curriculum_is_off():
+    settings = {"enabled": False, "stages": stages({"hard": 1.0}, {"simple": 1.0})}
+    config = CurriculumConfig.from_dict(settings)
+    check_examples(config, {"train": {"simple": 1}, "validation": {"simple": 1}})
+    assert config.required_difficulties == ("simple",)
+
+
+def test_a_strategy_added_to_the_table_is_a_valid_choice(monkeypatch):
+    monkeypatch.setitem(STRATEGIES, "mine", STRATEGIES["staged"])
+    assert CurriculumConfig.from_dict({"strategy": "mine"}).strategy == "mine"

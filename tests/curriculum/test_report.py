@@ -1,0 +1,71 @@
+import dataclasses
+
+import pytest
+
+from pixelis.curriculum import CurriculumConfig, CurriculumManager, event_line, final_statistics
+
+CONFIG = CurriculumConfig()
+START = CurriculumManager(CONFIG).events[0]
+
+
+def line(config=None, **changes):
+    return event_line(dataclasses.replace(START, **changes), config)
+
+
+def test_advance():
+    shown = line(kind="advance", step=2000, perf_after=0.72341, delta=-0.01561)
+    expected = "✅ Advanced curriculum at step 2000. Performance: 0.7234 (delta: -0.0156)"
+    assert shown == expected
+
+
+def test_advance_without_an_evaluation_shows_its_reason():
+    shown = line(kind="advance", step=5, reason="3 of 9 scored examples are in")
+    assert shown == "✅ Advanced curriculum at step 5. 3 of 9 scored examples are in"
+
+
+def test_a_tiny_delta_has_no_sign():
+    assert "(delta: 0.0000)" in line(kind="advance", perf_after=0.5, delta=-0.00001)
+
+
+def test_rollback_on_a_drop():
+    shown = line(CONFIG, kind="rollback", step=4000, delta=-0.08234, reason="drop", average=0.4)
+    assert shown == "🔙 Rolled back curriculum at step 4000. Performance drop: -0.0823"
+
+
+def test_rollback_on_low_performance():
+    changes = {"kind": "rollback", "delta": -0.01, "reason": "low_performance", "average": 0.41}
+    shown = line(CONFIG, **changes)
+    assert shown.endswith("drop: -0.0100 (low performance: average 0.41 < 0.60)")
+    assert line(**changes).endswith("drop: -0.0100 (low performance: average 0.41)")
+
+
+def test_rollback_on_forgetting():
+    changes = {"kind": "rollback", "delta": 0.01, "reason": "forgetting", "perf_before": 0.9}
+    changes |= {"mix": {"simple": 1.0}, "strata": {"simple": 0.8, "hard": 0.1}}
+    assert line(CONFIG, **changes).endswith("drop: 0.0100 (forgetting: 0.10 >= 0.05)")
+    assert line(**changes).endswith("drop: 0.0100 (forgetting: 0.10)")
+
+
+def test_trial_and_hold():
+    shown = line(kind="trial", step=7, to_stage="balanced", perf_before=0.9)
+    assert shown == "🧪 Trying stage balanced after step 7. Performance: 0.9000"
+    shown = line(kind="hold", step=7, to_stage="simple", rollback_count=3)
+    assert shown == "⏸️ Holding stage simple from step 7. Total rollbacks: 3"
+
+
+@pytest.mark.parametrize("kind", ["start", "end"])
+def test_start_and_end_have_no_line(kind):
+    assert line(kind=kind) is None
+
+
+def test_final_statistics():
+    manager = CurriculumManager(CurriculumConfig(enabled=False))
+    assert final_statistics(manager, 15000) == (
+        "========================================\n"
+        "Final Curriculum Statistics:\n"
+        "  Final stage: full\n"
+        "  Total rollbacks: 0\n"
+        "  Final weights: {'simple': 0.2, 'medium': 0.3, 'hard': 0.5}\n"
+        "  Total samples used: 15000\n"
+        "========================================"
+    )

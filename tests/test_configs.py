@@ -1,0 +1,102 @@
+"""The files in configs/: each loads, names every key of its class, and says what each is for."""
+
+from pathlib import Path
+
+import pytest
+
+from pixelis.cli.help_text import read_comments
+from pixelis.config import (
+    DataPrepConfig,
+    EvaluateConfig,
+    ModelFileConfig,
+    TrainingFileConfig,
+    flatten,
+    load_config,
+)
+from pixelis.curriculum import CurriculumConfig
+from pixelis.settings import describe
+from pixelis.strict_yaml import read_mapping
+
+ROOT = Path(__file__).parent.parent
+CLASSES = {
+    "data_prep": DataPrepConfig,
+    "training_params": TrainingFileConfig,
+    "model_arch": ModelFileConfig,
+    "evaluate": EvaluateConfig,
+}
+FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+TRAINING_FILES = [file for file in FILES if file.stem.startswith("training_params")]
+
+
+def config_class(file):
+    return next(kind for name, kind in CLASSES.items() if file.stem.startswith(name))
+
+
+def load(name):
+    file = ROOT / "configs" / name
+    return load_config(config_class(file), file)
+
+
+def flat_keys(tree, prefix=""):
+    """Dotted keys of a mapping; what a list holds is its value."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat_keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def expected_keys(kind):
+    keys = {one.key for one in describe(kind)}
+    if "curriculum" in keys:
+        keys.remove("curriculum")
+        keys |= set(flat_keys(CurriculumConfig().to_dict(), "curriculum."))
+    return keys
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_a_file_names_every_key_of_its_class_and_loads(file):
+    assert set(flat_keys(read_mapping(file))) == expected_keys(config_class(file))
+    load_config(config_class(file), file)
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_key_has_a_comment(file):
+    assert expected_keys(config_class(file)) - set(read_comments(file)) == set()
+
+
+@pytest.mark.parametrize("file", TRAINING_FILES, ids=str)
+def test_the_curriculum_of_a_training_file_is_valid(file):
+    CurriculumConfig.from_dict(load_config(TrainingFileConfig, file).curriculum)
+
+
+@pytest.mark.parametrize("file", TRAINING_FILES, ids=str)
+def test_missing_data_would_be_made_in_the_folder_that_is_then_read(file):
+    data = load_config(TrainingFileConfig, file).data
+    assert load_config(DataPrepConfig, ROOT / data.prep).output_dir == data.path
+
+
+def test_evaluate_looks_where_sft_writes():
+    training, evaluation = load("training_params.yaml"), load("evaluate.yaml")
+    assert evaluation.data.path == training.data.path
+    assert evaluation.experiment == training.exp_name
+
+
+def test_the_files_for_the_7b_hold_the_guides_values():
+    training = load("training_params_qwen2_5_vl_7b.yaml")
+    guide = load_config(TrainingFileConfig, None)
+    assert (training.data, training.training) == (guide.data, guide.training)
+    assert CurriculumConfig.from_dict(training.curriculum) == CurriculumConfig()
+    model = load("model_arch_qwen2_5_vl_7b.yaml").model
+    assert model.model_name == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert (model.lora_r, model.lora_alpha, model.lora_dropout) == (32, 64, 0.1)
+    assert (model.gradient_checkpointing, model.torch_dtype) == (True, "bfloat16")
+
+
+@pytest.mark.parametrize("name", ["training_params", "model_arch"])
+def test_where_an_embedded_default_differs_from_the_7b_its_comment_says_why(name):
+    embedded, guide = flatten(load(f"{name}.yaml")), flatten(load(f"{name}_qwen2_5_vl_7b.yaml"))
+    comments = read_comments(ROOT / "configs" / f"{name}.yaml")
+    different = {key for key, value in embedded.items() if value != guide[key]}
+    different.discard("model.model_name")
+    assert {key for key in different if "guide" not in comments[key]} == set()

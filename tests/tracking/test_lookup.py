@@ -1,0 +1,139 @@
+"""Finding runs and adapters again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pixelis.errors import CheckpointError, UserError
+from pixelis.tracking import MlflowRecorder, find_run, log_adapter, resolve_adapter
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "final"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 32}))
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def finished(client: MlflowClient, name: str, entry_point: str = "sft") -> MlflowRecorder:
+    found = client.get_experiment_by_name(name)
+    home = found.experiment_id if found else client.create_experiment(name)
+    recorder = MlflowRecorder(client, client.create_run(home, run_name=f"of {name}"))
+    recorder.tags({"pixelis.entry_point": entry_point})
+    recorder.params({"model.model_name": "pixelis-nano"})
+    recorder.close("FINISHED")
+    return recorder
+
+
+def test_the_newest_finished_run_of_the_entry_point_is_found(client: MlflowClient) -> None:
+    finished(client, "pixelis")
+    newest = finished(client, "pixelis")
+    finished(client, "pixelis", "evaluate")
+    finished(client, "other")
+    failed = MlflowRecorder(client, client.create_run(newest.experiment_id))
+    failed.tags({"pixelis.entry_point": "sft"})
+    failed.close("FAILED")
+    found = find_run("pixelis")
+    assert found.run_id == newest.run_id
+    assert found.name == "of pixelis"
+    assert found.experiment_id == newest.experiment_id
+    assert found.params == {"model.model_name": "pixelis-nano"}
+    assert found.tags["pixelis.entry_point"] == "sft"
+
+
+def test_the_experiment_of_the_environment_comes_first(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = finished(client, "theirs")
+    ours = finished(client, "pixelis")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    assert find_run("pixelis").run_id == theirs.run_id
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")  # `mlflow run` sets it; nothing finished there
+    assert find_run("pixelis").run_id == ours.run_id
+
+
+def test_no_run_is_an_error_that_says_where_there_are_some(client: MlflowClient) -> None:
+    with pytest.raises(UserError, match="no finished sft run.*'pixelis'.*Default; none has one"):
+        find_run("pixelis")
+    finished(client, "other")
+    with pytest.raises(UserError, match="experiments that have one: other$"):
+        find_run("pixelis")
+
+
+def test_an_adapter_is_kept_as_files_and_as_a_model(client: MlflowClient, adapter: Path) -> None:
+    recorder = finished(client, "pixelis")
+    recorder.metrics({"eval/hard/accuracy": 0.7}, 400)
+    scores = {"eval/hard/accuracy": 0.7, "eval/simple/accuracy": 0.9}
+    model_id = log_adapter(recorder, adapter, "final", 400, scores, {"lora_r": 32})
+    assert model_id is not None
+    model = client.get_logged_model(model_id)
+    assert model.name == "adapter-final"
+    assert model.status == "READY"
+    assert model.source_run_id == recorder.run_id
+    assert model.params == {"lora_r": "32"}
+    assert {(m.key, m.value, m.step) for m in model.metrics} == {
+        ("eval/hard/accuracy", 0.7, 400),
+        ("eval/simple/accuracy", 0.9, 400),
+    }
+    run = client.get_run(recorder.run_id)
+    assert [(o.model_id, o.step) for o in run.outputs.model_outputs] == [(model_id, 400)]
+    for key in scores:
+        assert len(client.get_metric_history(recorder.run_id, key)) == 1
+    bare, path = f"runs:/{recorder.run_id}", f"runs:/{recorder.run_id}/adapters/final"
+    for uri in (None, bare, path, f"models:/{model_id}", str(adapter)):
+        folder = resolve_adapter(uri, "pixelis")
+        assert (folder / "adapter_model.safetensors").read_bytes() == b"weights", uri
+
+
+def test_an_adapter_that_cannot_be_logged_does_not_stop_the_training(
+    client: MlflowClient,
+    adapter: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recorder = finished(client, "pixelis")
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(client, "log_model_artifacts", refuse)
+    assert log_adapter(recorder, adapter, "best", 1, {}, {}) is None
+    assert "disk full" in capsys.readouterr().err
+    (model,) = client.search_logged_models([recorder.experiment_id])
+    assert model.status == "FAILED"
+    kept = resolve_adapter(f"runs:/{recorder.run_id}/adapters/best", "pixelis")
+    assert (kept / "adapter_config.json").is_file()
+
+
+def test_a_stage_visits_name_is_made_fit_for_a_model(client: MlflowClient, adapter: Path) -> None:
+    recorder = finished(client, "pixelis")
+    model_id = log_adapter(recorder, adapter, "2:balanced/0.4", 9, {}, {})
+    assert model_id is not None
+    assert client.get_logged_model(model_id).name == "adapter-2-balanced-0-4"
+
+
+def test_a_folder_without_an_adapter_is_named_with_what_is_missing(
+    client: MlflowClient, adapter: Path
+) -> None:
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="final is incomplete: adapter_model.safetensors mis"):
+        resolve_adapter(str(adapter), "pixelis")
+    with pytest.raises(CheckpointError, match="nowhere is not a folder"):
+        resolve_adapter("nowhere", "pixelis")
+
+
+@pytest.mark.parametrize("uri", ["runs:/" + "0" * 32, "models:/nothing@champion", "models:/m-0"])
+def test_an_uri_that_leads_nowhere_is_a_clear_error(client: MlflowClient, uri: str) -> None:
+    with pytest.raises(CheckpointError, match=f"{uri}.* cannot be fetched"):
+        resolve_adapter(uri, "pixelis")
+
+
+def test_a_run_without_an_adapter_is_a_clear_error(client: MlflowClient) -> None:
+    finished(client, "pixelis")
+    with pytest.raises(CheckpointError, match="adapters/final"):
+        resolve_adapter(None, "pixelis")
