@@ -1,4 +1,4 @@
-"""The errors that a user can cause: their text is the whole message, and the CLI exits with code 2."""
+"""The errors that a user can cause: their text is the whole message, the exit code is 2."""
 
 
 class UserError(ValueError):
@@ -10,7 +10,7 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A data folder, file or record cannot be used; the text names what, where and what is allowed."""
+    """A data folder, file or record cannot be used; the text names what, where and the rule."""
 
 
 class CheckpointError(UserError):

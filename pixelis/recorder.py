@@ -1,6 +1,6 @@
 """What training and evaluation tell the outside: four calls, and no idea of who listens.
 
-`pixelis.tracking` implements this for MLflow; everything below `cli` takes any object of this shape.
+`pixelis.tracking` implements this for MLflow; all below `cli` takes any object of this shape.
 """
 
 from collections.abc import Mapping

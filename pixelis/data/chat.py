@@ -106,7 +106,7 @@ def parse_reply(text: str) -> Reply:
     if calls:
         try:
             call = json.loads(calls[0])
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # ValueError: also a number of 5,000 digits
             return Reply(error="the call is not valid JSON")
         if not isinstance(call, dict) or set(call) != {"name", "arguments"}:
             return Reply(error='a call is {"name": ..., "arguments": {...}}')

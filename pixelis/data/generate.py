@@ -106,6 +106,8 @@ def _flaw(
     rng: random.Random, draft: Draft, image: Image.Image, sample_type: str
 ) -> tuple[str, str, dict[str, Any]] | None:
     """The flawed solution as prompt text, what is wrong with it, and its structured form."""
+    if not draft.wrong_answers:
+        return None
     calls = list(draft.calls)
     wrong = rng.choice(draft.wrong_answers)
     if sample_type == "trap_perceptual":
@@ -203,9 +205,7 @@ def generate_example(*, seed: int, index: int, task: str, sample_type: str) -> E
     provenance = {"source": "scenes", "seed": seed, "index": index}
     for _ in range(MAX_ATTEMPTS):
         draft = TASKS[task](rng)
-        example = realise(
-            draft, rng=rng, task=task, sample_type=sample_type, provenance=provenance
-        )
+        example = realise(draft, rng=rng, task=task, sample_type=sample_type, provenance=provenance)
         if example is not None:
             return example
     raise RuntimeError(f"{task}/{sample_type} gave no valid example in {MAX_ATTEMPTS} drafts")

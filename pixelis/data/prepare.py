@@ -18,7 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pixelis.curriculum.difficulty import categorise, combine, compute_components
+from pixelis.config import DataPrepConfig, flatten
+from pixelis.curriculum.difficulty import COMPONENTS, categorise, combine, compute_components
 from pixelis.data.example import DIFFICULTIES, Example
 from pixelis.data.generate import generate_example
 from pixelis.data.store import SUMMARY_FILE, difficulty_file, to_row, write_rows
@@ -169,32 +170,94 @@ def summarise(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> d
     }
 
 
-def write_folder(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], out: Path) -> None:
-    """Write the three files and the summary to a folder beside `out`, then put it in its place.
+def check_place(out: Path) -> None:
+    """Refuse a place where data-prep may not write, before any work is done.
 
     Raises:
         DataError: when the place is taken by something that data-prep did not write.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"output_dir {out} is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / SUMMARY_FILE).is_file():
-        raise DataError(f"output_dir {out} holds other files; name an empty or a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staged = out.with_name(f".{out.name}.{os.getpid()}.new")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir()
+    ours = {SUMMARY_FILE, *(difficulty_file(difficulty) for difficulty in DIFFICULTIES)}
+    others = sorted({path.name for path in out.iterdir()} - ours) if out.is_dir() else []
+    if others:
+        raise DataError(
+            f"output_dir {out} holds other files; name an empty or a new folder "
+            f"(found {', '.join(others[:3])})"
+        )
+
+
+def write_folder(
+    rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], out: Path
+) -> dict[str, Any]:
+    """Write the three files and the summary to a folder beside `out`, then put it in its place.
+
+    Returns:
+        The summary as written: with the SHA-256 of each file.
+
+    Raises:
+        DataError: when the place is taken by something that data-prep did not write, or cannot be
+            written.
+    """
+    check_place(out)
+    place = out.resolve()  # of a link, what it points to
+    staged = place.with_name(f".{place.name}.{os.getpid()}.new")
+    old = place.with_name(f".{place.name}.{os.getpid()}.old")
+    for stale in (staged, old):  # of a process that was killed, where numbers repeat
+        shutil.rmtree(stale, ignore_errors=True)
     try:
+        staged.mkdir(parents=True)
         files = {}
         for difficulty in DIFFICULTIES:
             path = staged / difficulty_file(difficulty)
             write_rows((row for row in rows if row["difficulty"] == difficulty), path)
             files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        text = json.dumps({**summary, "sha256": files}, indent=2)
+        written = {**summary, "sha256": files}
+        text = json.dumps(written, indent=2)
         (staged / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8")
-        old = out.with_name(f".{out.name}.{os.getpid()}.old")
-        if out.is_dir():
-            os.replace(out, old)
-        os.replace(staged, out)
-        shutil.rmtree(old, ignore_errors=True)
+        if place.is_dir():
+            os.replace(place, old)
+        os.replace(staged, place)
+    except OSError as error:
+        raise DataError(f"output_dir {out} cannot be written: {error}") from error
     finally:
+        if old.is_dir() and not place.exists():
+            os.replace(old, place)
         shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return written
+
+
+def prepare_folder(
+    config: DataPrepConfig,
+    out: Path,
+    *,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+) -> dict[str, Any]:
+    """Make the data of a configuration in `out`; returns the summary.
+
+    Raises:
+        ConfigError: when a task is unknown.
+        DataError: when `out` is taken or cannot be written.
+    """
+    check_place(out)
+    traps = config.trap_ratio / 2 if config.include_traps else 0.0
+    first, second = config.difficulty.percentiles
+    rows = prepare_scenes(
+        num_samples=config.num_samples,
+        seed=config.seed,
+        tasks=config.tasks,
+        ratios={
+            "self_correction": config.self_correction_ratio,
+            "outcome_negative": config.negative_ratio if config.include_negatives else 0.0,
+            "trap_perceptual": traps,
+            "trap_logical": traps,
+        },
+        fractions=(config.validation_fraction, config.test_fraction),
+        weights={name: getattr(config.difficulty, name) for name in COMPONENTS},
+        percentiles=(first, second),
+        split_by_category=config.split_by_category,
+        num_workers=config.num_workers,
+        progress=progress,
+    )
+    return write_folder(rows, summarise(rows, flatten(config)), out)

@@ -3,10 +3,12 @@
 import io
 import json
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -86,6 +88,16 @@ def _open_image(stored: Mapping[str, Any], example_id: str) -> Image.Image:
     return image.convert("RGB")
 
 
+def _load_object(text: Any, what: str, example_id: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"example {example_id}: {what} cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"example {example_id}: {what} must be a JSON object, got {text:.40}")
+    return value
+
+
 def from_row(row: Mapping[str, Any]) -> Example:
     """The example of a row.
 
@@ -93,27 +105,23 @@ def from_row(row: Mapping[str, Any]) -> Example:
         DataError: when an image does not open or JSON text is broken, naming the example.
     """
     example_id = str(row["id"])
-    try:
-        steps = tuple(
-            Step(
-                step["thought"],
-                step["operation"],
-                json.loads(step["arguments"]),
-                json.loads(step["result"]),
-                _open_image(step["image"], example_id) if step["image"] else None,
-                step["supervised"],
-            )
-            for step in row["trajectory"]
+    steps = tuple(
+        Step(
+            step["thought"],
+            step["operation"],
+            _load_object(step["arguments"], "a step's arguments", example_id),
+            _load_object(step["result"], "a step's result", example_id),
+            _open_image(step["image"], example_id) if step["image"] else None,
+            step["supervised"],
         )
-        provenance = json.loads(row["provenance"])
-    except (json.JSONDecodeError, TypeError) as error:
-        raise DataError(f"example {example_id}: a step cannot be read ({error})") from error
+        for step in row["trajectory"] or ()
+    )
     plain = ("task", "sample_type", "question", "conclusion", "answer", "ground_truth")
     return Example(
         id=example_id,
-        images=tuple(_open_image(image, example_id) for image in row["images"]),
+        images=tuple(_open_image(image, example_id) for image in row["images"] or ()),
         trajectory=steps,
-        provenance=provenance,
+        provenance=_load_object(row["provenance"], "the provenance", example_id),
         difficulty_score=row["difficulty_score"],
         difficulty=row["difficulty"],
         split=row["split"],
@@ -123,17 +131,12 @@ def from_row(row: Mapping[str, Any]) -> Example:
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write rows to one parquet file in row groups, images embedded."""
-    schema = FEATURES.arrow_schema
-    with pq.ParquetWriter(path, schema) as writer:
-        group: list[Mapping[str, Any]] = []
-        for row in rows:
-            group.append(row)
-            if len(group) == ROWS_IN_GROUP:
-                writer.write_table(datasets.Dataset.from_list(group, FEATURES).data.table)
-                group = []
-        # An empty file still has its columns.
-        columns = {name: [row[name] for row in group] for name in FEATURES}
-        writer.write_table(datasets.Dataset.from_dict(columns, FEATURES).data.table)
+    remaining = iter(rows)
+    with pq.ParquetWriter(path, FEATURES.arrow_schema) as writer:
+        # Never a group without rows: `load_dataset` takes a group's size as its batch size.
+        while group := list(islice(remaining, ROWS_IN_GROUP)):
+            columns = {name: [row[name] for row in group] for name in FEATURES}
+            writer.write_table(datasets.Dataset.from_dict(columns, FEATURES).data.table)
 
 
 def data_files(folder: Path) -> list[Path]:
@@ -154,6 +157,19 @@ def data_files(folder: Path) -> list[Path]:
     return files
 
 
+def _read_split(path: Path, split: str) -> Any:
+    try:
+        found = pq.read_schema(path).names
+        lacking = [name for name in FEATURES if name not in found]
+        if not lacking:
+            filters = [("split", "=", split)]
+            table = pq.read_table(path, columns=list(FEATURES), filters=filters)
+            return table.cast(FEATURES.arrow_schema)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as parquet: {error}") from error
+    raise DataError(f"{path} lacks the columns {', '.join(lacking)}")
+
+
 def load_split(folder: Path, split: str) -> dict[str, datasets.Dataset]:
     """The rows of one split by difficulty; images stay encoded until a row is read.
 
@@ -162,16 +178,8 @@ def load_split(folder: Path, split: str) -> dict[str, datasets.Dataset]:
     """
     if split not in SPLITS:
         raise DataError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    found = {}
-    for difficulty, path in zip(DIFFICULTIES, data_files(folder), strict=True):
-        try:
-            table = pq.read_table(path, filters=[("split", "=", split)])
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path} cannot be read as parquet: {error}") from error
-        lacking = [name for name in FEATURES if name not in table.column_names]
-        if lacking:
-            raise DataError(f"{path} lacks the columns {', '.join(lacking)}")
-        table = table.select(list(FEATURES)).cast(FEATURES.arrow_schema)
-        # Without the features' metadata, images come back as their stored bytes.
-        found[difficulty] = datasets.Dataset(table.replace_schema_metadata(None))
-    return found
+    # Without the features' metadata, images come back as their stored bytes.
+    return {
+        difficulty: datasets.Dataset(_read_split(path, split).replace_schema_metadata(None))
+        for difficulty, path in zip(DIFFICULTIES, data_files(folder), strict=True)
+    }

@@ -97,6 +97,33 @@ class Validation:
         return {name: _stratum(tallies[name]) for name in self.difficulties}
 
 
+@torch.inference_mode()
+def compute_losses(
+    model: Any, dataset: CurriculumDataset, *, batch_size: int
+) -> dict[str, dict[int, float]]:
+    """Mean loss per supervised token of every example: difficulty -> index -> nats.
+
+    The model's training mode is left as it was. Length-normalised, as `self_paced` needs it.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    keys = [(name, index) for name, size in dataset.sizes.items() for index in range(size)]
+    keys.sort(key=lambda key: len(dataset[key]))
+    losses: dict[str, dict[int, float]] = {name: {} for name in dataset.sizes}
+    for start in range(0, len(keys), batch_size):
+        chosen = keys[start : start + batch_size]
+        encoded = [dataset[key] for key in chosen]
+        batch = {k: v.to(device) for k, v in dataset.collate(encoded).items()}
+        labels = batch.pop("labels")
+        logits = model(**batch).logits
+        for key, item, row, target in zip(chosen, encoded, logits, labels, strict=True):
+            tally = _tally(row, target, item)
+            losses[key[0]][key[1]] = tally.loss / max(1, tally.tokens)
+    model.train(was_training)
+    return losses
+
+
 def _tally(logits: torch.Tensor, labels: torch.Tensor, item: Encoded) -> _Tally:
     """Count one example: logits (T, V), labels (T,); position t predicts token t + 1."""
     targets = labels[1:]

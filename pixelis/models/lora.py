@@ -10,9 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from pixelis.errors import CheckpointError
 
 # By path, not by suffix: Qwen2.5-VL's vision tower has gate, up and down projections as well.
-TARGET_MODULES = (
-    r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
-)
+TARGET_MODULES = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 
 
 def add_lora(

@@ -87,7 +87,8 @@ def check_bbox(value: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
     width, height = size
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         raise OperationError(
-            f"bbox must satisfy 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}, got {value!r}"
+            f"bbox must satisfy 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}, "
+            f"got {value!r:.60}"
         )
     return x1, y1, x2, y2
 

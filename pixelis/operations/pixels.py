@@ -1,4 +1,4 @@
-"""Pixel measures that several operations share: the background, foreground masks, regions, names."""
+"""Pixel measures that several operations share: the background, masks, regions, names."""
 
 from functools import lru_cache
 from typing import Any
@@ -59,7 +59,8 @@ def pixel_array(image: Image.Image) -> npt.NDArray[np.int16]:
 def background_colour(pixels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
     """Median colour of the outermost rows and columns, shape (3,)."""
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return np.median(edge, axis=0).astype(np.int16)
+    median: npt.NDArray[np.int16] = np.median(edge, axis=0).astype(np.int16)
+    return median
 
 
 def foreground(pixels: npt.NDArray[np.int16], background: npt.NDArray[np.int16]) -> Mask:

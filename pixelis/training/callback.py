@@ -37,6 +37,7 @@ class CurriculumCallback(TrainerCallback):
         self.eval_steps = eval_steps
         self.examples_per_step = examples_per_step
         self.say = say
+        self.on_score: Callable[[int], None] = lambda step: None
         self.on_snapshot: Callable[[], None] = _nothing
         self.on_restore: Callable[[], None] = _nothing
         self.on_improvement: Callable[[], None] = _nothing
@@ -59,10 +60,12 @@ class CurriculumCallback(TrainerCallback):
         """Count the step; ask for an evaluation where one is due."""
         step = state.global_step
         self.manager.step()
+        self.on_score(step)
         due = self.manager.attempt_due(step)
         if due or step % self.eval_steps == 0 or step == state.max_steps:
             control.should_evaluate = True
         else:
+            self._record_events()
             self.recorder.metrics({"curriculum/stage": self.manager.stage_index}, step)
         if self.stop_requested:
             control.should_save = control.should_training_stop = True
@@ -87,7 +90,11 @@ class CurriculumCallback(TrainerCallback):
         counts = {d: int(metrics[f"eval_{d}_num_examples"]) for d in difficulties}
         self.evaluations.append((step, dict(self.strata)))
         self.recorder.metrics(
-            {f"eval/{d}/{m}": metrics[f"eval_{d}_{m}"] for d in difficulties for m in STRATUM_METRICS}
+            {
+                f"eval/{d}/{m}": metrics[f"eval_{d}_{m}"]
+                for d in difficulties
+                for m in STRATUM_METRICS
+            }
             | {"eval/mix_performance": self._performance(self.manager.mix)},
             step,
         )

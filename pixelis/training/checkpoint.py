@@ -112,9 +112,7 @@ def load_rng(folder: Path) -> None:
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(
-            [torch.tensor(s, dtype=torch.uint8) for s in state["cuda"]]
-        )
+        torch.cuda.set_rng_state_all([torch.tensor(s, dtype=torch.uint8) for s in state["cuda"]])
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -161,9 +159,7 @@ def check_whole(folder: Path) -> None:
         raise CheckpointError(f"checkpoint {folder} is not whole: {fault}")
 
 
-def check_same_config(
-    saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path
-) -> None:
+def check_same_config(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path) -> None:
     """Raise where a checkpoint was made with another configuration.
 
     Raises:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import set_peft_model_state_dict
+from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.loader import CurriculumLoader
-from pixelis.evaluation.validation import Validation
+from pixelis.evaluation.validation import Validation, compute_losses
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import (
     ADAPTER_FILE,
@@ -48,9 +48,7 @@ def compute_token_loss(
     """
     logits = outputs["logits"][:, :-1].float().flatten(0, 1)
     targets = labels[:, 1:].flatten()
-    loss = nn.functional.cross_entropy(
-        logits, targets, ignore_index=IGNORE_INDEX, reduction="sum"
-    )
+    loss = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
     count = (targets != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
     return loss / count
 
@@ -60,7 +58,7 @@ class CurriculumTrainer(Trainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PeftModel,
         args: TrainingArguments,
         *,
         loader: CurriculumLoader,
@@ -69,6 +67,7 @@ class CurriculumTrainer(Trainer):
         run_state: Mapping[str, Any],
     ) -> None:
         """Take the loader, the validation and the callback; `run_state` is kept in checkpoints."""
+        self.adapted = model
         super().__init__(
             model=model,
             args=args,
@@ -76,11 +75,13 @@ class CurriculumTrainer(Trainer):
             compute_loss_func=compute_token_loss,
             callbacks=[curriculum],
         )
+        self.output_dir = Path(str(args.output_dir))
         self.loader = loader
         self.validation = validation
         self.curriculum = curriculum
         self.run_state = dict(run_state)
         self._snapshot: dict[str, torch.Tensor] | None = None
+        curriculum.on_score = self.score_if_needed
         curriculum.on_snapshot = self.take_snapshot
         curriculum.on_restore = self.restore_snapshot
         curriculum.on_improvement = self.save_best
@@ -102,10 +103,19 @@ class CurriculumTrainer(Trainer):
         )
         return metrics
 
+    def score_if_needed(self, step: int) -> None:
+        """Give a strategy that chooses by loss (self_paced) every training example's loss."""
+        manager = self.curriculum.manager
+        if manager.needs_losses(step):
+            losses = compute_losses(
+                self.model, self.loader.dataset, batch_size=self.validation.batch_size
+            )
+            manager.observe_losses(step, losses, step * self.loader.examples_per_step)
+
     def _adapter_tensors(self) -> dict[str, torch.Tensor]:
         return {
             name: parameter.detach().clone()
-            for name, parameter in self.model.named_parameters()
+            for name, parameter in self.adapted.named_parameters()
             if parameter.requires_grad
         }
 
@@ -118,7 +128,7 @@ class CurriculumTrainer(Trainer):
     def restore_snapshot(self) -> None:
         """Put adapter and moments back; schedule, sampler, generators and counts go on."""
         assert self._snapshot is not None, "a rollback of weights needs the trial's snapshot"
-        parameters = dict(self.model.named_parameters())
+        parameters = dict(self.adapted.named_parameters())
         with torch.no_grad():
             for key, value in self._snapshot.items():
                 if key.startswith("adapter/"):
@@ -132,7 +142,7 @@ class CurriculumTrainer(Trainer):
 
     def save_best(self) -> None:
         """Save the adapter as the best so far, whole or not at all."""
-        self.save_adapter(Path(self.args.output_dir) / "best")
+        self.save_adapter(self.output_dir / "best")
 
     def save_adapter(self, place: Path) -> None:
         """Write the adapter in PEFT's own layout to a folder, whole or not at all."""
@@ -141,11 +151,12 @@ class CurriculumTrainer(Trainer):
         replace_folder(staged, place)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        self.model.save_pretrained(output_dir or self.args.output_dir, safe_serialization=True)
+        # The embeddings are never trained; asked to look, peft would ask the hub for the base.
+        self.adapted.save_pretrained(str(output_dir), save_embedding_layers=False)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = self.output_dir / f"checkpoint-{self.state.global_step}"
         state = {
             **self.run_state,
             "step": self.state.global_step,
@@ -167,7 +178,7 @@ class CurriculumTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         tensors = load_file(Path(resume_from_checkpoint) / ADAPTER_FILE)
-        set_peft_model_state_dict(model or self.model, tensors)
+        set_peft_model_state_dict(model or self.adapted, tensors)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))

@@ -309,6 +309,7 @@ def test_what_mlflow_did_not_take_until_the_end_is_in_a_file(
 ) -> None:
     outage[0] = True
     recorder.metrics({"train/loss": 1.5}, 3)
+    recorder.text("# draft", "card.md")  # written over before it could be sent: not worth sending
     recorder.text("# card", "card.md")
     recorder.close("FINISHED")
     path = recorder.spool_dir / f"pixelis-undelivered-{recorder.run_id}.jsonl"

@@ -57,9 +57,7 @@ def build(rng: random.Random) -> Draft:
     form = rng.choice(("shape", "place", "neighbour"))
     asked = "color" if form == "shape" else rng.choice(("color", "shape"))
     phrasing = rng.randrange(5)
-    target = random_item(
-        rng, rng.choice(CELLS), rng.choice(list(PALETTE)), rng.choice(SHAPES)
-    )
+    target = random_item(rng, rng.choice(CELLS), rng.choice(list(PALETTE)), rng.choice(SHAPES))
     calls: list[Call] = []
     if form == "neighbour":
         relation, (down, right) = rng.choice(list(RELATIONS.items()))
@@ -68,9 +66,7 @@ def build(rng: random.Random) -> Draft:
             return build(rng)
         anchor = draw_items(rng, [(row, col)], avoid=[target.name])[0]
         scene = fill_scene(rng, [target, anchor], num_distractors=rng.randint(0, 6))
-        question = BY_NEIGHBOUR[phrasing].format(
-            asked=asked, relation=relation, anchor=anchor.name
-        )
+        question = BY_NEIGHBOUR[phrasing].format(asked=asked, relation=relation, anchor=anchor.name)
         calls.append(segment(anchor, located(anchor)))
         thought = f"The object {relation} it is in {target.place}."
     elif form == "place":

@@ -55,5 +55,3 @@ def build(rng: random.Random) -> Draft:
         answer_from=partial(_extreme, names=names, word=word),
         wrong_answers=tuple(name for name in names if name != names[winner]),
     )
-
-

@@ -53,5 +53,3 @@ def build(rng: random.Random) -> Draft:
         answer_from=_count,
         wrong_answers=tuple(str(n) for n in (count - 1, count + 1, count + 2)),
     )
-
-

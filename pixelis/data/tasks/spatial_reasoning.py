@@ -56,7 +56,7 @@ def build(rng: random.Random) -> Draft:
         question = rng.choice(RELATION).format(a=names[0], b=names[1], relation=relation)
         conclusion = f"It is {'' if answer == 'yes' else 'not '}{relation} it."
         answer_from = partial(_related, relation=relation)
-        wrong = ("no" if answer == "yes" else "yes",)
+        wrong: tuple[str, ...] = ("no" if answer == "yes" else "yes",)
     else:
         word = rng.choice(list(WORDS))
         axis, sign = WORDS[word]

@@ -57,7 +57,9 @@ def build_base(output_dir: Path, recipe: Recipe, num_scenes: int) -> dict[str, f
     train_blend(model, Encoder(processor), recipe, report_blend)
     trained_seconds = time.monotonic() - started
     output_dir.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(output_dir)
+    module: torch.nn.Module = model
+    module.to(torch.bfloat16)
+    model.save_pretrained(output_dir)
     processor.save_pretrained(output_dir)
     # Measured on what is shipped: the weights as they come back from bf16.
     shipped = Qwen2_5_VLForConditionalGeneration.from_pretrained(output_dir, dtype=torch.float32)
@@ -87,9 +89,7 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=DEFAULT_OUTPUT, help="where to write")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="default %(default)s")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="default %(default)s")
-    parser.add_argument(
-        "--num-scenes", type=int, default=500, help="held-out scenes to measure on"
-    )
+    parser.add_argument("--num-scenes", type=int, default=500, help="held-out scenes to measure on")
     arguments = parser.parse_args()
     recipe = Recipe(seed=arguments.seed, steps=arguments.steps)
     build_base(arguments.output_dir, recipe, arguments.num_scenes)

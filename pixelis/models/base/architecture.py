@@ -29,7 +29,12 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """The configuration: 4 language layers of width 192, 4 vision blocks of width 128."""
-    token = tokenizer.convert_tokens_to_ids
+
+    def token(text: str) -> int:
+        index = tokenizer.convert_tokens_to_ids(text)
+        assert isinstance(index, int), f"{text} is no single token"
+        return index
+
     text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": HIDDEN,

@@ -81,7 +81,7 @@ def build_item(seed: int, index: int) -> list[Message]:
 
 def build_texts(seed: int, count: int) -> list[str]:
     """Plain texts for the tokenizer: the blend, and trajectories of every type and length."""
-    texts = []
+    texts: list[str] = []
     for index in range(count):
         messages = build_item(seed, index)
         if index % 2:

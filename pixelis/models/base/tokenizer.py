@@ -21,8 +21,14 @@ SPECIAL = (
     "<|video_pad|>",
 )
 # Added as whole tokens but not special, as in Qwen2.5: they are part of what the model says.
-MARKUP = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
-MARKUP += ("<answer>", "</answer>")
+MARKUP = (
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+    "<answer>",
+    "</answer>",
+)
 _PIECES = "|".join(
     (
         r'\{"name": "[A-Z_]+", "arguments": \{"[a-z]+": \[?',

@@ -1,0 +1,62 @@
+"""evaluate: roll a trained adapter and its base out on a split, side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
+from pixelis.config import EvaluateConfig, ModelFileConfig, flatten
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, fetch the adapter, open the run, roll out, record."""
+    arguments = parse_arguments(
+        argv,
+        entry_point="evaluate",
+        description="Roll out an adapter and its base: generate, run the operation, feed it back.",
+        config_class=EvaluateConfig,
+        default_config="configs/evaluate.yaml",
+        extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
+    )
+    config, model_config = arguments.config, arguments.extra["model"].model
+
+    from pixelis.cli.rollouts import evaluate_and_record
+    from pixelis.data.encode import Encoder
+    from pixelis.data.store import data_files
+    from pixelis.models.load import load_model, load_processor
+    from pixelis.models.lora import load_adapter
+    from pixelis.tracking import open_run, resolve_adapter
+
+    data_files(Path(config.data.path))
+    folder = resolve_adapter(config.adapter, config.experiment)
+    name, trust = model_config.model_name, model_config.trust_remote_code
+    pixels = {"min_pixels": model_config.min_pixels, "max_pixels": model_config.max_pixels}
+    encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
+    base = load_model(name, torch_dtype=model_config.torch_dtype, trust_remote_code=trust)
+    model = load_adapter(base, folder, model_name=name)
+    with open_run(
+        entry_point="evaluate",
+        experiment=config.experiment,
+        run_name=f"evaluate {config.adapter or 'newest sft'} on {config.split}",
+        params=flatten(config),
+        tags={"pixelis.seed": str(config.seed), "pixelis.base_model": name},
+    ) as recorder:
+        evaluate_and_record(
+            recorder,
+            model.eval(),
+            encoder,
+            data_dir=Path(config.data.path),
+            split=config.split,
+            samples_per_difficulty=config.samples_per_difficulty,
+            max_operations=config.max_operations,
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.batch_size,
+            compare_base=config.compare_base,
+            bootstrap_samples=config.bootstrap_samples,
+            seed=config.seed,
+        )
+        print(recorder.url_hint())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_cli(main))

@@ -1,0 +1,112 @@
+"""Rollouts of base and adapter for sft and evaluate: shown as a table, left in the run."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tqdm import tqdm
+
+from pixelis import figures
+from pixelis.data.encode import Encoder
+from pixelis.data.example import DIFFICULTIES
+from pixelis.data.store import load_split
+from pixelis.evaluation.evaluate import EvaluationResult, choose_examples, evaluate_model
+from pixelis.evaluation.metrics import answers_match
+from pixelis.evaluation.report import as_rows, as_text, result_table, result_values
+from pixelis.tracking import MlflowRecorder
+
+FOLDER = "evaluation"
+DEFAULT_BATCH_SIZE = 40
+DEFAULT_MAX_NEW_TOKENS = 96
+
+
+def evaluate_and_record(
+    recorder: MlflowRecorder,
+    model: Any,
+    encoder: Encoder,
+    *,
+    data_dir: Path,
+    split: str,
+    samples_per_difficulty: int,
+    max_operations: int,
+    seed: int,
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    compare_base: bool = True,
+    bootstrap_samples: int = 1000,
+    step: int = 0,
+) -> EvaluationResult:
+    """Roll out, print the table, record metrics, tables and a figure; see `evaluate_model`."""
+    examples = choose_examples(
+        load_split(data_dir, split), samples_per_difficulty, seed, split=split
+    )
+    with tqdm(
+        total=len(examples) * (1 + compare_base), unit="rollout", desc="evaluate", mininterval=1
+    ) as bar:
+
+        def progress(done: int, total: int, right: int) -> None:
+            bar.set_postfix_str(f"right {right / done:.2f}", refresh=False)
+            bar.update(done - bar.n)
+
+        result = evaluate_model(
+            model,
+            encoder,
+            examples,
+            max_operations=max_operations,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            compare_base=compare_base,
+            bootstrap_samples=bootstrap_samples,
+            seed=seed,
+            progress=progress,
+        )
+    table = result_table(result, title=f"Answer accuracy on the {split} split, 95 % intervals")
+    Console(width=100).print(table)
+    recorder.text(as_text(table), f"{FOLDER}/table.txt")
+    base = result.base.accuracy if result.base else None
+    recorder.table(
+        as_rows(base, result.adapter.accuracy, result.comparison), f"{FOLDER}/table.json"
+    )
+    recorder.table(_rollout_rows(result), f"{FOLDER}/rollouts.json")
+    recorder.metrics(result_values(result, split), step)
+    recorder.figure(f"{FOLDER}/accuracy.png", figures.accuracy(_bars(result)))
+    return result
+
+
+def _bars(result: EvaluationResult) -> list[dict[str, Any]]:
+    models = [("base", result.base)] if result.base else []
+    return [
+        {
+            "difficulty": difficulty,
+            "model": name,
+            "accuracy": evaluation.accuracy[difficulty].value,
+            "low": evaluation.accuracy[difficulty].low,
+            "high": evaluation.accuracy[difficulty].high,
+            "n": evaluation.accuracy[difficulty].num,
+        }
+        for name, evaluation in [*models, ("adapter", result.adapter)]
+        if evaluation is not None
+        for difficulty in DIFFICULTIES
+    ]
+
+
+def _rollout_rows(result: EvaluationResult) -> list[dict[str, Any]]:
+    """One row a rollout: what was asked, said, done, and whether it was right."""
+    models = [("base", result.base)] if result.base else []
+    return [
+        {
+            "model": name,
+            "id": example.id,
+            "difficulty": example.difficulty,
+            "task": example.task,
+            "question": example.question,
+            "truth": example.ground_truth,
+            "answer": rollout.answer,
+            "right": answers_match(rollout.answer, example),
+            "outcome": rollout.outcome,
+            "turns": "\n---\n".join(turn.text for turn in rollout.turns),
+        }
+        for name, evaluation in [*models, ("adapter", result.adapter)]
+        if evaluation is not None
+        for example, rollout in zip(result.examples, evaluation.rollouts, strict=True)
+    ]

@@ -1,0 +1,47 @@
+"""sft: make missing data, train on the curriculum, evaluate, leave it all in MLflow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
+from pixelis.config import DataPrepConfig, ModelFileConfig, TrainingFileConfig, load_config
+from pixelis.curriculum import CurriculumConfig
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, find where to begin, open the run, train, evaluate."""
+    arguments = parse_arguments(
+        argv,
+        entry_point="sft",
+        description="Fine-tune a vision-language model on a curriculum that advances and rolls "
+        "back, then evaluate it.",
+        config_class=TrainingFileConfig,
+        default_config="configs/training_params.yaml",
+        extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
+    )
+    config, model = arguments.config, arguments.extra["model"].model
+    curriculum = CurriculumConfig.from_dict(config.curriculum)
+    data_dir = Path(config.data.path)
+    prep = None
+    if not data_dir.exists():
+        prep = load_config(DataPrepConfig, Path(config.data.prep), {"output_dir": str(data_dir)})
+        print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)
+
+    from pixelis.cli.making import make_data
+    from pixelis.cli.training_run import run_sft
+    from pixelis.training.sft import Stopped
+
+    if prep is not None:
+        make_data(prep, data_dir, only_if_missing=True)
+    try:
+        run_sft(config, model, curriculum)
+    except Stopped as stopped:
+        print(f"{stopped}\ngo on with the same command and -P resume=auto (or --resume auto)")
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_cli(main))

@@ -1,0 +1,189 @@
+"""One sft run from its checked configuration: where it begins, what it leaves in MLflow."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pixelis import figures
+from pixelis.cli.making import record_inputs
+from pixelis.cli.rollouts import evaluate_and_record
+from pixelis.config import ModelConfig, TrainingFileConfig, flatten, to_yaml
+from pixelis.curriculum import CurriculumConfig
+from pixelis.data.example import DIFFICULTIES
+from pixelis.data.store import data_files
+from pixelis.tracking import MlflowRecorder, log_adapter, open_run
+from pixelis.training.checkpoint import write_json
+from pixelis.training.resume import FINISHED_FILE, choose_start
+from pixelis.training.sft import Stopped, TrainingResult, data_digest, run_training
+
+# Where work goes and how it is taken up again says nothing about what is trained.
+NOT_IDENTITY = ("resume", "training.output_dir")
+
+
+def resolved_params(
+    config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig
+) -> dict[str, Any]:
+    """The whole configuration as dotted keys, curriculum defaults filled in."""
+    params: dict[str, Any] = {
+        key: value for key, value in flatten(config).items() if not key.startswith("curriculum.")
+    }
+    params |= _flat("curriculum", curriculum.to_dict())
+    params |= {f"model.{key}": value for key, value in flatten(model).items()}
+    return params
+
+
+def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(f"{prefix}.{key}", value)
+        else:
+            flat[f"{prefix}.{key}"] = str(value) if isinstance(value, list) else value
+    return flat
+
+
+def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
+    """Train, evaluate and record; says so and returns where the training is already finished."""
+    data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
+    data_files(data_dir)
+    params = resolved_params(config, model, curriculum)
+    identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
+    digests = data_digest(data_dir)
+    identity |= {f"data {name}": digest for name, digest in digests.items()}
+    start = choose_start(config.resume, output_dir, identity, lambda line: print(line, flush=True))
+    if start.finished:
+        return
+    began = time.monotonic()
+    with open_run(
+        entry_point="sft",
+        experiment=config.exp_name,
+        run_name=f"{config.exp_name} {curriculum.strategy} seed {config.training.seed}",
+        params=params,
+        tags={"pixelis.seed": str(config.training.seed), "pixelis.base_model": model.model_name},
+        resume_run_id=start.run_id,
+    ) as recorder:
+        record_inputs(recorder, data_dir, digests, context="training")
+        recorder.text(to_yaml(config), "config/training_params.yaml")
+        recorder.text(to_yaml(model), "config/model_arch.yaml")
+        if start.resume_from is not None:
+            _restore_events(recorder, start.resume_from)
+        try:
+            result = run_training(
+                training=config.training,
+                model_config=model,
+                curriculum=curriculum,
+                data_dir=data_dir,
+                recorder=recorder,
+                run_state={"identity": identity, "run_id": recorder.run_id},
+                resume_from=start.resume_from,
+            )
+        except Stopped:
+            recorder.tags({"pixelis.stopped": "true"})
+            raise
+        print(result.statistics, flush=True)
+        _record_result(recorder, result, config, curriculum)
+        trained = time.monotonic()
+        print(f"training took {trained - began:.0f} s, with start-up", flush=True)
+        if config.evaluation.enabled:
+            evaluate_and_record(
+                recorder,
+                result.model,
+                result.encoder,
+                data_dir=data_dir,
+                split="test",
+                samples_per_difficulty=config.evaluation.samples_per_difficulty,
+                max_operations=config.evaluation.max_operations,
+                seed=config.training.seed,
+                step=config.training.max_steps,
+            )
+            print(f"evaluation took {time.monotonic() - trained:.0f} s", flush=True)
+        write_json(
+            {
+                "step": config.training.max_steps,
+                "run_id": recorder.run_id,
+                "identity": identity,
+            },
+            output_dir / FINISHED_FILE,
+        )
+        print(f"adapter: {os.path.relpath(result.final_dir)}")
+        print(recorder.url_hint(), flush=True)
+
+
+def _restore_events(recorder: MlflowRecorder, checkpoint: Path) -> None:
+    from pixelis.training.checkpoint import CURRICULUM_FILE, read_json
+
+    state = read_json(checkpoint / CURRICULUM_FILE)
+    recorder.restore_events(state["callback"]["manager"]["events"])
+
+
+def _record_result(
+    recorder: MlflowRecorder,
+    result: TrainingResult,
+    config: TrainingFileConfig,
+    curriculum: CurriculumConfig,
+) -> None:
+    events = [event.to_dict() for event in result.events]
+    max_steps = config.training.max_steps
+    recorder.figure(
+        "curriculum/timeline.png",
+        figures.timeline(
+            events,
+            result.evaluations,
+            result.losses,
+            max_steps=max_steps,
+            min_performance_for_advance=curriculum.min_performance_for_advance,
+            metric=curriculum.performance_metric,
+        ),
+    )
+    recorder.text(result.statistics, "curriculum/final_statistics.txt")
+    _, last = result.evaluations[-1]
+    reached = {e["to_stage"]: e["step"] for e in events if e["kind"] in ("start", "advance")}
+    final_stage = events[-1]["to_stage"]
+    names = [stage.name for stage in curriculum.stages]
+    recorder.summary(
+        {
+            **{f"final/{d}": last[d] for d in DIFFICULTIES if d in last},
+            "best/full_mix": result.best["performance"],
+            "best/step": result.best["step"],
+            "stage_reached": names.index(final_stage),
+            "rollbacks": events[-1]["rollback_count"],
+            **{f"steps_to/{stage}": step for stage, step in reached.items()},
+        },
+        max_steps,
+    )
+    hard = last.get("hard", last[max(last)])
+    rollbacks = events[-1]["rollback_count"]
+    recorder.tags(
+        {
+            "pixelis.stage_reached": final_stage,
+            "mlflow.runName": f"{curriculum.strategy} · reached {final_stage} · "
+            f"{rollbacks} rollback{'' if rollbacks == 1 else 's'} · hard {hard:.2f}",
+        }
+    )
+    recorder.note(_note(result, events))
+    for name, folder, step in (
+        ("final", result.final_dir, max_steps),
+        ("best", result.final_dir.with_name("best"), int(result.best["step"])),
+    ):
+        strata = dict(result.evaluations)[step]
+        log_adapter(
+            recorder,
+            folder,
+            name,
+            step,
+            {f"summary/{name}/{d}": value for d, value in strata.items()},
+            {"step": step},
+        )
+
+
+def _note(result: TrainingResult, events: list[dict[str, Any]]) -> str:
+    lines = ["| step | event | stage | delta | reason |", "| --- | --- | --- | --- | --- |"]
+    for event in events:
+        delta = "" if event["delta"] is None else f"{event['delta']:+.4f}"
+        lines.append(
+            f"| {event['step']} | {event['kind']} | {event['to_stage']} | {delta} | "
+            f"{event['reason'] or ''} |"
+        )
+    return "\n".join(["```", result.statistics, "```", "", *lines])

@@ -1,0 +1,155 @@
+"""The result of an evaluation as a table for the console, rows for files, numbers for charts."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from pixelis.data.example import DIFFICULTIES
+from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Comparison, Score
+
+Scores = Mapping[str, Score]
+Comparisons = Mapping[str, Comparison]
+TITLE = "Answer accuracy with 95 % intervals"
+
+
+def _groups(table: Scores) -> list[str]:
+    """The groups that are shown: difficulties, all, tasks; cells of both are left to the rows."""
+    tasks = sorted(name for name in table if name.startswith(TASK_PREFIX))
+    return [name for name in (*DIFFICULTIES, ALL, *tasks) if name in table]
+
+
+def as_rows(
+    base: Scores | None, adapter: Scores, comparison: Comparisons | None = None
+) -> list[dict[str, Any]]:
+    """One flat dict a group, cells of difficulty and task included; shares are in [0, 1]."""
+    cells = sorted(name for name in adapter if name not in _groups(adapter))
+    rows = []
+    for name in (*_groups(adapter), *cells):
+        row: dict[str, Any] = {"group": name, "n": adapter[name].num}
+        for label, table in (("base", base), ("adapter", adapter)):
+            if table is not None:
+                score = table[name]
+                row |= {f"{label}_accuracy": score.value}
+                row |= {f"{label}_low": score.low, f"{label}_high": score.high}
+        if comparison is not None:
+            compared = comparison[name]
+            row |= {
+                "gain": compared.gain.value,
+                "gain_low": compared.gain.low,
+                "gain_high": compared.gain.high,
+                "gained": compared.num_gained,
+                "lost": compared.num_lost,
+                "p_value": compared.p_value,
+            }
+        rows.append(row)
+    return rows
+
+
+def _points(score: Score, sign: str = "") -> str:
+    low, high = 100 * score.low, 100 * score.high
+    return f"{100 * score.value:{sign}5.1f} [{low:{sign}.0f}, {high:{sign}.0f}]"
+
+
+def compare_table(
+    base: Scores | None,
+    adapter: Scores,
+    comparison: Comparisons | None = None,
+    *,
+    title: str = TITLE,
+) -> Table:
+    """Difficulties, all and tasks as rows; base and adapter in percent, and the gain in points.
+
+    Args:
+        base: the base's table; without one its column is left out.
+        adapter: the adapter's table.
+        comparison: of both; adds the gain with its interval.
+        title: above the table.
+    """
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("")
+    table.add_column("n", justify="right")
+    for label, scores in (("base %", base), ("adapter %", adapter)):
+        if scores is not None:
+            table.add_column(label, no_wrap=True)
+    if comparison is not None:
+        table.add_column("gain in points", no_wrap=True)
+    names = _groups(adapter)
+    for position, name in enumerate(names):
+        cells = [name.removeprefix(TASK_PREFIX), str(adapter[name].num)]
+        cells += [_points(scores[name]) for scores in (base, adapter) if scores is not None]
+        if comparison is not None:
+            cells.append(_points(comparison[name].gain, "+"))
+        # Room around the total, so that difficulties and tasks do not run into each other.
+        last = ALL in (name, *names[position + 1 : position + 2])
+        table.add_row(*cells, end_section=last)
+    return table
+
+
+def as_text(table: Table) -> str:
+    """A table as plain text, as wide as it needs to be."""
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def metric_values(table: Scores, prefix: str) -> dict[str, float]:
+    """Flat names: `<prefix>/<group>/answer_accuracy`, and the same with `_low` and `_high`."""
+    values: dict[str, float] = {}
+    for name, score in table.items():
+        key = f"{prefix}/{name}/answer_accuracy"
+        values |= {key: score.value, f"{key}_low": score.low, f"{key}_high": score.high}
+    return values
+
+
+def gain_values(comparison: Comparisons, prefix: str) -> dict[str, float]:
+    """Flat names: `<prefix>/<group>`, and the same with `_low`, `_high` and `_p_value`."""
+    values: dict[str, float] = {}
+    for name, compared in comparison.items():
+        key, gain = f"{prefix}/{name}", compared.gain
+        values |= {key: gain.value, f"{key}_low": gain.low, f"{key}_high": gain.high}
+        values[f"{key}_p_value"] = compared.p_value
+    return values
+
+
+def rate_values(rates: Mapping[str, Mapping[str, float]], prefix: str) -> dict[str, float]:
+    """Flat names: `<prefix>/<group>/<rate>`, for difficulties and all."""
+    return {
+        f"{prefix}/{name}/{rate}": value
+        for name in (*DIFFICULTIES, ALL)
+        for rate, value in rates.get(name, {}).items()
+    }
+
+
+def result_values(result: EvaluationResult, split: str) -> dict[str, float]:
+    """Every number of an evaluation: `<split>/adapter/...`, `<split>/base/...`, `<split>/gain/...`.
+
+    As in `test/adapter/simple/answer_accuracy` and `test/gain/hard`.
+    """
+    values = metric_values(result.adapter.accuracy, f"{split}/adapter")
+    values |= rate_values(result.adapter.rates, f"{split}/adapter")
+    if result.base is not None:
+        values |= metric_values(result.base.accuracy, f"{split}/base")
+        values |= rate_values(result.base.rates, f"{split}/base")
+    if result.comparison is not None:
+        values |= gain_values(result.comparison, f"{split}/gain")
+    return values
+
+
+def result_table(result: EvaluationResult, *, title: str = TITLE) -> Table:
+    """`compare_table` of an evaluation's result."""
+    base = result.base.accuracy if result.base else None
+    return compare_table(base, result.adapter.accuracy, result.comparison, title=title)

@@ -1,0 +1,82 @@
+"""Where a training begins: anew, at a checkpoint, or not at all because it is done."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixelis.training.checkpoint import (
+    CURRICULUM_FILE,
+    check_same_config,
+    check_whole,
+    checkpoints,
+    find_fault,
+    read_json,
+)
+from pixelis.training.sft import set_aside
+
+FINISHED_FILE = "finished.json"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where to begin.
+
+    Attributes:
+        resume_from: a whole checkpoint of the same configuration; None for a fresh start.
+        finished: there is nothing left to do.
+        run_id: the tracker's run that the training belongs to, where it has one.
+    """
+
+    resume_from: Path | None = None
+    finished: bool = False
+    run_id: str | None = None
+
+
+def choose_start(
+    resume: str | None,
+    output_dir: Path,
+    identity: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> Start:
+    """Decide where to begin, and say so in a line.
+
+    Args:
+        resume: None, `auto` or a checkpoint folder.
+        output_dir: the training's folder.
+        identity: the configuration and data that a checkpoint must share, flat.
+        say: prints a line.
+
+    Raises:
+        CheckpointError: when the named checkpoint is not whole or is from another configuration,
+            or `output_dir` holds something else.
+    """
+    if resume is None:
+        set_aside(output_dir, say)
+        return Start()
+    finished = output_dir / FINISHED_FILE
+    if finished.is_file():
+        done = read_json(finished)
+        check_same_config(done["identity"], identity, output_dir)
+        say(f"{output_dir} is finished ({done['step']} steps): nothing to do")
+        return Start(finished=True, run_id=done["run_id"])
+    chosen = Path(resume) if resume != AUTO else _newest_whole(output_dir, say)
+    if chosen is None:
+        say(f"no checkpoint in {output_dir}: a fresh start")
+        set_aside(output_dir, say)
+        return Start()
+    check_whole(chosen)
+    state = read_json(chosen / CURRICULUM_FILE)
+    check_same_config(state["identity"], identity, chosen)
+    say(f"going on from {chosen} (step {state['step']})")
+    return Start(resume_from=chosen, run_id=state["run_id"])
+
+
+def _newest_whole(output_dir: Path, say: Callable[[str], None]) -> Path | None:
+    for folder in checkpoints(output_dir):
+        fault = find_fault(folder)
+        if fault is None:
+            return folder
+        say(f"checkpoint {folder} is not whole ({fault}): trying the one before")
+    return None

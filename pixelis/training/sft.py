@@ -1,0 +1,298 @@
+"""Build one training from its configuration and run it, or go on with one that was stopped."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from pixelis.config import ModelConfig, TrainingConfig
+from pixelis.curriculum import (
+    CurriculumConfig,
+    CurriculumEvent,
+    CurriculumManager,
+    MixtureSampler,
+    check_examples,
+    final_statistics,
+)
+from pixelis.data.dataset import CurriculumDataset
+from pixelis.data.encode import Encoder
+from pixelis.data.loader import CurriculumLoader
+from pixelis.data.store import load_split
+from pixelis.errors import CheckpointError, ConfigError
+from pixelis.evaluation.validation import Validation
+from pixelis.models.load import load_model, load_processor
+from pixelis.models.lora import add_lora
+from pixelis.recorder import Recorder
+from pixelis.training.callback import CurriculumCallback
+from pixelis.training.checkpoint import write_json
+from pixelis.training.progress import ProgressCallback
+from pixelis.training.trainer import CurriculumTrainer
+
+EVENTS_FILE = "events.json"
+
+
+class Stopped(KeyboardInterrupt):
+    """Training was asked to stop (Ctrl-C or SIGTERM); what was done is in `checkpoint`."""
+
+    def __init__(self, checkpoint: Path, step: int) -> None:
+        """Say where to go on."""
+        super().__init__(f"stopped after step {step}; everything is in {checkpoint}")
+        self.checkpoint = checkpoint
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training leaves to its caller."""
+
+    model: Any
+    encoder: Encoder
+    events: list[CurriculumEvent]
+    evaluations: list[tuple[int, dict[str, float]]]
+    losses: list[tuple[int, float]]
+    best: dict[str, float]
+    final_dir: Path
+    statistics: str
+
+
+class _EventFile:
+    """A recorder in front of another that also keeps `<output_dir>/events.json` up to date."""
+
+    def __init__(self, recorder: Recorder, path: Path, events: list[dict[str, Any]]) -> None:
+        self._recorder, self._path, self._events = recorder, path, events
+        self.metrics, self.artifact = recorder.metrics, recorder.artifact
+        self.figure = recorder.figure
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        self._events.append(dict(event))
+        write_json(self._events, self._path)
+        self._recorder.event(event)
+
+
+@contextmanager
+def _stop_on_signals(callback: CurriculumCallback) -> Iterator[None]:
+    """SIGINT and SIGTERM end training after the step in hand, with a checkpoint."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        callback.stop_requested = True
+        # A second signal ends the process at once.
+        signal.signal(number, signal.default_int_handler)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def training_arguments(training: TrainingConfig, *, gradient_checkpointing: bool) -> Any:
+    """Transformers' arguments for ours; evaluation is asked for by the callback."""
+    return TrainingArguments(
+        output_dir=training.output_dir,
+        seed=training.seed,
+        max_steps=training.max_steps,
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup_steps,
+        lr_scheduler_type=training.lr_scheduler_type,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        logging_steps=training.logging_steps,
+        save_steps=training.save_steps,
+        save_total_limit=training.save_total_limit,
+        activation_checkpointing=gradient_checkpointing,
+        optim="adamw_torch",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        # The loader restores its own position.
+        ignore_data_skip=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def build_datasets(
+    folder: Path, encoder: Encoder, curriculum: CurriculumConfig
+) -> dict[str, CurriculumDataset]:
+    """The train and validation splits, checked against what the curriculum's mixes need.
+
+    Raises:
+        DataError: when the folder cannot be read.
+        ConfigError: when a mix needs a difficulty that a split has no example of.
+    """
+    datasets = {
+        split: CurriculumDataset(load_split(folder, split), encoder)
+        for split in ("train", "validation")
+    }
+    sizes = {split: dict(dataset.sizes) for split, dataset in datasets.items()}
+    check_examples(curriculum, sizes)
+    return datasets
+
+
+def run_training(
+    *,
+    training: TrainingConfig,
+    model_config: ModelConfig,
+    curriculum: CurriculumConfig,
+    data_dir: Path,
+    recorder: Recorder,
+    run_state: Mapping[str, Any],
+    resume_from: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> TrainingResult:
+    """Train an adapter on the curriculum and save it to `<output_dir>/final`.
+
+    Args:
+        training: section `training`.
+        model_config: section `model`.
+        curriculum: the checked section `curriculum`.
+        data_dir: folder of the three parquet files.
+        recorder: told metrics, events and figures.
+        run_state: JSON that every checkpoint keeps (the configuration, the tracker's run).
+        resume_from: a whole checkpoint of the same configuration.
+        say: prints a line.
+
+    Raises:
+        Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
+    """
+    if not model_config.use_lora:
+        raise ConfigError(
+            "model.use_lora must be true, got false (only the adapter is trained and saved)"
+        )
+    output_dir = Path(training.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    encoder = Encoder(
+        load_processor(
+            model_config.model_name,
+            min_pixels=model_config.min_pixels,
+            max_pixels=model_config.max_pixels,
+            trust_remote_code=model_config.trust_remote_code,
+        ),
+        max_length=training.max_length,
+    )
+    datasets = build_datasets(data_dir, encoder, curriculum)
+    transformers_logging.disable_progress_bar()
+    set_seed(training.seed)
+    base = load_model(
+        model_config.model_name,
+        torch_dtype=model_config.torch_dtype,
+        trust_remote_code=model_config.trust_remote_code,
+    )
+    model = add_lora(
+        base,
+        model_name=model_config.model_name,
+        lora_r=model_config.lora_r,
+        lora_alpha=model_config.lora_alpha,
+        lora_dropout=model_config.lora_dropout,
+        seed=training.seed,
+    )
+    arguments = training_arguments(
+        training, gradient_checkpointing=model_config.gradient_checkpointing
+    )
+    manager = CurriculumManager(curriculum, max_steps=training.max_steps)
+    _bind_scores(manager, datasets["train"])
+    loader = CurriculumLoader(
+        datasets["train"],
+        MixtureSampler(datasets["train"].sizes, manager.mix, training.seed),
+        manager,
+        batch_size=training.batch_size,
+        accumulation_steps=training.gradient_accumulation_steps,
+        num_workers=training.num_workers,
+        rank=arguments.process_index,
+        world_size=arguments.world_size,
+    )
+    validation = Validation(
+        datasets["validation"],
+        manager.required_difficulties,
+        samples_per_difficulty=curriculum.eval_samples_per_difficulty,
+        batch_size=training.eval_batch_size,
+        seed=training.seed,
+    )
+    history: list[dict[str, Any]] = []
+    callback = CurriculumCallback(
+        manager,
+        _EventFile(recorder, output_dir / EVENTS_FILE, history),
+        eval_steps=training.eval_steps,
+        examples_per_step=loader.examples_per_step,
+        say=say,
+    )
+    progress = ProgressCallback(callback)
+    callback.say = progress.say
+    trainer = CurriculumTrainer(
+        model,
+        arguments,
+        loader=loader,
+        validation=validation,
+        curriculum=callback,
+        run_state=run_state,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(progress)
+    if resume_from is not None:
+        trainer.restore_curriculum(resume_from)
+        history += [event.to_dict() for event in manager.events]
+    else:
+        trainer.score_if_needed(0)
+    with _stop_on_signals(callback):
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    if trainer.state.global_step < training.max_steps:
+        step = trainer.state.global_step
+        raise Stopped(output_dir / f"checkpoint-{step}", step)
+    trainer.save_adapter(output_dir / "final")
+    assert callback.best is not None
+    return TrainingResult(
+        model=model.eval(),
+        encoder=encoder,
+        events=manager.events,
+        evaluations=callback.evaluations,
+        losses=callback.losses,
+        best=callback.best,
+        final_dir=output_dir / "final",
+        statistics=final_statistics(manager, training.max_steps * loader.examples_per_step),
+    )
+
+
+def _bind_scores(manager: CurriculumManager, dataset: CurriculumDataset) -> None:
+    """Give the manager the training examples' difficulty scores, which `competence` ranks."""
+    manager.bind({name: list(rows["difficulty_score"]) for name, rows in dataset.rows.items()})
+
+
+def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
+    """Move an earlier run's output out of the way of a fresh start; nothing is deleted.
+
+    Raises:
+        CheckpointError: when the folder holds files that are not a training's.
+    """
+    if not output_dir.exists():
+        return
+    if not output_dir.is_dir():
+        raise CheckpointError(f"training.output_dir {output_dir} is a file; name a folder")
+    if not any(output_dir.iterdir()):
+        return
+    if not (output_dir / EVENTS_FILE).is_file():
+        raise CheckpointError(
+            f"training.output_dir {output_dir} holds other files; name an empty or a new folder"
+        )
+    number = 1
+    while (place := output_dir.with_name(f"{output_dir.name}.{number}")).exists():
+        number += 1
+    shutil.move(output_dir, place)
+    say(f"{output_dir} held an earlier run: moved to {place} (to go on with a run: resume=auto)")
+
+
+def data_digest(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each data file, as data-prep wrote it to the summary."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    digests: dict[str, str] = summary["sha256"]
+    return digests

@@ -1,0 +1,163 @@
+from dataclasses import replace
+
+import datasets
+import pytest
+
+from pixelis.data.generate import generate_example
+from pixelis.data.store import FEATURES, to_row
+from pixelis.errors import DataError
+from pixelis.evaluation.evaluate import choose_examples, evaluate_model
+from pixelis.evaluation.metrics import answers_match
+from pixelis.evaluation.rollout import roll_out
+
+TASKS = ("object_counting", "text_extraction", "attribute_recognition")
+LIMITS = {"max_operations": 1, "max_new_tokens": 6, "batch_size": 4}
+
+
+def as_dataset(examples):
+    if not examples:
+        return datasets.Dataset.from_dict({name: [] for name in FEATURES})
+    return datasets.Dataset.from_list([to_row(example) for example in examples])
+
+
+@pytest.fixture(scope="module")
+def rows():
+    made = [
+        replace(
+            generate_example(seed=5, index=i, task=TASKS[i % 3], sample_type="positive"),
+            difficulty="simple" if i < 9 else "hard",
+            split="test",
+        )
+        # Of the last task, hard has one example only.
+        for i in [*range(9), 9, 12, 15, 10, 13, 11]
+    ]
+    return {
+        name: as_dataset([e for e in made if e.difficulty == name]) for name in ("simple", "hard")
+    }
+
+
+def choose(rows, count, seed=0):
+    return choose_examples(rows, count, seed, split="test")
+
+
+def test_choice_takes_tasks_in_turn(rows):
+    chosen = choose(rows, 3)
+    assert [e.difficulty for e in chosen] == ["simple"] * 3 + ["hard"] * 3
+    assert {e.task for e in chosen[:3]} == {e.task for e in chosen[3:]} == set(TASKS)
+
+
+def test_choice_follows_the_seed(rows):
+    ids = [e.id for e in choose(rows, 4)]
+    assert ids == [e.id for e in choose(rows, 4)]
+    assert ids != [e.id for e in choose(rows, 4, seed=1)]
+
+
+def test_a_smaller_choice_is_part_of_a_larger_one(rows):
+    assert {e.id for e in choose(rows, 2)} < {e.id for e in choose(rows, 5)}
+
+
+def test_all_are_taken_where_there_are_fewer(rows):
+    chosen = choose(rows, 100)
+    assert len({e.id for e in chosen}) == 15
+
+
+def test_other_tasks_fill_up_where_one_runs_out(rows):
+    hard = [e for e in choose(rows, 5) if e.difficulty == "hard"]
+    assert len(hard) == 5
+    assert sum(e.task == "attribute_recognition" for e in hard) == 1
+
+
+def test_difficulty_without_examples_is_named(rows):
+    empty = {**rows, "medium": as_dataset([])}
+    with pytest.raises(DataError, match="the test split has no medium examples"):
+        choose(empty, 2)
+
+
+def test_evaluates_adapter_and_base_on_the_same_examples(adapted, encoder, examples):
+    seen = []
+    result = evaluate_model(
+        adapted,
+        encoder,
+        examples,
+        **LIMITS,
+        compare_base=True,
+        bootstrap_samples=20,
+        seed=0,
+        progress=lambda *numbers: seen.append(numbers),
+    )
+    assert result.examples == tuple(examples)
+    assert list(result.adapter.rollouts) == roll_out(adapted, encoder, examples, **LIMITS)
+    with adapted.disable_adapter():
+        assert list(result.base.rollouts) == roll_out(adapted, encoder, examples, **LIMITS)
+    assert result.adapter.rollouts != result.base.rollouts
+    assert set(result.adapter.accuracy) == set(result.base.accuracy) == set(result.comparison)
+    assert result.adapter.accuracy["all"].num == len(examples)
+    assert result.adapter.rates["all"]["mean_new_tokens"] > 0
+    right = [
+        answers_match(rollout.answer, example)
+        for evaluation in (result.adapter, result.base)
+        for rollout, example in zip(evaluation.rollouts, examples, strict=True)
+    ]
+    assert [done for done, _, _ in seen] == list(range(1, 2 * len(examples) + 1))
+    assert {total for _, total, _ in seen} == {2 * len(examples)}
+    assert seen[-1][2] == sum(right)
+
+
+def test_evaluates_without_a_base(lively, encoder, examples):
+    result = evaluate_model(
+        lively, encoder, examples[:2], **LIMITS, compare_base=False, bootstrap_samples=5, seed=0
+    )
+    assert (result.base, result.comparison) == (None, None)
+
+
+def test_a_base_may_be_another_model(adapted, lively, encoder, examples):
+    result = evaluate_model(
+        adapted,
+        encoder,
+        examples[:3],
+        **LIMITS,
+        compare_base=True,
+        base_model=lively,
+        bootstrap_samples=5,
+        seed=0,
+    )
+    assert list(result.base.rollouts) == roll_out(lively, encoder, examples[:3], **LIMITS)
+
+
+def test_right_answers_are_seen(encoder, examples, lively, monkeypatch):
+    # No random model answers; the real decoder is replaced by one that knows.
+    def know(model, encoder, examples, *, progress, **limits):
+        rollouts = roll_out(model, encoder, examples, **limits)
+        told = [replace(r, answer=e.answer) for r, e in zip(rollouts, examples, strict=True)]
+        for index, rollout in enumerate(told):
+            progress(index, rollout)
+        return told
+
+    monkeypatch.setattr("pixelis.evaluation.evaluate.roll_out", know)
+    seen = []
+    result = evaluate_model(
+        lively,
+        encoder,
+        examples[:3],
+        **LIMITS,
+        compare_base=False,
+        bootstrap_samples=5,
+        seed=0,
+        progress=lambda *numbers: seen.append(numbers),
+    )
+    assert seen == [(1, 3, 1), (2, 3, 2), (3, 3, 3)]
+    assert result.adapter.accuracy["all"].value == 1
+
+
+def test_comparison_needs_a_base(lively, encoder, examples):
+    with pytest.raises(ValueError, match=r"needs an adapter .* got Qwen2_5_VLForConditional"):
+        evaluate_model(
+            lively, encoder, examples, **LIMITS, compare_base=True, bootstrap_samples=5, seed=0
+        )
+
+
+def test_nothing_to_evaluate_is_refused(lively, encoder):
+    with pytest.raises(ValueError, match="at least one example, got none"):
+        evaluate_model(
+            lively, encoder, [], **LIMITS, compare_base=False, bootstrap_samples=5, seed=0
+        )

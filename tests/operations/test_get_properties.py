@@ -1,0 +1,66 @@
+import pytest
+from PIL import Image, ImageDraw
+
+from pixelis.data.scenes import CELLS, SIDE, Item
+from pixelis.operations import execute
+from pixelis.operations.get_properties import MIN_AREA
+
+
+def test_colour_shape_and_centre_of_every_object_of_every_scene(scenes):
+    checked = 0
+    for scene, image in scenes:
+        for item in scene.shapes():
+            found = execute("GET_PROPERTIES", {"bbox": item.box}, [image]).result
+            assert found["color"] == item.colour and found["shape"] == item.shape, item
+            (dx, dy), (x, y) = item.offset, found["center"]
+            assert abs(x - item.point["x"] - dx) <= 1 and abs(y - item.point["y"] - dy) <= 1
+            checked += 1
+    assert checked > 1000
+
+
+def test_area_is_what_segmenting_counts(scenes):
+    for scene, image in scenes:
+        if scene.texts():  # ink of a wide text can reach into the next cell
+            continue
+        for item in scene.shapes():
+            found = execute("GET_PROPERTIES", {"bbox": item.box}, [image]).result
+            segmented = execute("SEGMENT_OBJECT_AT", item.point, [image]).result
+            assert found["area"] == segmented["area"]
+
+
+def test_an_empty_cell_has_no_properties(scenes):
+    for scene, image in scenes:
+        if scene.texts():
+            continue
+        for cell in CELLS:
+            if scene.at(cell) is None:
+                box = Item(cell).box
+                found = execute("GET_PROPERTIES", {"bbox": box}, [image])
+                assert found.result == {"error": f"no object in {box}"}
+
+
+def test_the_largest_of_several_is_described():
+    image = Image.new("RGB", (60, 40), (240, 240, 240))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((5, 5, 14, 14), fill=(215, 35, 40))
+    draw.ellipse((25, 5, 50, 30), fill=(35, 70, 215))
+    found = execute("GET_PROPERTIES", {"bbox": [0, 0, 60, 40]}, [image]).result
+    assert found["color"] == "blue" and found["shape"] == "circle"
+    assert found["center"] == [38, 18]
+    left = execute("GET_PROPERTIES", {"bbox": [2, 2, 20, 20]}, [image]).result
+    assert left == {"color": "red", "shape": "square", "area": 100, "center": [10, 10]}
+
+
+@pytest.mark.parametrize(("width", "is_error"), [(3, True), (4, False)])
+def test_specks_are_no_objects(width, is_error):
+    assert MIN_AREA == 12
+    image = Image.new("RGB", (20, 20), (240, 240, 240))
+    ImageDraw.Draw(image).rectangle((5, 5, 4 + width, 7), fill=(30, 150, 60))
+    assert execute("GET_PROPERTIES", {"bbox": [0, 0, 20, 20]}, [image]).is_error == is_error
+
+
+def test_a_box_outside_the_image_is_refused(scenes):
+    box = [SIDE - 10, 0, SIDE + 10, 20]
+    result = execute("GET_PROPERTIES", {"bbox": box}, [scenes[0][1]]).result
+    rule = f"bbox must satisfy 0 <= x1 < x2 <= {SIDE} and 0 <= y1 < y2 <= {SIDE}"
+    assert result == {"error": f"{rule}, got {box}"}
