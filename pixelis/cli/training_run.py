@@ -11,6 +11,7 @@ from pixelis.cli.making import record_inputs
 from pixelis.cli.rollouts import evaluate_and_record
 from pixelis.config import ModelConfig, TrainingFileConfig, flatten, to_yaml
 from pixelis.curriculum import CurriculumConfig
+from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import data_files
 from pixelis.tracking import MlflowRecorder, log_adapter, open_run
@@ -90,7 +91,8 @@ def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricul
             evaluate_and_record(
                 recorder,
                 result.model,
-                result.encoder,
+                # Without training's max_length: a long test question is no reason to stop here.
+                Encoder(result.encoder.processor),
                 data_dir=data_dir,
                 split="test",
                 samples_per_difficulty=config.evaluation.samples_per_difficulty,

@@ -35,7 +35,7 @@ You are helpful.<|im_end|>
 
 @pytest.fixture(scope="module")
 def conversations(examples):
-    """Every task and type ten times, and one with a zoom into a zoom's neighbourhood."""
+    """Every task and type ten times."""
     return [example_messages(example) for example in examples[::4]]
 
 
@@ -247,7 +247,9 @@ def test_the_sentinels_are_refused_in_the_data(encoder, text):
         encoder.encode(messages)
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\n", "ünïcödé \U0001f600", "{{ messages }}", "0", "\0"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "\n\n", "ünïcödé \U0001f600", "{{ messages }}", "0", "\0"]
+)
 def test_any_other_text_comes_through(encoder, text):
     messages = [Message("user", (text,)), Message("assistant", (text,), supervised=True)]
     encoded = encoder.encode(messages)
@@ -302,10 +304,10 @@ def test_a_batch_is_padded_on_the_right_and_keeps_every_row(conversations, encod
 
 
 def test_a_batch_is_what_the_processor_makes_of_it(conversations, encoder, processor):
-    messages = [conversations[index] for index in (0, 60, 210, 240)]
+    zoomed = [m for m in conversations if sum(len(message.images) for message in m) > 1]
+    messages = [conversations[0], zoomed[0], conversations[-1], zoomed[-1]]
     encoded = [encoder.encode(conversation) for conversation in messages]
     images = [list(item.images) for item in encoded]
-    assert max(map(len, images)) > 1
     batch = collate(encoded, encoder)
     own = processor(
         text=[rendered(processor, conversation) for conversation in messages],

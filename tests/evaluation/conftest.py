@@ -26,8 +26,9 @@ def build_lively(encoder):
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     nn.init.normal_(model.get_input_embeddings().weight)
-    # Turns are to end by themselves as well.
-    model.lm_head.weight.data[encoder.end_of_turn_id] *= 3
+    # Turns are to end by themselves as well, in both ways.
+    ends = [encoder.end_of_turn_id, encoder.tokenizer.pad_token_id]
+    model.lm_head.weight.data[ends] *= 3
     return model.eval()
 
 

@@ -124,29 +124,31 @@ def test_a_base_may_be_another_model(adapted, lively, encoder, examples):
     assert list(result.base.rollouts) == roll_out(lively, encoder, examples[:3], **LIMITS)
 
 
-def test_right_answers_are_seen(encoder, examples, lively, monkeypatch):
-    # No random model answers; the real decoder is replaced by one that knows.
-    def know(model, encoder, examples, *, progress, **limits):
-        rollouts = roll_out(model, encoder, examples, **limits)
-        told = [replace(r, answer=e.answer) for r, e in zip(rollouts, examples, strict=True)]
-        for index, rollout in enumerate(told):
-            progress(index, rollout)
-        return told
-
-    monkeypatch.setattr("pixelis.evaluation.evaluate.roll_out", know)
+def test_right_answers_of_the_embedded_base_are_counted(nano, encoder):
+    tasks = ("spatial_reasoning", "geometric_comparison")
+    easy = [
+        replace(
+            generate_example(seed=3, index=i, task=tasks[i % 2], sample_type="positive"),
+            difficulty="simple",
+        )
+        for i in range(16)
+    ]
     seen = []
     result = evaluate_model(
-        lively,
+        nano,
         encoder,
-        examples[:3],
-        **LIMITS,
+        easy,
+        max_operations=4,
+        max_new_tokens=96,
+        batch_size=16,
         compare_base=False,
         bootstrap_samples=5,
         seed=0,
         progress=lambda *numbers: seen.append(numbers),
     )
-    assert seen == [(1, 3, 1), (2, 3, 2), (3, 3, 3)]
-    assert result.adapter.accuracy["all"].value == 1
+    assert seen[-1] == (16, 16, round(16 * result.adapter.accuracy["simple"].value))
+    assert seen[-1][2] > 0
+    assert result.adapter.rates["simple"]["mean_operations"] > 0
 
 
 def test_comparison_needs_a_base(lively, encoder, examples):

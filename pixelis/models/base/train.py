@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
 from pixelis.data.scenes import CELLS, render
-from pixelis.models.base.blend import build_item, draw_scene
+from pixelis.models.base.blend import FINDING, SEEING, build_item, draw_scene
 from pixelis.operations.pixels import PALETTE, SHAPES
 
 # Conversations from this many tokens on go into the batch's second part.
@@ -24,14 +24,31 @@ CELL_CLASSES = ("none", "text", *(f"{c} {s}" for c in PALETTE for s in SHAPES))
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A span of training on one blend, with one cycle of the learning rate."""
+
+    name: str
+    weights: tuple[int, ...]
+    steps: int
+    learning_rate: float
+    # The sums, and so the weights, depend on how many threads share them.
+    num_threads: int
+
+
+PHASES = (
+    Phase("seeing", SEEING, steps=2800, learning_rate=1.5e-3, num_threads=2),
+    Phase("finding", FINDING, steps=800, learning_rate=1e-3, num_threads=1),
+)
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Every number of the training. Times are of two cores."""
+    """Every number of the training."""
 
     seed: int = 0
     vision_steps: int = 120
-    steps: int = 2800
+    phases: tuple[Phase, ...] = PHASES
     batch_size: int = 32
-    learning_rate: float = 1.5e-3
     vision_learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.1
@@ -47,19 +64,25 @@ class BlendBatches(Dataset[list[Batch]]):
     tokens would be padding.
     """
 
-    def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
-        """Hold what a worker needs to build any batch."""
+    def __init__(self, encoder: Encoder, recipe: Recipe, phase: Phase) -> None:
+        """Hold what a worker needs to build any batch of the phase."""
         self.encoder = encoder
         self.recipe = recipe
+        self.phase = phase
+        before = recipe.phases[: recipe.phases.index(phase)]
+        self.first = sum(earlier.steps for earlier in before) * recipe.batch_size
 
     def __len__(self) -> int:
         """Number of steps."""
-        return self.recipe.steps
+        return self.phase.steps
 
     def __getitem__(self, step: int) -> list[Batch]:
-        """Build the parts of one batch."""
-        size = self.recipe.batch_size
-        items = [build_item(self.recipe.seed, step * size + slot) for slot in range(size)]
+        """Build the parts of one batch; no item of an earlier phase comes again."""
+        start = self.first + step * self.recipe.batch_size
+        items = [
+            build_item(self.recipe.seed, index, self.phase.weights)
+            for index in range(start, start + self.recipe.batch_size)
+        ]
         encoded = sorted((self.encoder.encode(item) for item in items), key=len)
         cut = sum(len(item) < LONG for item in encoded)
         parts = [part for part in (encoded[:cut], encoded[cut:]) if part]
@@ -98,12 +121,10 @@ def train_vision(
         report(step + 1, loss.item(), accuracy.item())
 
 
-def batches(encoder: Encoder, recipe: Recipe) -> Iterator[list[Batch]]:
-    """The blend's batches in order, prepared by one worker ahead of the model."""
-    loader = DataLoader(
-        BlendBatches(encoder, recipe), batch_size=None, num_workers=1, prefetch_factor=4
-    )
-    return iter(loader)
+def batches(encoder: Encoder, recipe: Recipe, phase: Phase) -> Iterator[list[Batch]]:
+    """The phase's batches in order, prepared by one worker ahead of the model."""
+    dataset = BlendBatches(encoder, recipe, phase)
+    return iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4))
 
 
 def sum_losses(model: Any, parts: list[Batch]) -> float:
@@ -125,22 +146,26 @@ def sum_losses(model: Any, parts: list[Batch]) -> float:
 
 
 def train_blend(
-    model: Any, encoder: Encoder, recipe: Recipe, report: Callable[[int, float], None]
+    model: Any,
+    encoder: Encoder,
+    recipe: Recipe,
+    phase: Phase,
+    report: Callable[[int, float], None],
 ) -> None:
-    """Train every weight on the blend: AdamW, one cycle of the learning rate, clipping at 1."""
+    """Train every weight on a phase: AdamW, one cycle of the learning rate, clipping at 1."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}]
     groups.append({"params": plain, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=phase.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=recipe.learning_rate,
-        total_steps=recipe.steps,
+        max_lr=phase.learning_rate,
+        total_steps=phase.steps,
         pct_start=recipe.warmup_share,
     )
     model.train()
-    for step, parts in enumerate(batches(encoder, recipe)):
+    for step, parts in enumerate(batches(encoder, recipe, phase)):
         optimizer.zero_grad()
         total = sum_losses(model, parts)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

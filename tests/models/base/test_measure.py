@@ -1,0 +1,71 @@
+import random
+
+import pytest
+import torch
+from PIL import Image
+
+from pixelis.data.chat import Message
+from pixelis.data.scenes import render
+from pixelis.models.base import measure as measuring
+from pixelis.models.base.blend import CAPTION_QUESTION, draw_scene
+from pixelis.models.base.measure import HELD_OUT_SEED, generate_replies, measure
+
+
+class Parrot:
+    """Answers with the last token of the prompt (before the generation prompt), then ends."""
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+        self.batches = []
+
+    def generate(self, input_ids, attention_mask, pixel_values=None, **options):
+        assert attention_mask.all(), "no padding stands between prompt and reply"
+        assert options["do_sample"] is False
+        self.batches.append(len(input_ids))
+        end = torch.full((len(input_ids), 1), self.encoder.end_of_turn_id)
+        (start,) = {row.index(self.encoder.end_of_turn_id) for row in input_ids.tolist()}
+        said = input_ids[:, start - 1 : start]
+        return torch.cat([input_ids, said, end], dim=1)
+
+
+def test_replies_come_in_the_order_of_the_prompts_batched_by_length(encoder, monkeypatch):
+    monkeypatch.setattr(measuring, "BATCH_SIZE", 2)
+    model = Parrot(encoder)
+    image = Image.new("RGB", (28, 28))
+    words = ["say 1", "now say 2", "say 3", "say 4", "now say 5"]
+    prompts = [[Message("user", (image, word))] for word in words]
+    assert generate_replies(model, encoder, prompts, 4) == ["1", "2", "3", "4", "5"]
+    assert sorted(model.batches) == [1, 2, 2]
+
+
+@pytest.fixture
+def scenes():
+    rng = random.Random(f"held-out:{HELD_OUT_SEED}")
+    return [draw_scene(rng) for _ in range(8)]
+
+
+def test_figures_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
+    asked = []
+
+    def replies(model, encoder, prompts, max_new_tokens):
+        asked.append(prompts)
+        if prompts[0][0].parts[1] != CAPTION_QUESTION:
+            return ["red circle"] * len(prompts)
+        right = [scene.caption() for scene in scenes]
+        return [*right[:6], right[6] + " none", ""]
+
+    monkeypatch.setattr(measuring, "generate_replies", replies)
+    figures = measure(None, encoder, 8)
+    assert figures["caption"] == 6 / 8
+    captions, places = asked
+    for prompts in (captions, places):
+        for (message,), scene in zip(prompts, scenes, strict=True):
+            assert message.parts[0].tobytes() == render(scene).tobytes()
+    # Every place asked about holds a shape; the named ones are counted.
+    named = 0
+    for (message,), scene in zip(places, scenes, strict=True):
+        _, row, _, col = message.parts[1].removeprefix("What is in ").removesuffix("?").split()
+        item = scene.at((int(row) - 1, int(col) - 1))
+        assert item is not None and not item.text
+        named += item.name == "red circle"
+    assert figures["attribute"] == named / 8

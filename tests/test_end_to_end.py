@@ -1,0 +1,108 @@
+"""The whole house: `mlflow run . -e sft` on the smoke configuration, then what it left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOK = ROOT / "notebooks" / "look_at_a_run.ipynb"
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One run of the entry point through MLflow itself; yields its folder and its output."""
+    folder = tmp_path_factory.mktemp("smoke run")
+    store = f"sqlite:///{folder}/mlflow.db"
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")},
+        "MLFLOW_TRACKING_URI": store,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    client = MlflowClient(store)
+    client.create_experiment("smoke", artifact_location=f"file://{folder}/artifacts")
+    command = ["mlflow", "run", str(ROOT), "-e", "sft", "--env-manager", "local"]
+    command += ["--experiment-name", "smoke"]
+    settings = {
+        "config": "configs/smoke/training_params.yaml",
+        "data.path": f"{folder}/data",
+        "training.output_dir": f"{folder}/sft",
+    }
+    for key, value in settings.items():
+        command += ["-P", f"{key}={value}"]
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout + done.stderr, client
+
+
+def only_run(client: MlflowClient):
+    (experiment,) = (e for e in client.search_experiments() if e.name == "smoke")
+    (run,) = client.search_runs([experiment.experiment_id])
+    return run
+
+
+def test_the_console_tells_the_story(smoke):
+    _, output, _ = smoke
+    assert "✅ Advanced curriculum at step" in output
+    assert "🔙 Rolled back curriculum at step" in output
+    assert "Final Curriculum Statistics:" in output
+    assert "Answer accuracy on the test split" in output
+    assert "Traceback" not in output
+
+
+def test_one_finished_run_holds_the_record(smoke):
+    folder, _, client = smoke
+    run = only_run(client)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["curriculum.rollback_factor"] == "2.0"
+    stages = client.get_metric_history(run.info.run_id, "curriculum/stage")
+    assert [metric.step for metric in stages] == list(range(1, 25))
+    events = json.loads((folder / "sft" / "events.json").read_text())
+    marks = client.get_metric_history(run.info.run_id, "curriculum/event")
+    signs = {"advance": 1.0, "rollback": -1.0}
+    expected = [(e["step"], signs[e["kind"]]) for e in events if e["kind"] in signs]
+    assert [(m.step, m.value) for m in marks] == expected
+    assert {"advance", "rollback"} <= {e["kind"] for e in events}
+    artifacts = {f.path for f in client.list_artifacts(run.info.run_id, "curriculum")}
+    assert {"curriculum/events.json", "curriculum/timeline.png"} <= artifacts
+    names = {i.dataset.name for i in run.inputs.dataset_inputs}
+    assert names == {"cota_simple", "cota_medium", "cota_hard"}
+
+
+def test_the_adapter_is_whole(smoke):
+    folder, _, client = smoke
+    for name in ("final", "best"):
+        assert (folder / "sft" / name / "adapter_model.safetensors").stat().st_size > 1000
+    run = only_run(client)
+    adapters = {f.path for f in client.list_artifacts(run.info.run_id, "adapters/final")}
+    assert "adapters/final/adapter_model.safetensors" in adapters
+
+
+def test_the_notebook_runs_on_it(smoke, monkeypatch):
+    """Its code cells, one after the other, as Jupyter would run them."""
+    folder, _, client = smoke
+    shown = []
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    display = type(sys)("IPython.display")
+    display.Image, display.display = lambda path: Path(path), shown.append
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.chdir(folder)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(client.tracking_uri)
+    try:
+        names: dict[str, object] = {}
+        for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+            if cell["cell_type"] == "code":
+                exec("".join(cell["source"]), names)
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert [type(item).__name__ for item in shown][1:] == ["Image"] * 3
+    assert shown[0].name == "timeline.png"
