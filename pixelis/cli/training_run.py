@@ -13,11 +13,13 @@ from pixelis.config import ModelConfig, TrainingFileConfig, flatten, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
-from pixelis.data.store import data_files
+from pixelis.data.store import load_split
+from pixelis.evaluation.evaluate import choose_examples
 from pixelis.tracking import MlflowRecorder, log_adapter, open_run
 from pixelis.training.checkpoint import write_json
+from pixelis.training.inputs import check_inputs, data_digest
 from pixelis.training.resume import FINISHED_FILE, choose_start
-from pixelis.training.sft import Stopped, TrainingResult, data_digest, run_training
+from pixelis.training.sft import Stopped, TrainingResult, run_training
 
 # Where work goes and how it is taken up again says nothing about what is trained.
 NOT_IDENTITY = ("resume", "training.output_dir")
@@ -48,7 +50,10 @@ def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
 def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
     """Train, evaluate and record; says so and returns where the training is already finished."""
     data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
-    data_files(data_dir)
+    check_inputs(data_dir, curriculum)
+    if config.evaluation.enabled:  # else it would be noticed after hours of training
+        wanted = config.evaluation.samples_per_difficulty
+        choose_examples(load_split(data_dir, "test"), wanted, config.training.seed, split="test")
     params = resolved_params(config, model, curriculum)
     identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
     digests = data_digest(data_dir)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from pixelis.curriculum import CurriculumManager, MixtureSampler
 from pixelis.data.dataset import CurriculumDataset, Key
+from pixelis.errors import UserError
 
 # A plan is cheap but not free; runs without decisions still get one of bounded length.
 MAX_SEGMENT_STEPS = 1000
@@ -26,6 +27,19 @@ class _StepPlan:
     mix: Mapping[str, float]
     pool: Mapping[str, Sequence[int]] | None
     new_visit: bool
+
+
+class _Batches(Dataset[Any]):
+    """Micro-batches by their keys; a user's error is handed on, not dressed up by a worker."""
+
+    def __init__(self, dataset: CurriculumDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, keys: Sequence[Key]) -> dict[str, torch.Tensor] | UserError:
+        try:
+            return self.dataset.collate([self.dataset[key] for key in keys])
+        except UserError as error:
+            return error
 
 
 class CurriculumLoader:
@@ -103,12 +117,16 @@ class CurriculumLoader:
         starts = range(0, len(drawn), self.batch_size)
         batches = [list(drawn[start : start + self.batch_size]) for start in starts]
         loader: DataLoader[Any] = DataLoader(
-            self.dataset,
-            batch_sampler=batches[self.rank :: self.world_size],
-            collate_fn=self.dataset.collate,
+            _Batches(self.dataset),
+            batch_size=None,
+            sampler=batches[self.rank :: self.world_size],
             num_workers=self.num_workers,
+            # Its own: a draw from torch's would shift every dropout after a resume.
+            generator=torch.Generator(),
         )
         for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
             self._served += 1
             yield batch
 

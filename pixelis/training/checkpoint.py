@@ -146,6 +146,13 @@ def checkpoints(output_dir: Path) -> Iterator[Path]:
         yield path
 
 
+def delete_older(newest: Path, num_kept: int) -> None:
+    """Keep `newest` and the checkpoints just before it, `num_kept` in all; delete older ones."""
+    found = list(checkpoints(newest.parent))
+    for folder in found[found.index(newest) + num_kept :]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def check_whole(folder: Path) -> None:
     """Raise unless the folder is a whole checkpoint of ours.
 

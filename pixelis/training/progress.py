@@ -1,7 +1,7 @@
 """A progress bar that says where the curriculum stands: stage, strata, loss, next attempt."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -16,18 +16,17 @@ LOG_INTERVAL_SECONDS = 15.0
 class ProgressCallback(TrainerCallback):
     """Shows the optimiser steps and, behind them, the curriculum's state."""
 
-    def __init__(self, curriculum: CurriculumCallback) -> None:
-        """Read everything from the curriculum's callback."""
+    def __init__(self, curriculum: CurriculumCallback, say: Callable[[str], None] = print) -> None:
+        """Read everything from the curriculum's callback; lines are printed by `say`."""
         self.curriculum = curriculum
+        self._say = say
         self.bar: Any = None
         self.loss: float | None = None
 
     def say(self, line: str) -> None:
         """Print a line without breaking the bar."""
-        if self.bar is None:
-            print(line, flush=True)
-        else:
-            tqdm.write(line, file=sys.stdout)
+        with tqdm.external_write_mode(file=sys.stdout):
+            self._say(line)
             sys.stdout.flush()
 
     def on_train_begin(
@@ -88,7 +87,7 @@ class ProgressCallback(TrainerCallback):
         if strata:
             parts.append(" ".join(f"{name} {value:.3f}" for name, value in strata.items()))
         manager = self.curriculum.manager
-        ahead = manager.steps_to_next_decision(step)
+        ahead = 0 if manager.attempt_due(step) else manager.steps_to_next_decision(step)
         if manager.trial is not None and ahead is not None:
             parts.append(f"trial ends {step + ahead}")
         elif ahead is None or step + ahead >= max_steps:

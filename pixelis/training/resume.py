@@ -1,10 +1,12 @@
 """Where a training begins: anew, at a checkpoint, or not at all because it is done."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pixelis.errors import CheckpointError
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
     check_same_config,
@@ -13,7 +15,7 @@ from pixelis.training.checkpoint import (
     find_fault,
     read_json,
 )
-from pixelis.training.sft import set_aside
+from pixelis.training.sft import EVENTS_FILE
 
 FINISHED_FILE = "finished.json"
 AUTO = "auto"
@@ -80,3 +82,26 @@ def _newest_whole(output_dir: Path, say: Callable[[str], None]) -> Path | None:
             return folder
         say(f"checkpoint {folder} is not whole ({fault}): trying the one before")
     return None
+
+
+def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
+    """Move an earlier run's output out of the way of a fresh start; nothing is deleted.
+
+    Raises:
+        CheckpointError: when the folder holds files that are not a training's.
+    """
+    if not output_dir.exists():
+        return
+    if not output_dir.is_dir():
+        raise CheckpointError(f"training.output_dir {output_dir} is a file; name a folder")
+    if not any(output_dir.iterdir()):
+        return
+    if not (output_dir / EVENTS_FILE).is_file():
+        raise CheckpointError(
+            f"training.output_dir {output_dir} holds other files; name an empty or a new folder"
+        )
+    number = 1
+    while (place := output_dir.with_name(f"{output_dir.name}.{number}")).exists():
+        number += 1
+    shutil.move(output_dir, place)
+    say(f"{output_dir} held an earlier run: moved to {place} (to go on with a run: resume=auto)")

@@ -1,7 +1,5 @@
 """Build one training from its configuration and run it, or go on with one that was stopped."""
 
-import json
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,20 +18,19 @@ from pixelis.curriculum import (
     CurriculumEvent,
     CurriculumManager,
     MixtureSampler,
-    check_examples,
     final_statistics,
 )
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.loader import CurriculumLoader
-from pixelis.data.store import load_split
-from pixelis.errors import CheckpointError, ConfigError
+from pixelis.errors import ConfigError
 from pixelis.evaluation.validation import Validation
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from pixelis.recorder import Recorder
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import write_json
+from pixelis.training.inputs import build_datasets
 from pixelis.training.progress import ProgressCallback
 from pixelis.training.trainer import CurriculumTrainer
 
@@ -109,7 +106,6 @@ def training_arguments(training: TrainingConfig, *, gradient_checkpointing: bool
         max_grad_norm=training.max_grad_norm,
         logging_steps=training.logging_steps,
         save_steps=training.save_steps,
-        save_total_limit=training.save_total_limit,
         activation_checkpointing=gradient_checkpointing,
         optim="adamw_torch",
         eval_strategy="no",
@@ -120,24 +116,6 @@ def training_arguments(training: TrainingConfig, *, gradient_checkpointing: bool
         ignore_data_skip=True,
         use_cpu=not torch.cuda.is_available(),
     )
-
-
-def build_datasets(
-    folder: Path, encoder: Encoder, curriculum: CurriculumConfig
-) -> dict[str, CurriculumDataset]:
-    """The train and validation splits, checked against what the curriculum's mixes need.
-
-    Raises:
-        DataError: when the folder cannot be read.
-        ConfigError: when a mix needs a difficulty that a split has no example of.
-    """
-    datasets = {
-        split: CurriculumDataset(load_split(folder, split), encoder)
-        for split in ("train", "validation")
-    }
-    sizes = {split: dict(dataset.sizes) for split, dataset in datasets.items()}
-    check_examples(curriculum, sizes)
-    return datasets
 
 
 def run_training(
@@ -227,7 +205,7 @@ def run_training(
         examples_per_step=loader.examples_per_step,
         say=say,
     )
-    progress = ProgressCallback(callback)
+    progress = ProgressCallback(callback, say)
     callback.say = progress.say
     trainer = CurriculumTrainer(
         model,
@@ -236,6 +214,7 @@ def run_training(
         validation=validation,
         curriculum=callback,
         run_state=run_state,
+        save_total_limit=training.save_total_limit,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(progress)
@@ -244,11 +223,15 @@ def run_training(
         history += [event.to_dict() for event in manager.events]
     else:
         trainer.score_if_needed(0)
-    with _stop_on_signals(callback):
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    if trainer.state.global_step < training.max_steps:
+    if resume_from is not None and manager.events[-1].kind == "end":
+        # Stopped after the last step: transformers' loop would make one more.
+        trainer.load_weights(resume_from)
+    else:
+        with _stop_on_signals(callback):
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         step = trainer.state.global_step
-        raise Stopped(output_dir / f"checkpoint-{step}", step)
+        if callback.stop_requested or step < training.max_steps:
+            raise Stopped(output_dir / f"checkpoint-{step}", step)
     trainer.save_adapter(output_dir / "final")
     assert callback.best is not None
     return TrainingResult(
@@ -266,33 +249,3 @@ def run_training(
 def _bind_scores(manager: CurriculumManager, dataset: CurriculumDataset) -> None:
     """Give the manager the training examples' difficulty scores, which `competence` ranks."""
     manager.bind({name: list(rows["difficulty_score"]) for name, rows in dataset.rows.items()})
-
-
-def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
-    """Move an earlier run's output out of the way of a fresh start; nothing is deleted.
-
-    Raises:
-        CheckpointError: when the folder holds files that are not a training's.
-    """
-    if not output_dir.exists():
-        return
-    if not output_dir.is_dir():
-        raise CheckpointError(f"training.output_dir {output_dir} is a file; name a folder")
-    if not any(output_dir.iterdir()):
-        return
-    if not (output_dir / EVENTS_FILE).is_file():
-        raise CheckpointError(
-            f"training.output_dir {output_dir} holds other files; name an empty or a new folder"
-        )
-    number = 1
-    while (place := output_dir.with_name(f"{output_dir.name}.{number}")).exists():
-        number += 1
-    shutil.move(output_dir, place)
-    say(f"{output_dir} held an earlier run: moved to {place} (to go on with a run: resume=auto)")
-
-
-def data_digest(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each data file, as data-prep wrote it to the summary."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    digests: dict[str, str] = summary["sha256"]
-    return digests

@@ -18,6 +18,7 @@ from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import (
     ADAPTER_FILE,
     CURRICULUM_FILE,
+    delete_older,
     load_optimizer,
     load_rng,
     optimizer_tensors,
@@ -65,6 +66,7 @@ class CurriculumTrainer(Trainer):
         validation: Validation,
         curriculum: CurriculumCallback,
         run_state: Mapping[str, Any],
+        save_total_limit: int,
     ) -> None:
         """Take the loader, the validation and the callback; `run_state` is kept in checkpoints."""
         self.adapted = model
@@ -80,6 +82,7 @@ class CurriculumTrainer(Trainer):
         self.validation = validation
         self.curriculum = curriculum
         self.run_state = dict(run_state)
+        self.save_total_limit = save_total_limit
         self._snapshot: dict[str, torch.Tensor] | None = None
         curriculum.on_score = self.score_if_needed
         curriculum.on_snapshot = self.take_snapshot
@@ -167,6 +170,8 @@ class CurriculumTrainer(Trainer):
         if self._snapshot is not None and self.curriculum.manager.trial is not None:
             save_file(self._snapshot, folder / SNAPSHOT_FILE)
         seal(folder)
+        # Only now: transformers would delete the last whole checkpoint before this one is whole.
+        delete_older(folder, self.save_total_limit)
 
     def restore_curriculum(self, folder: Path) -> None:
         """Put loader, manager and an open trial's snapshot back from a checkpoint."""
@@ -176,9 +181,12 @@ class CurriculumTrainer(Trainer):
         if (folder / SNAPSHOT_FILE).is_file():
             self._snapshot = load_file(folder / SNAPSHOT_FILE)
 
+    def load_weights(self, folder: Path) -> None:
+        """Put the adapter of a checkpoint on the model."""
+        set_peft_model_state_dict(self.adapted, load_file(folder / ADAPTER_FILE))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        tensors = load_file(Path(resume_from_checkpoint) / ADAPTER_FILE)
-        set_peft_model_state_dict(model or self.adapted, tensors)
+        self.load_weights(Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))

@@ -128,6 +128,21 @@ def test_the_answer_starts_where_the_last_turn_does(conversations, encoder):
         assert encoded.labels[encoded.answer_start] != IGNORE_INDEX
 
 
+def test_a_turn_in_several_parts_is_supervised_whole(encoder):
+    image = Image.new("RGB", (28, 28))
+    messages = [
+        Message("user", ("What is this?",)),
+        Message("assistant", ("It ", "is ", "red."), supervised=True),
+        # No text stands between the end of the answer and the end of this turn.
+        Message("user", (image,)),
+        Message("user", ("And now?",)),
+    ]
+    encoded = encoder.encode(messages)
+    (run,) = supervised_runs(encoded)
+    assert encoder.tokenizer.decode(run) == "It is red." + TURN_END
+    assert encoded.input_ids[encoded.answer_start :][: len(run)] == run
+
+
 # Ids: the processor's own
 
 

@@ -87,10 +87,8 @@ def test_a_self_correction_plants_one_wrong_look_and_mends_it_at_once(examples):
         for step in steps[:planted] + steps[planted + 1 :]:
             assert "error" not in step.result
         assert sum("Wrong place" in step.thought for step in steps) == 1
-        (unsupervised,) = [m for m in example_messages(example) if m.role == "assistant"][
-            planted : planted + 1
-        ]
-        assert not unsupervised.supervised
+        said = [m for m in example_messages(example) if m.role == "assistant"]
+        assert [i for i, message in enumerate(said) if not message.supervised] == [planted]
 
 
 def test_a_planted_look_says_where_it_looks_and_nothing_stands_there(examples):
@@ -262,9 +260,8 @@ def test_a_draft_whose_results_and_truth_disagree_is_dropped(change):
     assert realised(dataclasses.replace(DRAFT, **change)) is None
 
 
-@pytest.mark.parametrize("sample_type", ["trap_perceptual"])
-def test_a_trap_needs_another_object_to_look_at(sample_type):
-    assert realised(DRAFT, sample_type) is None
+def test_a_trap_needs_another_object_to_look_at():
+    assert realised(DRAFT, "trap_perceptual") is None
 
 
 def test_a_correction_needs_an_empty_cell_to_look_at():
@@ -272,6 +269,15 @@ def test_a_correction_needs_an_empty_cell_to_look_at():
     assert realised(DRAFT, "self_correction") is not None
     crowded = dataclasses.replace(DRAFT, scene=Scene((RED, *others), 7))
     assert realised(crowded, "self_correction") is None
+
+
+def test_a_planted_look_must_find_nothing():
+    # The box is two cells wide: moved to the one empty cell, it still holds the next one's square.
+    others = [Item(cell, "blue", "square", "small") for cell in CELLS[1:] if cell != (1, 1)]
+    call = Call("The circle is in row 1 column 1.", "GET_PROPERTIES", {"bbox": [0, 0, 56, 28]})
+    draft = dataclasses.replace(DRAFT, scene=Scene((RED, *others), 7), calls=(call,))
+    assert realised(draft) is not None
+    assert realised(draft, "self_correction") is None
 
 
 @pytest.mark.parametrize("sample_type", JUDGEMENTS)

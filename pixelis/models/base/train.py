@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
 from pixelis.data.scenes import CELLS, render
-from pixelis.models.base.blend import FINDING, SEEING, build_item, draw_scene
+from pixelis.models.base.blend import BLEND, build_item, draw_scene
 from pixelis.operations.pixels import PALETTE, SHAPES
 
 # Conversations from this many tokens on go into the batch's second part.
@@ -35,10 +35,7 @@ class Phase:
     num_threads: int
 
 
-PHASES = (
-    Phase("seeing", SEEING, steps=2800, learning_rate=1.5e-3, num_threads=2),
-    Phase("finding", FINDING, steps=800, learning_rate=1e-3, num_threads=1),
-)
+PHASES = (Phase("blend", BLEND, steps=1800, learning_rate=1.5e-3, num_threads=2),)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,6 @@ def test_tools_stand_below_a_system_turn_of_one_s_own(render):
     assert user == "<|im_start|>user\nWhat?" and rest == ""
 
 
-@pytest.mark.xfail(strict=True, reason="the template loses the line break before <tool_call>")
 def test_structured_calls_and_results_render_to_our_text_form(render, examples):
     assert any(step.image for example in examples for step in example.trajectory)
     for example in examples:

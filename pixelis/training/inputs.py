@@ -1,0 +1,87 @@
+"""What a training reads: its two splits, checked before anything is begun."""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pixelis.curriculum import CurriculumConfig, check_examples
+from pixelis.data.dataset import CurriculumDataset
+from pixelis.data.encode import Encoder
+from pixelis.data.store import SUMMARY_FILE, data_files, difficulty_file, load_split
+from pixelis.errors import DataError
+
+SPLITS_READ = ("train", "validation")
+ROWS_AT_ONCE = 100
+# What Pillow raises for bytes that are no image, or a broken one.
+UNREADABLE = (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+def check_inputs(folder: Path, curriculum: CurriculumConfig) -> None:
+    """Refuse data that a training would stumble over later, before it leaves anything anywhere.
+
+    Raises:
+        ConfigError: when a mix needs a difficulty that a split has no example of.
+        DataError: when the folder cannot be read, or an image in it does not open.
+    """
+    splits = {split: load_split(folder, split) for split in SPLITS_READ}
+    _check_sizes(curriculum, splits)
+    for rows in splits.values():
+        for difficulty, chosen in rows.items():
+            _check_images(chosen, folder / difficulty_file(difficulty))
+
+
+def build_datasets(
+    folder: Path, encoder: Encoder, curriculum: CurriculumConfig
+) -> dict[str, CurriculumDataset]:
+    """The train and validation splits, checked against what the curriculum's mixes need.
+
+    Raises:
+        DataError: when the folder cannot be read.
+        ConfigError: when a mix needs a difficulty that a split has no example of.
+    """
+    splits = {split: load_split(folder, split) for split in SPLITS_READ}
+    _check_sizes(curriculum, splits)
+    return {split: CurriculumDataset(rows, encoder) for split, rows in splits.items()}
+
+
+def data_digest(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each data file, as data-prep wrote it to the summary.
+
+    Raises:
+        DataError: when the summary cannot be read or does not name every file.
+    """
+    files, path = data_files(folder), folder / SUMMARY_FILE
+    try:
+        digests = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+        return {file.name: str(digests[file.name]) for file in files}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{path} does not hold the SHA-256 of each data file; run data-prep again"
+        ) from error
+
+
+def _check_sizes(curriculum: CurriculumConfig, splits: Mapping[str, Mapping[str, Any]]) -> None:
+    check_examples(
+        curriculum,
+        {split: {name: len(rows) for name, rows in by.items()} for split, by in splits.items()},
+    )
+
+
+def _check_images(rows: Any, path: Path) -> None:
+    """Check headers and checksums: a hundredth of the time that decoding would take."""
+    columns = rows.select_columns(["id", "images", "trajectory"])
+    for batch in columns.iter(ROWS_AT_ONCE):
+        for example_id, images, steps in zip(*batch.values(), strict=True):
+            seen = [step["image"] for step in steps or () if step["image"]]
+            for image in [*(images or ()), *seen]:
+                try:
+                    Image.open(io.BytesIO(image["bytes"])).verify()
+                except UNREADABLE as error:
+                    raise DataError(
+                        f"{path}: an image of example {example_id} does not open; "
+                        "images are embedded in any format that Pillow reads, such as PNG"
+                    ) from error

@@ -1,0 +1,186 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from pixelis.config import DataPrepConfig, ModelConfig, TrainingConfig
+from pixelis.data.prepare import prepare_folder
+
+ROOT = Path(__file__).parent.parent.parent
+
+MODEL = {
+    "lora_r": 4,
+    "lora_alpha": 8,
+    "lora_dropout": 0.2,
+    "gradient_checkpointing": False,
+    "torch_dtype": "float32",
+    "max_pixels": 12544,
+}
+TRAINING = {
+    "max_steps": 12,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 2e-3,
+    "warmup_steps": 2,
+    "eval_steps": 5,
+    "eval_batch_size": 4,
+    "save_steps": 4,
+    "logging_steps": 3,
+    "max_length": 512,
+}
+# Whatever the base is worth: every attempt is kept.
+ADVANCING = {
+    "advancement_interval": 3,
+    "min_performance_for_advance": 0.0,
+    "rollback_enabled": False,
+    "eval_samples_per_difficulty": 2,
+}
+# Every trial is rolled back: nobody predicts every token of three strata.
+RETREATING = {
+    "advancement_interval": 3,
+    "min_performance_for_advance": 1.0,
+    "eval_samples_per_difficulty": 2,
+    "trial_steps": 3,
+    "rollback_scope": "data+weights",
+    "rollback_factor": 1.0,
+    "rollback_cooldown": 0,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Sums, and so weights, depend on how they are split among threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Short examples, about a dozen of each difficulty to train on."""
+    folder = tmp_path_factory.mktemp("training") / "data"
+    config = DataPrepConfig(
+        num_samples=60,
+        num_workers=1,
+        tasks=("attribute_recognition", "text_extraction"),
+        validation_fraction=0.2,
+        test_fraction=0.1,
+        self_correction_ratio=0.0,
+    )
+    prepare_folder(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def training_config():
+    """Build section `training`, small."""
+
+    def build(output_dir, **changed):
+        return TrainingConfig(**(TRAINING | changed | {"output_dir": str(output_dir)}))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def model_config():
+    """Build section `model`, small."""
+
+    def build(**changed):
+        return ModelConfig(**(MODEL | changed))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def advancing():
+    return ADVANCING
+
+
+@pytest.fixture(scope="session")
+def retreating():
+    return RETREATING
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one or more processes of a training left."""
+
+    output_dir: Path
+
+    @property
+    def records(self):
+        """Every record in the order told: [key, step, value]."""
+        text = self.output_dir.with_suffix(".jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    @property
+    def metrics(self):
+        """(key, step) -> value; told twice (before and after a kill), the values must agree."""
+        found = {}
+        for key, step, value in self.records:
+            if key != "event":
+                assert found.setdefault((key, step), value) == value, (key, step)
+        return found
+
+    @property
+    def said(self):
+        return self.output_dir.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+
+    @property
+    def events(self):
+        return json.loads((self.output_dir / "events.json").read_text(encoding="utf-8"))
+
+    @property
+    def adapter(self):
+        return (self.output_dir / "final" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def fork_run(data_dir, tmp_path_factory):
+    """Train in a process of its own, which can be killed; returns its exit code."""
+    log = (tmp_path_factory.mktemp("forked") / "log.txt").open("w+", encoding="utf-8")
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("forked_runs.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+    def run(output_dir, curriculum, *, resume=None, fault=None, code=0, **training):
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        request = {
+            "training": TRAINING | training | {"output_dir": str(output_dir)},
+            "model": MODEL,
+            "curriculum": curriculum,
+            "data_dir": str(data_dir),
+            "recorded": str(output_dir.with_suffix(".jsonl")),
+            "said": str(output_dir.with_suffix(".txt")),
+            "resume": resume,
+            "fault": fault,
+        }
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        answer = server.stdout.readline().strip()
+        if answer != str(code):
+            log.seek(0)
+            pytest.fail(f"exit code {answer}, expected {code}; {log.read()[-3000:]}")
+        return Run(output_dir)
+
+    yield run
+    server.stdin.close()
+    server.wait(timeout=60)
+    log.close()
+
+
+@pytest.fixture(scope="session")
+def whole(fork_run, tmp_path_factory):
+    """A training that nobody interrupted: it advances twice."""
+    return fork_run(tmp_path_factory.mktemp("whole") / "sft", ADVANCING)

@@ -1,0 +1,137 @@
+"""Trains in forks of one process that has imported everything: a run can be killed for real.
+
+Reads a request a line (JSON, see `train`) and answers with the exit code of its child.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+import pixelis.evaluation.validation as validation_module
+import pixelis.training.trainer as trainer_module
+from pixelis.config import ModelConfig, TrainingConfig
+from pixelis.curriculum import CurriculumConfig
+from pixelis.recorder import NullRecorder
+from pixelis.training.resume import choose_start
+from pixelis.training.sft import Stopped, run_training
+
+
+class LineRecorder(NullRecorder):
+    """Writes every record at once, so that a killed run leaves what it told."""
+
+    def __init__(self, path, on_metrics):
+        self.file = path.open("a", encoding="utf-8")
+        self.on_metrics = on_metrics
+
+    def _write(self, record):
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+
+    def metrics(self, values, step):
+        for key, value in values.items():
+            self._write([key, step, value])
+        self.on_metrics(values, step)
+
+    def event(self, event):
+        self._write(["event", event["step"], event])
+
+
+def _die(name):
+    os.kill(os.getpid(), getattr(signal, name))
+
+
+def plant_fault(at, when, name):
+    """Send this process a signal at a place: returns what to call with every record."""
+    if at == "record":
+        return lambda values, step: (
+            _die(name) if step == when and "curriculum/stage" in values else None
+        )
+    if at == "seal":  # everything is written but the digests
+        seal = trainer_module.seal
+
+        def torn(folder):
+            if folder.name == f"checkpoint-{when}":
+                _die(name)
+            seal(folder)
+
+        trainer_module.seal = torn
+    if at == "evaluation":  # in the middle of the evaluation number `when`
+        tally, counted = validation_module._tally, []
+
+        def counting(*arguments):
+            counted.append(1)
+            if len(counted) == when:
+                _die(name)
+            return tally(*arguments)
+
+        validation_module._tally = counting
+    if at == "final":  # training is over, its adapter not yet written
+        save_adapter = trainer_module.CurriculumTrainer.save_adapter
+
+        def dying(trainer, place):
+            if place.name == "final":
+                _die(name)
+            save_adapter(trainer, place)
+
+        trainer_module.CurriculumTrainer.save_adapter = dying
+    return lambda values, step: None
+
+
+def train(request):
+    """One run of `run_training` where `choose_start` says."""
+    torch.set_num_threads(1)
+    said = Path(request["said"])
+
+    def say(line):
+        with said.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    training = TrainingConfig(**request["training"])
+    identity = {"curriculum": request["curriculum"], "max_steps": training.max_steps}
+    start = choose_start(request["resume"], Path(training.output_dir), identity, say)
+    fault = request["fault"]
+    on_metrics = plant_fault(*fault) if fault else lambda values, step: None
+    try:
+        run_training(
+            training=training,
+            model_config=ModelConfig(**request["model"]),
+            curriculum=CurriculumConfig.from_dict(request["curriculum"]),
+            data_dir=Path(request["data_dir"]),
+            recorder=LineRecorder(Path(request["recorded"]), on_metrics),
+            run_state={"identity": identity, "run_id": None},
+            resume_from=start.resume_from,
+            say=say,
+        )
+    except Stopped as stopped:
+        say(str(stopped))
+        return 130
+    return 0
+
+
+def main():
+    """Answer requests until stdin closes."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a child prints must not get between the answers
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = train(json.loads(line))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
