@@ -17,7 +17,7 @@ from pixelis.data.store import load_split
 from pixelis.evaluation.evaluate import choose_examples
 from pixelis.tracking import MlflowRecorder, log_adapter, open_run
 from pixelis.training.checkpoint import write_json
-from pixelis.training.inputs import check_inputs, data_digest
+from pixelis.training.inputs import check_inputs, check_model, data_digest
 from pixelis.training.resume import FINISHED_FILE, choose_start
 from pixelis.training.sft import Stopped, TrainingResult, run_training
 
@@ -50,6 +50,7 @@ def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
 def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
     """Train, evaluate and record; says so and returns where the training is already finished."""
     data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
+    check_model(model)
     check_inputs(data_dir, curriculum)
     if config.evaluation.enabled:  # else it would be noticed after hours of training
         wanted = config.evaluation.samples_per_difficulty
@@ -170,11 +171,13 @@ def _record_result(
         }
     )
     recorder.note(_note(result, events))
-    for name, folder, step in (
-        ("final", result.final_dir, max_steps),
-        ("best", result.final_dir.with_name("best"), int(result.best["step"])),
+    best_step = int(result.best["step"])
+    # The first at its step: where weights were rolled back, theirs follow at the same step.
+    best = next(strata for step, strata in result.evaluations if step == best_step)
+    for name, folder, step, strata in (
+        ("final", result.final_dir, max_steps, last),
+        ("best", result.final_dir.with_name("best"), best_step, best),
     ):
-        strata = dict(result.evaluations)[step]
         log_adapter(
             recorder,
             folder,

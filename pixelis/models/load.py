@@ -4,18 +4,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pixelis.errors import CheckpointError, ConfigError
 
 EMBEDDED = "pixelis-nano"
 EMBEDDED_DIR = Path(__file__).parent / "nano"
+# Files that are missing, broken, or of another architecture.
+UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_model(model_name: str) -> str:
-    """The folder of the embedded base for its name; any other name as it is."""
+    """The folder of the embedded base for its name; any other name as it is.
+
+    Raises:
+        CheckpointError: when a folder is named that is not there, or the embedded base is missing.
+    """
     if model_name != EMBEDDED:
+        is_path = model_name.startswith(("/", ".", "~")) or model_name.count("/") > 1
+        if is_path and not Path(model_name).is_dir():
+            raise CheckpointError(
+                f"no model folder {model_name}; model.model_name is {EMBEDDED}, a hub name "
+                "or a folder"
+            )
         return model_name
     if not (EMBEDDED_DIR / "model.safetensors").is_file():
         raise CheckpointError(f"the embedded base is missing in {EMBEDDED_DIR}; run `make base`")
@@ -34,12 +47,11 @@ def load_processor(
     Raises:
         CheckpointError: when it cannot be loaded or has no chat template.
     """
+    place = resolve_model(model_name)
     try:
-        processor = AutoProcessor.from_pretrained(
-            resolve_model(model_name), trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"no processor for {model_name!r}: {_first_line(error)}") from error
+        processor = AutoProcessor.from_pretrained(place, trust_remote_code=trust_remote_code)
+    except UNLOADABLE as error:
+        raise CheckpointError(f"no processor for {model_name!r}: {in_one_line(error)}") from error
     if not getattr(processor, "chat_template", None):
         raise CheckpointError(f"the processor of {model_name!r} has no chat template")
     image_processor = processor.image_processor
@@ -64,18 +76,20 @@ def load_model(
         CheckpointError: when it cannot be loaded.
     """
     dtype: Any = DTYPES.get(torch_dtype, "auto")
+    place = resolve_model(model_name)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            resolve_model(model_name),
+            place,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"no model for {model_name!r}: {_first_line(error)}") from error
+    except UNLOADABLE as error:
+        raise CheckpointError(f"no model for {model_name!r}: {in_one_line(error)}") from error
     loaded: torch.nn.Module = model.eval()
     return loaded
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
+def in_one_line(error: Exception) -> str:
+    """What a library's error says first, for a message of one line."""
+    return " ".join(line.strip() for line in str(error).strip().split("\n")[:2])[:400]

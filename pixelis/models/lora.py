@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from pixelis.errors import CheckpointError
+from pixelis.models.load import UNLOADABLE, in_one_line
 
 # By path, not by suffix: Qwen2.5-VL's vision tower has gate, up and down projections as well.
 TARGET_MODULES = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
@@ -54,7 +55,7 @@ def load_adapter(model: Any, folder: Path, *, model_name: str) -> PeftModel:
             raise CheckpointError(f"{folder} holds no adapter: {path.name} is missing")
     try:
         base = json.loads(config_file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (json.JSONDecodeError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{config_file} cannot be read: {error}") from error
     if base != model_name:
         raise CheckpointError(
@@ -63,7 +64,7 @@ def load_adapter(model: Any, folder: Path, *, model_name: str) -> PeftModel:
         )
     try:
         return PeftModel.from_pretrained(model, str(folder))
-    except (OSError, ValueError, RuntimeError) as error:
+    except UNLOADABLE as error:
         raise CheckpointError(
-            f"the adapter in {folder} does not fit {model_name!r}: {str(error)[:300]}"
+            f"the adapter in {folder} does not fit {model_name!r}: {in_one_line(error)}"
         ) from error

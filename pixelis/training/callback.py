@@ -37,6 +37,7 @@ class CurriculumCallback(TrainerCallback):
         self.eval_steps = eval_steps
         self.examples_per_step = examples_per_step
         self.say = say
+        self.on_begin: Callable[[], None] = _nothing
         self.on_score: Callable[[int], None] = lambda step: None
         self.on_snapshot: Callable[[], None] = _nothing
         self.on_restore: Callable[[], None] = _nothing
@@ -52,6 +53,7 @@ class CurriculumCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Record the start, once."""
+        self.on_begin()
         self._record_events()
 
     def on_step_end(
@@ -67,11 +69,10 @@ class CurriculumCallback(TrainerCallback):
         else:
             self._record_events()
             self.recorder.metrics({"curriculum/stage": self.manager.stage_index}, step)
+        if control.should_save:
+            control.should_log = True  # so that a training's last step is logged as well
         if self.stop_requested:
             control.should_save = control.should_training_stop = True
-        if control.should_save:
-            # Drains the running loss, so that it starts anew with or without a resume.
-            control.should_log = True
 
     def on_evaluate(
         self,
@@ -98,23 +99,29 @@ class CurriculumCallback(TrainerCallback):
             | {"eval/mix_performance": self._performance(self.manager.mix)},
             step,
         )
+        self._keep_best(step)  # of the weights that were measured: a rollback may replace them
         seen = step * self.examples_per_step
         if self.manager.attempt_due(step):
-            self._apply(self.manager.attempt(step, self.strata, counts, seen))
+            trial = self.manager.trial
+            self._apply(self.manager.attempt(step, self.strata, counts, seen), trial)
         else:
             self.manager.observe(step, self.strata)
         if step == state.max_steps:
             self.manager.finish(step, self.strata, seen)
         self._record_events()
         self.recorder.metrics({"curriculum/stage": self.manager.stage_index}, step)
-        self._keep_best(step)
 
-    def _apply(self, event: CurriculumEvent) -> None:
-        restores = self.manager.config.rollback_scope == "data+weights"
-        if restores and event.kind == "trial":
+    def _apply(self, event: CurriculumEvent, trial: Mapping[str, Any] | None) -> None:
+        if self.manager.config.rollback_scope != "data+weights":
+            return
+        if event.kind == "trial":
             self.on_snapshot()
-        if restores and event.kind == "rollback":
+        if event.kind == "rollback":
+            assert trial is not None
             self.on_restore()
+            # The weights are again those that the trial began with, and so are their strata.
+            self.strata = dict(trial["strata"])
+            self.evaluations.append((event.step, dict(self.strata)))
 
     def _record_events(self) -> None:
         for event in self.manager.events[self._num_recorded :]:

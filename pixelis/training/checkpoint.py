@@ -135,6 +135,8 @@ def find_fault(folder: Path) -> str | None:
         found = _digests(folder)
     except (OSError, ValueError) as error:
         return f"{COMPLETE_FILE} cannot be read ({error})"
+    if not isinstance(sealed, dict):
+        return f"{COMPLETE_FILE} cannot be read (it holds no digests)"
     changed = sorted(n for n in {*sealed, *found} if sealed.get(n) != found.get(n))
     return f"{', '.join(changed)} differ from what was saved" if changed else None
 

@@ -1,4 +1,4 @@
-"""What a training reads: its two splits, checked before anything is begun."""
+"""What a training reads, checked before anything is begun."""
 
 import io
 import json
@@ -8,16 +8,32 @@ from typing import Any
 
 from PIL import Image
 
+from pixelis.config import ModelConfig
 from pixelis.curriculum import CurriculumConfig, check_examples
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.store import SUMMARY_FILE, data_files, difficulty_file, load_split
-from pixelis.errors import DataError
+from pixelis.errors import ConfigError, DataError
+from pixelis.models.load import resolve_model
 
 SPLITS_READ = ("train", "validation")
 ROWS_AT_ONCE = 100
 # What Pillow raises for bytes that are no image, or a broken one.
 UNREADABLE = (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+def check_model(model: ModelConfig) -> None:
+    """Refuse a model that cannot be trained here, as far as its configuration tells.
+
+    Raises:
+        ConfigError: when no adapter is asked for.
+        CheckpointError: when the base is a folder that is not there.
+    """
+    if not model.use_lora:
+        raise ConfigError(
+            "model.use_lora must be true, got false (only the adapter is trained and saved)"
+        )
+    resolve_model(model.model_name)
 
 
 def check_inputs(folder: Path, curriculum: CurriculumConfig) -> None:

@@ -77,8 +77,13 @@ class ProgressCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Close the bar."""
-        self.bar.close()
-        self.bar = None
+        self.close()
+
+    def close(self) -> None:
+        """End the bar's line, so that what is printed next has its own; also after an error."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
     def describe(self, step: int, max_steps: int) -> str:
         """The text behind the bar, such as `loss 0.41, simple .91 medium .84, next attempt 300`."""

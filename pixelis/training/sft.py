@@ -23,14 +23,13 @@ from pixelis.curriculum import (
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.loader import CurriculumLoader
-from pixelis.errors import ConfigError
 from pixelis.evaluation.validation import Validation
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from pixelis.recorder import Recorder
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import write_json
-from pixelis.training.inputs import build_datasets
+from pixelis.training.inputs import build_datasets, check_model
 from pixelis.training.progress import ProgressCallback
 from pixelis.training.trainer import CurriculumTrainer
 
@@ -144,10 +143,7 @@ def run_training(
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
-    if not model_config.use_lora:
-        raise ConfigError(
-            "model.use_lora must be true, got false (only the adapter is trained and saved)"
-        )
+    check_model(model_config)
     output_dir = Path(training.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     encoder = Encoder(
@@ -227,8 +223,11 @@ def run_training(
         # Stopped after the last step: transformers' loop would make one more.
         trainer.load_weights(resume_from)
     else:
-        with _stop_on_signals(callback):
-            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        try:
+            with _stop_on_signals(callback):
+                trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        finally:
+            progress.close()
         step = trainer.state.global_step
         if callback.stop_requested or step < training.max_steps:
             raise Stopped(output_dir / f"checkpoint-{step}", step)

@@ -84,6 +84,8 @@ class CurriculumTrainer(Trainer):
         self.run_state = dict(run_state)
         self.save_total_limit = save_total_limit
         self._snapshot: dict[str, torch.Tensor] | None = None
+        self._unlogged: tuple[float, int] | None = None
+        curriculum.on_begin = self._restore_unlogged
         curriculum.on_score = self.score_if_needed
         curriculum.on_snapshot = self.take_snapshot
         curriculum.on_restore = self.restore_snapshot
@@ -165,6 +167,8 @@ class CurriculumTrainer(Trainer):
             "step": self.state.global_step,
             "loader": self.loader.state_dict(),
             "callback": self.curriculum.state_dict(),
+            # A stop may fall between two logged steps: the next one averages over both sides of it.
+            "unlogged_loss": [self._tr_loss.item(), self._globalstep_last_logged],
         }
         write_json(state, folder / CURRICULUM_FILE)
         if self._snapshot is not None and self.curriculum.manager.trial is not None:
@@ -178,8 +182,15 @@ class CurriculumTrainer(Trainer):
         state = read_json(folder / CURRICULUM_FILE)
         self.curriculum.load_state_dict(state["callback"])
         self.loader.load_state_dict(state["loader"])
+        total, since = state["unlogged_loss"]
+        self._unlogged = (total, since)
         if (folder / SNAPSHOT_FILE).is_file():
             self._snapshot = load_file(folder / SNAPSHOT_FILE)
+
+    def _restore_unlogged(self) -> None:
+        if self._unlogged is not None:
+            total, self._globalstep_last_logged = self._unlogged
+            self._tr_loss += total
 
     def load_weights(self, folder: Path) -> None:
         """Put the adapter of a checkpoint on the model."""

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from pixelis.config import DataPrepConfig, ModelConfig, TrainingConfig
+from pixelis.curriculum import CurriculumConfig
 from pixelis.data.prepare import prepare_folder
+from pixelis.recorder import NullRecorder
+from pixelis.training.sft import run_training
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -22,30 +25,31 @@ MODEL = {
     "max_pixels": 12544,
 }
 TRAINING = {
-    "max_steps": 12,
+    "max_steps": 8,
     "batch_size": 2,
     "gradient_accumulation_steps": 2,
     "learning_rate": 2e-3,
-    "warmup_steps": 2,
+    "warmup_steps": 1,
     "eval_steps": 5,
     "eval_batch_size": 4,
-    "save_steps": 4,
-    "logging_steps": 3,
+    "save_steps": 3,
+    "logging_steps": 2,
     "max_length": 512,
 }
 # Whatever the base is worth: every attempt is kept.
 ADVANCING = {
-    "advancement_interval": 3,
+    "advancement_interval": 2,
     "min_performance_for_advance": 0.0,
     "rollback_enabled": False,
     "eval_samples_per_difficulty": 2,
 }
-# Every trial is rolled back: nobody predicts every token of three strata.
+# Every trial is rolled back: no model is that sure of every token.
 RETREATING = {
-    "advancement_interval": 3,
+    "advancement_interval": 2,
+    "performance_metric": "likelihood",
     "min_performance_for_advance": 1.0,
     "eval_samples_per_difficulty": 2,
-    "trial_steps": 3,
+    "trial_steps": 2,
     "rollback_scope": "data+weights",
     "rollback_factor": 1.0,
     "rollback_cooldown": 0,
@@ -77,24 +81,42 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def training_config():
-    """Build section `training`, small."""
+class ListRecorder(NullRecorder):
+    """Keeps what it is told, in order; a metric may come once a step."""
 
-    def build(output_dir, **changed):
-        return TrainingConfig(**(TRAINING | changed | {"output_dir": str(output_dir)}))
+    def __init__(self):
+        self.values = {}
+        self.events = []
 
-    return build
+    def metrics(self, values, step):
+        assert not {(key, step) for key in values} & set(self.values)
+        self.values |= {(key, step): value for key, value in values.items()}
+
+    def event(self, event):
+        self.events.append(event)
+
+    def steps(self, key):
+        return [step for name, step in self.values if name == key]
 
 
-@pytest.fixture(scope="session")
-def model_config():
-    """Build section `model`, small."""
+@pytest.fixture
+def train(data_dir, tmp_path):
+    """Train in this process; returns the result, what was recorded and what was said."""
 
-    def build(**changed):
-        return ModelConfig(**(MODEL | changed))
+    def run(curriculum, *, model=None, output_dir=tmp_path / "sft", data=data_dir, **training):
+        recorder, said = ListRecorder(), []
+        result = run_training(
+            training=TrainingConfig(**(TRAINING | training | {"output_dir": str(output_dir)})),
+            model_config=ModelConfig(**(MODEL | (model or {}))),
+            curriculum=CurriculumConfig.from_dict(curriculum),
+            data_dir=data,
+            recorder=recorder,
+            run_state={"identity": {}, "run_id": None},
+            say=said.append,
+        )
+        return result, recorder, said
 
-    return build
+    return run
 
 
 @pytest.fixture(scope="session")

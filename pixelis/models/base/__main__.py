@@ -64,11 +64,13 @@ def build_base(
     for phase in recipe.phases[first_phase:]:
         recent: list[float] = []
 
-        def report(step: int, loss: float, phase: Phase = phase, recent: Any = recent) -> None:
+        def report(
+            step: int, loss: float, place: float, phase: Phase = phase, recent: Any = recent
+        ) -> None:
             recent.append(loss)
             if step % REPORT_EVERY == 0:
                 mean = sum(recent[-REPORT_EVERY:]) / REPORT_EVERY
-                say(f"{phase.name} {step}/{phase.steps}: loss {mean:.4f}")
+                say(f"{phase.name} {step}/{phase.steps}: loss {mean:.4f}, place {place:.4f}")
 
         torch.set_num_threads(phase.num_threads)
         train_blend(model, encoder, recipe, phase, report)

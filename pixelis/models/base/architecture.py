@@ -45,10 +45,10 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         "max_position_embeddings": 2048,
         "rope_parameters": {
             "rope_type": "default",
-            # Qwen's 1e6 (and sections of 16, 24, 24) turn width by 0.01 rad over a 4-cell image at
-            # this head size: cells could then be told apart by their content alone.
-            "rope_theta": 20.0,
-            "mrope_section": [2, 7, 7],
+            # Slow rotations are what content is matched by: with a base of 20, which tells cells
+            # apart by angle, nothing was ever looked up.
+            "rope_theta": 10000.0,
+            "mrope_section": [4, 6, 6],
         },
         "bos_token_id": None,
         "eos_token_id": token("<|im_end|>"),

@@ -17,8 +17,11 @@ from pixelis.data.tasks import TASKS
 from pixelis.operations import execute
 
 KINDS = ("caption", "place", "where", "count", "closeup", "trajectory", "quiz")
-# A place asked for is three tokens beside a caption's thirty: a quiz asks for many at once.
-BLEND = (36, 4, 4, 2, 6, 10, 38)
+# First to see the whole scene, then to find what a question asks for: a place asked for is three
+# tokens beside a caption's thirty, so a quiz asks for many at once.
+SEEING = (48, 12, 20, 4, 6, 10, 0)
+FINDING = (30, 0, 0, 0, 5, 15, 50)
+MENDING = (43, 4, 0, 0, 4, 9, 40)
 QUESTIONS_IN_QUIZ = 6
 # Longer trajectories are what fine-tuning is to teach.
 MAX_STEPS = 2
@@ -79,7 +82,7 @@ def _quiz(rng: random.Random, scene: Scene) -> list[tuple[str, str]]:
     return turns
 
 
-def build_item(seed: int, index: int, weights: Sequence[int] = BLEND) -> list[Message]:
+def build_item(seed: int, index: int, weights: Sequence[int] = SEEING) -> list[Message]:
     """Conversation `index` of a blend; `weights` are those of KINDS."""
     rng = random.Random(f"base:{seed}:{index}")
     kind = rng.choices(KINDS, weights)[0]

@@ -14,12 +14,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
-from pixelis.data.scenes import CELLS, render
-from pixelis.models.base.blend import BLEND, build_item, draw_scene
+from pixelis.data.scenes import CELLS, GRID, render
+from pixelis.models.base.blend import FINDING, MENDING, SEEING, build_item, draw_scene
 from pixelis.operations.pixels import PALETTE, SHAPES
 
 # Conversations from this many tokens on go into the batch's second part.
 LONG = 100
+# After the second of four layers: the last two are left to look a place up.
+PLACE_LAYER = 2
 CELL_CLASSES = ("none", "text", *(f"{c} {s}" for c in PALETTE for s in SHAPES))
 
 
@@ -33,9 +35,16 @@ class Phase:
     learning_rate: float
     # The sums, and so the weights, depend on how many threads share them.
     num_threads: int
+    # Of the place loss beside the language loss.
+    place_weight: float = 0.0
 
 
-PHASES = (Phase("blend", BLEND, steps=1800, learning_rate=1.5e-3, num_threads=2),)
+PHASES = (
+    Phase("seeing", SEEING, steps=2800, learning_rate=1.5e-3, num_threads=2),
+    Phase("finding", FINDING, steps=800, learning_rate=1e-3, num_threads=1),
+    Phase("placing", FINDING, steps=700, learning_rate=1e-3, num_threads=2, place_weight=0.3),
+    Phase("mending", MENDING, steps=900, learning_rate=1e-3, num_threads=1, place_weight=0.1),
+)
 
 
 @dataclass(frozen=True)
@@ -124,22 +133,56 @@ def batches(encoder: Encoder, recipe: Recipe, phase: Phase) -> Iterator[list[Bat
     return iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4))
 
 
-def sum_losses(model: Any, parts: list[Batch]) -> float:
-    """Backward through every part; the loss is the mean over the supervised tokens of all."""
+def visual_places(grids: torch.Tensor, merge_size: int) -> torch.Tensor:
+    """Row and column of every visual token, in order: (tokens, 2), from `image_grid_thw`."""
+    places = [
+        torch.cartesian_prod(torch.arange(height), torch.arange(width))
+        for _, height, width in (grids // torch.tensor([1, merge_size, merge_size])).tolist()
+    ]
+    return torch.cat(places)
+
+
+def place_loss(head: nn.Module, hidden: torch.Tensor, part: Batch, merge_size: int) -> torch.Tensor:
+    """Cross-entropy of every visual token's row and column, read from its hidden state.
+
+    Args:
+        head: width of the model -> GRID rows and GRID columns.
+        hidden: (B, T, width) after layer PLACE_LAYER.
+        part: with `mm_token_type_ids` and `image_grid_thw`.
+        merge_size: patches a side that make one visual token.
+    """
+    places = visual_places(part["image_grid_thw"], merge_size)
+    rows, columns = head(hidden[part["mm_token_type_ids"] == 1]).split(GRID, dim=-1)
+    by_row = nn.functional.cross_entropy(rows, places[:, 0])
+    by_column = nn.functional.cross_entropy(columns, places[:, 1])
+    return by_row + by_column
+
+
+def sum_losses(
+    model: Any, head: nn.Module, parts: list[Batch], place_weight: float
+) -> tuple[float, float]:
+    """Backward through every part; returns the language loss and the place loss.
+
+    The language loss is the mean over the supervised tokens of all parts.
+    """
+    merge_size = model.config.vision_config.spatial_merge_size
     count = sum(int((part["labels"][:, 1:] != IGNORE_INDEX).sum()) for part in parts)
-    total = 0.0
+    total = placed = 0.0
     for part in parts:
         labels = part.pop("labels")
-        logits = model(**part).logits
+        outputs = model(**part, output_hidden_states=True)
         loss = nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1),
+            outputs.logits[:, :-1].flatten(0, 1),
             labels[:, 1:].flatten(),
             ignore_index=IGNORE_INDEX,
             reduction="sum",
         )
-        (loss / count).backward()
+        place = place_loss(head, outputs.hidden_states[PLACE_LAYER], part, merge_size) / len(parts)
+        # Nothing, not even a zero, is added where the place loss is off.
+        (loss / count + place_weight * place if place_weight else loss / count).backward()
         total += loss.item() / count
-    return total
+        placed += place.item()
+    return total, placed
 
 
 def train_blend(
@@ -147,11 +190,17 @@ def train_blend(
     encoder: Encoder,
     recipe: Recipe,
     phase: Phase,
-    report: Callable[[int, float], None],
+    report: Callable[[int, float, float], None],
 ) -> None:
-    """Train every weight on a phase: AdamW, one cycle of the learning rate, clipping at 1."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    """Train every weight on a phase: AdamW, one cycle of the learning rate, clipping at 1.
+
+    Beside the language loss, a linear head (thrown away) reads each visual token's row and column
+    from an early layer, with the phase's `place_weight`: rotary positions are relative, and the
+    language loss alone takes thousands of steps to find out where a visual token stands.
+    """
+    head = nn.Linear(model.config.text_config.hidden_size, 2 * GRID)
+    decayed = [p for p in (*model.parameters(), *head.parameters()) if p.ndim > 1]
+    plain = [p for p in (*model.parameters(), *head.parameters()) if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}]
     groups.append({"params": plain, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups, lr=phase.learning_rate, betas=(0.9, 0.98))
@@ -164,8 +213,8 @@ def train_blend(
     model.train()
     for step, parts in enumerate(batches(encoder, recipe, phase)):
         optimizer.zero_grad()
-        total = sum_losses(model, parts)
+        total, placed = sum_losses(model, head, parts, phase.place_weight)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        report(step + 1, total)
+        report(step + 1, total, placed)

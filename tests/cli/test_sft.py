@@ -1,0 +1,359 @@
+"""sft as a user meets it: a run, a stop, a resume, and every input that it refuses."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pixelis.cli.arguments import run_cli
+from pixelis.cli.sft import main
+from pixelis.data.store import difficulty_file, write_rows
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def sft(sft_arguments, capfd):
+    """Run the entry point in this process; returns code, stdout and stderr."""
+
+    def call(*words, **changed):
+        capfd.readouterr()
+        code = run_cli(main, sft_arguments(*words, **changed))
+        return code, *capfd.readouterr()
+
+    return call
+
+
+# A run
+
+
+def test_a_run_from_nothing_to_a_table(place, sft, client, runs):
+    (place / "prep.yaml").write_text(
+        "num_samples: 80\nnum_workers: 1\ntasks: [attribute_recognition, text_extraction]\n"
+        "validation_fraction: 0.2\ntest_fraction: 0.2\nself_correction_ratio: 0.0\n"
+    )
+    code, out, _ = sft(
+        data__prep="prep.yaml", evaluation__enabled="true", evaluation__samples_per_difficulty=1
+    )
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "data does not exist: making it from prep.yaml"
+    assert any(line.startswith("80 examples in data") for line in lines)
+    events = json.loads((place / "out" / "events.json").read_text())
+    assert [line for line in lines if "curriculum at step" in line] == [
+        f"✅ Advanced curriculum at step {e['step']}. "
+        f"Performance: {e['perf_after']:.4f} (delta: {round(e['delta'], 4) + 0.0:.4f})"
+        for e in events
+        if e["kind"] == "advance"
+    ]
+    block = lines[lines.index("Final Curriculum Statistics:") - 1 :][:7]
+    assert block == [
+        "=" * 40,
+        "Final Curriculum Statistics:",
+        "  Final stage: full",
+        "  Total rollbacks: 0",
+        "  Final weights: {'simple': 0.2, 'medium': 0.3, 'hard': 0.5}",
+        "  Total samples used: 12",
+        "=" * 40,
+    ]
+    assert "Answer accuracy on the test split, 95 % intervals" in out
+    assert f"adapter: {os.path.join('out', 'final')}" in lines
+
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["pixelis.entry_point"] == "sft"
+    assert run.data.metrics["summary/stage_reached"] == 2
+    finished = json.loads((place / "out" / "finished.json").read_text())
+    assert finished["run_id"] == run.info.run_id and finished["step"] == 6
+    stages = client.get_metric_history(run.info.run_id, "curriculum/stage")
+    assert [metric.step for metric in stages] == [1, 2, 3, 4, 5, 6]
+    found = {file.path for file in client.list_artifacts(run.info.run_id, "adapters/final")}
+    assert "adapters/final/adapter_model.safetensors" in found
+
+
+def test_a_finished_run_is_left_alone_and_a_fresh_one_moves_it_aside(
+    place, data, sft, runs, files_below
+):
+    assert sft(training__max_steps=1)[0] == 0
+    before = files_below(place)
+    code, out, err = sft("--resume", "auto", training__max_steps=1)
+    assert (code, err) == (0, "")
+    assert out == "out is finished (1 steps): nothing to do\n"
+    assert files_below(place) == before and len(runs()) == 1
+
+    code, out, err = sft("--resume", "auto", training__max_steps=2)
+    assert code == 2 and out == ""
+    assert err.startswith("error: checkpoint out is from another configuration: ")
+    assert "training.max_steps was 1, is 2; " in err
+    assert files_below(place) == before and len(runs()) == 1
+
+    code, out, _ = sft(training__max_steps=1)
+    assert code == 0
+    moved = "out held an earlier run: moved to out.1 (to go on with a run: resume=auto)"
+    assert moved in out.splitlines()
+    assert (place / "out.1" / "finished.json").is_file() and len(runs()) == 2
+
+
+# Stopped and resumed: a real process
+
+
+LONG = {
+    "training__max_steps": 40,
+    "training__save_steps": 5,
+    "training__eval_steps": 15,
+    "curriculum__advancement_interval": 10,
+}
+
+
+def wait_for(path, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.02)
+
+
+def test_a_terminated_process_says_how_to_go_on_and_the_next_one_does(
+    place, data, sft, sft_arguments, client, runs
+):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pixelis.cli.sft", *sft_arguments(**LONG)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    wait_for(place / "out" / "checkpoint-5" / "complete.json", process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    *_, stopped, how = out.splitlines()
+    step = int(re.fullmatch(r"stopped after step (\d+); everything is in out/\S+", stopped)[1])
+    assert stopped.endswith(f"out/checkpoint-{step}") and 5 < step < 40
+    assert how == "go on with the same command and -P resume=auto (or --resume auto)"
+    (run,) = runs()
+    assert run.info.status == "KILLED"
+    assert not (place / "out" / "final").exists()
+
+    code, out, _ = sft("--resume", "auto", **LONG)
+    assert code == 0
+    assert f"going on from out/checkpoint-{step} (step {step})" in out.splitlines()
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    history = {
+        key: [metric.step for metric in client.get_metric_history(run.info.run_id, key)]
+        for key in run.data.metrics
+    }
+    assert history["curriculum/stage"] == list(range(1, 41))
+    assert history["train/loss"] == sorted({*range(2, 41, 2), *range(5, 41, 5)})
+    assert history["eval/hard/token_accuracy"] == [10, 15, 20, 30, 40]
+    assert history["curriculum/event"] == [10, 20]
+    assert all(len(steps) == len(set(steps)) for steps in history.values())
+    events = json.loads((place / "out" / "events.json").read_text())
+    assert [e["step"] for e in events] == [0, 10, 20, 40]
+    kept = client.download_artifacts(run.info.run_id, "curriculum/events.json", str(place))
+    assert json.loads(Path(kept).read_text()) == events
+
+
+# Bad input
+
+
+def one_error(result):
+    """The message of a run that ended as it should: one line, exit code 2, nothing else said."""
+    code, out, err = result
+    assert (code, out) == (2, ""), err
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+@pytest.fixture
+def refused(place, sft, runs, files_below):
+    """Run with bad input; returns the message, after a look that nothing was written."""
+
+    def call(*words, **changed):
+        before = files_below(place)
+        message = one_error(sft(*words, **changed))
+        assert files_below(place) == before
+        assert runs() == []
+        return message
+
+    return call
+
+
+def stages(*mixes):
+    named = [{"name": f"s{i}", "difficulty_mix": mix} for i, mix in enumerate(mixes)]
+    return ("--curriculum.stages", json.dumps(named))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--training.max_step", "3"),
+            "Unknown key 'training.max_step' in the command line. Did you mean 'max_steps'?",
+        ),
+        (("--curriculum.intervall", "3"), "Unknown key 'curriculum.intervall'."),
+        (
+            ("--training.max_steps", "many"),
+            "training.max_steps must be an integer, got 'many' (the command line)",
+        ),
+        (
+            ("--curriculum.rollback_enabled", "1"),
+            "rollback_enabled must be true or false, got 1",
+        ),
+        (
+            stages({"simple": 0.5, "hard": 0.6}),
+            "difficulty_mix of stage 's0' must be fractions that sum to 1 within 1e-6, "
+            "got 1.1 (the sum)",
+        ),
+        (stages({"simple": 1.5, "hard": -0.5}), "must be a number >= 0, and at most 1, got 1.5"),
+        (
+            stages({"simple": 1.0}, {"simple": 0.5, "tricky": 0.5}),
+            "Stage 's1' takes 0.5 of its examples from difficulty 'tricky', but the train split "
+            "has no example of it.",
+        ),
+        (
+            ("--curriculum.rollback_threshold", "0.1"),
+            "rollback_threshold must be in [-1, 0], got 0.1 (a drop is negative)",
+        ),
+        (("--curriculum.strategy", "staggered"), "got 'staggered' (did you mean 'staged'?)"),
+        (("--config", "no.yaml"), "No such configuration file: no.yaml (looked from "),
+        (("--resume", "out/checkpoint-4"), "checkpoint out/checkpoint-4 does not exist"),
+        (("--model.use_lora", "false"), "model.use_lora must be true, got false"),
+        (("--model.model_name", "./no-base"), "no model folder ./no-base; "),
+        (("--training.output_dir", "data"), "training.output_dir data holds other files; "),
+        (("--data.path", "prep.yaml"), "data folder prep.yaml does not exist"),
+        (("--data.path", "new", "--data.prep", "no.yaml"), "No such configuration file: no.yaml"),
+        (("train",), "Unexpected argument 'train': options look like --config FILE or "),
+    ],
+)
+def test_bad_settings(data, place, refused, words, message):
+    (place / "prep.yaml").write_text("")
+    assert message in refused(*words)
+
+
+def test_an_unknown_key_in_a_file_names_the_file(data, place, refused):
+    (place / "mine.yaml").write_text("training:\n  learning_rat: 0.1\n")
+    message = refused("--config", "mine.yaml")
+    assert message.startswith(
+        "Unknown key 'training.learning_rat' in mine.yaml. Did you mean 'learning_rate'?"
+    )
+
+
+@pytest.mark.parametrize("name", ["cota_hard.parquet", "cota_simple.parquet", "summary.json"])
+def test_a_data_folder_that_is_incomplete(data, refused, name):
+    (data / name).unlink()
+    assert refused() == (
+        f"data folder data is incomplete: it lacks {name}; "
+        "run data-prep again, or name another folder by data.path"
+    )
+
+
+def test_a_data_folder_that_is_empty(place, refused):
+    (place / "data").mkdir()
+    assert "it lacks cota_simple.parquet, cota_medium.parquet, cota_hard.parquet" in refused()
+
+
+@pytest.fixture
+def rewrite(data):
+    def change(difficulty, edit):
+        path = data / difficulty_file(difficulty)
+        write_rows(edit(pq.read_table(path).to_pylist()), path)
+
+    return change
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_an_empty_difficulty_that_a_mix_needs(rewrite, refused, split):
+    rewrite("medium", lambda rows: [row for row in rows if row["split"] != split])
+    message = refused(evaluation__enabled="true")
+    if split == "test":
+        assert message == "the test split has no medium examples; run data-prep with more samples"
+    else:
+        assert message == (
+            "Stage 'balanced' takes 0.4 of its examples from difficulty 'medium', "
+            f"but the {split} split has no example of it."
+        )
+
+
+def test_an_empty_difficulty_that_is_not_needed(rewrite, sft):
+    rewrite("hard", lambda rows: [])
+    code, _, _ = sft(*stages({"simple": 0.5, "medium": 0.5}), training__max_steps=1)
+    assert code == 0
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_an_image_that_does_not_open(rewrite, refused, split):
+    broken = []
+
+    def edit(rows):
+        for row in rows:
+            if row["split"] == split:
+                row["images"][0]["bytes"] = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
+                broken.append(row["id"])
+        return rows
+
+    rewrite("simple", edit)
+    message = refused(evaluation__enabled="true", evaluation__samples_per_difficulty=1)
+    named = re.search(r"example (\S+?):? ", message)[1]
+    assert named in broken and "does not open" in message
+
+
+def test_a_file_that_is_no_parquet(data, refused):
+    (data / "cota_medium.parquet").write_bytes(b"PAR1 and nothing behind it")
+    assert refused().startswith("data/cota_medium.parquet cannot be read as parquet: ")
+
+
+def test_a_summary_that_is_broken(data, refused):
+    (data / "summary.json").write_text('{"num_samples": 80')
+    assert refused().startswith("data/summary.json does not hold the SHA-256 of each data file")
+
+
+def test_a_checkpoint_from_another_configuration(place, data, sft, runs, files_below):
+    assert sft(training__max_steps=2)[0] == 0
+    (place / "out" / "finished.json").unlink()
+    before = files_below(place)
+    for words, changed in [
+        (("--training.learning_rate", "0.5"), "training.learning_rate was 0.002, is 0.5"),
+        (("--model.lora_r", "8"), "model.lora_r was 4, is 8"),
+        (("--curriculum.max_rollbacks", "3"), "curriculum.max_rollbacks was None, is 3"),
+    ]:
+        for resume in ("auto", "out/checkpoint-2"):
+            told = one_error(sft("--resume", resume, *words, training__max_steps=2))
+            assert told == (
+                f"checkpoint out/checkpoint-2 is from another configuration: {changed}; "
+                "go on with the same values, or start anew without resume"
+            )
+    # Other data under the same path is another configuration as well.
+    summary = json.loads((data / "summary.json").read_text())
+    summary["sha256"]["cota_hard.parquet"] = "0" * 64
+    (data / "summary.json").write_text(json.dumps(summary))
+    told = one_error(sft("--resume", "auto", training__max_steps=2))
+    assert "data cota_hard.parquet was " in told
+    assert len(runs()) == 1
+    ours = {name for name in before if name.parts[0] == "out"}
+    after = files_below(place)
+    assert ours and all(after[name] == before[name] for name in ours)
+    assert after.keys() == before.keys()
+
+
+def test_an_error_that_comes_later_is_one_line_too_and_the_run_says_it(place, data, sft, runs):
+    code, out, err = sft(training__max_length=100)
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert re.fullmatch(
+        r"error: example \S+ \(\w+\): \d+ tokens, more than max_length 100; .*", last
+    )
+    assert "Traceback" not in err
+    (run,) = runs()
+    assert run.info.status == "FAILED"
+    assert "error: " + run.data.tags["pixelis.error"] == last

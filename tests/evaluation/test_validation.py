@@ -1,0 +1,217 @@
+"""Strata: what one pass over the validation subset says, held against a computation by hand."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pixelis.data.dataset import CurriculumDataset
+from pixelis.data.encode import IGNORE_INDEX
+from pixelis.data.store import to_row
+from pixelis.errors import DataError
+from pixelis.evaluation.validation import Stratum, Validation, compute_losses
+
+NAMES = ("simple", "medium", "hard")
+
+
+@pytest.fixture(scope="module")
+def rows(examples):
+    """Four examples of each difficulty, of several lengths."""
+    kept = [to_row(example) for example in examples]
+    return {"simple": kept[0:4], "medium": kept[3:7], "hard": kept[6:10]}
+
+
+@pytest.fixture(scope="module")
+def dataset(rows, encoder):
+    return CurriculumDataset(rows, encoder)
+
+
+def build(dataset, names=NAMES, *, samples=8, batch_size=3, seed=0):
+    return Validation(
+        dataset, names, samples_per_difficulty=samples, batch_size=batch_size, seed=seed
+    )
+
+
+@pytest.fixture(scope="module")
+def by_hand(dataset, lively):
+    """For each example alone: (log-probability, right, in the last turn) of every target."""
+    found = {}
+    for name, size in dataset.sizes.items():
+        for index in range(size):
+            item = dataset[name, index]
+            batch = dataset.collate([item])
+            del batch["labels"]
+            with torch.no_grad():
+                logs = lively(**batch).logits[0].log_softmax(-1)
+            # The last supervised turn, found from its end: no use of `answer_start`.
+            supervised = [t for t, label in enumerate(item.labels) if label != IGNORE_INDEX]
+            first = supervised[-1]
+            while first - 1 in supervised:
+                first -= 1
+            found[name, index] = [
+                (
+                    logs[t - 1, item.input_ids[t]].item(),
+                    logs[t - 1].argmax().item() == item.input_ids[t],
+                    t >= first,
+                )
+                for t in supervised
+            ]
+    return found
+
+
+def test_strata_are_what_a_computation_by_hand_gives(dataset, lively, by_hand):
+    strata = build(dataset)(lively)
+    assert list(strata) == list(NAMES)
+    for name, stratum in strata.items():
+        examples = [tokens for key, tokens in by_hand.items() if key[0] == name]
+        tokens = [token for example in examples for token in example]
+        assert (stratum.num_examples, stratum.num_tokens) == (4, len(tokens))
+        assert stratum.loss == pytest.approx(-sum(log for log, _, _ in tokens) / len(tokens), 1e-5)
+        assert stratum.token_accuracy == sum(right for _, right, _ in tokens) / len(tokens)
+        assert stratum.answer_accuracy == 0.0
+        assert stratum.likelihood == math.exp(-stratum.loss)
+    assert len({stratum.loss for stratum in strata.values()}) == 3
+
+
+class Oracle(torch.nn.Module):
+    """Predicts every next token, but for those that it is told to miss."""
+
+    def __init__(self, dataset, misses):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+        self.vocabulary = len(dataset.encoder.tokenizer)
+        self.missed = [
+            torch.tensor(dataset[key].input_ids[: position + 1]) for key, position in misses
+        ]
+
+    def forward(self, input_ids, **_):
+        logits = torch.zeros(*input_ids.shape, self.vocabulary)
+        logits[:, :-1].scatter_(2, input_ids[:, 1:, None], 5.0)
+        for row, ids in enumerate(input_ids):
+            for prefix in self.missed:
+                if torch.equal(ids[: len(prefix)], prefix):
+                    logits[row, len(prefix) - 2] = -logits[row, len(prefix) - 2]
+        return type("Outputs", (), {"logits": logits})
+
+
+def test_an_answer_is_right_when_every_token_of_the_last_turn_is(dataset):
+    supervised = {
+        key: [t for t, label in enumerate(dataset[key].labels) if label != IGNORE_INDEX]
+        for key in [("simple", 0), ("medium", 1), ("hard", 2)]
+    }
+    start = dataset["medium", 1].answer_start
+    earlier = max(t for t in supervised["medium", 1] if t < start)
+    misses = [
+        (("simple", 0), supervised["simple", 0][-1]),  # the end of the last turn
+        (("medium", 1), earlier),  # the end of the turn before
+        (("hard", 2), dataset["hard", 2].answer_start),  # the last turn's first token
+    ]
+    strata = build(dataset)(Oracle(dataset, misses))
+    assert {name: s.answer_accuracy for name, s in strata.items()} == {
+        "simple": 0.75,
+        "medium": 1.0,
+        "hard": 0.75,
+    }
+    for stratum in strata.values():
+        assert stratum.token_accuracy == 1 - 1 / stratum.num_tokens
+
+
+def test_the_batch_size_changes_nothing(dataset, lively):
+    alone = build(dataset, batch_size=1)(lively)
+    for batch_size in (2, 5, 100):
+        strata = build(dataset, batch_size=batch_size)(lively)
+        for name, stratum in strata.items():
+            assert stratum.loss == pytest.approx(alone[name].loss, abs=1e-5)
+            assert replace(stratum, loss=0.0) == replace(alone[name], loss=0.0)
+
+
+def test_one_pass_and_every_example_once(dataset, lively):
+    sizes = []
+    hook = lively.register_forward_pre_hook(
+        lambda module, _, words: sizes.append(tuple(words["input_ids"].shape)), with_kwargs=True
+    )
+    build(dataset, batch_size=5)(lively)
+    hook.remove()
+    assert [rows for rows, _ in sizes] == [5, 5, 2]
+    widths = [width for _, width in sizes]
+    assert widths == sorted(widths) and widths[0] < widths[-1]  # like with like: little padding
+
+
+def test_the_subset_is_fixed_stratified_and_follows_the_seed(dataset):
+    chosen = [sorted(build(dataset, samples=2, seed=seed).keys) for seed in range(10)]
+    for keys in chosen:
+        assert [name for name, _ in keys] == ["hard"] * 2 + ["medium"] * 2 + ["simple"] * 2
+        assert len(set(keys)) == 6
+    assert chosen[3] == sorted(build(dataset, samples=2, seed=3).keys)
+    assert len({tuple(keys) for keys in chosen}) > 1
+    # Another difficulty more or less does not change what the others are measured on.
+    alone = build(dataset, ("medium",), samples=2, seed=3).keys
+    assert alone == [key for key in build(dataset, samples=2, seed=3).keys if key[0] == "medium"]
+
+
+def test_only_the_difficulties_that_are_asked_for(dataset, lively):
+    assert list(build(dataset, ("hard",))(lively)) == ["hard"]
+
+
+class Silent(CurriculumDataset):
+    """Whose hard examples have nothing to learn from, or some of them."""
+
+    silent = range(4)
+
+    def __getitem__(self, key):
+        item = super().__getitem__(key)
+        if key[0] == "hard" and key[1] in self.silent:
+            return replace(item, labels=[IGNORE_INDEX] * len(item))
+        return item
+
+
+def test_a_stratum_without_supervised_tokens(rows, encoder, lively):
+    dataset = Silent(rows, encoder)
+    with pytest.raises(DataError, match="^the validation split of hard has no supervised token$"):
+        build(dataset)
+    assert build(dataset, ("simple", "medium"))(lively)["simple"].num_examples == 4
+
+
+def test_one_example_without_supervised_tokens_does_no_harm(rows, encoder, lively, by_hand):
+    dataset = Silent(rows, encoder)
+    dataset.silent = (1,)
+    stratum = build(dataset)(lively)["hard"]
+    assert stratum.num_tokens == sum(len(by_hand["hard", i]) for i in (0, 2, 3))
+    assert math.isfinite(stratum.loss)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_training_mode_is_left_as_it_was_and_dropout_is_off(dataset, adapted, training):
+    validation = build(dataset, samples=2)
+    adapted.eval()
+    expected = validation(adapted)
+    adapted.train(training)
+    try:
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        assert validation(adapted) == expected
+        assert adapted.training is training
+        assert torch.equal(torch.get_rng_state(), before)
+    finally:
+        adapted.eval()
+
+
+def test_no_gradient_is_kept(dataset, adapted):
+    build(dataset, samples=1)(adapted)
+    assert all(parameter.grad is None for parameter in adapted.parameters())
+
+
+def test_likelihood_is_in_zero_to_one():
+    for loss in (0.0, 0.7, 50.0):
+        assert 0 <= Stratum(1, 1, loss, 0.0, 0.0).likelihood == math.exp(-loss) <= 1
+
+
+def test_losses_of_every_example_by_hand(dataset, lively, by_hand):
+    for batch_size in (1, 5):
+        losses = compute_losses(lively, dataset, batch_size=batch_size)
+        assert list(losses) == list(NAMES)
+        assert sorted(losses["hard"]) == [0, 1, 2, 3]
+        for (name, index), tokens in by_hand.items():
+            expected = -sum(log for log, _, _ in tokens) / len(tokens)
+            assert losses[name][index] == pytest.approx(expected, abs=1e-5)

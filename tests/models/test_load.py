@@ -1,0 +1,167 @@
+"""Base models and processors: by name or folder, and what is said where they cannot be had."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
+
+from pixelis.data.encode import Encoder
+from pixelis.errors import CheckpointError, ConfigError
+from pixelis.models import load as load_module
+from pixelis.models.load import EMBEDDED_DIR, load_model, load_processor, resolve_model
+
+NANO = "pixelis-nano"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the embedded base that a test may harm."""
+    shutil.copytree(EMBEDDED_DIR, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_names():
+    assert resolve_model(NANO) == str(EMBEDDED_DIR)
+    assert resolve_model("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
+
+
+def test_an_installation_without_the_embedded_base(monkeypatch, tmp_path):
+    monkeypatch.setattr(load_module, "EMBEDDED_DIR", tmp_path)
+    expected = f"the embedded base is missing in {tmp_path}; run `make base`"
+    for load in (resolve_model, load_model, load_processor):
+        with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
+            load(NANO)
+
+
+@pytest.mark.parametrize(
+    ("torch_dtype", "expected"),
+    [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("auto", torch.bfloat16)],
+)
+def test_the_embedded_base(torch_dtype, expected):
+    model = load_model(NANO, torch_dtype=torch_dtype)
+    assert isinstance(model, Qwen2_5_VLForConditionalGeneration)
+    assert {parameter.dtype for parameter in model.parameters()} == {expected}
+    assert not model.training
+    assert next(model.parameters()).device.type == "cpu"
+
+
+def test_a_folder_is_as_good_as_a_name(folder):
+    named, found = load_model(NANO).state_dict(), load_model(str(folder)).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in named.items())
+    assert load_processor(str(folder)).chat_template == load_processor(NANO).chat_template
+
+
+def test_images_are_bounded_by_the_pixels_given():
+    large, small = Image.new("RGB", (448, 448)), Image.new("RGB", (28, 28))
+
+    def tokens(image, **pixels):
+        return Encoder(load_processor(NANO, **pixels)).num_image_tokens(image)
+
+    # 28 x 28 pixels a token
+    assert tokens(large, max_pixels=112 * 112) == 16
+    assert tokens(large, max_pixels=56 * 56, min_pixels=28 * 28) == 4
+    assert tokens(small, min_pixels=112 * 112, max_pixels=448 * 448) == 16
+    default = load_processor(NANO).image_processor.size
+    given = load_processor(NANO, min_pixels=784, max_pixels=3136).image_processor.size
+    assert (given["shortest_edge"], given["longest_edge"]) == (784, 3136)
+    again = load_processor(NANO).image_processor.size
+    assert dict(again) == dict(default)  # no setting leaks from one processor to the next
+
+
+def test_pixels_that_leave_no_room():
+    largest = load_processor(NANO).image_processor.size["longest_edge"]
+    expected = f"model.min_pixels must be <= the processor's largest area, got {largest + 1} > "
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}{largest}$"):
+        load_processor(NANO, min_pixels=largest + 1)
+
+
+@pytest.mark.parametrize("name", ["{}/no-model", "./no-model", "outputs/no/model"])
+def test_a_folder_that_is_not_there(tmp_path, name):
+    place = name.format(tmp_path)
+    for load in (load_model, load_processor):
+        with pytest.raises(CheckpointError) as caught:
+            load(place)
+        rule = "model.model_name is pixelis-nano, a hub name or a folder"
+        assert one_line(caught) == f"no model folder {place}; {rule}"
+
+
+def test_an_empty_folder(tmp_path):
+    for load, what in ((load_model, "model"), (load_processor, "processor")):
+        with pytest.raises(CheckpointError) as caught:
+            load(str(tmp_path))
+        assert one_line(caught).startswith(f"no {what} for '{tmp_path}': ")
+
+
+def test_a_processor_without_a_chat_template(folder):
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(CheckpointError) as caught:
+        load_processor(str(folder))
+    assert one_line(caught) == f"the processor of '{folder}' has no chat template"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", b"no tensors" * 9),
+        ("config.json", b"{"),
+        ("config.json", b"{}"),
+        ("config.json", b'{"model_type": "of_the_future"}'),
+    ],
+)
+def test_a_folder_with_a_broken_file(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        load_model(str(folder))
+    assert one_line(caught).startswith(f"no model for '{folder}': ")
+
+
+def test_weights_in_another_format_are_not_unpickled(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": torch.zeros(1)}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError) as caught:
+        load_model(str(folder))
+    assert one_line(caught).startswith(f"no model for '{folder}': ")
+
+
+def test_weights_of_other_shapes(folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"]["intermediate_size"] *= 2
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError) as caught:
+        load_model(str(folder))
+    assert one_line(caught).startswith(f"no model for '{folder}': ")
+
+
+def test_a_model_that_does_not_see(tmp_path):
+    config = Qwen2Config(
+        vocab_size=50,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        load_model(str(tmp_path))
+    assert one_line(caught).startswith(f"no model for '{tmp_path}': ")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "processor_config.json"])
+@pytest.mark.parametrize("content", [b"", b"{"])
+def test_a_processor_with_a_broken_file(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        load_processor(str(folder))
+    assert one_line(caught).startswith(f"no processor for '{folder}': ")

@@ -1,0 +1,216 @@
+"""The adapter: on every linear layer of the language model and nowhere else; back from disk."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from pixelis.data.chat import example_messages
+from pixelis.data.encode import Encoder, collate
+from pixelis.data.generate import generate_example
+from pixelis.errors import CheckpointError
+from pixelis.models.load import load_model, load_processor
+from pixelis.models.lora import add_lora, load_adapter
+
+NANO = "pixelis-nano"
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+GATES = ("gate_proj", "up_proj", "down_proj")
+
+
+def adapt(base, **changed):
+    settings = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "seed": 0} | changed
+    return add_lora(base, model_name=NANO, **settings)
+
+
+@pytest.fixture
+def base():
+    return load_model(NANO, torch_dtype="float32")
+
+
+def targets(model):
+    """The paths of the layers that have an adapter."""
+    names = [name for name, _ in model.named_modules() if name.endswith(".lora_A.default")]
+    return {
+        name.removeprefix("base_model.model.").removesuffix(".lora_A.default") for name in names
+    }
+
+
+def expected_targets(num_layers):
+    inner = [f"self_attn.{name}" for name in PROJECTIONS] + [f"mlp.{name}" for name in GATES]
+    return {
+        f"model.language_model.layers.{layer}.{name}"
+        for layer in range(num_layers)
+        for name in inner
+    }
+
+
+def num_trainable(model):
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def expected_trainable(text, r):
+    """r (in + out) of every layer, from the configuration alone."""
+    head = text.hidden_size // text.num_attention_heads
+    attention = text.num_attention_heads * head
+    keys = text.num_key_value_heads * head
+    hidden, inner = text.hidden_size, text.intermediate_size
+    shapes = [(hidden, attention), (hidden, keys), (hidden, keys), (attention, hidden)]
+    shapes += [(hidden, inner), (hidden, inner), (inner, hidden)]
+    return text.num_hidden_layers * sum(r * (rows + columns) for rows, columns in shapes)
+
+
+@pytest.mark.parametrize("r", [4, 32])
+def test_targets_on_the_embedded_base(base, r):
+    text = base.config.text_config
+    model = adapt(base, lora_r=r)
+    assert targets(model) == expected_targets(text.num_hidden_layers)
+    assert num_trainable(model) == expected_trainable(text, r)
+    assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+
+
+def test_targets_on_the_real_architecture():
+    # The 7B's own classes and sizes, without its weights.
+    config = Qwen2_5_VLConfig()
+    with torch.device("meta"):
+        model = adapt(Qwen2_5_VLForConditionalGeneration(config))
+    found = targets(model)
+    assert found == expected_targets(config.text_config.num_hidden_layers)
+    assert not [name for name in found if "visual" in name]
+    # The vision tower does have layers of these names: a suffix would have hit them.
+    names = [name for name, _ in model.named_modules() if "visual" in name]
+    assert any(name.endswith("mlp.gate_proj") for name in names)
+    assert num_trainable(model) == expected_trainable(config.text_config, 4)
+
+
+def test_a_fresh_adapter_changes_nothing_and_follows_its_seed(base):
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        before = base(input_ids=ids).logits
+        model = adapt(base, seed=1)
+        assert torch.equal(model(input_ids=ids).logits, before)
+    weights = [p.clone() for n, p in model.named_parameters() if "lora_A" in n]
+    for seed, same in ((1, True), (2, False)):
+        other = adapt(load_model(NANO, torch_dtype="float32"), seed=seed)
+        found = [p for n, p in other.named_parameters() if "lora_A" in n]
+        assert all(torch.equal(a, b) for a, b in zip(weights, found, strict=True)) is same
+
+
+def test_the_update_is_scaled_by_alpha_over_r(base):
+    model = adapt(base, lora_r=4, lora_alpha=12)
+    layer = model.get_submodule("base_model.model.model.language_model.layers.0.self_attn.q_proj")
+    torch.nn.init.normal_(layer.lora_B["default"].weight)
+    x = torch.randn(2, layer.in_features)
+    with torch.no_grad():
+        update = x @ layer.lora_A["default"].weight.T @ layer.lora_B["default"].weight.T
+        torch.testing.assert_close(layer(x), layer.base_layer(x) + 3 * update)
+
+
+def test_the_loss_depends_on_the_image(base):
+    encoder = Encoder(load_processor(NANO, max_pixels=12544))
+    example = generate_example(
+        seed=1, index=0, task="attribute_recognition", sample_type="positive"
+    )
+    item = encoder.encode(example_messages(example))
+    flipped = [image.transpose(0).transpose(1) for image in item.images]
+    assert flipped[0].tobytes() != item.images[0].tobytes()
+    model = adapt(base)
+    losses = []
+    for images in (item.images, tuple(flipped), item.images):
+        batch = collate(
+            [type(item)(item.input_ids, item.labels, item.answer_start, images)], encoder
+        )
+        with torch.no_grad():
+            losses.append(model(**batch).loss.item())
+    assert losses[0] == losses[2] != losses[1]
+
+
+# Back from disk
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A saved adapter, not a fresh one, and what the model says with it."""
+    folder = tmp_path_factory.mktemp("lora") / "adapter"
+    model = adapt(load_model(NANO, torch_dtype="float32"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    with torch.no_grad():
+        said = model.eval()(input_ids=torch.tensor([[5, 6, 7, 8]])).logits
+    return folder, said
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy that a test may harm."""
+    shutil.copytree(saved[0], tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_a_saved_adapter_says_the_same_again(saved, base):
+    folder, said = saved
+    model = load_adapter(base, folder, model_name=NANO)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    with torch.no_grad():
+        assert torch.equal(model.eval()(input_ids=torch.tensor([[5, 6, 7, 8]])).logits, said)
+
+
+def test_an_adapter_of_another_base_is_refused(saved, base):
+    folder, _ = saved
+    with pytest.raises(CheckpointError) as caught:
+        load_adapter(base, folder, model_name="Qwen/Qwen2.5-VL-7B-Instruct")
+    assert str(caught.value) == (
+        f"the adapter in {folder} is for the base 'pixelis-nano', "
+        "not for 'Qwen/Qwen2.5-VL-7B-Instruct'; set model.model_name=pixelis-nano"
+    )
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_folder_without_an_adapter(folder, base, name):
+    (folder / name).unlink()
+    expected = f"{folder} holds no adapter: {name} is missing"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
+        load_adapter(base, folder, model_name=NANO)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
+def test_a_configuration_that_cannot_be_read(folder, base, content):
+    (folder / "adapter_config.json").write_bytes(content)
+    expected = f"{folder / 'adapter_config.json'} cannot be read: "
+    with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}.*$"):
+        load_adapter(base, folder, model_name=NANO)
+
+
+def shrink(folder):
+    path = folder / "adapter_model.safetensors"
+    save_file({name: value[:1].clone() for name, value in load_file(path).items()}, path)
+
+
+def set_rank(folder):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"r": 2}))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        shrink,
+        set_rank,
+        lambda folder: (folder / "adapter_model.safetensors").write_bytes(b""),
+        lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"no tensors" * 9),
+    ],
+    ids=["other shapes", "other rank", "empty", "no tensors"],
+)
+def test_weights_that_do_not_fit_are_refused_in_one_line(folder, base, harm):
+    harm(folder)
+    with pytest.raises(CheckpointError) as caught:
+        load_adapter(base, folder, model_name=NANO)
+    assert str(caught.value).startswith(f"the adapter in {folder} does not fit 'pixelis-nano': ")
+    assert "\n" not in str(caught.value)
+    if harm in (shrink, set_rank):
+        assert "size mismatch for " in str(caught.value)

@@ -1,0 +1,132 @@
+"""Data that a training would stumble over is refused before it begins."""
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from pixelis.curriculum import CurriculumConfig
+from pixelis.data.store import SUMMARY_FILE, difficulty_file, write_rows
+from pixelis.errors import ConfigError, DataError
+from pixelis.training.inputs import check_inputs, data_digest
+
+CURRICULUM = CurriculumConfig.from_dict({})
+
+
+@pytest.fixture
+def folder(data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def rewrite(folder):
+    """Change the rows of a difficulty's file."""
+
+    def change(difficulty, edit):
+        path = folder / difficulty_file(difficulty)
+        rows = edit(pq.read_table(path).to_pylist())
+        write_rows(rows, path)
+        return path
+
+    return change
+
+
+def test_data_as_data_prep_makes_it_passes(folder):
+    check_inputs(folder, CURRICULUM)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize(
+    ("difficulty", "stage", "share"), [("simple", "simple", "1"), ("hard", "balanced", "0.2")]
+)
+def test_a_difficulty_without_examples(folder, rewrite, split, difficulty, stage, share):
+    rewrite(difficulty, lambda rows: [row for row in rows if row["split"] != split])
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(folder, CURRICULUM)
+    assert str(caught.value) == (
+        f"Stage '{stage}' takes {share} of its examples from difficulty '{difficulty}', "
+        f"but the {split} split has no example of it."
+    )
+
+
+def test_a_difficulty_that_no_mix_needs_may_be_empty(folder, rewrite):
+    rewrite("hard", lambda rows: [])
+    easy = [{"name": "easy", "difficulty_mix": {"simple": 0.5, "medium": 0.5, "hard": 0.0}}]
+    check_inputs(folder, CurriculumConfig.from_dict({"stages": easy}))
+
+
+def cut(image):
+    image["bytes"] = image["bytes"][:-40]
+
+
+def flip(image):
+    content = bytearray(image["bytes"])
+    content[len(content) // 2] ^= 1
+    image["bytes"] = bytes(content)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        cut,
+        flip,
+        lambda image: image.update(bytes=b"no image"),
+        lambda image: image.update(bytes=b""),
+        lambda image: image.update(bytes=None),
+    ],
+    ids=["cut", "flipped bit", "other bytes", "no bytes", "nothing"],
+)
+def test_an_image_that_does_not_open(folder, rewrite, split, harm):
+    broken = []
+
+    def edit(rows):
+        row = next(row for row in rows if row["split"] == split)
+        harm(row["images"][0])
+        broken.append(row["id"])
+        return rows
+
+    path = rewrite("medium", edit)
+    with pytest.raises(DataError) as caught:
+        check_inputs(folder, CURRICULUM)
+    assert str(caught.value) == (
+        f"{path}: an image of example {broken[0]} does not open; "
+        "images are embedded in any format that Pillow reads, such as PNG"
+    )
+
+
+def test_an_observation_s_image_that_does_not_open(folder, rewrite):
+    def edit(rows):
+        steps = [s for row in rows for s in row["trajectory"] if row["split"] == "train"]
+        next(step for step in steps if step["image"])["image"]["bytes"] = b"\x89PNG"
+        return rows
+
+    path = rewrite("hard", edit)
+    with pytest.raises(DataError, match=f"{path}: an image of example .* does not open"):
+        check_inputs(folder, CURRICULUM)
+
+
+def test_the_digests_are_the_summary_s(folder):
+    summary = json.loads((folder / SUMMARY_FILE).read_text())
+    assert data_digest(folder) == summary["sha256"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"sha256": {}}', '{"sha256": null}', '{"sha256": "a"}']
+)
+def test_a_summary_without_digests(folder, content):
+    (folder / SUMMARY_FILE).write_text(content)
+    with pytest.raises(DataError) as caught:
+        data_digest(folder)
+    assert str(caught.value) == (
+        f"{folder / SUMMARY_FILE} does not hold the SHA-256 of each data file; run data-prep again"
+    )
+
+
+def test_a_folder_that_lacks_a_file(folder):
+    (folder / "cota_hard.parquet").unlink()
+    for call in (lambda: check_inputs(folder, CURRICULUM), lambda: data_digest(folder)):
+        with pytest.raises(DataError, match="is incomplete: it lacks cota_hard.parquet"):
+            call()

@@ -1,0 +1,111 @@
+"""The text behind the bar, and lines that do not break it."""
+
+import re
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from pixelis.curriculum import CurriculumConfig, CurriculumManager
+from pixelis.recorder import NullRecorder
+from pixelis.training.callback import CurriculumCallback
+from pixelis.training.progress import ProgressCallback
+
+STRATA = {"simple": 0.91234, "medium": 0.9, "hard": 0.88}
+
+
+def build(said=None, **settings):
+    config = CurriculumConfig.from_dict(
+        {"advancement_interval": 100, "min_performance_for_advance": 0.0} | settings
+    )
+    manager = CurriculumManager(config, max_steps=400)
+    callback = CurriculumCallback(manager, NullRecorder(), eval_steps=50, examples_per_step=4)
+    return ProgressCallback(callback, *([] if said is None else [said.append]))
+
+
+def go(progress, step):
+    for _ in range(step):
+        progress.curriculum.manager.step()
+
+
+def test_at_the_start_there_is_only_the_next_attempt():
+    assert build().describe(0, 400) == "next attempt 100"
+
+
+def test_loss_strata_and_next_attempt():
+    progress = build()
+    progress.on_log(None, None, None, logs={"loss": 0.41})
+    progress.on_log(None, None, None, logs={"train_runtime": 3.0})
+    progress.curriculum.strata = STRATA
+    go(progress, 30)
+    text = "loss 0.410, simple 0.912 medium 0.900 hard 0.880, next attempt 100"
+    assert progress.describe(30, 400) == text
+
+
+def test_while_an_attempt_is_measured_it_is_the_next():
+    progress = build()
+    go(progress, 100)
+    assert progress.describe(100, 400) == "next attempt 100"
+    progress.curriculum.manager.attempt(100, STRATA)
+    assert progress.describe(100, 400) == "next attempt 200"
+
+
+def test_a_trial_says_when_it_ends():
+    progress = build(trial_steps=40)
+    go(progress, 100)
+    progress.curriculum.manager.attempt(100, STRATA)
+    assert progress.describe(100, 400) == "trial ends 140"
+    go(progress, 40)
+    assert progress.describe(140, 400) == "trial ends 140"
+    progress.curriculum.manager.attempt(140, STRATA)
+    assert progress.describe(140, 400) == "next attempt 240"
+
+
+def test_where_no_attempt_comes_any_more_it_says_so():
+    assert build(enabled=False).describe(0, 400) == "no more attempts"
+    assert build(advancement_interval=400).describe(0, 400) == "no more attempts"
+    assert build(strategy="adaptive").describe(0, 400) == "next attempt 100"
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    return TrainingArguments(output_dir=str(tmp_path), report_to="none")
+
+
+def test_the_bar_shows_stage_and_text_from_the_step_where_training_begins(
+    arguments, capsys, monkeypatch
+):
+    monkeypatch.setattr("pixelis.training.progress.LOG_INTERVAL_SECONDS", 0.0)
+    progress = build()
+    state, control = TrainerState(max_steps=400, global_step=30), TrainerControl()
+    progress.on_train_begin(arguments, state, control)
+    assert progress.bar.n == 30
+    go(progress, 31)
+    state.global_step = 31
+    progress.on_step_end(arguments, state, control)
+    progress.curriculum.strata = STRATA
+    progress.on_evaluate(arguments, state, control)
+    progress.on_train_end(arguments, state, control)
+    assert progress.bar is None
+    shown = re.split(r"[\r\n]+", capsys.readouterr().err)
+    drawn = [line for line in shown if line.startswith("simple: ") and " 31/400 " in line]
+    assert any("hard 0.880, next attempt 100" in line for line in drawn)
+
+
+def test_lines_go_through_what_was_given_and_the_bar_stays(arguments, capsys, monkeypatch):
+    said = []
+    progress = build(said)
+    progress.say("before the bar")
+    progress.on_train_begin(arguments, TrainerState(max_steps=400), TrainerControl())
+    assert "0/400" in capsys.readouterr().err
+    progress.say("✅ Advanced")
+    cleared, drawn_again = re.fullmatch(r"\r( +)\r+(.*)", capsys.readouterr().err).groups()
+    assert " 0/400 " in drawn_again and len(cleared) >= len(drawn_again)
+    progress.on_train_end(arguments, TrainerState(max_steps=400), TrainerControl())
+    progress.say("after it")
+    assert said == ["before the bar", "✅ Advanced", "after it"]
+
+
+def test_by_default_lines_are_printed(capsys):
+    progress = build()
+    progress.say("✅ Advanced")
+    assert capsys.readouterr().out == "✅ Advanced\n"

@@ -1,0 +1,320 @@
+"""Through the real Trainer: what reaches the model, how tokens weigh, what a rollback undoes."""
+
+import math
+from dataclasses import dataclass, fields
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pixelis.curriculum import MixtureSampler
+from pixelis.data.dataset import CurriculumDataset
+from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder
+from pixelis.data.example import DIFFICULTIES
+from pixelis.data.store import load_split
+from pixelis.evaluation.validation import Stratum, Validation
+from pixelis.models.load import load_model, load_processor
+from pixelis.models.lora import add_lora
+from pixelis.training.checkpoint import ADAPTER_FILE, optimizer_tensors
+from pixelis.training.trainer import CurriculumTrainer, compute_token_loss
+
+NANO = "pixelis-nano"
+
+
+# What reaches the model
+
+
+@dataclass(frozen=True)
+class Keyed(Encoded):
+    key: tuple[str, int]
+
+
+class KeyedDataset(CurriculumDataset):
+    """Sends each training example's key along with the batch."""
+
+    def __getitem__(self, key):
+        item = super().__getitem__(key)
+        return Keyed(**{f.name: getattr(item, f.name) for f in fields(item)}, key=key)
+
+    def collate(self, batch):
+        made = super().collate(batch)
+        if self.rows[batch[0].key[0]][0]["split"] == "train":
+            keys = [(DIFFICULTIES.index(item.key[0]), item.key[1]) for item in batch]
+            made["keys"] = torch.tensor(keys)
+        return made
+
+
+class KeyTrainer(CurriculumTrainer):
+    """Writes down which examples the model is trained on, by optimiser step."""
+
+    trained: dict
+
+    def training_step(self, model, inputs, *arguments, **words):
+        keys = [(DIFFICULTIES[d], index) for d, index in inputs.pop("keys").tolist()]
+        self.trained.setdefault(self.state.global_step + 1, []).extend(keys)
+        return super().training_step(model, inputs, *arguments, **words)
+
+
+@pytest.fixture
+def trained(train, monkeypatch):
+    """Train and return (difficulty, index) pairs by optimiser step, and the result."""
+    monkeypatch.setattr("pixelis.training.inputs.CurriculumDataset", KeyedDataset)
+    monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", KeyTrainer)
+
+    def run(curriculum, **training):
+        monkeypatch.setattr(KeyTrainer, "trained", {}, raising=False)
+        result, _, _ = train(curriculum, **training)
+        return KeyTrainer.trained, result
+
+    return run
+
+
+@pytest.fixture
+def sizes(data_dir):
+    return {name: len(rows) for name, rows in load_split(data_dir, "train").items()}
+
+
+ONE_BY_ONE = [
+    {"name": "a", "difficulty_mix": {"simple": 1.0}},
+    {"name": "b", "difficulty_mix": {"hard": 1.0}},
+    {"name": "c", "difficulty_mix": {"simple": 0.5, "medium": 0.5}},
+]
+
+
+def drawn_without_a_trainer(sizes, mixes, per_step):
+    """What a sampler alone gives; `mixes` are {step: mix}, each the start of a visit."""
+    sampler = MixtureSampler(sizes, mixes[1], seed=0)
+    drawn = {}
+    for step in range(1, 7):
+        if step in mixes and step > 1:
+            sampler.set_mix(mixes[step])
+        drawn[step] = sampler.draw(per_step)
+    return drawn
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_first_step_after_an_event_has_the_new_mix_only(trained, advancing, sizes, num_workers):
+    # Decisions at 2 and 4, evaluations without one at 3: two workers read ahead all the time.
+    seen, result = trained(
+        advancing | {"stages": ONE_BY_ONE}, max_steps=6, num_workers=num_workers, eval_steps=3
+    )
+    assert [e.step for e in result.events if e.kind == "advance"] == [2, 4]
+    mixes = {step: ONE_BY_ONE[i]["difficulty_mix"] for i, step in enumerate((1, 3, 5))}
+    assert {name for step in (1, 2) for name, _ in seen[step]} == {"simple"}
+    assert {name for step in (3, 4) for name, _ in seen[step]} == {"hard"}
+    # Nothing that was read ahead is lost to its pass: exactly what a sampler gives, step by step.
+    assert seen == drawn_without_a_trainer(sizes, mixes, per_step=4)
+
+
+def test_a_rollback_goes_back_to_the_old_mix_at_once(trained, retreating, sizes):
+    seen, result = trained(retreating | {"stages": ONE_BY_ONE}, max_steps=6, num_workers=2)
+    assert [(e.kind, e.step) for e in result.events] == [
+        ("start", 0),
+        ("trial", 2),
+        ("rollback", 4),
+        ("end", 6),
+    ]
+    mixes = {step: ONE_BY_ONE[i]["difficulty_mix"] for step, i in ((1, 0), (3, 1), (5, 0))}
+    assert seen == drawn_without_a_trainer(sizes, mixes, per_step=4)
+
+
+# The loss
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    base = load_model(NANO, torch_dtype="float32")
+    model = add_lora(base, model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.0, seed=0)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # zero at first, which would leave the other half without a gradient
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+@pytest.fixture(scope="module")
+def unequal(data_dir):
+    """Four examples and their dataset; the first has far fewer supervised tokens."""
+    encoder = Encoder(load_processor(NANO, max_pixels=12544))
+    dataset = CurriculumDataset(load_split(data_dir, "train"), encoder)
+    keys = [(name, i) for name, size in dataset.sizes.items() for i in range(size)]
+    keys.sort(key=lambda key: sum(label != IGNORE_INDEX for label in dataset[key].labels))
+    return dataset, [dataset[keys[0]], *(dataset[key] for key in keys[-3:])]
+
+
+def loss_and_gradients(model, dataset, parts, num_items):
+    model.zero_grad()
+    total = 0.0
+    for part in parts:
+        batch = dataset.collate(part)
+        labels = batch.pop("labels")
+        loss = compute_token_loss(model(**batch), labels, num_items)
+        loss.backward()
+        total += loss.item()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+    return total, gradients
+
+
+def test_micro_batches_weigh_every_token_alike(adapted, unequal):
+    dataset, items = unequal
+    counts = [sum(label != IGNORE_INDEX for label in item.labels) for item in items]
+    assert counts[0] * 2 < counts[1]
+    whole, gradients = loss_and_gradients(adapted, dataset, [items], None)
+    for split in (1, 2, 3):
+        parts = [items[:split], items[split:]]
+        loss, accumulated = loss_and_gradients(adapted, dataset, parts, torch.tensor(sum(counts)))
+        assert loss == pytest.approx(whole, abs=1e-6)
+        for name, gradient in gradients.items():
+            assert gradient.abs().max() > 0, name
+            torch.testing.assert_close(accumulated[name], gradient, atol=1e-6, rtol=0)
+    # The mean of the micro-batches' means, which the model's own loss gives, is another number.
+    parts = (items[:1], items[1:])
+    means = [loss_and_gradients(adapted, dataset, [part], None)[0] for part in parts]
+    assert abs(sum(means) / 2 - whole) > 1e-4
+
+
+def test_the_loss_is_the_model_s_own_where_nothing_is_accumulated(adapted, unequal):
+    dataset, items = unequal
+    batch = dataset.collate(items)
+    with torch.no_grad():
+        outputs = adapted(**batch)
+    own = compute_token_loss(outputs, batch["labels"])
+    torch.testing.assert_close(own, outputs.loss, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("training", "model"),
+    [
+        ({"batch_size": 4, "gradient_accumulation_steps": 1}, {}),
+        ({"batch_size": 1, "gradient_accumulation_steps": 4}, {}),
+        ({}, {"gradient_checkpointing": True}),
+    ],
+    ids=["one batch", "single examples", "recomputed activations"],
+)
+def test_the_trainer_steps_alike_however_a_step_is_cut(train, advancing, tmp_path, training, model):
+    usual = {"max_steps": 2, "logging_steps": 1}
+    no_dropout = {"lora_dropout": 0.0}
+    _, first, _ = train(advancing, model=no_dropout, **usual)
+    place = tmp_path / "other"
+    _, other, _ = train(advancing, model=no_dropout | model, output_dir=place, **usual | training)
+    for step in (1, 2):
+        for name in ("train/loss", "train/grad_norm"):
+            assert first.values[name, step] > 0
+            assert other.values[name, step] == pytest.approx(first.values[name, step], rel=1e-4)
+
+
+def test_only_the_adapter_learns(train, advancing):
+    result, _, _ = train(advancing, max_steps=3)
+    before = load_model(NANO, torch_dtype="float32").state_dict()
+    after = {
+        name.removeprefix("base_model.model.").replace(".base_layer", ""): value
+        for name, value in result.model.state_dict().items()
+        if "lora_" not in name
+    }
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    saved = load_file(result.final_dir / ADAPTER_FILE)
+    assert saved and all("lora_" in name for name in saved)
+    assert any(value.any() for name, value in saved.items() if "lora_B" in name)
+
+
+# Rolling weights back
+
+
+class WatchingTrainer(CurriculumTrainer):
+    """Notes adapter, moments and learning rate around snapshot and restore."""
+
+    notes: list
+
+    def look(self):
+        moments = optimizer_tensors(self.optimizer)
+        return self._adapter_tensors(), moments, self.lr_scheduler.get_last_lr()
+
+    def take_snapshot(self):
+        super().take_snapshot()
+        self.notes.append(self.look())
+
+    def restore_snapshot(self):
+        self.notes.append(self.look())
+        super().restore_snapshot()
+        self.notes.append(self.look())
+
+
+def assert_equal(one, two):
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture
+def watched(train, monkeypatch):
+    monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", WatchingTrainer)
+    monkeypatch.setattr(WatchingTrainer, "notes", [], raising=False)
+
+    def run(curriculum, **training):
+        return *train(curriculum, **training), WatchingTrainer.notes
+
+    return run
+
+
+def test_weights_and_moments_go_back_to_the_trial_s_beginning(watched, retreating):
+    # The trial ends at the last step: the final adapter is the one that it began with.
+    result, recorder, _, notes = watched(retreating, max_steps=4)
+    assert [e.kind for e in result.events] == ["start", "trial", "rollback", "end"]
+    (adapter, moments, _), (tried, moved, rate), (restored, put_back, rate_after) = notes
+    assert len(moments) == 3 * len(adapter)  # exp_avg, exp_avg_sq and step of every tensor
+    assert any(not torch.equal(adapter[name], tried[name]) for name in adapter)
+    assert any(not torch.equal(moments[name], moved[name]) for name in moments)
+    assert_equal(restored, adapter)
+    assert_equal(put_back, moments)
+    assert rate_after == rate  # the schedule goes on
+    saved = load_file(result.final_dir / ADAPTER_FILE)
+    assert_equal(saved, {n.replace(".default", ""): value for n, value in adapter.items()})
+
+
+def test_what_is_said_of_restored_weights_was_measured_on_them(watched, retreating):
+    result, recorder, _, _ = watched(retreating, max_steps=4)
+    before, after, restored = result.evaluations
+    assert [step for step, _ in result.evaluations] == [2, 4, 4]
+    assert restored[1] == before[1]
+    end = result.events[-1]
+    assert end.kind == "end" and end.strata == before[1]
+    # What was measured is recorded as it was.
+    for name, value in after[1].items():
+        assert recorder.values[f"eval/{name}/likelihood", 4] == value
+
+
+class BestTrainer(CurriculumTrainer):
+    """Notes the adapter of every improvement."""
+
+    notes: list
+
+    def save_best(self):
+        super().save_best()
+        self.notes.append(self._adapter_tensors())
+
+
+def test_the_best_adapter_is_the_one_that_was_measured(train, monkeypatch, retreating):
+    monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", BestTrainer)
+    monkeypatch.setattr(BestTrainer, "notes", [], raising=False)
+    # The trial is good on the last mix, and yet rolled back. Two steps alone would not show it.
+    told = iter((2.0, 1.0))
+
+    def scripted(validation, model):
+        loss = next(told)
+        return {name: Stratum(2, 10, loss, 0.5, 0.5) for name in validation.difficulties}
+
+    monkeypatch.setattr(Validation, "__call__", scripted)
+    result, _, _ = train(retreating, max_steps=4)
+    assert result.best == {"step": 4, "performance": pytest.approx(math.exp(-1))}
+    _, measured = BestTrainer.notes
+    best = load_file(result.final_dir.with_name("best") / ADAPTER_FILE)
+    assert_equal(best, {n.replace(".default", ""): v for n, v in measured.items()})
+    final = load_file(result.final_dir / ADAPTER_FILE)
+    assert any(not torch.equal(best[name], final[name]) for name in best)
+
+
+def test_scope_data_leaves_the_weights_alone(watched, retreating):
+    result, _, _, notes = watched(retreating | {"rollback_scope": "data"}, max_steps=4)
+    assert [e.kind for e in result.events] == ["start", "trial", "rollback", "end"]
+    assert notes == []
+    assert [step for step, _ in result.evaluations] == [2, 4]
