@@ -29,7 +29,9 @@ def test_what_a_training_leaves(whole):
 
 
 def test_the_result_says_what_was_done(train, advancing):
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     result, recorder, _ = train(advancing, max_steps=4)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
     assert [step for step, _ in result.evaluations] == [2, 4]
     assert result.losses == [(s, recorder.values["train/loss", s]) for s in (2, 3, 4)]
     last = CurriculumConfig.from_dict(advancing).stages[-1].difficulty_mix
@@ -44,12 +46,6 @@ def test_the_result_says_what_was_done(train, advancing):
     assert saved == [e.to_dict() for e in result.events] == recorder.events
     assert "Final stage: balanced" in result.statistics
     assert "Total samples used: 16" in result.statistics
-
-
-def test_signals_are_handed_back(train, advancing):
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    train(advancing, max_steps=1)
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 def test_a_stop_says_where_to_go_on(tmp_path):
