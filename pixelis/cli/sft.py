@@ -37,8 +37,9 @@ def main(argv: Sequence[str]) -> int:
         make_data(prep, data_dir, only_if_missing=True)
     try:
         run_sft(config, model, curriculum)
-    except Stopped as stopped:
-        print(f"{stopped}\ngo on with the same command and -P resume=auto (or --resume auto)")
+    except (KeyboardInterrupt, SystemExit) as stopped:  # SystemExit: SIGTERM outside of training
+        said = stopped if isinstance(stopped, Stopped) else "interrupted"
+        print(f"{said}\ngo on with the same command and -P resume=auto (or --resume auto)")
         return INTERRUPTED
     return 0
 

@@ -163,6 +163,31 @@ def test_a_terminated_process_says_how_to_go_on_and_the_next_one_does(
     assert json.loads(Path(kept).read_text()) == events
 
 
+def test_a_stop_in_the_rollouts_loses_no_training(place, data, sft, runs, monkeypatch):
+    def stop(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    one = {"evaluation__enabled": "true", "evaluation__samples_per_difficulty": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr("pixelis.cli.training_run.evaluate_and_record", stop)
+        code, out, err = sft(training__max_steps=2, **one)
+    assert code == 130 and "Traceback" not in err
+    assert out.splitlines()[-2:] == [
+        "interrupted",
+        "go on with the same command and -P resume=auto (or --resume auto)",
+    ]
+    assert [run.info.status for run in runs()] == ["KILLED"]
+    before = (place / "out" / "final" / "adapter_model.safetensors").read_bytes()
+
+    code, out, _ = sft("--resume", "auto", training__max_steps=2, **one)
+    assert code == 0
+    assert "going on from out/checkpoint-2 (step 2)" in out.splitlines()
+    assert "Answer accuracy on the test split" in out
+    assert [run.info.status for run in runs()] == ["FINISHED"]
+    assert (place / "out" / "final" / "adapter_model.safetensors").read_bytes() == before
+
+
 # Bad input
 
 

@@ -12,16 +12,18 @@ from PIL import Image
 
 from pixelis.data.chat import Message, example_messages
 from pixelis.data.generate import generate_example
-from pixelis.data.scenes import CELLS, Item, Scene, random_scene, render
+from pixelis.data.scenes import CELLS, Item, Scene, random_scene, random_text, render
 from pixelis.data.tasks import TASKS
 from pixelis.operations import execute
 
-KINDS = ("caption", "place", "where", "count", "closeup", "trajectory", "quiz")
+KINDS = ("caption", "place", "where", "count", "closeup", "trajectory", "quiz", "copy")
 # First to see the whole scene, then to find what a question asks for: a place asked for is three
 # tokens beside a caption's thirty, so a quiz asks for many at once.
-SEEING = (48, 12, 20, 4, 6, 10, 0)
-FINDING = (30, 0, 0, 0, 5, 15, 50)
-MENDING = (43, 4, 0, 0, 4, 9, 40)
+SEEING = (48, 12, 20, 4, 6, 10, 0, 0)
+FINDING = (30, 0, 0, 0, 5, 15, 50, 0)
+MENDING = (43, 4, 0, 0, 4, 9, 40, 0)
+# Last, to follow what a result says: what an operation read has to be copied letter by letter.
+FOLLOWING = (12, 0, 0, 0, 3, 60, 15, 10)
 QUESTIONS_IN_QUIZ = 6
 # Longer trajectories are what fine-tuning is to teach.
 MAX_STEPS = 2
@@ -101,6 +103,9 @@ def build_item(seed: int, index: int, weights: Sequence[int] = SEEING) -> list[M
         zoomed = execute("ZOOM_IN", {"bbox": item.box, "factor": 2}, [image]).image
         assert zoomed is not None
         return _dialogue(zoomed, (CLOSEUP_QUESTION, item.name))
+    if kind == "copy":
+        words = " ".join(random_text(rng, (0, 0)).text for _ in range(rng.randint(1, 3)))
+        return _dialogue(image, (f"Repeat {words}.", words))
     if kind == "quiz":
         return _dialogue(image, *_quiz(rng, scene))
     if kind == "place":

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
 from pixelis.data.scenes import CELLS, GRID, render
-from pixelis.models.base.blend import FINDING, MENDING, SEEING, build_item, draw_scene
+from pixelis.models.base.blend import FINDING, FOLLOWING, MENDING, SEEING, build_item, draw_scene
 from pixelis.operations.pixels import PALETTE, SHAPES
 
 # Conversations from this many tokens on go into the batch's second part.
@@ -44,6 +44,7 @@ PHASES = (
     Phase("finding", FINDING, steps=800, learning_rate=1e-3, num_threads=1),
     Phase("placing", FINDING, steps=700, learning_rate=1e-3, num_threads=2, place_weight=0.3),
     Phase("mending", MENDING, steps=900, learning_rate=1e-3, num_threads=1, place_weight=0.1),
+    Phase("following", FOLLOWING, steps=480, learning_rate=8e-4, num_threads=1, place_weight=0.1),
 )
 
 
