@@ -55,7 +55,7 @@ class DifficultyConfig:
 class DataPrepConfig:
     """configs/data_prep.yaml."""
 
-    num_samples: int = setting(3000, "examples to make, all splits together", at_least=1)
+    num_samples: int = setting(8000, "examples to make, all splits together", at_least=1)
     seed: int = setting(0, "seed of every random choice", at_least=0, at_most=MAX_SEED)
     output_dir: str = setting("data/cota", "folder for the parquet files and summary.json")
     source: str = setting("scenes", "where images and truth come from", choices=("scenes",))

@@ -47,6 +47,7 @@ class CurriculumCallback(TrainerCallback):
         self.losses: list[tuple[int, float]] = []
         self.best: dict[str, float] | None = None
         self.stop_requested = False
+        self.told: list[tuple[int, dict[str, float]]] = []
         self._num_recorded = 0
 
     def on_train_begin(
@@ -68,7 +69,7 @@ class CurriculumCallback(TrainerCallback):
             control.should_evaluate = True
         else:
             self._record_events()
-            self.recorder.metrics({"curriculum/stage": self.manager.stage_index}, step)
+            self._tell({"curriculum/stage": self.manager.stage_index}, step)
         if control.should_save:
             control.should_log = True  # so that a training's last step is logged as well
         if self.stop_requested:
@@ -90,7 +91,7 @@ class CurriculumCallback(TrainerCallback):
         self.strata = {d: metrics[f"eval_{d}_{name}"] for d in difficulties}
         counts = {d: int(metrics[f"eval_{d}_num_examples"]) for d in difficulties}
         self.evaluations.append((step, dict(self.strata)))
-        self.recorder.metrics(
+        self._tell(
             {
                 f"eval/{d}/{m}": metrics[f"eval_{d}_{m}"]
                 for d in difficulties
@@ -109,7 +110,11 @@ class CurriculumCallback(TrainerCallback):
         if step == state.max_steps:
             self.manager.finish(step, self.strata, seen)
         self._record_events()
-        self.recorder.metrics({"curriculum/stage": self.manager.stage_index}, step)
+        self._tell({"curriculum/stage": self.manager.stage_index}, step)
+
+    def _tell(self, values: Mapping[str, float], step: int) -> None:
+        self.told.append((step, dict(values)))
+        self.recorder.metrics(values, step)
 
     def _apply(self, event: CurriculumEvent, trial: Mapping[str, Any] | None) -> None:
         if self.manager.config.rollback_scope != "data+weights":
@@ -155,7 +160,7 @@ class CurriculumCallback(TrainerCallback):
         self.losses.append((state.global_step, logs["loss"]))
         names = ("loss", "grad_norm", "learning_rate")
         values = {f"train/{name}": logs[name] for name in names if name in logs}
-        self.recorder.metrics(values, state.global_step)
+        self._tell(values, state.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides what comes next, as plain JSON."""
@@ -164,13 +169,20 @@ class CurriculumCallback(TrainerCallback):
             "evaluations": self.evaluations,
             "losses": self.losses,
             "best": self.best,
+            "told": self.told,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken; recorded events are not recorded again."""
+        """Go on exactly where `state_dict` was taken; recorded events are not recorded again.
+
+        Metrics are: a tracker delivers late, and what it still had to deliver died with its
+        process. Those that it holds already it leaves out.
+        """
         self.manager.load_state_dict(state["manager"])
         self.evaluations = [(step, strata) for step, strata in state["evaluations"]]
         self.losses = [(step, loss) for step, loss in state["losses"]]
         self.strata = dict(self.evaluations[-1][1]) if self.evaluations else {}
         self.best = state["best"]
         self._num_recorded = len(self.manager.events)
+        for step, values in state["told"]:
+            self._tell(values, step)

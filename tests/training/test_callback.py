@@ -1,8 +1,9 @@
 """What a training tells: every metric at its step, every event once, the guide's lines."""
 
-import copy
+import json
 
 import pytest
+from transformers import TrainerState
 
 from pixelis.curriculum import CurriculumConfig, CurriculumManager
 from pixelis.recorder import NullRecorder
@@ -114,13 +115,21 @@ SAME_TWICE = [
 # The state
 
 
-def test_the_state_is_restored_and_nothing_is_told_twice():
+class Metrics(NullRecorder):
+    def __init__(self):
+        self.told = []
+
+    def metrics(self, values, step):
+        self.told.append((step, values))
+
+
+def test_the_state_is_restored_metrics_are_told_again_and_lines_are_not():
     config = CurriculumConfig.from_dict({"advancement_interval": 2})
 
     def build():
         said, manager = [], CurriculumManager(config, max_steps=8)
         callback = CurriculumCallback(
-            manager, NullRecorder(), eval_steps=5, examples_per_step=4, say=said.append
+            manager, Metrics(), eval_steps=5, examples_per_step=4, say=said.append
         )
         return callback, said
 
@@ -128,15 +137,17 @@ def test_the_state_is_restored_and_nothing_is_told_twice():
     strata = dict.fromkeys(DIFFICULTIES, 0.9)
     for _ in range(2):
         callback.manager.step()
+    callback.on_log(None, TrainerState(global_step=2), None, logs={"loss": 0.5, "epoch": 1.0})
     callback.manager.attempt(2, strata)
     callback.evaluations.append((2, strata))
-    callback.losses.append((2, 0.5))
     callback.best = {"step": 2, "performance": 0.9}
-    state = callback.state_dict()
+    state = json.loads(json.dumps(callback.state_dict()))
 
     other, said = build()
-    other.load_state_dict(copy.deepcopy(state))
-    assert other.state_dict() == state
+    other.load_state_dict(state)
+    assert json.loads(json.dumps(other.state_dict())) == state
+    assert other.losses == [(2, 0.5)]
+    assert other.recorder.told == callback.recorder.told == [(2, {"train/loss": 0.5})]
     assert other.strata == strata
     assert [event.kind for event in other.manager.events] == ["start", "advance"]
     other._record_events()

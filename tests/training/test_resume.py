@@ -93,9 +93,13 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     place = tmp_path / "sft"
     fork_run(place, advancing, fault=fault, code=KILLED, **before)
     assert not (place / "final").exists()
+    # A tracker that delivers late loses what it held: all of it, at worst.
+    place.with_suffix(".jsonl").unlink()
     run = fork_run(place, advancing, resume="auto")
     assert f"going on from {place / f'checkpoint-{taken_up}'} (step {taken_up})" in run.said
     assert_same(run, whole)
+    told = [(key, step) for key, step, _ in run.records if key != "event"]
+    assert len(told) == len(set(told))
 
 
 def test_a_kill_inside_a_trial_resumes_into_the_trial(fork_run, retreating, tmp_path):
