@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from pixelis.data.encode import IGNORE_INDEX, collate
+from pixelis.data.scenes import GRID
 from pixelis.models.base import __main__ as building
 from pixelis.models.base import train as training
 from pixelis.models.base.architecture import build_config, build_model
@@ -20,6 +21,7 @@ from pixelis.models.base.train import (
     sum_losses,
     train_blend,
     train_vision,
+    visual_places,
 )
 
 PHASE_ONE = Phase("seeing", SEEING, steps=2, learning_rate=1.5e-3, num_threads=1)
@@ -97,8 +99,26 @@ def test_no_item_of_an_earlier_phase_comes_again(encoder, monkeypatch):
 
 
 def test_seeing_comes_before_finding():
-    assert [phase.name for phase in PHASES] == ["seeing", "finding"]
+    names = [phase.name for phase in PHASES]
+    assert names == ["seeing", "finding", "placing", "mending", "following"]
     assert Recipe().phases == PHASES
+
+
+def test_places_are_the_rows_and_columns_of_the_merged_grid():
+    grids = torch.tensor([[1, 4, 6], [1, 2, 2]])
+    expected = [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2], [0, 0]]
+    assert visual_places(grids, 2).tolist() == expected
+
+
+def test_the_place_loss_teaches_the_head_and_leaves_the_language_loss_as_it_is(tokenizer, encoder):
+    model = fresh_model(tokenizer).eval()
+    head = torch.nn.Linear(model.config.text_config.hidden_size, 2 * GRID)
+    items = [encoder.encode(build_item(0, index)) for index in range(4)]
+    without = sum_losses(model, head, [collate(items, encoder)], 0.0)
+    assert head.weight.grad is None
+    beside = sum_losses(model, head, [collate(items, encoder)], 0.5)
+    assert head.weight.grad.abs().sum() > 0
+    assert beside == pytest.approx(without)
 
 
 def test_a_batch_holds_its_items_once_short_apart_from_long(encoder):
@@ -113,10 +133,12 @@ def test_a_batch_holds_its_items_once_short_apart_from_long(encoder):
 def test_the_loss_of_the_parts_is_the_mean_over_all_supervised_tokens(tokenizer, encoder):
     model = fresh_model(tokenizer).eval()
     encoded = [encoder.encode(build_item(0, index)) for index in range(4)]
+    head = torch.nn.Linear(model.config.text_config.hidden_size, 2 * GRID)
     gradients, losses = [], []
     for parts in ([encoded], [encoded[:1], encoded[1:]]):
         model.zero_grad()
-        losses.append(sum_losses(model, [collate(part, encoder) for part in parts]))
+        batch = [collate(part, encoder) for part in parts]
+        losses.append(sum_losses(model, head, batch, 0.0)[0])
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
