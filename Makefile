@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 PORT ?= 5000
-STORE ?= sqlite:///mlflow.db
+STORE ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 TORCH_INDEX ?=
 
 STAMP := $(VENV)/.installed

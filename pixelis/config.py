@@ -158,7 +158,7 @@ class ModelConfig:
     """Section `model` of model_arch.yaml."""
 
     model_name: str = setting("pixelis-nano", "pixelis-nano (embedded), a hub name or a folder")
-    use_lora: bool = setting(True, "train a LoRA adapter; false: the whole language model")
+    use_lora: bool = setting(True, "train a LoRA adapter; must be true for now")
     lora_r: int = setting(32, "rank of the adapter", at_least=1)
     lora_alpha: int = setting(64, "the adapter is scaled by alpha / r", at_least=1)
     lora_dropout: float = setting(0.1, "dropout before the adapter", at_least=0, below=1)

@@ -19,15 +19,22 @@ def main(argv: Sequence[str]) -> int:
     )
     config, model_config = arguments.config, arguments.extra["model"].model
 
+    from pixelis.cli.making import record_inputs
     from pixelis.cli.rollouts import evaluate_and_record
     from pixelis.data.encode import Encoder
     from pixelis.data.store import data_files
     from pixelis.models.load import load_model, load_processor
     from pixelis.models.lora import load_adapter
-    from pixelis.tracking import open_run, resolve_adapter
+    from pixelis.tracking import find_run, open_run, resolve_adapter
+    from pixelis.training.inputs import data_digest
 
     data_files(Path(config.data.path))
-    folder = resolve_adapter(config.adapter, config.experiment)
+    address = config.adapter
+    if address is None:
+        newest = find_run(config.experiment)
+        address = f"runs:/{newest.run_id}"
+        print(f"adapter: {address}, of the newest finished sft run ({newest.name})", flush=True)
+    folder = resolve_adapter(address, config.experiment)
     name, trust = model_config.model_name, model_config.trust_remote_code
     pixels = {"min_pixels": model_config.min_pixels, "max_pixels": model_config.max_pixels}
     encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
@@ -38,8 +45,14 @@ def main(argv: Sequence[str]) -> int:
         experiment=config.experiment,
         run_name=f"evaluate {config.adapter or 'newest sft'} on {config.split}",
         params=flatten(config),
-        tags={"pixelis.seed": str(config.seed), "pixelis.base_model": name},
+        tags={
+            "pixelis.seed": str(config.seed),
+            "pixelis.base_model": name,
+            "pixelis.adapter": address,
+        },
     ) as recorder:
+        data_dir = Path(config.data.path)
+        record_inputs(recorder, data_dir, data_digest(data_dir), context=config.split)
         evaluate_and_record(
             recorder,
             model.eval(),

@@ -3,8 +3,11 @@
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from pixelis import figures
 from pixelis.cli.making import record_inputs
@@ -14,6 +17,7 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import load_split
+from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import choose_examples
 from pixelis.tracking import MlflowRecorder, log_adapter, open_run
 from pixelis.training.checkpoint import write_json
@@ -48,7 +52,27 @@ def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
-    """Train, evaluate and record; says so and returns where the training is already finished."""
+    """Train, evaluate and record; says so and returns where the training is already finished.
+
+    Raises:
+        CheckpointError: when another training writes to the same output_dir, or none can.
+    """
+    output_dir = Path(config.training.output_dir)
+    try:
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(output_dir.with_name(f".{output_dir.name}.lock"), timeout=0):
+            _run_sft(config, model, curriculum)
+    except Timeout as error:
+        raise CheckpointError(
+            f"training.output_dir {output_dir} is in use by another training; name another folder"
+        ) from error
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise CheckpointError(
+            f"training.output_dir {output_dir} cannot be written: {error}"
+        ) from error
+
+
+def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
     data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
     check_model(model)
     check_inputs(data_dir, curriculum)
@@ -57,6 +81,7 @@ def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricul
         choose_examples(load_split(data_dir, "test"), wanted, config.training.seed, split="test")
     params = resolved_params(config, model, curriculum)
     identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
+    resolved = replace(config, curriculum=curriculum.to_dict())
     digests = data_digest(data_dir)
     identity |= {f"data {name}": digest for name, digest in digests.items()}
     start = choose_start(config.resume, output_dir, identity, lambda line: print(line, flush=True))
@@ -70,9 +95,11 @@ def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricul
         params=params,
         tags={"pixelis.seed": str(config.training.seed), "pixelis.base_model": model.model_name},
         resume_run_id=start.run_id,
+        # Beside the checkpoints: the working folder may be a temporary clone.
+        spool_dir=output_dir,
     ) as recorder:
         record_inputs(recorder, data_dir, digests, context="training")
-        recorder.text(to_yaml(config), "config/training_params.yaml")
+        recorder.text(to_yaml(resolved), "config/training_params.yaml")
         recorder.text(to_yaml(model), "config/model_arch.yaml")
         if start.resume_from is not None:
             _restore_events(recorder, start.resume_from)

@@ -1,14 +1,25 @@
 """CurriculumCallback: asks the manager after every step, applies its events, tells the recorder."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pixelis.curriculum import CurriculumEvent, CurriculumManager, event_line
+from pixelis.errors import UserError
 from pixelis.recorder import Recorder
 
 STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood")
+
+
+def _check_finite(losses: Mapping[str, float], step: int) -> None:
+    for difficulty, loss in losses.items():
+        if not math.isfinite(loss):
+            raise UserError(
+                f"training diverged: after step {step} the validation loss of {difficulty} is "
+                f"{loss}; lower training.learning_rate or training.max_grad_norm"
+            )
 
 
 def _nothing() -> None:
@@ -87,6 +98,7 @@ class CurriculumCallback(TrainerCallback):
         assert metrics is not None
         step = state.global_step
         difficulties = self.manager.required_difficulties
+        _check_finite({d: metrics[f"eval_{d}_loss"] for d in difficulties}, step)
         name = self.manager.config.performance_metric
         self.strata = {d: metrics[f"eval_{d}_{name}"] for d in difficulties}
         counts = {d: int(metrics[f"eval_{d}_num_examples"]) for d in difficulties}

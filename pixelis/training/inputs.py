@@ -1,5 +1,6 @@
 """What a training reads, checked before anything is begun."""
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -65,19 +66,23 @@ def build_datasets(
 
 
 def data_digest(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each data file, as data-prep wrote it to the summary.
+    """The SHA-256 of each data file, which has to be the one that data-prep wrote down.
 
     Raises:
-        DataError: when the summary cannot be read or does not name every file.
+        DataError: when the summary cannot be read, does not name every file, or a file was changed.
     """
     files, path = data_files(folder), folder / SUMMARY_FILE
     try:
         digests = json.loads(path.read_text(encoding="utf-8"))["sha256"]
-        return {file.name: str(digests[file.name]) for file in files}
+        noted = {file.name: str(digests[file.name]) for file in files}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(
             f"{path} does not hold the SHA-256 of each data file; run data-prep again"
         ) from error
+    for file in files:
+        if hashlib.sha256(file.read_bytes()).hexdigest() != noted[file.name]:
+            raise DataError(f"{file} is not what data-prep wrote ({path.name} has another SHA-256)")
+    return noted
 
 
 def _check_sizes(curriculum: CurriculumConfig, splits: Mapping[str, Mapping[str, Any]]) -> None:

@@ -60,6 +60,8 @@ def choose_start(
     finished = output_dir / FINISHED_FILE
     if finished.is_file():
         done = read_json(finished)
+        if not isinstance(done, dict) or {"identity", "step", "run_id"} - set(done):
+            raise CheckpointError(f"{finished} is damaged: identity, step and run_id must be in it")
         check_same_config(done["identity"], identity, output_dir)
         say(f"{output_dir} is finished ({done['step']} steps): nothing to do")
         return Start(finished=True, run_id=done["run_id"])

@@ -1,6 +1,7 @@
 """Build one training from its configuration and run it, or go on with one that was stopped."""
 
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ def training_arguments(training: TrainingConfig, *, gradient_checkpointing: bool
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         logging_steps=training.logging_steps,
+        logging_nan_inf_filter=False,  # it would show a loss of 0 where training diverged
         save_steps=training.save_steps,
         activation_checkpointing=gradient_checkpointing,
         optim="adamw_torch",
@@ -157,6 +159,8 @@ def run_training(
     )
     datasets = build_datasets(data_dir, encoder, curriculum)
     transformers_logging.disable_progress_bar()
+    # peft still reads the old name of activation checkpointing; nothing that a user can mend.
+    warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
     set_seed(training.seed)
     base = load_model(
         model_config.model_name,

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import sqlite3
@@ -13,8 +14,17 @@ from pixelis.data.prepare import prepare_folder
 
 ROOT = Path(__file__).parent.parent.parent
 
-# The smoke configuration, smaller still.
+STAGES = [
+    {"name": "simple", "difficulty_mix": {"simple": 1.0}},
+    {"name": "balanced", "difficulty_mix": {"simple": 0.4, "medium": 0.4, "hard": 0.2}},
+    {"name": "full", "difficulty_mix": {"simple": 0.2, "medium": 0.3, "hard": 0.5}},
+]
+# The smoke configuration, smaller still; whatever a test looks at is set here.
 SETTINGS = {
+    "training.learning_rate": 0.002,
+    "training.logging_steps": 2,
+    "curriculum.stages": json.dumps(STAGES),
+    "curriculum.max_rollbacks": "null",
     "training.max_steps": 6,
     "training.batch_size": 2,
     "training.eval_steps": 3,

@@ -10,7 +10,7 @@ import pytest
 
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.store import difficulty_file, write_rows
-from pixelis.errors import CheckpointError, ConfigError, DataError
+from pixelis.errors import CheckpointError, ConfigError, DataError, UserError
 from pixelis.models.load import load_model
 from pixelis.models.lora import load_adapter
 from pixelis.training.sft import Stopped
@@ -59,6 +59,16 @@ def test_the_whole_model_is_not_trained(train, advancing, tmp_path):
     with pytest.raises(ConfigError, match=re.escape(expected)):
         train(advancing, model={"use_lora": False})
     assert not (tmp_path / "sft").exists()
+
+
+def test_a_training_that_diverges_ends_and_says_so(train, advancing, tmp_path):
+    with pytest.raises(UserError) as caught:
+        train(advancing, learning_rate=1e30, warmup_steps=0, max_grad_norm=1e30)
+    assert str(caught.value) == (
+        "training diverged: after step 2 the validation loss of simple is nan; "
+        "lower training.learning_rate or training.max_grad_norm"
+    )
+    assert not (tmp_path / "sft" / "final").exists()
 
 
 def test_a_base_that_is_not_there(train, advancing, tmp_path):

@@ -68,7 +68,8 @@ def build(rng: random.Random) -> Draft:
         scene=scene,
         question=question,
         calls=tuple(calls),
-        conclusion=f"It says {answer}.",
+        # Quoted, so that a letter is the token that the result has it as.
+        conclusion=f'It says "{answer}".',
         answer=answer,
         answer_from=_read,
         wrong_answers=_wrong(rng, answer),
