@@ -57,6 +57,7 @@ def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricul
     Raises:
         CheckpointError: when another training writes to the same output_dir, or none can.
     """
+    _check(config, model, curriculum)  # before anything is written, be it a lock
     output_dir = Path(config.training.output_dir)
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -72,13 +73,18 @@ def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricul
         ) from error
 
 
-def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
-    data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
+def _check(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
+    data_dir = Path(config.data.path)
     check_model(model)
     check_inputs(data_dir, curriculum)
     if config.evaluation.enabled:  # else it would be noticed after hours of training
         wanted = config.evaluation.samples_per_difficulty
         choose_examples(load_split(data_dir, "test"), wanted, config.training.seed, split="test")
+    data_digest(data_dir)
+
+
+def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
+    data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
     params = resolved_params(config, model, curriculum)
     identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
     resolved = replace(config, curriculum=curriculum.to_dict())

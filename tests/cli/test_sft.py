@@ -1,5 +1,6 @@
 """sft as a user meets it: a run, a stop, a resume, and every input that it refuses."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sft import main
@@ -258,6 +260,10 @@ def stages(*mixes):
         (("--training.output_dir", "data"), "training.output_dir data holds other files; "),
         (("--data.path", "prep.yaml"), "data folder prep.yaml does not exist"),
         (("--data.path", "new", "--data.prep", "no.yaml"), "No such configuration file: no.yaml"),
+        (
+            ("--training.output_dir", "prep.yaml/out"),
+            "training.output_dir prep.yaml/out cannot be written: ",
+        ),
         (("train",), "Unexpected argument 'train': options look like --config FILE or "),
     ],
 )
@@ -332,12 +338,26 @@ def test_a_file_that_is_no_parquet(data, refused):
     assert refused().startswith("data/cota_medium.parquet cannot be read as parquet: ")
 
 
+def test_a_file_that_data_prep_did_not_write(rewrite, refused):
+    rewrite("hard", lambda rows: rows[:-1])
+    assert refused() == (
+        "data/cota_hard.parquet is not what data-prep wrote (summary.json has another SHA-256)"
+    )
+
+
+def test_an_output_folder_that_another_training_uses(place, data, sft, refused):
+    with FileLock(place / ".out.lock"):
+        assert refused() == (
+            "training.output_dir out is in use by another training; name another folder"
+        )
+
+
 def test_a_summary_that_is_broken(data, refused):
     (data / "summary.json").write_text('{"num_samples": 80')
     assert refused().startswith("data/summary.json does not hold the SHA-256 of each data file")
 
 
-def test_a_checkpoint_from_another_configuration(place, data, sft, runs, files_below):
+def test_a_checkpoint_from_another_configuration(place, data, rewrite, sft, runs, files_below):
     assert sft(training__max_steps=2)[0] == 0
     (place / "out" / "finished.json").unlink()
     before = files_below(place)
@@ -353,13 +373,15 @@ def test_a_checkpoint_from_another_configuration(place, data, sft, runs, files_b
                 "go on with the same values, or start anew without resume"
             )
     # Other data under the same path is another configuration as well.
+    ours = {name for name in before if name.parts[0] == "out"}
+    rewrite("hard", lambda rows: rows[:-1])
     summary = json.loads((data / "summary.json").read_text())
-    summary["sha256"]["cota_hard.parquet"] = "0" * 64
+    content = (data / "cota_hard.parquet").read_bytes()
+    summary["sha256"]["cota_hard.parquet"] = hashlib.sha256(content).hexdigest()
     (data / "summary.json").write_text(json.dumps(summary))
     told = one_error(sft("--resume", "auto", training__max_steps=2))
     assert "data cota_hard.parquet was " in told
     assert len(runs()) == 1
-    ours = {name for name in before if name.parts[0] == "out"}
     after = files_below(place)
     assert ours and all(after[name] == before[name] for name in ours)
     assert after.keys() == before.keys()

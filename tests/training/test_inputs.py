@@ -1,6 +1,7 @@
 """Data that a training would stumble over is refused before it begins."""
 
 import json
+import re
 import shutil
 
 import pyarrow.parquet as pq
@@ -111,6 +112,13 @@ def test_an_observation_s_image_that_does_not_open(folder, rewrite):
 def test_the_digests_are_the_summary_s(folder):
     summary = json.loads((folder / SUMMARY_FILE).read_text())
     assert data_digest(folder) == summary["sha256"]
+
+
+def test_a_file_that_data_prep_did_not_write(folder, rewrite):
+    path = rewrite("medium", lambda rows: rows[:-1])
+    expected = f"{path} is not what data-prep wrote (summary.json has another SHA-256)"
+    with pytest.raises(DataError, match=f"^{re.escape(expected)}$"):
+        data_digest(folder)
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,14 @@ def test_a_finished_training_is_left_as_it_is(output, begin):
     assert state_of(output) == before
 
 
+@pytest.mark.parametrize("content", [[], {"step": 12}, "finished"])
+def test_a_finished_file_that_is_damaged(output, begin, content):
+    write_json(content, output / FINISHED_FILE)
+    expected = f"{output / FINISHED_FILE} is damaged: identity, step and run_id must be in it"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
+        begin("auto")
+
+
 def test_a_fresh_start_moves_the_earlier_run_aside(output, begin):
     before = state_of(output)
     output.with_name("sft.1").mkdir()
