@@ -44,17 +44,11 @@ def arguments(*words):
     ]
 
 
-def test_a_real_process_prints_the_table_and_records_it(data, adapter, client, runs):
-    done = subprocess.run(
-        [sys.executable, "-m", "pixelis.cli.evaluate", *arguments()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Answer accuracy on the test split, 95 % intervals" in done.stdout
-    assert all(name in done.stdout for name in ("simple", "medium", "hard", "base", "adapter"))
+def test_it_prints_the_table_and_records_it(data, adapter, client, runs, capfd):
+    assert run_cli(main, arguments()) == 0
+    out = capfd.readouterr().out
+    assert "Answer accuracy on the test split, 95 % intervals" in out
+    assert all(name in out for name in ("simple", "medium", "hard", "base", "adapter"))
     (run,) = runs()
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "evaluate adapter on test"
@@ -65,6 +59,19 @@ def test_a_real_process_prints_the_table_and_records_it(data, adapter, client, r
     assert set(run.data.metrics) and all(
         0 <= v <= 1 for k, v in run.data.metrics.items() if k.endswith("answer_accuracy")
     )
+
+
+def test_a_real_process_ends_in_one_line(place):
+    done = subprocess.run(
+        [sys.executable, "-m", "pixelis.cli.evaluate", *arguments("--split", "tests")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: split must be one of train, validation, test, got 'te")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.fixture

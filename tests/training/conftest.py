@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import subprocess
@@ -36,6 +37,7 @@ TRAINING = {
     "logging_steps": 2,
     "max_length": 512,
 }
+SHORT = {"batch_size": 1}  # for runs in processes of their own, of which there are many
 # Whatever the base is worth: every attempt is kept.
 ADVANCING = {
     "advancement_interval": 2,
@@ -61,7 +63,11 @@ def one_thread():
     """Sums, and so weights, depend on how they are split among threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    # Every training begins with a collection, which would go through all that is imported.
+    gc.collect()
+    gc.freeze()
     yield
+    gc.unfreeze()
     torch.set_num_threads(before)
 
 
@@ -179,7 +185,7 @@ def fork_run(data_dir, tmp_path_factory):
     def run(output_dir, curriculum, *, resume=None, fault=None, code=0, **training):
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         request = {
-            "training": TRAINING | training | {"output_dir": str(output_dir)},
+            "training": TRAINING | SHORT | training | {"output_dir": str(output_dir)},
             "model": MODEL,
             "curriculum": curriculum,
             "data_dir": str(data_dir),

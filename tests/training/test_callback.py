@@ -66,7 +66,7 @@ def test_events_carry_the_strata_and_what_was_seen(whole, told):
         assert event["strata"] == {
             name: told[f"eval/{name}/token_accuracy"][step] for name in DIFFICULTIES
         }
-        assert event["examples_seen"] == step * 4
+        assert event["examples_seen"] == step * 2
     assert [e["strata_counts"] for e in whole.events[1:3]] == [dict.fromkeys(DIFFICULTIES, 2)] * 2
 
 

@@ -7,6 +7,8 @@ import signal
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.store import difficulty_file, write_rows
@@ -46,6 +48,19 @@ def test_the_result_says_what_was_done(train, advancing):
     assert saved == [e.to_dict() for e in result.events] == recorder.events
     assert "Final stage: balanced" in result.statistics
     assert "Total samples used: 16" in result.statistics
+
+    # Only the adapter has learned.
+    before = load_model("pixelis-nano", torch_dtype="float32").state_dict()
+    after = {
+        name.removeprefix("base_model.model.").replace(".base_layer", ""): value
+        for name, value in result.model.state_dict().items()
+        if "lora_" not in name
+    }
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    weights = load_file(result.final_dir / "adapter_model.safetensors")
+    assert weights and all("lora_" in name for name in weights)
+    assert any(value.any() for name, value in weights.items() if "lora_B" in name)
 
 
 def test_a_stop_says_where_to_go_on(tmp_path):
