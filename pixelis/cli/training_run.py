@@ -19,8 +19,9 @@ from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import choose_examples
+from pixelis.models.load import load_processor
 from pixelis.tracking import MlflowRecorder, log_adapter, open_run
-from pixelis.training.checkpoint import write_json
+from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
 from pixelis.training.inputs import check_inputs, check_model, data_digest
 from pixelis.training.resume import FINISHED_FILE, choose_start
 from pixelis.training.sft import Stopped, TrainingResult, run_training
@@ -76,6 +77,12 @@ def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricul
 def _check(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
     data_dir = Path(config.data.path)
     check_model(model)
+    load_processor(
+        model.model_name,
+        min_pixels=model.min_pixels,
+        max_pixels=model.max_pixels,
+        trust_remote_code=model.trust_remote_code,
+    )
     check_inputs(data_dir, curriculum)
     if config.evaluation.enabled:  # else it would be noticed after hours of training
         wanted = config.evaluation.samples_per_difficulty
@@ -153,8 +160,6 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
 
 
 def _restore_events(recorder: MlflowRecorder, checkpoint: Path) -> None:
-    from pixelis.training.checkpoint import CURRICULUM_FILE, read_json
-
     state = read_json(checkpoint / CURRICULUM_FILE)
     recorder.restore_events(state["callback"]["manager"]["events"])
 

@@ -49,11 +49,14 @@ def _log_model(
     params: Mapping[str, Scalar],
 ) -> str:
     client = recorder.client
+    tags = {"pixelis.adapter": name, "pixelis.step": str(step)}
+    if recorder.resumed and (known := _find_model(recorder, tags)):
+        return known
     model = client.create_logged_model(
         recorder.experiment_id,
         name="adapter-" + "".join(c if c.isalnum() or c in "-_ " else "-" for c in name),
         source_run_id=recorder.run_id,
-        tags={"pixelis.adapter": name, "pixelis.step": str(step)},
+        tags=tags,
         params={key: str(value) for key, value in params.items()},
         model_type="lora-adapter",
     )
@@ -76,3 +79,13 @@ def _log_model(
     if points:
         client.log_batch(recorder.run_id, metrics=points)
     return model_id
+
+
+def _find_model(recorder: MlflowRecorder, tags: Mapping[str, str]) -> str | None:
+    """The whole model that the run logged before it was stopped and taken up again."""
+    wanted = [f"source_run_id = '{recorder.run_id}'", "status = 'READY'"]
+    wanted += [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    found = recorder.client.search_logged_models(
+        [recorder.experiment_id], filter_string=" AND ".join(wanted), max_results=1
+    )
+    return str(found[0].model_id) if found else None

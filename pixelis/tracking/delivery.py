@@ -99,11 +99,16 @@ def _send_bytes(client: MlflowClient, run_id: str, name: str, content: bytes) ->
 
 
 def _send_table(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    rows: list[dict[str, Any]] = records[0].value
+    rows, name = records[0].value, records[0].name
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    client.log_table(
-        run_id, {key: [row.get(key) for row in rows] for key in columns}, records[0].name
-    )
+    folder = _folder(str(PurePosixPath(name).parent))
+    if any(artifact.path == name for artifact in client.list_artifacts(run_id, folder)):
+        # MLflow would append: a run that was stopped and taken up again would have its rows twice.
+        data = [[row.get(key) for key in columns] for row in rows]
+        content = json.dumps({"columns": columns, "data": data}, ensure_ascii=False)
+        _send_bytes(client, run_id, name, content.encode())
+        return
+    client.log_table(run_id, {key: [row.get(key) for row in rows] for key in columns}, name)
 
 
 def _send_file(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:

@@ -90,18 +90,27 @@ class MlflowRecorder:
         """Record a curriculum event: its numbers at its step, and the table of all events."""
         self._events.append(dict(event))
         self._events_changed = True
+        self._event_metrics(event)
+        self._write_events()
+        self._outbox.deliver()
+
+    def _event_metrics(self, event: Mapping[str, Any]) -> None:
         values = {name: event.get(field) for name, field in EVENT_METRICS.items()}
         values["event"] = EVENT_SIGNS.get(event["kind"])
         values |= {f"mix/{name}": share for name, share in (event.get("mix") or {}).items()}
         known = {f"curriculum/{k}": v for k, v in values.items() if v is not None}
         self.metrics(known, int(event["step"]))
-        self._write_events()
-        self._outbox.deliver()
 
     def restore_events(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Start from the events of the training that is resumed; the run has their metrics."""
+        """Start from the events of the training that is resumed.
+
+        The run has their metrics, unless it is a new one because the store lacks the first.
+        """
         self._events = [dict(event) for event in events]
         self._events_changed = True
+        if not self.resumed:
+            for event in self._events:
+                self._event_metrics(event)
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Keep a file, or the content of a folder, under `folder` of the run."""
@@ -122,7 +131,7 @@ class MlflowRecorder:
         self.text(json.dumps(obj, indent=2, ensure_ascii=False) + "\n", name)
 
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
-        """Keep rows as an MLflow table under `name` (.json); a second call appends its rows."""
+        """Keep rows as an MLflow table under `name` (.json), instead of what was there."""
         if rows:
             self._keep("table", name, [dict(row) for row in rows])
 

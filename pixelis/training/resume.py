@@ -14,11 +14,13 @@ from pixelis.training.checkpoint import (
     checkpoints,
     find_fault,
     read_json,
+    replace_folder,
 )
 from pixelis.training.sft import EVENTS_FILE
 
 FINISHED_FILE = "finished.json"
 AUTO = "auto"
+BEST = "best"
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,18 @@ def choose_start(
     state = read_json(chosen / CURRICULUM_FILE)
     check_same_config(state["identity"], identity, chosen)
     say(f"going on from {chosen} (step {state['step']})")
+    _bring_best(chosen.parent, output_dir)
     return Start(resume_from=chosen, run_id=state["run_id"])
+
+
+def _bring_best(source: Path, output_dir: Path) -> None:
+    """Copy the best adapter so far along, where a training goes on in another folder."""
+    best = output_dir / BEST
+    if (source / BEST).is_dir() and not best.exists():
+        output_dir.mkdir(parents=True, exist_ok=True)
+        staged = output_dir / f".{BEST}.new"
+        shutil.copytree(source / BEST, staged, dirs_exist_ok=True)
+        replace_folder(staged, best)
 
 
 def _newest_whole(output_dir: Path, say: Callable[[str], None]) -> Path | None:

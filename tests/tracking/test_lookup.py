@@ -90,6 +90,15 @@ def test_an_adapter_is_kept_as_files_and_as_a_model(client: MlflowClient, adapte
         assert (folder / "adapter_model.safetensors").read_bytes() == b"weights", uri
 
 
+def test_a_resumed_run_logs_an_adapter_once(client: MlflowClient, adapter: Path) -> None:
+    first = finished(client, "pixelis")
+    model_id = log_adapter(first, adapter, "final", 400, {}, {})
+    resumed = MlflowRecorder(client, client.get_run(first.run_id), resumed=True)
+    assert log_adapter(resumed, adapter, "final", 400, {}, {}) == model_id
+    assert log_adapter(resumed, adapter, "best", 400, {}, {}) != model_id
+    assert len(client.search_logged_models([first.experiment_id])) == 2
+
+
 def test_an_adapter_that_cannot_be_logged_does_not_stop_the_training(
     client: MlflowClient,
     adapter: Path,

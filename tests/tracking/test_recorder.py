@@ -370,3 +370,22 @@ def test_the_hint_says_where_to_look_and_hides_passwords(recorder: MlflowRecorde
     assert there.endswith(
         f"look at it with: http://host:5000/#/experiments/0/runs/{run.info.run_id}"
     )
+
+
+def test_a_new_run_for_a_resumed_training_has_the_metrics_of_the_earlier_events(
+    recorder: MlflowRecorder,
+) -> None:
+    recorder.restore_events([event(500, "rollback", delta=-0.1)])
+    recorder.event(event(900, "advance", delta=0.0))
+    assert history(recorder, "curriculum/event") == [(500, -1.0), (900, 1.0)]
+    assert history(recorder, "curriculum/performance_drop") == [(500, -0.1), (900, 0.0)]
+
+
+def test_a_table_that_comes_again_is_not_appended(recorder: MlflowRecorder) -> None:
+    recorder.table([{"task": "count", "right": 1}], "evaluation/t.json")
+    recorder.table([{"task": "count", "right": 1}, {"task": "é"}], "evaluation/t.json")
+    recorder.flush()
+    table = json.loads(artifact(recorder, "evaluation/t.json"))
+    assert table == {"columns": ["task", "right"], "data": [["count", 1], ["é", None]]}
+    frame = mlflow.load_table("evaluation/t.json", run_ids=[recorder.run_id])
+    assert frame["task"].tolist() == ["count", "é"]

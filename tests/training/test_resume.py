@@ -268,6 +268,18 @@ def test_a_checkpoint_that_is_not_there(begin, tmp_path):
         begin(str(tmp_path / "no"))
 
 
+def test_in_another_folder_the_best_adapter_so_far_comes_along(output, tmp_path):
+    (output / "best").mkdir(exist_ok=True)
+    (output / "best" / ADAPTER_FILE).write_bytes(b"best")
+    there = tmp_path / "elsewhere"
+    start = choose_start(str(output / "checkpoint-6"), there, IDENTITY, print)
+    assert start.resume_from == output / "checkpoint-6"
+    assert (there / "best" / ADAPTER_FILE).read_bytes() == b"best"
+    (there / "best" / ADAPTER_FILE).write_bytes(b"better")
+    choose_start(str(output / "checkpoint-6"), there, IDENTITY, print)
+    assert (there / "best" / ADAPTER_FILE).read_bytes() == b"better"
+
+
 def test_a_finished_training_is_left_as_it_is(output, begin):
     write_json({"step": 8, "run_id": "abc", "identity": IDENTITY}, output / FINISHED_FILE)
     before = state_of(output)
