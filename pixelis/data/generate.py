@@ -154,8 +154,10 @@ def realise(
     steps = [run_call(call, image) for call in draft.calls]
     if any("error" in step.result for step in steps):
         return None
-    if draft.answer_from([step.result for step in steps]) != draft.answer:
+    results = [step.result for step in steps]
+    if draft.answer_from(results) != draft.answer:
         return None
+    said = draft.conclusion
     question = draft.question
     extra: dict[str, Any] = {}
     if sample_type == "self_correction":
@@ -182,7 +184,7 @@ def realise(
         question=question,
         images=(image,),
         trajectory=tuple(steps),
-        conclusion=draft.conclusion,
+        conclusion=said if isinstance(said, str) else said(results),
         answer=draft.answer,
         ground_truth=draft.answer,
         provenance={

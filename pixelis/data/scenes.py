@@ -115,8 +115,11 @@ def random_item(rng: random.Random, cell: Cell, colour: str, shape: str, size: s
 
 
 def random_text(rng: random.Random, cell: Cell) -> Item:
-    """A text of two characters that the scenes' reader can tell apart."""
-    return Item(cell, text="".join(rng.choice(ALPHABET) for _ in range(TEXT_LENGTH)))
+    """A text of two characters that the scenes' reader can tell apart, inside its cell."""
+    while True:
+        text = "".join(rng.choice(ALPHABET) for _ in range(TEXT_LENGTH))
+        if text_size(text)[0] <= CELL - 2:
+            return Item(cell, text=text)
 
 
 def build_scene(rng: random.Random, items: Collection[Item]) -> Scene:

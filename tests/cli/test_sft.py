@@ -96,6 +96,14 @@ def test_a_finished_run_is_left_alone_and_a_fresh_one_moves_it_aside(
     assert "training.max_steps was 1, is 2; " in err
     assert files_below(place) == before and len(runs()) == 1
 
+    # A base that does not load leaves the good output where it is.
+    before = files_below(place)
+    (place / "no-model").mkdir()
+    code, out, err = sft("--model.model_name", "./no-model", training__max_steps=1)
+    assert (code, out) == (2, "") and err.startswith("error: no processor for './no-model'")
+    (place / "no-model").rmdir()
+    assert files_below(place) == before and len(runs()) == 1
+
     code, out, _ = sft(training__max_steps=1)
     assert code == 0
     moved = "out held an earlier run: moved to out.1 (to go on with a run: resume=auto)"

@@ -24,7 +24,7 @@ from pixelis.data.scenes import (
     render,
 )
 from pixelis.operations.pixels import PALETTE, SHAPES, TOLERANCE
-from pixelis.operations.read_text import ALPHABET
+from pixelis.operations.read_text import ALPHABET, text_size
 
 SCENES = st.builds(
     lambda seed, shapes, texts: random_scene(random.Random(seed), shapes, texts),
@@ -74,6 +74,7 @@ def test_items_stand_in_cells_of_their_own_in_reading_order_with_names_of_their_
     assert sorted(scene.shapes() + scene.texts(), key=lambda item: item.cell) == list(scene.items)
     for item in scene.texts():
         assert len(item.text) == 2 and set(item.text) <= set(ALPHABET)
+        assert text_size(item.text)[0] < CELL
 
 
 def test_a_scene_holds_as_many_items_as_asked_for():

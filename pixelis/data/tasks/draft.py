@@ -27,13 +27,14 @@ class Draft:
         answer: the answer by the scene's truth.
         answer_from: the answer by the operations' results alone; generation keeps a draft only
             where the two agree.
+        conclusion: what is said before the answer; it may go by the operations' results.
         wrong_answers: plausible wrong answers, for negatives and traps.
     """
 
     scene: Scene
     question: str
     calls: tuple[Call, ...]
-    conclusion: str
+    conclusion: str | Callable[[Results], str]
     answer: str
     answer_from: Callable[[Results], str]
     wrong_answers: tuple[str, ...]
@@ -83,6 +84,12 @@ def fill_scene(
     kept = [item for item in distractors if not avoid(item)]
     texts = [random_text(rng, cell) for cell in free[wanted : wanted + num_texts]]
     return build_scene(rng, [*items, *kept, *texts])
+
+
+def weigh(measure: str, names: Sequence[str], values: Sequence[int]) -> str:
+    """Put side by side what is compared, such as `Area of red circle: 361, blue cross: 208.`."""
+    listed = ", ".join(f"{name}: {value}" for name, value in zip(names, values, strict=True))
+    return f"{measure} of {listed}."
 
 
 def name_list(items: Sequence[Item]) -> str:

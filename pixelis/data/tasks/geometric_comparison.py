@@ -4,7 +4,7 @@ import random
 from functools import partial
 
 from pixelis.data.scenes import CELLS, Item, draw_items, random_item
-from pixelis.data.tasks.draft import Draft, Results, fill_scene, located, name_list, segment
+from pixelis.data.tasks.draft import Draft, Results, fill_scene, located, name_list, segment, weigh
 
 PHRASINGS = (
     "Which is the {word}: {names}?",
@@ -25,6 +25,11 @@ def _extreme(results: Results, names: tuple[str, ...], word: str) -> str:
     ordered = sorted(areas, reverse=word == "largest")
     ratio = max(ordered[0], ordered[1]) / max(1, min(ordered[0], ordered[1]))
     return names[areas.index(best)] if ratio >= MIN_RATIO else ""
+
+
+def _conclude(results: Results, names: tuple[str, ...], word: str) -> str:
+    areas = [int(result.get("area", 0)) for result in results]
+    return f"{weigh('Area', names, areas)} The {_extreme(results, names, word)} is the {word}."
 
 
 def build(rng: random.Random) -> Draft:
@@ -50,7 +55,7 @@ def build(rng: random.Random) -> Draft:
         scene=fill_scene(rng, named, num_distractors=rng.randint(0, 5)),
         question=rng.choice(PHRASINGS).format(word=word, names=name_list(named)),
         calls=tuple(segment(item, located(item)) for item in named),
-        conclusion=f"The {names[winner]} is the {word}.",
+        conclusion=partial(_conclude, names=names, word=word),
         answer=names[winner],
         answer_from=partial(_extreme, names=names, word=word),
         wrong_answers=tuple(name for name in names if name != names[winner]),

@@ -4,7 +4,7 @@ import random
 from functools import partial
 
 from pixelis.data.scenes import CELLS, draw_items
-from pixelis.data.tasks.draft import Draft, Results, fill_scene, located, name_list, segment
+from pixelis.data.tasks.draft import Draft, Results, fill_scene, located, name_list, segment, weigh
 
 EXTREME = (
     "Which is the {word}: {names}?",
@@ -22,6 +22,7 @@ RELATION = (
 )
 # word -> (axis of the centre: 0 is x, sign that makes the winner the least)
 WORDS = {"leftmost": (0, 1), "rightmost": (0, -1), "topmost": (1, 1), "bottommost": (1, -1)}
+MEASURES = ("Column", "Row")  # by axis
 RELATIONS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}
 # Centres of neighbouring cells are 28 pixels apart; less than half of that is the same line.
 MIN_DISTANCE = 14
@@ -66,11 +67,12 @@ def build(rng: random.Random) -> Draft:
         conclusion = f"The {answer} is the {word}."
         answer_from = partial(_extreme, names=names, word=word)
         wrong = tuple(name for name in names if name != answer)
+    weighed = weigh(MEASURES[axis], names, [item.cell[1 - axis] + 1 for item in named])
     return Draft(
         scene=fill_scene(rng, named, num_distractors=rng.randint(0, 5)),
         question=question,
         calls=tuple(segment(item, located(item)) for item in named),
-        conclusion=conclusion,
+        conclusion=f"{weighed} {conclusion}",
         answer=answer,
         answer_from=answer_from,
         wrong_answers=wrong,

@@ -12,6 +12,8 @@ from transformers import (
 )
 
 HIDDEN = 192
+# Near 1 / sqrt(width): Qwen's 0.02 is for a width of thousands, and learns slowly at this one.
+INIT_STD = 0.06
 MIN_PIXELS = 28 * 28
 MAX_PIXELS = 224 * 224
 
@@ -40,16 +42,18 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         "hidden_size": HIDDEN,
         "intermediate_size": 512,
         "num_hidden_layers": 4,
-        "num_attention_heads": 6,
+        # Four heads of 48: the rotary dimensions slow enough to match content by are most of them.
+        "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 2048,
         "rope_parameters": {
             "rope_type": "default",
-            # Slow rotations are what content is matched by: with a base of 20, which tells cells
-            # apart by angle, nothing was ever looked up.
-            "rope_theta": 10000.0,
-            "mrope_section": [4, 6, 6],
+            # As in Qwen2.5-VL. With a base of 20, which tells cells apart by angle, nothing was
+            # ever looked up: slow rotations are what content is matched by.
+            "rope_theta": 1000000.0,
+            "mrope_section": [6, 9, 9],
         },
+        "initializer_range": INIT_STD,
         "bos_token_id": None,
         "eos_token_id": token("<|im_end|>"),
         "pad_token_id": token("<|endoftext|>"),
@@ -61,6 +65,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         "num_heads": 4,
         "out_hidden_size": HIDDEN,
         "fullatt_block_indexes": [1, 3],
+        "initializer_range": INIT_STD,
     }
     return Qwen2_5_VLConfig(
         text_config=text,

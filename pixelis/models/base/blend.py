@@ -1,30 +1,26 @@
-"""What the embedded base learns from: blends of seeing, finding and short trajectories.
+"""What the embedded base learns to say: a blend of seeing, finding and a few short trajectories.
 
-Every item is a function of (seed, index). Most of it is sight: the whole scene cell by cell, one
-cell, where a thing is, a thing seen up close. Counting stays rare and trajectories short: the
-curriculum is there for the rest.
+Every item is a function of (seed, index). Most of it is sight: the whole scene cell by cell, what
+is where, a thing seen up close. Counting stays rare, trajectories rare and short: the curriculum is
+there for the rest.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
 from pixelis.data.chat import Message, example_messages
 from pixelis.data.generate import generate_example
-from pixelis.data.scenes import CELLS, Item, Scene, random_scene, random_text, render
+from pixelis.data.scenes import CELLS, Cell, Item, Scene, random_scene, random_text, render
 from pixelis.data.tasks import TASKS
 from pixelis.operations import execute
 
-KINDS = ("caption", "place", "where", "count", "closeup", "trajectory", "quiz", "copy")
-# First to see the whole scene, then to find what a question asks for: a place asked for is three
-# tokens beside a caption's thirty, so a quiz asks for many at once.
-SEEING = (48, 12, 20, 4, 6, 10, 0, 0)
-FINDING = (30, 0, 0, 0, 5, 15, 50, 0)
-MENDING = (43, 4, 0, 0, 4, 9, 40, 0)
-# Last, to follow what a result says: what an operation read has to be copied letter by letter.
-FOLLOWING = (12, 0, 0, 0, 3, 60, 15, 10)
+KINDS = ("caption", "quiz", "locate", "closeup", "copy", "trajectory")
+WEIGHTS = (32, 28, 18, 6, 8, 8)
 QUESTIONS_IN_QUIZ = 6
+OBJECTS_TO_LOCATE = 5
 # Longer trajectories are what fine-tuning is to teach.
 MAX_STEPS = 2
 
@@ -35,6 +31,11 @@ CLOSEUP_QUESTION = "What is this?"
 def place_question(cell: tuple[int, int]) -> str:
     """The question that the model card's attribute figure is measured with."""
     return f"What is in row {cell[0] + 1} column {cell[1] + 1}?"
+
+
+def where_question(item: Item) -> str:
+    """The question that the model card's place figure is measured with."""
+    return f"Where is the {item.name}?"
 
 
 def draw_scene(rng: random.Random) -> Scene:
@@ -64,11 +65,18 @@ def _about_place(rng: random.Random, scene: Scene) -> tuple[str, str]:
 
 def _about_item(rng: random.Random, scene: Scene) -> tuple[str, str]:
     item = rng.choice(_unique(scene))
-    return f"Where is the {item.name}?", item.place
+    return where_question(item), item.place
 
 
 def _about_count(scene: Scene) -> tuple[str, str]:
     return "How many objects are there?", str(len(scene.items))
+
+
+def _locate(rng: random.Random, scene: Scene) -> tuple[str, str]:
+    items = list(_unique(scene))
+    items = rng.sample(items, min(len(items), OBJECTS_TO_LOCATE))
+    names = ", ".join(f"the {item.name}" for item in items)
+    return f"Where are {names}?", " ".join(f"The {item.name} is in {item.place}." for item in items)
 
 
 def _quiz(rng: random.Random, scene: Scene) -> list[tuple[str, str]]:
@@ -77,51 +85,62 @@ def _quiz(rng: random.Random, scene: Scene) -> list[tuple[str, str]]:
         kind = rng.random()
         if kind < 0.05:
             turns.append(_about_count(scene))
-        elif kind < 0.4 and _unique(scene):
+        elif kind < 0.5 and _unique(scene):
             turns.append(_about_item(rng, scene))
         else:
             turns.append(_about_place(rng, scene))
     return turns
 
 
-def build_item(seed: int, index: int, weights: Sequence[int] = SEEING) -> list[Message]:
-    """Conversation `index` of a blend; `weights` are those of KINDS."""
+@dataclass(frozen=True)
+class Lesson:
+    """A conversation, and what each cell of its scene holds by name (nothing for a close-up)."""
+
+    messages: list[Message]
+    held: Mapping[Cell, str]
+
+
+def build_lesson(seed: int, index: int) -> Lesson:
+    """Conversation `index` of the blend."""
     rng = random.Random(f"base:{seed}:{index}")
-    kind = rng.choices(KINDS, weights)[0]
+    kind = rng.choices(KINDS, WEIGHTS)[0]
     if kind == "trajectory":
-        task = rng.choice(list(TASKS))
-        while True:
-            example = generate_example(
-                seed=rng.getrandbits(40), index=index, task=task, sample_type="positive"
-            )
-            if len(example.trajectory) <= MAX_STEPS:
-                return example_messages(example)
+        return _trajectory(rng, index)
     scene = draw_scene(rng)
     image = render(scene)
     if kind == "closeup":
         item = rng.choice(scene.items)
         zoomed = execute("ZOOM_IN", {"bbox": item.box, "factor": 2}, [image]).image
         assert zoomed is not None
-        return _dialogue(zoomed, (CLOSEUP_QUESTION, item.name))
-    if kind == "copy":
-        words = " ".join(random_text(rng, (0, 0)).text for _ in range(rng.randint(1, 3)))
-        return _dialogue(image, (f"Repeat {words}.", words))
+        return Lesson(_dialogue(zoomed, (CLOSEUP_QUESTION, item.name)), {})
     if kind == "quiz":
-        return _dialogue(image, *_quiz(rng, scene))
-    if kind == "place":
-        return _dialogue(image, _about_place(rng, scene))
-    if kind == "where" and _unique(scene):
-        return _dialogue(image, _about_item(rng, scene))
-    if kind == "count":
-        return _dialogue(image, _about_count(scene))
-    return _dialogue(image, (CAPTION_QUESTION, scene.caption()))
+        turns = _quiz(rng, scene)
+    elif kind == "copy":
+        words = " ".join(random_text(rng, (0, 0)).text for _ in range(rng.randint(1, 3)))
+        turns = [(f"Repeat {words}.", words)]
+    elif kind == "locate" and _unique(scene):
+        turns = [_locate(rng, scene)]
+    else:
+        turns = [(CAPTION_QUESTION, scene.caption())]
+    return Lesson(_dialogue(image, *turns), {item.cell: item.name for item in scene.items})
+
+
+def _trajectory(rng: random.Random, index: int) -> Lesson:
+    task = rng.choice(list(TASKS))
+    while True:
+        example = generate_example(
+            seed=rng.getrandbits(40), index=index, task=task, sample_type="positive"
+        )
+        if len(example.trajectory) <= MAX_STEPS:
+            held = {tuple(o["cell"]): o["name"] for o in example.provenance["objects"]}
+            return Lesson(example_messages(example), held)
 
 
 def build_texts(seed: int, count: int) -> list[str]:
     """Plain texts for the tokenizer: the blend, and trajectories of every type and length."""
     texts: list[str] = []
     for index in range(count):
-        messages = build_item(seed, index)
+        messages = build_lesson(seed, index).messages
         if index % 2:
             rng = random.Random(f"text:{seed}:{index}")
             sample_type = rng.choice(("positive", "positive", "self_correction", "trap_logical"))

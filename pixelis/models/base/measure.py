@@ -9,7 +9,7 @@ import torch
 from pixelis.data.chat import Message
 from pixelis.data.encode import Encoder, collate
 from pixelis.data.scenes import render
-from pixelis.models.base.blend import CAPTION_QUESTION, draw_scene, place_question
+from pixelis.models.base.blend import CAPTION_QUESTION, draw_scene, place_question, where_question
 
 HELD_OUT_SEED = 20_000_000
 BATCH_SIZE = 50
@@ -42,27 +42,26 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
     """Exact-match rates in [0, 1] on scenes that no training batch has drawn.
 
     Returns:
-        `caption`: all 16 cells right; `attribute`: colour and shape at the place of a shape.
+        `caption`: all 16 cells right; `attribute`: colour and shape at the place of a shape;
+        `where`: row and column of a shape that is named.
     """
     rng = random.Random(f"held-out:{HELD_OUT_SEED}")
     scenes = [draw_scene(rng) for _ in range(num_scenes)]
-    images = [render(scene) for scene in scenes]
     targets = [rng.choice(scene.shapes()) for scene in scenes]
-    captions = generate_replies(
-        model,
-        encoder,
-        [[Message("user", (image, CAPTION_QUESTION))] for image in images],
-        max_new_tokens=48,
-    )
-    names = generate_replies(
-        model,
-        encoder,
-        [
-            [Message("user", (image, place_question(item.cell)))]
-            for image, item in zip(images, targets, strict=True)
-        ],
-        max_new_tokens=6,
-    )
-    right = sum(said == scene.caption() for said, scene in zip(captions, scenes, strict=True))
-    named = sum(said == item.name for said, item in zip(names, targets, strict=True))
-    return {"caption": right / num_scenes, "attribute": named / num_scenes}
+    images = [render(scene) for scene in scenes]
+
+    def share_right(questions: list[str], answers: list[str], max_new_tokens: int) -> float:
+        prompts = [
+            [Message("user", (image, question))]
+            for image, question in zip(images, questions, strict=True)
+        ]
+        said = generate_replies(model, encoder, prompts, max_new_tokens)
+        return sum(s == a for s, a in zip(said, answers, strict=True)) / num_scenes
+
+    captions = [scene.caption() for scene in scenes]
+    names, places = [item.name for item in targets], [item.place for item in targets]
+    return {
+        "caption": share_right([CAPTION_QUESTION] * num_scenes, captions, 48),
+        "attribute": share_right([place_question(item.cell) for item in targets], names, 6),
+        "where": share_right([where_question(item) for item in targets], places, 8),
+    }

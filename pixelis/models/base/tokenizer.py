@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-VOCABULARY = 768
+from pixelis.operations.pixels import PALETTE, SHAPES
+
+VOCABULARY = 1024
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -29,15 +31,19 @@ MARKUP = (
     "<answer>",
     "</answer>",
 )
+_NAME = f"(?:{'|'.join(PALETTE)}) (?:{'|'.join(SHAPES)})"
 _PIECES = "|".join(
     (
+        # What is looked up is one token: a thing by its name, a cell by its place.
+        rf" ?{_NAME}(?![a-z])",
+        r" ?row \d column \d",
         r'\{"name": "[A-Z_]+", "arguments": \{"[a-z]+": \[?',
         r'"?[,{] ?"[a-z_]+": ["\[]?',
         r" ?[A-Z_]{4,}\([a-z, ]+\)",
         r"\d",
         # A word or a mark takes the space before a digit, which would be a token of its own.
-        r" ?[A-Z]?[a-z]+(?: (?=\d))?",
-        r" ?[A-Z]",
+        r" ?[A-Z]?[a-z]+(?: (?=\d|[A-Z\d]{2}\b))?",
+        r"[A-Z]",
         r"[^\sA-Za-z0-9]+(?:\n| (?=\d))?",
         r"\s+",
     )

@@ -41,6 +41,14 @@ def test_the_answer_follows_from_the_areas_by_a_clear_margin(mine, match_phrasin
             assert max(other, areas[best]) >= MIN_RATIO * min(other, areas[best])
 
 
+def test_the_areas_that_were_measured_are_put_side_by_side(mine, match_phrasing):
+    for example in mine:
+        _, things = asked_about(example, match_phrasing)
+        areas = [step.result["area"] for step in example.trajectory if step.supervised]
+        listed = ", ".join(f"{t['name']}: {a}" for t, a in zip(things, areas, strict=True))
+        assert example.conclusion.startswith(f"Area of {listed}. The {example.answer} is the ")
+
+
 def test_every_phrasing_word_and_number_of_things_occurs(mine, match_phrasing):
     assert len(set(PHRASINGS)) >= 5
     assert {match_phrasing(e.question, PHRASINGS)[0] for e in mine} == set(PHRASINGS)

@@ -57,6 +57,16 @@ def test_the_answer_follows_from_the_boxes(mine, match_phrasing):
             assert example.answer == names[places.index(min(places))]
 
 
+def test_the_rows_or_columns_are_put_side_by_side(mine, match_phrasing):
+    for example in mine:
+        word, names, _ = asked_about(example, match_phrasing)
+        measure = "Row" if word in ("topmost", "bottommost", "above", "below") else "Column"
+        cells = {thing["name"]: thing["cell"] for thing in example.provenance["objects"]}
+        values = [cells[name][measure == "Column"] + 1 for name in names]
+        listed = ", ".join(f"{n}: {v}" for n, v in zip(names, values, strict=True))
+        assert example.conclusion.startswith(f"{measure} of {listed}. ")
+
+
 def test_both_answers_are_equally_likely(mine):
     said = [example.answer for example in mine if example.answer in ("yes", "no")]
     assert len(said) > 40

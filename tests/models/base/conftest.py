@@ -14,7 +14,7 @@ TEMPLATE = Path(pixelis.models.base.__file__).parent / "chat_template.jinja"
 
 @pytest.fixture(scope="session")
 def texts():
-    return build_texts(0, 100)
+    return build_texts(0, 600)
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,8 @@ def test_figures_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
 
     def replies(model, encoder, prompts, max_new_tokens):
         asked.append(prompts)
+        if prompts[0][0].parts[1].startswith("Where"):
+            return ["row 1 column 1"] * len(prompts)
         if prompts[0][0].parts[1] != CAPTION_QUESTION:
             return ["red circle"] * len(prompts)
         right = [scene.caption() for scene in scenes]
@@ -57,8 +59,8 @@ def test_figures_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
     monkeypatch.setattr(measuring, "generate_replies", replies)
     figures = measure(None, encoder, 8)
     assert figures["caption"] == 6 / 8
-    captions, places = asked
-    for prompts in (captions, places):
+    captions, places, things = asked
+    for prompts in (captions, places, things):
         for (message,), scene in zip(prompts, scenes, strict=True):
             assert message.parts[0].tobytes() == render(scene).tobytes()
     # Every place asked about holds a shape; the named ones are counted.
@@ -69,3 +71,9 @@ def test_figures_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
         assert item is not None and not item.text
         named += item.name == "red circle"
     assert figures["attribute"] == named / 8
+    at_first = 0
+    for (message,), scene in zip(things, scenes, strict=True):
+        name = message.parts[1].removeprefix("Where is the ").removesuffix("?")
+        (item,) = [item for item in scene.items if item.name == name]
+        at_first += item.place == "row 1 column 1"
+    assert figures["where"] == at_first / 8
