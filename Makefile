@@ -49,6 +49,6 @@ ui: install ## the MLflow UI on the local store, PORT=5000: starts in 10 s, runs
 	@echo "ui: http://127.0.0.1:$(PORT) in about 10 s; Ctrl-C ends it"
 	$(ACTIVE) mlflow ui --backend-store-uri $(STORE) --port $(PORT)
 
-base: install ## rebuild the embedded base model from nothing: up to 90 min
-	@echo "base: up to 90 min"
+base: install ## rebuild the embedded base model from nothing: about 20 min
+	@echo "base: about 20 min"
 	$(ACTIVE) python -m pixelis.models.base $(ARGS)

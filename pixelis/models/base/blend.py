@@ -1,8 +1,8 @@
-"""What the embedded base learns to say: a blend of seeing, finding and a few short trajectories.
+"""What the embedded base learns to say: a blend of seeing, finding, words and a few trajectories.
 
 Every item is a function of (seed, index). Most of it is sight: the whole scene cell by cell, what
-is where, a thing seen up close. Counting stays rare, trajectories rare and short: the curriculum is
-there for the rest.
+is where, a thing seen up close. Some is text to repeat, recall and compare (`words`). Counting
+stays rare, trajectories rare and short: the curriculum is there for the rest.
 """
 
 import random
@@ -13,12 +13,13 @@ from PIL import Image
 
 from pixelis.data.chat import Message, example_messages
 from pixelis.data.generate import generate_example
-from pixelis.data.scenes import CELLS, Cell, Item, Scene, random_scene, random_text, render
+from pixelis.data.scenes import CELLS, Cell, Item, Scene, random_scene, render
 from pixelis.data.tasks import TASKS
+from pixelis.models.base.words import build_turns
 from pixelis.operations import execute
 
-KINDS = ("caption", "quiz", "locate", "closeup", "copy", "trajectory")
-WEIGHTS = (32, 28, 18, 6, 8, 8)
+KINDS = ("caption", "quiz", "locate", "closeup", "words", "trajectory")
+WEIGHTS = (23, 22, 13, 5, 30, 7)
 QUESTIONS_IN_QUIZ = 6
 OBJECTS_TO_LOCATE = 5
 # Longer trajectories are what fine-tuning is to teach.
@@ -115,9 +116,8 @@ def build_lesson(seed: int, index: int) -> Lesson:
         return Lesson(_dialogue(zoomed, (CLOSEUP_QUESTION, item.name)), {})
     if kind == "quiz":
         turns = _quiz(rng, scene)
-    elif kind == "copy":
-        words = " ".join(random_text(rng, (0, 0)).text for _ in range(rng.randint(1, 3)))
-        turns = [(f"Repeat {words}.", words)]
+    elif kind == "words":
+        turns = build_turns(rng)
     elif kind == "locate" and _unique(scene):
         turns = [_locate(rng, scene)]
     else:

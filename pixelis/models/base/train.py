@@ -26,7 +26,7 @@ class Recipe:
     vision_learning_rate: float = 1e-3
     lookup_steps: int = 450
     lookup_learning_rate: float = 2e-3
-    blend_steps: int = 1400
+    blend_steps: int = 1700
     blend_learning_rate: float = 1.5e-3
     lookup_weight: float = 0.3
     batch_size: int = 32
