@@ -85,6 +85,12 @@ def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A path that is too long, on a read-only or a full disk, below a file, ...
+        print(f"error: {str(error.filename):.200}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

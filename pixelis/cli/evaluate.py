@@ -22,13 +22,17 @@ def main(argv: Sequence[str]) -> int:
     from pixelis.cli.making import record_inputs
     from pixelis.cli.rollouts import evaluate_and_record
     from pixelis.data.encode import Encoder
-    from pixelis.data.store import data_files
+    from pixelis.data.store import load_split
+    from pixelis.evaluation.evaluate import choose_examples
     from pixelis.models.load import load_model, load_processor
     from pixelis.models.lora import load_adapter
     from pixelis.tracking import find_run, open_run, resolve_adapter
     from pixelis.training.inputs import data_digest
 
-    data_files(Path(config.data.path))
+    data_dir = Path(config.data.path)
+    digests = data_digest(data_dir)
+    wanted = config.samples_per_difficulty
+    choose_examples(load_split(data_dir, config.split), wanted, config.seed, split=config.split)
     address = config.adapter
     if address is None:
         newest = find_run(config.experiment)
@@ -51,13 +55,12 @@ def main(argv: Sequence[str]) -> int:
             "pixelis.adapter": address,
         },
     ) as recorder:
-        data_dir = Path(config.data.path)
-        record_inputs(recorder, data_dir, data_digest(data_dir), context=config.split)
+        record_inputs(recorder, data_dir, digests, context=config.split)
         evaluate_and_record(
             recorder,
             model.eval(),
             encoder,
-            data_dir=Path(config.data.path),
+            data_dir=data_dir,
             split=config.split,
             samples_per_difficulty=config.samples_per_difficulty,
             max_operations=config.max_operations,

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pixelis.config import DataPrepConfig
 from pixelis.data.example import DIFFICULTIES, SPLITS
-from pixelis.data.prepare import prepare_folder
+from pixelis.data.prepare import check_place, prepare_folder
 from pixelis.data.store import SUMMARY_FILE, data_files
 from pixelis.tracking import MlflowRecorder
 
@@ -21,7 +21,7 @@ def make_data(config: DataPrepConfig, out: Path, *, only_if_missing: bool = Fals
 
     Two processes that need the same folder at once make it once: the second waits for the first.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_place(out)
     with FileLock(out.with_name(f".{out.name}.lock")):
         if only_if_missing and out.exists():
             return None

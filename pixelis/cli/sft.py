@@ -31,11 +31,15 @@ def main(argv: Sequence[str]) -> int:
 
     from pixelis.cli.making import make_data
     from pixelis.cli.training_run import run_sft
+    from pixelis.training.checkpoint import check_whole
     from pixelis.training.inputs import check_model
+    from pixelis.training.resume import AUTO
     from pixelis.training.sft import Stopped
 
     if prep is not None:
         check_model(model)
+        if config.resume not in (None, AUTO):
+            check_whole(Path(config.resume))
         make_data(prep, data_dir, only_if_missing=True)
     try:
         run_sft(config, model, curriculum)

@@ -1,5 +1,6 @@
 """One sft run from its checked configuration: where it begins, what it leaves in MLflow."""
 
+import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import choose_examples
-from pixelis.models.load import load_processor
+from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
 from pixelis.tracking import MlflowRecorder, log_adapter, open_run
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
 from pixelis.training.inputs import check_inputs, check_model, data_digest
@@ -60,18 +61,26 @@ def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricul
     """
     _check(config, model, curriculum)  # before anything is written, be it a lock
     output_dir = Path(config.training.output_dir)
+    lock = FileLock(output_dir.with_name(f".{output_dir.name}.lock"), timeout=0)
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(output_dir.with_name(f".{output_dir.name}.lock"), timeout=0):
-            _run_sft(config, model, curriculum)
+        lock.acquire()
     except Timeout as error:
         raise CheckpointError(
             f"training.output_dir {output_dir} is in use by another training; name another folder"
         ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"training.output_dir {output_dir} cannot be written: {error}"
+        ) from error
+    try:
+        _run_sft(config, model, curriculum)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise CheckpointError(
             f"training.output_dir {output_dir} cannot be written: {error}"
         ) from error
+    finally:
+        lock.release()
 
 
 def _check(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
@@ -83,6 +92,7 @@ def _check(config: TrainingFileConfig, model: ModelConfig, curriculum: Curriculu
         max_pixels=model.max_pixels,
         trust_remote_code=model.trust_remote_code,
     )
+    check_weights(model.model_name)
     check_inputs(data_dir, curriculum)
     if config.evaluation.enabled:  # else it would be noticed after hours of training
         wanted = config.evaluation.samples_per_difficulty
@@ -97,6 +107,9 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
     resolved = replace(config, curriculum=curriculum.to_dict())
     digests = data_digest(data_dir)
     identity |= {f"data {name}": digest for name, digest in digests.items()}
+    if model.model_name == EMBEDDED:  # its name stays when `make base` rebuilds it
+        weights = (EMBEDDED_DIR / "model.safetensors").read_bytes()
+        identity["model weights"] = hashlib.sha256(weights).hexdigest()
     start = choose_start(config.resume, output_dir, identity, lambda line: print(line, flush=True))
     if start.finished:
         return

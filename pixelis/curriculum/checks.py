@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -22,7 +23,8 @@ def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> 
     """Whether this is a finite int or float in [low, high]; a bool is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and low <= value <= high
+    # Not math.isfinite, which an int beyond a float's range makes overflow.
+    return abs(value) <= sys.float_info.max and low <= value <= high
 
 
 def is_integer(value: object, low: int) -> bool:

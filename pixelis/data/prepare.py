@@ -174,9 +174,15 @@ def check_place(out: Path) -> None:
     """Refuse a place where data-prep may not write, before any work is done.
 
     Raises:
-        DataError: when the place is taken by something that data-prep did not write.
+        DataError: when the place is taken by something that data-prep did not write, or the folder
+            that it is to lie in cannot be made.
     """
-    if out.exists() and not out.is_dir():
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        taken = out.exists()
+    except OSError as error:
+        raise DataError(f"output_dir {out!s:.200} cannot be written: {error.strerror}") from error
+    if taken and not out.is_dir():
         raise DataError(f"output_dir {out} is a file; name a folder")
     ours = {SUMMARY_FILE, *(difficulty_file(difficulty) for difficulty in DIFFICULTIES)}
     others = sorted({path.name for path in out.iterdir()} - ours) if out.is_dir() else []

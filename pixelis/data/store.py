@@ -102,7 +102,8 @@ def from_row(row: Mapping[str, Any]) -> Example:
     """The example of a row.
 
     Raises:
-        DataError: when an image does not open or JSON text is broken, naming the example.
+        DataError: when an image does not open, a text is missing or JSON text is broken, naming the
+            example.
     """
     example_id = str(row["id"])
     steps = tuple(
@@ -117,6 +118,9 @@ def from_row(row: Mapping[str, Any]) -> Example:
         for step in row["trajectory"] or ()
     )
     plain = ("task", "sample_type", "question", "conclusion", "answer", "ground_truth")
+    for name in plain:
+        if not isinstance(row[name], str):
+            raise DataError(f"example {example_id}: {name} must be a text, got {row[name]!r}")
     return Example(
         id=example_id,
         images=tuple(_open_image(image, example_id) for image in row["images"] or ()),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pixelis.errors import CheckpointError, ConfigError
@@ -33,6 +33,28 @@ def resolve_model(model_name: str) -> str:
     if not (EMBEDDED_DIR / "model.safetensors").is_file():
         raise CheckpointError(f"the embedded base is missing in {EMBEDDED_DIR}; run `make base`")
     return str(EMBEDDED_DIR)
+
+
+def check_weights(model_name: str) -> None:
+    """Refuse a local folder without whole safetensors, by their headers alone.
+
+    Raises:
+        CheckpointError: when there are none, or one is cut off or damaged.
+    """
+    folder = Path(resolve_model(model_name))
+    if not folder.is_dir():
+        return  # a hub name
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"no model for {model_name!r}: {folder} holds no *.safetensors")
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except UNLOADABLE as error:
+            raise CheckpointError(
+                f"no model for {model_name!r}: {file.name} is damaged ({in_one_line(error)})"
+            ) from error
 
 
 def load_processor(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlflow.entities import LoggedModelOutput, Metric
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 
 from pixelis.tracking.recorder import MlflowRecorder, Scalar
 
@@ -83,9 +83,8 @@ def _log_model(
 
 def _find_model(recorder: MlflowRecorder, tags: Mapping[str, str]) -> str | None:
     """The whole model that the run logged before it was stopped and taken up again."""
-    wanted = [f"source_run_id = '{recorder.run_id}'", "status = 'READY'"]
-    wanted += [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
-    found = recorder.client.search_logged_models(
-        [recorder.experiment_id], filter_string=" AND ".join(wanted), max_results=1
+    models = recorder.client.search_logged_models(
+        [recorder.experiment_id], filter_string=f"source_run_id = '{recorder.run_id}'"
     )
-    return str(found[0].model_id) if found else None
+    whole = (m for m in models if m.status == LoggedModelStatus.READY)
+    return next((str(m.model_id) for m in whole if tags.items() <= m.tags.items()), None)

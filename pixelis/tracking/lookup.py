@@ -19,6 +19,16 @@ FINAL_ADAPTER = "adapters/final"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
+# MLflow's own patience with a server that is away is minutes a call, and a training would wait.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+
+
+def be_impatient() -> None:
+    """Let MLflow give up on a server that is away within seconds, unless told otherwise."""
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """A run of the store, as far as the entry points need it."""
@@ -60,12 +70,18 @@ def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
         The run.
 
     Raises:
-        UserError: There is none; the text says which experiments have one.
+        UserError: There is none (the text says which experiments have one), or MLflow cannot be
+            read.
     """
-    client = MlflowClient()
-    for found in _candidates(client, experiment):
-        if runs := _finished(client, [found.experiment_id], entry_point):
-            return _info(runs[0])
+    be_impatient()
+    try:
+        client = MlflowClient()
+        for found in _candidates(client, experiment):
+            if runs := _finished(client, [found.experiment_id], entry_point):
+                return _info(runs[0])
+    except MlflowException as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"MLflow cannot be read ({reason})") from error
     everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
     having = [e.name for e in everything if _finished(client, [e.experiment_id], entry_point)]
     others = (

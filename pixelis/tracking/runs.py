@@ -17,12 +17,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pixelis.errors import UserError
-from pixelis.tracking.lookup import open_experiment
+from pixelis.tracking.lookup import be_impatient, open_experiment
 from pixelis.tracking.recorder import MlflowRecorder, Scalar
 from pixelis.tracking.source import git_tags, without_home
-
-# MLflow's own patience with a server that is away is minutes a call, and a training would wait.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
 @contextmanager
@@ -60,6 +57,7 @@ def open_run(
     Raises:
         UserError: MLflow cannot be reached, or refuses to open the run.
     """
+    be_impatient()
     shell_id = os.environ.pop("MLFLOW_RUN_ID", None)
     try:
         client = MlflowClient()
@@ -73,8 +71,6 @@ def open_run(
             raise
         reason = without_home(str(error).strip().split("\n", 1)[0])
         raise UserError(f"MLflow cannot open a run ({reason})") from error
-    for name, value in _PATIENCE.items():
-        os.environ.setdefault(name, value)
     recorder = MlflowRecorder(
         client, run, resumed=resumed is not None, spool_dir=spool_dir, end=mlflow.end_run
     )

@@ -76,14 +76,16 @@ def choose_start(
     state = read_json(chosen / CURRICULUM_FILE)
     check_same_config(state["identity"], identity, chosen)
     say(f"going on from {chosen} (step {state['step']})")
-    _bring_best(chosen.parent, output_dir)
+    if chosen.parent.resolve() != output_dir.resolve():
+        set_aside(output_dir, say)
+        _bring_best(chosen.parent, output_dir)
     return Start(resume_from=chosen, run_id=state["run_id"])
 
 
 def _bring_best(source: Path, output_dir: Path) -> None:
     """Copy the best adapter so far along, where a training goes on in another folder."""
     best = output_dir / BEST
-    if (source / BEST).is_dir() and not best.exists():
+    if (source / BEST).is_dir():
         output_dir.mkdir(parents=True, exist_ok=True)
         staged = output_dir / f".{BEST}.new"
         shutil.copytree(source / BEST, staged, dirs_exist_ok=True)

@@ -238,6 +238,21 @@ def test_a_users_error_is_one_line_and_exit_code_2(error, capsys):
     assert captured.err == "error: data/cota: no cota_hard.parquet\n" and captured.out == ""
 
 
+def test_a_path_that_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, capsys):
+    def main(argv):
+        return len((tmp_path / ("x" * 300)).read_text())
+
+    assert run_cli(main, []) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}") and line.endswith(": File name too long")
+
+    def bug(argv):
+        raise OSError("no path in it")
+
+    with pytest.raises(OSError, match="no path in it"):
+        run_cli(bug, [])
+
+
 def test_our_own_bugs_keep_their_traceback():
     def main(argv):
         raise ValueError("a bug")

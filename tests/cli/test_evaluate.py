@@ -122,6 +122,12 @@ def test_an_adapter_that_is_broken(data, adapter, refused):
     assert re.match("the adapter in adapter does not fit 'pixelis-nano': .*header", refused())
 
 
+def test_a_data_file_that_was_changed(data, adapter, refused):
+    with (data / "cota_medium.parquet").open("ab") as file:
+        file.write(b"x")
+    assert "cota_medium.parquet is not what data-prep wrote" in refused()
+
+
 def test_a_data_folder_that_is_incomplete(data, adapter, refused):
     (data / "cota_medium.parquet").unlink()
     assert "data folder data is incomplete: it lacks cota_medium.parquet; " in refused()

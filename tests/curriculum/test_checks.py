@@ -23,6 +23,10 @@ def test_is_number_rejects(value):
     assert not is_number(value, 0, 1)
 
 
+def test_is_number_rejects_an_int_beyond_a_floats_range():
+    assert not is_number(10**400) and is_number(10**300)
+
+
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, 0])
 def test_is_integer_rejects(value):
     assert not is_integer(value, 1)

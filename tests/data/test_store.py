@@ -171,6 +171,12 @@ def test_json_that_is_no_object(one_of_each, text):
     assert str(error.value) == message
 
 
+def test_a_missing_text(one_of_each):
+    row = to_row(one_of_each[0])
+    with pytest.raises(DataError, match=f"^example {row['id']}: question must be a text, got None"):
+        from_row(row | {"question": None})
+
+
 def test_broken_provenance(one_of_each):
     row = to_row(one_of_each[0])
     message = f"^example {row['id']}: the provenance cannot be read"

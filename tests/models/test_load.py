@@ -12,7 +12,13 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2F
 from pixelis.data.encode import Encoder
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.models import load as load_module
-from pixelis.models.load import EMBEDDED_DIR, load_model, load_processor, resolve_model
+from pixelis.models.load import (
+    EMBEDDED_DIR,
+    check_weights,
+    load_model,
+    load_processor,
+    resolve_model,
+)
 
 NANO = "pixelis-nano"
 
@@ -52,6 +58,18 @@ def test_the_embedded_base(torch_dtype, expected):
     assert {parameter.dtype for parameter in model.parameters()} == {expected}
     assert not model.training
     assert next(model.parameters()).device.type == "cpu"
+
+
+def test_weights_are_looked_at_before_anything_is_begun(folder):
+    for name in (NANO, str(folder), "Qwen/Qwen2.5-VL-7B-Instruct"):
+        check_weights(name)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="model.safetensors is damaged"):
+        check_weights(str(folder))
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"holds no \*.safetensors$"):
+        check_weights(str(folder))
 
 
 def test_a_folder_is_as_good_as_a_name(folder):

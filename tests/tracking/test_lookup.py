@@ -57,6 +57,12 @@ def test_the_experiment_of_the_environment_comes_first(
     assert find_run("pixelis").run_id == ours.run_id
 
 
+def test_a_store_that_cannot_be_read(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "777")
+    with pytest.raises(UserError, match="^MLflow cannot be read .*777"):
+        find_run("pixelis")
+
+
 def test_no_run_is_an_error_that_says_where_there_are_some(client: MlflowClient) -> None:
     with pytest.raises(UserError, match="no finished sft run.*'pixelis'.*Default; none has one"):
         find_run("pixelis")

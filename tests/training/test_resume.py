@@ -275,9 +275,13 @@ def test_in_another_folder_the_best_adapter_so_far_comes_along(output, tmp_path)
     start = choose_start(str(output / "checkpoint-6"), there, IDENTITY, print)
     assert start.resume_from == output / "checkpoint-6"
     assert (there / "best" / ADAPTER_FILE).read_bytes() == b"best"
-    (there / "best" / ADAPTER_FILE).write_bytes(b"better")
+    # What it holds already is moved aside, or refused, as for a fresh start.
+    (there / "events.json").write_text("[]")
     choose_start(str(output / "checkpoint-6"), there, IDENTITY, print)
-    assert (there / "best" / ADAPTER_FILE).read_bytes() == b"better"
+    assert (tmp_path / "elsewhere.1" / "events.json").is_file()
+    assert [path.name for path in there.iterdir()] == ["best"]
+    with pytest.raises(CheckpointError, match="holds other files"):
+        choose_start(str(output / "checkpoint-6"), there, IDENTITY, print)
 
 
 def test_a_finished_training_is_left_as_it_is(output, begin):
