@@ -27,7 +27,6 @@ def main(argv: Sequence[str]) -> int:
     prep = None
     if not data_dir.exists():
         prep = load_config(DataPrepConfig, Path(config.data.prep), {"output_dir": str(data_dir)})
-        print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)
 
     from pixelis.cli.making import make_data
     from pixelis.cli.training_run import run_sft
@@ -40,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
         check_model(model)
         if config.resume not in (None, AUTO):
             check_whole(Path(config.resume))
+        print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)
         make_data(prep, data_dir, only_if_missing=True)
     try:
         run_sft(config, model, curriculum)

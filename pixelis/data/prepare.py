@@ -181,7 +181,7 @@ def check_place(out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         taken = out.exists()
     except OSError as error:
-        raise DataError(f"output_dir {out!s:.200} cannot be written: {error.strerror}") from error
+        raise DataError(f"output_dir {out!s:.200} cannot be written: {error}") from error
     if taken and not out.is_dir():
         raise DataError(f"output_dir {out} is a file; name a folder")
     ours = {SUMMARY_FILE, *(difficulty_file(difficulty) for difficulty in DIFFICULTIES)}

@@ -19,6 +19,7 @@ from pixelis.cli.sft import main
 from pixelis.data.store import difficulty_file, write_rows
 
 ROOT = Path(__file__).parent.parent.parent
+SMOKE_PREP = str(ROOT / "configs/smoke/data_prep.yaml")
 
 
 @pytest.fixture
@@ -263,7 +264,10 @@ def stages(*mixes):
         (("--curriculum.strategy", "staggered"), "got 'staggered' (did you mean 'staged'?)"),
         (("--config", "no.yaml"), "No such configuration file: no.yaml (looked from "),
         (("--resume", "out/checkpoint-4"), "checkpoint out/checkpoint-4 does not exist"),
-        (("--data.path", "new", "--resume", "no"), "checkpoint no does not exist"),
+        (
+            ("--data.path", "new", "--data.prep", SMOKE_PREP, "--resume", "no"),
+            "checkpoint no does not exist",
+        ),
         (("--training.output_dir", "x" * 300), "cannot be written: "),
         (("--data.path", "x" * 300), "File name too long"),
         (("--model.use_lora", "false"), "model.use_lora must be true, got false"),
