@@ -68,7 +68,7 @@ def build(rng: random.Random) -> Draft:
         scene=scene,
         question=question,
         calls=tuple(calls),
-        # Quoted, so that a letter is the token that the result has it as.
+        # Quoted, as the result has it.
         conclusion=f'It says "{answer}".',
         answer=answer,
         answer_from=_read,
