@@ -39,6 +39,24 @@ class DifficultyConfig:
         above=0,
         below=100,
     )
+    scorer: str = setting(
+        "composite", "what the score is made from", choices=("composite", "model", "multi")
+    )
+    method: str = setting(
+        "percentiles", "how scores become categories", choices=("percentiles", "thresholds")
+    )
+    thresholds: tuple[float, ...] = setting(
+        (0.4, 0.6), "where medium and hard begin, for method thresholds", at_least=0, at_most=1
+    )
+    correlation_samples: int = setting(
+        300,
+        "examples on which the score is compared with the base model's error; 0: none",
+        at_least=0,
+        at_most=300,
+    )
+    model_name: str = setting(
+        "pixelis-nano", "the base model of that comparison, of scorer model and of max_length"
+    )
 
     def __post_init__(self) -> None:
         """Check the rules that join several keys."""
@@ -49,25 +67,36 @@ class DifficultyConfig:
         if len(self.percentiles) != 2 or self.percentiles[0] >= self.percentiles[1]:
             got = list(self.percentiles)
             raise ConfigError(f"difficulty.percentiles must be two rising numbers, got {got}")
+        if len(self.thresholds) != 2 or self.thresholds[0] >= self.thresholds[1]:
+            got = list(self.thresholds)
+            raise ConfigError(f"difficulty.thresholds must be two rising numbers, got {got}")
 
 
 @dataclass(frozen=True)
 class DataPrepConfig:
     """configs/data_prep.yaml."""
 
-    num_samples: int = setting(8000, "examples to make, all splits together", at_least=1)
+    num_samples: int = setting(8000, "examples to make; an import takes all", at_least=1)
     seed: int = setting(0, "seed of every random choice", at_least=0, at_most=MAX_SEED)
     output_dir: str = setting("data/cota", "folder for the parquet files and summary.json")
-    source: str = setting("scenes", "where images and truth come from", choices=("scenes",))
-    tasks: tuple[str, ...] = setting(
-        (
-            "attribute_recognition",
-            "object_counting",
-            "geometric_comparison",
-            "spatial_reasoning",
-            "text_extraction",
-        ),
-        "tasks to make, in equal shares",
+    source: str = setting("scenes", "where images and truth come from", choices=("scenes", "coco"))
+    input: str | None = setting(
+        None, "file or folder: of source coco its JSON, else data to import instead of making any"
+    )
+    input_format: str | None = setting(
+        None,
+        "format of the records in input; null: detected by content",
+        choices=("cota", "messages", "conversations"),
+    )
+    image_folder: str | None = setting(None, "folder of input's images; null: the input's own")
+    max_rejected: float = setting(
+        0.05, "share of the input's records that may be rejected", at_least=0, at_most=1
+    )
+    max_length: int | None = setting(
+        None, "longest imported example, in tokens; null: not asked", at_least=1
+    )
+    tasks: tuple[str, ...] | None = setting(
+        None, "tasks to make, in equal shares; null: all that the source can be asked"
     )
     include_negatives: bool = setting(False, "add examples that judge a wrong trajectory")
     include_traps: bool = setting(False, "add examples that judge a misleading trajectory")
@@ -84,8 +113,9 @@ class DataPrepConfig:
 
     def __post_init__(self) -> None:
         """Check the rules that join several keys."""
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ConfigError(f"tasks must name each task once, got {list(self.tasks)}")
+        named = self.tasks
+        if named is not None and (not named or len(set(named)) < len(named)):
+            raise ConfigError(f"tasks must name each task once, got {list(named)}")
         negatives = self.negative_ratio if self.include_negatives else 0.0
         traps = self.trap_ratio if self.include_traps else 0.0
         if (total := negatives + traps + self.self_correction_ratio) >= 1:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelis.config import (
@@ -166,6 +166,7 @@ def test_a_list_is_a_tuple_of_checked_values():
         ("tasks", "[]", "tasks must name each task once, got []"),
         ("tasks", "[a, a]", "tasks must name each task once, got ['a', 'a']"),
         ("tasks", "[a", "tasks: '[a' is not valid YAML: "),
+        ("difficulty.thresholds", "0.5", "difficulty.thresholds must be a list, as in [a, b]"),
     ],
 )
 def test_wrong_lists(key, text, message):
@@ -190,6 +191,34 @@ def test_wrong_lists(key, text, message):
         ),
         (DataPrepConfig, "trap_ratio", "1.5", "trap_ratio must be in [0, 1], got 1.5"),
         (DataPrepConfig, "test_fraction", "0", "test_fraction must be in (0, 1), got 0"),
+        (DataPrepConfig, "source", "photos", "source must be one of scenes, coco, got 'photos'"),
+        (
+            DataPrepConfig,
+            "input_format",
+            "csv",
+            "input_format must be one of cota, messages, conversations, got 'csv'",
+        ),
+        (DataPrepConfig, "max_rejected", "5", "max_rejected must be in [0, 1], got 5"),
+        (DataPrepConfig, "max_length", "0", "max_length must be >= 1, got 0"),
+        (
+            DataPrepConfig,
+            "difficulty.scorer",
+            "entropy",
+            "difficulty.scorer must be one of composite, model, multi, got 'entropy'",
+        ),
+        (
+            DataPrepConfig,
+            "difficulty.method",
+            "quantiles",
+            "difficulty.method must be one of percentiles, thresholds, got 'quantiles'",
+        ),
+        (
+            DataPrepConfig,
+            "difficulty.correlation_samples",
+            "301",
+            "difficulty.correlation_samples must be in [0, 300], got 301",
+        ),
+        (DataPrepConfig, "difficulty.model_name", "", "difficulty.model_name must not be empty"),
         (ModelFileConfig, "model.lora_dropout", "1", "must be in [0, 1), got 1"),
         (ModelFileConfig, "model.torch_dtype", "int8", "got 'int8'"),
         (EvaluateConfig, "split", "tests", "one of train, validation, test, got 'tests'"),
@@ -220,6 +249,16 @@ def test_a_value_out_of_range_names_key_rule_and_value(config_class, key, text, 
         ),
         (
             DataPrepConfig,
+            {"difficulty.thresholds": [0.6, 0.6]},
+            "difficulty.thresholds must be two rising numbers, got [0.6, 0.6]",
+        ),
+        (
+            DataPrepConfig,
+            {"difficulty.thresholds": [0.1, 0.2, 0.3]},
+            "difficulty.thresholds must be two rising numbers, got [0.1, 0.2, 0.3]",
+        ),
+        (
+            DataPrepConfig,
             {"include_traps": True, "trap_ratio": 0.9},
             "negative_ratio, trap_ratio (where included) and self_correction_ratio must sum"
             " to less than 1, got 1",
@@ -244,6 +283,29 @@ def test_rules_that_join_several_keys(config_class, overrides, message):
 def test_ratios_of_what_is_left_out_do_not_count():
     config = load_config(DataPrepConfig, None, {"trap_ratio": 0.9, "negative_ratio": 0.9})
     assert config.trap_ratio == 0.9
+
+
+def test_nothing_is_imported_and_every_task_is_made_unless_asked():
+    config = load(config_class=DataPrepConfig)
+    assert (config.source, config.input, config.tasks) == ("scenes", None, None)
+    assert (config.max_rejected, config.max_length) == (0.05, None)
+    rules = config.difficulty
+    assert (rules.scorer, rules.method, rules.correlation_samples) == (
+        "composite",
+        "percentiles",
+        300,
+    )
+
+
+def test_what_was_asked_for_can_be_taken_back_on_the_command_line(write):
+    path = write(
+        "input: mine\ninput_format: cota\nimage_folder: pictures\nmax_length: 9\ntasks: [a]\n"
+    )
+    names = ("input", "input_format", "image_folder", "max_length", "tasks")
+    given = load(path=path, config_class=DataPrepConfig)
+    assert [getattr(given, name) for name in names] == ["mine", "cota", "pictures", 9, ("a",)]
+    config = load(*((name, "null") for name in names), path=path, config_class=DataPrepConfig)
+    assert [getattr(config, name) for name in names] == [None] * 5
 
 
 # Unknown keys
@@ -414,6 +476,7 @@ def test_the_defaults_come_back_unchanged(config_class, write):
     assert load(path=write(to_yaml(config)), config_class=config_class) == config
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(
     texts,
     st.floats(min_value=1e-300, allow_nan=False, allow_infinity=False),

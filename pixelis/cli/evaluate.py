@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     )
     config, model_config = arguments.config, arguments.extra["model"].model
 
-    from pixelis.cli.making import record_inputs
+    from pixelis.cli.making import link_data_run, record_inputs
     from pixelis.cli.rollouts import evaluate_and_record
     from pixelis.data.encode import Encoder
     from pixelis.data.store import load_split
@@ -56,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
         },
     ) as recorder:
         record_inputs(recorder, data_dir, digests, context=config.split)
+        link_data_run(recorder, digests)
         evaluate_and_record(
             recorder,
             model.eval(),

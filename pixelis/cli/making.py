@@ -1,57 +1,152 @@
 """Data on the way to a run: made under a lock where it is missing, shown, recorded as inputs."""
 
-from collections.abc import Iterable
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from rich.console import Console
-from rich.table import Table
+from pyarrow.parquet import ParquetFile
 from tqdm import tqdm
 
-from pixelis.config import DataPrepConfig
-from pixelis.data.example import DIFFICULTIES, SPLITS
-from pixelis.data.prepare import check_place, prepare_folder
-from pixelis.data.store import SUMMARY_FILE, data_files
-from pixelis.tracking import MlflowRecorder
+from pixelis.config import DataPrepConfig, flatten
+from pixelis.data.folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE, REJECTED_FILE, check_place
+from pixelis.data.prepare import Stream, open_stream, prepare_folder
+from pixelis.data.store import SUMMARY_FILE, data_files, from_row
+from pixelis.data.summary import format_summary
+from pixelis.evaluation.answer_loss import build_answer_losses
+from pixelis.models.lengths import TokenCounter
+from pixelis.tracking import (
+    DATA_TAG,
+    MlflowRecorder,
+    data_tag,
+    find_data_run,
+    log_image_table,
+    open_run,
+)
+
+# What the summary counts that is worth a column in MLflow's tables.
+COUNTED = {
+    "by_split_and_difficulty": "examples",
+    "by_task": "task",
+    "by_sample_type": "sample_type",
+}
+ROWS_SHOWN = 8
 
 
 def make_data(config: DataPrepConfig, out: Path, *, only_if_missing: bool = False) -> Any:
-    """Make the data of a configuration in `out` and print what came of it; returns the summary.
+    """Make or import the data of a configuration in `out`, in a run; returns the summary.
 
     Two processes that need the same folder at once make it once: the second waits for the first.
+
+    Args:
+        config: what to make.
+        out: where.
+        only_if_missing: on the way to another run, which keeps what `mlflow run` opened: nothing is
+            done where the folder is there, and the run is in the experiment `data_prep`.
     """
     check_place(out)
+    rules, count_tokens = config.difficulty, None
+    if config.max_length is not None:
+        count_tokens = TokenCounter(rules.model_name)
     with FileLock(out.with_name(f".{out.name}.lock")):
         if only_if_missing and out.exists():
             return None
-        summary = prepare_folder(config, out, progress=_progress)
-    print_summary(summary, out)
+        stream = open_stream(config, count_tokens)
+        if stream.report:
+            print(stream.report, flush=True)
+        answer_losses = None
+        if rules.correlation_samples or rules.scorer == "model":
+            from pixelis.models.load import resolve_model  # imports torch
+
+            resolve_model(rules.model_name)
+            answer_losses = build_answer_losses(rules.model_name)
+        with open_run(
+            entry_point="data-prep",
+            experiment="data_prep",
+            run_name=_run_name(config, stream),
+            params=flatten(config),
+            tags={"pixelis.seed": str(config.seed)},
+            of_its_own=only_if_missing,
+        ) as recorder:
+            summary = prepare_folder(
+                config,
+                out,
+                progress=_progress,
+                answer_losses=answer_losses,
+                count_tokens=count_tokens,
+                stream=stream,
+            )
+            title = f"{summary['num_samples']} examples in {out}"
+            print(format_summary(summary, title=title), flush=True)
+            if summary["rejected"]:
+                print(f"file, line and reason of each: {out / REJECTED_FILE}", flush=True)
+            record_data(recorder, out, summary)
+            print(recorder.url_hint(), flush=True)
     return summary
 
 
-def _progress(items: Iterable[Any], total: int) -> Iterable[Any]:
-    bar: Iterable[Any] = tqdm(items, total=total, unit="example", desc="data-prep", mininterval=1)
-    return bar
+def _run_name(config: DataPrepConfig, stream: Stream) -> str:
+    source = stream.describe()
+    if source["name"] == "input":
+        return f"data-prep {source['format']} of {Path(str(config.input)).name}"
+    return f"data-prep {config.num_samples} {source['name']} seed {config.seed}"
 
 
-def print_summary(summary: Any, out: Path) -> None:
-    """A table of how many examples each split and difficulty has."""
-    table = Table(title=f"{summary['num_samples']} examples in {out}", title_justify="left")
-    for column in ("difficulty", *SPLITS):
-        table.add_column(column, justify="left" if column == "difficulty" else "right")
-    counts = summary["by_split_and_difficulty"]
-    for difficulty in DIFFICULTIES:
-        table.add_row(difficulty, *(str(counts.get(f"{s}/{difficulty}", 0)) for s in SPLITS))
-    Console(width=100).print(table)
+@contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    started = time.monotonic()
+    with tqdm(total=total, unit="example", desc=f"data-prep: {what}", mininterval=1) as bar:
+        yield bar.update
+    print(f"{what} took {time.monotonic() - started:.1f} s", flush=True)
 
 
-def record_data(recorder: MlflowRecorder, out: Path, summary: Any) -> None:
-    """Record counts, the summary and the three files with their digests."""
-    counts = summary["by_split_and_difficulty"]
-    recorder.summary({f"examples/{name}": count for name, count in counts.items()})
-    recorder.artifact(out / SUMMARY_FILE, "data")
+def record_data(recorder: MlflowRecorder, out: Path, summary: Mapping[str, Any]) -> None:
+    """Record counts, the summary, the figures, a table of images, and the files with digests."""
+    counts = {
+        "num_samples": summary["num_samples"],
+        **{
+            f"{prefix}/{key}": count
+            for name, prefix in COUNTED.items()
+            for key, count in summary[name].items()
+        },
+        **{f"rejected/{reason}": count for reason, count in summary["rejected"].items()},
+    }
+    correlation = summary["rank_correlation"]
+    if correlation and correlation["spearman"] is not None:
+        counts["rank_correlation"] = correlation["spearman"]
+    recorder.summary(counts)
+    for name in (SUMMARY_FILE, DIFFICULTY_FIGURE, EXAMPLES_FIGURE, REJECTED_FILE):
+        if (out / name).is_file():
+            recorder.artifact(out / name, "data")
     record_inputs(recorder, out, summary["sha256"], context="made")
+    recorder.tags({DATA_TAG: data_tag(summary["sha256"])})
+    recorder.note(f"```\n{format_summary(summary)}\n```")
+    log_image_table(recorder, list(_shown(out)), "data/examples.json")
+
+
+def _shown(out: Path) -> Iterator[dict[str, Any]]:
+    """Some examples of each difficulty as rows of a table: their images, and what is said."""
+    for path in data_files(out):
+        rows = next(ParquetFile(path).iter_batches(ROWS_SHOWN), None)
+        for row in rows.to_pylist() if rows is not None else ():
+            example = from_row(row)
+            yield {
+                "difficulty": example.difficulty,
+                "task": example.task,
+                "sample_type": example.sample_type,
+                "score": example.difficulty_score,
+                "image": example.images[0],
+                "question": example.question,
+                "trajectory": "\n".join(
+                    f"{step.thought} {step.operation} {json.dumps(dict(step.arguments))} -> "
+                    f"{json.dumps(dict(step.result))}"
+                    for step in example.trajectory
+                ),
+                "answer": example.answer,
+            }
 
 
 def record_inputs(
@@ -60,3 +155,13 @@ def record_inputs(
     """Record the parquet files of a data folder as inputs of the run."""
     for path in data_files(folder):
         recorder.dataset(path, name=path.stem, context=context, digest=digests[path.name])
+
+
+def link_data_run(recorder: MlflowRecorder, digests: Mapping[str, str]) -> str:
+    """Tag a run with the data-prep run that made its data; returns a line for its description."""
+    made_by = recorder.attempt("looking for the data's run", lambda: find_data_run(digests))
+    if made_by is None:
+        return "Data: made by no run of this store."
+    recorder.tags({"pixelis.data_run": made_by.run_id})
+    place = f"#/experiments/{made_by.experiment_id}/runs/{made_by.run_id}"
+    return f"Data: made by [{made_by.name}]({place}) (`{made_by.run_id}`)."

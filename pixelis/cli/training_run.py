@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pixelis import figures
-from pixelis.cli.making import record_inputs
+from pixelis.cli.making import link_data_run, record_inputs
 from pixelis.cli.rollouts import evaluate_and_record
 from pixelis.config import ModelConfig, TrainingFileConfig, flatten, to_yaml
 from pixelis.curriculum import CurriculumConfig
@@ -125,6 +125,7 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
         spool_dir=output_dir,
     ) as recorder:
         record_inputs(recorder, data_dir, digests, context="training")
+        data_line = link_data_run(recorder, digests)
         recorder.text(to_yaml(resolved), "config/training_params.yaml")
         recorder.text(to_yaml(model), "config/model_arch.yaml")
         if start.resume_from is not None:
@@ -143,7 +144,7 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
             recorder.tags({"pixelis.stopped": "true"})
             raise
         print(result.statistics, flush=True)
-        _record_result(recorder, result, config, curriculum)
+        _record_result(recorder, result, config, curriculum, data_line)
         trained = time.monotonic()
         print(f"training took {trained - began:.0f} s, with start-up", flush=True)
         if config.evaluation.enabled:
@@ -182,6 +183,7 @@ def _record_result(
     result: TrainingResult,
     config: TrainingFileConfig,
     curriculum: CurriculumConfig,
+    data_line: str,
 ) -> None:
     events = [event.to_dict() for event in result.events]
     max_steps = config.training.max_steps
@@ -221,7 +223,7 @@ def _record_result(
             f"{rollbacks} rollback{'' if rollbacks == 1 else 's'} · hard {hard:.2f}",
         }
     )
-    recorder.note(_note(result, events))
+    recorder.note(f"{_note(result, events)}\n\n{data_line}")
     best_step = int(result.best["step"])
     # The first at its step: where weights were rolled back, theirs follow at the same step.
     best = next(strata for step, strata in result.evaluations if step == best_step)

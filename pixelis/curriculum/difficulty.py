@@ -67,6 +67,7 @@ def categorise(
     groups: Sequence[Hashable],
     percentiles: tuple[float, float],
     names: tuple[str, str, str] = ("simple", "medium", "hard"),
+    parents: Sequence[Hashable] | None = None,
 ) -> list[str]:
     """Cut each group at two percentiles of its rank, so that every category holds every group.
 
@@ -75,17 +76,35 @@ def categorise(
         groups: the group of each example (its task and split).
         percentiles: the two cuts, in percent, ascending.
         names: the three categories, easiest first.
+        parents: what the groups are parts of (the task): its shares are exact as well.
 
     Returns:
-        A category for each example; each group's shares are exact to one example.
+        A category for each example; each group's shares, and each parent's, are exact to one
+        example.
     """
-    members: dict[Hashable, list[int]] = {}
+    members: dict[tuple[Hashable, Hashable], list[int]] = {}
     for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
+        members.setdefault((None if parents is None else parents[index], group), []).append(index)
+    families: dict[Hashable, list[tuple[Hashable, Hashable]]] = {}
+    for member in members:
+        families.setdefault(member if parents is None else member[0], []).append(member)
     categories = [""] * len(keys)
-    for indices in members.values():
-        ranked = sorted(indices, key=lambda index: keys[index])
-        first, second = (round(len(ranked) * p / 100) for p in percentiles)
-        for rank, index in enumerate(ranked):
-            categories[index] = names[(rank >= first) + (rank >= second)]
+    for family in families.values():
+        sizes = [len(members[member]) for member in family]
+        first, second = (_cut(sizes, percentile) for percentile in percentiles)
+        for member, low, high in zip(family, first, second, strict=True):
+            ranked = sorted(members[member], key=lambda index: keys[index])
+            for rank, index in enumerate(ranked):
+                categories[index] = names[(rank >= low) + (rank >= high)]
     return categories
+
+
+def _cut(sizes: Sequence[int], percentile: float) -> list[int]:
+    """How many of each group lie below a percentile: exact in sum, by the largest remainders."""
+    quotas = [size * percentile / 100 for size in sizes]
+    below = [math.floor(quota) for quota in quotas]
+    missing = round(sum(sizes) * percentile / 100) - sum(below)
+    by_remainder = sorted(range(len(sizes)), key=lambda i: (below[i] - quotas[i], i))
+    for index in by_remainder[:missing]:
+        below[index] += 1
+    return below

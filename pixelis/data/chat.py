@@ -38,8 +38,7 @@ class Message:
 
 def system_prompt() -> str:
     """The operations as one line of signatures, written from their schemas."""
-    signatures = " ".join(f"{o.name}({', '.join(o.parameters)})" for o in OPERATIONS.values())
-    return f"Operations: {signatures}"
+    return f"Operations: {' '.join(o.signature for o in OPERATIONS.values())}"
 
 
 def format_call(operation: str, arguments: Mapping[str, Any]) -> str:
@@ -55,7 +54,8 @@ def format_step(thought: str, operation: str, arguments: Mapping[str, Any]) -> s
 
 def format_answer(conclusion: str, answer: str) -> str:
     """The assistant's last turn."""
-    return f"{conclusion}\n<answer>{answer}</answer>"
+    said = f"<answer>{answer}</answer>"
+    return f"{conclusion}\n{said}" if conclusion else said
 
 
 def response_message(result: Mapping[str, Any], image: Image.Image | None) -> Message:

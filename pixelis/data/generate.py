@@ -3,29 +3,29 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
 from pixelis.data.example import Example, Step
-from pixelis.data.scenes import CELL, CELLS, Cell, Scene, render
+from pixelis.data.images import image_digest
+from pixelis.data.picture import Spot
+from pixelis.data.sources import Source
+from pixelis.data.sources.drawn import DrawnScenes
 from pixelis.data.tasks import TASKS, Call, Draft
+from pixelis.errors import DataError
 from pixelis.operations import execute
 
-GENERATOR_VERSION = "1"
-MAX_ATTEMPTS = 200
+GENERATOR_VERSION = "2"
+MAX_ATTEMPTS = 400
+
+Images = Sequence[Image.Image]
 
 
-def image_digest(image: Image.Image) -> str:
-    """SHA-256 of an image's size and RGB pixels."""
-    rgb = image.convert("RGB")
-    return hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
-
-
-def run_call(call: Call, image: Image.Image, *, supervised: bool = True) -> Step:
+def run_call(call: Call, images: Images, *, supervised: bool = True) -> Step:
     """Run a planned call on the pixels."""
-    observation = execute(call.operation, call.arguments, [image])
+    observation = execute(call.operation, call.arguments, images)
     return Step(
         call.thought,
         call.operation,
@@ -36,60 +36,57 @@ def run_call(call: Call, image: Image.Image, *, supervised: bool = True) -> Step
     )
 
 
-def call_cell(call: Call) -> Cell:
-    """The grid cell that a planned call looks at."""
-    box = call.arguments.get("bbox")
-    x, y = box[:2] if box else (call.arguments["x"], call.arguments["y"])
-    return y // CELL, x // CELL
+def findings_of(steps: Sequence[Step]) -> list[Mapping[str, Any]]:
+    """What each step found: its arguments and, over them, its result; an error alone."""
+    return [
+        step.result if "error" in step.result else {**step.arguments, **step.result}
+        for step in steps
+    ]
 
 
-def place_words(cell: Cell) -> str:
-    """A cell's place as thoughts name it."""
-    return f"row {cell[0] + 1} column {cell[1] + 1}"
-
-
-def move_call(call: Call, cell: Cell) -> Call:
-    """The same call, and the same claim, about another cell."""
-    row, col = call_cell(call)
-    down, right = (cell[0] - row) * CELL, (cell[1] - col) * CELL
+def move_call(call: Call, spot: Spot) -> Call:
+    """The same call, and the same claim, about another spot."""
     arguments = dict(call.arguments)
     if "bbox" in arguments:
-        x1, y1, x2, y2 = arguments["bbox"]
-        arguments["bbox"] = [x1 + right, y1 + down, x2 + right, y2 + down]
+        arguments["bbox"] = list(spot.box)
     else:
-        arguments |= {"x": arguments["x"] + right, "y": arguments["y"] + down}
-    thought = call.thought.replace(place_words((row, col)), place_words(cell))
-    return Call(thought, call.operation, arguments)
+        arguments |= {"x": spot.point[0], "y": spot.point[1]}
+    thought = call.thought.replace(call.spot.place, spot.place)
+    return Call(thought, call.operation, arguments, spot)
 
 
 def _misplaced(rng: random.Random, draft: Draft, *, empty: bool) -> tuple[int, Call] | None:
-    """A call of the draft moved to a wrong cell: an empty one, or one with another object."""
+    """A call of the draft moved to a wrong spot: an empty one, or one with another thing."""
     movable = [
         index
         for index, call in enumerate(draft.calls)
-        if place_words(call_cell(call)) in call.thought and call.operation != "ZOOM_IN"
+        if call.spot.place in call.thought and call.operation != "ZOOM_IN"
     ]
-    meant = {call_cell(call) for call in draft.calls}
-    cells = [c for c in CELLS if c not in meant and (draft.scene.at(c) is None) == empty]
-    if not movable or not cells:
+    if not movable:
+        # Where looking closer is all that there is, the wrong look is a close one too.
+        movable = [i for i, call in enumerate(draft.calls) if call.spot.place in call.thought]
+    spots = draft.picture.spots(empty=empty, meant=[call.spot for call in draft.calls])
+    if not movable or not spots:
         return None
     index = rng.choice(movable)
-    return index, move_call(draft.calls[index], rng.choice(cells))
+    return index, move_call(draft.calls[index], rng.choice(spots))
 
 
-def _with_correction(rng: random.Random, draft: Draft, image: Image.Image) -> list[Step] | None:
+def _with_correction(rng: random.Random, draft: Draft, images: Images) -> list[Step] | None:
     """Plant a wrong look (its real result, no loss) before a step, which then notices and mends."""
     planted = _misplaced(rng, draft, empty=True)
     if planted is None:
         return None
     index, wrong = planted
-    step = run_call(wrong, image, supervised=False)
-    if "error" not in step.result:
+    step = run_call(wrong, images, supervised=False)
+    # A closer look shows that nothing is there; every other operation has to say so.
+    if "error" not in step.result and wrong.operation != "ZOOM_IN":
         return None
     mended = draft.calls[index]
     calls = list(draft.calls)
-    calls[index] = Call(f"Wrong place. {mended.thought}", mended.operation, mended.arguments)
-    steps = [run_call(call, image) for call in calls]
+    said = f"Wrong place. {mended.thought}"
+    calls[index] = Call(said, mended.operation, mended.arguments, mended.spot)
+    steps = [run_call(call, images) for call in calls]
     return [*steps[:index], step, *steps[index:]]
 
 
@@ -103,7 +100,7 @@ def _describe(steps: Sequence[Step], answer: str) -> str:
 
 
 def _flaw(
-    rng: random.Random, draft: Draft, image: Image.Image, sample_type: str
+    rng: random.Random, draft: Draft, images: Images, sample_type: str
 ) -> tuple[str, str, dict[str, Any]] | None:
     """The flawed solution as prompt text, what is wrong with it, and its structured form."""
     if not draft.wrong_answers:
@@ -120,7 +117,7 @@ def _flaw(
         verdict = f"No, the steps are right but {wrong} does not follow."
     else:
         verdict = f"No, {wrong} is wrong."
-    steps = [run_call(call, image) for call in calls]
+    steps = [run_call(call, images) for call in calls]
     flawed = {
         "answer": wrong,
         "steps": [
@@ -136,78 +133,94 @@ def _flaw(
     return _describe(steps, wrong), verdict, flawed
 
 
-def _scene_truth(scene: Scene) -> list[dict[str, Any]]:
-    return [
-        {"cell": list(i.cell), "name": i.name, "size": i.size, "text": i.text} for i in scene.items
-    ]
-
-
 def realise(
     draft: Draft, *, rng: random.Random, task: str, sample_type: str, provenance: dict[str, Any]
 ) -> Example | None:
     """Run a draft on its pixels; None where results and truth disagree or no error fits.
 
-    The answer must follow from the results of the operations alone and equal the scene's truth;
+    The answer must follow from the findings of the operations alone and equal the picture's truth;
     no wrong answer becomes a target: a flawed solution stands in the question.
     """
-    image = render(draft.scene)
-    steps = [run_call(call, image) for call in draft.calls]
+    images = draft.picture.draw()
+    steps = [run_call(call, images) for call in draft.calls]
     if any("error" in step.result for step in steps):
         return None
-    results = [step.result for step in steps]
-    if draft.answer_from(results) != draft.answer:
+    findings = findings_of(steps)
+    if draft.answer_from(findings) != draft.answer:
         return None
     said = draft.conclusion
     question = draft.question
     extra: dict[str, Any] = {}
     if sample_type == "self_correction":
-        corrected = _with_correction(rng, draft, image)
+        corrected = _with_correction(rng, draft, images)
         if corrected is None:
             return None
         steps = corrected
     elif sample_type != "positive":
-        flaw = _flaw(rng, draft, image, sample_type)
+        flaw = _flaw(rng, draft, images, sample_type)
         if flaw is None:
             return None
         description, verdict, extra["flawed"] = flaw
         question = f"{question}\n{description}"
-        first = steps[0]
-        steps[0] = run_call(
-            Call(f"{verdict} {first.thought}", first.operation, first.arguments), image
-        )
-    digest = image_digest(image)
+        first = draft.calls[0]
+        judged = Call(f"{verdict} {first.thought}", first.operation, first.arguments, first.spot)
+        steps[0] = run_call(judged, images)
+    digest = image_digest(*images)
     content = json.dumps([task, sample_type, question, digest])
     return Example(
         id=hashlib.sha256(content.encode()).hexdigest()[:16],
         task=task,
         sample_type=sample_type,
         question=question,
-        images=(image,),
+        images=tuple(images),
         trajectory=tuple(steps),
-        conclusion=said if isinstance(said, str) else said(results),
+        conclusion=said if isinstance(said, str) else said(findings),
         answer=draft.answer,
         ground_truth=draft.answer,
         provenance={
             **provenance,
             "generator": GENERATOR_VERSION,
             "image_digest": digest,
-            "objects": _scene_truth(draft.scene),
+            "objects": [thing.truth() for thing in draft.picture.things],
+            **dict(draft.picture.origin),
             **extra,
         },
     )
 
 
-def generate_example(*, seed: int, index: int, task: str, sample_type: str) -> Example:
+def generate_example(
+    *,
+    seed: int,
+    index: int,
+    task: str,
+    sample_type: str,
+    source: Source | None = None,
+    salt: int = 0,
+) -> Example:
     """Example `index` of a data set: a function of its arguments alone.
 
+    Args:
+        seed: of the data set.
+        index: of the example in it.
+        task: a key of `TASKS`.
+        sample_type: see `pixelis.data.example.SAMPLE_TYPES`.
+        source: of the pictures; drawn scenes where none is given.
+        salt: another number gives another example, where the first was one too many.
+
     Raises:
-        RuntimeError: when no draft of the task passes its checks (a defect of the task).
+        DataError: when nothing in the source can be asked so.
     """
-    rng = random.Random(f"{seed}:{index}:{task}:{sample_type}")
-    provenance = {"source": "scenes", "seed": seed, "index": index}
+    source = source or DrawnScenes()
+    rng = random.Random(f"{seed}:{index}:{task}:{sample_type}" + (f":{salt}" if salt else ""))
+    provenance = {"source": source.name, "seed": seed, "index": index}
     for _ in range(MAX_ATTEMPTS):
-        draft = TASKS[task](rng)
+        draft = TASKS[task](rng, source.picture(rng, task))
+        if draft is None:
+            continue
         example = realise(draft, rng=rng, task=task, sample_type=sample_type, provenance=provenance)
         if example is not None:
             return example
-    raise RuntimeError(f"{task}/{sample_type} gave no valid example in {MAX_ATTEMPTS} drafts")
+    raise DataError(
+        f"the source {source.name!r} gave no {task} example of type {sample_type} in "
+        f"{MAX_ATTEMPTS} tries; leave the task out (tasks) or add images"
+    )

@@ -1,269 +1,258 @@
 """data-prep: configuration -> examples -> splits -> difficulty -> three parquet files.
 
-The folder is written beside its place and moved there whole: whoever looks sees the complete old
-files or the complete new ones.
+Examples are made or imported in chunks, by workers, and wait on disk until every score is known;
+memory holds a few chunks and about a hundred bytes of each example.
 """
 
-import hashlib
 import json
 import os
 import random
-import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
-from functools import partial
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from pixelis.config import DataPrepConfig, flatten
-from pixelis.curriculum.difficulty import COMPONENTS, categorise, combine, compute_components
-from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.data.generate import generate_example
-from pixelis.data.store import SUMMARY_FILE, difficulty_file, to_row, write_rows
-from pixelis.data.tasks import TASK_WEIGHTS, TASKS
-from pixelis.errors import ConfigError, DataError
-from pixelis.operations import OPERATIONS
+import pyarrow as pa
+import pyarrow.compute as pc
 
-CHUNK = 50
+from pixelis.config import DataPrepConfig, flatten
+from pixelis.curriculum.difficulty import COMPONENTS
+from pixelis.data.difficulty import AnswerLosses, build_scorer
+from pixelis.data.example import DIFFICULTIES, Example
+from pixelis.data.folder import (
+    REJECTED_FILE,
+    check_place,
+    file_sha256,
+    staged_folder,
+)
+from pixelis.data.grading import categorise, choose_examples, correlate, draw_figures
+from pixelis.data.importing import open_input
+from pixelis.data.produce import Finish, Generate, Import, Meta, Plan
+from pixelis.data.sources import Source, open_source
+from pixelis.data.sources.coco import is_coco
+from pixelis.data.spool import Columns, Spool
+from pixelis.data.store import SCHEMA, SUMMARY_FILE, GroupedWriter, difficulty_file, from_row
+from pixelis.data.streams import GeneratedStream, ImportedStream
+from pixelis.data.summary import summarise
+from pixelis.data.tasks import TASKS
+from pixelis.errors import ConfigError, DataError
+
+# What says where and how fast data was made, not what it is.
+NOT_CONTENT = ("output_dir", "num_workers")
+
+Stream = GeneratedStream | ImportedStream
+Report = Callable[[int], None]
+Progress = Callable[[str, int | None], AbstractContextManager[Report]]
+
+
+def no_progress(what: str, total: int | None) -> AbstractContextManager[Report]:
+    """Reports to nobody."""
+    return nullcontext(lambda count: None)
 
 
 def plan_samples(
     num_samples: int, seed: int, tasks: Sequence[str], ratios: Mapping[str, float]
-) -> list[tuple[str, str]]:
-    """Task and sample type of every example: tasks in turn, types in exact shares, shuffled.
-
-    Raises:
-        ConfigError: when a task is unknown.
-    """
-    for task in tasks:
-        if task not in TASKS:
-            raise ConfigError(f"tasks must be among {', '.join(TASKS)}, got {task!r}")
+) -> list[Plan]:
+    """Task and sample type of every example: tasks in turn, types in exact shares, shuffled."""
     types = [name for name, ratio in ratios.items() for _ in range(round(ratio * num_samples))]
     types = types[:num_samples] + ["positive"] * (num_samples - len(types))
     random.Random(f"types:{seed}").shuffle(types)
-    return [(tasks[index % len(tasks)], kind) for index, kind in enumerate(types)]
+    return [Plan(index, tasks[index % len(tasks)], kind) for index, kind in enumerate(types)]
 
 
-def split_of(digest: str, validation_fraction: float, test_fraction: float) -> str:
-    """The split of an image, by its digest alone: equal images share a split."""
-    position = int(hashlib.sha256(digest.encode()).hexdigest()[:12], 16) / 16**12
-    if position < test_fraction:
-        return "test"
-    return "validation" if position < test_fraction + validation_fraction else "train"
+def choose_tasks(tasks: Sequence[str] | None, source: Source) -> tuple[str, ...]:
+    """The tasks asked for, if the source knows them; all that it knows where none are named.
 
-
-def score_components(example: Example) -> dict[str, float]:
-    """The difficulty components of an example, from its trajectory."""
-    used = [step.operation for step in example.trajectory]
-    return compute_components(
-        sophistications=[OPERATIONS[name].sophistication for name in used],
-        num_kinds_used=len(set(used)),
-        num_kinds=len(OPERATIONS),
-        num_thoughts=len(used) + 1,
-        num_corrections=sum(not step.supervised for step in example.trajectory),
-        sample_type=example.sample_type,
-        task_weight=TASK_WEIGHTS[example.task],
-    )
-
-
-def _make(
-    item: tuple[int, tuple[str, str]], *, seed: int, fractions: tuple[float, float]
-) -> tuple[dict[str, Any], dict[str, float]]:
-    index, (task, sample_type) = item
-    example = generate_example(seed=seed, index=index, task=task, sample_type=sample_type)
-    split = split_of(example.provenance["image_digest"], *fractions)
-    return to_row(replace(example, split=split)), score_components(example)
-
-
-def _map(function: Callable[[Any], Any], items: Sequence[Any], num_workers: int) -> Iterator[Any]:
-    """Map in order, over processes where more than one is asked for."""
-    if num_workers == 1 or len(items) <= CHUNK:
-        yield from map(function, items)
-        return
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("forkserver")) as pool:
-        yield from pool.map(function, items, chunksize=CHUNK)
-
-
-def prepare_scenes(
-    *,
-    num_samples: int,
-    seed: int,
-    tasks: Sequence[str],
-    ratios: Mapping[str, float],
-    fractions: tuple[float, float],
-    weights: Mapping[str, float],
-    percentiles: tuple[float, float],
-    split_by_category: bool,
-    num_workers: int,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
-) -> list[dict[str, Any]]:
-    """Make `num_samples` rows from drawn scenes; a function of its arguments without num_workers.
-
-    Args:
-        num_samples: exactly so many rows come back.
-        seed: of every random choice.
-        tasks: in equal shares.
-        ratios: sample type -> share; the rest is positive.
-        fractions: shares of the validation and the test split.
-        weights: of the difficulty components.
-        percentiles: where simple ends and hard begins.
-        split_by_category: rank within each task; False ranks all tasks together.
-        num_workers: processes.
-        progress: wraps the stream of made rows (a progress bar).
+    Raises:
+        ConfigError: when a task is unknown, or the source cannot be asked about it.
     """
-    plan = list(enumerate(plan_samples(num_samples, seed, tasks, ratios)))
-    make = partial(_make, seed=seed, fractions=fractions)
-    made = list(progress(_map(make, plan, num_workers), num_samples))
-    rows = [row for row, _ in made]
-    for row, components in made:
-        row["difficulty_score"] = combine(components, weights)
-        row["provenance"] = json.dumps(
-            {**json.loads(row["provenance"]), "difficulty_components": components}, sort_keys=True
-        )
-    assign_difficulty(rows, percentiles, by_task=split_by_category)
-    return rows
+    for task in tasks or ():
+        if task not in TASKS:
+            raise ConfigError(f"tasks must be among {', '.join(TASKS)}, got {task!r}")
+        if task not in source.tasks:
+            raise ConfigError(
+                f"tasks of the source {source.name} must be among {', '.join(source.tasks)}, "
+                f"got {task!r}"
+            )
+    return tuple(tasks or source.tasks)
 
 
-def assign_difficulty(
-    rows: Sequence[dict[str, Any]], percentiles: tuple[float, float], *, by_task: bool
-) -> None:
-    """Write `difficulty` into the rows: percentiles of the score's rank within task and split.
-
-    Args:
-        rows: with score, task, split, provenance and id; the latter two break ties.
-        percentiles: the two cuts in percent.
-        by_task: False ranks all tasks together, so that difficulty follows the task as well.
-    """
-    keys = [
-        (row["difficulty_score"], len(json.loads(row["provenance"])["objects"]), row["id"])
-        for row in rows
-    ]
-    groups = [(row["task"] if by_task else "", row["split"]) for row in rows]
-    for row, difficulty in zip(rows, categorise(keys, groups, percentiles), strict=True):
-        row["difficulty"] = difficulty
-
-
-def summarise(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Counts by split, difficulty, task and type, score ranges, and the configuration."""
-
-    def count(*names: str) -> dict[str, int]:
-        return dict(sorted(Counter("/".join(row[name] for name in names) for row in rows).items()))
-
-    scores = {
-        difficulty: [row["difficulty_score"] for row in rows if row["difficulty"] == difficulty]
-        for difficulty in DIFFICULTIES
-    }
+def sample_ratios(config: DataPrepConfig) -> dict[str, float]:
+    """The share of every sample type but `positive`, which takes the rest."""
+    traps = config.trap_ratio / 2 if config.include_traps else 0.0
     return {
-        "num_samples": len(rows),
-        "by_split_and_difficulty": count("split", "difficulty"),
-        "by_difficulty_and_task": count("difficulty", "task"),
-        "by_sample_type": count("sample_type"),
-        "scores": {
-            name: {"min": min(s), "mean": sum(s) / len(s), "max": max(s)}
-            for name, s in scores.items()
-            if s
-        },
-        "config": dict(config),
+        "self_correction": config.self_correction_ratio,
+        "outcome_negative": config.negative_ratio if config.include_negatives else 0.0,
+        "trap_perceptual": traps,
+        "trap_logical": traps,
     }
-
-
-def check_place(out: Path) -> None:
-    """Refuse a place where data-prep may not write, before any work is done.
-
-    Raises:
-        DataError: when the place is taken by something that data-prep did not write, or the folder
-            that it is to lie in cannot be made.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        taken = out.exists()
-    except OSError as error:
-        raise DataError(f"output_dir {out!s:.200} cannot be written: {error}") from error
-    if taken and not out.is_dir():
-        raise DataError(f"output_dir {out} is a file; name a folder")
-    ours = {SUMMARY_FILE, *(difficulty_file(difficulty) for difficulty in DIFFICULTIES)}
-    others = sorted({path.name for path in out.iterdir()} - ours) if out.is_dir() else []
-    if others:
-        raise DataError(
-            f"output_dir {out} holds other files; name an empty or a new folder "
-            f"(found {', '.join(others[:3])})"
-        )
-
-
-def write_folder(
-    rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], out: Path
-) -> dict[str, Any]:
-    """Write the three files and the summary to a folder beside `out`, then put it in its place.
-
-    Returns:
-        The summary as written: with the SHA-256 of each file.
-
-    Raises:
-        DataError: when the place is taken by something that data-prep did not write, or cannot be
-            written.
-    """
-    check_place(out)
-    place = out.resolve()  # of a link, what it points to
-    staged = place.with_name(f".{place.name}.{os.getpid()}.new")
-    old = place.with_name(f".{place.name}.{os.getpid()}.old")
-    for stale in (staged, old):  # of a process that was killed, where numbers repeat
-        shutil.rmtree(stale, ignore_errors=True)
-    try:
-        staged.mkdir(parents=True)
-        files = {}
-        for difficulty in DIFFICULTIES:
-            path = staged / difficulty_file(difficulty)
-            write_rows((row for row in rows if row["difficulty"] == difficulty), path)
-            files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        written = {**summary, "sha256": files}
-        text = json.dumps(written, indent=2)
-        (staged / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8")
-        if place.is_dir():
-            os.replace(place, old)
-        os.replace(staged, place)
-    except OSError as error:
-        raise DataError(f"output_dir {out} cannot be written: {error}") from error
-    finally:
-        if old.is_dir() and not place.exists():
-            os.replace(old, place)
-        shutil.rmtree(staged, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-    return written
 
 
 def prepare_folder(
     config: DataPrepConfig,
     out: Path,
     *,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+    progress: Progress = no_progress,
+    answer_losses: AnswerLosses | None = None,
+    count_tokens: Callable[[Example], int] | None = None,
+    stream: Stream | None = None,
 ) -> dict[str, Any]:
-    """Make the data of a configuration in `out`; returns the summary.
+    """Make or import the data of a configuration in `out`; returns the summary.
+
+    The files are a function of the configuration without `NOT_CONTENT`, and of the input's content.
+
+    Args:
+        config: checked by itself.
+        out: the folder that is written, or replaced, as a whole.
+        progress: opens a progress bar for so many of something (None: how many is not known).
+        answer_losses: the base model's loss of each example; None where neither the scorer `model`
+            nor the rank correlation is asked for.
+        count_tokens: the tokens of an example; needed where `max_length` is set. Sent to workers.
+        stream: as `open_stream` gives it, where it was opened before; it is read once.
 
     Raises:
-        ConfigError: when a task is unknown.
-        DataError: when `out` is taken or cannot be written.
+        ConfigError: when a task is unknown, or the configuration does not suit the input.
+        DataError: when the input cannot be used, too much of it was rejected, too few different
+            examples can be made, or `out` is taken or cannot be written.
     """
     check_place(out)
-    traps = config.trap_ratio / 2 if config.include_traps else 0.0
-    first, second = config.difficulty.percentiles
-    rows = prepare_scenes(
-        num_samples=config.num_samples,
-        seed=config.seed,
-        tasks=config.tasks,
-        ratios={
-            "self_correction": config.self_correction_ratio,
-            "outcome_negative": config.negative_ratio if config.include_negatives else 0.0,
-            "trap_perceptual": traps,
-            "trap_logical": traps,
-        },
+    stream = stream or open_stream(config, count_tokens)
+    with staged_folder(out) as folder:
+        columns = Columns()
+        with Spool(folder) as spool, progress("examples", stream.total) as report:
+            for made in stream.read(folder):
+                batch, metas = made.batch, made.metas
+                if config.difficulty.scorer == "model":
+                    batch, metas = _scored_by_model(batch, metas, answer_losses)
+                for meta in metas:
+                    columns.add(meta)
+                spool.write(batch)
+                report(len(metas))
+        _check_rejected(stream, columns, config, out, folder)
+        difficulties, thresholds = categorise(columns, config)
+        wanted = choose_examples(columns, difficulties, config)
+        chosen = _write_files(spool, folder, difficulties, set().union(*wanted.values()))
+        spool.path.unlink()
+        correlation = None
+        if answer_losses is not None and wanted["correlation"]:
+            examples = [chosen[index] for index in wanted["correlation"]]
+            with progress("rank correlation", len(examples)) as report:
+                correlation = correlate(examples, config, answer_losses)
+                report(len(examples))
+        draw_figures(folder, columns, difficulties, thresholds, wanted, chosen)
+        summary = summarise(
+            columns.rows(difficulties),
+            config={k: v for k, v in flatten(config).items() if k not in NOT_CONTENT},
+            thresholds=thresholds,
+            correlation=correlation,
+            rejected=stream.rejected,
+            source=stream.describe(),
+        )
+        digests = {d: file_sha256(folder / difficulty_file(d)) for d in DIFFICULTIES}
+        summary["sha256"] = {difficulty_file(d): digest for d, digest in digests.items()}
+        text = json.dumps(summary, indent=2) + "\n"
+        (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+    _refused_file(out).unlink(missing_ok=True)
+    return summary
+
+
+def open_stream(config: DataPrepConfig, count_tokens: Callable[[Example], int] | None) -> Stream:
+    """What a configuration asks for, its files looked at: chunks that are yet to be made.
+
+    Raises:
+        ConfigError: when a task is unknown, or the configuration does not suit the input.
+        DataError: when the input cannot be used.
+    """
+    difficulty = config.difficulty
+    finish = Finish(
         fractions=(config.validation_fraction, config.test_fraction),
-        weights={name: getattr(config.difficulty, name) for name in COMPONENTS},
-        percentiles=(first, second),
-        split_by_category=config.split_by_category,
-        num_workers=config.num_workers,
-        progress=progress,
+        scorer=difficulty.scorer,
+        weights={name: getattr(difficulty, name) for name in COMPONENTS},
     )
-    return write_folder(rows, summarise(rows, flatten(config)), out)
+    path = None if config.input is None else Path(config.input)
+    images = None if config.image_folder is None else Path(config.image_folder)
+    source_name = config.source
+    if path is not None and source_name != "coco" and is_coco(path):
+        source_name = "coco"
+    if path is not None and source_name != "coco":
+        source = open_input(path, input_format=config.input_format, images=images)
+        convert = Import(source.folder, source.format, finish, config.max_length, count_tokens)
+        return ImportedStream(convert, source, config.num_workers)
+    pictures = open_source(source_name, path=path, image_folder=images)
+    tasks = choose_tasks(config.tasks, pictures)
+    plans = plan_samples(config.num_samples, config.seed, tasks, sample_ratios(config))
+    return GeneratedStream(Generate(config.seed, pictures, finish), plans, config.num_workers)
+
+
+def _scored_by_model(
+    batch: pa.RecordBatch, metas: Sequence[Meta], answer_losses: AnswerLosses | None
+) -> tuple[pa.RecordBatch, list[Meta]]:
+    """Put the base model's score in the place of the composite one."""
+    scorer = build_scorer("model", weights={}, answer_losses=answer_losses)
+    scores = scorer([from_row(row) for row in batch.to_pylist()])
+    found = [
+        meta._replace(score=score.value, components=dict(score.components))
+        for meta, score in zip(metas, scores, strict=True)
+    ]
+    provenance = [
+        json.dumps(
+            {**json.loads(text), "difficulty_components": dict(score.components)}, sort_keys=True
+        )
+        for text, score in zip(batch.column("provenance").to_pylist(), scores, strict=True)
+    ]
+    batch = _with_column(batch, "difficulty_score", [score.value for score in scores])
+    return _with_column(batch, "provenance", provenance), found
+
+
+def _with_column(batch: pa.RecordBatch, name: str, values: Sequence[Any]) -> pa.RecordBatch:
+    index = SCHEMA.get_field_index(name)
+    column = pa.array(values, SCHEMA.field(index).type)
+    return batch.set_column(index, SCHEMA.field(index), column)
+
+
+def _refused_file(out: Path) -> Path:
+    """Where the reasons stay when an input was refused as a whole."""
+    place = out.resolve()
+    return place.with_name(f"{place.name}.{REJECTED_FILE}")
+
+
+def _check_rejected(
+    stream: Stream, columns: Columns, config: DataPrepConfig, out: Path, folder: Path
+) -> None:
+    """Refuse an input of which too much was rejected; the reasons stay beside `out`."""
+    rejected, total = stream.rejected.total(), stream.num_records
+    if not len(columns) and not total:
+        raise DataError(f"input {config.input} holds no records")
+    if len(columns) and (not total or rejected <= config.max_rejected * total):
+        return
+    kept = _refused_file(out)
+    os.replace(folder / REJECTED_FILE, kept)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in stream.rejected.most_common())
+    allowed = f"more than max_rejected {config.max_rejected:g} allows" if len(columns) else "all"
+    raise DataError(
+        f"{rejected} of {total} records of {config.input} were rejected ({rejected / total:.1%}), "
+        f"{allowed}: {reasons}; see {kept}"
+    )
+
+
+def _write_files(
+    spool: Spool, folder: Path, difficulties: Sequence[str], wanted: set[int]
+) -> dict[int, Example]:
+    """Write the rows to the file of their difficulty; returns the wanted ones as examples."""
+    chosen = {}
+    start = 0
+    with ExitStack() as stack:
+        writers = {
+            difficulty: stack.enter_context(GroupedWriter(folder / difficulty_file(difficulty)))
+            for difficulty in DIFFICULTIES
+        }
+        for batch in spool.read():
+            end = start + batch.num_rows
+            batch = _with_column(batch, "difficulty", difficulties[start:end])
+            for difficulty, writer in writers.items():
+                writer.write(batch.filter(pc.equal(batch.column("difficulty"), difficulty)))
+            for index in range(start, end):
+                if index in wanted:
+                    chosen[index] = from_row(batch.slice(index - start, 1).to_pylist()[0])
+            start = end
+    return chosen

@@ -1,18 +1,26 @@
-"""Drawn scenes with known truth: coloured shapes and short texts on a 4 x 4 grid of 28-pixel cells.
+"""Drawn scenes with known truth: shapes, texts and digits on a 4 x 4 grid of 28-pixel cells.
 
-One cell is one visual token of the embedded base (patch 14, merge 2), so that a scene holds just
-what that model can see. Rows and columns count from 1, row 1 at the top.
+Shapes may cover each other in part, and pale strokes may clutter the background. One cell is one
+visual token of the embedded base (patch 14, merge 2), so that a scene holds just what that model
+can see. Rows and columns count from 1, row 1 at the top.
 """
 
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from pixelis.operations.pixels import PALETTE, SHAPES, draw_shape
-from pixelis.operations.read_text import ALPHABET, draw_text, text_size
+from pixelis.operations.readers.drawn import ALPHABET, draw_text, text_size
+from pixelis.operations.readers.handwritten import (
+    DRAWN_SIDE,
+    HELD_OUT,
+    digit_label,
+    draw_digit,
+)
 
 CELL = 28
 GRID = 4
@@ -22,6 +30,14 @@ TEXT_LENGTH = 2
 # Drawn grey and its grain stay far inside the operations' tolerance.
 BACKGROUND_LEVELS = (222, 246)
 GRAIN = 7
+# Strokes of clutter are darker than the background by this much: with the grain, still background
+# to the operations.
+CLUTTER_DEPTHS = (20, 45)
+CLUTTER_CHOICES = (0, 0, 0, 5, 10, 16)
+# How far a shape is drawn from the middle of its cell to overlap its neighbour, in pixels.
+OVERLAP_OFFSET = 6
+# Shapes whose sides reach the border between two cells from there.
+OVERLAPPING = ("circle", "square", "cross", "diamond")
 
 Cell = tuple[int, int]
 CELLS: tuple[Cell, ...] = tuple((row, col) for row in range(GRID) for col in range(GRID))
@@ -29,7 +45,13 @@ CELLS: tuple[Cell, ...] = tuple((row, col) for row in range(GRID) for col in ran
 
 @dataclass(frozen=True)
 class Item:
-    """What stands in one cell: a coloured shape, or a text where `text` is not empty."""
+    """What stands in one cell: a coloured shape, or a text where `text` is not empty.
+
+    Attributes:
+        offset: pixels to the right and down from the middle of the cell.
+        digit: which image of scikit-learn's digits the text is, where it is handwritten.
+        front: drawn after its neighbours, over their edges.
+    """
 
     cell: Cell
     colour: str = ""
@@ -37,11 +59,15 @@ class Item:
     size: str = "large"
     text: str = ""
     offset: tuple[int, int] = (0, 0)
+    digit: int | None = None
+    front: bool = False
 
     @property
     def name(self) -> str:
-        """How a question names it: `red circle`, or `text`."""
-        return "text" if self.text else f"{self.colour} {self.shape}"
+        """How a question names it: `red circle`, `text` or `digit`."""
+        if self.text:
+            return "text" if self.digit is None else "digit"
+        return f"{self.colour} {self.shape}"
 
     @property
     def place(self) -> str:
@@ -63,17 +89,18 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """Items on a grid, and the seed of the background's grain."""
+    """Items on a grid, the seed of the background's grain, and its strokes of clutter."""
 
     items: tuple[Item, ...]
     grain_seed: int
+    num_strokes: int = 0
 
     def shapes(self) -> list[Item]:
         """The items that are shapes, in reading order."""
         return [item for item in self.items if not item.text]
 
     def texts(self) -> list[Item]:
-        """The items that are texts, in reading order."""
+        """The items that are texts or digits, in reading order."""
         return [item for item in self.items if item.text]
 
     def at(self, cell: Cell) -> Item | None:
@@ -81,7 +108,7 @@ class Scene:
         return next((item for item in self.items if item.cell == cell), None)
 
     def caption(self) -> str:
-        """Every cell in reading order: `none`, `text`, or colour and shape."""
+        """Every cell in reading order: `none`, `text`, `digit`, or colour and shape."""
         found = {item.cell: item.name for item in self.items}
         return " ".join(found.get(cell, "none") for cell in CELLS)
 
@@ -122,17 +149,65 @@ def random_text(rng: random.Random, cell: Cell) -> Item:
             return Item(cell, text=text)
 
 
-def build_scene(rng: random.Random, items: Collection[Item]) -> Scene:
+def random_digit(rng: random.Random, cell: Cell) -> Item:
+    """A digit written by hand, of the images that its reader does not know."""
+    index = rng.choice(HELD_OUT)
+    return Item(cell, text=digit_label(index), digit=index)
+
+
+def overlap(rng: random.Random, cell: Cell, direction: Cell) -> tuple[Item, Item] | None:
+    """Two large shapes in neighbouring cells, the first drawn over the edge of the second.
+
+    Both cover the middle of their cells. None where the neighbour would be outside, or the shapes
+    are too thin to overlap so.
+
+    Args:
+        rng: chooses two names that differ in colour.
+        cell: of the first.
+        direction: rows down and columns right, from the first to the second.
+    """
+    down, right = direction
+    other = (cell[0] + down, cell[1] + right)
+    if other not in CELLS:
+        return None
+    front_colour, back_colour = rng.sample(list(PALETTE), 2)
+    # A triangle's tip and a diamond's side give way before the cells meet.
+    front_shape, back_shape = rng.choice(OVERLAPPING), rng.choice(OVERLAPPING)
+    offset = (right * OVERLAP_OFFSET, down * OVERLAP_OFFSET)
+    back_offset = (-offset[0], -offset[1])
+    return (
+        Item(cell, front_colour, front_shape, offset=offset, front=True),
+        Item(other, back_colour, back_shape, offset=back_offset),
+    )
+
+
+def build_scene(rng: random.Random, items: Collection[Item], num_strokes: int = 0) -> Scene:
     """Order the items and fix the background's grain."""
-    return Scene(tuple(sorted(items, key=lambda item: item.cell)), rng.getrandbits(31))
+    ordered = tuple(sorted(items, key=lambda item: item.cell))
+    return Scene(ordered, rng.getrandbits(31), num_strokes)
 
 
-def random_scene(rng: random.Random, num_shapes: int, num_texts: int = 0) -> Scene:
-    """A scene of distinct random shapes and texts in random cells."""
-    cells = rng.sample(CELLS, num_shapes + num_texts)
+def random_scene(
+    rng: random.Random, num_shapes: int, num_texts: int = 0, num_digits: int = 0
+) -> Scene:
+    """A scene of distinct random shapes, texts and digits in random cells, some of it cluttered."""
+    cells = rng.sample(CELLS, num_shapes + num_texts + num_digits)
     items = draw_items(rng, cells[:num_shapes])
-    items += [random_text(rng, cell) for cell in cells[num_shapes:]]
-    return build_scene(rng, items)
+    items += [random_text(rng, cell) for cell in cells[num_shapes : num_shapes + num_texts]]
+    items += [random_digit(rng, cell) for cell in cells[num_shapes + num_texts :]]
+    return build_scene(rng, items, rng.choice(CLUTTER_CHOICES))
+
+
+def drawing_order(scene: Scene) -> list[Item]:
+    """What covers others comes last."""
+    return sorted(scene.items, key=lambda item: item.front)
+
+
+def draw_item(draw: ImageDraw.ImageDraw, item: Item, fill: Any) -> None:
+    """Draw a shape's item in its cell."""
+    x1, y1, x2, y2 = item.box
+    cx, cy = (x1 + x2) / 2 + item.offset[0], (y1 + y2) / 2 + item.offset[1]
+    draw_shape(draw, item.shape, cx, cy, RADII[item.size], fill)
 
 
 def render(scene: Scene) -> Image.Image:
@@ -144,12 +219,18 @@ def render(scene: Scene) -> Image.Image:
     pixels = np.clip(level + coarse.repeat(4, 0).repeat(4, 1).repeat(3, 2), 0, 255)
     image = Image.fromarray(pixels.astype(np.uint8), "RGB")
     draw = ImageDraw.Draw(image)
-    for item in scene.items:
+    for _ in range(scene.num_strokes):
+        x1, y1, x2, y2 = (int(value) for value in grain.integers(0, SIDE, 4))
+        grey = level - int(grain.integers(CLUTTER_DEPTHS[0], CLUTTER_DEPTHS[1] + 1))
+        draw.line((x1, y1, x2, y2), fill=(grey, grey, grey), width=int(grain.integers(1, 4)))
+    for item in drawing_order(scene):
         x1, y1, x2, y2 = item.box
-        if item.text:
+        if item.digit is not None:
+            margin = (CELL - DRAWN_SIDE) // 2
+            draw_digit(image, item.digit, x1 + margin, y1 + margin)
+        elif item.text:
             width, height = text_size(item.text)
             draw_text(image, item.text, (x1 + x2 - width) // 2, (y1 + y2 - height) // 2)
-            continue
-        cx, cy = (x1 + x2) / 2 + item.offset[0], (y1 + y2) / 2 + item.offset[1]
-        draw_shape(draw, item.shape, cx, cy, RADII[item.size], PALETTE[item.colour])
+        else:
+            draw_item(draw, item, PALETTE[item.colour])
     return image

@@ -13,11 +13,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pixelis.data.example import DIFFICULTIES, SPLITS, Example, Step
+from pixelis.data.images import encode_image
 from pixelis.errors import DataError
 
 SUMMARY_FILE = "summary.json"
-# One row group a few thousand examples: readers stay within a few tens of megabytes.
+# A row group ends at the first batch that reaches either: readers stay within tens of megabytes.
 ROWS_IN_GROUP = 2000
+BYTES_IN_GROUP = 32 * 2**20
+ROWS_IN_BATCH = 50
 
 FEATURES = datasets.Features(
     {
@@ -47,30 +50,31 @@ FEATURES = datasets.Features(
 )
 
 
+SCHEMA = FEATURES.arrow_schema
+
+
 def difficulty_file(difficulty: str) -> str:
     """File name of one difficulty."""
     return f"cota_{difficulty}.parquet"
 
 
-def _png(image: Image.Image | None) -> dict[str, Any] | None:
+def _stored(image: Image.Image | None) -> dict[str, Any] | None:
     if image is None:
         return None
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
+    return {"bytes": encode_image(image), "path": None}
 
 
 def to_row(example: Example) -> dict[str, Any]:
     """An example as one row of the parquet files; arguments and results are JSON text."""
     row = {name: getattr(example, name) for name in FEATURES}
-    row["images"] = [_png(image) for image in example.images]
+    row["images"] = [_stored(image) for image in example.images]
     row["trajectory"] = [
         {
             "thought": step.thought,
             "operation": step.operation,
             "arguments": json.dumps(dict(step.arguments)),
             "result": json.dumps(dict(step.result)),
-            "image": _png(step.image),
+            "image": _stored(step.image),
             "supervised": step.supervised,
         }
         for step in example.trajectory
@@ -133,14 +137,48 @@ def from_row(row: Mapping[str, Any]) -> Example:
     )
 
 
-def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write rows to one parquet file in row groups, images embedded."""
-    remaining = iter(rows)
-    with pq.ParquetWriter(path, FEATURES.arrow_schema) as writer:
+class GroupedWriter:
+    """A parquet file whose row groups are bounded in rows and bytes, images embedded."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file."""
+        self._writer = pq.ParquetWriter(path, SCHEMA)
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows = self._bytes = 0
+
+    def __enter__(self) -> "GroupedWriter":
+        """For `with`."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Write what waits, and the footer."""
+        self._flush()
+        self._writer.close()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
         # Never a group without rows: `load_dataset` takes a group's size as its batch size.
-        while group := list(islice(remaining, ROWS_IN_GROUP)):
-            columns = {name: [row[name] for row in group] for name in FEATURES}
-            writer.write_table(datasets.Dataset.from_dict(columns, FEATURES).data.table)
+        if not batch.num_rows:
+            return
+        self._waiting.append(batch)
+        self._rows += batch.num_rows
+        self._bytes += batch.nbytes
+        if self._rows >= ROWS_IN_GROUP or self._bytes >= BYTES_IN_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, SCHEMA))
+        self._waiting = []
+        self._rows = self._bytes = 0
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write rows to one parquet file."""
+    remaining = iter(rows)
+    with GroupedWriter(path) as writer:
+        while some := list(islice(remaining, ROWS_IN_BATCH)):
+            writer.write(pa.RecordBatch.from_pylist(some, schema=SCHEMA))
 
 
 def data_files(folder: Path) -> list[Path]:

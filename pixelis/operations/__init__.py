@@ -9,25 +9,28 @@ from pixelis.operations.base import Observation, Operation, OperationError
 from pixelis.operations.get_properties import GET_PROPERTIES
 from pixelis.operations.read_text import READ_TEXT
 from pixelis.operations.segment_object_at import SEGMENT_OBJECT_AT
+from pixelis.operations.track_object import TRACK_OBJECT
 from pixelis.operations.zoom_in import ZOOM_IN
 
 __all__ = ["OPERATIONS", "Observation", "Operation", "OperationError", "execute", "tool_schemas"]
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
-    for operation in (ZOOM_IN, SEGMENT_OBJECT_AT, READ_TEXT, GET_PROPERTIES)
+    for operation in (ZOOM_IN, SEGMENT_OBJECT_AT, READ_TEXT, GET_PROPERTIES, TRACK_OBJECT)
 }
 
 
 def execute(name: str, arguments: Any, images: Sequence[Image.Image]) -> Observation:
     """Run an operation on an example's images; a wrong call gives an error observation.
 
-    Deterministic, and without effect outside its result: no file, process or network is touched.
+    Deterministic, and without effect outside its result; the only files read are the digits and
+    models that come with the packages of READ_TEXT, and no process or network is touched.
 
     Args:
         name: a key of `OPERATIONS`.
         arguments: the call's arguments as parsed JSON (a mapping where the call is right).
-        images: the example's images, at least one; coordinates are pixels of the first.
+        images: the example's images, at least one; coordinates are pixels of the first,
+            but for TRACK_OBJECT, which names the frames that it looks at.
     """
     operation = OPERATIONS.get(name)
     if operation is None:
@@ -36,10 +39,9 @@ def execute(name: str, arguments: Any, images: Sequence[Image.Image]) -> Observa
     if not isinstance(arguments, Mapping):
         return Observation({"error": f"arguments must be an object, got {arguments!r:.40}"})
     given = {**operation.defaults, **arguments}
-    if set(given) != set(operation.parameters):
-        expected = ", ".join(operation.parameters)
+    if not operation.accepts(given):
         got = ", ".join(map(str, arguments))[:60] or "none"
-        return Observation({"error": f"{name} takes {expected}; got {got}"})
+        return Observation({"error": f"{name} takes {operation.expected}; got {got}"})
     try:
         return operation.run(images, given)
     except OperationError as error:

@@ -2,10 +2,11 @@
 
 One definition serves three rooms: the tool schema in the prompt, the generator's means of truth,
 and the environment of evaluation. All coordinates are pixels of the original image, with x to the
-right and y down, and a box is `[x1, y1, x2, y2]` with x2 and y2 exclusive.
+right and y down, and a box is `[x1, y1, x2, y2]` with x2 and y2 exclusive. The original image is
+the first of an example; TRACK_OBJECT alone looks at others, each box in pixels of its own frame.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,9 +37,12 @@ class Operation:
     Attributes:
         name: as the model writes it.
         description: one line for the tool schema.
-        parameters: argument name -> JSON schema of its value; all arguments are required.
+        parameters: argument name -> JSON schema of its value; all arguments are required but
+            those of `defaults` and `either`.
         run: the images of the example and the checked arguments -> observation.
         sophistication: weight of the operation in the difficulty score (1 to 3).
+        defaults: argument name -> value where the call does not give it.
+        either: names of parameters of which a call gives exactly one (empty: there are none).
     """
 
     name: str
@@ -47,19 +51,45 @@ class Operation:
     run: Callable[[Sequence[Image.Image], Mapping[str, Any]], Observation]
     sophistication: int
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    either: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> str:
+        """What a call gives, for a message: `x, y` or `exactly one of bbox, mask`."""
+        always = [name for name in self.parameters if name not in self.either]
+        if self.either:
+            always.append(f"exactly one of {', '.join(self.either)}")
+        return ", ".join(always)
+
+    @property
+    def signature(self) -> str:
+        """Name and arguments on one line, for a prompt; of `either` only the first alternative."""
+        named = [name for name in self.parameters if name not in self.either[1:]]
+        return f"{self.name}({', '.join(named)})"
+
+    def accepts(self, names: Collection[str]) -> bool:
+        """Whether a call with just these arguments, defaults filled in, is complete."""
+        alternatives, given = set(self.either), set(names)
+        chosen = given & alternatives
+        complete = given - alternatives == set(self.parameters) - alternatives
+        return complete and len(chosen) == min(1, len(alternatives))
 
     def tool_schema(self) -> dict[str, Any]:
         """The operation as a JSON-schema function, the form that chat templates take."""
+        optional = {*self.defaults, *self.either}
+        parameters: dict[str, Any] = {
+            "type": "object",
+            "properties": {name: dict(schema) for name, schema in self.parameters.items()},
+            "required": [name for name in self.parameters if name not in optional],
+        }
+        if self.either:
+            parameters["oneOf"] = [{"required": [name]} for name in self.either]
         return {
             "type": "function",
             "function": {
                 "name": self.name,
                 "description": self.description,
-                "parameters": {
-                    "type": "object",
-                    "properties": {name: dict(schema) for name, schema in self.parameters.items()},
-                    "required": [name for name in self.parameters if name not in self.defaults],
-                },
+                "parameters": parameters,
             },
         }
 

@@ -1,8 +1,14 @@
-"""GET_PROPERTIES: colour, shape and area of the largest object in a box."""
+"""GET_PROPERTIES: colour, shape and area of the largest object in a box, or of a mask.
+
+In a box the object is what stands out from the image's background, the median colour of its edge;
+that holds for drawn scenes. On a photograph without an even background a mask says what is meant.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from pixelis.operations.base import (
@@ -12,7 +18,9 @@ from pixelis.operations.base import (
     OperationError,
     check_bbox,
 )
+from pixelis.operations.masks import MASK_SCHEMA, decode_mask
 from pixelis.operations.pixels import (
+    Mask,
     background_colour,
     bounding_box,
     colour_name,
@@ -25,30 +33,43 @@ from pixelis.operations.pixels import (
 MIN_AREA = 12
 
 
-def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observation:
-    image = images[0]
-    x1, y1, x2, y2 = check_bbox(arguments["bbox"], image.size)
-    pixels = pixel_array(image)
+def _in_box(
+    pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]
+) -> tuple[Mask, npt.NDArray[np.int16], tuple[int, int]]:
+    x1, y1, x2, y2 = box
     crop = pixels[y1:y2, x1:x2]
     region = largest_region(foreground(crop, background_colour(pixels)))
-    area = int(region.sum())
-    if area < MIN_AREA:
+    if region.sum() < MIN_AREA:
         raise OperationError(f"no object in {[x1, y1, x2, y2]}")
+    return region, crop, (x1, y1)
+
+
+def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observation:
+    image = images[0]
+    if "mask" in arguments:
+        region = decode_mask(arguments["mask"], image.size)
+        if not region.any():
+            raise OperationError("mask must hold at least 1 pixel, got 0")
+        pixels, (x, y) = pixel_array(image), (0, 0)
+    else:
+        box = check_bbox(arguments["bbox"], image.size)
+        region, pixels, (x, y) = _in_box(pixel_array(image), box)
     left, top, right, bottom = bounding_box(region)
     return Observation(
         {
-            "color": colour_name(crop[region].mean(axis=0)),
+            "color": colour_name(pixels[region].mean(axis=0)),
             "shape": shape_name(region),
-            "area": area,
-            "center": [x1 + (left + right) // 2, y1 + (top + bottom) // 2],
+            "area": int(region.sum()),
+            "center": [x + (left + right) // 2, y + (top + bottom) // 2],
         }
     )
 
 
 GET_PROPERTIES = Operation(
     name="GET_PROPERTIES",
-    description="Colour, shape, area and centre of the largest object in a box.",
-    parameters={"bbox": BBOX_SCHEMA},
+    description="Colour, shape, area and centre of the largest object in a box, or of a mask.",
+    parameters={"bbox": BBOX_SCHEMA, "mask": MASK_SCHEMA},
     run=_run,
     sophistication=2,
+    either=("bbox", "mask"),
 )

@@ -18,6 +18,14 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "purple": (150, 45, 175),
     "orange": (245, 130, 20),
 }
+# What photographs hold besides; drawn shapes never have these.
+COLOURS: dict[str, tuple[int, int, int]] = PALETTE | {
+    "black": (20, 20, 20),
+    "white": (250, 250, 250),
+    "gray": (128, 128, 128),
+    "brown": (115, 70, 35),
+    "pink": (250, 160, 190),
+}
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 
 # Drawn backgrounds differ from their mean by a few grey levels; objects by far more.
@@ -65,13 +73,24 @@ def background_colour(pixels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
 
 def foreground(pixels: npt.NDArray[np.int16], background: npt.NDArray[np.int16]) -> Mask:
     """Pixels whose largest channel difference from the background exceeds the tolerance."""
-    mask: Mask = np.abs(pixels - background).max(axis=2) > TOLERANCE
+    mask: Mask = channel_distance(pixels, background) > TOLERANCE
     return mask
+
+
+def channel_distance(
+    pixels: npt.NDArray[np.int16], other: npt.NDArray[np.int16]
+) -> npt.NDArray[np.int16]:
+    """The largest difference over the three channels, for each pixel."""
+    # Channel by channel: `max` over an axis of three takes five times as long.
+    difference = np.abs(pixels - other)
+    largest: npt.NDArray[np.int16] = np.maximum(difference[..., 0], difference[..., 1])
+    np.maximum(largest, difference[..., 2], out=largest)
+    return largest
 
 
 def grow_region(pixels: npt.NDArray[np.int16], x: int, y: int) -> Mask:
     """The 4-connected region around (x, y) whose pixels stay within TOLERANCE of its colour."""
-    similar = np.abs(pixels - pixels[y, x]).max(axis=2) <= TOLERANCE
+    similar = channel_distance(pixels, pixels[y, x]) <= TOLERANCE
     labels, _ = ndimage.label(similar)
     region: Mask = labels == labels[y, x]
     return region
@@ -94,8 +113,8 @@ def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
 
 
 def colour_name(rgb: npt.NDArray[Any]) -> str:
-    """The palette's nearest name to a colour, by Euclidean distance in RGB."""
-    return min(PALETTE, key=lambda name: float(np.sum((np.asarray(PALETTE[name]) - rgb) ** 2)))
+    """The name in `COLOURS` nearest to a colour of 0 to 255, by Euclidean distance in RGB."""
+    return min(COLOURS, key=lambda name: float(np.sum((np.asarray(COLOURS[name]) - rgb) ** 2)))
 
 
 _NORMAL_SIZE = 24

@@ -1,15 +1,16 @@
-"""READ_TEXT: the characters in a box.
+"""READ_TEXT: the characters in a box, by the first of three readers that reads it.
 
-This reader knows the font that the drawn scenes use and matches glyph by glyph; it is exact there
-and makes no claim on photographs.
+Drawn scenes have a simple reader of their own, exact for their one font (`readers/drawn.py`), and
+one for the handwritten digits in them (`readers/handwritten.py`); photographs and scans are read by
+RapidOCR where the extra `ocr` is installed (`readers/photograph.py`).
 """
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+import numpy.typing as npt
+from PIL import Image
 
 from pixelis.operations.base import (
     BBOX_SCHEMA,
@@ -18,68 +19,47 @@ from pixelis.operations.base import (
     OperationError,
     check_bbox,
 )
-from pixelis.operations.pixels import Mask, normalise, overlap, pixel_array
+from pixelis.operations.pixels import pixel_array
+from pixelis.operations.readers.drawn import ALPHABET, read_drawn, text_size
+from pixelis.operations.readers.handwritten import read_digit
+from pixelis.operations.readers.photograph import (
+    HINT,
+    holds_drawing_only,
+    installed,
+    read_photograph,
+)
 
-# Characters that stay apart at this size: no 0/O/Q, 1/I, 2/Z, 5/S, 8/B, G/6.
-ALPHABET = "ACDEFHJKLMNPRTUVWXY3479"
-FONT_SIZE = 15
-INK = (20, 20, 20)
-# Ink is dark in every channel; no palette colour is.
-INK_LEVEL = 110
-MIN_MATCH = 0.55
-GAP = 2
+__all__ = ["ALPHABET", "READERS", "READ_TEXT", "Reader", "text_size"]
 
+Reader = Callable[[npt.NDArray[np.int16], tuple[int, int, int, int]], str | None]
 
-@lru_cache
-def glyph(character: str) -> Mask:
-    """The character's ink as a tight mask."""
-    canvas = Image.new("L", (4 * FONT_SIZE, 4 * FONT_SIZE), 0)
-    font = ImageFont.load_default(FONT_SIZE)
-    ImageDraw.Draw(canvas).text((FONT_SIZE, FONT_SIZE), character, fill=255, font=font)
-    box = canvas.getbbox()
-    assert box is not None, f"no ink for {character!r}"
-    tight: Mask = np.asarray(canvas.crop(box)) > 110
-    return tight
-
-
-def text_size(text: str) -> tuple[int, int]:
-    """Width and height in pixels of `text` as `draw_text` draws it."""
-    glyphs = [glyph(character) for character in text]
-    width = sum(g.shape[1] for g in glyphs) + GAP * (len(glyphs) - 1)
-    return width, max(g.shape[0] for g in glyphs)
-
-
-def draw_text(image: Image.Image, text: str, x: int, y: int) -> None:
-    """Draw `text` in ink with its top left corner at (x, y), a clear gap between characters."""
-    for character in text:
-        mask = glyph(character)
-        stamp = Image.fromarray(mask.astype(np.uint8) * 255)
-        image.paste(INK, (x, y), stamp)
-        x += mask.shape[1] + GAP
-
-
-def _match(mask: Mask) -> str | None:
-    outline = normalise(mask)
-    scored = [(overlap(outline, normalise(glyph(c))), c) for c in ALPHABET]
-    score, character = max(scored)
-    return character if score >= MIN_MATCH else None
+# The pixels of the whole image and a box in it -> its text, or None; asked in this order.
+READERS: dict[str, Reader] = {
+    "drawn": read_drawn,
+    "handwritten": read_digit,
+    "photograph": read_photograph,
+}
+# A result goes back into the conversation.
+MAX_CHARACTERS = 400
 
 
 def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observation:
     image = images[0]
-    x1, y1, x2, y2 = check_bbox(arguments["bbox"], image.size)
-    ink: Mask = pixel_array(image)[y1:y2, x1:x2].max(axis=2) < INK_LEVEL
-    inked = np.flatnonzero(ink.any(axis=0))
-    if not len(inked):
-        raise OperationError(f"no text in {[x1, y1, x2, y2]}")
-    characters = []
-    for columns in np.split(inked, np.flatnonzero(np.diff(inked) > 1) + 1):
-        character = _match(ink[:, columns[0] : columns[-1] + 1])
-        if character is not None:
-            characters.append(character)
-    if not characters:
-        raise OperationError(f"no text in {[x1, y1, x2, y2]}")
-    return Observation({"text": "".join(characters)})
+    box = check_bbox(arguments["bbox"], image.size)
+    pixels = pixel_array(image)
+    for reader in READERS.values():
+        text = reader(pixels, box)
+        if text is None:
+            continue
+        if len(text) > MAX_CHARACTERS:
+            raise OperationError(
+                f"bbox must hold at most {MAX_CHARACTERS} characters, got {len(text)}"
+            )
+        return Observation({"text": text})
+    message = f"no text in {list(box)}"
+    if not holds_drawing_only(pixels, box) and not installed():
+        message = f"{message}; {HINT}"
+    raise OperationError(message)
 
 
 READ_TEXT = Operation(

@@ -6,8 +6,27 @@ seconds), so the CLI does it inside `main`.
 """
 
 from pixelis.tracking.adapters import log_adapter
-from pixelis.tracking.lookup import RunInfo, find_run, resolve_adapter
+from pixelis.tracking.lookup import (
+    DATA_TAG,
+    RunInfo,
+    data_tag,
+    find_data_run,
+    find_run,
+    resolve_adapter,
+)
 from pixelis.tracking.recorder import MlflowRecorder
 from pixelis.tracking.runs import open_run
+from pixelis.tracking.tables import log_image_table
 
-__all__ = ["MlflowRecorder", "RunInfo", "find_run", "log_adapter", "open_run", "resolve_adapter"]
+__all__ = [
+    "DATA_TAG",
+    "MlflowRecorder",
+    "RunInfo",
+    "data_tag",
+    "find_data_run",
+    "find_run",
+    "log_adapter",
+    "log_image_table",
+    "open_run",
+    "resolve_adapter",
+]

@@ -1,6 +1,7 @@
 """Reading back what earlier runs left: an experiment, the newest finished run, an adapter."""
 
 import atexit
+import hashlib
 import os
 import shutil
 import tempfile
@@ -16,6 +17,8 @@ from mlflow.exceptions import MlflowException
 from pixelis.errors import CheckpointError, UserError
 
 FINAL_ADAPTER = "adapters/final"
+# On a data-prep run: the digest of what it made. A run that reads the same files finds it by this.
+DATA_TAG = "pixelis.data_digest"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -90,6 +93,30 @@ def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
         else (f"experiments there are: {', '.join(e.name for e in everything)}; none has one")
     )
     raise UserError(f"no finished {entry_point} run in the experiment {experiment!r}; {others}")
+
+
+def data_tag(digests: Mapping[str, str]) -> str:
+    """One digest of several files: file name -> SHA-256."""
+    listed = "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
+    """The newest finished data-prep run of the store that made just these files, or None.
+
+    Args:
+        digests: File name -> SHA-256, as in the summary of the data.
+    """
+    client = MlflowClient()
+    everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+    query = f"attributes.status = 'FINISHED' and tags.`{DATA_TAG}` = '{data_tag(digests)}'"
+    runs = client.search_runs(
+        [e.experiment_id for e in everything],
+        query,
+        order_by=["attributes.end_time DESC"],
+        max_results=1,
+    )
+    return _info(runs[0]) if runs else None
 
 
 def resolve_adapter(uri: str | None, experiment: str) -> Path:

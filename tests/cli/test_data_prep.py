@@ -32,6 +32,7 @@ def test_a_real_process_makes_data_and_records_it(place, runs, client):
     assert done.returncode == 0, done.stderr
     assert "60 examples in made" in done.stdout
     names = {"cota_simple.parquet", "cota_medium.parquet", "cota_hard.parquet", "summary.json"}
+    names |= {"difficulty.png", "examples.png"}
     assert {path.name for path in (place / "made").iterdir()} == names
     summary = json.loads((place / "made" / "summary.json").read_text())
     assert sum(summary["by_split_and_difficulty"].values()) == 60
@@ -52,7 +53,13 @@ def test_a_real_process_makes_data_and_records_it(place, runs, client):
         (("--num_sample", "3"), "Unknown key 'num_sample' in the command line. Did you mean "),
         (("--num_samples", "many"), "num_samples must be an integer, got 'many'"),
         (("--num_samples", "0"), "num_samples must be >= 1, got 0"),
-        (("--source", "coco"), "source must be one of scenes, got 'coco'"),
+        (("--source", "cocoa"), "source must be one of scenes, coco, got 'cocoa'"),
+        (("--source", "coco"), "source coco needs input: the folder of its images and instances"),
+        (("--tasks", "[counting]"), "tasks must be among attribute_recognition, object_counting"),
+        (("--input", "nothing.json"), "nothing.json"),
+        (("--difficulty.thresholds", "[0.6, 0.4]"), "difficulty.thresholds must be two rising"),
+        (("--difficulty.scorer", "mine"), "difficulty.scorer must be one of composite, model"),
+        (("--difficulty.model_name", "./no-model"), "./no-model"),
         (("--difficulty.task", "0.5"), "must sum to 1, got 1.4"),
         (("--output_dir", "thesis"), "output_dir thesis holds other files; "),
         (("--output_dir", "file"), "output_dir file is a file; name a folder"),

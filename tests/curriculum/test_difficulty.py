@@ -152,3 +152,21 @@ def test_names_can_be_others():
     found = categorise([(1,), (2,), (3,)], [0, 0, 0], (33, 66), ("low", "mid", "high"))
     assert found == ["low", "mid", "high"]
     assert categorise([], [], (33, 66)) == []
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), max_size=80),
+    st.floats(1, 60),
+    st.floats(61, 99),
+)
+def test_shares_are_exact_in_every_group_and_in_what_it_is_part_of(places, low, high):
+    keys = [(0.5, index) for index in range(len(places))]
+    parents = [parent for parent, _ in places]
+    found = categorise(keys, places, (low, high), parents=parents)
+    for groups in (places, parents):
+        for group in set(groups):
+            mine = [found[i] for i, other in enumerate(groups) if other == group]
+            simple, hard = mine.count("simple"), mine.count("hard")
+            slack = 1 if groups is places else 0.5
+            assert abs(simple - len(mine) * low / 100) <= slack + 1e-9
+            assert abs(len(mine) - hard - len(mine) * high / 100) <= slack + 1e-9

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import random
 import re
@@ -10,17 +11,18 @@ from PIL import Image
 from pixelis.data import generate
 from pixelis.data.chat import example_messages
 from pixelis.data.generate import (
-    call_cell,
+    findings_of,
     generate_example,
-    image_digest,
     move_call,
-    place_words,
     realise,
     run_call,
 )
+from pixelis.data.images import image_digest
 from pixelis.data.scenes import CELLS, Item, Scene, render
+from pixelis.data.sources.drawn import DrawnScenes, spot_of, to_picture
 from pixelis.data.store import to_row
 from pixelis.data.tasks import TASKS, Call, Draft
+from pixelis.errors import DataError
 from pixelis.operations import execute
 
 JUDGEMENTS = ("outcome_negative", "trap_perceptual", "trap_logical")
@@ -36,7 +38,7 @@ def turns(example, *, supervised):
 
 def of_type(examples, *sample_types):
     found = [example for example in examples if example.sample_type in sample_types]
-    assert len(found) == 200 * len(sample_types)
+    assert len(found) == 40 * len(TASKS) * len(sample_types)
     return found
 
 
@@ -70,7 +72,7 @@ def test_no_wrong_answer_is_ever_a_target(examples):
 
 def test_the_conclusion_says_the_answer(examples):
     for example in examples:
-        if example.answer not in ("yes", "no"):
+        if example.answer not in ("yes", "no", "nothing", "not at all"):
             assert example.answer in example.conclusion
 
 
@@ -79,7 +81,8 @@ def test_a_self_correction_plants_one_wrong_look_and_mends_it_at_once(examples):
         steps = example.trajectory
         (planted,) = [index for index, step in enumerate(steps) if not step.supervised]
         wrong, mended = steps[planted], steps[planted + 1]
-        assert list(wrong.result) == ["error"]
+        # A closer look shows that nothing is there; all others have to say so.
+        assert list(wrong.result) == ["size" if wrong.operation == "ZOOM_IN" else "error"]
         assert "error" not in mended.result
         assert mended.operation == wrong.operation and mended.arguments != wrong.arguments
         assert mended.thought.startswith("Wrong place. ")
@@ -91,12 +94,21 @@ def test_a_self_correction_plants_one_wrong_look_and_mends_it_at_once(examples):
         assert [i for i, message in enumerate(said) if not message.supervised] == [planted]
 
 
+def looked_at(arguments):
+    """The cell that a call looks at."""
+    x, y = arguments["bbox"][:2] if "bbox" in arguments else (arguments["x"], arguments["y"])
+    return y // 28, x // 28
+
+
 def test_a_planted_look_says_where_it_looks_and_nothing_stands_there(examples):
     for example in of_type(examples, "self_correction"):
         (wrong,) = [step for step in example.trajectory if not step.supervised]
-        cell = call_cell(Call(wrong.thought, wrong.operation, wrong.arguments))
-        assert place_words(cell) in wrong.thought
-        assert list(cell) not in [thing["cell"] for thing in example.provenance["objects"]]
+        row, column = looked_at(wrong.arguments)
+        assert f"row {row + 1} column {column + 1}" in wrong.thought
+        assert [row, column] not in [thing["cell"] for thing in example.provenance["objects"]]
+        x1, y1, x2, y2 = spot_of((row, column)).box
+        crop = np.asarray(example.images[0])[y1:y2, x1:x2].astype(int)
+        assert crop.min() > 160 and np.ptp(crop, axis=2).max() == 0
 
 
 def test_only_self_corrections_hold_an_error_or_an_unsupervised_step(examples):
@@ -162,8 +174,21 @@ def test_a_verdict_names_what_is_wrong(examples):
 def test_ids_are_of_the_content(examples):
     assert len({example.id for example in examples}) == len(examples)
     for example in examples[::50]:
-        assert example.provenance["image_digest"] == image_digest(example.images[0])
+        assert example.provenance["image_digest"] == image_digest(*example.images)
         assert re.fullmatch("[0-9a-f]{16}", example.id)
+
+
+def test_provenance_tells_source_seed_version_and_images(examples):
+    for example in examples:
+        provenance = example.provenance
+        assert (provenance["source"], provenance["seed"]) == ("scenes", 5)
+        assert provenance["generator"] == generate.GENERATOR_VERSION == "2"
+        digest = hashlib.sha256()
+        for image in example.images:
+            digest.update(repr(image.size).encode() + image.tobytes())
+        assert provenance["image_digest"] == digest.hexdigest()
+        assert {"index", "objects", "strokes", "moves"} <= set(provenance)
+        json.dumps(provenance)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -205,26 +230,47 @@ def test_a_digest_is_of_pixels_and_size():
     [
         ("SEGMENT_OBJECT_AT", {"x": 42, "y": 14}, {"x": 14, "y": 98}),
         ("READ_TEXT", {"bbox": [28, 0, 56, 28]}, {"bbox": [0, 84, 28, 112]}),
+        (
+            "TRACK_OBJECT",
+            {"frames": [1, 2], "bbox": [28, 0, 56, 28]},
+            {"frames": [1, 2], "bbox": [0, 84, 28, 112]},
+        ),
     ],
 )
-def test_a_moved_call_looks_at_the_other_cell_and_says_so(operation, arguments, moved):
-    call = Call("It is in row 1 column 2.", operation, arguments)
-    assert call_cell(call) == (0, 1)
-    expected = Call("It is in row 4 column 1.", operation, moved)
-    assert move_call(call, (3, 0)) == expected
-    assert call.arguments == arguments
+def test_a_moved_call_looks_at_the_other_spot_and_says_so(operation, arguments, moved):
+    given = dict(arguments)
+    call = Call("It is in row 1 column 2.", operation, arguments, spot_of((0, 1)))
+    expected = Call("It is in row 4 column 1.", operation, moved, spot_of((3, 0)))
+    assert move_call(call, spot_of((3, 0))) == expected
+    assert call.arguments == given
+
+
+def test_findings_are_arguments_and_over_them_results():
+    image = render(Scene((RED,), 7))
+    good = run_call(DRAFT.calls[0], [image])
+    bad = run_call(move_call(DRAFT.calls[0], spot_of((2, 2))), [image])
+    first, second = findings_of([good, bad])
+    assert first == {"bbox": list(RED.box), **good.result} and first["color"] == "red"
+    assert list(second) == ["error"]
 
 
 RED = Item((0, 0), "red", "circle")
+LOOK = Call(
+    "The circle is in row 1 column 1.", "GET_PROPERTIES", {"bbox": RED.box}, spot_of(RED.cell)
+)
 DRAFT = Draft(
-    scene=Scene((RED,), 7),
+    picture=to_picture(Scene((RED,), 7)),
     question="What color is the circle?",
-    calls=(Call("The circle is in row 1 column 1.", "GET_PROPERTIES", {"bbox": RED.box}),),
+    calls=(LOOK,),
     conclusion="Its color is red.",
     answer="red",
-    answer_from=lambda results: results[-1]["color"],
+    answer_from=lambda findings: findings[-1].get("color", ""),
     wrong_answers=("blue",),
 )
+
+
+def with_items(draft, *items):
+    return dataclasses.replace(draft, picture=to_picture(Scene((RED, *items), 7)))
 
 
 def realised(draft, sample_type="positive"):
@@ -235,62 +281,97 @@ def realised(draft, sample_type="positive"):
 
 def test_a_draft_becomes_an_example_with_its_truth_as_provenance():
     example = realised(DRAFT)
+    image = render(Scene((RED,), 7))
     (step,) = example.trajectory
-    assert step == run_call(DRAFT.calls[0], render(DRAFT.scene))
+    assert step == run_call(LOOK, [image])
     assert step.result["color"] == "red"
     assert example.provenance == {
         "a": 1,
-        "generator": "1",
-        "image_digest": image_digest(render(DRAFT.scene)),
-        "objects": [{"cell": [0, 0], "name": "red circle", "size": "large", "text": ""}],
+        "generator": "2",
+        "image_digest": image_digest(image),
+        "objects": [{"name": "red circle", "box": [3, 3, 26, 26], "area": 413, "cell": [0, 0]}],
+        "strokes": 0,
+        "moves": 0,
     }
+
+
+def test_a_conclusion_may_go_by_the_findings():
+    draft = dataclasses.replace(DRAFT, conclusion=lambda found: f"Area {found[0]['area']}: red.")
+    assert realised(draft).conclusion == "Area 413: red."
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"answer": "blue"},
-        {"answer_from": lambda results: ""},
-        {"calls": (Call("Look.", "GET_PROPERTIES", {"bbox": [28, 28, 56, 56]}),)},
-        {"calls": (Call("Look.", "GET_COLOUR", {}),)},
+        {"answer_from": lambda findings: ""},
+        {"calls": (move_call(LOOK, spot_of((1, 1))),)},
+        {"calls": (Call("Look.", "GET_COLOUR", {}, spot_of((0, 0))),)},
     ],
     ids=["answer is not the truth", "nothing follows", "empty cell", "unknown operation"],
 )
-def test_a_draft_whose_results_and_truth_disagree_is_dropped(change):
-    assert realised(dataclasses.replace(DRAFT, **change)) is None
+@pytest.mark.parametrize("sample_type", ["positive", "self_correction", "outcome_negative"])
+def test_a_draft_whose_results_and_truth_disagree_is_dropped(change, sample_type):
+    assert realised(dataclasses.replace(DRAFT, **change), sample_type) is None
+
+
+def test_a_step_that_is_an_error_is_never_part_of_a_right_solution():
+    # The answer would follow from the other step alone.
+    failing = move_call(LOOK, spot_of((1, 1)))
+    assert realised(dataclasses.replace(DRAFT, calls=(failing, LOOK))) is None
 
 
 def test_a_trap_needs_another_object_to_look_at():
     assert realised(DRAFT, "trap_perceptual") is None
+    assert realised(with_items(DRAFT, Item((2, 2), "blue", "square")), "trap_perceptual")
 
 
 def test_a_correction_needs_an_empty_cell_to_look_at():
     others = [Item(cell, "blue", "square") for cell in CELLS[1:]]
     assert realised(DRAFT, "self_correction") is not None
-    crowded = dataclasses.replace(DRAFT, scene=Scene((RED, *others), 7))
-    assert realised(crowded, "self_correction") is None
+    assert realised(with_items(DRAFT, *others), "self_correction") is None
 
 
 def test_a_planted_look_must_find_nothing():
-    # The box is two cells wide: moved to the one empty cell, it still holds the next one's square.
-    others = [Item(cell, "blue", "square", "small") for cell in CELLS[1:] if cell != (1, 1)]
-    call = Call("The circle is in row 1 column 1.", "GET_PROPERTIES", {"bbox": [0, 0, 56, 28]})
-    draft = dataclasses.replace(DRAFT, scene=Scene((RED, *others), 7), calls=(call,))
+    # A spot that is called free shows a square all the same.
+    picture = to_picture(Scene((RED, Item((1, 1), "blue", "square")), 7))
+    mistaken = dataclasses.replace(picture, free=(spot_of((1, 1)),))
+    draft = dataclasses.replace(DRAFT, picture=mistaken)
     assert realised(draft) is not None
     assert realised(draft, "self_correction") is None
 
 
+def test_a_call_whose_thought_names_no_place_is_not_moved():
+    draft = dataclasses.replace(DRAFT, calls=(dataclasses.replace(LOOK, thought="Now look."),))
+    draft = with_items(draft, Item((2, 2), "blue", "square"))
+    assert realised(draft) is not None
+    assert realised(draft, "self_correction") is None
+    assert realised(draft, "trap_perceptual") is None
+
+
 @pytest.mark.parametrize("sample_type", JUDGEMENTS)
 def test_a_judgement_needs_a_wrong_answer(sample_type):
-    two = Scene((RED, Item((2, 2), "blue", "square")), 7)
-    draft = dataclasses.replace(DRAFT, scene=two)
+    draft = with_items(DRAFT, Item((2, 2), "blue", "square"))
     assert realised(draft, sample_type) is not None
     assert realised(dataclasses.replace(draft, wrong_answers=()), sample_type) is None
 
 
-def test_a_task_that_proposes_nothing_valid_is_an_error(monkeypatch):
-    broken = dataclasses.replace(DRAFT, answer="blue")
-    monkeypatch.setitem(generate.TASKS, "object_counting", lambda rng: broken)
-    message = "^object_counting/positive gave no valid example in 200 drafts$"
-    with pytest.raises(RuntimeError, match=message):
+@pytest.mark.parametrize("draft", [dataclasses.replace(DRAFT, answer="blue"), None])
+def test_a_task_that_proposes_nothing_valid_is_an_error(monkeypatch, draft):
+    monkeypatch.setitem(generate.TASKS, "object_counting", lambda rng, picture: draft)
+    message = (
+        "^the source 'scenes' gave no object_counting example of type positive in 400 tries; "
+        r"leave the task out \(tasks\) or add images$"
+    )
+    with pytest.raises(DataError, match=message):
         generate_example(seed=0, index=0, task="object_counting", sample_type="positive")
+
+
+def test_another_salt_gives_another_example_and_scenes_are_the_source_by_default():
+    kind = {"seed": 2, "index": 1, "task": "object_counting", "sample_type": "positive"}
+    plain = generate_example(**kind)
+    assert generate_example(**kind, salt=0).id == plain.id
+    assert generate_example(**kind, source=DrawnScenes()).id == plain.id
+    salted = generate_example(**kind, salt=1)
+    assert salted.id != plain.id
+    assert salted.provenance["index"] == plain.provenance["index"] == 1

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pixelis.data.scenes import CELLS, SIDE, Item
+from pixelis.data.scenes import CELLS, RADII, SIDE, Item
 from pixelis.operations import execute
 from pixelis.operations.get_properties import MIN_AREA
+from pixelis.operations.masks import encode_mask
+from pixelis.operations.pixels import COLOURS, PALETTE, SHAPES, draw_shape
 
 
 def test_colour_shape_and_centre_of_every_object_of_every_scene(scenes):
@@ -64,3 +67,44 @@ def test_a_box_outside_the_image_is_refused(scenes):
     result = execute("GET_PROPERTIES", {"bbox": box}, [scenes[0][1]]).result
     rule = f"bbox must satisfy 0 <= x1 < x2 <= {SIDE} and 0 <= y1 < y2 <= {SIDE}"
     assert result == {"error": f"{rule}, got {box}"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("colour", PALETTE)
+@pytest.mark.parametrize("radius", RADII.values())
+def test_every_drawn_name_survives_the_names_of_photographs(colour, shape, radius):
+    image = Image.new("RGB", (28, 28), (230, 230, 230))
+    draw_shape(ImageDraw.Draw(image), shape, 14, 14, radius, PALETTE[colour])
+    found = execute("GET_PROPERTIES", {"bbox": [0, 0, 28, 28]}, [image]).result
+    assert (found["color"], found["shape"]) == (colour, shape)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_mask_says_what_is_meant_on_any_background(colour):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    canvas = Image.new("L", (80, 60), 0)
+    draw_shape(ImageDraw.Draw(canvas), "diamond", 30, 20, 12, 255)
+    mask = np.asarray(canvas) > 0
+    pixels[mask] = COLOURS[colour]
+    found = execute("GET_PROPERTIES", {"mask": encode_mask(mask)}, [Image.fromarray(pixels)])
+    area = int(mask.sum())
+    assert found.result == {"color": colour, "shape": "diamond", "area": area, "center": [30, 20]}
+
+
+def test_a_mask_gives_what_the_box_of_the_same_object_gives(scenes):
+    for scene, image in scenes[:30]:
+        pixels = np.asarray(image).astype(int)
+        for item in scene.shapes():
+            x1, y1, x2, y2 = item.box
+            mask = np.zeros((image.height, image.width), dtype=bool)
+            drawn = (pixels[y1:y2, x1:x2] == PALETTE[item.colour]).all(axis=2)
+            mask[y1:y2, x1:x2] = drawn
+            by_mask = execute("GET_PROPERTIES", {"mask": encode_mask(mask)}, [image]).result
+            assert by_mask == execute("GET_PROPERTIES", {"bbox": item.box}, [image]).result
+
+
+def test_an_empty_mask_has_no_properties():
+    mask = {"size": [4, 5], "counts": [20]}
+    found = execute("GET_PROPERTIES", {"mask": mask}, [Image.new("RGB", (5, 4))]).result
+    assert found == {"error": "mask must hold at least 1 pixel, got 0"}

@@ -7,16 +7,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pixelis.operations import OPERATIONS, execute, tool_schemas
+from pixelis.operations import OPERATIONS, Operation, execute, tool_schemas
 
-NAMES = ("ZOOM_IN", "SEGMENT_OBJECT_AT", "READ_TEXT", "GET_PROPERTIES")
+NAMES = ("ZOOM_IN", "SEGMENT_OBJECT_AT", "READ_TEXT", "GET_PROPERTIES", "TRACK_OBJECT")
 WHITE = Image.new("RGB", (40, 30), (255, 255, 255))
 GOOD = {
     "ZOOM_IN": {"bbox": [0, 0, 10, 10], "factor": 2},
     "SEGMENT_OBJECT_AT": {"x": 5, "y": 5},
     "READ_TEXT": {"bbox": [0, 0, 10, 10]},
     "GET_PROPERTIES": {"bbox": [0, 0, 10, 10]},
+    "TRACK_OBJECT": {"frames": [1, 2], "bbox": [0, 0, 10, 10]},
 }
+# Every error that an operation may give, each with the rule and what was given.
+ERRORS = re.compile(
+    r"unknown operation .*; choices: ZOOM_IN, .*"
+    r"|arguments must be an object, got .*"
+    r"|[A-Z_]+ takes .*; got .*"
+    r"|bbox must (be four integers|satisfy 0 <= x1 < x2 <= |fit into every frame).*"
+    r"|factor must be an integer in \[1, 4\], got .*"
+    r"|x and y must be integers with .*, got x=.*, y=.*"
+    r"|mask (must|size must|counts must) .*, got .*"
+    r"|frames must be at least 2 strictly ascending integers in \[1, \d\], got .*"
+    r"|TRACK_OBJECT needs at least 2 images, got 1"
+    r"|no object (in \[\d.*\]( of frame \d)?|at \(\d+, \d+\))"
+    r"|no text in \[\d+, \d+, \d+, \d+\](; to read photographs, .*)?"
+    r"|the object of \[\d.*\] is not found in frame \d",
+    re.DOTALL,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -32,9 +49,42 @@ NEAR = st.fixed_dictionaries(
         "factor": st.integers(-1, 6) | JSON,
         "x": NUMBERS | JSON,
         "y": NUMBERS | JSON,
+        "frames": st.lists(st.integers(0, 4), min_size=2, max_size=3, unique=True).map(sorted)
+        | JSON,
+        "mask": st.fixed_dictionaries(
+            {"size": st.lists(NUMBERS, min_size=2, max_size=2), "counts": st.lists(NUMBERS) | JSON}
+        )
+        | JSON,
         "extra": JSON,
     },
 )
+# Arguments that name just what an operation takes, so that their values are looked at.
+SPAN = st.lists(st.integers(0, 30), min_size=2, max_size=2, unique=True).map(sorted)
+INSIDE = st.tuples(SPAN, SPAN).map(lambda spans: [spans[i][j] for j in (0, 1) for i in (0, 1)])
+BOX = INSIDE | st.lists(NUMBERS, min_size=4, max_size=4)
+NEARER = st.one_of(
+    *(
+        st.tuples(st.just(name), st.fixed_dictionaries(values))
+        for name, values in (
+            ("ZOOM_IN", {"bbox": BOX, "factor": st.integers(-1, 6)}),
+            ("SEGMENT_OBJECT_AT", {"x": NUMBERS, "y": NUMBERS}),
+            ("READ_TEXT", {"bbox": BOX}),
+            ("GET_PROPERTIES", {"bbox": BOX}),
+            ("GET_PROPERTIES", {"mask": JSON}),
+            ("TRACK_OBJECT", {"bbox": BOX, "frames": st.sampled_from([[1, 2], [2, 3]])}),
+        )
+    )
+)
+CALLS = NEARER | st.tuples(st.sampled_from(NAMES) | st.text(max_size=60), JSON | NEAR)
+
+
+def kinds_of(value):
+    """Types of the leaves of a result."""
+    if isinstance(value, dict):
+        return {kind for inner in value.values() for kind in kinds_of(inner)}
+    if isinstance(value, list):
+        return {kind for inner in value for kind in kinds_of(inner)}
+    return {type(value)}
 
 
 @st.composite
@@ -59,35 +109,34 @@ def test_the_table_goes_by_the_operations_own_names():
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    name=st.sampled_from(NAMES) | st.text(max_size=60),
-    arguments=JSON | NEAR,
-    image=noisy_images(),
-)
-def test_nothing_that_json_can_say_makes_an_operation_raise(name, arguments, image):
-    observation = execute(name, arguments, [image])
+@given(call=CALLS, images=st.lists(noisy_images(), min_size=1, max_size=3))
+def test_nothing_that_json_can_say_makes_an_operation_raise(call, images):
+    name, arguments = call
+    observation = execute(name, arguments, images)
     text = json.dumps(observation.result, allow_nan=False)
     assert len(text) < 500, "an observation goes back into the conversation"
+    assert kinds_of(observation.result) <= {int, str}
     assert observation.is_error == (set(observation.result) == {"error"})
-    if not observation.is_error:
+    if observation.is_error:
+        assert ERRORS.fullmatch(observation.result["error"])
+    else:
         assert set(arguments) <= set(OPERATIONS[name].parameters)
 
 
-@settings(max_examples=60, deadline=None)
-@given(name=st.sampled_from(NAMES), arguments=NEAR, image=noisy_images())
-def test_the_same_call_gives_the_same_observation_and_leaves_the_image_alone(
-    name, arguments, image
-):
-    before = image.tobytes()
-    first, second = (execute(name, arguments, [image]) for _ in range(2))
+@settings(max_examples=100, deadline=None)
+@given(call=NEARER, images=st.lists(noisy_images(), min_size=1, max_size=3))
+def test_the_same_call_gives_the_same_observation_and_leaves_its_inputs_alone(call, images):
+    name, arguments = call
+    before = [image.tobytes() for image in images], json.dumps(arguments)
+    first, second = (execute(name, arguments, images) for _ in range(2))
     assert first.result == second.result
     assert (first.image is None) == (second.image is None)
     if first.image is not None:
         assert first.image.tobytes() == second.image.tobytes()
-    assert image.tobytes() == before
+    assert ([image.tobytes() for image in images], json.dumps(arguments)) == before
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:-1])
 def test_coordinates_are_of_the_first_image(name):
     alone = execute(name, GOOD[name], [WHITE])
     beside_another = execute(name, GOOD[name], [WHITE, Image.new("RGB", (3, 3))])
@@ -114,6 +163,13 @@ def test_arguments_that_are_no_object(name, arguments):
         ("READ_TEXT", {"box": [0, 0, 9, 9]}, "READ_TEXT takes bbox; got box"),
         ("SEGMENT_OBJECT_AT", {"x": 1}, "SEGMENT_OBJECT_AT takes x, y; got x"),
         ("SEGMENT_OBJECT_AT", {"bbox": [0, 0, 9, 9]}, "SEGMENT_OBJECT_AT takes x, y; got bbox"),
+        ("GET_PROPERTIES", {}, "GET_PROPERTIES takes exactly one of bbox, mask; got none"),
+        (
+            "GET_PROPERTIES",
+            {"bbox": [0, 0, 9, 9], "mask": None},
+            "GET_PROPERTIES takes exactly one of bbox, mask; got bbox, mask",
+        ),
+        ("TRACK_OBJECT", {"frames": [1, 2]}, "TRACK_OBJECT takes frames, bbox; got frames"),
     ],
 )
 def test_lacking_and_wrong_arguments_name_what_is_taken(name, arguments, message):
@@ -123,7 +179,7 @@ def test_lacking_and_wrong_arguments_name_what_is_taken(name, arguments, message
 @pytest.mark.parametrize("name", NAMES)
 def test_an_extra_argument_is_refused_not_ignored(name):
     arguments = GOOD[name] | {"mode": "fast"}
-    taken = ", ".join(OPERATIONS[name].parameters)
+    taken = OPERATIONS[name].expected
     assert error_of(name, arguments) == f"{name} takes {taken}; got {', '.join(arguments)}"
 
 
@@ -139,7 +195,8 @@ def test_the_tool_schema_is_a_json_schema_of_an_object(name):
     assert parameters["type"] == "object"
     assert set(parameters["required"]) <= set(parameters["properties"])
     for value in parameters["properties"].values():
-        assert value["type"] in ("integer", "array")
+        assert value["type"] in ("integer", "array", "object")
+        assert ("properties" in value) == (value["type"] == "object")
         assert ("items" in value) == (value["type"] == "array")
     # What the schema requires is what the call cannot do without.
     for required in parameters["required"]:
@@ -147,6 +204,10 @@ def test_the_tool_schema_is_a_json_schema_of_an_object(name):
             name, {key: value for key, value in GOOD[name].items() if key != required}
         )
     needed = {key: GOOD[name][key] for key in parameters["required"]}
+    if "oneOf" in parameters:
+        assert f"{name} takes exactly one of" in error_of(name, needed)
+        needed |= {"bbox": GOOD[name]["bbox"]}
+        assert parameters["oneOf"] == [{"required": [key]} for key in OPERATIONS[name].either]
     assert not execute(name, needed, [WHITE]).result.get("error", "").startswith(f"{name} takes")
 
 
@@ -158,7 +219,28 @@ def test_schemas_come_in_table_order():
 def test_every_coordinate_says_its_unit_and_what_it_is_measured_from(name):
     for parameter, schema in OPERATIONS[name].parameters.items():
         if parameter == "bbox":
-            assert schema["description"] == "[x1, y1, x2, y2] in pixels of the original image"
+            of = "first frame" if name == "TRACK_OBJECT" else "original image"
+            assert schema["description"] == f"[x1, y1, x2, y2] in pixels of the {of}"
             assert schema["minItems"] == schema["maxItems"] == 4
         elif parameter in ("x", "y"):
             assert re.fullmatch(r"pixels from the (left|top)", schema["description"])
+
+
+def test_signatures_are_short_and_name_the_first_of_alternatives():
+    assert [operation.signature for operation in OPERATIONS.values()] == [
+        "ZOOM_IN(bbox, factor)",
+        "SEGMENT_OBJECT_AT(x, y)",
+        "READ_TEXT(bbox)",
+        "GET_PROPERTIES(bbox)",
+        "TRACK_OBJECT(frames, bbox)",
+    ]
+
+
+def test_alternatives_may_stand_beside_what_is_always_given():
+    operation = Operation(
+        "A", "B.", {"x": {}, "p": {}, "q": {}}, lambda *_: None, 1, {}, ("p", "q")
+    )
+    assert operation.expected == "x, exactly one of p, q"
+    assert operation.accepts({"x", "p"}) and operation.accepts({"x", "q"})
+    for names in ({"x"}, {"p"}, {"x", "p", "q"}, {"x", "p", "z"}, set()):
+        assert not operation.accepts(names)

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pixelis.operations.pixels import (
+    COLOURS,
     PALETTE,
     SHAPES,
     TOLERANCE,
@@ -51,6 +52,13 @@ def test_a_colour_keeps_its_name_when_it_is_a_little_off(name):
     for channel in range(3):
         for shift in (-20, 0, 20):
             assert colour_name(rgb + shift * np.eye(3, dtype=int)[channel]) == name
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_photographs_have_more_names_and_each_colour_has_its_own(name):
+    assert set(COLOURS) - set(PALETTE) == {"black", "white", "gray", "brown", "pink"}
+    assert {key: COLOURS[key] for key in PALETTE} == PALETTE
+    assert colour_name(np.array(COLOURS[name])) == name
 
 
 def test_palette_colours_differ_by_more_than_the_tolerance():

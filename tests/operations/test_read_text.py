@@ -1,12 +1,14 @@
 import itertools
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from pixelis.data.scenes import CELLS, Item
 from pixelis.operations import execute
 from pixelis.operations.pixels import PALETTE, SHAPES, draw_shape
-from pixelis.operations.read_text import ALPHABET, GAP, draw_text, glyph, text_size
+from pixelis.operations.read_text import MAX_CHARACTERS, READERS
+from pixelis.operations.readers.drawn import ALPHABET, GAP, draw_text, glyph, text_size
 
 # Of all texts of two characters, these reach beyond a scene's cell of 28 pixels, and the first
 # cannot be read inside it; the generator never asks for it, because it checks every result.
@@ -52,7 +54,7 @@ def test_every_text_of_every_scene_is_read_in_its_cell(scenes):
     checked = 0
     for scene, image in scenes:
         for item in scene.texts():
-            if item.text not in UNREADABLE_IN_A_CELL:
+            if item.digit is None and item.text not in UNREADABLE_IN_A_CELL:
                 assert read(image, item.box) == {"text": item.text}
                 checked += 1
     assert checked > 100
@@ -86,3 +88,44 @@ def test_ink_that_is_no_character_is_no_text():
 def test_a_box_must_be_four_integers(scenes):
     result = read(scenes[0][1], [0, 0, 28.0, 28])
     assert result == {"error": "bbox must be four integers [x1, y1, x2, y2], got [0, 0, 28.0, 28]"}
+
+
+def test_a_box_is_read_only_if_every_group_of_ink_is_a_character():
+    image = Image.new("RGB", (60, 20), (230, 230, 230))
+    draw_text(image, "A7", 3, 4)
+    assert read(image, (0, 0, 60, 20)) == {"text": "A7"}
+    ImageDraw.Draw(image).rectangle((40, 3, 42, 16), fill=(20, 20, 20))
+    assert read(image, (0, 0, 60, 20)) == {"error": "no text in [0, 0, 60, 20]"}
+    assert read(image, (0, 0, 39, 20)) == {"text": "A7"}
+
+
+def test_the_font_at_another_size_is_not_the_drawn_reader_s():
+    image = Image.new("RGB", (60, 20), (230, 230, 230))
+    draw_text(image, "A7", 3, 4)
+    twice = np.asarray(image.resize((120, 40)), dtype=np.int16)
+    assert READERS["drawn"](twice, (0, 0, 120, 40)) is None
+
+
+def test_readers_are_asked_in_order_until_one_reads(monkeypatch):
+    assert list(READERS) == ["drawn", "handwritten", "photograph"]
+    image, asked = Image.new("RGB", (9, 9)), []
+
+    def reader(name, text):
+        return lambda pixels, box: asked.append((name, pixels.shape, box)) or text
+
+    monkeypatch.setitem(READERS, "drawn", reader("drawn", None))
+    monkeypatch.setitem(READERS, "handwritten", reader("handwritten", "7"))
+    monkeypatch.setitem(READERS, "photograph", reader("photograph", "no"))
+    assert read(image, (1, 2, 5, 6)) == {"text": "7"}
+    expected = [(name, (9, 9, 3), (1, 2, 5, 6)) for name in ("drawn", "handwritten")]
+    assert asked == expected
+
+
+def test_a_text_that_would_fill_the_conversation_is_refused(monkeypatch):
+    assert MAX_CHARACTERS == 400
+    image = Image.new("RGB", (9, 9))
+    monkeypatch.setitem(READERS, "drawn", lambda pixels, box: "A" * 400)
+    assert read(image, (0, 0, 9, 9)) == {"text": "A" * 400}
+    monkeypatch.setitem(READERS, "drawn", lambda pixels, box: "A" * 401)
+    rule = "bbox must hold at most 400 characters, got 401"
+    assert read(image, (0, 0, 9, 9)) == {"error": rule}

@@ -3,20 +3,11 @@
 import random
 from functools import partial
 
-from pixelis.data.scenes import CELLS, GRID, Item, draw_items, random_item
-from pixelis.data.tasks.draft import (
-    Call,
-    Draft,
-    Results,
-    fill_scene,
-    located,
-    properties,
-    segment,
-    zoom,
-)
-from pixelis.operations.pixels import PALETTE, SHAPES
+from pixelis.data.picture import Picture, Thing
+from pixelis.data.tasks.draft import Call, Draft, Findings, located, outline, properties, zoom
+from pixelis.operations.pixels import COLOURS, SHAPES
 
-BY_SHAPE = (
+BY_KIND = (
     "What color is the {known}?",
     "Which color does the {known} have?",
     "Name the color of the {known}.",
@@ -40,56 +31,73 @@ BY_NEIGHBOUR = (
 RELATIONS = {"right of": (0, 1), "left of": (0, -1), "below": (1, 0), "above": (-1, 0)}
 
 
-def _last(results: Results, asked: str) -> str:
-    return str(results[-1].get(asked, ""))
+def neighbours(picture: Picture, target: Thing) -> list[tuple[str, Thing]]:
+    """Objects beside a thing on the grid, each with the relation of the thing to it."""
+    if target.cell is None:
+        return []
+    row, col = target.cell
+    unique = picture.unique()
+    beside = [
+        (relation, picture.at((row - down, col - right)))
+        for relation, (down, right) in RELATIONS.items()
+    ]
+    return [
+        (relation, thing) for relation, thing in beside if thing is not None and thing in unique
+    ]
 
 
-def _finish(item: Item, calls: list[Call], thought: str) -> tuple[Call, ...]:
-    if item.size == "small":
-        calls.append(zoom(item, f"{thought} It is small."))
+def _last(findings: Findings, asked: str) -> str:
+    return str(findings[-1].get(asked, ""))
+
+
+def _draft(
+    picture: Picture, target: Thing, asked: str, question: str, calls: list[Call], thought: str
+) -> Draft:
+    if target.small:
+        calls.append(zoom(target, f"{thought} It is small."))
         thought = "Now its properties."
-    calls.append(properties(item, thought))
-    return tuple(calls)
-
-
-def build(rng: random.Random) -> Draft:
-    """Propose one example, in one of three forms of growing length."""
-    form = rng.choice(("shape", "place", "neighbour"))
-    asked = "color" if form == "shape" else rng.choice(("color", "shape"))
-    phrasing = rng.randrange(5)
-    target = random_item(rng, rng.choice(CELLS), rng.choice(list(PALETTE)), rng.choice(SHAPES))
-    calls: list[Call] = []
-    if form == "neighbour":
-        relation, (down, right) = rng.choice(list(RELATIONS.items()))
-        row, col = target.cell[0] - down, target.cell[1] - right
-        if not (0 <= row < GRID and 0 <= col < GRID):
-            return build(rng)
-        anchor = draw_items(rng, [(row, col)], avoid=[target.name])[0]
-        scene = fill_scene(rng, [target, anchor], num_distractors=rng.randint(0, 6))
-        question = BY_NEIGHBOUR[phrasing].format(asked=asked, relation=relation, anchor=anchor.name)
-        calls.append(segment(anchor, located(anchor)))
-        thought = f"The object {relation} it is in {target.place}."
-    elif form == "place":
-        scene = fill_scene(rng, [target], num_distractors=rng.randint(0, 6))
-        question = BY_PLACE[phrasing].format(asked=asked, place=target.place)
-        thought = f"Look at {target.place}."
-    else:
-        scene = fill_scene(
-            rng,
-            [target],
-            num_distractors=rng.randint(0, 5),
-            avoid=lambda item: item.shape == target.shape,
-        )
-        question = BY_SHAPE[phrasing].format(known=target.shape)
-        thought = f"The {target.shape} is in {target.place}."
-    answer = target.colour if asked == "color" else target.shape
-    choices = PALETTE if asked == "color" else SHAPES
+    calls.append(properties(target, thought))
+    answer = target.colour if asked == "color" else target.kind
+    # What the picture shows elsewhere misleads more than what it does not show.
+    choices = COLOURS if asked == "color" else SHAPES
     return Draft(
-        scene=scene,
+        picture=picture,
         question=question,
-        calls=_finish(target, calls, thought),
+        calls=tuple(calls),
         conclusion=f"Its {asked} is {answer}.",
         answer=answer,
         answer_from=partial(_last, asked=asked),
         wrong_answers=tuple(choice for choice in choices if choice != answer),
+    )
+
+
+def build(rng: random.Random, picture: Picture) -> Draft | None:
+    """Ask in one of three forms of growing length."""
+    objects = [thing for thing in picture.objects() if thing.colour]
+    if not objects:
+        return None
+    form = rng.choice(("kind", "place", "neighbour"))
+    target = rng.choice(objects)
+    has_shape = target.kind in SHAPES
+    asked = rng.choice(("color", "shape")) if has_shape and form != "kind" else "color"
+    phrasing = rng.randrange(5)
+    if form == "neighbour":
+        beside = neighbours(picture, target)
+        if not beside:
+            return None
+        relation, anchor = rng.choice(beside)
+        question = BY_NEIGHBOUR[phrasing].format(asked=asked, relation=relation, anchor=anchor.name)
+        thought = f"The object {relation} it is in {target.spot.place}."
+        calls = [outline(anchor, located(anchor))]
+        return _draft(picture, target, asked, question, calls, thought)
+    if form == "place":
+        question = BY_PLACE[phrasing].format(asked=asked, place=target.spot.place)
+        return _draft(picture, target, asked, question, [], f"Look at {target.spot.place}.")
+    if sum(thing.kind == target.kind for thing in picture.objects()) > 1:
+        return None
+    if target.kind in picture.uncounted:
+        return None
+    question = BY_KIND[phrasing].format(known=target.kind)
+    return _draft(
+        picture, target, asked, question, [], f"The {target.kind} is in {target.spot.place}."
     )

@@ -1,22 +1,26 @@
-"""What a task proposes: a scene, a question, the calls that settle it, and the answer by truth."""
+"""What a task proposes: a picture, a question, the calls that settle it, the answer by truth."""
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pixelis.data.scenes import CELLS, Cell, Item, Scene, build_scene, draw_items, random_text
+from pixelis.data.picture import Box, Picture, Spot, Thing
 
-Results = Sequence[Mapping[str, Any]]
+Findings = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A planned step: what is said, and the operation that is then run on the pixels."""
+    """A planned step: what is said, and the operation that is then run on the pixels.
+
+    Attributes:
+        spot: where it looks, as `thought` names it; a planted error looks elsewhere.
+    """
 
     thought: str
     operation: str
     arguments: Mapping[str, Any]
+    spot: Spot
 
 
 @dataclass(frozen=True)
@@ -24,66 +28,82 @@ class Draft:
     """A proposed example before its operations have been run.
 
     Attributes:
-        answer: the answer by the scene's truth.
-        answer_from: the answer by the operations' results alone; generation keeps a draft only
+        answer: the answer by the picture's truth.
+        answer_from: the answer by the operations' findings alone (each call's arguments and over
+            them its result; the result alone where it is an error); generation keeps a draft only
             where the two agree.
-        conclusion: what is said before the answer; it may go by the operations' results.
+        conclusion: what is said before the answer; it may go by the findings.
         wrong_answers: plausible wrong answers, for negatives and traps.
     """
 
-    scene: Scene
+    picture: Picture
     question: str
     calls: tuple[Call, ...]
-    conclusion: str | Callable[[Results], str]
+    conclusion: str | Callable[[Findings], str]
     answer: str
-    answer_from: Callable[[Results], str]
+    answer_from: Callable[[Findings], str]
     wrong_answers: tuple[str, ...]
 
 
-def segment(item: Item, thought: str) -> Call:
-    """Segment the object in the item's cell."""
-    return Call(thought, "SEGMENT_OBJECT_AT", item.point)
+def outline(thing: Thing, thought: str) -> Call:
+    """Segment a thing where its outline can be found; else zoom into its box."""
+    if not thing.outlined:
+        return zoom(thing, thought)
+    x, y = thing.spot.point
+    return Call(thought, "SEGMENT_OBJECT_AT", {"x": x, "y": y}, thing.spot)
 
 
-def properties(item: Item, thought: str) -> Call:
-    """Look up the properties of the object in the item's cell."""
-    return Call(thought, "GET_PROPERTIES", {"bbox": item.box})
+def properties(thing: Thing, thought: str) -> Call:
+    """Look up the properties of a thing."""
+    return Call(thought, "GET_PROPERTIES", {"bbox": list(thing.spot.box)}, thing.spot)
 
 
-def zoom(item: Item, thought: str) -> Call:
-    """Zoom into the item's cell."""
-    return Call(thought, "ZOOM_IN", {"bbox": item.box, "factor": 2})
+def zoom(thing: Thing, thought: str) -> Call:
+    """Zoom into a thing's box: twice, or as it is where it is large already."""
+    x1, y1, x2, y2 = thing.spot.box
+    factor = 2 if max(x2 - x1, y2 - y1) <= ZOOMED_SIDE else 1
+    arguments = {"bbox": list(thing.spot.box), "factor": factor}
+    return Call(thought, "ZOOM_IN", arguments, thing.spot)
 
 
-def read(item: Item, thought: str) -> Call:
-    """Read the text in the item's cell."""
-    return Call(thought, "READ_TEXT", {"bbox": item.box})
+def read(thing: Thing, thought: str) -> Call:
+    """Read the text in a thing's box."""
+    return Call(thought, "READ_TEXT", {"bbox": list(thing.spot.box)}, thing.spot)
 
 
-def located(item: Item) -> str:
-    """The thought that places an item."""
-    return f"The {item.name} is in {item.place}."
+def track(thing: Thing, thought: str, num_frames: int) -> Call:
+    """Follow a thing from the first frame through all others."""
+    frames = list(range(1, num_frames + 1))
+    arguments = {"frames": frames, "bbox": list(thing.spot.box)}
+    return Call(thought, "TRACK_OBJECT", arguments, thing.spot)
 
 
-def fill_scene(
-    rng: random.Random,
-    items: Sequence[Item],
-    *,
-    num_distractors: int,
-    num_texts: int = 0,
-    avoid: Callable[[Item], bool] = lambda item: False,
-    keep_free: Sequence[Cell] = (),
-) -> Scene:
-    """Add distinct random shapes (none for which `avoid` holds) and texts in cells left free."""
-    taken = {item.cell for item in items} | set(keep_free)
-    free = [cell for cell in CELLS if cell not in taken]
-    rng.shuffle(free)
-    wanted = min(num_distractors, len(free))
-    names = [item.name for item in items if not item.text]
-    distractors = draw_items(rng, free[:wanted], avoid=names)
-    kept = [item for item in distractors if not avoid(item)]
-    texts = [random_text(rng, cell) for cell in free[wanted : wanted + num_texts]]
-    return build_scene(rng, [*items, *kept, *texts])
+ZOOMED_SIDE = 160
+
+
+def located(thing: Thing) -> str:
+    """The thought that places a thing."""
+    return f"The {thing.name} is in {thing.spot.place}."
+
+
+def found_box(finding: Mapping[str, Any]) -> Box | None:
+    """The box that a step found, or looked at."""
+    box = finding.get("bbox")
+    return (box[0], box[1], box[2], box[3]) if box else None
+
+
+def found_area(finding: Mapping[str, Any]) -> int:
+    """The area that a step measured, else that of the box it looked at; 0 where it has none."""
+    if "area" in finding:
+        return int(finding["area"])
+    box = found_box(finding)
+    return (box[2] - box[0]) * (box[3] - box[1]) if box else 0
+
+
+def centre(finding: Mapping[str, Any], axis: int) -> float | None:
+    """The middle of a step's box along an axis (0 is x), in pixels."""
+    box = found_box(finding)
+    return (box[axis] + box[axis + 2]) / 2 if box else None
 
 
 def weigh(measure: str, names: Sequence[str], values: Sequence[int]) -> str:
@@ -92,7 +112,7 @@ def weigh(measure: str, names: Sequence[str], values: Sequence[int]) -> str:
     return f"{measure} of {listed}."
 
 
-def name_list(items: Sequence[Item]) -> str:
+def name_list(things: Sequence[Thing]) -> str:
     """`the red circle, the blue cross or the green square`."""
-    names = [f"the {item.name}" for item in items]
+    names = [f"the {thing.name}" for thing in things]
     return ", ".join(names[:-1]) + " or " + names[-1]

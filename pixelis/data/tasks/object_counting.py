@@ -1,10 +1,9 @@
-"""How many objects of a colour, a shape or a kind there are: found one by one, then counted."""
+"""How many things of a colour or a kind there are: found one by one, then counted."""
 
 import random
 
-from pixelis.data.scenes import CELLS, random_item
-from pixelis.data.tasks.draft import Draft, Results, fill_scene, segment
-from pixelis.operations.pixels import PALETTE, SHAPES
+from pixelis.data.picture import Picture, Thing, plural
+from pixelis.data.tasks.draft import Draft, Findings, found_box, outline
 
 PHRASINGS = (
     "How many {kind} are there?",
@@ -16,38 +15,38 @@ PHRASINGS = (
 MAX_COUNT = 5
 
 
-def _count(results: Results) -> str:
-    boxes = {tuple(result["bbox"]) for result in results if "bbox" in result}
-    return str(len(boxes))
+def _count(findings: Findings) -> str:
+    return str(len({box for finding in findings if (box := found_box(finding))}))
 
 
-def build(rng: random.Random) -> Draft:
-    """Propose one example with 1 to MAX_COUNT objects of the kind, and others beside them."""
-    count = rng.randint(1, MAX_COUNT)
-    cells = sorted(rng.sample(CELLS, count))
-    if rng.random() < 0.5:
-        colour = rng.choice(list(PALETTE))
-        kind = f"{colour} objects"
-        items = [random_item(rng, cell, colour, rng.choice(SHAPES)) for cell in cells]
-    else:
-        shape = rng.choice(SHAPES)
-        kind = f"{shape}s" if shape != "cross" else "crosses"
-        items = [random_item(rng, cell, rng.choice(list(PALETTE)), shape) for cell in cells]
-    counted = {(item.colour if "objects" in kind else item.shape) for item in items}
-    scene = fill_scene(
-        rng,
-        items,
-        num_distractors=rng.randint(0, 6),
-        avoid=lambda item: (item.colour if "objects" in kind else item.shape) in counted,
-    )
-    calls = tuple(
-        segment(item, f"Number {number}: {item.name}, {item.place}.")
-        for number, item in enumerate(items, 1)
-    )
+def _groups(picture: Picture) -> dict[str, list[Thing]]:
+    """What can be counted, by its words: all of a kind, and all of a colour."""
+    groups: dict[str, list[Thing]] = {}
+    for thing in picture.objects():
+        if thing.kind not in picture.uncounted:
+            groups.setdefault(plural(thing.kind), []).append(thing)
+        if thing.colour and not picture.uncounted:
+            groups.setdefault(f"{thing.colour} objects", []).append(thing)
+    return {kind: things for kind, things in groups.items() if len(things) <= MAX_COUNT}
+
+
+def build(rng: random.Random, picture: Picture) -> Draft | None:
+    """Ask how many there are of the largest group, or sometimes of another."""
+    groups = _groups(picture)
+    if not groups:
+        return None
+    most = max(len(things) for things in groups.values())
+    largest = [kind for kind, things in groups.items() if len(things) == most]
+    kind = rng.choice(largest if rng.random() < 0.8 else list(groups))
+    things = sorted(groups[kind], key=lambda thing: (thing.spot.box[1], thing.spot.box[0]))
+    count = len(things)
     return Draft(
-        scene=scene,
+        picture=picture,
         question=rng.choice(PHRASINGS).format(kind=kind),
-        calls=calls,
+        calls=tuple(
+            outline(thing, f"Number {number}: {thing.name}, {thing.spot.place}.")
+            for number, thing in enumerate(things, 1)
+        ),
         conclusion=f"There are no more, so {count}.",
         answer=str(count),
         answer_from=_count,

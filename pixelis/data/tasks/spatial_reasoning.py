@@ -3,8 +3,8 @@
 import random
 from functools import partial
 
-from pixelis.data.scenes import CELLS, draw_items
-from pixelis.data.tasks.draft import Draft, Results, fill_scene, located, name_list, segment, weigh
+from pixelis.data.picture import Picture, Thing
+from pixelis.data.tasks.draft import Draft, Findings, centre, located, name_list, outline, weigh
 
 EXTREME = (
     "Which is the {word}: {names}?",
@@ -22,58 +22,68 @@ RELATION = (
 )
 # word -> (axis of the centre: 0 is x, sign that makes the winner the least)
 WORDS = {"leftmost": (0, 1), "rightmost": (0, -1), "topmost": (1, 1), "bottommost": (1, -1)}
-MEASURES = ("Column", "Row")  # by axis
 RELATIONS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}
-# Centres of neighbouring cells are 28 pixels apart; less than half of that is the same line.
-MIN_DISTANCE = 14
 
 
-def _centres(results: Results, axis: int, sign: int) -> list[float]:
-    boxes = [result.get("bbox", [0, 0, 0, 0]) for result in results]
-    return [sign * (box[axis] + box[axis + 2]) / 2 for box in boxes]
+def _centres(findings: Findings, axis: int, sign: int) -> list[float]:
+    found = [centre(finding, axis) for finding in findings]
+    return [sign * middle for middle in found if middle is not None]
 
 
-def _extreme(results: Results, names: tuple[str, ...], word: str) -> str:
-    centres = _centres(results, *WORDS[word])
+def _extreme(findings: Findings, names: tuple[str, ...], word: str, min_distance: float) -> str:
+    centres = _centres(findings, *WORDS[word])
+    if len(centres) < len(names):
+        return ""
     first, second = sorted(centres)[:2]
-    return names[centres.index(first)] if second - first >= MIN_DISTANCE else ""
+    return names[centres.index(first)] if second - first >= min_distance else ""
 
 
-def _related(results: Results, relation: str) -> str:
-    a, b = _centres(results, *RELATIONS[relation])
-    return ("yes" if a < b else "no") if abs(a - b) >= MIN_DISTANCE else ""
+def _related(findings: Findings, relation: str, min_distance: float) -> str:
+    centres = _centres(findings, *RELATIONS[relation])
+    if len(centres) < 2 or abs(centres[0] - centres[1]) < min_distance:
+        return ""
+    return "yes" if centres[0] < centres[1] else "no"
 
 
-def build(rng: random.Random) -> Draft:
-    """Propose one example: a relation of two objects, or the furthest of two to four."""
-    related = rng.random() < 0.4
-    named = draw_items(rng, rng.sample(CELLS, 2 if related else rng.choice((2, 3, 4))))
-    names = tuple(item.name for item in named)
-    if related:
-        relation = rng.choice(list(RELATIONS))
-        axis, sign = RELATIONS[relation]
-        a, b = (sign * item.cell[1 - axis] for item in named)
-        answer = "yes" if a < b else "no"
-        question = rng.choice(RELATION).format(a=names[0], b=names[1], relation=relation)
-        conclusion = f"It is {'' if answer == 'yes' else 'not '}{relation} it."
-        answer_from = partial(_related, relation=relation)
-        wrong: tuple[str, ...] = ("no" if answer == "yes" else "yes",)
-    else:
-        word = rng.choice(list(WORDS))
-        axis, sign = WORDS[word]
-        places = [sign * item.cell[1 - axis] for item in named]
-        answer = names[places.index(min(places))]
-        question = rng.choice(EXTREME).format(word=word, names=name_list(named))
-        conclusion = f"The {answer} is the {word}."
-        answer_from = partial(_extreme, names=names, word=word)
-        wrong = tuple(name for name in names if name != answer)
-    weighed = weigh(MEASURES[axis], names, [item.cell[1 - axis] + 1 for item in named])
+def _about_relation(rng: random.Random, picture: Picture, named: list[Thing]) -> Draft:
+    a, b = named
+    relation = rng.choice(list(RELATIONS))
+    axis, sign = RELATIONS[relation]
+    answer = "yes" if sign * a.position[axis] < sign * b.position[axis] else "no"
+    weighed = weigh(picture.axes[axis], (a.name, b.name), (a.position[axis], b.position[axis]))
     return Draft(
-        scene=fill_scene(rng, named, num_distractors=rng.randint(0, 5)),
-        question=question,
-        calls=tuple(segment(item, located(item)) for item in named),
-        conclusion=f"{weighed} {conclusion}",
+        picture=picture,
+        question=rng.choice(RELATION).format(a=a.name, b=b.name, relation=relation),
+        calls=tuple(outline(thing, located(thing)) for thing in named),
+        conclusion=f"{weighed} It is {'' if answer == 'yes' else 'not '}{relation} it.",
         answer=answer,
-        answer_from=answer_from,
-        wrong_answers=wrong,
+        answer_from=partial(_related, relation=relation, min_distance=picture.min_distance),
+        wrong_answers=("no" if answer == "yes" else "yes",),
+    )
+
+
+def build(rng: random.Random, picture: Picture) -> Draft | None:
+    """Ask about a relation of two objects, or for the furthest of two to four."""
+    related = rng.random() < 0.4
+    num_named = 2 if related else rng.choice((2, 3, 4))
+    unique = picture.unique()
+    if len(unique) < num_named:
+        return None
+    named = rng.sample(unique, num_named)
+    if related:
+        return _about_relation(rng, picture, named)
+    word = rng.choice(list(WORDS))
+    axis, sign = WORDS[word]
+    names = tuple(thing.name for thing in named)
+    places = [sign * thing.position[axis] for thing in named]
+    answer = names[places.index(min(places))]
+    weighed = weigh(picture.axes[axis], names, [thing.position[axis] for thing in named])
+    return Draft(
+        picture=picture,
+        question=rng.choice(EXTREME).format(word=word, names=name_list(named)),
+        calls=tuple(outline(thing, located(thing)) for thing in named),
+        conclusion=f"{weighed} The {answer} is the {word}.",
+        answer=answer,
+        answer_from=partial(_extreme, names=names, word=word, min_distance=picture.min_distance),
+        wrong_answers=tuple(name for name in names if name != answer),
     )

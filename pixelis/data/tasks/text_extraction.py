@@ -1,71 +1,54 @@
-"""What a text says: the only one, the one beside an object, or all of them in reading order."""
+"""What a text or a handwritten digit says: the only one, the one beside an object, or all."""
 
 import random
 
-from pixelis.data.scenes import CELLS, GRID, draw_items, random_text
-from pixelis.data.tasks.attribute_recognition import RELATIONS
-from pixelis.data.tasks.draft import Call, Draft, Results, fill_scene, located, read, segment, zoom
+from pixelis.data.picture import Picture, Thing
+from pixelis.data.tasks.attribute_recognition import neighbours
+from pixelis.data.tasks.draft import Call, Draft, Findings, located, outline, read, zoom
 
 SINGLE = (
-    "What does the text say?",
-    "Read the text.",
-    "Which text is in the image?",
-    "What is written in the image?",
-    "Tell me what the text says.",
+    "What does the {word} say?",
+    "Read the {word}.",
+    "Which {word} is in the image?",
+    "What is the {word} in the image?",
+    "Tell me what the {word} says.",
 )
 BESIDE = (
-    "What does the text {relation} the {anchor} say?",
-    "Read the text {relation} the {anchor}.",
-    "Which text is {relation} the {anchor}?",
-    "What is written {relation} the {anchor}?",
-    "Tell me what the text {relation} the {anchor} says.",
+    "What does the {word} {relation} the {anchor} say?",
+    "Read the {word} {relation} the {anchor}.",
+    "Which {word} is {relation} the {anchor}?",
+    "What is the {word} {relation} the {anchor}?",
+    "Tell me what the {word} {relation} the {anchor} says.",
 )
 ALL = (
-    "What do all the texts say?",
-    "Read all the texts.",
-    "Which texts are in the image?",
-    "What are all the texts in the image?",
-    "Tell me what all the texts say.",
+    "What do all the {word}s say?",
+    "Read all the {word}s.",
+    "Which {word}s are in the image?",
+    "What are all the {word}s in the image?",
+    "Tell me what all the {word}s say.",
 )
 
 
-def _read(results: Results) -> str:
-    return " ".join(str(result["text"]) for result in results if "text" in result)
+def _read(findings: Findings) -> str:
+    return " ".join(str(finding["text"]) for finding in findings if "text" in finding)
 
 
 def _wrong(rng: random.Random, answer: str) -> tuple[str, ...]:
-    other = random_text(rng, (0, 0)).text
-    candidates = (answer[::-1], other, answer[:-1] + other[-1])
-    return tuple(dict.fromkeys(text for text in candidates if text != answer))
+    """The answer with its characters turned round, changed, or one left out or added."""
+    changed = list(answer)
+    where = rng.randrange(len(changed))
+    characters = "0123456789" if answer[where].isdigit() else "ACEHKLMNPRTUVXY"
+    changed[where] = rng.choice([c for c in characters if c != answer[where]])
+    candidates = (answer[::-1], "".join(changed), answer[:-1].rstrip(), answer + changed[where])
+    return tuple(dict.fromkeys(text for text in candidates if text not in (answer, "")))
 
 
-def build(rng: random.Random) -> Draft:
-    """Propose one example, in one of three forms of growing length."""
-    form = rng.choice(("single", "beside", "all"))
-    calls: list[Call] = []
-    if form == "beside":
-        relation, (down, right) = rng.choice(list(RELATIONS.items()))
-        row, col = rng.choice(CELLS)
-        if not (0 <= row - down < GRID and 0 <= col - right < GRID):
-            return build(rng)
-        texts = [random_text(rng, (row, col))]
-        anchor = draw_items(rng, [(row - down, col - right)])[0]
-        scene = fill_scene(
-            rng, [*texts, anchor], num_distractors=rng.randint(0, 5), num_texts=rng.randint(0, 2)
-        )
-        question = rng.choice(BESIDE).format(relation=relation, anchor=anchor.name)
-        calls.append(segment(anchor, located(anchor)))
-        calls.append(zoom(texts[0], f"The text {relation} it is in {texts[0].place}."))
-        calls.append(read(texts[0], "Now read it."))
-    else:
-        num_texts = 1 if form == "single" else rng.randint(2, 3)
-        texts = [random_text(rng, cell) for cell in sorted(rng.sample(CELLS, num_texts))]
-        scene = fill_scene(rng, texts, num_distractors=rng.randint(0, 6))
-        question = rng.choice(SINGLE if form == "single" else ALL)
-        calls.extend(read(text, f"A text is in {text.place}.") for text in texts)
+def _draft(
+    rng: random.Random, picture: Picture, question: str, calls: list[Call], texts: list[Thing]
+) -> Draft:
     answer = " ".join(text.text for text in texts)
     return Draft(
-        scene=scene,
+        picture=picture,
         question=question,
         calls=tuple(calls),
         # Quoted, as the result has it.
@@ -74,3 +57,33 @@ def build(rng: random.Random) -> Draft:
         answer_from=_read,
         wrong_answers=_wrong(rng, answer),
     )
+
+
+def build(rng: random.Random, picture: Picture) -> Draft | None:
+    """Ask in one of three forms of growing length."""
+    written = [thing for thing in picture.things if thing.text]
+    if not written:
+        return None
+    word = rng.choice(sorted({thing.name for thing in written}))
+    texts = [thing for thing in written if thing.name == word]
+    form = "all" if len(texts) > 1 else "single"
+    if rng.random() < 0.4:
+        form = "beside"
+    phrasing = rng.randrange(5)
+    if form == "beside":
+        text = rng.choice(texts)
+        beside = neighbours(picture, text)
+        if not beside:
+            return None
+        relation, anchor = rng.choice(beside)
+        question = BESIDE[phrasing].format(word=word, relation=relation, anchor=anchor.name)
+        calls = [
+            outline(anchor, located(anchor)),
+            zoom(text, f"The {word} {relation} it is in {text.spot.place}."),
+            read(text, "Now read it."),
+        ]
+        return _draft(rng, picture, question, calls, [text])
+    texts.sort(key=lambda thing: (thing.spot.box[1], thing.spot.box[0]))
+    question = (SINGLE if form == "single" else ALL)[phrasing].format(word=word)
+    calls = [read(text, f"A {word} is in {text.spot.place}.") for text in texts]
+    return _draft(rng, picture, question, calls, texts)

@@ -90,6 +90,7 @@ def build_base(output_dir: Path, recipe: Recipe, num_scenes: int) -> dict[str, f
         caption=f"{figures['caption']:.1%}",
         attribute=f"{figures['attribute']:.1%}",
         where=f"{figures['where']:.1%}",
+        frames=f"{figures['frames']:.1%}",
         num_scenes=num_scenes,
         minutes=figures["minutes"],
     )

@@ -1,8 +1,9 @@
 """What the embedded base learns to say: a blend of seeing, finding, words and a few trajectories.
 
 Every item is a function of (seed, index). Most of it is sight: the whole scene cell by cell, what
-is where, a thing seen up close. Some is text to repeat, recall and compare (`words`). Counting
-stays rare, trajectories rare and short: the curriculum is there for the rest.
+is where, a thing seen up close, where things are in each of several frames. Some is text to repeat,
+recall and compare (`words`). Counting stays rare, trajectories rare and short: the curriculum is
+there for the rest.
 """
 
 import random
@@ -13,17 +14,32 @@ from PIL import Image
 
 from pixelis.data.chat import Message, example_messages
 from pixelis.data.generate import generate_example
-from pixelis.data.scenes import CELLS, Cell, Item, Scene, random_scene, render
+from pixelis.data.scenes import (
+    CELLS,
+    Cell,
+    Item,
+    Scene,
+    build_scene,
+    overlap,
+    random_scene,
+    render,
+)
+from pixelis.data.sources.drawn import DIRECTIONS, DrawnScenes
 from pixelis.data.tasks import TASKS
 from pixelis.models.base.words import build_turns
 from pixelis.operations import execute
 
-KINDS = ("caption", "quiz", "locate", "closeup", "words", "trajectory")
-WEIGHTS = (23, 22, 13, 5, 30, 7)
+KINDS = ("caption", "quiz", "locate", "closeup", "words", "trajectory", "frames")
+WEIGHTS = (20, 20, 12, 5, 27, 7, 9)
 QUESTIONS_IN_QUIZ = 6
 OBJECTS_TO_LOCATE = 5
 # Longer trajectories are what fine-tuning is to teach.
 MAX_STEPS = 2
+
+# How many texts and how many digits a scene holds.
+WRITTEN = ((0, 0), (0, 0), (0, 0), (1, 0), (1, 1), (2, 0), (0, 1), (3, 0), (0, 2))
+OVERLAPS = 0.25
+QUESTIONS_ABOUT_FRAMES = 4
 
 CAPTION_QUESTION = "Describe every cell."
 CLOSEUP_QUESTION = "What is this?"
@@ -40,14 +56,26 @@ def where_question(item: Item) -> str:
 
 
 def draw_scene(rng: random.Random) -> Scene:
-    """A scene with 1 to 12 shapes and up to three texts."""
-    return random_scene(rng, rng.randint(1, 12), rng.choice((0, 0, 1, 2, 3)))
+    """A scene with 1 to 12 shapes, up to three texts and digits, clutter, and some overlaps."""
+    num_texts, num_digits = rng.choice(WRITTEN)
+    scene = random_scene(rng, rng.randint(1, 12 - num_digits), num_texts, num_digits)
+    if rng.random() < OVERLAPS:
+        pair = overlap(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
+        cells = {item.cell for item in pair or ()}
+        others = [item for item in scene.items if item.cell not in cells]
+        return build_scene(rng, [*others, *(pair or ())], scene.num_strokes)
+    return scene
 
 
-def _dialogue(image: Image.Image, *turns: tuple[str, str]) -> list[Message]:
+def frame_question(item_name: str, number: int) -> str:
+    """The question that the model card's frames figure is measured with."""
+    return f"Where is the {item_name} in image {number}?"
+
+
+def _dialogue(images: Sequence[Image.Image], *turns: tuple[str, str]) -> list[Message]:
     messages: list[Message] = []
     for question, answer in turns:
-        messages.append(Message("user", (question,) if messages else (image, question)))
+        messages.append(Message("user", (question,) if messages else (*images, question)))
         messages.append(Message("assistant", (answer,), supervised=True))
     return messages
 
@@ -107,13 +135,15 @@ def build_lesson(seed: int, index: int) -> Lesson:
     kind = rng.choices(KINDS, WEIGHTS)[0]
     if kind == "trajectory":
         return _trajectory(rng, index)
+    if kind == "frames":
+        return _frames(rng)
     scene = draw_scene(rng)
     image = render(scene)
     if kind == "closeup":
         item = rng.choice(scene.items)
         zoomed = execute("ZOOM_IN", {"bbox": item.box, "factor": 2}, [image]).image
         assert zoomed is not None
-        return Lesson(_dialogue(zoomed, (CLOSEUP_QUESTION, item.name)), {})
+        return Lesson(_dialogue([zoomed], (CLOSEUP_QUESTION, item.name)), {})
     if kind == "quiz":
         turns = _quiz(rng, scene)
     elif kind == "words":
@@ -122,7 +152,18 @@ def build_lesson(seed: int, index: int) -> Lesson:
         turns = [_locate(rng, scene)]
     else:
         turns = [(CAPTION_QUESTION, scene.caption())]
-    return Lesson(_dialogue(image, *turns), {item.cell: item.name for item in scene.items})
+    return Lesson(_dialogue([image], *turns), {item.cell: item.name for item in scene.items})
+
+
+def _frames(rng: random.Random) -> Lesson:
+    """Where things are in this image and in that; what a name refers to is for the text to say."""
+    picture = DrawnScenes().picture(rng, "temporal_tracking")
+    things = [thing for thing in picture.unique() if thing.path]
+    turns = []
+    for _ in range(QUESTIONS_ABOUT_FRAMES):
+        thing, frame = rng.choice(things), rng.randrange(picture.num_frames)
+        turns.append((frame_question(thing.name, frame + 1), thing.path[frame].place))
+    return Lesson(_dialogue(picture.draw(), *turns), {})
 
 
 def _trajectory(rng: random.Random, index: int) -> Lesson:
@@ -133,6 +174,8 @@ def _trajectory(rng: random.Random, index: int) -> Lesson:
         )
         if len(example.trajectory) <= MAX_STEPS:
             held = {tuple(o["cell"]): o["name"] for o in example.provenance["objects"]}
+            if len(example.images) > 1:  # a name is in another place in every frame
+                held = {}
             return Lesson(example_messages(example), held)
 
 

@@ -23,7 +23,7 @@ from pixelis.operations.pixels import PALETTE, SHAPES
 # After two of four layers a visual token is to know its place; after the third, what a name or a
 # place in the text refers to is to be found. The last layer is left to say it.
 PLACE_LAYER, LOOKUP_LAYER = 2, 3
-CELL_CLASSES = ("none", "text", *(f"{c} {s}" for c in PALETTE for s in SHAPES))
+CELL_CLASSES = ("none", "text", "digit", *(f"{c} {s}" for c in PALETTE for s in SHAPES))
 PLACES = tuple(f"row {row + 1} column {col + 1}" for row, col in CELLS)
 PLACES_ASKED = 12
 
@@ -116,7 +116,8 @@ class Lookups:
 
         Args:
             encoded: a conversation about one scene.
-            held: cell -> name of what stands there.
+            held: cell -> name of what stands there; empty where a place says nothing, as in
+                several frames.
         """
         names = list(held.values())
         cells = {name: CELLS.index(cell) for cell, name in held.items() if names.count(name) == 1}
@@ -124,7 +125,7 @@ class Lookups:
         for token, label in zip(encoded.input_ids, encoded.labels, strict=True):
             name = CELL_CLASSES[self._class_of[token]] if token in self._class_of else ""
             content = IGNORE_INDEX
-            if token in self._cell_of and label == IGNORE_INDEX:
+            if held and token in self._cell_of and label == IGNORE_INDEX:
                 cell = CELLS[self._cell_of[token]]
                 content = CELL_CLASSES.index(held.get(cell, "none"))
             found.append((cells.get(name, IGNORE_INDEX), content))

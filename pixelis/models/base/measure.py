@@ -5,11 +5,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 
 from pixelis.data.chat import Message
 from pixelis.data.encode import Encoder, collate
-from pixelis.data.scenes import render
-from pixelis.models.base.blend import CAPTION_QUESTION, draw_scene, place_question, where_question
+from pixelis.data.scenes import Item, Scene, render
+from pixelis.data.sources.drawn import DrawnScenes
+from pixelis.models.base.blend import (
+    CAPTION_QUESTION,
+    draw_scene,
+    frame_question,
+    place_question,
+    where_question,
+)
 
 HELD_OUT_SEED = 20_000_000
 BATCH_SIZE = 50
@@ -43,25 +51,45 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
 
     Returns:
         `caption`: all 16 cells right; `attribute`: colour and shape at the place of a shape;
-        `where`: row and column of a shape that is named.
+        `where`: row and column of a shape that is named; `frames`: the same in one of several
+        images, which the question names by its number.
     """
+
+    def unique_shapes(scene: Scene) -> list[Item]:
+        names = [item.name for item in scene.items]
+        return [item for item in scene.shapes() if names.count(item.name) == 1]
+
     rng = random.Random(f"held-out:{HELD_OUT_SEED}")
     scenes = [draw_scene(rng) for _ in range(num_scenes)]
-    targets = [rng.choice(scene.shapes()) for scene in scenes]
-    images = [render(scene) for scene in scenes]
+    targets = [rng.choice(unique_shapes(scene)) for scene in scenes]
+    images = [(render(scene),) for scene in scenes]
 
-    def share_right(questions: list[str], answers: list[str], max_new_tokens: int) -> float:
+    def share_right(
+        questions: list[str],
+        answers: list[str],
+        max_new_tokens: int,
+        shown: Sequence[tuple[Image.Image, ...]] = images,
+    ) -> float:
         prompts = [
-            [Message("user", (image, question))]
-            for image, question in zip(images, questions, strict=True)
+            [Message("user", (*frames, question))]
+            for frames, question in zip(shown, questions, strict=True)
         ]
         said = generate_replies(model, encoder, prompts, max_new_tokens)
         return sum(s == a for s, a in zip(said, answers, strict=True)) / num_scenes
 
     captions = [scene.caption() for scene in scenes]
     names, places = [item.name for item in targets], [item.place for item in targets]
+    pictures = [DrawnScenes().picture(rng, "temporal_tracking") for _ in range(num_scenes)]
+    followed = [rng.choice([t for t in picture.unique() if t.path]) for picture in pictures]
+    numbers = [rng.randrange(picture.num_frames) for picture in pictures]
     return {
         "caption": share_right([CAPTION_QUESTION] * num_scenes, captions, 48),
         "attribute": share_right([place_question(item.cell) for item in targets], names, 6),
+        "frames": share_right(
+            [frame_question(t.name, n + 1) for t, n in zip(followed, numbers, strict=True)],
+            [t.path[n].place for t, n in zip(followed, numbers, strict=True)],
+            8,
+            [picture.draw() for picture in pictures],
+        ),
         "where": share_right([where_question(item) for item in targets], places, 8),
     }

@@ -38,7 +38,7 @@ _PIECES = "|".join(
         rf" ?{_NAME}(?![a-z])",
         r" ?row \d column \d",
         r'\{"name": "[A-Z_]+", "arguments": \{"[a-z]+": \[?',
-        r'"?[,{] ?"[a-z_]+": ["\[]?',
+        r'["\]]?[,{] ?"[a-z_]+": ["\[]?',
         r" ?[A-Z_]{4,}\([a-z, ]+\)",
         r"\d",
         # A word or a mark takes the space before a digit, which would be a token of its own.

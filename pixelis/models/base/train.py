@@ -24,9 +24,9 @@ class Recipe:
     seed: int = 0
     vision_steps: int = 120
     vision_learning_rate: float = 1e-3
-    lookup_steps: int = 450
+    lookup_steps: int = 500
     lookup_learning_rate: float = 2e-3
-    blend_steps: int = 1700
+    blend_steps: int = 1900
     blend_learning_rate: float = 1.5e-3
     lookup_weight: float = 0.3
     batch_size: int = 32

@@ -1,0 +1,152 @@
+"""The folder that data-prep leaves: written beside its place, put there whole in one move."""
+
+import ctypes
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from pixelis.data.example import DIFFICULTIES
+from pixelis.data.store import SUMMARY_FILE, difficulty_file
+from pixelis.errors import DataError
+
+REJECTED_FILE = "rejected.jsonl"
+DIFFICULTY_FIGURE = "difficulty.png"
+EXAMPLES_FIGURE = "examples.png"
+DATA_FILES = tuple(difficulty_file(difficulty) for difficulty in DIFFICULTIES)
+OURS = {SUMMARY_FILE, REJECTED_FILE, DIFFICULTY_FIGURE, EXAMPLES_FIGURE, *DATA_FILES}
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place where data-prep may not write, before any work is done.
+
+    Raises:
+        DataError: when the place is taken by something that data-prep did not write, or the folder
+            that it is to lie in cannot be made.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        taken = out.exists()
+    except OSError as error:
+        raise DataError(f"output_dir {out!s:.200} cannot be written: {error}") from error
+    if taken and not out.is_dir():
+        raise DataError(f"output_dir {out} is a file; name a folder")
+    if os.path.ismount(out):
+        raise DataError(
+            f"output_dir {out} is a mount point, which cannot be replaced as a whole; "
+            "name a folder in it"
+        )
+    others = sorted({path.name for path in out.iterdir()} - OURS) if out.is_dir() else []
+    if others:
+        raise DataError(
+            f"output_dir {out} holds other files; name an empty or a new folder "
+            f"(found {', '.join(others[:3])})"
+        )
+
+
+@contextmanager
+def staged_folder(out: Path) -> Iterator[Path]:
+    """A folder to write in, which takes the place of `out` when the block ends well.
+
+    Whoever looks at `out` sees the complete old files or the complete new ones, at every moment.
+    What a killed process left beside it is taken away first.
+
+    Raises:
+        DataError: when `out` is taken by something else, or cannot be written.
+    """
+    check_place(out)
+    place = out.resolve()  # of a link, what it points to
+    _clear_leftovers(place)
+    staged = place.with_name(f".{place.name}.{os.getpid()}.new")
+    try:
+        staged.mkdir()
+        yield staged
+        for path in staged.iterdir():
+            _flush(path)
+        _flush(staged)
+        _put(staged, place)
+    except OSError as error:
+        raise DataError(f"output_dir {out} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _put(staged: Path, place: Path) -> None:
+    """Put the new folder in its place; the old one, if any, is then where the new one was."""
+    if not place.is_dir():
+        os.replace(staged, place)
+    elif not _exchange(staged, place):
+        # Two moves, where the system knows no exchange; `_clear_leftovers` mends a kill between.
+        old = place.with_name(f".{place.name}.{os.getpid()}.old")
+        try:
+            os.replace(place, old)
+            os.replace(staged, place)
+        except BaseException:
+            if old.exists() and not place.exists():
+                os.replace(old, place)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _flush(place.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; False where the system or the file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def _clear_leftovers(place: Path) -> None:
+    """Take away what processes that were killed left beside a place, or put it back."""
+    pattern = re.compile(rf"\.{re.escape(place.name)}\.(\d+)\.(?:new|old)")
+    found = [(path, pattern.fullmatch(path.name)) for path in sorted(place.parent.iterdir())]
+    abandoned = [path for path, match in found if match and _is_abandoned(path, int(match[1]))]
+    for left in abandoned:
+        if left.suffix == ".old" and not place.exists():
+            os.replace(left, place)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path, number: int) -> bool:
+    """Whether the process of a number, which made a folder, is no more."""
+    if number == os.getpid():
+        return True
+    try:
+        process = psutil.Process(number)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        # One that began after the folder was last written in has only the number from its maker.
+        return bool(process.create_time() > folder.stat().st_mtime + 1)
+    except (psutil.Error, OSError, OverflowError):
+        return not psutil.pid_exists(number)

@@ -1,0 +1,142 @@
+"""Image bytes <-> images: checked and converted on the way in, kept as they came on the way out."""
+
+import hashlib
+import io
+import warnings
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from pixelis.errors import DataError
+
+# What is opened: pixels only. Pillow would hand EPS to an outside program.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# Bytes of these are kept where the pixels need no change; MPO is a JPEG with a second picture.
+KEPT_FORMATS = ("PNG", "JPEG", "MPO", "WEBP")
+# Far inside Pillow's own limit (89 million, which stays on): an operation takes 35 bytes a pixel.
+MAX_PIXELS = 25_000_000
+MAX_BYTES = 64 * 1024 * 1024
+# Against Pillow's 6: photographs in 0.6 of the time and 3 % larger, drawn scenes in 0.75 of the
+# time and 13 % larger.
+PNG_LEVEL = 3
+# Modes whose plain conversion to RGB is what a later reader of the bytes does as well.
+_PLAIN_MODES = ("RGB", "L")
+_ENCODED = "_pixelis_encoded"
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(DataError):
+    """An image cannot be used; `too_large` tells whether for its size alone."""
+
+    def __init__(self, text: str, *, too_large: bool = False) -> None:
+        """Take the message."""
+        super().__init__(text)
+        self.too_large = too_large
+
+
+def load_image(encoded: bytes) -> Image.Image:
+    """Decode an image to RGB pixels that stand upright.
+
+    The first frame of an animation; alpha over white; 16 bits scaled to 8; EXIF orientation
+    applied. JPEG, PNG and WebP bytes that need none of this stay with the image for `encode_image`.
+
+    Raises:
+        ImageError: when it does not open, is empty, or is larger than MAX_BYTES or MAX_PIXELS.
+    """
+    if len(encoded) > MAX_BYTES:
+        raise ImageError(
+            f"an image may have at most {MAX_BYTES} bytes, got {len(encoded)}", too_large=True
+        )
+    try:
+        with warnings.catch_warnings():
+            # Of sizes below its error, which MAX_PIXELS refuses, and of oddities in metadata.
+            warnings.simplefilter("ignore")
+            return _decode(encoded)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"an image may have at most {MAX_PIXELS} pixels: {error}", too_large=True
+        ) from error
+    # Pillow's readers raise whatever broken bytes lead them to: OSError, SyntaxError, KeyError...
+    except Exception as error:
+        raise ImageError(f"an image does not open ({error!s:.100})") from error
+
+
+def _decode(encoded: bytes) -> Image.Image:
+    opened: Image.Image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    width, height = opened.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"an image may have at most {MAX_PIXELS} pixels, got {width} x {height}",
+            too_large=True,
+        )
+    if width * height == 0:
+        raise ImageError(f"an image must have pixels, got {width} x {height}")
+    opened.load()
+    # After `load`, which turns TIFF by itself and takes its tag away.
+    turn = _UPRIGHT.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    still = opened.format == "MPO" or not getattr(opened, "is_animated", False)
+    kept = (
+        opened.format in KEPT_FORMATS
+        and opened.mode in _PLAIN_MODES
+        and "transparency" not in opened.info
+        and still
+        and turn is None
+    )
+    # Of kept pixels no copy is made: on photographs that is a tenth of the time.
+    image = opened if kept and opened.mode == "RGB" else _to_rgb(opened)
+    if turn is not None:
+        image = image.transpose(turn)
+    # Profiles and comments: unused, and `save` would write them again.
+    image.info = {}
+    if kept:
+        # Read-only makes every change in place swap the pixels' core first, and so tell.
+        image.readonly = 1
+        setattr(image, _ENCODED, (encoded, image.im))
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"an image of mode {image.mode} must hold 16-bit values")
+        scaled = (values.astype(np.uint32) * 255 + 32767) // 65535
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("an image of floating-point values has no fixed white; save it as PNG")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(layered, mask=layered.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def encode_image(image: Image.Image) -> bytes:
+    """The image's own bytes where `load_image` kept them and nothing changed it since; else PNG."""
+    encoded, core = getattr(image, _ENCODED, (b"", None))
+    if core is not None and core is image.im:
+        return bytes(encoded)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=PNG_LEVEL)
+    return buffer.getvalue()
+
+
+def image_digest(*images: Image.Image) -> str:
+    """SHA-256 over the size and the RGB pixels of every image, in order."""
+    digest = hashlib.sha256()
+    for image in images:
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        digest.update(repr(rgb.size).encode())
+        digest.update(rgb.tobytes())
+    return digest.hexdigest()

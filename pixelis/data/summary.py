@@ -1,0 +1,142 @@
+"""summary.json and what the console shows of it: what was made, how hard it is, and why."""
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pixelis.data.example import DIFFICULTIES, SPLITS
+
+WIDTH = 100
+# Name in the summary -> the keys of an example that it counts by.
+COUNTS = {
+    "by_split": ("split",),
+    "by_task": ("task",),
+    "by_sample_type": ("sample_type",),
+    "by_split_and_difficulty": ("split", "difficulty"),
+    "by_difficulty_and_task": ("difficulty", "task"),
+    "by_difficulty_and_sample_type": ("difficulty", "sample_type"),
+}
+
+
+def summarise(
+    meta: Iterable[Mapping[str, Any]],
+    *,
+    config: Mapping[str, Any],
+    thresholds: Mapping[str, Any],
+    correlation: Mapping[str, Any] | None = None,
+    rejected: Mapping[str, int] | None = None,
+    source: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Counts, score ranges, mean components and thresholds: a function of its arguments alone.
+
+    Args:
+        meta: of each example task, sample_type, split, difficulty, score and, where they are known,
+            `components` (name -> part); read once.
+        config: the configuration, flat.
+        thresholds: `method` and `values`: by task, or for `all` tasks, the two cuts of the score.
+        correlation: as `rank_correlation` gives it; None where it was not asked for.
+        rejected: reason -> how many records were refused.
+        source: what the data was made from, as the source tells it.
+    """
+    counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTS}
+    scores: dict[str, list[float]] = {}
+    sums: dict[str, dict[str, float]] = {}
+    total = 0
+    for row in meta:
+        total += 1
+        for name, keys in COUNTS.items():
+            counts[name]["/".join(str(row[key]) for key in keys)] += 1
+        scores.setdefault(row["difficulty"], []).append(float(row["score"]))
+        parts = sums.setdefault(row["difficulty"], {})
+        for name, part in (row.get("components") or {}).items():
+            parts[name] = parts.get(name, 0.0) + part
+    present = [name for name in DIFFICULTIES if name in scores]
+    return {
+        "num_samples": total,
+        **{name: dict(sorted(counted.items())) for name, counted in counts.items()},
+        "scores": {
+            name: {
+                "min": min(scores[name]),
+                "mean": sum(scores[name]) / len(scores[name]),
+                "max": max(scores[name]),
+            }
+            for name in present
+        },
+        "components": {
+            name: {part: value / len(scores[name]) for part, value in sorted(sums[name].items())}
+            for name in present
+        },
+        "thresholds": _plain(thresholds),
+        "rank_correlation": None if correlation is None else dict(correlation),
+        "rejected": dict(sorted((rejected or {}).items())),
+        "source": None if source is None else _plain(source),
+        "config": dict(config),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, keys in order."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in sorted(value.items())}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def format_correlation(correlation: Mapping[str, Any] | None) -> str:
+    """One line: does the score measure difficulty?"""
+    what = "rank correlation of the score with the base model's error"
+    if correlation is None:
+        return f"{what}: not measured"
+    samples = f"{correlation['num_samples']} samples"
+    if correlation["spearman"] is None:
+        return f"{what}: undefined ({samples})"
+    p_value = f"p {correlation['p_value']:.2g}"
+    line = f"{what}: Spearman {correlation['spearman']:.2f} ({p_value}, {samples})"
+    within = [value for value in correlation.get("by_task", {}).values() if value is not None]
+    if within:
+        line += f"; within a task {min(within):.2f} to {max(within):.2f}"
+    return line
+
+
+def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
+    """The summary as text for a console of WIDTH columns."""
+    title = title or f"{summary['num_samples']} examples"
+    out = io.StringIO()
+    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False)
+    console.print(_difficulties_table(summary, title))
+    for heading, name in (("task", "by_task"), ("sample type", "by_sample_type")):
+        console.print(_kinds_table(summary, heading, name))
+    for reason, count in summary["rejected"].items():
+        console.print(f"refused: {count} ({reason})")
+    console.print(format_correlation(summary["rank_correlation"]), soft_wrap=True)
+    return out.getvalue()
+
+
+def _table(title: str, heading: str, columns: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(heading)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _difficulties_table(summary: Mapping[str, Any], title: str) -> Table:
+    table = _table(title, "difficulty", (*SPLITS, "score from", "mean", "to"))
+    counts = summary["by_split_and_difficulty"]
+    for difficulty in DIFFICULTIES:
+        scores = summary["scores"].get(difficulty)
+        span = [f"{scores[key]:.2f}" for key in ("min", "mean", "max")] if scores else ["-"] * 3
+        table.add_row(difficulty, *(str(counts.get(f"{s}/{difficulty}", 0)) for s in SPLITS), *span)
+    return table
+
+
+def _kinds_table(summary: Mapping[str, Any], heading: str, name: str) -> Table:
+    table = _table("", heading, ("examples", *DIFFICULTIES))
+    by_difficulty = summary[name.replace("by_", "by_difficulty_and_")]
+    for kind, count in summary[name].items():
+        cells = [str(by_difficulty.get(f"{each}/{kind}", 0)) for each in DIFFICULTIES]
+        table.add_row(kind, str(count), *cells)
+    return table

@@ -1,0 +1,80 @@
+"""The reader of photographs and scans: RapidOCR, where the extra `ocr` is installed.
+
+Its models (PP-OCRv6: text detection and recognition) come inside its package, so that no network
+is needed. One thread, on the CPU: the same box gives the same text. Text must stand upright.
+
+An empty box, drawn shapes and drawn text never come here, so that their results are the same with
+and without the extra (see `holds_drawing_only`). Handwritten digits come here where the digits'
+own reader does not read the box, as where it holds two of them or half of one.
+"""
+
+import importlib.util
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pixelis.operations.pixels import PALETTE, TOLERANCE, background_colour, foreground
+from pixelis.operations.readers.drawn import INK
+
+HINT = "to read photographs, install the extra: pip install 'pixelis[ocr]'"
+PARAMETERS: dict[str, Any] = {
+    "Global.log_level": "critical",
+    "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+    "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+    # The classifier of direction turns upright lines of small print upside down.
+    "Global.use_cls": False,
+    # Scale down to this side but not up to one: the default makes a short line seven times slower.
+    "Det.limit_type": "max",
+    "Det.limit_side_len": 1280,
+}
+# In pixels: boxes up to this side are read twice as large, which small print needs.
+SMALL_SIDE = 640
+
+
+def installed() -> bool:
+    """Whether the extra `ocr` is installed."""
+    return all(importlib.util.find_spec(name) for name in ("rapidocr", "onnxruntime"))
+
+
+def holds_drawing_only(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) -> bool:
+    """Whether a box holds nothing but an even background and what scenes are drawn with.
+
+    That is: its pixels differ among each other by at most TOLERANCE in every channel, or each that
+    stands out from the image's background has exactly a colour of the palette or of drawn text.
+    """
+    x1, y1, x2, y2 = box
+    crop = pixels[y1:y2, x1:x2]
+    if np.ptp(crop.reshape(-1, 3), axis=0).max() <= TOLERANCE:
+        return True
+    left = foreground(crop, background_colour(pixels))
+    for colour in (INK, *PALETTE.values()):
+        left &= (crop != colour).any(axis=2)
+    return not left.any()
+
+
+@lru_cache
+def _engine() -> Any:
+    from rapidocr import RapidOCR  # optional, and slow to load
+
+    return RapidOCR(params=PARAMETERS)
+
+
+def read_photograph(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) -> str | None:
+    """The lines of text in a box, in reading order, joined by spaces; None where there are none.
+
+    Args:
+        pixels: the whole image, shape (height, width, 3).
+        box: [x1, y1, x2, y2] inside it.
+    """
+    if holds_drawing_only(pixels, box) or not installed():
+        return None
+    x1, y1, x2, y2 = box
+    crop = Image.fromarray(pixels[y1:y2, x1:x2].astype(np.uint8))
+    if max(crop.size) <= SMALL_SIDE:
+        crop = crop.resize((2 * crop.width, 2 * crop.height), Image.Resampling.BICUBIC)
+    # RapidOCR takes arrays as OpenCV does: blue, green, red.
+    found = _engine()(np.ascontiguousarray(np.asarray(crop)[:, :, ::-1]))
+    return " ".join(found.txts or ()).strip() or None

@@ -1,0 +1,179 @@
+"""TRACK_OBJECT: where the object of a box is in later images, by template matching.
+
+The first frame's crop is laid on every position of each later frame, and the position of the least
+weighted sum of squared differences over the three channels is taken (Lewis, "Fast Normalized
+Cross-Correlation", 1995: the products by FFT). Pixels that stand out from the box's own background
+weigh more than the background, so that clutter behind an object does not outweigh its colour.
+The object may move, but neither turns nor scales. Where it has gone, another of its colour, size
+and nearly its outline (a circle for a square) may be taken for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import fft, ndimage
+
+from pixelis.operations.base import (
+    BBOX_SCHEMA,
+    Observation,
+    Operation,
+    OperationError,
+    check_bbox,
+)
+from pixelis.operations.pixels import (
+    TOLERANCE,
+    background_colour,
+    channel_distance,
+    foreground,
+    pixel_array,
+)
+
+Pixels = npt.NDArray[np.int16]
+
+OBJECT_WEIGHT = 8
+# The object is found where this share of the pixels that stand out, in the template or in its
+# match, differs by at most TOLERANCE grey levels in every channel.
+MIN_AGREEMENT = 0.8
+# A box with fewer pixels that stand out holds nothing to follow.
+MIN_AREA = 12
+# Larger frames are searched scaled down by a whole factor, then around the best place as they are.
+MAX_SEARCHED_PIXELS = 1_500_000
+MIN_TEMPLATE_SIDE = 16
+MAX_COMPARED_PIXELS = 20_000
+
+
+def _weights(template: Pixels) -> npt.NDArray[np.float64]:
+    stands_out = foreground(template, background_colour(template))
+    return np.where(stands_out, float(OBJECT_WEIGHT), 1.0)
+
+
+def _nearest_minimum(costs: npt.NDArray[np.float64], x: float, y: float) -> tuple[int, int]:
+    """The position (x, y) of the least cost; of equals the nearest to the given one."""
+    # The costs are whole numbers, but for the rounding of the FFT.
+    rows, columns = np.nonzero(np.rint(costs) == np.rint(costs.min()))
+    best = int(np.argmin((columns - x) ** 2 + (rows - y) ** 2))
+    return int(columns[best]), int(rows[best])
+
+
+def _search(frame: Pixels, template: Pixels, x: float, y: float) -> tuple[int, int]:
+    """The best position of the template among all of the frame."""
+    weights = _weights(template)
+    # About the middle grey the sums stay small, and so does the rounding.
+    pixels = np.moveaxis(frame, 2, 0).astype(np.float64) - 128
+    model = np.moveaxis(template, 2, 0).astype(np.float64) - 128
+    # sum w (t - f)^2 = sum w t^2 - 2 sum (w t) f + sum w f^2, the latter two for all positions at
+    # once. What wraps around is outside of the positions that are kept.
+    planes = np.stack([*pixels, (pixels**2).sum(axis=0)])
+    kernels = np.stack([*(-2 * weights * model), weights])
+    size = [fft.next_fast_len(length, real=True) for length in frame.shape[:2]]
+    spectrum = fft.rfft2(planes, size) * fft.rfft2(kernels, size).conj()
+    products = fft.irfft2(spectrum.sum(axis=0), size)
+    rows, columns = (a - b + 1 for a, b in zip(frame.shape[:2], template.shape[:2], strict=True))
+    costs = products[:rows, :columns] + (weights * model**2).sum()
+    return _nearest_minimum(costs, x, y)
+
+
+def _refine(frame: Pixels, template: Pixels, x: int, y: int, reach: int) -> tuple[int, int]:
+    """The best position within `reach` pixels of (x, y), by the same measure on a sparse grid."""
+    height, width = template.shape[:2]
+    step = max(1, int((height * width / MAX_COMPARED_PIXELS) ** 0.5))
+    model, weights = template[::step, ::step].astype(np.int64), _weights(template)[::step, ::step]
+    left, top = max(0, x - reach), max(0, y - reach)
+    right = min(frame.shape[1] - width, x + reach)
+    bottom = min(frame.shape[0] - height, y + reach)
+    costs = np.empty((bottom - top + 1, right - left + 1))
+    for row, column in np.ndindex(costs.shape):
+        y1, x1 = top + row, left + column
+        patch = frame[y1 : y1 + height : step, x1 : x1 + width : step]
+        costs[row, column] = (weights * ((patch - model) ** 2).sum(axis=2)).sum()
+    dx, dy = _nearest_minimum(costs, x - left, y - top)
+    return left + dx, top + dy
+
+
+def _locate(frame: Image.Image, crop: Image.Image, x: int, y: int) -> tuple[int, int]:
+    pixels, template = pixel_array(frame), pixel_array(crop)
+    area = frame.width * frame.height
+    factor = int(np.ceil((area / MAX_SEARCHED_PIXELS) ** 0.5))
+    factor = min(factor, max(1, min(crop.size) // MIN_TEMPLATE_SIDE))
+    if factor == 1:
+        return _search(pixels, template, x, y)
+    small = [pixel_array(image.convert("RGB").reduce(factor)) for image in (frame, crop)]
+    near_x, near_y = _search(small[0], small[1], x / factor, y / factor)
+    near_x = min(near_x * factor, frame.width - crop.width)
+    near_y = min(near_y * factor, frame.height - crop.height)
+    return _refine(pixels, template, near_x, near_y, factor)
+
+
+def agreement(template: Pixels, match: Pixels) -> float:
+    """How much of the object two crops of one shape share, in [0, 1].
+
+    The share of pixels that differ by at most TOLERANCE in every channel, among those that stand
+    out from the template's background in the template, or in a region of the match that meets it
+    there; among all where none stands out.
+    """
+    background = background_colour(template)
+    expected, seen = foreground(template, background), foreground(match, background)
+    # What does not meet the object is a neighbour that reaches into the box.
+    counted = expected | ndimage.binary_propagation(expected & seen, mask=seen)
+    same = channel_distance(template, match) <= TOLERANCE
+    return float(same[counted].mean() if counted.any() else same.mean())
+
+
+def _check_frames(value: Any, count: int) -> list[int]:
+    if count < 2:
+        raise OperationError(f"TRACK_OBJECT needs at least 2 images, got {count}")
+    numbers = isinstance(value, list | tuple) and all(type(v) is int for v in value)
+    if (
+        not numbers
+        or len(value) < 2
+        or not (1 <= value[0] and value[-1] <= count)
+        or any(a >= b for a, b in zip(value, value[1:], strict=False))
+    ):
+        raise OperationError(
+            f"frames must be at least 2 strictly ascending integers in [1, {count}], "
+            f"got {value!r:.60}"
+        )
+    return list(value)
+
+
+def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observation:
+    frames = _check_frames(arguments["frames"], len(images))
+    first = images[frames[0] - 1]
+    x1, y1, x2, y2 = check_bbox(arguments["bbox"], first.size)
+    crop, (width, height) = first.convert("RGB").crop((x1, y1, x2, y2)), (x2 - x1, y2 - y1)
+    boxes = [[x1, y1, x2, y2]]
+    if foreground(pixel_array(crop), background_colour(pixel_array(crop))).sum() < MIN_AREA:
+        raise OperationError(f"no object in {boxes[0]} of frame {frames[0]}")
+    for number in frames[1:]:
+        frame = images[number - 1].convert("RGB")
+        if frame.width < width or frame.height < height:
+            raise OperationError(
+                f"bbox must fit into every frame: it is {width} x {height}, "
+                f"frame {number} is {frame.width} x {frame.height}"
+            )
+        x, y = _locate(frame, crop, *boxes[-1][:2])
+        match = frame.crop((x, y, x + width, y + height))
+        if agreement(pixel_array(crop), pixel_array(match)) < MIN_AGREEMENT:
+            raise OperationError(f"the object of {boxes[0]} is not found in frame {number}")
+        boxes.append([x, y, x + width, y + height])
+    return Observation({"boxes": boxes})
+
+
+TRACK_OBJECT = Operation(
+    name="TRACK_OBJECT",
+    description="Follow the object of a box through later images: its box in each frame.",
+    parameters={
+        "frames": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1},
+            "minItems": 2,
+            "description": "ascending numbers of images, from 1; the box is in the first of them",
+        },
+        "bbox": {**BBOX_SCHEMA, "description": "[x1, y1, x2, y2] in pixels of the first frame"},
+    },
+    run=_run,
+    sophistication=3,
+)
