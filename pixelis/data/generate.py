@@ -14,6 +14,7 @@ from pixelis.data.picture import Spot
 from pixelis.data.sources import Source
 from pixelis.data.sources.drawn import DrawnScenes
 from pixelis.data.tasks import TASKS, Call, Draft
+from pixelis.data.tasks.draft import zoom
 from pixelis.errors import DataError
 from pixelis.operations import execute
 
@@ -74,14 +75,16 @@ def _misplaced(rng: random.Random, draft: Draft, *, empty: bool) -> tuple[int, C
 
 def _with_correction(rng: random.Random, draft: Draft, images: Images) -> list[Step] | None:
     """Plant a wrong look (its real result, no loss) before a step, which then notices and mends."""
-    planted = _misplaced(rng, draft, empty=True)
+    # Where nothing is free, the wrong look falls on another thing.
+    planted = _misplaced(rng, draft, empty=True) or _misplaced(rng, draft, empty=False)
     if planted is None:
         return None
     index, wrong = planted
     step = run_call(wrong, images, supervised=False)
-    # A closer look shows that nothing is there; every other operation has to say so.
-    if "error" not in step.result and wrong.operation != "ZOOM_IN":
-        return None
+    if "error" not in step.result:
+        # Something is found, as nearly everywhere in a photograph: a closer look shows that it is
+        # not what was meant.
+        step = run_call(zoom(wrong.spot, wrong.thought), images, supervised=False)
     mended = draft.calls[index]
     calls = list(draft.calls)
     said = f"Wrong place. {mended.thought}"

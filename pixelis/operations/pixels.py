@@ -26,6 +26,9 @@ COLOURS: dict[str, tuple[int, int, int]] = PALETTE | {
     "brown": (115, 70, 35),
     "pink": (250, 160, 190),
 }
+NEUTRAL = {name: COLOURS[name] for name in ("black", "gray", "white")}
+# Below this difference of the channels a colour is neutral.
+MIN_CHROMA = 25
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 
 # Drawn backgrounds differ from their mean by a few grey levels; objects by far more.
@@ -113,8 +116,12 @@ def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
 
 
 def colour_name(rgb: npt.NDArray[Any]) -> str:
-    """The name in `COLOURS` nearest to a colour of 0 to 255, by Euclidean distance in RGB."""
-    return min(COLOURS, key=lambda name: float(np.sum((np.asarray(COLOURS[name]) - rgb) ** 2)))
+    """The name in `COLOURS` nearest to a colour of 0 to 255, by Euclidean distance in RGB.
+
+    A colour whose channels hardly differ is black, gray or white, however near a pale one may be.
+    """
+    names = COLOURS if np.ptp(rgb) >= MIN_CHROMA else NEUTRAL
+    return min(names, key=lambda name: float(np.sum((np.asarray(COLOURS[name]) - rgb) ** 2)))
 
 
 _NORMAL_SIZE = 24

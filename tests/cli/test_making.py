@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from pixelis.cli.making import link_data_run, make_data
@@ -91,9 +90,13 @@ def test_the_run_holds_counts_summary_figures_and_a_table_of_images(place, runs,
         f"data/{name}"
         for name in ("summary.json", "difficulty.png", "examples.png", "examples.json")
     }
-    table = mlflow.load_table("data/examples.json", run_ids=[run.info.run_id])
+    table = client.load_table(
+        run.info.experiment_id, "data/examples.json", run_ids=[run.info.run_id]
+    )
     assert len(table) == 24 and set(table["difficulty"]) == {"simple", "medium", "hard"}
-    assert all(type(image).__name__ == "Image" for image in table["image"])
+    assert all(image["type"] == "image" for image in table["image"])
+    pictures = client.list_artifacts(run.info.run_id, "table_images/data/examples")
+    assert {image["filepath"] for image in table["image"]} <= {file.path for file in pictures}
     assert all("GET_PROPERTIES" in said for said in table["trajectory"])
     assert "examples" in run.data.tags["mlflow.note.content"]
 

@@ -69,9 +69,12 @@ def test_a_run_from_nothing_to_a_table(place, sft, client, runs):
     assert "Answer accuracy on the test split, 95 % intervals" in out
     assert f"adapter: {os.path.join('out', 'final')}" in lines
 
-    (run,) = runs()
-    assert run.info.status == "FINISHED"
+    made_by, run = sorted(runs(), key=lambda run: run.data.tags["pixelis.entry_point"])
+    assert made_by.info.status == run.info.status == "FINISHED"
+    assert made_by.data.tags["pixelis.entry_point"] == "data-prep"
     assert run.data.tags["pixelis.entry_point"] == "sft"
+    assert run.data.tags["pixelis.data_run"] == made_by.info.run_id
+    assert made_by.info.run_id in run.data.tags["mlflow.note.content"]
     assert run.data.metrics["summary/stage_reached"] == 2
     finished = json.loads((place / "out" / "finished.json").read_text())
     assert finished["run_id"] == run.info.run_id and finished["step"] == 6

@@ -118,7 +118,8 @@ def test_the_system_prompt_lists_the_operations_with_their_arguments():
     prompt = system_prompt()
     assert prompt.startswith("Operations: ") and "\n" not in prompt
     for operation in OPERATIONS.values():
-        assert f"{operation.name}({', '.join(operation.parameters)})" in prompt
+        assert operation.signature in prompt
+    assert "GET_PROPERTIES(bbox) TRACK_OBJECT(frames, bbox)" in prompt
     assert prompt.count("(") == len(OPERATIONS)
 
 

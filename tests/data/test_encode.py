@@ -6,6 +6,7 @@ from PIL import Image
 
 from pixelis.data.chat import Message, example_messages, prompt_messages
 from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
+from pixelis.data.example import SAMPLE_TYPES
 from pixelis.errors import DataError
 
 TURN_END = "<|im_end|>"
@@ -88,7 +89,8 @@ def test_supervised_ids_are_the_assistant_s_words_and_the_end_of_the_turn(conver
         assert len(said) > 1
         corrections += any(not message.supervised for message in said)
         multi_image += len(encoded.images) > 1
-    assert corrections == 50 and multi_image > 20
+    kinds = len(SAMPLE_TYPES)
+    assert corrections == len(conversations) // kinds and multi_image > 20
 
 
 def test_a_planted_step_and_what_it_gave_have_no_label(examples, encoder):
@@ -103,7 +105,9 @@ def test_a_planted_step_and_what_it_gave_have_no_label(examples, encoder):
         trained = "".join(encoder.tokenizer.decode(run) for run in supervised_runs(encoded))
         (call,) = [line for line in text_of(planted).split("\n") if line.startswith("{")]
         assert call in whole and call not in trained
-        assert '"error"' in whole and '"error"' not in trained
+        assert '"error"' not in trained
+        # A closer look shows by its picture that nothing is there.
+        assert '"error"' in whole or '"ZOOM_IN"' in call
 
 
 def test_nothing_else_has_a_label(conversations, encoder):

@@ -553,7 +553,7 @@ def write_coco(folder, *, broken=0):
 @pytest.mark.parametrize("source", ["scenes", "coco"])
 def test_a_coco_file_is_told_by_its_content_and_asked_about(photos, tmp_path, source):
     write_coco(photos)
-    config = imported(photos, source=source, tasks=("object_counting", "attribute_recognition"))
+    config = imported(photos, source=source, tasks=("object_counting",))
     summary = prepare_folder(config, tmp_path / "cota")
     assert (summary["num_samples"], summary["source"]["name"]) == (21, "coco")
     assert COMPONENTS and names_in(tmp_path / "cota") == FILES
@@ -567,7 +567,7 @@ def test_coco_needs_an_input(tmp_path):
 
 def test_broken_annotations_are_written_down(photos, tmp_path):
     write_coco(photos, broken=2)
-    config = imported(photos, source="coco", tasks=("attribute_recognition",))
+    config = imported(photos, source="coco", tasks=("object_counting",))
     summary = prepare_folder(replace(config, max_rejected=0.2), tmp_path / "cota")
     lines = (tmp_path / "cota" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2 == sum(summary["rejected"].values())

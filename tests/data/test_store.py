@@ -281,9 +281,8 @@ def test_any_reader_of_datasets_gets_images(folder, tmp_path, one_of_each):
         assert rows.features["images"] == FEATURES["images"]
         for row in rows:
             example = expected[row["id"]]
-            (image,) = row["images"]
-            assert isinstance(image, Image.Image)
-            assert image.tobytes() == example.images[0].tobytes()
+            assert all(isinstance(image, Image.Image) for image in row["images"])
+            assert [i.tobytes() for i in row["images"]] == [i.tobytes() for i in example.images]
             for step, known in zip(row["trajectory"], example.trajectory, strict=True):
                 assert (step["image"] is None) == (known.image is None)
                 if known.image is not None:
@@ -307,6 +306,7 @@ def test_an_empty_difficulty_is_readable(folder, tmp_path, one_of_each):
 @pytest.mark.parametrize("count", [4, 5, 6])
 def test_rows_come_in_groups_none_of_them_empty(one_of_each, tmp_path, monkeypatch, count):
     monkeypatch.setattr(store, "ROWS_IN_GROUP", 2)
+    monkeypatch.setattr(store, "ROWS_IN_BATCH", 1)
     rows = [to_row(example) for example in one_of_each[:count]]
     write_rows(iter(rows), tmp_path / "some.parquet")
     metadata = pq.ParquetFile(tmp_path / "some.parquet").metadata

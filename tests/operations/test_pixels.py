@@ -104,3 +104,11 @@ def test_overlap_is_intersection_over_union():
     assert overlap(a, b) == 1 / 3
     assert overlap(a, a) == 1.0
     assert overlap(~(a | ~a), a & ~a) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("grey", "name"), [(10, "black"), (60, "black"), (110, "gray"), (190, "white"), (185, "gray")]
+)
+def test_what_has_no_colour_is_black_gray_or_white(grey, name):
+    for tint in ((0, 0, 0), (10, 0, -10), (-8, 4, 12)):
+        assert colour_name(np.array(tint) + grey) == name

@@ -39,6 +39,8 @@ def open_source(name: str, *, path: Path | None = None, image_folder: Path | Non
     """
     if name == DrawnScenes.name:
         return DrawnScenes()
+    if name != "coco":
+        raise ConfigError(f"source must be one of {', '.join(SOURCES)}, got {name!r}")
     if path is None:
         raise ConfigError("source coco needs input: the folder of its images and instances JSON")
     from pixelis.data.sources.coco import CocoInstances

@@ -66,6 +66,7 @@ class CocoInstances:
 
     Attributes:
         tasks: those that at least one image can be asked about.
+        num_records: categories, images and annotations that the JSON lists.
         rejected: images and annotations left out, by reason (a key of `COCO_REASONS`).
         rejections: each of them, its `line` the record's id where that is a number and else its
             place in its list; left behind when the source is sent to a worker.
@@ -84,6 +85,7 @@ class CocoInstances:
             DataError: when it cannot be read, or no image is left to be asked about.
         """
         self.rejections: list[Rejection] = []
+        self.num_records = 0
         self.file = find_json(path)
         self._stamp = _stamp(self.file)
         self._pictures: dict[int, Picture] = {}
@@ -138,6 +140,7 @@ class CocoInstances:
     def _read_categories(self, content: CocoJson) -> dict[int | str, str]:
         names: dict[int | str, str] = {}
         for line, entry in enumerate(content.entries("categories"), 1):
+            self.num_records += 1
             try:
                 record = _record(entry.data)
                 number = check_id(record.get("id"))
@@ -152,6 +155,7 @@ class CocoInstances:
         images: dict[int | str, _Listed] = {}
         files: set[Path] = set()
         for line, entry in enumerate(content.entries("images"), 1):
+            self.num_records += 1
             try:
                 record = _record(entry.data)
                 number = check_id(record.get("id"))
@@ -183,6 +187,7 @@ class CocoInstances:
         codes: dict[tuple[str, str], int] = {}
         told = array("i")
         for line, entry in enumerate(content.entries("annotations"), 1):
+            self.num_records += 1
             try:
                 record = _record(entry.data)
                 number = check_id(record.get("image_id"))

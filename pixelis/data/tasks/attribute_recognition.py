@@ -54,7 +54,7 @@ def _draft(
     picture: Picture, target: Thing, asked: str, question: str, calls: list[Call], thought: str
 ) -> Draft:
     if target.small:
-        calls.append(zoom(target, f"{thought} It is small."))
+        calls.append(zoom(target.spot, f"{thought} It is small."))
         thought = "Now its properties."
     calls.append(properties(target, thought))
     answer = target.colour if asked == "color" else target.kind

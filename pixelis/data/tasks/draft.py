@@ -6,6 +6,9 @@ from typing import Any
 
 from pixelis.data.picture import Box, Picture, Spot, Thing
 
+# Larger boxes are looked at as they are.
+ZOOMED_SIDE = 160
+
 Findings = Sequence[Mapping[str, Any]]
 
 
@@ -48,7 +51,7 @@ class Draft:
 def outline(thing: Thing, thought: str) -> Call:
     """Segment a thing where its outline can be found; else zoom into its box."""
     if not thing.outlined:
-        return zoom(thing, thought)
+        return zoom(thing.spot, thought)
     x, y = thing.spot.point
     return Call(thought, "SEGMENT_OBJECT_AT", {"x": x, "y": y}, thing.spot)
 
@@ -58,12 +61,11 @@ def properties(thing: Thing, thought: str) -> Call:
     return Call(thought, "GET_PROPERTIES", {"bbox": list(thing.spot.box)}, thing.spot)
 
 
-def zoom(thing: Thing, thought: str) -> Call:
-    """Zoom into a thing's box: twice, or as it is where it is large already."""
-    x1, y1, x2, y2 = thing.spot.box
+def zoom(spot: Spot, thought: str) -> Call:
+    """Zoom into a spot's box: twice, or as it is where it is large already."""
+    x1, y1, x2, y2 = spot.box
     factor = 2 if max(x2 - x1, y2 - y1) <= ZOOMED_SIDE else 1
-    arguments = {"bbox": list(thing.spot.box), "factor": factor}
-    return Call(thought, "ZOOM_IN", arguments, thing.spot)
+    return Call(thought, "ZOOM_IN", {"bbox": list(spot.box), "factor": factor}, spot)
 
 
 def read(thing: Thing, thought: str) -> Call:
@@ -76,9 +78,6 @@ def track(thing: Thing, thought: str, num_frames: int) -> Call:
     frames = list(range(1, num_frames + 1))
     arguments = {"frames": frames, "bbox": list(thing.spot.box)}
     return Call(thought, "TRACK_OBJECT", arguments, thing.spot)
-
-
-ZOOMED_SIDE = 160
 
 
 def located(thing: Thing) -> str:

@@ -44,7 +44,9 @@ def build(rng: random.Random, picture: Picture) -> Draft | None:
     named = rng.sample(unique, num_named)
     names = tuple(thing.name for thing in named)
     winner = extreme([thing.area for thing in named], names, word)
-    if not winner:
+    # What another thing covers in part is not smaller for it: both ways of asking have to agree.
+    whole = extreme([round(thing.area / (1 - thing.occluded)) for thing in named], names, word)
+    if not winner or whole != winner:
         return None
     return Draft(
         picture=picture,

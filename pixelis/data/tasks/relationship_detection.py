@@ -83,20 +83,21 @@ def _about_direction(rng: random.Random, picture: Picture, a: Thing, b: Thing) -
     )
 
 
-def _shared(findings: Findings) -> str:
+def _shared(findings: Findings, names: tuple[str, str]) -> str:
+    """What is the same of the two; nothing follows where one was not found to be what it is."""
     if len(findings) < 2 or any("color" not in finding for finding in findings):
         return ""
     first, second = findings[-2:]
+    if names != (f"{first['color']} {first['shape']}", f"{second['color']} {second['shape']}"):
+        return ""
     same = [word for word in ("color", "shape") if first[word] == second[word]]
     return " and ".join(same) or "nothing"
 
 
-def _conclude_shared(findings: Findings) -> str:
-    first, second = findings[-2:]
-    shared = _shared(findings)
+def _conclude_shared(findings: Findings, names: tuple[str, str]) -> str:
+    shared = _shared(findings, names)
     said = "Nothing is the same." if shared == "nothing" else f"The {shared} is the same."
-    looks = f"{first['color']} {first['shape']}, {second['color']} {second['shape']}"
-    return f"Found: {looks}. {said}"
+    return f"Found: {', '.join(names)}. {said}"
 
 
 def _about_common(rng: random.Random, picture: Picture, a: Thing, b: Thing) -> Draft | None:
@@ -114,9 +115,9 @@ def _about_common(rng: random.Random, picture: Picture, a: Thing, b: Thing) -> D
         picture=picture,
         question=rng.choice(COMMON).format(a=a.name, b=b.name),
         calls=tuple(properties(thing, located(thing)) for thing in (a, b)),
-        conclusion=_conclude_shared,
+        conclusion=partial(_conclude_shared, names=(a.name, b.name)),
         answer=answer,
-        answer_from=_shared,
+        answer_from=partial(_shared, names=(a.name, b.name)),
         wrong_answers=tuple(word for word in SHARED if word != answer),
     )
 

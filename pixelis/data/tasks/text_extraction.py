@@ -79,7 +79,7 @@ def build(rng: random.Random, picture: Picture) -> Draft | None:
         question = BESIDE[phrasing].format(word=word, relation=relation, anchor=anchor.name)
         calls = [
             outline(anchor, located(anchor)),
-            zoom(text, f"The {word} {relation} it is in {text.spot.place}."),
+            zoom(text.spot, f"The {word} {relation} it is in {text.spot.place}."),
             read(text, "Now read it."),
         ]
         return _draft(rng, picture, question, calls, [text])

@@ -21,7 +21,7 @@ OTHERS = [dataclasses.replace(THING, name=name) for name in ("blue cross", "gree
 
 
 def test_calls_look_at_the_thing_s_spot():
-    calls = [outline(THING, "a"), properties(THING, "a"), zoom(THING, "a"), read(THING, "a")]
+    calls = [outline(THING, "a"), properties(THING, "a"), zoom(THING.spot, "a"), read(THING, "a")]
     calls.append(track(THING, "a", 3))
     assert [(call.operation, call.arguments) for call in calls] == [
         ("SEGMENT_OBJECT_AT", {"x": 70, "y": 42}),
@@ -41,7 +41,7 @@ def test_what_has_no_clear_outline_is_zoomed_into_instead():
 def test_what_is_large_already_is_not_enlarged():
     for side, factor in ((160, 2), (161, 1)):
         spot = Spot("here", (0, 0, side, 20), (80, 10))
-        assert zoom(dataclasses.replace(THING, spot=spot), "a").arguments["factor"] == factor
+        assert zoom(spot, "a").arguments["factor"] == factor
 
 
 def test_a_thought_places_a_thing():

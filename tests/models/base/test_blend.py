@@ -1,27 +1,35 @@
 import collections
 import os
+import re
 import subprocess
 import sys
+from functools import lru_cache
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
-from pixelis.data.scenes import CELLS
+from pixelis.data.scenes import CELLS, OVERLAP_OFFSET, RADII, SIDE, Item, draw_item
 from pixelis.models.base.blend import (
     CAPTION_QUESTION,
     CLOSEUP_QUESTION,
     KINDS,
     MAX_STEPS,
     OBJECTS_TO_LOCATE,
+    QUESTIONS_ABOUT_FRAMES,
     QUESTIONS_IN_QUIZ,
     WEIGHTS,
     build_lesson,
     build_texts,
+    frame_question,
     place_question,
 )
 from pixelis.operations import execute
-from pixelis.operations.pixels import PALETTE, SHAPES
+from pixelis.operations.pixels import PALETTE, SHAPES, colour_name, grow_region, pixel_array
 
 COUNT_QUESTION = "How many objects are there?"
+FRAME_QUESTION = re.compile(r"Where is the (\w+ \w+) in image (\d)\?")
+NAMES = {f"{colour} {shape}" for colour in PALETTE for shape in SHAPES}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +43,8 @@ def items(lessons):
 
 
 def kind_of_question(question):
+    if FRAME_QUESTION.fullmatch(question):
+        return "frames"
     known = {CAPTION_QUESTION: "caption", CLOSEUP_QUESTION: "closeup", COUNT_QUESTION: "count"}
     starts = {"Where is the ": "where", "Where are the ": "locate", "What is in row": "place"}
     by_start = (kind for start, kind in starts.items() if question.startswith(start))
@@ -45,14 +55,14 @@ def kind_of(messages):
     if messages[0].role == "system":
         return "trajectory"
     first = kind_of_question(messages[0].parts[-1])
-    return "quiz" if len(messages) > 2 and first != "words" else first
+    return "quiz" if len(messages) > 2 and first not in ("words", "frames") else first
 
 
 def answers(items, kind):
     """Image, question and answer of every turn that asks for this kind of thing."""
     found = []
     for messages in items:
-        if messages[0].role != "system":
+        if kind_of(messages) not in ("trajectory", "frames"):
             (image,) = messages[0].images
             for user, assistant in zip(messages[::2], messages[1::2], strict=True):
                 if kind_of_question(user.parts[-1]) == kind:
@@ -60,14 +70,53 @@ def answers(items, kind):
     return found
 
 
+@lru_cache(maxsize=None)
+def outlines(cell):
+    """Every shape as it may be drawn in a cell, by name, as masks of the whole image."""
+    near = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)]
+    far = [(d * x, d * y) for x, y in ((1, 0), (0, 1)) for d in (-OVERLAP_OFFSET, OVERLAP_OFFSET)]
+    masks = {}
+    for shape in SHAPES:
+        drawn = [Item(cell, "red", shape, size, offset=o) for size in RADII for o in near]
+        drawn += [Item(cell, "red", shape, offset=o) for o in far]
+        canvases = [Image.new("L", (SIDE, SIDE)) for _ in drawn]
+        for item, canvas in zip(drawn, canvases, strict=True):
+            draw_item(ImageDraw.Draw(canvas), item, 1)
+        masks[shape] = [np.asarray(canvas) > 0 for canvas in canvases]
+    return masks
+
+
+def explains(outline, shown, others):
+    """Whether a whole shape is what is shown of it and what others cover."""
+    return not (shown & ~outline).any() and not (outline & ~shown & ~others).any()
+
+
 def seen_at(image, cell):
-    """What the operations find in a cell, as an answer names it."""
-    row, col = cell
-    box = {"bbox": [col * 28, row * 28, col * 28 + 28, row * 28 + 28]}
-    if "text" in execute("READ_TEXT", box, [image]).result:
-        return "text"
-    found = execute("GET_PROPERTIES", box, [image]).result
-    return "none" if "error" in found else f"{found['color']} {found['shape']}"
+    """What is to be seen in a cell, as an answer names it; another shape may cover its edge."""
+    item, pixels = Item(cell), pixel_array(image)
+    read = execute("READ_TEXT", {"bbox": item.box}, [image]).result
+    if "text" in read:
+        return {1: "digit", 2: "text"}[len(read["text"])]
+    x, y = item.point["x"], item.point["y"]
+    by_colour = {name: (pixels == rgb).all(axis=2) for name, rgb in PALETTE.items()}
+    colours = [name for name, mask in by_colour.items() if mask[y, x]]
+    if not colours:
+        return "none"
+    (colour,) = colours
+    shown = grow_region(pixels, x, y) & by_colour.pop(colour)
+    others = np.any(list(by_colour.values()), axis=0)
+    (shape,) = (
+        shape
+        for shape, drawn in outlines(cell).items()
+        if any(explains(outline, shown, others) for outline in drawn)
+    )
+    return f"{colour} {shape}"
+
+
+def cell_of(place):
+    """The cell of `row 1 column 1`."""
+    _, row, _, col = place.split()
+    return int(row) - 1, int(col) - 1
 
 
 def plain(messages):
@@ -105,9 +154,8 @@ def test_another_process_builds_the_same_whatever_its_hashes():
 def test_kinds_come_in_their_shares(items):
     counts = collections.Counter(map(kind_of, items))
     for kind, weight in zip(KINDS, WEIGHTS, strict=True):
-        # Where a scene holds nothing but like texts there is nothing to locate.
-        known = counts[kind] + (counts["where"] if kind == "locate" else 0)
-        assert abs(known / len(items) - weight / sum(WEIGHTS)) < 0.05, kind
+        assert abs(counts[kind] / len(items) - weight / sum(WEIGHTS)) < 0.04, kind
+    assert set(counts) == set(KINDS)
 
 
 def test_a_quiz_asks_several_things_about_one_image(items):
@@ -122,39 +170,73 @@ def test_a_quiz_asks_several_things_about_one_image(items):
 
 
 def test_what_a_scene_holds_is_known_beside_the_conversation(lessons):
+    names = set()
     for lesson in lessons[:200]:
-        image = lesson.messages[lesson.messages[0].role == "system"].images[0]
-        if kind_of(lesson.messages) == "closeup":
+        kind, images = kind_of(lesson.messages), lesson.messages[0].images
+        if kind == "trajectory":
+            images = lesson.messages[1].images
+        # A close-up shows no place, and in several frames a place holds now this, now that.
+        if kind == "closeup" or len(images) > 1:
             assert lesson.held == {}
             continue
+        names.update(lesson.held.values())
         for cell in CELLS:
-            assert lesson.held.get(cell, "none") == seen_at(image, cell)
+            assert lesson.held.get(cell, "none") == seen_at(images[0], cell)
+    assert names == NAMES | {"text", "digit"}
 
 
 def test_captions_and_places_say_what_is_on_the_pixels(items):
-    for image, _, answer in answers(items, "caption")[:40]:
+    named = set()
+    for image, _, answer in answers(items, "caption")[:60]:
         words = iter(answer.split())
         for cell in CELLS:
             first = next(words)
-            said = first if first in ("none", "text") else f"{first} {next(words)}"
+            said = first if first in ("none", "text", "digit") else f"{first} {next(words)}"
             assert said == seen_at(image, cell)
+            named.add(said)
+        assert next(words, None) is None
+    assert named == NAMES | {"none", "text", "digit"}
     by_question = {place_question(cell): cell for cell in CELLS}
     places = answers(items, "place")[:400]
     for image, question, answer in places:
         assert answer == seen_at(image, by_question[question])
-    assert {answer for *_, answer in places} > {"none", "text"}
+    assert {answer for *_, answer in places} > {"none", "text", "digit"}
 
 
-def test_where_and_closeup_and_count_are_true(items):
-    for image, question, answer in answers(items, "where")[:400]:
+def test_some_scenes_are_cluttered_and_in_some_a_shape_covers_another(items):
+    cluttered = covered = 0
+    images = [image for image, *_ in answers(items, "caption")]
+    for image in images:
+        pixels = pixel_array(image)
+        ink = np.stack([(pixels == rgb).all(axis=2) for rgb in PALETTE.values()])
+        pale = ~ink.any(axis=0) & (pixels.min(axis=2) > 150)
+        cluttered += np.ptp(pixels[pale]) > 30
+        # In its drawing a shape keeps clear of its cell's edge, unless two are to overlap.
+        covered += ink[:, :, ::28].any() or ink[:, ::28].any()
+    assert 0.3 < cluttered / len(images) < 0.7
+    assert 0.1 < covered / len(images) < 0.3
+
+
+def test_where_and_count_are_true(items):
+    found = answers(items, "where")[:400]
+    for image, question, answer in found:
         name = question.removeprefix("Where is the ").removesuffix("?")
-        _, row, _, col = answer.split()
-        assert name == seen_at(image, (int(row) - 1, int(col) - 1))
-    for image, _, answer in answers(items, "closeup"):
-        assert image.size == (56, 56)
-        assert answer == "text" or [*answer.split()] in [[c, s] for c in PALETTE for s in SHAPES]
+        assert name == seen_at(image, cell_of(answer))
+    assert {"Where is the text?", "Where is the digit?"} < {question for _, question, _ in found}
     for image, _, answer in answers(items, "count"):
         assert int(answer) == sum(seen_at(image, cell) != "none" for cell in CELLS)
+
+
+def test_a_close_up_is_named_by_what_is_in_its_middle(items):
+    found = answers(items, "closeup")
+    for image, _, answer in found:
+        assert image.size == (56, 56)
+        if answer in ("text", "digit"):
+            assert np.ptp(pixel_array(image), axis=2).max() == 0, "ink has no colour"
+        else:
+            assert answer in NAMES
+            assert colour_name(pixel_array(image)[28, 28]) == answer.split()[0]
+    assert {"text", "digit"} < {answer for *_, answer in found}
 
 
 def test_located_things_are_where_it_is_said(items):
@@ -166,8 +248,29 @@ def test_located_things_are_where_it_is_said(items):
         assert [s.split(" is in ")[0] for s in said] == names
         for sentence in said:
             name, place = sentence.split(" is in ")
-            _, row, _, col = place.split()
-            assert name == seen_at(image, (int(row) - 1, int(col) - 1))
+            assert name == seen_at(image, cell_of(place))
+
+
+def test_what_is_said_of_frames_is_true_of_the_frame_it_is_said_of(items):
+    found = [messages for messages in items if kind_of(messages) == "frames"]
+    counts, asked, in_other_places = set(), set(), 0
+    for messages in found:
+        assert [m.role for m in messages] == ["user", "assistant"] * QUESTIONS_ABOUT_FRAMES
+        frames = messages[0].images
+        assert [len(m.images) for m in messages] == [len(frames)] + [0] * (len(messages) - 1)
+        assert {frame.size for frame in frames} == {(SIDE, SIDE)}
+        counts.add(len(frames))
+        for user, assistant in zip(messages[::2], messages[1::2], strict=True):
+            name, number = FRAME_QUESTION.fullmatch(user.parts[-1]).groups()
+            assert user.parts[-1] == frame_question(name, int(number))
+            asked.add(int(number))
+            (place,) = assistant.parts
+            assert [c for c in CELLS if seen_at(frames[int(number) - 1], c) == name] == [
+                cell_of(place)
+            ], "it stands there and nowhere else"
+            in_other_places += any(seen_at(frame, cell_of(place)) != name for frame in frames)
+    assert counts == {2, 3, 4} and asked == {1, 2, 3, 4}
+    assert in_other_places > len(found) / 2, "the number of the frame matters"
 
 
 def test_trajectories_are_short_and_right(items):
@@ -176,6 +279,8 @@ def test_trajectories_are_short_and_right(items):
         said = [message for message in messages if message.role == "assistant"]
         assert 2 <= len(said) <= MAX_STEPS + 1
         assert all(message.supervised for message in said)
+    num_images = {len(messages[1].images) for messages in found}
+    assert 1 in num_images and max(num_images) > 1
 
 
 def test_every_item_trains_the_assistant_alone(items):
@@ -190,4 +295,6 @@ def test_texts_are_the_same_each_time_and_hold_no_special_token():
     assert not any("<|" in text for text in texts)
     together = "\n".join(texts)
     for word in ("<tool_call>", "<tool_response>", "<answer>", "Describe every cell.", "assistant"):
+        assert word in together
+    for word in (" digit", "text", "in image 2?", '{"name": "TRACK_OBJECT"'):
         assert word in together
