@@ -326,19 +326,23 @@ def test_a_trap_needs_another_object_to_look_at():
     assert realised(with_items(DRAFT, Item((2, 2), "blue", "square")), "trap_perceptual")
 
 
-def test_a_correction_needs_an_empty_cell_to_look_at():
+def test_where_no_cell_is_empty_the_wrong_look_is_a_close_one_at_another_thing():
+    planted = realised(DRAFT, "self_correction").trajectory[0]
+    assert "error" in planted.result and not planted.supervised
     others = [Item(cell, "blue", "square") for cell in CELLS[1:]]
-    assert realised(DRAFT, "self_correction") is not None
-    assert realised(with_items(DRAFT, *others), "self_correction") is None
+    planted = realised(with_items(DRAFT, *others), "self_correction").trajectory[0]
+    assert planted.operation == "ZOOM_IN" and planted.image is not None and not planted.supervised
 
 
-def test_a_planted_look_must_find_nothing():
-    # A spot that is called free shows a square all the same.
+def test_a_planted_look_that_finds_something_becomes_a_close_one():
+    # As in a photograph, where a region grows from nearly every point.
     picture = to_picture(Scene((RED, Item((1, 1), "blue", "square")), 7))
     mistaken = dataclasses.replace(picture, free=(spot_of((1, 1)),))
     draft = dataclasses.replace(DRAFT, picture=mistaken)
-    assert realised(draft) is not None
-    assert realised(draft, "self_correction") is None
+    planted, mended = realised(draft, "self_correction").trajectory
+    assert (planted.operation, planted.supervised) == ("ZOOM_IN", False)
+    assert planted.arguments["bbox"] == list(spot_of((1, 1)).box)
+    assert mended.supervised and mended.thought.startswith("Wrong place. ")
 
 
 def test_a_call_whose_thought_names_no_place_is_not_moved():

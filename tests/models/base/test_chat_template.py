@@ -1,10 +1,14 @@
 import json
 
+from pathlib import Path
+
 import pytest
 
+import pixelis.models
 from pixelis.data.chat import example_messages, format_answer, prompt_messages, system_prompt
 from pixelis.data.generate import generate_example
 from pixelis.data.tasks import TASKS
+from pixelis.models.load import load_processor
 from pixelis.operations import OPERATIONS, tool_schemas
 
 
@@ -81,8 +85,41 @@ def test_tools_are_listed_as_in_our_system_prompt(render):
     listed = render([user], tools=tool_schemas())
     assert listed == render([{"role": "system", "content": system_prompt()}, user])
     for operation in OPERATIONS.values():
-        assert f"{operation.name}({', '.join(operation.parameters)})" in listed
+        assert f" {operation.signature}" in listed
+    assert "GET_PROPERTIES(bbox) " in listed, "a mask may stand in its place"
     assert render([user], tools=[]) == render([user])
+
+
+@pytest.mark.parametrize(
+    ("schema", "listed"),
+    [
+        ({}, "a, b, c"),
+        ({"required": ["b"]}, "a, b, c"),
+        ({"oneOf": []}, "a, b, c"),
+        ({"oneOf": [{"required": ["b"]}, {"required": ["a"]}]}, "b, c"),
+        ({"oneOf": [{"required": ["c"]}, {"required": ["a"]}, {"required": ["b"]}]}, "c"),
+        ({"oneOf": [{"required": ["a"]}, {"required": ["a", "b"]}]}, "a, c"),
+        ({"oneOf": [{"required": ["a"]}, {"required": ["b", "c"]}], "required": ["c"]}, "a, c"),
+        ({"oneOf": [{"type": "object"}, {"required": ["b"]}, {"type": "null"}]}, "a, c"),
+    ],
+)
+def test_of_alternatives_the_first_is_listed(render, schema, listed):
+    properties = {name: {"type": "integer"} for name in "abc"}
+    parameters = {"type": "object", "properties": properties, **schema}
+    tool = {"type": "function", "function": {"name": "LOOK", "parameters": parameters}}
+    rendered = render([{"role": "user", "content": "What?"}], tools=[tool, tool])
+    assert rendered.startswith(
+        f"<|im_start|>system\nOperations: LOOK({listed}) LOOK({listed})<|im_end|>\n"
+    )
+
+
+def test_the_embedded_base_has_this_template_and_no_other(template):
+    folder = Path(pixelis.models.__file__).parent / "nano"
+    assert (folder / "chat_template.jinja").read_text(encoding="utf-8") == template
+    for name in ("tokenizer_config.json", "processor_config.json"):
+        assert "chat_template" not in json.loads((folder / name).read_text(encoding="utf-8"))
+    processor = load_processor("pixelis-nano")
+    assert processor.chat_template == processor.tokenizer.chat_template == template
 
 
 def test_tools_stand_below_a_system_turn_of_one_s_own(render):
@@ -95,6 +132,7 @@ def test_tools_stand_below_a_system_turn_of_one_s_own(render):
 
 def test_structured_calls_and_results_render_to_our_text_form(render, examples):
     assert any(step.image for example in examples for step in example.trajectory)
+    assert any(len(example.images) > 1 for example in examples)
     for example in examples:
         text = render(as_text(example_messages(example)))
         assert render(as_structure(example), tools=tool_schemas()) == text

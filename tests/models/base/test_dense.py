@@ -6,7 +6,7 @@ from pixelis.data.chat import Message
 from pixelis.data.encode import IGNORE_INDEX, collate
 from pixelis.data.scenes import CELLS, Item, build_scene, render
 from pixelis.models.base.architecture import build_config, build_model
-from pixelis.models.base.blend import CAPTION_QUESTION
+from pixelis.models.base.blend import CAPTION_QUESTION, build_lesson, frame_question
 from pixelis.models.base.dense import (
     CELL_CLASSES,
     PLACES,
@@ -20,6 +20,7 @@ from pixelis.models.base.dense import (
     train_vision,
     word_ids,
 )
+from pixelis.operations.readers.handwritten import digit_label
 
 RECIPE = {"seed": 0, "steps": 2, "batch_size": 3, "lr": 1e-3}
 
@@ -35,7 +36,7 @@ def moved(model, tokenizer):
 
 
 def test_names_and_places_are_one_token_each(tokenizer):
-    assert len(set(word_ids(tokenizer, CELL_CLASSES).tolist())) == len(CELL_CLASSES) == 32
+    assert len(set(word_ids(tokenizer, CELL_CLASSES).tolist())) == len(CELL_CLASSES) == 33
     assert len(set(word_ids(tokenizer, PLACES).tolist())) == len(PLACES) == len(CELLS)
     decoded = [tokenizer.decode([token]) for token in word_ids(tokenizer, PLACES)]
     assert decoded == [f" {place}" for place in PLACES]
@@ -43,12 +44,14 @@ def test_names_and_places_are_one_token_each(tokenizer):
 
 def test_a_thing_is_read_as_its_name_its_colour_and_its_shape(tokenizer):
     targets = class_words(tokenizer)
-    assert targets.shape == (32, len(tokenizer))
-    torch.testing.assert_close(targets.sum(1), torch.ones(32))
+    assert targets.shape == (33, len(tokenizer))
+    torch.testing.assert_close(targets.sum(1), torch.ones(33))
     row = targets[CELL_CLASSES.index("red circle")]
     words = {tokenizer.decode([token]) for token in row.nonzero().flatten()}
     assert words == {" red circle", " red", " circle"}
-    assert (targets[CELL_CLASSES.index("none")] == 1).sum() == 1
+    for name in ("none", "text", "digit"):
+        (token,) = targets[CELL_CLASSES.index(name)].nonzero().flatten()
+        assert tokenizer.decode([token]) == f" {name}"
 
 
 def test_the_first_steps_move_the_tower_and_the_embeddings_alone(tokenizer, processor, one_thread):
@@ -103,10 +106,12 @@ def test_what_is_asked_is_looked_up_and_what_is_said_of_a_place_is_not(encoder):
     lookups = Lookups(encoder.tokenizer)
     cell, other = (1, 2), (0, 0)
     items = [Item(cell, "red", "circle"), Item(other, text="A4"), Item((3, 3), text="H7")]
+    items.append(Item((2, 2), text=digit_label(1000), digit=1000))
     image = render(build_scene(random.Random(0), items))
     held = {item.cell: item.name for item in items}
     messages = [
         Message("user", (image, "Is the red circle in row 1 column 1 or row 4 column 1?")),
+        Message("user", ("Is the digit or the text in row 3 column 3?",)),
         Message("assistant", ("The red circle is in row 2 column 3.",), supervised=True),
     ]
     encoded = encoder.encode(messages)
@@ -120,6 +125,9 @@ def test_what_is_asked_is_looked_up_and_what_is_said_of_a_place_is_not(encoder):
         (" red circle", CELLS.index(cell), IGNORE_INDEX),
         (" row 1 column 1", IGNORE_INDEX, CELL_CLASSES.index("text")),
         (" row 4 column 1", IGNORE_INDEX, CELL_CLASSES.index("none")),
+        # Of two texts neither is meant.
+        (" digit", CELLS.index((2, 2)), IGNORE_INDEX),
+        (" row 3 column 3", IGNORE_INDEX, CELL_CLASSES.index("digit")),
         (" red circle", CELLS.index(cell), IGNORE_INDEX),
     ]
 
@@ -127,9 +135,9 @@ def test_what_is_asked_is_looked_up_and_what_is_said_of_a_place_is_not(encoder):
 def test_a_close_up_has_no_places_and_nothing_to_look_up(tokenizer, encoder):
     model, lookups = fresh_model(tokenizer), Lookups(tokenizer)
 
-    def loss_of(side, text):
+    def loss_of(side, text, num_images=1):
         image = render(build_scene(random.Random(0), [])).resize((side, side))
-        encoded = encoder.encode([Message("user", (image, text))])
+        encoded = encoder.encode([Message("user", (image,) * num_images + (text,))])
         batch = collate([encoded], encoder)
         lookups.add_targets(batch, [lookups.targets(encoded, {})])
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "find", "look")}
@@ -139,6 +147,24 @@ def test_a_close_up_has_no_places_and_nothing_to_look_up(tokenizer, encoder):
 
     assert loss_of(56, "What is this?") == (0.0, 1.0)
     assert loss_of(112, CAPTION_QUESTION)[0] > 1.0
+    # Several frames have places, but a name or a place in the text says nothing of which frame.
+    question = frame_question("red circle", 1)
+    loss, right = loss_of(112, question, num_images=3)
+    assert loss > 1.0 and right == 1.0
+
+
+def test_of_several_frames_nothing_is_looked_up(encoder):
+    lookups = Lookups(encoder.tokenizer)
+    lessons = [build_lesson(0, index) for index in range(120)]
+    lessons = [
+        lesson for lesson in lessons if any(len(message.images) > 1 for message in lesson.messages)
+    ]
+    roles = {lesson.messages[0].role for lesson in lessons}
+    assert roles == {"user", "system"}, "questions about frames, and trajectories"
+    for lesson in lessons:
+        encoded = encoder.encode(lesson.messages)
+        assert {*encoded.input_ids} & {*lookups.names.tolist(), *lookups.places.tolist()}
+        assert set(lookups.targets(encoded, lesson.held)) == {(IGNORE_INDEX, IGNORE_INDEX)}
 
 
 def test_hidden_states_are_read_through_the_tied_embeddings(tokenizer):

@@ -1,14 +1,18 @@
 import random
+import re
 
 import pytest
 import torch
 from PIL import Image
 
 from pixelis.data.chat import Message
-from pixelis.data.scenes import render
+from pixelis.data.scenes import CELLS, SIDE, Item, render
 from pixelis.models.base import measure as measuring
 from pixelis.models.base.blend import CAPTION_QUESTION, draw_scene
 from pixelis.models.base.measure import HELD_OUT_SEED, generate_replies, measure
+from pixelis.operations import execute
+
+FRAME_QUESTION = re.compile(r"Where is the (\w+ \w+) in image (\d)\?")
 
 
 class Parrot:
@@ -44,11 +48,27 @@ def scenes():
     return [draw_scene(rng) for _ in range(8)]
 
 
+def place_in_frame(prompt):
+    """Where the pixels show what the question asks for, in the frame that it names."""
+    (message,) = prompt
+    name, number = FRAME_QUESTION.fullmatch(message.parts[-1]).groups()
+    image = message.images[int(number) - 1]
+    found = {}
+    for item in map(Item, CELLS):
+        seen = execute("GET_PROPERTIES", {"bbox": item.box}, [image]).result
+        if "error" not in seen:
+            found[f"{seen['color']} {seen['shape']}"] = item.place
+    return found[name]
+
+
 def test_figures_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
     asked = []
 
     def replies(model, encoder, prompts, max_new_tokens):
         asked.append(prompts)
+        if FRAME_QUESTION.fullmatch(prompts[0][0].parts[-1]):
+            right = [place_in_frame(prompt) for prompt in prompts]
+            return [*right[:5], right[5] + ".", "row 5 column 1", ""]
         if prompts[0][0].parts[1].startswith("Where"):
             return ["row 1 column 1"] * len(prompts)
         if prompts[0][0].parts[1] != CAPTION_QUESTION:
@@ -58,8 +78,9 @@ def test_figures_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
 
     monkeypatch.setattr(measuring, "generate_replies", replies)
     figures = measure(None, encoder, 8)
-    assert figures["caption"] == 6 / 8
-    captions, places, things = asked
+    assert set(figures) == {"caption", "attribute", "frames", "where"}
+    assert figures["caption"] == 6 / 8 and figures["frames"] == 5 / 8
+    captions, places, frames, things = asked
     for prompts in (captions, places, things):
         for (message,), scene in zip(prompts, scenes, strict=True):
             assert message.parts[0].tobytes() == render(scene).tobytes()
@@ -77,3 +98,10 @@ def test_figures_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
         (item,) = [item for item in scene.items if item.name == name]
         at_first += item.place == "row 1 column 1"
     assert figures["where"] == at_first / 8
+    # Of several frames any may be asked about, and no two questions show the same.
+    numbers = {FRAME_QUESTION.fullmatch(message.parts[-1])[2] for (message,) in frames}
+    assert len(numbers) > 1
+    for (message,) in frames:
+        assert 2 <= len(message.images) <= 4
+        assert {image.size for image in message.images} == {(SIDE, SIDE)}
+    assert len({message.images[0].tobytes() for (message,) in frames}) == 8

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from pixelis.data.chat import format_call
+from pixelis.models.base.dense import CELL_CLASSES, PLACES
 from pixelis.models.base.tokenizer import MARKUP, SPECIAL, VOCABULARY, train_tokenizer
+from pixelis.models.load import load_processor
 
 
 def ids_of(tokenizer, text, special=True):
@@ -74,6 +76,33 @@ def test_what_is_looked_up_is_one_token_wherever_it_stands(tokenizer):
         " blue cross",
         " none",
     ]
+
+
+@pytest.fixture(params=["trained here", "embedded"])
+def either(request, tokenizer):
+    """The tokenizer trained on few texts, and the one that the embedded base has."""
+    return tokenizer if request.param == "trained here" else load_processor("pixelis-nano").tokenizer
+
+
+@pytest.mark.parametrize("words", [CELL_CLASSES, PLACES])
+def test_every_name_and_every_place_is_one_token_at_the_start_and_in_a_sentence(either, words):
+    starting = [pieces_of(either, word) for word in words]
+    assert starting == [[word] for word in words]
+    after = [pieces_of(either, f"the {word}, and")[-3:] for word in words]
+    assert after == [[f" {word}", ",", " and"] for word in words]
+
+
+def test_a_list_of_arguments_and_the_box_after_it_are_divided_by_one_token(either):
+    call = format_call("TRACK_OBJECT", {"frames": [1, 3], "bbox": [0, 28, 56, 112]})
+    pieces = pieces_of(either, call)
+    assert pieces[2:7] == [
+        '{"name": "TRACK_OBJECT", "arguments": {"frames": [',
+        "1",
+        ", ",
+        "3",
+        '], "bbox": [',
+    ]
+    assert "".join(pieces) == call
 
 
 @pytest.mark.parametrize("text", ["It says A4 HK.", "Repeat A4.", '"A4"', "<answer>A4</answer>"])

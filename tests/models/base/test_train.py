@@ -136,4 +136,5 @@ def test_building_leaves_a_base_that_loads_and_a_card_with_its_figures(
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "$" not in card and f"{figures['caption']:.1%}" in card
     assert f"{figures['where']:.1%}" in card and "2 steps of dense look-ups" in card
+    assert f"{figures['frames']:.1%}" in card
     assert "python -m pixelis.models.base" in card
