@@ -16,17 +16,26 @@ from pixelis.data.sources.drawn import DrawnScenes
 from pixelis.data.tasks import TASKS, Call, Draft
 from pixelis.data.tasks.draft import zoom
 from pixelis.errors import DataError
-from pixelis.operations import execute
+from pixelis.operations import Observation, execute
 
 GENERATOR_VERSION = "2"
 MAX_ATTEMPTS = 400
 
-Images = Sequence[Image.Image]
+
+class Images(tuple[Image.Image, ...]):
+    """An example's images, and what operations have found on them so far."""
+
+    def __init__(self, images: Sequence[Image.Image]) -> None:
+        """Start with nothing found."""
+        self.found: dict[str, Observation] = {}
 
 
 def run_call(call: Call, images: Images, *, supervised: bool = True) -> Step:
-    """Run a planned call on the pixels."""
-    observation = execute(call.operation, call.arguments, images)
+    """Run a planned call on the pixels, once."""
+    key = f"{call.operation} {json.dumps(dict(call.arguments))}"
+    if key not in images.found:
+        images.found[key] = execute(call.operation, call.arguments, images)
+    observation = images.found[key]
     return Step(
         call.thought,
         call.operation,
@@ -144,7 +153,7 @@ def realise(
     The answer must follow from the findings of the operations alone and equal the picture's truth;
     no wrong answer becomes a target: a flawed solution stands in the question.
     """
-    images = draft.picture.draw()
+    images = Images(draft.picture.draw())
     steps = [run_call(call, images) for call in draft.calls]
     if any("error" in step.result for step in steps):
         return None

@@ -11,6 +11,7 @@ from PIL import Image
 from pixelis.data import generate
 from pixelis.data.chat import example_messages
 from pixelis.data.generate import (
+    Images,
     findings_of,
     generate_example,
     move_call,
@@ -247,8 +248,8 @@ def test_a_moved_call_looks_at_the_other_spot_and_says_so(operation, arguments, 
 
 def test_findings_are_arguments_and_over_them_results():
     image = render(Scene((RED,), 7))
-    good = run_call(DRAFT.calls[0], [image])
-    bad = run_call(move_call(DRAFT.calls[0], spot_of((2, 2))), [image])
+    good = run_call(DRAFT.calls[0], Images([image]))
+    bad = run_call(move_call(DRAFT.calls[0], spot_of((2, 2))), Images([image]))
     first, second = findings_of([good, bad])
     assert first == {"bbox": list(RED.box), **good.result} and first["color"] == "red"
     assert list(second) == ["error"]
@@ -283,7 +284,7 @@ def test_a_draft_becomes_an_example_with_its_truth_as_provenance():
     example = realised(DRAFT)
     image = render(Scene((RED,), 7))
     (step,) = example.trajectory
-    assert step == run_call(LOOK, [image])
+    assert step == run_call(LOOK, Images([image]))
     assert step.result["color"] == "red"
     assert example.provenance == {
         "a": 1,

@@ -30,7 +30,8 @@ def cuts(axes):
 
 def heights(axes):
     """Examples by category, in the order of the legend."""
-    return [sum(bar.get_height() for bar in layer) for layer in axes.containers]
+    layers = [patch.get_data() for patch in axes.patches]
+    return [float((layer.values - layer.baseline).sum()) for layer in layers]
 
 
 def test_a_panel_for_each_task_and_each_type():

@@ -9,6 +9,7 @@ from PIL import Image
 
 from pixelis.data.chat import Message
 from pixelis.data.encode import Encoder, collate
+from pixelis.data.picture import Picture, Thing
 from pixelis.data.scenes import Item, Scene, render
 from pixelis.data.sources.drawn import DrawnScenes
 from pixelis.models.base.blend import (
@@ -27,7 +28,7 @@ BATCH_SIZE = 50
 def generate_replies(
     model: Any, encoder: Encoder, prompts: Sequence[Sequence[Message]], max_new_tokens: int
 ) -> list[str]:
-    """Greedy replies to prompts of one length (one image and one question each)."""
+    """Greedy replies to prompts of images and a question each, in their order."""
     by_length: dict[int, list[int]] = {}
     encoded = [encoder.encode(prompt, add_generation_prompt=True) for prompt in prompts]
     for index, item in enumerate(encoded):
@@ -46,13 +47,22 @@ def generate_replies(
     return [found[index].strip() for index in range(len(prompts))]
 
 
+def draw_mover(rng: random.Random) -> tuple[Picture, Thing]:
+    """Frames, and a thing in them that is not in the same place throughout."""
+    while True:
+        picture = DrawnScenes().picture(rng, "temporal_tracking")
+        movers = [thing for thing in picture.unique() if len(set(thing.path)) > 1]
+        if movers:
+            return picture, rng.choice(movers)
+
+
 def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
     """Exact-match rates in [0, 1] on scenes that no training batch has drawn.
 
     Returns:
         `caption`: all 16 cells right; `attribute`: colour and shape at the place of a shape;
-        `where`: row and column of a shape that is named; `frames`: the same in one of several
-        images, which the question names by its number.
+        `where`: row and column of a shape that is named; `frames`: the same, of a shape that
+        moves, in one of several images, which the question names by its number.
     """
 
     def unique_shapes(scene: Scene) -> list[Item]:
@@ -79,8 +89,7 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
 
     captions = [scene.caption() for scene in scenes]
     names, places = [item.name for item in targets], [item.place for item in targets]
-    pictures = [DrawnScenes().picture(rng, "temporal_tracking") for _ in range(num_scenes)]
-    followed = [rng.choice([t for t in picture.unique() if t.path]) for picture in pictures]
+    pictures, followed = zip(*(draw_mover(rng) for _ in range(num_scenes)), strict=True)
     numbers = [rng.randrange(picture.num_frames) for picture in pictures]
     return {
         "caption": share_right([CAPTION_QUESTION] * num_scenes, captions, 48),

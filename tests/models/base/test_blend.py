@@ -270,7 +270,7 @@ def test_what_is_said_of_frames_is_true_of_the_frame_it_is_said_of(items):
             assert places == [cell_of(place)], "it stands there and nowhere else"
             in_other_places += any(frame[cell_of(place)] != name for frame in seen)
     assert counts == {2, 3, 4} and asked == {1, 2, 3, 4}
-    assert in_other_places > 40, "the number of the frame matters"
+    assert in_other_places > 20, "the number of the frame matters"
 
 
 def test_trajectories_are_short_and_right(items):

@@ -81,7 +81,9 @@ def test_what_is_looked_up_is_one_token_wherever_it_stands(tokenizer):
 @pytest.fixture(params=["trained here", "embedded"])
 def either(request, tokenizer):
     """The tokenizer trained on few texts, and the one that the embedded base has."""
-    return tokenizer if request.param == "trained here" else load_processor("pixelis-nano").tokenizer
+    return (
+        tokenizer if request.param == "trained here" else load_processor("pixelis-nano").tokenizer
+    )
 
 
 @pytest.mark.parametrize("words", [CELL_CLASSES, PLACES])
