@@ -2,12 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from PIL import Image
 from pyarrow.parquet import ParquetFile
 from tqdm import tqdm
 
@@ -134,11 +135,11 @@ def _shown(out: Path) -> Iterator[dict[str, Any]]:
         for row in rows.to_pylist() if rows is not None else ():
             example = from_row(row)
             yield {
+                "image": _side_by_side(example.images),
                 "difficulty": example.difficulty,
                 "task": example.task,
                 "sample_type": example.sample_type,
-                "score": example.difficulty_score,
-                "image": example.images[0],
+                "score": round(example.difficulty_score, 4),
                 "question": example.question,
                 "trajectory": "\n".join(
                     f"{step.thought} {step.operation} {json.dumps(dict(step.arguments))} -> "
@@ -147,6 +148,17 @@ def _shown(out: Path) -> Iterator[dict[str, Any]]:
                 ),
                 "answer": example.answer,
             }
+
+
+def _side_by_side(frames: Sequence[Image.Image]) -> Image.Image:
+    width, height = sum(f.width for f in frames) + len(frames) - 1, max(f.height for f in frames)
+    strip = Image.new("RGB", (width, height), "white")
+    left = 0
+    for frame in frames:
+        strip.paste(frame, (left, 0))
+        left += frame.width + 1
+    strip.thumbnail((768, 768))  # what is shown is small; the data holds it all
+    return strip
 
 
 def record_inputs(
