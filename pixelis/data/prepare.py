@@ -25,11 +25,13 @@ from pixelis.data.folder import (
     file_sha256,
     staged_folder,
 )
+from pixelis.data.generate import generate_example
 from pixelis.data.grading import categorise, choose_examples, correlate, draw_figures
 from pixelis.data.importing import open_input
 from pixelis.data.produce import Finish, Generate, Import, Meta, Plan
 from pixelis.data.sources import Source, open_source
 from pixelis.data.sources.coco import is_coco
+from pixelis.data.sources.drawn import DrawnScenes
 from pixelis.data.spool import Columns, Spool
 from pixelis.data.store import SCHEMA, SUMMARY_FILE, GroupedWriter, difficulty_file, from_row
 from pixelis.data.streams import GeneratedStream, ImportedStream
@@ -75,6 +77,30 @@ def choose_tasks(tasks: Sequence[str] | None, source: Source) -> tuple[str, ...]
                 f"got {task!r}"
             )
     return tuple(tasks or source.tasks)
+
+
+def tasks_that_succeed(
+    source: Source, tasks: Sequence[str], sample_types: Sequence[str], seed: int
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The tasks of which the source gives an example of every type, and of the others why not.
+
+    What a picture can be asked is known by its annotations; what the operations then find on its
+    pixels is known by trying.
+
+    Raises:
+        DataError: when no task is left.
+    """
+    left_out: dict[str, str] = {}
+    for task in tasks:
+        try:
+            for kind in sample_types:
+                generate_example(seed=seed, index=0, task=task, sample_type=kind, source=source)
+        except DataError as error:
+            left_out[task] = str(error)
+    kept = tuple(task for task in tasks if task not in left_out)
+    if not kept:
+        raise DataError(f"no task can be made: {'; '.join(left_out.values())}")
+    return kept, left_out
 
 
 def sample_ratios(config: DataPrepConfig) -> dict[str, float]:
@@ -179,9 +205,14 @@ def open_stream(config: DataPrepConfig, count_tokens: Callable[[Example], int] |
         convert = Import(source.folder, source.format, finish, config.max_length, count_tokens)
         return ImportedStream(convert, source, config.num_workers)
     pictures = open_source(source_name, path=path, image_folder=images)
-    tasks = choose_tasks(config.tasks, pictures)
-    plans = plan_samples(config.num_samples, config.seed, tasks, sample_ratios(config))
-    return GeneratedStream(Generate(config.seed, pictures, finish), plans, config.num_workers)
+    tasks, ratios = choose_tasks(config.tasks, pictures), sample_ratios(config)
+    left_out: dict[str, str] = {}
+    if config.tasks is None and not isinstance(pictures, DrawnScenes):
+        wanted = ["positive", *(name for name, ratio in ratios.items() if ratio)]
+        tasks, left_out = tasks_that_succeed(pictures, tasks, wanted, config.seed)
+    plans = plan_samples(config.num_samples, config.seed, tasks, ratios)
+    generate = Generate(config.seed, pictures, finish)
+    return GeneratedStream(generate, plans, config.num_workers, left_out=left_out)
 
 
 def _scored_by_model(

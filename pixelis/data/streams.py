@@ -56,13 +56,19 @@ class GeneratedStream:
         plans: what is to be made.
         num_workers: processes.
         rejected: reason -> how many of the source's own records could not be used.
+        left_out: task that the source cannot give -> why.
     """
 
     generate: Generate
     plans: Sequence[Plan]
     num_workers: int
     rejected: Counter[str] = field(default_factory=Counter)
-    report = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def report(self) -> str:
+        """Which tasks are left out, and why: a line each; empty where none is."""
+        return "\n".join(f"{task} is left out: {why}" for task, why in self.left_out.items())
 
     @property
     def num_records(self) -> int:
@@ -76,7 +82,7 @@ class GeneratedStream:
 
     def describe(self) -> Mapping[str, Any]:
         """What the data was made from."""
-        return {"name": self.generate.source.name}
+        return {"name": self.generate.source.name, "tasks_left_out": sorted(self.left_out)}
 
     def read(self, folder: Path) -> Iterator[Made]:
         """Make the chunks.

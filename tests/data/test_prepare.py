@@ -571,3 +571,17 @@ def test_broken_annotations_are_written_down(photos, tmp_path):
     summary = prepare_folder(replace(config, max_rejected=0.2), tmp_path / "cota")
     lines = (tmp_path / "cota" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2 == sum(summary["rejected"].values())
+
+
+def test_a_task_that_photographs_cannot_give_is_left_out_and_said(photos, tmp_path):
+    write_coco(photos)
+    config = imported(photos, source="coco", tasks=None)
+    stream = open_stream(config, None)
+    # Of boxes on noise no colour is known for sure; what is known, the operations do not find.
+    assert "attribute_recognition" in stream.left_out
+    assert "attribute_recognition is left out: the source 'coco' gave no" in stream.report
+    summary = prepare_folder(config, tmp_path / "cota", stream=stream)
+    assert summary["source"]["tasks_left_out"] == sorted(stream.left_out)
+    assert set(summary["by_task"]) == set(stream.generate.source.tasks) - set(stream.left_out)
+    with pytest.raises(DataError, match="gave no attribute_recognition example of type positive"):
+        prepare_folder(replace(config, tasks=("attribute_recognition",)), tmp_path / "asked")
