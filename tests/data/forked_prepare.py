@@ -5,6 +5,7 @@ Reads a request a line (JSON) and answers with the child's number, then with its
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pixelis.data.prepare import prepare_folder
 
 def run(out, **settings):
     os.setpgid(0, 0)
+    # A shell that starts the tests in the background lets them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = {"difficulty.correlation_samples": 0} | settings
     try:
         prepare_folder(load_config(DataPrepConfig, None, settings), Path(out))

@@ -82,7 +82,8 @@ def test_no_coloured_shape_is_taken_for_ink(colour):
 def test_ink_that_is_no_character_is_no_text():
     image = Image.new("RGB", (40, 40), (230, 230, 230))
     ImageDraw.Draw(image).line((4, 4, 36, 5), fill=(0, 0, 0))
-    assert read(image, (0, 0, 40, 40)) == {"error": "no text in [0, 0, 40, 40]"}
+    # Without the reader of photographs the message says how to get it.
+    assert read(image, (0, 0, 40, 40))["error"].startswith("no text in [0, 0, 40, 40]")
 
 
 def test_a_box_must_be_four_integers(scenes):
