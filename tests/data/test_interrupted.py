@@ -57,7 +57,8 @@ def runs(tmp_path_factory):
     started.helper.stdin.close()
     started.helper.wait(PATIENCE)
     # Whatever was done to the runs, nothing that went wrong was shown.
-    assert "Traceback" not in started.errors.read_text(encoding="utf-8")
+    shown = started.errors.read_text(encoding="utf-8")
+    assert "Traceback" not in shown, shown
 
 
 def digests(folder):
