@@ -206,7 +206,9 @@ def test_the_summary_says_what_is_in_the_files(made, rows):
     assert summary == returned
     kept = {name: value for name, value in flatten(CONFIG).items() if name not in NOT_CONTENT}
     assert summary["num_samples"] == NUM_SAMPLES and summary["config"] == kept
-    assert summary["source"] == {"name": "scenes", "tasks_left_out": []} and summary["rejected"] == {}
+    assert (
+        summary["source"] == {"name": "scenes", "tasks_left_out": []} and summary["rejected"] == {}
+    )
     assert summary["rank_correlation"] is None
     for name in PARQUET:
         assert summary["sha256"][name] == hashlib.sha256((out / name).read_bytes()).hexdigest()
