@@ -34,9 +34,11 @@ def categorise(columns: Columns, config: DataPrepConfig) -> tuple[list[str], dic
     tasks = columns.column("task") if by_task else ["all"] * len(columns)
     found = categorise_by_percentiles(
         columns.scores,
-        groups=tasks,
+        # Within each split as well, so that no stratum of a split is empty.
+        groups=list(zip(tasks, columns.column("split"), strict=True)),
         ties=list(zip(columns.num_objects, columns.keys, strict=True)),
         percentiles=(rules.percentiles[0], rules.percentiles[1]),
+        parents=tasks,
     )
     values = observed_thresholds(columns.scores, tasks, found)
     return found, {"method": "percentiles", "values": values}

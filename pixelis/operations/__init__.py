@@ -32,7 +32,7 @@ def execute(name: str, arguments: Any, images: Sequence[Image.Image]) -> Observa
         images: the example's images, at least one; coordinates are pixels of the first,
             but for TRACK_OBJECT, which names the frames that it looks at.
     """
-    operation = OPERATIONS.get(name)
+    operation = OPERATIONS.get(name) if isinstance(name, str) else None
     if operation is None:
         choices = ", ".join(OPERATIONS)
         return Observation({"error": f"unknown operation {name!r:.40}; choices: {choices}"})

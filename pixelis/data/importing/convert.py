@@ -1,6 +1,6 @@
 """Record -> examples or a rejection: one table of formats, one way out for every broken rule."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def _convert(
         raise RejectedError(
             "answer_differs", f"answer {show(answer)} and ground_truth {show(truth)} differ"
         )
+    _check_judged(kind[1], drafts, truth)
     examples = []
     for number, draft in enumerate(drafts, 1):
         several = own_id is not None and len(drafts) > 1
@@ -72,6 +73,23 @@ def _convert(
         )
         examples.append(example)
     return examples
+
+
+def _check_judged(sample_type: str, drafts: Sequence[Draft], truth: str | None) -> None:
+    """Refuse what would train a flaw: nobody but the record can tell which step or answer it is."""
+    if sample_type == "positive":
+        return
+    if sample_type == "self_correction":
+        if all(call.supervised for draft in drafts for call in draft.calls):
+            raise RejectedError(
+                "unjudged", "a self_correction must mark its wrong step with supervised: false"
+            )
+    elif truth is None:
+        raise RejectedError(
+            "unjudged",
+            f"a record of type {sample_type} must have the right answer as ground_truth and its "
+            "flawed solution in the question",
+        )
 
 
 def _check_length(example: Example, length: int, max_length: int) -> None:

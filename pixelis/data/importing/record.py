@@ -14,6 +14,7 @@ REASONS = {
     "missing_text": "the question is missing or empty",
     "no_answer": "a question has no answer",
     "answer_differs": "answer and ground truth differ, so that the target could be wrong",
+    "unjudged": "a negative, a trap or a correction does not say what is wrong in it",
     "no_image": "no image is named, or the file does not exist",
     "unreadable_image": "the image does not open",
     "image_count": "placeholders and images differ in number",

@@ -31,7 +31,8 @@ def _extreme(findings: Findings, names: tuple[str, ...], word: str) -> str:
 
 def _conclude(findings: Findings, names: tuple[str, ...], word: str) -> str:
     areas = [found_area(finding) for finding in findings]
-    return f"{weigh('Area', names, areas)} The {extreme(areas, names, word)} is the {word}."
+    measure = "Area" if all("area" in finding for finding in findings) else "Box area"
+    return f"{weigh(measure, names, areas)} The {extreme(areas, names, word)} is the {word}."
 
 
 def build(rng: random.Random, picture: Picture) -> Draft | None:
