@@ -1,6 +1,5 @@
 """Data on the way to a run: made under a lock where it is missing, shown, recorded as inputs."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from pixelis.config import DataPrepConfig, flatten
 from pixelis.data.folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE, REJECTED_FILE, check_place
+from pixelis.data.generate import describe_step
 from pixelis.data.prepare import Stream, open_stream, prepare_folder
 from pixelis.data.store import SUMMARY_FILE, data_files, from_row
 from pixelis.data.summary import format_summary
@@ -141,11 +141,7 @@ def _shown(out: Path) -> Iterator[dict[str, Any]]:
                 "sample_type": example.sample_type,
                 "score": round(example.difficulty_score, 4),
                 "question": example.question,
-                "trajectory": "\n".join(
-                    f"{step.thought} {step.operation} {json.dumps(dict(step.arguments))} -> "
-                    f"{json.dumps(dict(step.result))}"
-                    for step in example.trajectory
-                ),
+                "trajectory": "\n".join(map(describe_step, example.trajectory)),
                 "answer": example.answer,
             }
 

@@ -102,12 +102,14 @@ def _with_correction(rng: random.Random, draft: Draft, images: Images) -> list[S
     return [*steps[:index], step, *steps[index:]]
 
 
+def describe_step(step: Step) -> str:
+    """A step as one line of text: what was said, called and found."""
+    arguments, result = json.dumps(dict(step.arguments)), json.dumps(dict(step.result))
+    return f"{step.thought} {step.operation} {arguments} -> {result}"
+
+
 def _describe(steps: Sequence[Step], answer: str) -> str:
-    lines = [
-        f"{number}. {step.thought} {step.operation} {json.dumps(step.arguments)} -> "
-        f"{json.dumps(step.result)}"
-        for number, step in enumerate(steps, 1)
-    ]
+    lines = [f"{number}. {describe_step(step)}" for number, step in enumerate(steps, 1)]
     return "\n".join(["A proposed solution:", *lines, f"Answer: {answer}", "Is it right?"])
 
 

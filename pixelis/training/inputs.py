@@ -1,6 +1,5 @@
 """What a training reads, checked before anything is begun."""
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pixelis.config import ModelConfig
 from pixelis.curriculum import CurriculumConfig, check_examples
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
+from pixelis.data.folder import file_sha256
 from pixelis.data.store import SUMMARY_FILE, data_files, difficulty_file, load_split
 from pixelis.errors import ConfigError, DataError
 from pixelis.models.load import resolve_model
@@ -80,7 +80,7 @@ def data_digest(folder: Path) -> dict[str, str]:
             f"{path} does not hold the SHA-256 of each data file; run data-prep again"
         ) from error
     for file in files:
-        if hashlib.sha256(file.read_bytes()).hexdigest() != noted[file.name]:
+        if file_sha256(file) != noted[file.name]:
             raise DataError(f"{file} is not what data-prep wrote ({path.name} has another SHA-256)")
     return noted
 
