@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pixelis.tracking import (
     find_data_run,
     log_image_table,
     open_run,
+    without_environment,
 )
 
 # What the summary counts that is worth a column in MLflow's tables.
@@ -64,14 +65,17 @@ def make_data(config: DataPrepConfig, out: Path, *, only_if_missing: bool = Fals
 
             resolve_model(rules.model_name)
             answer_losses = build_answer_losses(rules.model_name)
-        with open_run(
-            entry_point="data-prep",
-            experiment="data_prep",
-            run_name=_run_name(config, stream),
-            params=flatten(config),
-            tags={"pixelis.seed": str(config.seed)},
-            of_its_own=only_if_missing,
-        ) as recorder:
+        aside = without_environment() if only_if_missing else nullcontext()
+        with (
+            aside,
+            open_run(
+                entry_point="data-prep",
+                experiment="data_prep",
+                run_name=_run_name(config, stream),
+                params=flatten(config),
+                tags={"pixelis.seed": str(config.seed)},
+            ) as recorder,
+        ):
             summary = prepare_folder(
                 config,
                 out,

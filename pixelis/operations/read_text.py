@@ -20,7 +20,7 @@ from pixelis.operations.base import (
     check_bbox,
 )
 from pixelis.operations.pixels import pixel_array
-from pixelis.operations.readers.drawn import ALPHABET, read_drawn, text_size
+from pixelis.operations.readers.drawn import read_drawn
 from pixelis.operations.readers.handwritten import read_digit
 from pixelis.operations.readers.photograph import (
     HINT,
@@ -28,8 +28,6 @@ from pixelis.operations.readers.photograph import (
     installed,
     read_photograph,
 )
-
-__all__ = ["ALPHABET", "READERS", "READ_TEXT", "Reader", "text_size"]
 
 Reader = Callable[[npt.NDArray[np.int16], tuple[int, int, int, int]], str | None]
 

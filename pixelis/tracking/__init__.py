@@ -15,7 +15,7 @@ from pixelis.tracking.lookup import (
     resolve_adapter,
 )
 from pixelis.tracking.recorder import MlflowRecorder
-from pixelis.tracking.runs import open_run
+from pixelis.tracking.runs import open_run, without_environment
 from pixelis.tracking.tables import log_image_table
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "log_image_table",
     "open_run",
     "resolve_adapter",
+    "without_environment",
 ]

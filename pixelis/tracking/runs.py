@@ -25,6 +25,16 @@ _ENVIRONMENT = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME
 
 
 @contextmanager
+def without_environment() -> Iterator[None]:
+    """For a run on the way to another one: what the environment says is left for that one."""
+    kept = {name: os.environ.pop(name) for name in _ENVIRONMENT if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+@contextmanager
 def open_run(
     *,
     entry_point: str,
@@ -35,7 +45,6 @@ def open_run(
     resume_run_id: str | None = None,
     spool_dir: Path = Path(),
     system_metrics: bool = True,
-    of_its_own: bool = False,
 ) -> Iterator[MlflowRecorder]:
     """Open a run and close it with the status that the work earned.
 
@@ -53,8 +62,6 @@ def open_run(
         resume_run_id: A run to go on in. The one that `mlflow run` opened then only points to it.
         spool_dir: Where records go that MLflow did not take until the end.
         system_metrics: Record processor, memory and disk use beside (`system/*`).
-        of_its_own: On the way to another run: a new run in `experiment`, whatever the environment
-            says, which is left for the other one.
 
     Yields:
         The recorder of the run.
@@ -62,22 +69,6 @@ def open_run(
     Raises:
         UserError: MLflow cannot be reached, or refuses to open the run.
     """
-    if of_its_own:
-        kept = {name: os.environ.pop(name) for name in _ENVIRONMENT if name in os.environ}
-        try:
-            with open_run(
-                entry_point=entry_point,
-                experiment=experiment,
-                run_name=run_name,
-                params=params,
-                tags=tags,
-                spool_dir=spool_dir,
-                system_metrics=system_metrics,
-            ) as recorder:
-                yield recorder
-        finally:
-            os.environ.update(kept)
-        return
     be_impatient()
     shell_id = os.environ.pop("MLFLOW_RUN_ID", None)
     try:

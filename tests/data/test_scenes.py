@@ -39,7 +39,7 @@ from pixelis.operations.pixels import (
     background_colour,
     foreground,
 )
-from pixelis.operations.read_text import ALPHABET, text_size
+from pixelis.operations.readers.drawn import ALPHABET, text_size
 
 SCENES = st.builds(
     lambda seed, shapes, texts, digits: random_scene(random.Random(seed), shapes, texts, digits),
