@@ -109,7 +109,7 @@ def test_what_a_source_refused_of_its_own_is_written_and_counted(tmp_path):
     assert (stream.rejected, stream.num_records) == ({"unknown_image": 2}, 50)
     lines = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["line"] for line in lines] == [4, 9]
-    assert stream.describe() == {"name": "fake"}
+    assert stream.describe() == {"name": "fake", "tasks_left_out": []}
 
 
 # Imported
