@@ -11,6 +11,7 @@ from pixelis.errors import ConfigError
 from pixelis.settings import digest, flatten, load_config, open_section, setting, to_yaml
 
 __all__ = [
+    "AblateFileConfig",
     "DataPrepConfig",
     "EvaluateConfig",
     "ModelFileConfig",
@@ -169,6 +170,7 @@ class EvaluationConfig:
     enabled: bool = setting(True, "evaluate base and adapter on the test split at the end")
     samples_per_difficulty: int = setting(40, "test examples of each difficulty", at_least=1)
     max_operations: int = setting(8, "operations before a rollout is cut off", at_least=1)
+    compare_base: bool = setting(True, "roll out the base too, side by side")
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,41 @@ class TrainingFileConfig:
     training: TrainingConfig = TrainingConfig()
     curriculum: dict[str, Any] = open_section("stages, attempts and rollbacks")
     evaluation: EvaluationConfig = EvaluationConfig()
+
+
+@dataclass(frozen=True)
+class AblateFileConfig:
+    """configs/ablate.yaml: the sections of a training, and what is compared."""
+
+    exp_name: str = setting("ablate", "experiment, and the run name's prefix")
+    arms: tuple[str, ...] = setting(
+        ("uniform", "staged", "schedule", "competence", "self_paced", "adaptive", "reverse"),
+        "what is compared; the first is what the others are compared with",
+    )
+    seeds: int = setting(5, "trainings of each arm, with seeds from training.seed on", at_least=2)
+    learning_rates: tuple[float, ...] = setting(
+        (5e-5, 1e-4, 2e-4), "tried for the arm uniform, on the validation split", above=0
+    )
+    tuning_seeds: int = setting(2, "trainings at each of these, with other seeds", at_least=1)
+    target_share: float = setting(
+        0.95, "of the first arm's final performance: the target of steps_to_target", above=0
+    )
+    num_workers: int = setting(1, "trainings side by side, each on its share of cores", at_least=1)
+    data: TrainingDataConfig = TrainingDataConfig()
+    training: TrainingConfig = TrainingConfig(output_dir="outputs/ablate")
+    curriculum: dict[str, Any] = open_section("stages, attempts and rollbacks")
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def __post_init__(self) -> None:
+        """Check the rules that join several keys."""
+        if len(set(self.arms)) < max(2, len(self.arms)):
+            raise ConfigError(f"arms must name at least two, each once, got {list(self.arms)}")
+        if not self.learning_rates:
+            raise ConfigError("learning_rates must hold at least one, got []")
+        if not self.evaluation.enabled:
+            raise ConfigError(
+                "evaluation.enabled must be true, got false (arms are compared on the test split)"
+            )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pytest
 
 from pixelis.cli.help_text import read_comments
 from pixelis.config import (
+    AblateFileConfig,
     DataPrepConfig,
     EvaluateConfig,
     ModelFileConfig,
@@ -23,9 +24,10 @@ CLASSES = {
     "training_params": TrainingFileConfig,
     "model_arch": ModelFileConfig,
     "evaluate": EvaluateConfig,
+    "ablate": AblateFileConfig,
 }
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
-TRAINING_FILES = [file for file in FILES if file.stem.startswith("training_params")]
+TRAINING_FILES = [file for file in FILES if file.stem.startswith(("training_params", "ablate"))]
 
 
 def config_class(file):
@@ -67,12 +69,12 @@ def test_every_key_has_a_comment(file):
 
 @pytest.mark.parametrize("file", TRAINING_FILES, ids=str)
 def test_the_curriculum_of_a_training_file_is_valid(file):
-    CurriculumConfig.from_dict(load_config(TrainingFileConfig, file).curriculum)
+    CurriculumConfig.from_dict(load_config(config_class(file), file).curriculum)
 
 
 @pytest.mark.parametrize("file", TRAINING_FILES, ids=str)
 def test_missing_data_would_be_made_in_the_folder_that_is_then_read(file):
-    data = load_config(TrainingFileConfig, file).data
+    data = load_config(config_class(file), file).data
     assert load_config(DataPrepConfig, ROOT / data.prep).output_dir == data.path
 
 

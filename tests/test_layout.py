@@ -11,10 +11,10 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "pixelis").rglob("*.py"))
 PYTHON_FILES = MODULES + sorted((ROOT / "tests").rglob("*.py"))
 
-# cli -> tuning -> training | evaluation -> models | data -> operations | curriculum
+# cli -> tuning | ablation -> training | evaluation -> models | data -> operations | curriculum
 LAYERS = (
     {"cli"},
-    {"tuning"},
+    {"tuning", "ablation"},
     {"training", "evaluation"},
     {"models", "data"},
     {"operations", "curriculum"},

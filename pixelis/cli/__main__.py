@@ -11,6 +11,7 @@ ENTRY_POINTS = {
     "data-prep": "make CoTA data",
     "sft": "fine-tune on a curriculum, then evaluate",
     "evaluate": "roll a trained adapter out on the test split",
+    "ablate": "the same budget for a uniform mix and several curricula, over seeds",
 }
 
 

@@ -20,6 +20,7 @@ from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import choose_examples
+from pixelis.evaluation.metrics import ALL
 from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
 from pixelis.tracking import MlflowRecorder, log_adapter, open_run
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
@@ -147,8 +148,9 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
         _record_result(recorder, result, config, curriculum, data_line)
         trained = time.monotonic()
         print(f"training took {trained - began:.0f} s, with start-up", flush=True)
+        test: dict[str, float] = {}
         if config.evaluation.enabled:
-            evaluate_and_record(
+            evaluation = evaluate_and_record(
                 recorder,
                 result.model,
                 # Without training's max_length: a long test question is no reason to stop here.
@@ -157,15 +159,24 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
                 split="test",
                 samples_per_difficulty=config.evaluation.samples_per_difficulty,
                 max_operations=config.evaluation.max_operations,
+                compare_base=config.evaluation.compare_base,
                 seed=config.training.seed,
                 step=config.training.max_steps,
             )
+            accuracy = evaluation.adapter.accuracy
+            test = {name: accuracy[name].value for name in (*DIFFICULTIES, ALL) if name in accuracy}
             print(f"evaluation took {time.monotonic() - trained:.0f} s", flush=True)
         write_json(
             {
                 "step": config.training.max_steps,
                 "run_id": recorder.run_id,
                 "identity": identity,
+                "results": {
+                    "test": test,
+                    "strata": result.evaluations,
+                    "num_tokens": result.num_tokens,
+                    "seconds": time.monotonic() - began,
+                },
             },
             output_dir / FINISHED_FILE,
         )

@@ -15,7 +15,7 @@ from pixelis.tracking.lookup import (
     resolve_adapter,
 )
 from pixelis.tracking.recorder import MlflowRecorder
-from pixelis.tracking.runs import open_run, without_environment
+from pixelis.tracking.runs import nested_environment, open_run, without_environment
 from pixelis.tracking.tables import log_image_table
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "find_run",
     "log_adapter",
     "log_image_table",
+    "nested_environment",
     "open_run",
     "resolve_adapter",
     "without_environment",

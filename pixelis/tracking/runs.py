@@ -1,5 +1,6 @@
 """Opening and ending a run: a new one, the one that `mlflow run` opened, or one that is resumed."""
 
+import json
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pixelis.errors import UserError
 from pixelis.tracking.lookup import be_impatient, open_experiment
@@ -32,6 +34,15 @@ def without_environment() -> Iterator[None]:
         yield
     finally:
         os.environ.update(kept)
+
+
+def nested_environment(recorder: MlflowRecorder) -> dict[str, str]:
+    """What a process of ours needs in its environment to open its run nested under another one."""
+    return {
+        "MLFLOW_EXPERIMENT_ID": recorder.experiment_id,
+        # MLflow puts these tags on every run that the process opens.
+        "MLFLOW_RUN_CONTEXT": json.dumps({MLFLOW_PARENT_RUN_ID: recorder.run_id}),
+    }
 
 
 @contextmanager

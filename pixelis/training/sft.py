@@ -10,7 +10,8 @@ from types import FrameType
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
 
 from pixelis.config import ModelConfig, TrainingConfig
@@ -56,6 +57,7 @@ class TrainingResult:
     evaluations: list[tuple[int, dict[str, float]]]
     losses: list[tuple[int, float]]
     best: dict[str, float]
+    num_tokens: int
     final_dir: Path
     statistics: str
 
@@ -106,6 +108,7 @@ def training_arguments(training: TrainingConfig, *, gradient_checkpointing: bool
         max_grad_norm=training.max_grad_norm,
         logging_steps=training.logging_steps,
         logging_nan_inf_filter=False,  # it would show a loss of 0 where training diverged
+        include_num_input_tokens_seen="non_padding",
         save_steps=training.save_steps,
         activation_checkpointing=gradient_checkpointing,
         optim="adamw_torch",
@@ -226,6 +229,7 @@ def run_training(
     if resume_from is not None and manager.events[-1].kind == "end":
         # Stopped after the last step: transformers' loop would make one more.
         trainer.load_weights(resume_from)
+        trainer.state = TrainerState.load_from_json(str(resume_from / TRAINER_STATE_NAME))
     else:
         try:
             with _stop_on_signals(callback):
@@ -244,6 +248,7 @@ def run_training(
         evaluations=callback.evaluations,
         losses=callback.losses,
         best=callback.best,
+        num_tokens=int(trainer.state.num_input_tokens_seen),
         final_dir=output_dir / "final",
         statistics=final_statistics(manager, training.max_steps * loader.examples_per_step),
     )

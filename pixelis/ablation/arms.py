@@ -1,0 +1,105 @@
+"""What is compared: each arm is the shared curriculum settings with what makes it another one.
+
+All arms draw the same number of examples, in batches of the same size, from the same data.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pixelis.curriculum import CurriculumConfig
+from pixelis.errors import ConfigError
+
+Settings = dict[str, Any]
+
+UNIFORM = "uniform"
+
+
+def _uniform(settings: Settings, max_steps: int) -> Settings:
+    """Everything at once, in equal shares: what a training without a curriculum draws."""
+    names = CurriculumConfig.from_dict(settings).required_difficulties
+    share = 1 / len(names)
+    mix = dict.fromkeys(names, share)
+    return settings | {"enabled": False, "stages": [{"name": UNIFORM, "difficulty_mix": mix}]}
+
+
+def _staged(settings: Settings, max_steps: int) -> Settings:
+    """The stages, entered when the model is ready, with rollbacks."""
+    return settings | {"strategy": "staged"}
+
+
+def _schedule(settings: Settings, max_steps: int) -> Settings:
+    """The same stages at fixed steps: those given, else equal parts of the training."""
+    given = (settings.get("schedule") or {}).get("steps")
+    num_stages = len(CurriculumConfig.from_dict(settings).stages)
+    steps = given or [max_steps * i // num_stages for i in range(1, num_stages)]
+    return settings | {"strategy": "schedule", "schedule": {"steps": steps}}
+
+
+def _reverse(settings: Settings, max_steps: int) -> Settings:
+    """Hard first: each stage's shares the other way round, at fixed steps; the last stage stays.
+
+    All arms with stages end in the same mix, and so does this one.
+    """
+    names = list(CurriculumConfig.from_dict(settings).difficulties)
+    other = dict(zip(names, reversed(names), strict=True))
+    *stages, last = _plain_stages(settings)
+    turned = [
+        {
+            "name": f"reversed {stage['name']}",
+            "difficulty_mix": {
+                name: stage["difficulty_mix"].get(other[name], 0.0) for name in names
+            },
+        }
+        for stage in stages
+    ]
+    return _schedule(settings, max_steps) | {"stages": [*turned, last]}
+
+
+def _of_strategy(name: str) -> Callable[[Settings, int], Settings]:
+    def build(settings: Settings, max_steps: int) -> Settings:
+        return settings | {"strategy": name}
+
+    return build
+
+
+ARMS: dict[str, Callable[[Settings, int], Settings]] = {
+    UNIFORM: _uniform,
+    "staged": _staged,
+    "schedule": _schedule,
+    "competence": _of_strategy("competence"),
+    "self_paced": _of_strategy("self_paced"),
+    "adaptive": _of_strategy("adaptive"),
+    "reverse": _reverse,
+}
+
+
+def check_arms(names: Iterable[str]) -> None:
+    """Check that every arm is known.
+
+    Raises:
+        ConfigError: naming the arm and the choices.
+    """
+    for name in names:
+        if name not in ARMS:
+            raise ConfigError(f"arms must be among {', '.join(ARMS)}, got {name!r}")
+
+
+def build_curriculum(arm: str, settings: Mapping[str, Any], max_steps: int) -> Settings:
+    """The section `curriculum` of one arm's training, checked.
+
+    Args:
+        arm: a name in `ARMS`.
+        settings: the section that all arms begin from.
+        max_steps: optimiser steps of each training.
+
+    Raises:
+        ConfigError: when the settings break a rule of the curriculum.
+    """
+    built = ARMS[arm](copy.deepcopy(dict(settings)), max_steps)
+    return CurriculumConfig.from_dict(built).to_dict()
+
+
+def _plain_stages(settings: Settings) -> list[Settings]:
+    stages: list[Settings] = CurriculumConfig.from_dict(settings).to_dict()["stages"]
+    return stages

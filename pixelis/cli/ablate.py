@@ -1,0 +1,50 @@
+"""ablate: the same budget for a uniform mix and several curricula, over several seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pixelis.ablation.arms import build_curriculum, check_arms
+from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
+from pixelis.config import AblateFileConfig, DataPrepConfig, ModelFileConfig, load_config
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, check every arm, make missing data, run the trainings that are missing, compare."""
+    arguments = parse_arguments(
+        argv,
+        entry_point="ablate",
+        description="Train the same budget on a uniform mix and on several curricula, over several "
+        "seeds, and compare them on the test split. Interrupted, it goes on where it was.",
+        config_class=AblateFileConfig,
+        default_config="configs/ablate.yaml",
+        extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
+    )
+    config, model = arguments.config, arguments.extra["model"]
+    check_arms(config.arms)
+    for arm in config.arms:
+        build_curriculum(arm, config.curriculum, config.training.max_steps)
+    data_dir = Path(config.data.path)
+    prep = None
+    if not data_dir.exists():
+        prep = load_config(DataPrepConfig, Path(config.data.prep), {"output_dir": str(data_dir)})
+
+    from pixelis.cli.ablation_run import run_ablation
+    from pixelis.cli.making import make_data
+    from pixelis.training.inputs import check_model
+
+    check_model(model.model)
+    if prep is not None:
+        print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)
+        make_data(prep, data_dir, only_if_missing=True)
+    try:
+        run_ablation(config, model)
+    except (KeyboardInterrupt, SystemExit):  # SystemExit: SIGTERM
+        print("interrupted; every finished training is kept: go on with the same command")
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_cli(main))

@@ -1,0 +1,64 @@
+import copy
+
+import pytest
+
+from pixelis.ablation.arms import ARMS, build_curriculum, check_arms
+from pixelis.curriculum import CurriculumConfig
+from pixelis.errors import ConfigError
+
+SETTINGS = {
+    "advancement_interval": 20,
+    "stages": [
+        {"name": "simple", "difficulty_mix": {"simple": 1.0, "medium": 0.0, "hard": 0.0}},
+        {"name": "balanced", "difficulty_mix": {"simple": 0.4, "medium": 0.4, "hard": 0.2}},
+        {"name": "full", "difficulty_mix": {"simple": 0.2, "medium": 0.3, "hard": 0.5}},
+    ],
+}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_an_arm_is_a_valid_curriculum_and_leaves_the_shared_settings_alone(arm):
+    shared = copy.deepcopy(SETTINGS)
+    built = build_curriculum(arm, shared, 90)
+    assert shared == SETTINGS
+    assert CurriculumConfig.from_dict(built).to_dict() == built
+    assert built["advancement_interval"] == 20
+    assert built["enabled"] is (arm != "uniform")
+
+
+@pytest.mark.parametrize("arm", ["staged", "competence", "self_paced", "adaptive", "schedule"])
+def test_a_strategy_s_arm_has_the_shared_stages(arm):
+    built = build_curriculum(arm, SETTINGS, 90)
+    assert (built["strategy"], built["stages"]) == (arm, SETTINGS["stages"])
+
+
+def test_uniform_draws_every_difficulty_alike_from_the_first_step():
+    (stage,) = build_curriculum("uniform", SETTINGS, 90)["stages"]
+    assert stage["difficulty_mix"] == dict.fromkeys(("simple", "medium", "hard"), 1 / 3)
+
+
+def test_the_stages_of_schedule_begin_at_equal_parts_or_where_they_are_said_to():
+    assert build_curriculum("schedule", SETTINGS, 90)["schedule"]["steps"] == [30, 60]
+    given = SETTINGS | {"schedule": {"steps": [5, 80]}}
+    for arm in ("schedule", "reverse"):
+        assert build_curriculum(arm, given, 90)["schedule"]["steps"] == [5, 80]
+
+
+def test_reverse_begins_with_hard_alone_and_ends_in_the_same_mix():
+    stages = build_curriculum("reverse", SETTINGS, 90)["stages"]
+    assert [list(stage["difficulty_mix"].values()) for stage in stages] == [
+        [0.0, 0.0, 1.0],
+        [0.2, 0.4, 0.4],
+        [0.2, 0.3, 0.5],
+    ]
+    assert stages[-1] == SETTINGS["stages"][-1]
+
+
+def test_an_unknown_arm_is_named_with_the_choices():
+    with pytest.raises(ConfigError, match=r"arms must be among uniform, .*, got 'random'"):
+        check_arms(["uniform", "random"])
+
+
+def test_settings_that_break_a_rule_are_named():
+    with pytest.raises(ConfigError, match=r"rollback_threshold must be in \[-1, 0\], got 0.05"):
+        build_curriculum("staged", SETTINGS | {"rollback_threshold": 0.05}, 90)
