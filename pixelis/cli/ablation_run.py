@@ -22,6 +22,7 @@ from pixelis.ablation.comparison import (
 )
 from pixelis.ablation.figure import ablation_figure
 from pixelis.ablation.outcome import Outcome, read_outcome
+from pixelis.cli import sft
 from pixelis.cli.making import link_data_run, record_inputs
 from pixelis.cli.processes import Job, run_jobs
 from pixelis.config import (
@@ -108,6 +109,7 @@ class _Runs:
             self.bar.update(1)
 
         run_jobs(
+            sft.main,
             list(jobs),
             num_workers=self.config.num_workers,
             environment=nested_environment(recorder),
@@ -124,12 +126,11 @@ class _Runs:
         config, model = run.folder / "training_params.yaml", self.root / "model_arch.yaml"
         config.write_text(to_yaml(run.config), encoding="utf-8")
         model.write_text(to_yaml(self.model), encoding="utf-8")
-        options = ("--config", str(config), "--model", str(model))
-        command = (sys.executable, "-m", "pixelis.cli.sft", *options)
-        # One that outlived a killed comparison is let finish: its folder is locked until then.
+        words = ("--config", str(config), "--model", str(model))
+        # One that outlives a killed comparison by a moment is waited for: its folder is locked.
         with FileLock(run.folder / ".sft.lock"):
             name = str(run.folder.relative_to(self.root)).replace("/", " ")
-            return Job(name, command, run.folder / "log.txt")
+            return Job(name, words, run.folder / "log.txt")
 
 
 def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> AblationTable:

@@ -1,102 +1,144 @@
-"""Several command lines of ours side by side: each in a process of its own, with its own log."""
+"""Entry points of ours side by side: each call in a process of its own, with its own log.
 
+They are forked from a server that has imported what is slow to import (torch and transformers):
+a start costs two seconds instead of ten.
+"""
+
+import multiprocessing
 import os
 import signal
-import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from pixelis.cli.arguments import run_cli
+from pixelis.data.workers import start_server
 from pixelis.errors import UserError
 
-POLL_SECONDS = 0.1
+EntryPoint = Callable[[Sequence[str]], int]
+
+POLL_SECONDS = 0.05
 # A training that is told to stop finishes its step and saves; this is more than it needs.
 PATIENCE_SECONDS = 120.0
+# Not mlflow: its import may start threads, which a fork would lose.
+PRELOADED = ("pixelis.training.sft",)
+THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command line and where its output goes."""
+    """A call of an entry point, and where its output goes."""
 
     name: str
-    command: tuple[str, ...]
+    argv: tuple[str, ...]
     log: Path
 
 
 def run_jobs(
+    main: EntryPoint,
     jobs: Sequence[Job],
     *,
     num_workers: int,
     environment: Mapping[str, str],
     on_done: Callable[[Job, float], None],
 ) -> None:
-    """Run jobs, `num_workers` at a time, in their order; what is interrupted is told to stop.
+    """Call an entry point for each job, `num_workers` at a time, in their order.
+
+    Each has its share of the cores, unless OMP_NUM_THREADS is set. When this process is interrupted
+    or killed, they are told to stop.
 
     Args:
+        main: of the entry point; importable by its name.
         jobs: what to run.
-        num_workers: how many side by side. Each gets its share of the cores, unless
-            OMP_NUM_THREADS is set.
+        num_workers: how many side by side.
         environment: variables on top of this process's.
         on_done: called with a job that succeeded and its seconds.
 
     Raises:
         UserError: when a job fails, with the last line of its log; the others are stopped first.
     """
-    threads = max(1, (os.cpu_count() or 1) // num_workers)
-    variables = {"OMP_NUM_THREADS": str(threads), **os.environ, **environment}
+    threads = str(max(1, (os.cpu_count() or 1) // num_workers))
+    variables = {THREADS: threads, **os.environ, **environment}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
     waiting = list(jobs)
-    running: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
-    with _stopped_at_the_end(running):
+    running: dict[Job, tuple[BaseProcess, float]] = {}
+    with _threads(variables[THREADS]), _stopped_at_the_end(running):
+        start_server()
         while waiting or running:
             while waiting and len(running) < num_workers:
                 job = waiting.pop(0)
-                running[job] = (_start(job, variables), time.monotonic())
+                job.log.parent.mkdir(parents=True, exist_ok=True)
+                process: BaseProcess = context.Process(
+                    target=_call, args=(main, job, variables), name=job.name
+                )
+                process.start()
+                running[job] = (process, time.monotonic())
             time.sleep(POLL_SECONDS)
             for job, (process, began) in list(running.items()):
-                code = process.poll()
-                if code is None:
+                if process.is_alive():
                     continue
                 del running[job]
-                if code != 0:
+                if process.exitcode != 0:
                     raise UserError(
-                        f"{job.name} ended with exit code {code}: {_last_line(job.log)} "
-                        f"(all of it: {job.log})"
+                        f"{job.name} ended with exit code {process.exitcode}: "
+                        f"{_last_line(job.log)} (all of it: {job.log})"
                     )
                 on_done(job, time.monotonic() - began)
 
 
-def _start(job: Job, variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("ab") as log:
-        return subprocess.Popen(
-            job.command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=variables,
-            # Ctrl-C reaches us alone, and we tell each of them once.
-            start_new_session=True,
-        )
+@contextmanager
+def _threads(number: str) -> Iterator[None]:
+    """Set the number of threads that the server of processes, once it starts, reads for good."""
+    before = os.environ.get(THREADS)
+    os.environ[THREADS] = number
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[THREADS]
+
+
+def _call(main: EntryPoint, job: Job, variables: Mapping[str, str]) -> None:
+    os.setsid()  # Ctrl-C reaches the first process alone, which tells each of the others once
+    os.environ.clear()
+    os.environ.update(variables)
+    with job.log.open("ab") as log, open(os.devnull, "rb") as nothing:
+        for number, file in ((0, nothing), (1, log), (2, log)):
+            os.dup2(file.fileno(), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    code = run_cli(main, list(job.argv))
+    sys.stdout.flush()
+    raise SystemExit(code)
+
+
+def _stop_with_parent() -> None:
+    # A parent that was killed tells nobody. By the pipe between the two, not by a process number.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
-def _stopped_at_the_end(
-    running: "dict[Job, tuple[subprocess.Popen[bytes], float]]",
-) -> Iterator[None]:
+def _stopped_at_the_end(running: dict[Job, tuple[BaseProcess, float]]) -> Iterator[None]:
     try:
         yield
     finally:
         for process, _ in running.values():
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
         deadline = time.monotonic() + PATIENCE_SECONDS
         for process, _ in running.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
                 process.kill()
-                process.wait()
+                process.join()
 
 
 def _last_line(log: Path) -> str:

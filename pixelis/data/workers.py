@@ -41,7 +41,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _start_server() -> None:
+def start_server() -> None:
     """Start the server of workers with Ctrl-C blocked, which they inherit from their first moment.
 
     The tracker comes first: starting it unblocks the signal.
@@ -77,7 +77,7 @@ def map_ordered(
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    _start_server()
+    start_server()
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(
         num_workers, mp_context=context, initializer=_install, initargs=(function,)

@@ -1,0 +1,139 @@
+"""ablate as a user meets it: a comparison, stopped and gone on with, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from pixelis.cli.ablate import main
+from pixelis.cli.arguments import run_cli
+
+ROOT = Path(__file__).parent.parent.parent
+OWN = {
+    "arms": "[uniform, reverse]",
+    "seeds": 2,
+    "learning_rates": "[0.002, 0.001]",
+    "tuning_seeds": 1,
+    "num_workers": 2,
+    "training.max_steps": 3,
+    "training.eval_steps": 1,
+    "evaluation.enabled": "true",
+    "evaluation.samples_per_difficulty": 1,
+}
+
+
+@pytest.fixture
+def words(made_data):
+    from tests.cli.conftest import SETTINGS
+
+    def build(**changed):
+        settings = {
+            "config": ROOT / "configs/ablate.yaml",
+            "model": ROOT / "configs/model_arch.yaml",
+            "data.path": made_data,
+            "training.output_dir": "arms",
+            **SETTINGS,
+            **OWN,
+            **{key.replace("__", "."): value for key, value in changed.items()},
+        }
+        return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+
+    return build
+
+
+def test_a_comparison_stopped_and_gone_on_with(place, words, runs, capfd):
+    command = [sys.executable, "-m", "pixelis.cli.ablate", *words()]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(place.glob("arms/tuning/*/*/sft/finished.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert "go on with the same command" in process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    (parent,) = [r for r in runs() if r.data.tags["pixelis.entry_point"] == "ablate"]
+    assert parent.info.status == "KILLED"
+    kept = {path: path.stat().st_mtime_ns for path in place.glob("arms/**/finished.json")}
+    assert kept
+
+    assert run_cli(main, words()) == 0
+    out = capfd.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    by_entry = {"ablate": [], "sft": []}
+    for run in runs():
+        by_entry[run.data.tags["pixelis.entry_point"]].append(run)
+    # The same parent, and over it 2 rates x 1 seed and 2 arms x 2 seeds.
+    (again,) = by_entry["ablate"]
+    assert (again.info.run_id, again.info.status) == (parent.info.run_id, "FINISHED")
+    finished = [run for run in by_entry["sft"] if run.info.status == "FINISHED"]
+    assert len(finished) == 6
+    assert {run.data.tags["mlflow.parentRunId"] for run in by_entry["sft"]} == {parent.info.run_id}
+    assert {run.info.experiment_id for run in by_entry["sft"]} == {parent.info.experiment_id}
+
+    rate = again.data.metrics["summary/uniform/learning_rate"]
+    assert f"uniform: learning rate {rate:g} of 0.002, 0.001" in out
+    assert again.info.run_name.startswith("2 arms · 2 seeds · best ")
+    assert again.data.tags["mlflow.note.content"].startswith("| arm | simple % |")
+    assert 0 <= again.data.metrics["summary/reverse/test_all"] <= 1
+    assert again.data.metrics["summary/uniform/num_tokens"] > 0
+    table = (place / "arms" / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| uniform", "| reverse"]
+    with Image.open(place / "arms" / "arms.png") as figure:
+        assert figure.size == (1200, 560)
+
+    # Each training can be had alone, by the file beside it.
+    settings = (place / "arms/reverse/seed-1/training_params.yaml").read_text()
+    assert "strategy: schedule" in settings and "seed: 1" in settings
+    events = json.loads((place / "arms/reverse/seed-1/sft/events.json").read_text())
+    assert events[0]["mix"] == {"simple": 0.0, "medium": 0.0, "hard": 1.0}
+    uniform = json.loads((place / "arms/uniform/seed-0/sft/events.json").read_text())
+    assert [event["kind"] for event in uniform] == ["start", "end"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"arms": "[uniform, random]"}, "arms must be among uniform, staged, "),
+        ({"arms": "[staged]"}, "arms must name at least two, each once, got ['staged']"),
+        ({"seeds": 1}, "seeds must be >= 2, got 1"),
+        ({"learning_rates": "[]"}, "learning_rates must hold at least one, got []"),
+        ({"evaluation__enabled": "false"}, "evaluation.enabled must be true, got false"),
+        ({"curriculum__rollback_threshold": 0.05}, "rollback_threshold must be in [-1, 0]"),
+        ({"model__use_lora": "false"}, "model.use_lora must be true, got false"),
+    ],
+)
+def test_what_it_refuses_leaves_nothing(place, words, capfd, changed, message):
+    assert run_cli(main, words(**changed)) == 2
+    assert message in capfd.readouterr().err
+    assert not (place / "arms").exists()
+
+
+def test_a_comparison_with_other_settings_is_not_mixed_with_the_first(place, words, capfd):
+    (place / "arms").mkdir()
+    state = {"run_id": "0" * 32, "identity": {"training.max_steps": 9}}
+    (place / "arms" / "ablate.json").write_text(json.dumps(state))
+    assert run_cli(main, words()) == 2
+    assert "training.max_steps" in capfd.readouterr().err
+
+
+def test_two_at_once_in_one_folder(place, words, capfd):
+    (place / "arms").mkdir()
+    with FileLock(place / "arms" / ".lock"):
+        assert run_cli(main, words()) == 2
+    assert "is in use by another comparison; name another folder" in capfd.readouterr().err
+
+
+def test_help_names_every_key(capsys):
+    os.chdir(ROOT)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    for key in ("--arms", "--seeds", "--learning_rates", "--target_share", "--training.max_steps"):
+        assert key in out
