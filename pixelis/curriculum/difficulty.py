@@ -91,7 +91,7 @@ def categorise(
     categories = [""] * len(keys)
     for family in families.values():
         sizes = [len(members[member]) for member in family]
-        first, second = (_cut(sizes, percentile) for percentile in percentiles)
+        first, second = _cut_twice(sizes, percentiles)
         for member, low, high in zip(family, first, second, strict=True):
             ranked = sorted(members[member], key=lambda index: keys[index])
             for rank, index in enumerate(ranked):
@@ -99,12 +99,31 @@ def categorise(
     return categories
 
 
-def _cut(sizes: Sequence[int], percentile: float) -> list[int]:
-    """How many of each group lie below a percentile: exact in sum, by the largest remainders."""
-    quotas = [size * percentile / 100 for size in sizes]
-    below = [math.floor(quota) for quota in quotas]
-    missing = round(sum(sizes) * percentile / 100) - sum(below)
-    by_remainder = sorted(range(len(sizes)), key=lambda i: (below[i] - quotas[i], i))
-    for index in by_remainder[:missing]:
-        below[index] += 1
+def _cut_twice(sizes: Sequence[int], percentiles: tuple[float, float]) -> list[list[int]]:
+    """How many of each group lie below two percentiles: exact in sum, by the largest remainders.
+
+    A quota is rounded up or down. Where a group is so small that both of its quotas lie between
+    the same two numbers, the first may be rounded up only together with the second.
+    """
+    quotas = [[size * percentile / 100 for size in sizes] for percentile in percentiles]
+    below = [[math.floor(quota) for quota in row] for row in quotas]
+    missing = [
+        round(sum(sizes) * percentile / 100) - sum(row)
+        for percentile, row in zip(percentiles, below, strict=True)
+    ]
+    narrow = {i for i in range(len(sizes)) if below[0][i] == below[1][i]}
+    raised: list[int] = []
+    for i in _by_remainder(quotas[0], below[0]):
+        is_free = i not in narrow or len(narrow.intersection(raised)) < missing[1]
+        if is_free and len(raised) < missing[0]:
+            raised.append(i)
+    forced = [i for i in raised if i in narrow]
+    others = [i for i in _by_remainder(quotas[1], below[1]) if i not in forced]
+    for row, chosen in zip(below, (raised, [*forced, *others][: missing[1]]), strict=True):
+        for i in chosen:
+            row[i] += 1
     return below
+
+
+def _by_remainder(quotas: Sequence[float], below: Sequence[int]) -> list[int]:
+    return sorted(range(len(quotas)), key=lambda i: (below[i] - quotas[i], i))

@@ -170,3 +170,10 @@ def test_shares_are_exact_in_every_group_and_in_what_it_is_part_of(places, low, 
             slack = 1 if groups is places else 0.5
             assert abs(simple - len(mine) * low / 100) <= slack + 1e-9
             assert abs(len(mine) - hard - len(mine) * high / 100) <= slack + 1e-9
+
+
+def test_in_a_group_of_one_the_two_cuts_do_not_cross():
+    # The remainder of the lower cut would go to y (.38), that of the upper one to x (.83).
+    places = [("b", "x"), ("b", "x"), ("b", "x"), ("b", "y")]
+    found = categorise([(i,) for i in range(4)], places, (38.0, 61.0), parents=list("bbbb"))
+    assert found == ["simple", "hard", "hard", "simple"]
