@@ -55,6 +55,7 @@ class TrainingResult:
     events: list[CurriculumEvent]
     evaluations: list[tuple[int, dict[str, float]]]
     losses: list[tuple[int, float]]
+    mixes: list[tuple[int, dict[str, float]]]
     best: dict[str, float]
     final_dir: Path
     statistics: str
@@ -243,6 +244,7 @@ def run_training(
         events=manager.events,
         evaluations=callback.evaluations,
         losses=callback.losses,
+        mixes=callback.mixes,
         best=callback.best,
         final_dir=output_dir / "final",
         statistics=final_statistics(manager, training.max_steps * loader.examples_per_step),
