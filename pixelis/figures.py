@@ -74,6 +74,7 @@ def timeline(
     loss: Sequence[tuple[int, float]] | None = None,
     *,
     max_steps: int,
+    mixes: Strata | None = None,
     min_performance_for_advance: float | None = None,
     metric: str = "performance",
 ) -> Figure:
@@ -84,6 +85,8 @@ def timeline(
         strata: Performance by difficulty at the steps where it was measured.
         loss: Training loss by step, drawn below when given.
         max_steps: The last step of the x axis.
+        mixes: For a strategy without stages, the mix after each step at which it changed; drawn
+            in the place of stages.
         min_performance_for_advance: Drawn as a dotted line when given.
         metric: What the strata measure, for the axis label.
 
@@ -91,12 +94,22 @@ def timeline(
         A figure of 1000 x 560 pixels.
     """
     figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
-    heights = [0.6, 4.0, 1.3] if loss else [0.6, 4.0]
+    heights = [0.6 if mixes is None else 1.2, 4.0, *([1.3] if loss else [])]
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     lane, lines = axes[0], axes[1]
-    spans = visits(events, max_steps)
-    handles = _bands(axes, spans, max_steps) + _marks(lane, lines, events)
-    handles += _strata_lines(lines, strata, spans)
+    handles: list[Artist] = []
+    if mixes is None:
+        spans = visits(events, max_steps)
+        handles += _bands(axes, spans, max_steps) + _marks(lane, lines, events)
+        pieces = [_current_mix(strata, s.mix, s.begin, s.end) for s in spans]
+    else:
+        _mix_lane(axes, mixes, max_steps)
+        # One line: a mix may change at every step, and no piece of it would hold two points.
+        pieces = [[]]
+        for step, values in strata:
+            held = [mix for at, mix in mixes if at < step][-1:] or [mixes[0][1]]
+            pieces[0] += _current_mix([(step, values)], held[0], step, step)
+    handles += _strata_lines(lines, strata, pieces)
     if min_performance_for_advance is not None:
         label = f"minimum to advance ({min_performance_for_advance:g})"
         level = min_performance_for_advance
@@ -218,6 +231,18 @@ def _bands(axes: Sequence[Axes], spans: Sequence[Visit], max_steps: int) -> list
     return patches
 
 
+def _mix_lane(axes: Sequence[Axes], mixes: Strata, max_steps: int) -> None:
+    """Stack the shares of the mix in the lane on top, in the colours of the difficulties."""
+    names = list(dict.fromkeys(name for _, mix in mixes for name in mix))
+    held = [*mixes, (max_steps, mixes[-1][1])]
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+    shares = [[mix.get(name, 0.0) for _, mix in held] for name in names]
+    axes[0].stackplot([step for step, _ in held], shares, colors=colours, alpha=0.75, step="post")
+    axes[0].set(ylim=(0, 1), yticks=[0, 1], ylabel="mix")
+    for each in axes[1:]:
+        each.set_facecolor(BANDS[0])
+
+
 def _marks(lane: Axes, lines: Axes, events: Sequence[Event]) -> list[Artist]:
     """Put every decision on the lane, with a thin line down through the performance."""
     handles: list[Artist] = []
@@ -239,8 +264,22 @@ def _marks(lane: Axes, lines: Axes, events: Sequence[Event]) -> list[Artist]:
     return handles
 
 
-def _strata_lines(axes: Axes, strata: Strata, spans: Sequence[Visit]) -> list[Artist]:
-    """A thin line for every difficulty; a bold one for the mix, broken where it changes."""
+def _current_mix(
+    strata: Strata, mix: Mapping[str, float], begin: int, end: int
+) -> list[tuple[int, float]]:
+    """The performance of a mix at the steps of a span where all that it uses was measured."""
+    used = {name: share for name, share in mix.items() if share}
+    return [
+        (step, sum(share * values[name] for name, share in used.items()))
+        for step, values in strata
+        if used and begin <= step <= end and all(name in values for name in used)
+    ]
+
+
+def _strata_lines(
+    axes: Axes, strata: Strata, pieces: Sequence[Sequence[tuple[int, float]]]
+) -> list[Artist]:
+    """A thin line for every difficulty; a bold one for the mix, in the pieces that it has."""
     names = list(dict.fromkeys(name for _, values in strata for name in values))
     handles: list[Artist] = []
     for i, name in enumerate(names):
@@ -252,15 +291,9 @@ def _strata_lines(axes: Axes, strata: Strata, spans: Sequence[Visit]) -> list[Ar
             "label": name,
         }
         handles += axes.plot(*zip(*points, strict=True), **style)
-    for span in spans:
-        points = [
-            (step, sum(share * values[name] for name, share in span.mix.items() if share))
-            for step, values in strata
-            if span.begin <= step <= span.end
-            and all(name in values for name, share in span.mix.items() if share)
-        ]
-        if points and span.mix:
-            axes.plot(*zip(*points, strict=True), color="#111111", linewidth=3.0, zorder=3)
-    if strata and spans:
+    for piece in pieces:
+        if piece:
+            axes.plot(*zip(*piece, strict=True), color="#111111", linewidth=3.0, zorder=3)
+    if strata and pieces:
         handles.append(Line2D([], [], color="#111111", linewidth=3.0, label="current mix"))
     return handles

@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from pixelis.figures import accuracy, samples_drawn, timeline, visits
@@ -140,3 +141,34 @@ def test_samples_drawn_stacks_difficulties_and_marks_advances() -> None:
     assert sorted(labels(figure)) == ["hard", "simple"]
     assert max(area.get_paths()[0].vertices[:, 1].max() for area in axes.collections) == 200
     assert [text.get_text().strip() for text in axes.texts] == ["full"]
+
+
+# Without stages
+
+
+MIXES = [(0, SIMPLE), (20, {"simple": 0.5, "hard": 0.5}), (21, FULL), (80, FULL)]
+
+
+def test_a_strategy_without_stages_shows_its_mix_in_their_place() -> None:
+    figure = timeline([START, ADVANCE], STRATA, max_steps=80, mixes=MIXES)
+    assert size(figure) == (1000, 560)
+    assert labels(figure) == ["simple", "hard", "current mix"]
+    lane, lines = figure.axes
+    assert [text.get_text() for text in lane.texts] == [] and lane.get_ylabel() == "mix"
+    assert len(lane.collections) == 2
+    # The share of simple at each step, up to the lower layer's upper edge.
+    edges = [tuple(map(float, point)) for point in lane.collections[0].get_paths()[0].vertices]
+    for step, share in ((0.0, 1.0), (20.0, 0.5), (21.0, 0.25), (80.0, 0.25)):
+        assert (step, share) in edges
+    colours = [layer.get_facecolor()[0][:3] for layer in lane.collections]
+    drawn = {line.get_label(): line.get_color() for line in lines.lines}
+    assert [to_rgb(drawn[name]) for name in ("simple", "hard")] == [tuple(c) for c in colours]
+
+
+def test_the_performance_of_a_mix_that_drifts_is_one_line() -> None:
+    strata = [(step, {"simple": 0.8, "hard": 0.4}) for step in (0, 20, 21, 50)]
+    figure = timeline([START], strata, max_steps=80, mixes=MIXES)
+    (bold,) = [line for line in figure.axes[1].lines if line.get_linewidth() == 3.0]
+    # Each point under the mix that the step was trained on.
+    assert list(bold.get_xdata()) == [0, 20, 21, 50]
+    assert list(bold.get_ydata()) == pytest.approx([0.8, 0.8, 0.6, 0.5])

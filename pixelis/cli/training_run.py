@@ -118,7 +118,7 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
     with open_run(
         entry_point="sft",
         experiment=config.exp_name,
-        run_name=f"{config.exp_name} {curriculum.strategy} seed {config.training.seed}",
+        run_name=f"{config.exp_name} {curriculum.strategy_label} seed {config.training.seed}",
         params=params,
         tags={"pixelis.seed": str(config.training.seed), "pixelis.base_model": model.model_name},
         resume_run_id=start.run_id,
@@ -198,6 +198,8 @@ def _record_result(
 ) -> None:
     events = [event.to_dict() for event in result.events]
     max_steps = config.training.max_steps
+    strategy = curriculum.strategy_class
+    minimum = curriculum.min_performance_for_advance if strategy.rolls_back else None
     recorder.figure(
         "curriculum/timeline.png",
         figures.timeline(
@@ -205,35 +207,27 @@ def _record_result(
             result.evaluations,
             result.losses,
             max_steps=max_steps,
-            min_performance_for_advance=curriculum.min_performance_for_advance,
+            mixes=None if strategy.uses_stages else result.mixes,
+            min_performance_for_advance=minimum,
             metric=curriculum.performance_metric,
         ),
     )
     recorder.text(result.statistics, "curriculum/final_statistics.txt")
     _, last = result.evaluations[-1]
-    reached = {e["to_stage"]: e["step"] for e in events if e["kind"] in ("start", "advance")}
-    final_stage = events[-1]["to_stage"]
-    names = [stage.name for stage in curriculum.stages]
+    stages = _stages_reached(events, curriculum)
     recorder.summary(
         {
             **{f"final/{d}": last[d] for d in DIFFICULTIES if d in last},
             "best/full_mix": result.best["performance"],
             "best/step": result.best["step"],
-            "stage_reached": names.index(final_stage),
             "rollbacks": events[-1]["rollback_count"],
-            **{f"steps_to/{stage}": step for stage, step in reached.items()},
+            **stages,
         },
         max_steps,
     )
-    hard = last.get("hard", last[max(last)])
-    rollbacks = events[-1]["rollback_count"]
-    recorder.tags(
-        {
-            "pixelis.stage_reached": final_stage,
-            "mlflow.runName": f"{curriculum.strategy} · reached {final_stage} · "
-            f"{rollbacks} rollback{'' if rollbacks == 1 else 's'} · hard {hard:.2f}",
-        }
-    )
+    if stages:
+        recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
+    recorder.tags({"mlflow.runName": _run_name(events, last, curriculum)})
     recorder.note(f"{_note(result, events)}\n\n{data_line}")
     best_step = int(result.best["step"])
     # The first at its step: where weights were rolled back, theirs follow at the same step.
@@ -250,6 +244,29 @@ def _record_result(
             {f"summary/{name}/{d}": value for d, value in strata.items()},
             {"step": step},
         )
+
+
+def _stages_reached(events: list[dict[str, Any]], curriculum: CurriculumConfig) -> dict[str, float]:
+    """The last stage's index and the step at which each began; nothing without stages."""
+    if not curriculum.strategy_class.uses_stages:
+        return {}
+    reached = {e["to_stage"]: e["step"] for e in events if e["kind"] in ("start", "advance")}
+    names = [stage.name for stage in curriculum.stages]
+    steps = {f"steps_to/{stage}": step for stage, step in reached.items()}
+    return {"stage_reached": names.index(events[-1]["to_stage"]), **steps}
+
+
+def _run_name(
+    events: list[dict[str, Any]], last: Mapping[str, float], curriculum: CurriculumConfig
+) -> str:
+    """The strategy, and of the rest what it has: a stage reached, rollbacks, the hard stratum."""
+    parts, rollbacks = [curriculum.strategy_label], events[-1]["rollback_count"]
+    if curriculum.enabled and curriculum.strategy_class.uses_stages:
+        parts.append(f"reached {events[-1]['to_stage']}")
+    if curriculum.strategy_class.rolls_back:
+        parts.append(f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}")
+    hard = "hard" if "hard" in last else max(last)
+    return " · ".join([*parts, f"{hard} {last[hard]:.2f}"])
 
 
 def _note(result: TrainingResult, events: list[dict[str, Any]]) -> str:

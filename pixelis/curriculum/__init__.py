@@ -5,6 +5,7 @@ from pixelis.curriculum.event import CurriculumEvent
 from pixelis.curriculum.manager import CurriculumManager
 from pixelis.curriculum.report import event_line, final_statistics
 from pixelis.curriculum.sampling import MixtureSampler
+from pixelis.curriculum.scoring import draw_scored
 from pixelis.errors import ConfigError
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MixtureSampler",
     "Stage",
     "check_examples",
+    "draw_scored",
     "event_line",
     "final_statistics",
 ]

@@ -3,7 +3,8 @@
 import difflib
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +18,15 @@ def require(is_met: bool, key: str, rule: str, value: object, note: str = "") ->
     """Raise a `ConfigError` that names the key, the rule and the value, unless the rule is met."""
     if not is_met:
         raise ConfigError(f"{key} must be {rule}, got {value!r}" + (f" ({note})" if note else ""))
+
+
+@contextmanager
+def prefixed(prefix: str) -> Iterator[None]:
+    """Put where a setting stands before every message about it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from error
 
 
 def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> bool:

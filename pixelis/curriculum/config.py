@@ -12,9 +12,18 @@ from pixelis.curriculum.checks import (
     check_mix,
     is_integer,
     is_number,
+    prefixed,
     require,
 )
-from pixelis.curriculum.strategies import STRATEGIES
+from pixelis.curriculum.sections import (
+    SECTIONS,
+    AdaptiveConfig,
+    CompetenceConfig,
+    ScheduleConfig,
+    SelfPacedConfig,
+    store_floats,
+)
+from pixelis.curriculum.strategies import STRATEGIES, Strategy
 from pixelis.errors import ConfigError
 
 PERFORMANCE_METRICS = ("token_accuracy", "answer_accuracy", "likelihood")
@@ -36,83 +45,11 @@ class Stage:
         object.__setattr__(self, "difficulty_mix", mix)
 
 
-@dataclass(frozen=True)
-class CompetenceConfig:
-    """Strategy `competence`: c0 and T of the formula; T null is 90 % of max_steps."""
-
-    c0: float = 0.01
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check both."""
-        require(is_number(self.c0, 0, 1), "competence.c0", "in [0, 1]", self.c0)
-        is_valid = self.steps is None or is_integer(self.steps, 1)
-        require(is_valid, "competence.steps", "null or an integer >= 1", self.steps)
-        _floats(self)
-
-
-@dataclass(frozen=True)
-class SelfPacedConfig:
-    """Strategy `self_paced`: the first share let in, and lambda's factor."""
-
-    initial_fraction: float = 0.3
-    growth: float = 1.3
-
-    def __post_init__(self) -> None:
-        """Check both."""
-        first, growth = self.initial_fraction, self.growth
-        is_valid = is_number(first, 0, 1) and first > 0
-        require(is_valid, "self_paced.initial_fraction", "in (0, 1]", first)
-        # At 1 or below lambda would stand still, and the hardest examples would never be let in.
-        require(is_number(growth, 1) and growth > 1, "self_paced.growth", "a number > 1", growth)
-        _floats(self)
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """Strategy `schedule`: the steps at which the stages after the first begin."""
-
-    steps: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        """Check that the steps rise."""
-        if self.steps is None:
-            return
-        steps, rule = self.steps, "null or a list of strictly increasing integers >= 1"
-        require(isinstance(steps, list | tuple), "schedule.steps", rule, steps)
-        is_rising = all(is_integer(step, 1) for step in steps) and all(
-            later > earlier for earlier, later in zip(steps, steps[1:], strict=False)
-        )
-        require(is_rising, "schedule.steps", rule, steps)
-        object.__setattr__(self, "steps", tuple(steps))
-
-
-@dataclass(frozen=True)
-class AdaptiveConfig:
-    """Strategy `adaptive`: the least fraction of a difficulty and the step size of the bandit."""
-
-    floor: float = 0.1
-    rate: float = 0.3
-
-    def __post_init__(self) -> None:
-        """Check both."""
-        require(is_number(self.floor, 0, 1), "adaptive.floor", "in [0, 1]", self.floor)
-        is_valid = is_number(self.rate, 0) and self.rate > 0
-        require(is_valid, "adaptive.rate", "a number > 0", self.rate)
-        _floats(self)
-
-
 DEFAULT_STAGES = (
     Stage("simple", {"simple": 1.0, "medium": 0.0, "hard": 0.0}),
     Stage("balanced", {"simple": 0.4, "medium": 0.4, "hard": 0.2}),
     Stage("full", {"simple": 0.2, "medium": 0.3, "hard": 0.5}),
 )
-SECTIONS: dict[str, Any] = {
-    "competence": CompetenceConfig,
-    "self_paced": SelfPacedConfig,
-    "schedule": ScheduleConfig,
-    "adaptive": AdaptiveConfig,
-}
 
 
 @dataclass(frozen=True)
@@ -127,6 +64,7 @@ class CurriculumConfig:
     performance_metric: str = "token_accuracy"
     performance_window: int = 1
     eval_samples_per_difficulty: int = 128
+    scored_pool_size: int | None = 1024
     rollback_enabled: bool = True
     rollback_threshold: float = -0.05
     rollback_cooldown: int = 1000
@@ -157,12 +95,14 @@ class CurriculumConfig:
         require(is_number(threshold, -1, 0), "rollback_threshold", "in [-1, 0]", threshold, note)
         factor = self.rollback_factor
         require(is_number(factor, 1), "rollback_factor", "a number >= 1", factor)
-        is_valid = self.max_rollbacks is None or is_integer(self.max_rollbacks, 1)
-        require(is_valid, "max_rollbacks", "null or an integer >= 1", self.max_rollbacks)
+        for key in ("max_rollbacks", "scored_pool_size"):
+            value = getattr(self, key)
+            is_valid = value is None or is_integer(value, 1)
+            require(is_valid, key, "null or an integer >= 1", value)
         for key, section in SECTIONS.items():
             value = getattr(self, key)
             require(isinstance(value, section), key, f"a {section.__name__}", value)
-        _floats(self)
+        store_floats(self)
         self._check_stages()
         self._check_combinations()
 
@@ -174,7 +114,7 @@ class CurriculumConfig:
             require(isinstance(stage, Stage), "stages", rule, stage)
         names = [stage.name for stage in self.stages]
         for name in names:
-            require(names.count(name) == 1, "the names of stages", "different", name, "used twice")
+            require(names.count(name) == 1, "stages: their names", "different", name, "used twice")
         object.__setattr__(self, "stages", tuple(self.stages))
 
     def _check_combinations(self) -> None:
@@ -192,6 +132,16 @@ class CurriculumConfig:
             floor, most = self.adaptive.floor, len(self.required_difficulties)
             rule = f"at most 1/{most}, the even share of {most} difficulties"
             require(floor * most <= 1 + 1e-9, "adaptive.floor", rule, floor)
+
+    @property
+    def strategy_class(self) -> type[Strategy]:
+        """The strategy in force: where the curriculum is off, the fixed mix of the last stage."""
+        return STRATEGIES[self.strategy] if self.enabled else Strategy
+
+    @property
+    def strategy_label(self) -> str:
+        """What a person reads for the strategy in force."""
+        return self.strategy if self.enabled else "fixed mix"
 
     @property
     def difficulties(self) -> tuple[str, ...]:
@@ -217,13 +167,14 @@ class CurriculumConfig:
     def from_dict(cls, settings: Mapping[str, Any]) -> "CurriculumConfig":
         """Build the config from the YAML section; what is not given has its default."""
         values = dict(check_keys(settings, _names(cls), "curriculum"))
-        if "stages" in values:
-            values["stages"] = _build_stages(values["stages"])
         for key, section in SECTIONS.items():
             if key in values:
-                given = check_keys(values[key], _names(section), f"curriculum.{key}")
-                values[key] = section(**given)
-        return cls(**values)
+                values[key] = check_keys(values[key], _names(section), f"curriculum.{key}")
+        if "stages" in values:
+            values["stages"] = _build_stages(values["stages"])
+        with prefixed("curriculum."):
+            built = {key: SECTIONS[key](**values[key]) for key in SECTIONS if key in values}
+            return cls(**values | built)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every setting as plain JSON; `from_dict` of it is an equal config."""
@@ -237,22 +188,17 @@ def _names(section: Any) -> list[str]:
 
 def _build_stages(stages: object) -> tuple[Stage, ...]:
     is_list = isinstance(stages, list | tuple) and len(stages) > 0
-    require(is_list, "stages", "a list of at least one stage", stages)
+    require(is_list, "curriculum.stages", "a list of at least one stage", stages)
     assert isinstance(stages, Iterable)
     built = []
     for index, stage in enumerate(stages):
-        given = check_keys(stage, _names(Stage), f"curriculum.stages[{index}]")
+        place = f"curriculum.stages[{index}]"
+        given = check_keys(stage, _names(Stage), place)
         for key in _names(Stage):
-            require(key in given, f"stages[{index}].{key}", "given", None)
-        built.append(Stage(**given))
+            require(key in given, f"{place}.{key}", "given", None)
+        with prefixed(f"{place}: "):
+            built.append(Stage(**given))
     return tuple(built)
-
-
-def _floats(config: Any) -> None:
-    # An int where a float is meant is the same setting: stored alike, it also compares alike.
-    for item in dataclasses.fields(config):
-        if item.type is float:
-            object.__setattr__(config, item.name, float(getattr(config, item.name)))
 
 
 def check_examples(config: CurriculumConfig, sizes: Mapping[str, Mapping[str, int]]) -> None:

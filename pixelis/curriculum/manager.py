@@ -9,9 +9,10 @@ from typing import Any
 from pixelis.curriculum.checks import check_counts, check_keys, check_strata, is_integer, require
 from pixelis.curriculum.config import CurriculumConfig
 from pixelis.curriculum.event import CurriculumEvent, compute_numbers
+from pixelis.curriculum.explain import is_held, why_nothing_is_due
 from pixelis.curriculum.performance import compute_performance
 from pixelis.curriculum.state import STATE_KEYS, CurriculumState, Evaluation
-from pixelis.curriculum.strategies import STRATEGIES, Decision, Strategy
+from pixelis.curriculum.strategies import Decision
 from pixelis.curriculum.strategies.base import Losses, Mix, Pool, Scores, compute_average
 
 
@@ -23,8 +24,7 @@ class CurriculumManager:
         is_valid = max_steps is None or is_integer(max_steps, 1)
         require(is_valid, "max_steps", "null or an integer >= 1", max_steps)
         self.config = config
-        build = STRATEGIES[config.strategy] if config.enabled else Strategy
-        self._strategy = build(config, max_steps)
+        self._strategy = config.strategy_class(config, max_steps)
         self._state = CurriculumState(self._strategy.first_stage, config.advancement_interval)
         self._events: list[CurriculumEvent] = []
         self._record("start", 0, examples_seen=0)
@@ -36,8 +36,11 @@ class CurriculumManager:
 
     @property
     def stage(self) -> str:
-        """The name of the stage; while a trial is open, of the stage it began in."""
-        return self.config.stages[self._state.stage_index].name
+        """The name of the stage; while a trial is open, of the stage it began in.
+
+        A strategy without stages gives its own name.
+        """
+        return self._stage_name(self._state.stage_index)
 
     @property
     def mix(self) -> Mix:
@@ -108,6 +111,10 @@ class CurriculumManager:
         """Return the examples that a later step draws from, unless a decision comes before it."""
         return self._strategy.pool(self._state, step)
 
+    def describe(self) -> str | None:
+        """Return in a few words what the next step draws from, where the stage does not say it."""
+        return self._strategy.describe(self._state, self._state.steps + 1)
+
     def bind(self, scores: Scores) -> None:
         """Take the difficulty score of every training example: once, before training."""
         self._strategy.bind(scores)
@@ -122,11 +129,11 @@ class CurriculumManager:
 
     def attempt_due(self, step: int) -> bool:
         """Return whether an attempt, or the end of a trial, falls after this step."""
-        return self._strategy.wants == "strata" and self._is_due(step)
+        return self._is_due(step) and self._strategy.wants(self._state, step) == "strata"
 
     def needs_losses(self, step: int) -> bool:
         """Return whether the strategy wants the losses of training examples after this step."""
-        return self._strategy.wants == "losses" and self._is_due(step)
+        return self._is_due(step) and self._strategy.wants(self._state, step) == "losses"
 
     def _is_due(self, step: int) -> bool:
         is_now = self._strategy.wait(self._state, step) == 0
@@ -179,17 +186,26 @@ class CurriculumManager:
         stage = self.stage
         decision = self._strategy.decide(self._state, step)
         event = self._record(decision.kind, step, stage, decision, counts, examples_seen)
-        if decision.kind == "rollback" and self._is_held():
+        if decision.kind == "rollback" and is_held(self.config, self._state):
             self._record("hold", step, stage, reason="max_rollbacks", examples_seen=examples_seen)
         return event
 
     def observe_losses(
         self, step: int, losses: Losses, examples_seen: int | None = None
-    ) -> CurriculumEvent:
-        """Choose the pool by the losses `{difficulty: {index: loss}}`, and return the event."""
+    ) -> CurriculumEvent | None:
+        """Choose the pool by the losses `{difficulty: {index: loss}}`, and return the event.
+
+        Before the first step that is the start itself, now with the mix that training starts with.
+        Where the strategy wants strata as well, the event is that of the attempt: None here.
+        """
         if not self.needs_losses(step):
             raise ValueError(f"no losses are needed at step {step}: {self._why_not(step)}")
         decision = self._strategy.select(self._state, step, losses)
+        if self._state.steps == 0:
+            self._events = []
+            return self._record("start", 0, None, decision, examples_seen=0)
+        if decision is None:
+            return None
         return self._record("advance", step, self.stage, decision, examples_seen=examples_seen)
 
     def finish(
@@ -238,26 +254,12 @@ class CurriculumManager:
     def _name(self) -> str:
         return self.config.strategy if self.config.enabled else "disabled"
 
-    def _is_held(self) -> bool:
-        most = self.config.max_rollbacks
-        return most is not None and self._state.rollbacks_in_a_row >= most
+    def _stage_name(self, index: int) -> str:
+        has_stages = self._strategy.uses_stages
+        return self.config.stages[index].name if has_stages else self.config.strategy
 
     def _why_not(self, step: int) -> str:
-        state, wait = self._state, self._strategy.wait(self._state, step)
-        if wait is None and self._strategy.rolls_back and self._is_held():
-            return f"held after {state.rollbacks_in_a_row} rollbacks in a row (max_rollbacks)"
-        if wait is None:
-            return f"strategy '{self._name()}' makes no more decisions in stage '{self.stage}'"
-        if wait == 0 and self._strategy.fits(state, step):
-            return f"strategy '{self._name()}' decides on {self._strategy.wants}"
-        if wait == 0:
-            return f"it would come at, or its trial end after, max_steps {self._strategy.max_steps}"
-        if state.trial is not None:
-            return f"the trial that began at step {state.trial.step} ends in {wait} steps"
-        return (
-            f"the next is {wait} steps away (steps_since_advance {state.steps_since_advance}, "
-            f"interval {state.interval}, cooldown_until {state.cooldown_until})"
-        )
+        return why_nothing_is_due(self._strategy, self._name(), self.stage, self._state, step)
 
     def _record(
         self,
@@ -277,7 +279,7 @@ class CurriculumManager:
             kind=kind,
             reason=self._complete(decision.reason if decision else reason),
             from_stage=from_stage or self.stage,
-            to_stage=self.config.stages[state.stage_index + (kind == "trial")].name,
+            to_stage=self._stage_name(state.stage_index + (kind == "trial")),
             mix=self.mix_at(step + 1),
             **compute_numbers(decision, strata, counts),
             interval=state.interval,

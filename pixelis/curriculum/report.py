@@ -13,9 +13,13 @@ RULE = "=" * 40
 def event_line(event: CurriculumEvent, config: CurriculumConfig | None = None) -> str | None:
     """Return the console line of an event, None where it has none.
 
-    With the config, the line of a rollback also names the setting that was not met.
+    With the config, the line of a rollback also names the setting that was not met, and that of a
+    strategy without stages the mix.
     """
     step = event.step
+    has_stages = config is None or config.strategy_class.uses_stages
+    if event.kind in ("start", "advance") and not has_stages:
+        return _mix_line(event)
     if event.kind == "advance" and event.perf_after is None:
         return f"✅ Advanced curriculum at step {step}. {event.reason}"
     if event.kind == "advance":
@@ -31,6 +35,16 @@ def event_line(event: CurriculumEvent, config: CurriculumConfig | None = None) -
         count = event.rollback_count
         return f"⏸️ Holding stage {event.to_stage} from step {step}. Total rollbacks: {count}"
     return None
+
+
+def _mix_line(event: CurriculumEvent) -> str | None:
+    """Say what a strategy without stages changed; an ordinary start has nothing to say."""
+    _, _, note = (event.reason or "").partition("; ")
+    shares = ", ".join(f"{name} {part:.2f}" for name, part in event.mix.items())
+    note = f" ({note})" if note else ""
+    if event.kind == "start":
+        return f"🔀 Mix from the start: {shares}{note}" if note else None
+    return f"🔀 New mix at step {event.step}: {shares}{note}"
 
 
 def _explain(event: CurriculumEvent, config: CurriculumConfig | None) -> str:
@@ -52,17 +66,15 @@ def _fixed(value: float | None) -> str:
 
 def final_statistics(manager: CurriculumManager, examples_seen: int) -> str:
     """Return the block that closes a training."""
-    return "\n".join(
-        [
-            RULE,
-            "Final Curriculum Statistics:",
-            f"  Final stage: {manager.stage}",
-            f"  Total rollbacks: {manager.rollback_count}",
-            f"  Final weights: {_round(manager.mix)}",
-            f"  Total samples used: {examples_seen}",
-            RULE,
-        ]
-    )
+    config = manager.config
+    strategy = config.strategy_class
+    has_stages = config.enabled and strategy.uses_stages
+    # For the guide's own strategy, the guide's lines; the others leave out what they lack.
+    lines = [] if strategy.rolls_back else [f"  Strategy: {config.strategy_label}"]
+    lines += [f"  Final stage: {manager.stage}"] if has_stages else []
+    lines += [f"  Total rollbacks: {manager.rollback_count}"] if strategy.rolls_back else []
+    lines += [f"  Final weights: {_round(manager.mix)}", f"  Total samples used: {examples_seen}"]
+    return "\n".join([RULE, "Final Curriculum Statistics:", *lines, RULE])
 
 
 def _round(mix: Mapping[str, float]) -> dict[str, float]:

@@ -99,18 +99,17 @@ class Validation:
 
 @torch.inference_mode()
 def compute_losses(
-    model: Any, dataset: CurriculumDataset, *, batch_size: int
+    model: Any, dataset: CurriculumDataset, keys: Sequence[Key], *, batch_size: int
 ) -> dict[str, dict[int, float]]:
-    """Mean loss per supervised token of every example: difficulty -> index -> nats.
+    """Mean loss per supervised token of these examples: difficulty -> index -> nats.
 
     The model's training mode is left as it was. Length-normalised, as `self_paced` needs it.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    keys = [(name, index) for name, size in dataset.sizes.items() for index in range(size)]
-    keys.sort(key=lambda key: len(dataset[key]))
-    losses: dict[str, dict[int, float]] = {name: {} for name in dataset.sizes}
+    keys = sorted(keys, key=lambda key: len(dataset[key]))
+    losses: dict[str, dict[int, float]] = {difficulty: {} for difficulty, _ in keys}
     for start in range(0, len(keys), batch_size):
         chosen = keys[start : start + batch_size]
         encoded = [dataset[key] for key in chosen]

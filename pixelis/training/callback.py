@@ -10,6 +10,7 @@ from pixelis.curriculum import CurriculumEvent, CurriculumManager, event_line
 from pixelis.errors import UserError
 from pixelis.recorder import Recorder
 
+MIX = "curriculum/mix/"
 STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood")
 
 
@@ -80,7 +81,7 @@ class CurriculumCallback(TrainerCallback):
             control.should_evaluate = True
         else:
             self._record_events()
-            self._tell({"curriculum/stage": self.manager.stage_index}, step)
+            self._tell_place(step)
         if control.should_save:
             control.should_log = True  # so that a training's last step is logged as well
         if self.stop_requested:
@@ -122,7 +123,15 @@ class CurriculumCallback(TrainerCallback):
         if step == state.max_steps:
             self.manager.finish(step, self.strata, seen)
         self._record_events()
-        self._tell({"curriculum/stage": self.manager.stage_index}, step)
+        self._tell_place(step)
+
+    def _tell_place(self, step: int) -> None:
+        """Tell where the curriculum stands: its stage, or a mix that changed without an event."""
+        manager = self.manager
+        if manager.config.strategy_class.uses_stages:
+            self._tell({"curriculum/stage": manager.stage_index}, step)
+        elif manager.mix != manager.events[-1].mix:
+            self._tell({f"{MIX}{name}": part for name, part in manager.mix.items()}, step)
 
     def _tell(self, values: Mapping[str, float], step: int) -> None:
         self.told.append((step, dict(values)))
@@ -147,6 +156,16 @@ class CurriculumCallback(TrainerCallback):
                 self.say(line)
             self.recorder.event(event.to_dict())
         self._num_recorded = len(self.manager.events)
+
+    @property
+    def mixes(self) -> list[tuple[int, dict[str, float]]]:
+        """The mix that held after a step, wherever it was told that it changed."""
+        found = {event.step: dict(event.mix) for event in self.manager.events}
+        for step, values in self.told:
+            mix = {key.removeprefix(MIX): v for key, v in values.items() if key.startswith(MIX)}
+            if mix:
+                found[step] = mix
+        return sorted(found.items())
 
     def _performance(self, mix: Mapping[str, float]) -> float:
         return sum(fraction * self.strata[d] for d, fraction in mix.items() if fraction > 0)

@@ -92,11 +92,14 @@ class ProgressCallback(TrainerCallback):
         if strata:
             parts.append(" ".join(f"{name} {value:.3f}" for name, value in strata.items()))
         manager = self.curriculum.manager
+        if outlook := manager.describe():
+            parts.append(outlook)
+        awaits = manager.config.strategy_class.awaits if manager.config.enabled else None
         ahead = 0 if manager.attempt_due(step) else manager.steps_to_next_decision(step)
         if manager.trial is not None and ahead is not None:
             parts.append(f"trial ends {step + ahead}")
-        elif ahead is None or step + ahead >= max_steps:
-            parts.append("no more attempts")
-        else:
-            parts.append(f"next attempt {step + ahead}")
+        elif awaits is not None and (ahead is None or step + ahead >= max_steps):
+            parts.append(f"no more {awaits}{'es' if awaits.endswith('x') else 's'}")
+        elif awaits is not None:
+            parts.append(f"next {awaits} {step + (ahead or 0)}")
         return ", ".join(parts)

@@ -56,6 +56,7 @@ class TrainingResult:
     events: list[CurriculumEvent]
     evaluations: list[tuple[int, dict[str, float]]]
     losses: list[tuple[int, float]]
+    mixes: list[tuple[int, dict[str, float]]]
     best: dict[str, float]
     num_tokens: int
     final_dir: Path
@@ -247,6 +248,7 @@ def run_training(
         events=manager.events,
         evaluations=callback.evaluations,
         losses=callback.losses,
+        mixes=callback.mixes,
         best=callback.best,
         num_tokens=int(trainer.state.num_input_tokens_seen),
         final_dir=output_dir / "final",

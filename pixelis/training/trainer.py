@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
+from pixelis.curriculum import draw_scored
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.validation import Validation, compute_losses
@@ -109,11 +110,16 @@ class CurriculumTrainer(Trainer):
         return metrics
 
     def score_if_needed(self, step: int) -> None:
-        """Give a strategy that chooses by loss (self_paced) every training example's loss."""
+        """Give a strategy that chooses by loss the losses of a pool of training examples."""
         manager = self.curriculum.manager
         if manager.needs_losses(step):
+            sizes = {d: self.loader.dataset.sizes[d] for d in manager.required_difficulties}
+            pool_size = manager.config.scored_pool_size
             losses = compute_losses(
-                self.model, self.loader.dataset, batch_size=self.validation.batch_size
+                self.model,
+                self.loader.dataset,
+                draw_scored(sizes, pool_size, seed=self.args.seed, step=step),
+                batch_size=self.validation.batch_size,
             )
             manager.observe_losses(step, losses, step * self.loader.examples_per_step)
 

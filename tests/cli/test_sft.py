@@ -84,6 +84,38 @@ def test_a_run_from_nothing_to_a_table(place, sft, client, runs):
     assert "adapters/final/adapter_model.safetensors" in found
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "stages"),
+    [
+        (("--curriculum.strategy", "competence"), "competence · hard", set()),
+        (
+            ("--curriculum.strategy", "schedule", "--curriculum.schedule.steps", "[1, 5]"),
+            "schedule · reached balanced · hard",
+            {"stage_reached", "steps_to/simple", "steps_to/balanced"},
+        ),
+        (
+            ("--curriculum.enabled", "false"),
+            "fixed mix · hard",
+            {"stage_reached", "steps_to/full"},
+        ),
+    ],
+    ids=["competence", "schedule", "fixed mix"],
+)
+def test_a_run_says_of_its_strategy_what_is_true_of_it(place, data, sft, runs, words, name, stages):
+    code, out, _ = sft(*words, training__max_steps=2, training__save_steps=2)
+    strategy = name.partition(" · ")[0]
+    assert code == 0 and f"MLflow run 'sft_smoke {strategy} seed 0' (" in out
+    (run,) = runs()
+    assert re.fullmatch(rf"{name} \d\.\d\d", run.data.tags["mlflow.runName"])
+    found = {key.removeprefix("summary/") for key in run.data.metrics}
+    assert {key for key in found if key.startswith("ste") or "stage" in key} - {
+        "best/step"
+    } == stages
+    assert ("pixelis.stage_reached" in run.data.tags) == bool(stages)
+    assert f"  Strategy: {strategy}" in out.splitlines() and "rollbacks" not in out
+    assert ("curriculum/stage" in run.data.metrics) == bool(stages)
+
+
 def test_a_finished_run_is_left_alone_and_a_fresh_one_moves_it_aside(
     place, data, sft, runs, files_below
 ):

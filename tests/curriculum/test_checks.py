@@ -8,6 +8,7 @@ from pixelis.curriculum.checks import (
     check_strata,
     is_integer,
     is_number,
+    prefixed,
     require,
 )
 from pixelis.errors import ConfigError
@@ -16,6 +17,12 @@ from pixelis.errors import ConfigError
 def test_require_names_key_rule_value_and_note():
     with pytest.raises(ConfigError, match=r"^rate must be in \[0, 1\], got 2 \(too much\)$"):
         require(False, "rate", "in [0, 1]", 2, "too much")
+
+
+def test_a_prefix_says_where_a_setting_stands():
+    with pytest.raises(ConfigError, match=r"^stages\[1\]: rate must be low, got 2$"):
+        with prefixed("stages[1]: "):
+            require(False, "rate", "low", 2)
 
 
 @pytest.mark.parametrize("value", [True, "1", None, float("nan"), float("inf"), 1.1, -0.1])

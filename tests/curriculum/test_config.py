@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ DEFAULTS = {
     "performance_metric": "token_accuracy",
     "performance_window": 1,
     "eval_samples_per_difficulty": 128,
+    "scored_pool_size": 1024,
     "rollback_enabled": True,
     "rollback_threshold": -0.05,
     "rollback_cooldown": 1000,
@@ -31,8 +33,95 @@ DEFAULTS = {
     "competence": {"c0": 0.01, "steps": None},
     "self_paced": {"initial_fraction": 0.3, "growth": 1.3},
     "schedule": {"steps": None},
-    "adaptive": {"floor": 0.1, "rate": 0.3},
+    "adaptive": {"floor": 0.1, "rate": 0.3, "active_fraction": None, "noise_cut": 0.9},
 }
+
+
+# The table of the settings: key, default, what is accepted at the edges, what is not, the rule.
+ONE_OR_MORE, NONE_OR_MORE = "an integer >= 1", "an integer >= 0"
+NULL_OR_ONE = "null or an integer >= 1"
+SHARE = "in [0, 1]"
+NO_INTEGERS = (1.0, True, "1", [])
+NO_NUMBERS = (True, "0.5", None, float("nan"), float("inf"))
+TABLE = [
+    ("enabled", True, [False], [0, "yes", None], "true or false"),
+    ("strategy", "staged", ["competence"], ["Staged", None], f"one of {', '.join(STRATEGIES)}"),
+    ("advancement_interval", 500, [1], [0, None, *NO_INTEGERS], ONE_OR_MORE),
+    ("min_performance_for_advance", 0.6, [0, 1], [-0.01, 1.01, *NO_NUMBERS], SHARE),
+    (
+        "performance_metric",
+        "token_accuracy",
+        ["answer_accuracy", "likelihood"],
+        ["loss", None],
+        "one of token_accuracy, answer_accuracy, likelihood",
+    ),
+    ("performance_window", 1, [2], [0, None, *NO_INTEGERS], ONE_OR_MORE),
+    ("eval_samples_per_difficulty", 128, [1], [0, None, *NO_INTEGERS], ONE_OR_MORE),
+    ("scored_pool_size", 1024, [None, 1], [0, *NO_INTEGERS], NULL_OR_ONE),
+    ("rollback_enabled", True, [False], [0, "yes", None], "true or false"),
+    ("rollback_threshold", -0.05, [-1, 0], [-1.01, 0.05, *NO_NUMBERS], "in [-1, 0]"),
+    ("rollback_cooldown", 1000, [0], [-1, None, *NO_INTEGERS], NONE_OR_MORE),
+    ("rollback_factor", 2.0, [1], [0.99, *NO_NUMBERS], "a number >= 1"),
+    ("max_rollbacks", None, [1], [0, *NO_INTEGERS], NULL_OR_ONE),
+    ("trial_steps", 0, [1], [-1, None, *NO_INTEGERS], NONE_OR_MORE),
+    ("rollback_scope", "data", ["data"], ["all", None], "one of data, data+weights"),
+    ("competence.c0", 0.01, [0, 1], [-0.01, 1.01, *NO_NUMBERS], SHARE),
+    ("competence.steps", None, [1], [0, *NO_INTEGERS], NULL_OR_ONE),
+    ("self_paced.initial_fraction", 0.3, [0.01, 1], [0, 1.01, *NO_NUMBERS], "in (0, 1]"),
+    ("self_paced.growth", 1.3, [1.01], [1, 0.5, *NO_NUMBERS], "a number > 1"),
+    (
+        "schedule.steps",
+        None,
+        [[1], [3, 7]],
+        [5, [0], [5, 5], [7, 3], [True], [1.0]],
+        "null or a list of strictly increasing integers >= 1",
+    ),
+    ("adaptive.floor", 0.1, [0, 1], [-0.01, 1.01, *NO_NUMBERS], SHARE),
+    ("adaptive.rate", 0.3, [0.01, 5], [0, -1, *NO_NUMBERS], "a number > 0"),
+    (
+        "adaptive.active_fraction",
+        None,
+        [0.01, 1],
+        [0, 1.01, True, "0.5", float("nan")],
+        "null or in (0, 1]",
+    ),
+    ("adaptive.noise_cut", 0.9, [0.01, 1], [0, 1.01, *NO_NUMBERS], "in (0, 1]"),
+]
+
+
+def nested(key, value):
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+def look_up(settings, key):
+    for name in key.split("."):
+        settings = settings[name]
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("key", "default", "accepted", "rejected", "rule"), TABLE, ids=[row[0] for row in TABLE]
+)
+def test_the_table_row_by_row(key, default, accepted, rejected, rule):
+    assert look_up(CurriculumConfig.from_dict({}).to_dict(), key) == default
+    for value in [default, *accepted]:
+        assert look_up(CurriculumConfig.from_dict(nested(key, value)).to_dict(), key) == value
+    for value in rejected:
+        # Name, rule and value, in one shape; a note may follow.
+        text = re.escape(f"curriculum.{key} must be {rule}, got {value!r}")
+        with pytest.raises(ConfigError, match=rf"^{text}( \(.*\))?$"):
+            CurriculumConfig.from_dict(nested(key, value))
+
+
+def test_the_table_has_every_key():
+    flat = [
+        f"{key}.{name}" if isinstance(value, dict) else key
+        for key, value in DEFAULTS.items()
+        for name in (value if isinstance(value, dict) else [""])
+    ]
+    assert [row[0] for row in TABLE] == [key for key in flat if key != "stages"]
 
 
 def test_every_default_of_the_table():
@@ -83,8 +172,12 @@ REJECTED = [
     ("enabled", "yes", "enabled must be true or false, got 'yes'"),
     ("enabled", 1, "enabled must be true or false, got 1"),
     ("rollback_enabled", None, "rollback_enabled must be true or false, got None"),
-    ("strategy", "stagd", r"strategy must be one of staged, .* got 'stagd' \(did you mean"),
-    ("strategy", None, "strategy must be one of staged, schedule, competence"),
+    ("strategy", "stagd", r"strategy must be one of .*staged, got 'stagd' \(did you mean"),
+    (
+        "strategy",
+        None,
+        "strategy must be one of adaptive, competence, schedule, self_paced, staged, got None",
+    ),
     ("performance_metric", "loss", "performance_metric must be one of token_accuracy, answer_acc"),
     ("rollback_scope", "all", r"rollback_scope must be one of data, data\+weights, got 'all'"),
     ("rollback_scope", "data+weights", "rollback_scope must be data where trial_steps is 0"),
@@ -100,10 +193,18 @@ REJECTED = [
     (
         "rollback_threshold",
         0.05,
-        r"^rollback_threshold must be in \[-1, 0\], got 0.05 \(a drop is negative\)$",
+        r"^curriculum\.rollback_threshold must be in \[-1, 0\], got 0.05 \(a drop is negative\)$",
     ),
-    ("rollback_threshold", -1.5, r"^rollback_threshold must be in \[-1, 0\], got -1.5$"),
-    ("rollback_threshold", False, r"^rollback_threshold must be in \[-1, 0\], got False$"),
+    (
+        "rollback_threshold",
+        -1.5,
+        r"^curriculum\.rollback_threshold must be in \[-1, 0\], got -1.5$",
+    ),
+    (
+        "rollback_threshold",
+        False,
+        r"^curriculum\.rollback_threshold must be in \[-1, 0\], got False$",
+    ),
     ("rollback_threshold", float("nan"), r"rollback_threshold must be in \[-1, 0\], got nan"),
     ("rollback_factor", 0.5, "rollback_factor must be a number >= 1, got 0.5"),
     ("rollback_factor", float("inf"), "rollback_factor must be a number >= 1, got inf"),
@@ -131,7 +232,7 @@ REJECTED = [
     (
         "stages",
         [{"name": "a", "difficulty_mix": WHOLE}] * 2,
-        r"the names of stages must be different, got 'a' \(used twice\)",
+        r"curriculum\.stages: their names must be different, got 'a' \(used twice\)",
     ),
     (
         "stages",

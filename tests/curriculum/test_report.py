@@ -53,6 +53,40 @@ def test_trial_and_hold():
     assert shown == "⏸️ Holding stage simple from step 7. Total rollbacks: 3"
 
 
+def test_without_stages_the_mix_is_shown():
+    config = CurriculumConfig(strategy="adaptive")
+    changes = {"mix": {"simple": 0.25, "hard": 0.75}, "step": 5, "perf_after": 0.5, "delta": 0.1}
+    shown = line(config, kind="advance", reason="adaptive does not roll back", **changes)
+    assert shown == "🔀 New mix at step 5: simple 0.25, hard 0.75"
+    reason = "adaptive does not roll back; 3 of 9 scored examples are in"
+    shown = line(config, kind="advance", reason=reason, **changes)
+    assert shown == ("🔀 New mix at step 5: simple 0.25, hard 0.75 (3 of 9 scored examples are in)")
+    shown = line(config, kind="start", reason=reason)
+    assert shown == (
+        "🔀 Mix from the start: simple 1.00, medium 0.00, hard 0.00 (3 of 9 scored examples are in)"
+    )
+    assert line(config, kind="start", reason="adaptive does not roll back") is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ({}, ["Final stage: simple", "Total rollbacks: 0"]),
+        (
+            {"strategy": "schedule", "schedule": {"steps": [1, 2]}},
+            ["Strategy: schedule", "Final stage: simple"],
+        ),
+        ({"strategy": "adaptive"}, ["Strategy: adaptive"]),
+        ({"enabled": False}, ["Strategy: fixed mix"]),
+    ],
+)
+def test_final_statistics_leave_out_what_a_strategy_lacks(settings, lines):
+    manager = CurriculumManager(CurriculumConfig.from_dict(settings))
+    shown = [text.strip() for text in final_statistics(manager, 8).splitlines()]
+    assert shown[2:-3] == lines
+    assert shown[-3].startswith("Final weights: {'simple': ")
+
+
 @pytest.mark.parametrize("kind", ["start", "end"])
 def test_start_and_end_have_no_line(kind):
     assert line(kind=kind) is None
@@ -63,8 +97,7 @@ def test_final_statistics():
     assert final_statistics(manager, 15000) == (
         "========================================\n"
         "Final Curriculum Statistics:\n"
-        "  Final stage: full\n"
-        "  Total rollbacks: 0\n"
+        "  Strategy: fixed mix\n"
         "  Final weights: {'simple': 0.2, 'medium': 0.3, 'hard': 0.5}\n"
         "  Total samples used: 15000\n"
         "========================================"

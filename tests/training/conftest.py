@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,14 @@ import torch
 
 from pixelis.config import DataPrepConfig, ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
+from pixelis.data.dataset import CurriculumDataset
+from pixelis.data.encode import Encoded
+from pixelis.data.example import DIFFICULTIES
 from pixelis.data.prepare import prepare_folder
 from pixelis.recorder import NullRecorder
+from pixelis.training import trainer as trainer_module
 from pixelis.training.sft import run_training
+from pixelis.training.trainer import CurriculumTrainer
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -121,6 +126,82 @@ def train(data_dir, tmp_path):
             say=said.append,
         )
         return result, recorder, said
+
+    return run
+
+
+@dataclass(frozen=True)
+class Keyed(Encoded):
+    key: tuple[str, int]
+
+
+class KeyedDataset(CurriculumDataset):
+    """Sends each training example's key along with the batch."""
+
+    def __getitem__(self, key):
+        item = super().__getitem__(key)
+        return Keyed(**{f.name: getattr(item, f.name) for f in fields(item)}, key=key)
+
+    def collate(self, batch):
+        made = super().collate(batch)
+        if self.rows[batch[0].key[0]][0]["split"] == "train":
+            keys = [(DIFFICULTIES.index(item.key[0]), item.key[1]) for item in batch]
+            made["keys"] = torch.tensor(keys)
+        return made
+
+
+@dataclass
+class Seen:
+    """What a training did: the examples the model was trained on, what was measured and told."""
+
+    keys: dict = field(default_factory=dict)  # optimiser step -> (difficulty, index) pairs
+    evaluated: list = field(default_factory=list)  # the step of every validation pass
+    losses: dict = field(default_factory=dict)  # step -> losses that a pool was chosen by
+    result: object = None
+    recorder: object = None
+    said: list = field(default_factory=list)
+
+
+class WatchedTrainer(CurriculumTrainer):
+    """Writes down what a `Seen` holds."""
+
+    seen: Seen
+
+    def training_step(self, model, inputs, *arguments, **words):
+        keys = [(DIFFICULTIES[d], index) for d, index in inputs.pop("keys").tolist()]
+        self.seen.keys.setdefault(self.state.global_step + 1, []).extend(keys)
+        return super().training_step(model, inputs, *arguments, **words)
+
+    def evaluate(self, *arguments, **words):
+        self.seen.evaluated.append(self.state.global_step)
+        return super().evaluate(*arguments, **words)
+
+
+@pytest.fixture
+def trained(train, monkeypatch):
+    """Train and return what was seen of it."""
+    compute_losses = trainer_module.compute_losses
+
+    def watch_losses(model, dataset, keys, **words):
+        def collate(batch):
+            return {k: v for k, v in collate_keyed(batch).items() if k != "keys"}
+
+        collate_keyed = dataset.collate
+        monkeypatch.setattr(dataset, "collate", collate, raising=False)
+        losses = compute_losses(model, dataset, keys, **words)
+        monkeypatch.delattr(dataset, "collate")
+        WatchedTrainer.seen.losses[len(WatchedTrainer.seen.keys)] = losses
+        return losses
+
+    monkeypatch.setattr("pixelis.training.inputs.CurriculumDataset", KeyedDataset)
+    monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", WatchedTrainer)
+    monkeypatch.setattr(trainer_module, "compute_losses", watch_losses)
+
+    def run(curriculum, **training):
+        seen = Seen()
+        monkeypatch.setattr(WatchedTrainer, "seen", seen, raising=False)
+        seen.result, seen.recorder, seen.said = train(curriculum, **training)
+        return seen
 
     return run
 

@@ -48,10 +48,9 @@ def _die(name):
 
 def plant_fault(at, when, name):
     """Send this process a signal at a place: returns what to call with every record."""
-    if at == "record":
-        return lambda values, step: (
-            _die(name) if step == when and "curriculum/stage" in values else None
-        )
+    if at in ("record", "loss"):
+        key = {"record": "curriculum/stage", "loss": "train/loss"}[at]
+        return lambda values, step: _die(name) if step == when and key in values else None
     if at == "seal":  # everything is written but the digests
         seal = trainer_module.seal
 

@@ -10,6 +10,7 @@ from pixelis.recorder import NullRecorder
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.progress import ProgressCallback
 
+TWO = [{"name": "both", "difficulty_mix": {"simple": 0.5, "hard": 0.5}}]
 STRATA = {"simple": 0.91234, "medium": 0.9, "hard": 0.88}
 
 
@@ -61,9 +62,32 @@ def test_a_trial_says_when_it_ends():
 
 
 def test_where_no_attempt_comes_any_more_it_says_so():
-    assert build(enabled=False).describe(0, 400) == "no more attempts"
     assert build(advancement_interval=400).describe(0, 400) == "no more attempts"
-    assert build(strategy="adaptive").describe(0, 400) == "next attempt 100"
+
+
+def test_each_strategy_says_what_it_awaits():
+    assert build(enabled=False).describe(0, 400) == ""
+    schedule = build(strategy="schedule", schedule={"steps": [70, 80]})
+    assert schedule.describe(0, 400) == "next stage 70"
+    for step in (70, 80):
+        schedule.curriculum.manager.attempt(step, STRATA)
+    assert schedule.describe(80, 400) == "no more stages"
+    adaptive = build(strategy="adaptive", stages=TWO)
+    assert adaptive.describe(0, 400) == "mix simple 50% hard 50%, next mix 100"
+    go(adaptive, 350)
+    adaptive.curriculum.manager.attempt(350, STRATA)
+    assert adaptive.describe(350, 400) == "mix simple 50% hard 50%, no more mixes"
+
+
+def test_a_strategy_that_chooses_examples_says_how_many_are_in():
+    paced = build(strategy="self_paced", stages=TWO)
+    paced.curriculum.manager.observe_losses(0, {"simple": {0: 0.1, 4: 0.2}, "hard": {1: 2.0}})
+    assert paced.describe(0, 400) == "1 of 3 scored examples are in, next choice 100"
+    ranked = build(strategy="competence", stages=TWO, competence={"c0": 0.6, "steps": 90})
+    ranked.curriculum.manager.bind({"simple": [0.1, 0.2], "hard": [0.9]})
+    assert ranked.describe(0, 400) == "the easiest 1 of 3 examples"
+    go(ranked, 90)
+    assert ranked.describe(90, 400) == "the easiest 3 of 3 examples"
 
 
 @pytest.fixture

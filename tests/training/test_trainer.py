@@ -1,7 +1,6 @@
 """Through the real Trainer: what reaches the model, how tokens weigh, what a rollback undoes."""
 
 import math
-from dataclasses import dataclass, fields
 
 import pytest
 import torch
@@ -9,8 +8,7 @@ from safetensors.torch import load_file
 
 from pixelis.curriculum import MixtureSampler
 from pixelis.data.dataset import CurriculumDataset
-from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder
-from pixelis.data.example import DIFFICULTIES
+from pixelis.data.encode import IGNORE_INDEX, Encoder
 from pixelis.data.store import load_split
 from pixelis.evaluation.validation import Stratum, Validation
 from pixelis.models.load import load_model, load_processor
@@ -22,51 +20,6 @@ NANO = "pixelis-nano"
 
 
 # What reaches the model
-
-
-@dataclass(frozen=True)
-class Keyed(Encoded):
-    key: tuple[str, int]
-
-
-class KeyedDataset(CurriculumDataset):
-    """Sends each training example's key along with the batch."""
-
-    def __getitem__(self, key):
-        item = super().__getitem__(key)
-        return Keyed(**{f.name: getattr(item, f.name) for f in fields(item)}, key=key)
-
-    def collate(self, batch):
-        made = super().collate(batch)
-        if self.rows[batch[0].key[0]][0]["split"] == "train":
-            keys = [(DIFFICULTIES.index(item.key[0]), item.key[1]) for item in batch]
-            made["keys"] = torch.tensor(keys)
-        return made
-
-
-class KeyTrainer(CurriculumTrainer):
-    """Writes down which examples the model is trained on, by optimiser step."""
-
-    trained: dict
-
-    def training_step(self, model, inputs, *arguments, **words):
-        keys = [(DIFFICULTIES[d], index) for d, index in inputs.pop("keys").tolist()]
-        self.trained.setdefault(self.state.global_step + 1, []).extend(keys)
-        return super().training_step(model, inputs, *arguments, **words)
-
-
-@pytest.fixture
-def trained(train, monkeypatch):
-    """Train and return (difficulty, index) pairs by optimiser step, and the result."""
-    monkeypatch.setattr("pixelis.training.inputs.CurriculumDataset", KeyedDataset)
-    monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", KeyTrainer)
-
-    def run(curriculum, **training):
-        monkeypatch.setattr(KeyTrainer, "trained", {}, raising=False)
-        result, _, _ = train(curriculum, **training)
-        return KeyTrainer.trained, result
-
-    return run
 
 
 @pytest.fixture
@@ -95,9 +48,10 @@ def drawn_without_a_trainer(sizes, mixes, per_step):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_first_step_after_an_event_has_the_new_mix_only(trained, advancing, sizes, num_workers):
     # Decisions at 2 and 4, evaluations without one at 3: two workers read ahead all the time.
-    seen, result = trained(
+    run = trained(
         advancing | {"stages": ONE_BY_ONE}, max_steps=6, num_workers=num_workers, eval_steps=3
     )
+    seen, result = run.keys, run.result
     assert [e.step for e in result.events if e.kind == "advance"] == [2, 4]
     mixes = {step: ONE_BY_ONE[i]["difficulty_mix"] for i, step in enumerate((1, 3, 5))}
     assert {name for step in (1, 2) for name, _ in seen[step]} == {"simple"}
@@ -107,7 +61,8 @@ def test_the_first_step_after_an_event_has_the_new_mix_only(trained, advancing, 
 
 
 def test_a_rollback_goes_back_to_the_old_mix_at_once(trained, retreating, sizes):
-    seen, result = trained(retreating | {"stages": ONE_BY_ONE}, max_steps=6)
+    run = trained(retreating | {"stages": ONE_BY_ONE}, max_steps=6)
+    seen, result = run.keys, run.result
     assert [(e.kind, e.step) for e in result.events] == [
         ("start", 0),
         ("trial", 2),

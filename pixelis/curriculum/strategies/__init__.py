@@ -1,18 +1,38 @@
-"""The strategies by name. To add one: a subclass of `Strategy` in its own file, and a line here."""
+"""The strategies by name, found in this folder.
 
-from pixelis.curriculum.strategies.adaptive import Adaptive
+To add one, put a file here with a subclass of `Strategy` that has a `name`. Nothing else is ever
+imported by a name in a configuration: what a training may run is what lies in this folder.
+"""
+
+import pkgutil
+from collections.abc import Iterable
+from importlib import import_module
+
 from pixelis.curriculum.strategies.base import Decision, Strategy
-from pixelis.curriculum.strategies.competence import Competence
-from pixelis.curriculum.strategies.schedule import Schedule
-from pixelis.curriculum.strategies.self_paced import SelfPaced
-from pixelis.curriculum.strategies.staged import Staged
 
-__all__ = ["STRATEGIES", "Decision", "Strategy"]
+__all__ = ["STRATEGIES", "Decision", "Strategy", "find_strategies"]
 
-STRATEGIES: dict[str, type[Strategy]] = {
-    "staged": Staged,
-    "schedule": Schedule,
-    "competence": Competence,
-    "self_paced": SelfPaced,
-    "adaptive": Adaptive,
-}
+
+def find_strategies(folders: Iterable[str]) -> dict[str, type[Strategy]]:
+    """Return the strategies in the modules of these folders of the package, by their names.
+
+    Raises:
+        ValueError: when two have the same name.
+    """
+    found: dict[str, type[Strategy]] = {}
+    for module in sorted(item.name for item in pkgutil.iter_modules(folders)):
+        for item in vars(import_module(f"{__name__}.{module}")).values():
+            is_strategy = isinstance(item, type) and issubclass(item, Strategy)
+            # A module also holds what it imports; a class without a name of its own is a base.
+            if not is_strategy or "name" not in vars(item) or item is found.get(item.name):
+                continue
+            if item.name in found:
+                raise ValueError(
+                    f"a strategy's name must be its own, got '{item.name}' for both "
+                    f"{found[item.name].__module__} and {item.__module__}"
+                )
+            found[item.name] = item
+    return found
+
+
+STRATEGIES = find_strategies(__path__)

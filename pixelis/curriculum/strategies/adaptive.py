@@ -17,47 +17,103 @@ N * `adaptive.floor`. alpha_t is 1/(t+1): the paper's 1/t would forget the first
 """
 
 import math
+from dataclasses import replace
+from typing import Literal
 
+from pixelis.curriculum.scoring import check_losses, select_active
 from pixelis.curriculum.state import CurriculumState
-from pixelis.curriculum.strategies.base import Decision, Mix, Strategy
+from pixelis.curriculum.strategies.base import Decision, Losses, Mix, Pool, Strategy
 
 LARGEST_MEMORY = 300  # rewards that the percentiles are taken over
 
 
 class Adaptive(Strategy):
-    """Moves the mix towards the difficulties that are being learned, once an interval."""
+    """Moves the mix towards the difficulties that are being learned, once an interval.
 
+    With `adaptive.active_fraction`, training examples are scored as well, before the first step and
+    at each round: of each difficulty only those with the highest losses below a noise cut are in.
+    """
+
+    name = "adaptive"
     uses_stages = False
+    awaits = "mix"
 
     def wait(self, state: CurriculumState, step: int) -> int | None:
-        """Return the steps until the next reward is measured."""
+        """Return the steps until the next reward is measured, or the first pool is scored."""
+        if self._is_active and "pool" not in state.memory:
+            return 0
         return max(0, state.interval - state.steps_since_advance)
+
+    def wants(self, state: CurriculumState, step: int) -> Literal["strata", "losses"]:
+        """Return losses, until those of this step are known, where the strategy chooses by them."""
+        is_scored = not self._is_active or state.memory.get("scored_at") == step
+        return "strata" if is_scored else "losses"
+
+    def select(self, state: CurriculumState, step: int, losses: Losses) -> Decision | None:
+        """Choose within each difficulty; before the first step, that is all there is to decide."""
+        is_start = "pool" not in state.memory
+        settings, pool, num_scored, num_noisy = self.config.adaptive, {}, 0, 0
+        assert settings.active_fraction is not None
+        for name in self.config.required_difficulties:
+            scored = check_losses(name, losses)
+            active = select_active(scored, settings.active_fraction, settings.noise_cut)
+            pool[name] = active.chosen
+            num_scored += len(scored)
+            num_noisy += active.num_noisy
+        count = sum(len(indices) for indices in pool.values())
+        note = f"{count} of {num_scored} scored examples are in, {num_noisy} are out as noise"
+        state.memory |= {"pool": pool, "scored_at": step, "note": note}
+        mix = self.mix(state, step)
+        return Decision("advance", mix, mix, note) if is_start else None
 
     def decide(self, state: CurriculumState, step: int) -> Decision:
         """Reward each difficulty with the gain of its stratum, and change the mix."""
         names, now = self.config.required_difficulties, state.history[-1].strata
-        old_mix = self.mix(state, step)
-        memory = state.memory or {"weights": [0.0] * len(names), "rewards": [], "rounds": 0}
-        if state.memory:
+        old_mix, memory = self.mix(state, step), state.memory
+        if "strata" in memory:
             gains = [now[name] - memory["strata"][name] for name in names]
             seen = (memory["rewards"] + gains)[-LARGEST_MEMORY:]
             rounds = memory["rounds"] + 1
             rewards = [_scale(gain, seen) for gain in gains]
             weights = _update(memory["weights"], rewards, self.config.adaptive.rate, rounds)
-            memory = {"weights": weights, "rewards": seen, "rounds": rounds}
-        state.memory = {**memory, "strata": {name: now[name] for name in names}}
-        return self.change(state, old_mix, self.mix(state, step))
+        else:
+            weights, seen, rounds = [0.0] * len(names), [], 0
+        strata = {name: now[name] for name in names}
+        memory |= {"weights": weights, "rewards": seen, "rounds": rounds, "strata": strata}
+        decision = self.change(state, old_mix, self.mix(state, step))
+        return replace(decision, reason=memory.get("note"))
 
     def mix(self, state: CurriculumState, step: int) -> Mix:
         """Return the bandit's distribution: at least `adaptive.floor` for each difficulty."""
         names, floor = self.config.required_difficulties, self.config.adaptive.floor
-        weights = state.memory["weights"] if state.memory else [0.0] * len(names)
+        weights = state.memory.get("weights", [0.0] * len(names))
         exponentials = [math.exp(weight) for weight in weights]
         free, total = max(0.0, 1 - floor * len(names)), sum(exponentials)
         return {
             name: floor + free * value / total
             for name, value in zip(names, exponentials, strict=True)
         }
+
+    def pool(self, state: CurriculumState, step: int) -> Pool | None:
+        """Return the examples that are in, where the strategy chooses within difficulties."""
+        if not self._is_active:
+            return None
+        if "pool" not in state.memory:
+            raise ValueError(
+                "strategy 'adaptive' with active_fraction needs the losses of the training "
+                "examples: call observe_losses(0, losses) before training"
+            )
+        pool: Pool = state.memory["pool"]
+        return pool
+
+    def describe(self, state: CurriculumState, step: int) -> str | None:
+        """Return the mix."""
+        shares = " ".join(f"{name} {part:.0%}" for name, part in self.mix(state, step).items())
+        return f"mix {shares}"
+
+    @property
+    def _is_active(self) -> bool:
+        return self.config.adaptive.active_fraction is not None
 
 
 def _scale(reward: float, seen: list[float]) -> float:

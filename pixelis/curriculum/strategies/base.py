@@ -33,13 +33,15 @@ class Decision:
 class Strategy:
     """A curriculum that never decides anything: the fixed mix of its stage.
 
-    A strategy overrides what differs. It keeps what it must remember in `state.memory` (plain
-    JSON), so that a checkpoint holds it, and nothing in itself.
+    A strategy overrides what differs, and has a `name`: that is what `curriculum.strategy` says.
+    It keeps what it must remember in `state.memory` (plain JSON), so that a checkpoint holds it,
+    and nothing in itself.
     """
 
+    name: str
     rolls_back = False
     uses_stages = True  # False: the stages only name the difficulties
-    wants: Literal["strata", "losses"] = "strata"
+    awaits: str | None = "decision"  # what a person is told comes next; None: nothing ever does
 
     def __init__(self, config: "CurriculumConfig", max_steps: int | None = None) -> None:
         """Keep the settings; `max_steps` is the end of training, None where it is unknown."""
@@ -60,12 +62,16 @@ class Strategy:
         """Return whether a decision after this step still comes before the end of training."""
         return self.max_steps is None or step < self.max_steps
 
+    def wants(self, state: CurriculumState, step: int) -> Literal["strata", "losses"]:
+        """Return what the decision that is due still lacks; after losses, it may be strata."""
+        return "strata"
+
     def decide(self, state: CurriculumState, step: int) -> Decision:
         """Decide on the evaluations in `state.history`, the last of which is of this step."""
         raise NotImplementedError(f"{type(self).__name__} does not decide on strata")
 
-    def select(self, state: CurriculumState, step: int, losses: Losses) -> Decision:
-        """Decide on the losses of training examples, where the strategy wants losses."""
+    def select(self, state: CurriculumState, step: int, losses: Losses) -> Decision | None:
+        """Decide on the losses of training examples; None where strata are wanted as well."""
         raise NotImplementedError(f"{type(self).__name__} does not decide on losses")
 
     def bind(self, scores: Scores) -> None:
@@ -77,6 +83,10 @@ class Strategy:
 
     def pool(self, state: CurriculumState, step: int) -> Pool | None:
         """Return the examples that this step draws from; None is all of them."""
+        return None
+
+    def describe(self, state: CurriculumState, step: int) -> str | None:
+        """Return in a few words what this step draws from, where no stage's name says it."""
         return None
 
     def move(self, state: CurriculumState, stage_index: int) -> Decision:

@@ -33,7 +33,9 @@ def compute_ranks(scores: Sequence[float]) -> list[float]:
 class Competence(Strategy):
     """Lets the examples in by their rank; the mix is the pool's own share of each difficulty."""
 
+    name = "competence"
     uses_stages = False
+    awaits = None
     _ranked: list[tuple[float, str, int]] | None = None
     _ranks: list[float]
     _total_steps: float
@@ -78,6 +80,12 @@ class Competence(Strategy):
                 "call bind(scores) before training"
             )
         return self._let_in(step)[1]
+
+    def describe(self, state: CurriculumState, step: int) -> str | None:
+        """Return how many examples are in."""
+        pool, total = self.pool(state, step), len(self._ranked or ())
+        count = total if pool is None else sum(len(indices) for indices in pool.values())
+        return f"the easiest {count} of {total} examples"
 
     def _let_in(self, step: int) -> tuple[Mix, Pool | None]:
         assert self._ranked is not None

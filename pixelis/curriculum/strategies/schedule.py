@@ -7,6 +7,9 @@ from pixelis.curriculum.strategies.base import Decision, Strategy
 class Schedule(Strategy):
     """Enters the next stage after each step of `schedule.steps`, whatever the strata say."""
 
+    name = "schedule"
+    awaits = "stage"
+
     def wait(self, state: CurriculumState, step: int) -> int | None:
         """Return the steps until the next stage begins."""
         steps = self.config.schedule.steps or ()

@@ -5,12 +5,15 @@ The paper minimises over the weights w and the choice v in {0, 1}^n
     r(w) + sum_i v_i * loss_i(w) - (1/K) * sum_i v_i,
 
 whose solution for fixed w is v_i = 1 exactly where loss_i < 1/K = lambda; lambda then grows by a
-factor until every v_i is 1. Here the examples of a scored pool are chosen anew at each interval.
+factor until every v_i is 1. Here the examples of a scored pool (`scored_pool_size` of them, drawn
+anew each time) are chosen at each interval; their losses are means over tokens, so that a long
+example is not out for its length.
 """
 
 import math
+from typing import Literal
 
-from pixelis.curriculum.checks import is_number, require
+from pixelis.curriculum.scoring import check_losses
 from pixelis.curriculum.state import CurriculumState
 from pixelis.curriculum.strategies.base import Decision, Losses, Mix, Pool, Strategy
 
@@ -18,8 +21,13 @@ from pixelis.curriculum.strategies.base import Decision, Losses, Mix, Pool, Stra
 class SelfPaced(Strategy):
     """Lets in the examples with a loss below lambda; the mix is their share of each difficulty."""
 
+    name = "self_paced"
     uses_stages = False
-    wants = "losses"
+    awaits = "choice"
+
+    def wants(self, state: CurriculumState, step: int) -> Literal["strata", "losses"]:
+        """Return that losses alone decide."""
+        return "losses"
 
     def wait(self, state: CurriculumState, step: int) -> int | None:
         """Return the steps until the pool is scored: at the start, then once an interval."""
@@ -34,7 +42,7 @@ class SelfPaced(Strategy):
         scored = [
             (loss, difficulty, index)
             for difficulty in self.config.required_difficulties
-            for index, loss in _check_losses(difficulty, losses)
+            for index, loss in check_losses(difficulty, losses)
         ]
         limit = self._compute_first_limit([loss for loss, _, _ in scored])
         if state.memory:
@@ -52,11 +60,15 @@ class SelfPaced(Strategy):
             "lambda": None if is_whole else limit,
             "pool": None if is_whole else {name: sorted(pool[name]) for name in pool},
             "mix": mix,
+            "note": f"{count} of {len(scored)} scored examples are in",
         }
         state.steps_since_advance = 0
-        state.visit += 1
-        reason = f"{count} of {len(scored)} scored examples are in"
-        return Decision("advance", old_mix, dict(mix), reason)
+        state.visit += step > 0
+        return Decision("advance", old_mix, dict(mix), state.memory["note"])
+
+    def describe(self, state: CurriculumState, step: int) -> str | None:
+        """Return how many examples are in."""
+        return str(state.memory["note"]) if state.memory else None
 
     def _compute_first_limit(self, losses: list[float]) -> float:
         """Compute the lambda below which `initial_fraction` of the losses lie, ties let in."""
@@ -77,13 +89,3 @@ class SelfPaced(Strategy):
             )
         pool: Pool | None = state.memory["pool"]
         return pool
-
-
-def _check_losses(difficulty: str, losses: Losses) -> list[tuple[int, float]]:
-    given = losses.get(difficulty) or {}
-    rule = "given for at least one training example of each difficulty that a stage uses"
-    require(len(given) > 0, f"the losses of difficulty '{difficulty}'", rule, dict(given))
-    for index, loss in given.items():
-        key = f"the loss of {difficulty} example {index}"
-        require(is_number(loss, 0), key, "a finite number >= 0", loss)
-    return [(index, float(loss)) for index, loss in given.items()]

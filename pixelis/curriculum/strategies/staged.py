@@ -19,7 +19,9 @@ LONGEST_INTERVAL = 2**53
 class Staged(Strategy):
     """Attempts at the end of each interval, kept or rolled back on the performance of two mixes."""
 
+    name = "staged"
     rolls_back = True
+    awaits = "attempt"
 
     def wait(self, state: CurriculumState, step: int) -> int | None:
         """Return the steps until an attempt, or the end of the open trial, is due."""

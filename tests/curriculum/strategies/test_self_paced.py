@@ -22,10 +22,11 @@ def build(max_steps=None, **settings):
 def test_the_first_share_is_let_in_before_training():
     manager = build()
     assert manager.needs_losses(0) and not manager.attempt_due(0)
-    event = manager.observe_losses(0, LOSSES, examples_seen=0)
+    event = manager.observe_losses(0, LOSSES)
+    assert manager.events == [event] and event.kind == "start" and event.examples_seen == 0
     assert manager.pool == {"simple": [0, 1, 2], "medium": [], "hard": []}
     assert manager.mix == event.mix == {"simple": 1.0, "medium": 0.0, "hard": 0.0}
-    assert event.kind == "advance" and event.strata is None
+    assert event.strata is None and event.to_stage == manager.stage == "self_paced"
     assert event.reason == "self_paced does not roll back; 3 of 10 scored examples are in"
 
 

@@ -1,0 +1,72 @@
+"""Losses of training examples: which are scored, and which are chosen by their loss."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+
+from pixelis.curriculum.checks import is_number, require
+
+
+def draw_scored(
+    sizes: Mapping[str, int], pool_size: int | None, *, seed: int, step: int
+) -> list[tuple[str, int]]:
+    """Draw the examples that are scored after a step, as (difficulty, index) pairs.
+
+    Scoring costs a forward pass for each: a bounded pool, drawn anew each time, keeps it from
+    costing more than the training. Each difficulty gives its share of the pool, and at least one
+    example. The draw is a function of its arguments alone, so that a resumed training makes it too.
+
+    Args:
+        sizes: training examples by difficulty.
+        pool_size: how many are scored at most; None is all of them.
+        seed: of the training.
+        step: the optimiser step that was last made.
+    """
+    total = sum(sizes.values())
+    drawn: list[tuple[str, int]] = []
+    for difficulty, size in sizes.items():
+        indices = list(range(size))
+        if size > 0 and pool_size is not None and pool_size < total:
+            share = max(1, pool_size * size // total)
+            indices = sorted(Random(f"scored:{seed}:{difficulty}:{step}").sample(indices, share))
+        drawn += [(difficulty, index) for index in indices]
+    return drawn
+
+
+def check_losses(
+    difficulty: str, losses: Mapping[str, Mapping[int, float]]
+) -> list[tuple[int, float]]:
+    """Return the (index, loss) pairs of a difficulty when there is at least one, all finite."""
+    given = losses.get(difficulty) or {}
+    rule = "given for at least one training example of each difficulty that a stage uses"
+    require(len(given) > 0, f"the losses of difficulty '{difficulty}'", rule, dict(given))
+    for index, loss in given.items():
+        key = f"the loss of {difficulty} example {index}"
+        require(is_number(loss, 0), key, "a finite number >= 0", loss)
+    return [(index, float(loss)) for index, loss in given.items()]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The indices that were chosen, in order, and how many were taken for noise."""
+
+    chosen: list[int]
+    num_noisy: int
+
+
+def select_active(
+    scored: list[tuple[int, float]], active_fraction: float, noise_cut: float
+) -> Selection:
+    """Choose the examples that the model still gets wrong, without those that look mislabelled.
+
+    Examples with a loss above the quantile `noise_cut` are taken for noise; of the others, the
+    `active_fraction` of all that were scored with the highest losses are chosen: at least one, and
+    where losses are equal the lower index. The order of `scored` changes nothing.
+    """
+    ordered = sorted(loss for _, loss in scored)
+    # Rounded first: 0.9 * 10 must not become 9.000000000000002, and then 10.
+    limit = ordered[max(1, math.ceil(round(noise_cut * len(ordered), 9))) - 1]
+    clean = sorted((-loss, index) for index, loss in scored if loss <= limit)
+    count = max(1, math.ceil(round(active_fraction * len(ordered), 9)))
+    return Selection(sorted(index for _, index in clean[:count]), len(scored) - len(clean))
