@@ -14,12 +14,13 @@ MIX = "curriculum/mix/"
 STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood")
 
 
-def _check_finite(losses: Mapping[str, float], step: int) -> None:
-    for difficulty, loss in losses.items():
+def check_finite(losses: Mapping[str, float], step: int) -> None:
+    """Refuse to go on with weights that give no finite loss; the keys say of what."""
+    for name, loss in losses.items():
         if not math.isfinite(loss):
             raise UserError(
-                f"training diverged: after step {step} the validation loss of {difficulty} is "
-                f"{loss}; lower training.learning_rate or training.max_grad_norm"
+                f"training diverged: after step {step} the {name} is {loss}; "
+                "lower training.learning_rate or training.max_grad_norm"
             )
 
 
@@ -99,7 +100,9 @@ class CurriculumCallback(TrainerCallback):
         assert metrics is not None
         step = state.global_step
         difficulties = self.manager.required_difficulties
-        _check_finite({d: metrics[f"eval_{d}_loss"] for d in difficulties}, step)
+        check_finite(
+            {f"validation loss of {d}": metrics[f"eval_{d}_loss"] for d in difficulties}, step
+        )
         name = self.manager.config.performance_metric
         self.strata = {d: metrics[f"eval_{d}_{name}"] for d in difficulties}
         counts = {d: int(metrics[f"eval_{d}_num_examples"]) for d in difficulties}

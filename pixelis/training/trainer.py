@@ -15,7 +15,7 @@ from pixelis.curriculum import draw_scored
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.validation import Validation, compute_losses
-from pixelis.training.callback import CurriculumCallback
+from pixelis.training.callback import CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
     ADAPTER_FILE,
     CURRICULUM_FILE,
@@ -121,6 +121,10 @@ class CurriculumTrainer(Trainer):
                 draw_scored(sizes, pool_size, seed=self.args.seed, step=step),
                 batch_size=self.validation.batch_size,
             )
+            named = {
+                f"loss of {d} example {i}": x for d, by in losses.items() for i, x in by.items()
+            }
+            check_finite(named, step)
             manager.observe_losses(step, losses, step * self.loader.examples_per_step)
 
     def _adapter_tensors(self) -> dict[str, torch.Tensor]:

@@ -86,6 +86,14 @@ def test_a_training_that_diverges_ends_and_says_so(train, advancing, tmp_path):
     assert not (tmp_path / "sft" / "final").exists()
 
 
+def test_a_training_that_diverges_where_examples_are_scored_says_so_too(train, advancing):
+    paced = advancing | {"strategy": "self_paced"}
+    with pytest.raises(UserError) as caught:
+        train(paced, learning_rate=1e30, warmup_steps=0, max_grad_norm=1e30)
+    pattern = r"training diverged: after step 2 the loss of \w+ example \d+ is nan; lower .*"
+    assert re.fullmatch(pattern, str(caught.value)), caught.value
+
+
 def test_a_base_that_is_not_there(train, advancing, tmp_path):
     place = str(tmp_path / "no-model")
     with pytest.raises(CheckpointError, match=f"no model folder {place}; "):
