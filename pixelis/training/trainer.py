@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.loader import CurriculumLoader
+from pixelis.evaluation.batches import Batches, keys_by_length
 from pixelis.evaluation.validation import Validation, compute_losses
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import (
@@ -85,6 +86,7 @@ class CurriculumTrainer(Trainer):
         self.save_total_limit = save_total_limit
         self._snapshot: dict[str, torch.Tensor] | None = None
         self._unlogged: tuple[float, int] | None = None
+        self._scored: Batches | None = None
         curriculum.on_begin = self._restore_unlogged
         curriculum.on_score = self.score_if_needed
         curriculum.on_snapshot = self.take_snapshot
@@ -112,9 +114,10 @@ class CurriculumTrainer(Trainer):
         """Give a strategy that chooses by loss (self_paced) every training example's loss."""
         manager = self.curriculum.manager
         if manager.needs_losses(step):
-            losses = compute_losses(
-                self.model, self.loader.dataset, batch_size=self.validation.batch_size
-            )
+            if self._scored is None:
+                dataset, size = self.loader.dataset, self.validation.batches.batch_size
+                self._scored = Batches(dataset, keys_by_length(dataset), size)
+            losses = compute_losses(self.model, self._scored)
             manager.observe_losses(step, losses, step * self.loader.examples_per_step)
 
     def _adapter_tensors(self) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.store import to_row
 from pixelis.errors import DataError
+from pixelis.evaluation.batches import Batches, keys_by_length
 from pixelis.evaluation.validation import Stratum, Validation, compute_losses
 
 NAMES = ("simple", "medium", "hard")
@@ -186,12 +187,13 @@ def test_the_training_mode_is_left_as_it_was_and_dropout_is_off(dataset, adapted
     few = CurriculumDataset({"hard": dataset.rows["hard"][:2]}, dataset.encoder)
     validation = build(few, ("hard",))
     adapted.eval()
-    expected = validation(adapted), compute_losses(adapted, few, batch_size=2)
+    batches = Batches(few, keys_by_length(few), 2)
+    expected = validation(adapted), compute_losses(adapted, batches)
     adapted.train(training)
     try:
         torch.manual_seed(1)
         before = torch.get_rng_state()
-        assert (validation(adapted), compute_losses(adapted, few, batch_size=2)) == expected
+        assert (validation(adapted), compute_losses(adapted, batches)) == expected
         assert adapted.training is training
         assert torch.equal(torch.get_rng_state(), before)
     finally:
@@ -210,7 +212,8 @@ def test_likelihood_is_in_zero_to_one():
 
 def test_losses_of_every_example_by_hand(dataset, lively, by_hand):
     for batch_size in (1, 5):
-        losses = compute_losses(lively, dataset, batch_size=batch_size)
+        batches = Batches(dataset, keys_by_length(dataset), batch_size)
+        losses = compute_losses(lively, batches)
         assert list(losses) == list(NAMES)
         assert sorted(losses["hard"]) == [0, 1, 2, 3]
         for (name, index), tokens in by_hand.items():
