@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from pixelis.data.dataset import CurriculumDataset, Key
-from pixelis.data.encode import IGNORE_INDEX, Encoded
+from pixelis.data.encode import IGNORE_INDEX
 from pixelis.errors import DataError
+from pixelis.evaluation.batches import Batch, Batches, by_length, needed_logits
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ class Validation:
         Raises:
             DataError: when a difficulty's examples hold no supervised token.
         """
-        self.dataset = dataset
         self.difficulties = tuple(difficulties)
-        self.batch_size = batch_size
         self.keys: list[Key] = []
         for difficulty in difficulties:
             indices = list(range(dataset.sizes[difficulty]))
@@ -76,61 +75,56 @@ class Validation:
             chosen = [item for key, item in encoded.items() if key[0] == difficulty]
             if not any(label != IGNORE_INDEX for item in chosen for label in item.labels):
                 raise DataError(f"the validation split of {difficulty} has no supervised token")
-        self.order = sorted(self.keys, key=lambda key: len(encoded[key]))
+        self.batches = Batches(dataset, by_length(dataset, self.keys), batch_size)
 
     @torch.inference_mode()
     def __call__(self, model: Any) -> dict[str, Stratum]:
         """Evaluate the model on every difficulty; its training mode is left as it was."""
-        device = next(model.parameters()).device
         was_training = model.training
         model.eval()
         tallies: dict[str, list[_Tally]] = {difficulty: [] for difficulty in self.difficulties}
-        for start in range(0, len(self.order), self.batch_size):
-            keys = self.order[start : start + self.batch_size]
-            encoded = [self.dataset[key] for key in keys]
-            batch = {k: v.to(device) for k, v in self.dataset.collate(encoded).items()}
-            labels = batch.pop("labels")
-            logits = model(**batch).logits
-            for key, item, row, target in zip(keys, encoded, logits, labels, strict=True):
-                tallies[key[0]].append(_tally(row, target, item))
+        for batch in self.batches:
+            for key, tally in zip(batch.keys, _tallies(model, batch), strict=True):
+                tallies[key[0]].append(tally)
         model.train(was_training)
         return {name: _stratum(tallies[name]) for name in self.difficulties}
 
 
 @torch.inference_mode()
-def compute_losses(
-    model: Any, dataset: CurriculumDataset, keys: Sequence[Key], *, batch_size: int
-) -> dict[str, dict[int, float]]:
+def compute_losses(model: Any, batches: Batches) -> dict[str, dict[int, float]]:
     """Mean loss per supervised token of these examples: difficulty -> index -> nats.
 
     The model's training mode is left as it was. Length-normalised, as `self_paced` needs it.
     """
-    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    keys = sorted(keys, key=lambda key: len(dataset[key]))
-    losses: dict[str, dict[int, float]] = {difficulty: {} for difficulty, _ in keys}
-    for start in range(0, len(keys), batch_size):
-        chosen = keys[start : start + batch_size]
-        encoded = [dataset[key] for key in chosen]
-        batch = {k: v.to(device) for k, v in dataset.collate(encoded).items()}
-        labels = batch.pop("labels")
-        logits = model(**batch).logits
-        for key, item, row, target in zip(chosen, encoded, logits, labels, strict=True):
-            tally = _tally(row, target, item)
-            losses[key[0]][key[1]] = tally.loss / max(1, tally.tokens)
+    losses: dict[str, dict[int, float]] = {difficulty: {} for difficulty, _ in batches.keys}
+    for batch in batches:
+        for (name, index), tally in zip(batch.keys, _tallies(model, batch), strict=True):
+            losses[name][index] = tally.loss / max(1, tally.tokens)
     model.train(was_training)
     return losses
 
 
-def _tally(logits: torch.Tensor, labels: torch.Tensor, item: Encoded) -> _Tally:
-    """Count one example: logits (T, V), labels (T,); position t predicts token t + 1."""
-    targets = labels[1:]
-    positions = (targets != IGNORE_INDEX).nonzero().squeeze(1)
-    kept = logits[positions].float()
-    wanted = targets[positions]
+def _tallies(model: Any, batch: Batch) -> list[_Tally]:
+    logits = needed_logits(model, batch)
+    needed, labels = batch.needed.to(logits.device), batch.labels.to(logits.device)
+    return [
+        _tally(row, needed, target, start)
+        for row, target, start in zip(logits, labels, batch.answer_starts, strict=True)
+    ]
+
+
+def _tally(
+    logits: torch.Tensor, needed: torch.Tensor, labels: torch.Tensor, answer_start: int
+) -> _Tally:
+    """Count one example: logits (N, V) at the N positions `needed`, labels (T,)."""
+    targets = labels[1:][needed]  # position t predicts token t + 1
+    supervised = (targets != IGNORE_INDEX).nonzero().squeeze(1)
+    kept = logits[supervised].float()
+    wanted = targets[supervised]
     right = kept.argmax(-1) == wanted
-    last = positions + 1 >= item.answer_start
+    last = needed[supervised] + 1 >= answer_start
     loss = nn.functional.cross_entropy(kept, wanted, reduction="sum").item()
     return _Tally(len(wanted), int(right.sum()), loss, bool(right[last].all()))
 

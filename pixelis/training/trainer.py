@@ -14,6 +14,7 @@ from transformers import Trainer, TrainingArguments
 from pixelis.curriculum import draw_scored
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.loader import CurriculumLoader
+from pixelis.evaluation.batches import Batches, by_length
 from pixelis.evaluation.validation import Validation, compute_losses
 from pixelis.training.callback import CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
@@ -113,14 +114,14 @@ class CurriculumTrainer(Trainer):
         """Give a strategy that chooses by loss the losses of a pool of training examples."""
         manager = self.curriculum.manager
         if manager.needs_losses(step):
-            sizes = {d: self.loader.dataset.sizes[d] for d in manager.required_difficulties}
+            dataset = self.loader.dataset
+            sizes = {d: dataset.sizes[d] for d in manager.required_difficulties}
             pool_size = manager.config.scored_pool_size
-            losses = compute_losses(
-                self.model,
-                self.loader.dataset,
-                draw_scored(sizes, pool_size, seed=self.args.seed, step=step),
-                batch_size=self.validation.batch_size,
-            )
+            keys = draw_scored(sizes, pool_size, seed=self.args.seed, step=step)
+            size = self.validation.batches.batch_size
+            # Drawn anew each time, so not worth keeping.
+            batches = Batches(dataset, by_length(dataset, keys), size, max_kept_bytes=0)
+            losses = compute_losses(self.model, batches)
             named = {
                 f"loss of {d} example {i}": x for d, by in losses.items() for i, x in by.items()
             }

@@ -10,6 +10,7 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.store import to_row
 from pixelis.errors import DataError
+from pixelis.evaluation.batches import Batches, by_length
 from pixelis.evaluation.validation import Stratum, Validation, compute_losses
 
 NAMES = ("simple", "medium", "hard")
@@ -186,13 +187,13 @@ def test_the_training_mode_is_left_as_it_was_and_dropout_is_off(dataset, adapted
     few = CurriculumDataset({"hard": dataset.rows["hard"][:2]}, dataset.encoder)
     validation = build(few, ("hard",))
     adapted.eval()
-    keys = validation.keys
-    expected = validation(adapted), compute_losses(adapted, few, keys, batch_size=2)
+    batches = Batches(few, by_length(few, validation.batches.keys), 2)
+    expected = validation(adapted), compute_losses(adapted, batches)
     adapted.train(training)
     try:
         torch.manual_seed(1)
         before = torch.get_rng_state()
-        assert (validation(adapted), compute_losses(adapted, few, keys, batch_size=2)) == expected
+        assert (validation(adapted), compute_losses(adapted, batches)) == expected
         assert adapted.training is training
         assert torch.equal(torch.get_rng_state(), before)
     finally:
@@ -211,7 +212,8 @@ def test_likelihood_is_in_zero_to_one():
 
 def test_losses_of_every_example_by_hand(dataset, lively, by_hand):
     for batch_size in (1, 5):
-        losses = compute_losses(lively, dataset, list(by_hand), batch_size=batch_size)
+        batches = Batches(dataset, by_length(dataset, list(by_hand)), batch_size)
+        losses = compute_losses(lively, batches)
         assert {(name, index) for name in losses for index in losses[name]} == set(by_hand)
         for (name, index), tokens in by_hand.items():
             expected = -sum(log for log, _, _ in tokens) / len(tokens)
@@ -219,5 +221,5 @@ def test_losses_of_every_example_by_hand(dataset, lively, by_hand):
 
 
 def test_losses_of_only_the_examples_that_are_asked_for(dataset, lively):
-    losses = compute_losses(lively, dataset, [("hard", 2), ("simple", 1)], batch_size=2)
+    losses = compute_losses(lively, Batches(dataset, [("hard", 2), ("simple", 1)], 2))
     assert {name: list(found) for name, found in losses.items()} == {"simple": [1], "hard": [2]}

@@ -1,0 +1,117 @@
+"""Batches that are asked for again and again: collated once, and scored only where needed."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pixelis.data.dataset import CurriculumDataset, Key
+from pixelis.data.encode import IGNORE_INDEX
+
+# Of collated batches, pixels included; those for which there is no room are made again each time.
+MAX_KEPT_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A collated batch without its labels.
+
+    Attributes:
+        keys: of the examples, row by row.
+        answer_starts: position of the first token of each example's last supervised turn.
+        inputs: what the model is called with.
+        labels: (B, T).
+        needed: the positions from which any row predicts a supervised token, in growing order.
+    """
+
+    keys: tuple[Key, ...]
+    answer_starts: tuple[int, ...]
+    inputs: dict[str, torch.Tensor]
+    labels: torch.Tensor
+    needed: torch.Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of its tensors."""
+        tensors = (*self.inputs.values(), self.labels, self.needed)
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+class Batches:
+    """The same examples in the same batches every time, each kept while there is room for it."""
+
+    def __init__(
+        self,
+        dataset: CurriculumDataset,
+        keys: Sequence[Key],
+        batch_size: int,
+        *,
+        max_kept_bytes: int = MAX_KEPT_BYTES,
+    ) -> None:
+        """Cut the keys, best ordered by length, into batches; nothing is read before it is used."""
+        self.dataset = dataset
+        self.keys = tuple(keys)
+        self.batch_size = batch_size
+        self.max_kept_bytes = max_kept_bytes
+        self.kept_bytes = 0
+        self._kept: dict[int, Batch] = {}
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.keys) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All batches in order."""
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Batch:
+        """The batch at an index, collated unless it was kept."""
+        batch = self._kept.get(index)
+        if batch is None:
+            start = index * self.batch_size
+            batch = self._collate(self.keys[start : start + self.batch_size])
+            if self.kept_bytes + batch.num_bytes <= self.max_kept_bytes:
+                self._kept[index] = batch
+                self.kept_bytes += batch.num_bytes
+        return batch
+
+    def _collate(self, keys: Sequence[Key]) -> Batch:
+        encoded = [self.dataset[key] for key in keys]
+        inputs = self.dataset.collate(encoded)
+        labels = inputs.pop("labels")
+        # Position t predicts token t + 1.
+        needed = (labels[:, 1:] != IGNORE_INDEX).any(0).nonzero().squeeze(1)
+        starts = tuple(item.answer_start for item in encoded)
+        return Batch(tuple(keys), starts, inputs, labels, needed)
+
+
+def by_length(dataset: CurriculumDataset, keys: Sequence[Key]) -> list[Key]:
+    """The keys, the shortest example first: like lengths together take little padding."""
+    return sorted(keys, key=lambda key: len(dataset[key]))
+
+
+def needed_logits(model: Any, batch: Batch) -> torch.Tensor:
+    """The model's logits at `batch.needed`, (B, len(needed), V).
+
+    The head computes no others where the model can be told so: with a vocabulary of 150,000 the
+    unneeded ones are most of the memory. Row by row the numbers are those of a full head.
+    """
+    device = next(model.parameters()).device
+    inputs = {name: value.to(device) for name, value in batch.inputs.items()}
+    needed = batch.needed.to(device)
+    logits: torch.Tensor
+    if _takes_logits_to_keep(model):
+        logits = model(**inputs, logits_to_keep=needed).logits
+    else:
+        logits = model(**inputs).logits[:, needed]
+    return logits
+
+
+def _takes_logits_to_keep(model: Any) -> bool:
+    """Whether the model behind adapter and wrappers names `logits_to_keep` as a parameter."""
+    inner = getattr(model, "module", model)  # of DistributedDataParallel
+    if hasattr(inner, "get_base_model"):  # of an adapter
+        inner = inner.get_base_model()
+    return "logits_to_keep" in inspect.signature(inner.forward).parameters

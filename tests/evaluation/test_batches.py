@@ -1,0 +1,175 @@
+"""Batches that are kept, and a head that computes only what is needed: no bit may change."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from pixelis.data.dataset import CurriculumDataset
+from pixelis.data.encode import IGNORE_INDEX
+from pixelis.data.store import to_row
+from pixelis.evaluation.batches import Batches, by_length, needed_logits
+from pixelis.evaluation.validation import Validation, compute_losses
+from pixelis.models.load import load_model
+
+NAMES = ("simple", "medium", "hard")
+
+
+def keys_of(dataset):
+    return [(name, index) for name, size in dataset.sizes.items() for index in range(size)]
+
+
+class CountingDataset(CurriculumDataset):
+    """Counts how often it collates."""
+
+    collated = 0
+
+    def collate(self, batch):
+        self.collated += 1
+        return super().collate(batch)
+
+
+@pytest.fixture
+def dataset(examples, encoder):
+    rows = [to_row(example) for example in examples]
+    return CountingDataset({"simple": rows[0:3], "medium": rows[3:6], "hard": rows[6:10]}, encoder)
+
+
+@pytest.fixture
+def batches(dataset):
+    return Batches(dataset, by_length(dataset, keys_of(dataset)), 4)
+
+
+def assert_equal(one, two):
+    assert (one.keys, one.answer_starts) == (two.keys, two.answer_starts)
+    assert one.inputs.keys() == two.inputs.keys()
+    for name, tensor in {**one.inputs, "labels": one.labels, "needed": one.needed}.items():
+        other = {**two.inputs, "labels": two.labels, "needed": two.needed}[name]
+        assert torch.equal(tensor, other), name
+
+
+def test_every_key_once_the_shortest_first(dataset, batches):
+    assert [len(batch.keys) for batch in batches] == [4, 4, 2] and len(batches) == 3
+    keys = [key for batch in batches for key in batch.keys]
+    assert sorted(keys) == sorted((n, i) for n, size in dataset.sizes.items() for i in range(size))
+    lengths = [len(dataset[key]) for key in keys]
+    assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
+
+
+def test_the_needed_positions_are_those_before_a_supervised_token(dataset, batches):
+    for batch in batches:
+        wanted = set()
+        for key in batch.keys:
+            labels = dataset[key].labels
+            wanted |= {t - 1 for t, label in enumerate(labels) if label != IGNORE_INDEX}
+        assert batch.needed.tolist() == sorted(wanted)
+        assert len(wanted) < batch.labels.shape[1] - 1
+
+
+def test_kept_batches_are_collated_once_and_stay_the_same(dataset, batches):
+    first = list(batches)
+    assert dataset.collated == 3
+    for one, two in zip(first, batches, strict=True):
+        assert one is two
+    assert dataset.collated == 3
+    assert batches.kept_bytes == sum(batch.num_bytes for batch in first)
+    pixels = sum(batch.inputs["pixel_values"].nbytes for batch in first)
+    assert 0 < pixels < batches.kept_bytes
+
+
+def test_beyond_the_bound_batches_are_collated_again(dataset, batches):
+    sizes = [batch.num_bytes for batch in batches]
+    some = Batches(dataset, batches.keys, 4, max_kept_bytes=sizes[0] + max(sizes[1:]) - 1)
+    dataset.collated = 0
+    kept = list(some)
+    assert 0 < some.kept_bytes <= some.max_kept_bytes
+    again = list(some)
+    assert 3 < dataset.collated < 6
+    none = Batches(dataset, batches.keys, 4, max_kept_bytes=0)
+    dataset.collated = 0
+    assert len(list(none)) == len(list(none)) == 3
+    assert (none.kept_bytes, dataset.collated) == (0, 6)
+    for one, two, three, four in zip(batches, kept, again, none, strict=True):
+        for other in (two, three, four):
+            assert_equal(one, other)
+
+
+@pytest.fixture(params=["nano", "nano-bf16", "lively", "adapted"])
+def model(request):
+    if request.param == "nano-bf16":
+        return load_model("pixelis-nano", torch_dtype="bfloat16").eval()
+    return request.getfixturevalue(request.param).eval()
+
+
+class Wrapped(torch.nn.Module):
+    """A wrapper whose forward says nothing of what it takes, as a distributed one's."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.module = model
+
+    def forward(self, *arguments, **words):
+        return self.module(*arguments, **words)
+
+
+class Dense(torch.nn.Module):
+    """A model that has no `logits_to_keep`; its head always computes every position."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+
+    def forward(self, input_ids, attention_mask, mm_token_type_ids, pixel_values, image_grid_thw):
+        return self.inner(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mm_token_type_ids=mm_token_type_ids,
+            pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
+        )
+
+
+def head_rows(model):
+    """The shapes of the head's outputs, noted from now on."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    shapes = []
+    hook = base.lm_head.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
+    return shapes, hook
+
+
+def test_the_needed_logits_are_those_of_a_full_head_to_the_bit(model, batches):
+    shapes, hook = head_rows(model)
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                full = model(**batch.inputs).logits
+                assert shapes.pop()[1] == batch.labels.shape[1]
+                for same in (model, Wrapped(model)):
+                    kept = needed_logits(same, batch)
+                    assert shapes.pop()[1] == len(batch.needed) < batch.labels.shape[1]
+                    assert torch.equal(kept, full[:, batch.needed])
+                assert torch.equal(needed_logits(Dense(model), batch), full[:, batch.needed])
+                assert shapes.pop()[1] == batch.labels.shape[1]
+    finally:
+        hook.remove()
+
+
+def test_strata_and_losses_do_not_depend_on_head_or_cache(dataset, adapted):
+    validation = Validation(dataset, NAMES, samples_per_difficulty=4, batch_size=4, seed=0)
+    batches = Batches(dataset, by_length(dataset, keys_of(dataset)), 4)
+    expected = {name: asdict(stratum) for name, stratum in validation(adapted).items()}
+    losses = compute_losses(adapted, batches)
+    validation.batches.max_kept_bytes = 0
+    for same in (adapted, Dense(adapted)):
+        again = {name: asdict(stratum) for name, stratum in validation(same).items()}
+        assert again == expected
+        assert compute_losses(same, batches) == losses
+
+
+def test_a_batch_without_a_supervised_token_does_no_harm(dataset, adapted, batches):
+    batch = batches[0]
+    silent = torch.full_like(batch.labels, IGNORE_INDEX)
+    empty = replace(batch, labels=silent, needed=batch.needed[:0])
+    with torch.inference_mode():
+        for same in (adapted, Dense(adapted)):
+            assert needed_logits(same, empty).shape[:2] == (len(batch.keys), 0)
