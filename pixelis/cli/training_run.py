@@ -21,9 +21,11 @@ from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import choose_examples
 from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
+from pixelis.recorder import NullRecorder
 from pixelis.tracking import MlflowRecorder, log_adapter, open_run
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
 from pixelis.training.inputs import check_inputs, check_model, data_digest
+from pixelis.training.processes import ALONE, Processes
 from pixelis.training.resume import FINISHED_FILE, choose_start
 from pixelis.training.sft import Stopped, TrainingResult, run_training
 
@@ -53,12 +55,22 @@ def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
+def run_sft(
+    config: TrainingFileConfig,
+    model: ModelConfig,
+    curriculum: CurriculumConfig,
+    processes: Processes = ALONE,
+) -> None:
     """Train, evaluate and record; says so and returns where the training is already finished.
+
+    Of several processes the main one does all of it, with the help of the others in training.
 
     Raises:
         CheckpointError: when another training writes to the same output_dir, or none can.
     """
+    if not processes.is_main:
+        _train_along(config, model, curriculum, processes)
+        return
     _check(config, model, curriculum)  # before anything is written, be it a lock
     output_dir = Path(config.training.output_dir)
     lock = FileLock(output_dir.with_name(f".{output_dir.name}.lock"), timeout=0)
@@ -74,13 +86,34 @@ def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricul
             f"training.output_dir {output_dir} cannot be written: {error}"
         ) from error
     try:
-        _run_sft(config, model, curriculum)
+        _run_sft(config, model, curriculum, processes)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise CheckpointError(
             f"training.output_dir {output_dir} cannot be written: {error}"
         ) from error
     finally:
         lock.release()
+
+
+def _train_along(
+    config: TrainingFileConfig,
+    model: ModelConfig,
+    curriculum: CurriculumConfig,
+    processes: Processes,
+) -> None:
+    """Wait until the main process has begun, begin where it does, train, and leave it the rest."""
+    finished, resume_from = processes.on_main(lambda: (False, ""))
+    if not finished:
+        run_training(
+            training=config.training,
+            model_config=model,
+            curriculum=curriculum,
+            data_dir=Path(config.data.path),
+            recorder=NullRecorder(),
+            run_state={},
+            resume_from=Path(resume_from) if resume_from else None,
+            processes=processes,
+        )
 
 
 def _check(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
@@ -100,7 +133,12 @@ def _check(config: TrainingFileConfig, model: ModelConfig, curriculum: Curriculu
     data_digest(data_dir)
 
 
-def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
+def _run_sft(
+    config: TrainingFileConfig,
+    model: ModelConfig,
+    curriculum: CurriculumConfig,
+    processes: Processes,
+) -> None:
     data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
     params = resolved_params(config, model, curriculum)
     identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
@@ -110,11 +148,18 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
     if model.model_name == EMBEDDED:  # its name stays when `make base` rebuilds it
         weights = (EMBEDDED_DIR / "model.safetensors").read_bytes()
         identity["model weights"] = hashlib.sha256(weights).hexdigest()
-    start = choose_start(config.resume, output_dir, identity, lambda line: print(line, flush=True))
+    start = choose_start(
+        config.resume,
+        output_dir,
+        identity,
+        lambda line: print(line, flush=True),
+        processes.world_size,
+    )
+    processes.on_main(lambda: (start.finished, str(start.resume_from or "")))
     if start.finished:
         return
     began = time.monotonic()
-    with open_run(
+    run = open_run(
         entry_point="sft",
         experiment=config.exp_name,
         run_name=f"{config.exp_name} {curriculum.strategy} seed {config.training.seed}",
@@ -123,7 +168,8 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
         resume_run_id=start.run_id,
         # Beside the checkpoints: the working folder may be a temporary clone.
         spool_dir=output_dir,
-    ) as recorder:
+    )
+    with run as recorder, processes.together():
         record_inputs(recorder, data_dir, digests, context="training")
         data_line = link_data_run(recorder, digests)
         recorder.text(to_yaml(resolved), "config/training_params.yaml")
@@ -139,6 +185,7 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
                 recorder=recorder,
                 run_state={"identity": identity, "run_id": recorder.run_id},
                 resume_from=start.resume_from,
+                processes=processes,
             )
         except Stopped:
             recorder.tags({"pixelis.stopped": "true"})

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,17 @@ class Stratum:
         return math.exp(-self.loss)
 
 
+# Computes each batch, here or in another process, and gives it back with its result, in order.
+Deal = Callable[[Sequence[Any], Callable[[Any], Any]], Iterable[tuple[Any, Any]]]
+
+
+def in_this_process(
+    batches: Sequence[Any], compute: Callable[[Any], Any]
+) -> Iterable[tuple[Any, Any]]:
+    """Each batch with its result; a training in several processes deals them out instead."""
+    return ((batch, compute(batch)) for batch in batches)
+
+
 @dataclass(frozen=True)
 class _Tally:
     tokens: int
@@ -57,6 +68,7 @@ class Validation:
         samples_per_difficulty: int,
         batch_size: int,
         seed: int,
+        deal: Deal = in_this_process,
     ) -> None:
         """Choose the subset by the seed; fewer examples where there are fewer.
 
@@ -66,6 +78,7 @@ class Validation:
         self.dataset = dataset
         self.difficulties = tuple(difficulties)
         self.batch_size = batch_size
+        self.deal = deal
         self.keys: list[Key] = []
         for difficulty in difficulties:
             indices = list(range(dataset.sizes[difficulty]))
@@ -85,21 +98,28 @@ class Validation:
         was_training = model.training
         model.eval()
         tallies: dict[str, list[_Tally]] = {difficulty: [] for difficulty in self.difficulties}
-        for start in range(0, len(self.order), self.batch_size):
-            keys = self.order[start : start + self.batch_size]
+
+        def compute(keys: Sequence[Key]) -> list[_Tally]:
             encoded = [self.dataset[key] for key in keys]
             batch = {k: v.to(device) for k, v in self.dataset.collate(encoded).items()}
             labels = batch.pop("labels")
             logits = model(**batch).logits
-            for key, item, row, target in zip(keys, encoded, logits, labels, strict=True):
-                tallies[key[0]].append(_tally(row, target, item))
+            return [_tally(*one) for one in zip(logits, labels, encoded, strict=True)]
+
+        for keys, found in self.deal(_batches(self.order, self.batch_size), compute):
+            for key, tally in zip(keys, found, strict=True):
+                tallies[key[0]].append(tally)
         model.train(was_training)
         return {name: _stratum(tallies[name]) for name in self.difficulties}
 
 
+def _batches(keys: Sequence[Key], batch_size: int) -> list[Sequence[Key]]:
+    return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+
+
 @torch.inference_mode()
 def compute_losses(
-    model: Any, dataset: CurriculumDataset, *, batch_size: int
+    model: Any, dataset: CurriculumDataset, *, batch_size: int, deal: Deal = in_this_process
 ) -> dict[str, dict[int, float]]:
     """Mean loss per supervised token of every example: difficulty -> index -> nats.
 
@@ -111,15 +131,18 @@ def compute_losses(
     keys = [(name, index) for name, size in dataset.sizes.items() for index in range(size)]
     keys.sort(key=lambda key: len(dataset[key]))
     losses: dict[str, dict[int, float]] = {name: {} for name in dataset.sizes}
-    for start in range(0, len(keys), batch_size):
-        chosen = keys[start : start + batch_size]
+
+    def compute(chosen: Sequence[Key]) -> list[float]:
         encoded = [dataset[key] for key in chosen]
         batch = {k: v.to(device) for k, v in dataset.collate(encoded).items()}
         labels = batch.pop("labels")
         logits = model(**batch).logits
-        for key, item, row, target in zip(chosen, encoded, logits, labels, strict=True):
-            tally = _tally(row, target, item)
-            losses[key[0]][key[1]] = tally.loss / max(1, tally.tokens)
+        tallies = (_tally(*one) for one in zip(logits, labels, encoded, strict=True))
+        return [tally.loss / max(1, tally.tokens) for tally in tallies]
+
+    for chosen, found in deal(_batches(keys, batch_size), compute):
+        for (name, index), loss in zip(chosen, found, strict=True):
+            losses[name][index] = loss
     model.train(was_training)
     return losses
 
