@@ -1,11 +1,13 @@
 """CurriculumTrainer: transformers' Trainer with the curriculum's loader, validation and state."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -98,6 +100,16 @@ class CurriculumTrainer(Trainer):
         curriculum.on_snapshot = self.take_snapshot
         curriculum.on_restore = self.restore_snapshot
         curriculum.on_improvement = self.save_best
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Let FSDP be what it is on a GPU on a CPU too: accelerate would quietly use DDP there."""
+        super().create_accelerator_and_postprocess()
+        state = self.accelerator.state
+        wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        if wanted and state.distributed_type == DistributedType.MULTI_CPU:
+            state.distributed_type = DistributedType.FSDP
+            state.fsdp_plugin = FullyShardedDataParallelPlugin()
+            self.is_fsdp_enabled = True
 
     def get_train_dataloader(self) -> Any:
         """The curriculum's own loader; accelerate's wrapper would read one batch ahead."""
