@@ -158,7 +158,7 @@ def test_two_processes_do_what_one_with_the_same_global_batch_does(
     # Every token weighs alike, wherever it is: loss, gradient and so weights are one process's.
     assert two.records.keys() == one.records.keys()
     assert two.records == {key: pytest.approx(v, rel=1e-4) for key, v in one.records.items()}
-    assert any((key, 2) in one.records for key in ("train/loss",))
+    assert ("train/loss", 2) in one.records and ("train/grad_norm", 2) in one.records
     assert_alike(two.adapter, one.adapter)
     assert [event["kind"] for event in alone["events"]] == ["start", "advance", "advance", "end"]
     for name in ("kind", "step", "to_stage", "examples_seen", "strata_counts"):
@@ -175,7 +175,7 @@ def test_both_decide_the_same_and_one_speaks(two):
     left = {path.name for path in two.place.parent.iterdir()}
     assert left == {
         *("sft", "sft.jsonl", "sft.txt", "printed.txt", "sft.0.json", "sft.1.json"),
-        "sft.1.jsonl",  # which the recorder of a test opens
+        "sft.1.jsonl",  # opened by the recorder that the second process was given
     }
     assert two.place.with_name("sft.1.jsonl").read_text() == ""
     assert json.loads((two.place / "events.json").read_text()) == first["events"]
@@ -189,10 +189,10 @@ def test_both_decide_the_same_and_one_speaks(two):
 def whole(launch, retreating, tmp_path_factory):
     """Two processes with dropout; a trial from step 2 to 4 takes weights and moments back."""
     place = tmp_path_factory.mktemp("whole") / "sft"
-    run = launch(place, retreating, max_steps=6)
+    run = launch(place, retreating, max_steps=5)
     assert run.codes == [0, 0], run.printed
     kinds = [(event["kind"], event["step"]) for event in run.decided(0)["events"]]
-    assert kinds == [("start", 0), ("trial", 2), ("rollback", 4), ("end", 6)]
+    assert kinds == [("start", 0), ("trial", 2), ("rollback", 4), ("end", 5)]
     return run
 
 
@@ -200,10 +200,9 @@ def test_a_killed_process_ends_the_other_and_both_go_on_to_the_bit(
     launch, whole, retreating, tmp_path
 ):
     place = tmp_path / "sft"
-    killed = launch(place, retreating, max_steps=6, hurt=[1, 5, "SIGKILL"])
+    killed = launch(place, retreating, max_steps=5, hurt=[1, 5, "SIGKILL"])
     assert killed.codes == [2, -9]
-    # Between the two exits hardly any time is spent: no time-out was waited for.
-    assert killed.seconds < 60
+    assert killed.seconds < 60  # no time-out was waited for
     said = "error: rank 0: another process ended without a word (killed, or out of memory?)"
     assert [line for line in killed.printed if "error" in line.lower()] == [said]
     checkpoint = place / "checkpoint-3"
@@ -213,13 +212,13 @@ def test_a_killed_process_ends_the_other_and_both_go_on_to_the_bit(
 
     # Another number of processes has other steps and other dropout.
     with pytest.raises(CheckpointError) as refused:
-        choose_start("auto", place, identity(retreating, 6), print)
+        choose_start("auto", place, identity(retreating, 5), print)
     assert str(refused.value) == (
         f"checkpoint {checkpoint} was made by 2 processes, this training has 1: the examples of a "
         "step and every dropout depend on their number; go on with 2, or start anew without resume"
     )
 
-    run = launch(place, retreating, max_steps=6, resume="auto")
+    run = launch(place, retreating, max_steps=5, resume="auto")
     assert run.codes == [0, 0], run.printed
     assert f"going on from {checkpoint} (step 3)" in place.with_suffix(".txt").read_text()
     assert_same(run.adapter, whole.adapter)
@@ -232,14 +231,9 @@ def test_a_killed_process_ends_the_other_and_both_go_on_to_the_bit(
 def test_a_sharded_model_is_trained_stopped_and_taken_up_again_alike(
     launch, whole, retreating, tmp_path
 ):
-    untouched = launch(tmp_path / "whole" / "sft", retreating, max_steps=6, env=FSDP)
-    assert untouched.codes == [0, 0], untouched.printed
-    assert untouched.decided(0)["sharded"] and not whole.decided(0)["sharded"]
-    assert_alike(untouched.adapter, whole.adapter)
-
     # A signal to one process stops both after the same step, inside the trial.
     place = tmp_path / "stopped" / "sft"
-    stopped = launch(place, retreating, max_steps=6, save_steps=5, env=FSDP, hurt=[1, 3, "SIGTERM"])
+    stopped = launch(place, retreating, max_steps=5, save_steps=5, env=FSDP, hurt=[1, 3, "SIGTERM"])
     said = f"stopped after step 3; everything is in {place / 'checkpoint-3'}"
     assert sorted(line for line in stopped.printed if "stopped" in line) == [
         f"[{rank} stopped: {said}]" for rank in (0, 1)
@@ -247,10 +241,19 @@ def test_a_sharded_model_is_trained_stopped_and_taken_up_again_alike(
     assert stopped.codes[0] == 130  # the other one waits for it, and may be ended meanwhile
     assert [path.name for path in place.glob("checkpoint-*")] == ["checkpoint-3"]
     assert find_fault(place / "checkpoint-3") is None
-    run = launch(place, retreating, max_steps=6, save_steps=5, env=FSDP, resume="auto")
+    run = launch(place, retreating, max_steps=5, save_steps=5, env=FSDP, resume="auto")
     assert run.codes == [0, 0], run.printed
-    assert_same(run.adapter, untouched.adapter)
-    assert run.decided(1)["evaluations"] == untouched.decided(0)["evaluations"]
+    # Moments, generators or a snapshot that were lost would be a hundred times as much.
+    assert_alike(run.adapter, whole.adapter)
+    assert run.decided(0)["sharded"] and not whole.decided(0)["sharded"]
+    # Stopped between two logged steps: the loss logged at 4 is the mean of 3 and 4.
+    expected = dict(whole.records)
+    unlogged = expected.pop(("train/loss", 3))
+    del expected["train/grad_norm", 3], expected["train/learning_rate", 3]
+    expected["train/loss", 4] = (unlogged + expected["train/loss", 4]) / 2
+    assert run.records == {key: pytest.approx(v, rel=1e-4) for key, v in expected.items()}
+    for name in ("events", "evaluations", "losses", "best", "ended"):
+        assert run.decided(0)[name] == run.decided(1)[name]
 
 
 def test_one_failure_is_said_once_and_ends_both(launch, advancing, tmp_path):
@@ -265,14 +268,10 @@ def test_one_failure_is_said_once_and_ends_both(launch, advancing, tmp_path):
     (tmp_path / "other" / "sft").mkdir(parents=True)
     (tmp_path / "other" / "sft" / "thesis.tex").write_text("years of work")
     run = launch(tmp_path / "other" / "sft", advancing)
-    assert run.codes == [2, 1]
-    said = (
-        f"rank 0: training.output_dir {run.place} holds other files; name an empty or a new folder"
-    )
-    assert run.printed == [f"error: {said}", f"[1 was told: {said}]"] or run.printed == [
-        f"[1 was told: {said}]",
-        f"error: {said}",
-    ]
+    assert run.codes[0] == 2 and run.codes[1] != 0  # told, or ended by the launcher before
+    rule = "name an empty or a new folder"
+    said = f"error: rank 0: training.output_dir {run.place} holds other files; {rule}"
+    assert [line for line in run.printed if not line.startswith("[1 was told: rank 0: ")] == [said]
 
 
 # Alone
