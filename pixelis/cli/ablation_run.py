@@ -23,8 +23,8 @@ from pixelis.ablation.comparison import (
 from pixelis.ablation.figure import ablation_figure
 from pixelis.ablation.outcome import Outcome, read_outcome
 from pixelis.cli import sft
+from pixelis.cli.jobs import Job, run_jobs
 from pixelis.cli.making import link_data_run, record_inputs
-from pixelis.cli.processes import Job, run_jobs
 from pixelis.config import (
     AblateFileConfig,
     ModelFileConfig,

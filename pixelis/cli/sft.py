@@ -6,12 +6,24 @@ from pathlib import Path
 from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
 from pixelis.config import DataPrepConfig, ModelFileConfig, TrainingFileConfig, load_config
 from pixelis.curriculum import CurriculumConfig
+from pixelis.training.processes import OtherProcessFailed, Processes, join
 
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, find where to begin, open the run, train, evaluate."""
+    """Parse, find where to begin, open the run, train, evaluate; in each process of a launcher."""
+    processes = join()
+    try:
+        with processes.together():
+            code = _train(argv, processes)
+    except OtherProcessFailed:
+        return 1  # the one that failed says why
+    processes.leave()
+    return code
+
+
+def _train(argv: Sequence[str], processes: Processes) -> int:
     arguments = parse_arguments(
         argv,
         entry_point="sft",
@@ -25,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     curriculum = CurriculumConfig.from_dict(config.curriculum)
     data_dir = Path(config.data.path)
     prep = None
-    if not data_dir.exists():
+    if not processes.on_main(data_dir.exists):
         prep = load_config(DataPrepConfig, Path(config.data.prep), {"output_dir": str(data_dir)})
 
     from pixelis.cli.making import make_data
@@ -35,19 +47,30 @@ def main(argv: Sequence[str]) -> int:
     from pixelis.training.resume import AUTO
     from pixelis.training.sft import Stopped
 
-    if prep is not None:
+    def make_missing() -> None:
+        assert prep is not None
         check_model(model)
         if config.resume not in (None, AUTO):
             check_whole(Path(config.resume))
         print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)
         make_data(prep, data_dir, only_if_missing=True)
+
+    if prep is not None:
+        processes.on_main(make_missing)
     try:
-        run_sft(config, model, curriculum)
+        run_sft(config, model, curriculum, processes)
     except (KeyboardInterrupt, SystemExit) as stopped:  # SystemExit: SIGTERM outside of training
         said = stopped if isinstance(stopped, Stopped) else "interrupted"
-        print(f"{said}\ngo on with the same command and -P resume=auto (or --resume auto)")
+        if processes.is_main:
+            print(f"{said}\ngo on with the same command and -P resume=auto (or --resume auto)")
+        if isinstance(stopped, Stopped):
+            processes.on_main(_nothing)  # the first to leave ends the others: not before it is done
         return INTERRUPTED
     return 0
+
+
+def _nothing() -> None:
+    """Wait for the main process, which has come this far when its run is closed."""
 
 
 if __name__ == "__main__":

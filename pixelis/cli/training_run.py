@@ -10,9 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pixelis import figures
 from pixelis.cli.making import link_data_run, record_inputs
 from pixelis.cli.rollouts import evaluate_and_record
+from pixelis.cli.training_record import record_result
 from pixelis.config import ModelConfig, TrainingFileConfig, flatten, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder
@@ -22,11 +22,13 @@ from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
-from pixelis.tracking import MlflowRecorder, log_adapter, open_run
+from pixelis.recorder import NullRecorder
+from pixelis.tracking import MlflowRecorder, open_run
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
 from pixelis.training.inputs import check_inputs, check_model, data_digest
+from pixelis.training.processes import ALONE, Processes
 from pixelis.training.resume import FINISHED_FILE, choose_start
-from pixelis.training.sft import Stopped, TrainingResult, run_training
+from pixelis.training.sft import Stopped, run_training
 
 # Where work goes and how it is taken up again says nothing about what is trained.
 NOT_IDENTITY = ("resume", "training.output_dir")
@@ -54,12 +56,22 @@ def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
+def run_sft(
+    config: TrainingFileConfig,
+    model: ModelConfig,
+    curriculum: CurriculumConfig,
+    processes: Processes = ALONE,
+) -> None:
     """Train, evaluate and record; says so and returns where the training is already finished.
+
+    Of several processes the main one does all of it, with the help of the others in training.
 
     Raises:
         CheckpointError: when another training writes to the same output_dir, or none can.
     """
+    if not processes.is_main:
+        _train_along(config, model, curriculum, processes)
+        return
     _check(config, model, curriculum)  # before anything is written, be it a lock
     output_dir = Path(config.training.output_dir)
     lock = FileLock(output_dir.with_name(f".{output_dir.name}.lock"), timeout=0)
@@ -75,13 +87,34 @@ def run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricul
             f"training.output_dir {output_dir} cannot be written: {error}"
         ) from error
     try:
-        _run_sft(config, model, curriculum)
+        _run_sft(config, model, curriculum, processes)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise CheckpointError(
             f"training.output_dir {output_dir} cannot be written: {error}"
         ) from error
     finally:
         lock.release()
+
+
+def _train_along(
+    config: TrainingFileConfig,
+    model: ModelConfig,
+    curriculum: CurriculumConfig,
+    processes: Processes,
+) -> None:
+    """Wait until the main process has begun, begin where it does, train, and leave it the rest."""
+    finished, resume_from = processes.on_main(lambda: (False, ""))
+    if not finished:
+        run_training(
+            training=config.training,
+            model_config=model,
+            curriculum=curriculum,
+            data_dir=Path(config.data.path),
+            recorder=NullRecorder(),
+            run_state={},
+            resume_from=Path(resume_from) if resume_from else None,
+            processes=processes,
+        )
 
 
 def _check(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
@@ -101,7 +134,12 @@ def _check(config: TrainingFileConfig, model: ModelConfig, curriculum: Curriculu
     data_digest(data_dir)
 
 
-def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
+def _run_sft(
+    config: TrainingFileConfig,
+    model: ModelConfig,
+    curriculum: CurriculumConfig,
+    processes: Processes,
+) -> None:
     data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
     params = resolved_params(config, model, curriculum)
     identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
@@ -111,11 +149,18 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
     if model.model_name == EMBEDDED:  # its name stays when `make base` rebuilds it
         weights = (EMBEDDED_DIR / "model.safetensors").read_bytes()
         identity["model weights"] = hashlib.sha256(weights).hexdigest()
-    start = choose_start(config.resume, output_dir, identity, lambda line: print(line, flush=True))
+    start = choose_start(
+        config.resume,
+        output_dir,
+        identity,
+        lambda line: print(line, flush=True),
+        processes.world_size,
+    )
+    processes.on_main(lambda: (start.finished, str(start.resume_from or "")))
     if start.finished:
         return
     began = time.monotonic()
-    with open_run(
+    run = open_run(
         entry_point="sft",
         experiment=config.exp_name,
         run_name=f"{config.exp_name} {curriculum.strategy_label} seed {config.training.seed}",
@@ -124,7 +169,8 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
         resume_run_id=start.run_id,
         # Beside the checkpoints: the working folder may be a temporary clone.
         spool_dir=output_dir,
-    ) as recorder:
+    )
+    with run as recorder, processes.together():
         record_inputs(recorder, data_dir, digests, context="training")
         data_line = link_data_run(recorder, digests)
         recorder.text(to_yaml(resolved), "config/training_params.yaml")
@@ -140,12 +186,13 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
                 recorder=recorder,
                 run_state={"identity": identity, "run_id": recorder.run_id},
                 resume_from=start.resume_from,
+                processes=processes,
             )
         except Stopped:
             recorder.tags({"pixelis.stopped": "true"})
             raise
         print(result.statistics, flush=True)
-        _record_result(recorder, result, config, curriculum, data_line)
+        record_result(recorder, result, config, curriculum, data_line)
         trained = time.monotonic()
         print(f"training took {trained - began:.0f} s, with start-up", flush=True)
         test: dict[str, float] = {}
@@ -187,94 +234,3 @@ def _run_sft(config: TrainingFileConfig, model: ModelConfig, curriculum: Curricu
 def _restore_events(recorder: MlflowRecorder, checkpoint: Path) -> None:
     state = read_json(checkpoint / CURRICULUM_FILE)
     recorder.restore_events(state["callback"]["manager"]["events"])
-
-
-def _record_result(
-    recorder: MlflowRecorder,
-    result: TrainingResult,
-    config: TrainingFileConfig,
-    curriculum: CurriculumConfig,
-    data_line: str,
-) -> None:
-    events = [event.to_dict() for event in result.events]
-    max_steps = config.training.max_steps
-    strategy = curriculum.strategy_class
-    minimum = curriculum.min_performance_for_advance if strategy.rolls_back else None
-    recorder.figure(
-        "curriculum/timeline.png",
-        figures.timeline(
-            events,
-            result.evaluations,
-            result.losses,
-            max_steps=max_steps,
-            mixes=None if strategy.uses_stages else result.mixes,
-            min_performance_for_advance=minimum,
-            metric=curriculum.performance_metric,
-        ),
-    )
-    recorder.text(result.statistics, "curriculum/final_statistics.txt")
-    _, last = result.evaluations[-1]
-    stages = _stages_reached(events, curriculum)
-    recorder.summary(
-        {
-            **{f"final/{d}": last[d] for d in DIFFICULTIES if d in last},
-            "best/full_mix": result.best["performance"],
-            "best/step": result.best["step"],
-            "rollbacks": events[-1]["rollback_count"],
-            **stages,
-        },
-        max_steps,
-    )
-    if stages:
-        recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
-    recorder.tags({"mlflow.runName": _run_name(events, last, curriculum)})
-    recorder.note(f"{_note(result, events)}\n\n{data_line}")
-    best_step = int(result.best["step"])
-    # The first at its step: where weights were rolled back, theirs follow at the same step.
-    best = next(strata for step, strata in result.evaluations if step == best_step)
-    for name, folder, step, strata in (
-        ("final", result.final_dir, max_steps, last),
-        ("best", result.final_dir.with_name("best"), best_step, best),
-    ):
-        log_adapter(
-            recorder,
-            folder,
-            name,
-            step,
-            {f"summary/{name}/{d}": value for d, value in strata.items()},
-            {"step": step},
-        )
-
-
-def _stages_reached(events: list[dict[str, Any]], curriculum: CurriculumConfig) -> dict[str, float]:
-    """The last stage's index and the step at which each began; nothing without stages."""
-    if not curriculum.strategy_class.uses_stages:
-        return {}
-    reached = {e["to_stage"]: e["step"] for e in events if e["kind"] in ("start", "advance")}
-    names = [stage.name for stage in curriculum.stages]
-    steps = {f"steps_to/{stage}": step for stage, step in reached.items()}
-    return {"stage_reached": names.index(events[-1]["to_stage"]), **steps}
-
-
-def _run_name(
-    events: list[dict[str, Any]], last: Mapping[str, float], curriculum: CurriculumConfig
-) -> str:
-    """The strategy, and of the rest what it has: a stage reached, rollbacks, the hard stratum."""
-    parts, rollbacks = [curriculum.strategy_label], events[-1]["rollback_count"]
-    if curriculum.enabled and curriculum.strategy_class.uses_stages:
-        parts.append(f"reached {events[-1]['to_stage']}")
-    if curriculum.strategy_class.rolls_back:
-        parts.append(f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}")
-    hard = "hard" if "hard" in last else max(last)
-    return " · ".join([*parts, f"{hard} {last[hard]:.2f}"])
-
-
-def _note(result: TrainingResult, events: list[dict[str, Any]]) -> str:
-    lines = ["| step | event | stage | delta | reason |", "| --- | --- | --- | --- | --- |"]
-    for event in events:
-        delta = "" if event["delta"] is None else f"{event['delta']:+.4f}"
-        lines.append(
-            f"| {event['step']} | {event['kind']} | {event['to_stage']} | {delta} | "
-            f"{event['reason'] or ''} |"
-        )
-    return "\n".join(["```", result.statistics, "```", "", *lines])

@@ -62,6 +62,10 @@ class Batches:
         """Number of batches."""
         return -(-len(self.keys) // self.batch_size)
 
+    def keys_of(self, index: int) -> tuple[Key, ...]:
+        """The keys of the batch at an index."""
+        return self.keys[index * self.batch_size : (index + 1) * self.batch_size]
+
     def __iter__(self) -> Iterator[Batch]:
         """All batches in order."""
         return (self[index] for index in range(len(self)))
@@ -70,8 +74,7 @@ class Batches:
         """The batch at an index, collated unless it was kept."""
         batch = self._kept.get(index)
         if batch is None:
-            start = index * self.batch_size
-            batch = self._collate(self.keys[start : start + self.batch_size])
+            batch = self._collate(self.keys_of(index))
             if self.kept_bytes + batch.num_bytes <= self.max_kept_bytes:
                 self._kept[index] = batch
                 self.kept_bytes += batch.num_bytes

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,17 @@ class Stratum:
         return math.exp(-self.loss)
 
 
+# Computes each batch, here or in another process, and gives it back with its result, in order.
+Deal = Callable[[Sequence[Any], Callable[[Any], Any]], Iterable[tuple[Any, Any]]]
+
+
+def in_this_process(
+    batches: Sequence[Any], compute: Callable[[Any], Any]
+) -> Iterable[tuple[Any, Any]]:
+    """Each batch with its result; a training in several processes deals them out instead."""
+    return ((batch, compute(batch)) for batch in batches)
+
+
 @dataclass(frozen=True)
 class _Tally:
     tokens: int
@@ -58,6 +69,7 @@ class Validation:
         samples_per_difficulty: int,
         batch_size: int,
         seed: int,
+        deal: Deal = in_this_process,
     ) -> None:
         """Choose the subset by the seed; fewer examples where there are fewer.
 
@@ -65,6 +77,7 @@ class Validation:
             DataError: when a difficulty's examples hold no supervised token.
         """
         self.difficulties = tuple(difficulties)
+        self.deal = deal
         self.keys: list[Key] = []
         for difficulty in difficulties:
             indices = list(range(dataset.sizes[difficulty]))
@@ -83,15 +96,26 @@ class Validation:
         was_training = model.training
         model.eval()
         tallies: dict[str, list[_Tally]] = {difficulty: [] for difficulty in self.difficulties}
-        for batch in self.batches:
-            for key, tally in zip(batch.keys, _tallies(model, batch), strict=True):
-                tallies[key[0]].append(tally)
+        for key, tally in _measure(model, self.batches, self.deal):
+            tallies[key[0]].append(tally)
         model.train(was_training)
         return {name: _stratum(tallies[name]) for name in self.difficulties}
 
 
+def _measure(model: Any, batches: Batches, deal: Deal) -> Iterator[tuple[Key, _Tally]]:
+    """Every example with its tally; each batch is collated only where it is computed."""
+
+    def compute(index: int) -> list[_Tally]:
+        return _tallies(model, batches[index])
+
+    for index, found in deal(range(len(batches)), compute):
+        yield from zip(batches.keys_of(index), found, strict=True)
+
+
 @torch.inference_mode()
-def compute_losses(model: Any, batches: Batches) -> dict[str, dict[int, float]]:
+def compute_losses(
+    model: Any, batches: Batches, *, deal: Deal = in_this_process
+) -> dict[str, dict[int, float]]:
     """Mean loss per supervised token of these examples: difficulty -> index -> nats.
 
     The model's training mode is left as it was. Length-normalised, as `self_paced` needs it.
@@ -99,9 +123,8 @@ def compute_losses(model: Any, batches: Batches) -> dict[str, dict[int, float]]:
     was_training = model.training
     model.eval()
     losses: dict[str, dict[int, float]] = {difficulty: {} for difficulty, _ in batches.keys}
-    for batch in batches:
-        for (name, index), tally in zip(batch.keys, _tallies(model, batch), strict=True):
-            losses[name][index] = tally.loss / max(1, tally.tokens)
+    for (name, index), tally in _measure(model, batches, deal):
+        losses[name][index] = tally.loss / max(1, tally.tokens)
     model.train(was_training)
     return losses
 

@@ -50,6 +50,7 @@ class CurriculumCallback(TrainerCallback):
         self.eval_steps = eval_steps
         self.examples_per_step = examples_per_step
         self.say = say
+        self.agree: Callable[[bool], bool] = bool
         self.on_begin: Callable[[], None] = _nothing
         self.on_score: Callable[[int], None] = lambda step: None
         self.on_snapshot: Callable[[], None] = _nothing
@@ -85,7 +86,9 @@ class CurriculumCallback(TrainerCallback):
             self._tell_place(step)
         if control.should_save:
             control.should_log = True  # so that a training's last step is logged as well
-        if self.stop_requested:
+        # Not assigned: a signal may come while the processes agree.
+        if self.agree(self.stop_requested):
+            self.stop_requested = True
             control.should_save = control.should_training_stop = True
 
     def on_evaluate(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pixelis.errors import CheckpointError
 
@@ -24,7 +25,7 @@ CURRICULUM_FILE = "curriculum_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 GROUPS_FILE = "optimizer_groups.json"
 SCHEDULER_FILE = "scheduler.json"
-RNG_FILE = "rng_state.json"
+RNG_FILE = "rng_state.json"  # of the only, or the first process; see `rng_file`
 ADAPTER_FILE = "adapter_model.safetensors"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -51,11 +52,29 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy; of a tensor that is sharded over processes, which all have to ask, all of it."""
+    if isinstance(tensor, DTensor):
+        whole_tensor: torch.Tensor = tensor.full_tensor()
+        return whole_tensor.detach().clone()
+    return tensor.detach().clone()
+
+
+def laid_out(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, sharded where the other one is."""
+    if not isinstance(like, DTensor):
+        return tensor
+    # Every process has all of it: nothing needs to be sent.
+    return distribute_tensor(
+        tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+    )
+
+
 def optimizer_tensors(optimizer: Any) -> dict[str, torch.Tensor]:
     """The optimiser's moments as `<parameter index>.<name>` -> tensor, copied."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{index}.{name}": value.detach().clone().contiguous()
+        f"{index}.{name}": whole(value).contiguous()
         for index, values in state.items()
         for name, value in values.items()
     }
@@ -65,17 +84,24 @@ def restore_optimizer(
     optimizer: Any, tensors: Mapping[str, torch.Tensor], groups: list[dict[str, Any]] | None = None
 ) -> None:
     """Put moments back; the groups (learning rates) stay as they are where none are given."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value.clone()
+        like = parameters[int(index)]
+        copied = value.clone()
+        if copied.shape == like.shape:  # all but the count of steps
+            copied = laid_out(copied, like)
+        state.setdefault(int(index), {})[name] = copied
     current = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups or current})
 
 
-def save_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
-    """Write moments, parameter groups and the schedule's position."""
-    save_file(optimizer_tensors(optimizer), folder / OPTIMIZER_FILE)
+def save_optimizer(
+    optimizer: Any, scheduler: Any, folder: Path, *, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Write moments (`optimizer_tensors`), parameter groups and the schedule's position."""
+    save_file(dict(tensors), folder / OPTIMIZER_FILE)
     write_json(optimizer.state_dict()["param_groups"], folder / GROUPS_FILE)
     write_json(scheduler.state_dict(), folder / SCHEDULER_FILE)
 
@@ -88,11 +114,17 @@ def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
     scheduler.load_state_dict(read_json(folder / SCHEDULER_FILE))
 
 
-def save_rng(folder: Path) -> None:
-    """Write the states of Python's, numpy's and torch's generators."""
+def rng_file(rank: int) -> str:
+    """Where the generators of a process are kept; the first one's have the plain name."""
+    name = Path(RNG_FILE)
+    return f"{name.stem}_{rank}{name.suffix}" if rank else RNG_FILE
+
+
+def rng_state() -> dict[str, Any]:
+    """The states of Python's, numpy's and torch's generators, as plain JSON."""
     version, internal, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state = {
+    return {
         "python": [version, list(internal), gauss],
         "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, cached],
         "torch": torch.get_rng_state().tolist(),
@@ -100,12 +132,11 @@ def save_rng(folder: Path) -> None:
         if torch.cuda.is_available()
         else [],
     }
-    write_json(state, folder / RNG_FILE)
 
 
-def load_rng(folder: Path) -> None:
-    """Put the generators back to where `save_rng` found them."""
-    state = read_json(folder / RNG_FILE)
+def load_rng(folder: Path, rank: int = 0) -> None:
+    """Put the generators back to where `rng_state` found this process's."""
+    state = read_json(folder / rng_file(rank))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
@@ -166,6 +197,20 @@ def check_whole(folder: Path) -> None:
     fault = find_fault(folder)
     if fault is not None:
         raise CheckpointError(f"checkpoint {folder} is not whole: {fault}")
+
+
+def check_same_number(saved: int, current: int, folder: Path) -> None:
+    """Raise where a checkpoint was made by another number of processes.
+
+    Raises:
+        CheckpointError: naming both numbers.
+    """
+    if saved != current:
+        raise CheckpointError(
+            f"checkpoint {folder} was made by {saved} process{'es' if saved > 1 else ''}, "
+            f"this training has {current}: the examples of a step and every dropout depend on "
+            f"their number; go on with {saved}, or start anew without resume"
+        )
 
 
 def check_same_config(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path) -> None:

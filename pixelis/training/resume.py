@@ -10,6 +10,7 @@ from pixelis.errors import CheckpointError
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
     check_same_config,
+    check_same_number,
     check_whole,
     checkpoints,
     find_fault,
@@ -43,6 +44,7 @@ def choose_start(
     output_dir: Path,
     identity: Mapping[str, Any],
     say: Callable[[str], None],
+    num_processes: int = 1,
 ) -> Start:
     """Decide where to begin, and say so in a line.
 
@@ -51,10 +53,11 @@ def choose_start(
         output_dir: the training's folder.
         identity: the configuration and data that a checkpoint must share, flat.
         say: prints a line.
+        num_processes: that train together, which a checkpoint must share as well.
 
     Raises:
-        CheckpointError: when the named checkpoint is not whole or is from another configuration,
-            or `output_dir` holds something else.
+        CheckpointError: when the named checkpoint is not whole or is from another configuration or
+            number of processes, or `output_dir` holds something else.
     """
     if resume is None:
         set_aside(output_dir, say)
@@ -75,6 +78,7 @@ def choose_start(
     check_whole(chosen)
     state = read_json(chosen / CURRICULUM_FILE)
     check_same_config(state["identity"], identity, chosen)
+    check_same_number(state["num_processes"], num_processes, chosen)
     say(f"going on from {chosen} (step {state['step']})")
     if chosen.parent.resolve() != output_dir.resolve():
         set_aside(output_dir, say)

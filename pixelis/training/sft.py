@@ -27,15 +27,18 @@ from pixelis.data.encode import Encoder
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.validation import Validation
 from pixelis.models.load import load_model, load_processor
-from pixelis.models.lora import add_lora
-from pixelis.recorder import Recorder
+from pixelis.models.lora import add_lora, load_adapter
+from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import write_json
 from pixelis.training.inputs import build_datasets, check_model
+from pixelis.training.processes import ALONE, Processes, ignore_signals
 from pixelis.training.progress import ProgressCallback
 from pixelis.training.trainer import CurriculumTrainer
 
 EVENTS_FILE = "events.json"
+# Between the seeds of two processes: runs with neighbouring seeds share none.
+RANK_STRIDE = 1_000_003
 
 
 class Stopped(KeyboardInterrupt):
@@ -78,20 +81,23 @@ class _EventFile:
 
 
 @contextmanager
-def _stop_on_signals(callback: CurriculumCallback) -> Iterator[None]:
+def _stop_on_signals(callback: CurriculumCallback, processes: Processes) -> Iterator[None]:
     """SIGINT and SIGTERM end training after the step in hand, with a checkpoint."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         callback.stop_requested = True
-        # A second signal ends the process at once.
-        signal.signal(number, signal.default_int_handler)
+        if processes.world_size == 1:
+            # A second signal ends the process at once. A launcher sends one on to everyone, who
+            # may have had it from the terminal already.
+            signal.signal(number, signal.default_int_handler)
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # see `ignore_signals`
+                signal.signal(number, handler)
 
 
 def training_arguments(training: TrainingConfig, *, gradient_checkpointing: bool) -> Any:
@@ -120,6 +126,8 @@ def training_arguments(training: TrainingConfig, *, gradient_checkpointing: bool
         # The loader restores its own position.
         ignore_data_skip=True,
         use_cpu=not torch.cuda.is_available(),
+        # Of several processes: every layer of the adapter is in every step.
+        ddp_find_unused_parameters=False,
     )
 
 
@@ -133,6 +141,7 @@ def run_training(
     run_state: Mapping[str, Any],
     resume_from: Path | None = None,
     say: Callable[[str], None] = print,
+    processes: Processes = ALONE,
 ) -> TrainingResult:
     """Train an adapter on the curriculum and save it to `<output_dir>/final`.
 
@@ -145,6 +154,7 @@ def run_training(
         run_state: JSON that every checkpoint keeps (the configuration, the tracker's run).
         resume_from: a whole checkpoint of the same configuration.
         say: prints a line.
+        processes: that train together; of all but the main one, nothing is recorded or said.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
@@ -152,6 +162,8 @@ def run_training(
     check_model(model_config)
     output_dir = Path(training.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
+    if not processes.is_main:
+        recorder, say = NullRecorder(), _say_nothing
     encoder = Encoder(
         load_processor(
             model_config.model_name,
@@ -166,13 +178,8 @@ def run_training(
     # peft still reads the old name of activation checkpointing; nothing that a user can mend.
     warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
     set_seed(training.seed)
-    base = load_model(
-        model_config.model_name,
-        torch_dtype=model_config.torch_dtype,
-        trust_remote_code=model_config.trust_remote_code,
-    )
     model = add_lora(
-        base,
+        _load_base(model_config),
         model_name=model_config.model_name,
         lora_r=model_config.lora_r,
         lora_alpha=model_config.lora_alpha,
@@ -182,6 +189,10 @@ def run_training(
     arguments = training_arguments(
         training, gradient_checkpointing=model_config.gradient_checkpointing
     )
+    assert (arguments.process_index, arguments.world_size) == (
+        processes.rank,
+        processes.world_size,
+    ), "a process that a launcher started has to join the others"
     manager = CurriculumManager(curriculum, max_steps=training.max_steps)
     _bind_scores(manager, datasets["train"])
     loader = CurriculumLoader(
@@ -191,8 +202,8 @@ def run_training(
         batch_size=training.batch_size,
         accumulation_steps=training.gradient_accumulation_steps,
         num_workers=training.num_workers,
-        rank=arguments.process_index,
-        world_size=arguments.world_size,
+        rank=processes.rank,
+        world_size=processes.world_size,
     )
     validation = Validation(
         datasets["validation"],
@@ -200,11 +211,12 @@ def run_training(
         samples_per_difficulty=curriculum.eval_samples_per_difficulty,
         batch_size=training.eval_batch_size,
         seed=training.seed,
+        deal=processes.deal,
     )
     history: list[dict[str, Any]] = []
     callback = CurriculumCallback(
         manager,
-        _EventFile(recorder, output_dir / EVENTS_FILE, history),
+        _EventFile(recorder, output_dir / EVENTS_FILE, history) if processes.is_main else recorder,
         eval_steps=training.eval_steps,
         examples_per_step=loader.examples_per_step,
         say=say,
@@ -219,9 +231,14 @@ def run_training(
         curriculum=callback,
         run_state=run_state,
         save_total_limit=training.save_total_limit,
+        processes=processes,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(progress)
+    if processes.is_main:
+        trainer.add_callback(progress)
+    else:
+        # The adapter began alike in all; dropout must not be.
+        torch.manual_seed(training.seed + processes.rank * RANK_STRIDE)
     if resume_from is not None:
         trainer.restore_curriculum(resume_from)
         history += [event.to_dict() for event in manager.events]
@@ -233,8 +250,12 @@ def run_training(
         trainer.state = TrainerState.load_from_json(str(resume_from / TRAINER_STATE_NAME))
     else:
         try:
-            with _stop_on_signals(callback):
+            with _stop_on_signals(callback, processes), processes.together():
                 trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+                # A signal in the last step, after that step's agreement.
+                callback.stop_requested = processes.any(callback.stop_requested)
+                if callback.stop_requested and processes.world_size > 1 and processes.is_main:
+                    ignore_signals()  # of the launcher, as soon as the first one has ended
         finally:
             progress.close()
         step = trainer.state.global_step
@@ -242,6 +263,10 @@ def run_training(
             raise Stopped(output_dir / f"checkpoint-{step}", step)
     trainer.save_adapter(output_dir / "final")
     assert callback.best is not None
+    if trainer.is_sharded and processes.is_main:  # for rollouts, by this process alone
+        model = load_adapter(
+            _load_base(model_config), output_dir / "final", model_name=model_config.model_name
+        )
     return TrainingResult(
         model=model.eval(),
         encoder=encoder,
@@ -254,6 +279,18 @@ def run_training(
         final_dir=output_dir / "final",
         statistics=final_statistics(manager, training.max_steps * loader.examples_per_step),
     )
+
+
+def _load_base(model: ModelConfig) -> Any:
+    return load_model(
+        model.model_name,
+        torch_dtype=model.torch_dtype,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def _say_nothing(line: str) -> None:
+    """Leave the line to the main process."""
 
 
 def _bind_scores(manager: CurriculumManager, dataset: CurriculumDataset) -> None:

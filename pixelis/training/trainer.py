@@ -1,14 +1,17 @@
 """CurriculumTrainer: transformers' Trainer with the curriculum's loader, validation and state."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
 from pixelis.curriculum import draw_scored
@@ -21,17 +24,21 @@ from pixelis.training.checkpoint import (
     ADAPTER_FILE,
     CURRICULUM_FILE,
     delete_older,
+    laid_out,
     load_optimizer,
     load_rng,
     optimizer_tensors,
     read_json,
     replace_folder,
     restore_optimizer,
+    rng_file,
+    rng_state,
     save_optimizer,
-    save_rng,
     seal,
+    whole,
     write_json,
 )
+from pixelis.training.processes import ALONE, Processes
 
 SNAPSHOT_FILE = "trial_snapshot.safetensors"
 
@@ -69,6 +76,7 @@ class CurriculumTrainer(Trainer):
         curriculum: CurriculumCallback,
         run_state: Mapping[str, Any],
         save_total_limit: int,
+        processes: Processes = ALONE,
     ) -> None:
         """Take the loader, the validation and the callback; `run_state` is kept in checkpoints."""
         self.adapted = model
@@ -85,13 +93,25 @@ class CurriculumTrainer(Trainer):
         self.curriculum = curriculum
         self.run_state = dict(run_state)
         self.save_total_limit = save_total_limit
+        self.processes = processes
         self._snapshot: dict[str, torch.Tensor] | None = None
         self._unlogged: tuple[float, int] | None = None
+        curriculum.agree = processes.any
         curriculum.on_begin = self._restore_unlogged
         curriculum.on_score = self.score_if_needed
         curriculum.on_snapshot = self.take_snapshot
         curriculum.on_restore = self.restore_snapshot
         curriculum.on_improvement = self.save_best
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Let FSDP be what it is on a GPU on a CPU too: accelerate would quietly use DDP there."""
+        super().create_accelerator_and_postprocess()
+        state = self.accelerator.state
+        wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        if wanted and state.distributed_type == DistributedType.MULTI_CPU:
+            state.distributed_type = DistributedType.FSDP
+            state.fsdp_plugin = FullyShardedDataParallelPlugin()
+            self.is_fsdp_enabled = True
 
     def get_train_dataloader(self) -> Any:
         """The curriculum's own loader; accelerate's wrapper would read one batch ahead."""
@@ -121,7 +141,7 @@ class CurriculumTrainer(Trainer):
             size = self.validation.batches.batch_size
             # Drawn anew each time, so not worth keeping.
             batches = Batches(dataset, by_length(dataset, keys), size, max_kept_bytes=0)
-            losses = compute_losses(self.model, batches)
+            losses = compute_losses(self.model, batches, deal=self.processes.deal)
             named = {
                 f"loss of {d} example {i}": x for d, by in losses.items() for i, x in by.items()
             }
@@ -130,7 +150,7 @@ class CurriculumTrainer(Trainer):
 
     def _adapter_tensors(self) -> dict[str, torch.Tensor]:
         return {
-            name: parameter.detach().clone()
+            name: whole(parameter)
             for name, parameter in self.adapted.named_parameters()
             if parameter.requires_grad
         }
@@ -148,7 +168,8 @@ class CurriculumTrainer(Trainer):
         with torch.no_grad():
             for key, value in self._snapshot.items():
                 if key.startswith("adapter/"):
-                    parameters[key.removeprefix("adapter/")].copy_(value)
+                    parameter = parameters[key.removeprefix("adapter/")]
+                    parameter.copy_(laid_out(value, parameter))
         moments = {
             key.removeprefix("optimizer/"): value
             for key, value in self._snapshot.items()
@@ -164,22 +185,41 @@ class CurriculumTrainer(Trainer):
         """Write the adapter in PEFT's own layout to a folder, whole or not at all."""
         staged = place.with_name(f".{place.name}.new")
         self._save(str(staged))
-        replace_folder(staged, place)
+        if self.processes.is_main:
+            replace_folder(staged, place)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the adapter alone; transformers would gather a sharded base as well."""
+        self._save(output_dir)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        # The embeddings are never trained; asked to look, peft would ask the hub for the base.
-        self.adapted.save_pretrained(str(output_dir), save_embedding_layers=False)
+        # Every process has to ask for what is sharded; one writes.
+        tensors = self._adapter_tensors() if self.is_sharded else None
+        if self.processes.is_main:
+            # The embeddings are never trained; asked to look, peft would ask the hub for the base.
+            self.adapted.save_pretrained(
+                str(output_dir), save_embedding_layers=False, state_dict=tensors
+            )
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds only a part of every weight (FSDP)."""
+        return any(isinstance(parameter, DTensor) for parameter in self.adapted.parameters())
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        totals = self.processes.gather(self._tr_loss.item())
+        if not self.processes.is_main:
+            return
         folder = self.output_dir / f"checkpoint-{self.state.global_step}"
         state = {
             **self.run_state,
             "step": self.state.global_step,
+            "num_processes": self.processes.world_size,
             "loader": self.loader.state_dict(),
             "callback": self.curriculum.state_dict(),
             # A stop may fall between two logged steps: the next one averages over both sides of it.
-            "unlogged_loss": [self._tr_loss.item(), self._globalstep_last_logged],
+            "unlogged_loss": [totals, self._globalstep_last_logged],
         }
         write_json(state, folder / CURRICULUM_FILE)
         if self._snapshot is not None and self.curriculum.manager.trial is not None:
@@ -193,8 +233,8 @@ class CurriculumTrainer(Trainer):
         state = read_json(folder / CURRICULUM_FILE)
         self.curriculum.load_state_dict(state["callback"])
         self.loader.load_state_dict(state["loader"])
-        total, since = state["unlogged_loss"]
-        self._unlogged = (total, since)
+        totals, since = state["unlogged_loss"]
+        self._unlogged = (totals[self.processes.rank], since)
         if (folder / SNAPSHOT_FILE).is_file():
             self._snapshot = load_file(folder / SNAPSHOT_FILE)
 
@@ -205,21 +245,34 @@ class CurriculumTrainer(Trainer):
 
     def load_weights(self, folder: Path) -> None:
         """Put the adapter of a checkpoint on the model."""
-        set_peft_model_state_dict(self.adapted, load_file(folder / ADAPTER_FILE))
+        tensors = load_file(folder / ADAPTER_FILE)
+        if not self.is_sharded:
+            set_peft_model_state_dict(self.adapted, tensors)
+            return
+        with torch.no_grad():
+            for name, parameter in self.adapted.named_parameters():
+                if parameter.requires_grad:
+                    value = tensors[name.replace(".default.", ".")]  # the file names no adapter
+                    parameter.copy_(laid_out(value.to(parameter.dtype), parameter))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.load_weights(Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))
+        tensors = optimizer_tensors(self.optimizer)
+        if self.processes.is_main:
+            save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir), tensors=tensors)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
 
     def _save_rng_state(self, output_dir: str) -> None:
-        save_rng(Path(output_dir))
+        states = self.processes.gather(rng_state())  # dropout differs from process to process
+        if self.processes.is_main:
+            for rank, state in enumerate(states):
+                write_json(state, Path(output_dir) / rng_file(rank))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            load_rng(Path(checkpoint))
+            load_rng(Path(checkpoint), self.processes.rank)

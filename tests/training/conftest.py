@@ -182,13 +182,15 @@ def trained(train, monkeypatch):
     """Train and return what was seen of it."""
     compute_losses = trainer_module.compute_losses
 
-    def watch_losses(model, dataset, keys, **words):
+    def watch_losses(model, batches, **words):
+        dataset = batches.dataset
+
         def collate(batch):
             return {k: v for k, v in collate_keyed(batch).items() if k != "keys"}
 
         collate_keyed = dataset.collate
         monkeypatch.setattr(dataset, "collate", collate, raising=False)
-        losses = compute_losses(model, dataset, keys, **words)
+        losses = compute_losses(model, batches, **words)
         monkeypatch.delattr(dataset, "collate")
         WatchedTrainer.seen.losses[len(WatchedTrainer.seen.keys)] = losses
         return losses

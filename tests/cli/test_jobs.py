@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pixelis.cli.processes import Job, run_jobs
+from pixelis.cli.jobs import Job, run_jobs
 from pixelis.errors import UserError
-from tests.cli.jobs import main
+from tests.cli.entry_point import main
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -93,8 +93,8 @@ def test_interrupted_it_tells_its_jobs_to_stop_and_waits_for_them(tmp_path):
 def test_when_it_is_killed_its_jobs_are_told_to_stop(tmp_path):
     log = tmp_path / "a.txt"
     code = (
-        "import pathlib; from pixelis.cli.processes import Job, run_jobs\n"
-        "from tests.cli.jobs import main\n"
+        "import pathlib; from pixelis.cli.jobs import Job, run_jobs\n"
+        "from tests.cli.entry_point import main\n"
         f"run_jobs(main, [Job('a', ('save',), pathlib.Path({str(log)!r}))], num_workers=1,\n"
         "         environment={}, on_done=print)"
     )

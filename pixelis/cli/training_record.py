@@ -1,0 +1,103 @@
+"""What a finished training leaves in its MLflow run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pixelis import figures
+from pixelis.config import TrainingFileConfig
+from pixelis.curriculum import CurriculumConfig
+from pixelis.data.example import DIFFICULTIES
+from pixelis.tracking import MlflowRecorder, log_adapter
+from pixelis.training.sft import TrainingResult
+
+
+def record_result(
+    recorder: MlflowRecorder,
+    result: TrainingResult,
+    config: TrainingFileConfig,
+    curriculum: CurriculumConfig,
+    data_line: str,
+) -> None:
+    """Leave figures, statistics, summary, name, description and adapters in the run."""
+    events = [event.to_dict() for event in result.events]
+    max_steps = config.training.max_steps
+    strategy = curriculum.strategy_class
+    minimum = curriculum.min_performance_for_advance if strategy.rolls_back else None
+    recorder.figure(
+        "curriculum/timeline.png",
+        figures.timeline(
+            events,
+            result.evaluations,
+            result.losses,
+            max_steps=max_steps,
+            mixes=None if strategy.uses_stages else result.mixes,
+            min_performance_for_advance=minimum,
+            metric=curriculum.performance_metric,
+        ),
+    )
+    recorder.text(result.statistics, "curriculum/final_statistics.txt")
+    _, last = result.evaluations[-1]
+    stages = _stages_reached(events, curriculum)
+    recorder.summary(
+        {
+            **{f"final/{d}": last[d] for d in DIFFICULTIES if d in last},
+            "best/full_mix": result.best["performance"],
+            "best/step": result.best["step"],
+            "rollbacks": events[-1]["rollback_count"],
+            **stages,
+        },
+        max_steps,
+    )
+    if stages:
+        recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
+    recorder.tags({"mlflow.runName": _run_name(events, last, curriculum)})
+    recorder.note(f"{_note(result, events)}\n\n{data_line}")
+    best_step = int(result.best["step"])
+    # The first at its step: where weights were rolled back, theirs follow at the same step.
+    best = next(strata for step, strata in result.evaluations if step == best_step)
+    for name, folder, step, strata in (
+        ("final", result.final_dir, max_steps, last),
+        ("best", result.final_dir.with_name("best"), best_step, best),
+    ):
+        log_adapter(
+            recorder,
+            folder,
+            name,
+            step,
+            {f"summary/{name}/{d}": value for d, value in strata.items()},
+            {"step": step},
+        )
+
+
+def _stages_reached(events: list[dict[str, Any]], curriculum: CurriculumConfig) -> dict[str, float]:
+    """The last stage's index and the step at which each began; nothing without stages."""
+    if not curriculum.strategy_class.uses_stages:
+        return {}
+    reached = {e["to_stage"]: e["step"] for e in events if e["kind"] in ("start", "advance")}
+    names = [stage.name for stage in curriculum.stages]
+    steps = {f"steps_to/{stage}": step for stage, step in reached.items()}
+    return {"stage_reached": names.index(events[-1]["to_stage"]), **steps}
+
+
+def _run_name(
+    events: list[dict[str, Any]], last: Mapping[str, float], curriculum: CurriculumConfig
+) -> str:
+    """The strategy, and of the rest what it has: a stage reached, rollbacks, the hard stratum."""
+    parts, rollbacks = [curriculum.strategy_label], events[-1]["rollback_count"]
+    if curriculum.enabled and curriculum.strategy_class.uses_stages:
+        parts.append(f"reached {events[-1]['to_stage']}")
+    if curriculum.strategy_class.rolls_back:
+        parts.append(f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}")
+    hard = "hard" if "hard" in last else max(last)
+    return " · ".join([*parts, f"{hard} {last[hard]:.2f}"])
+
+
+def _note(result: TrainingResult, events: list[dict[str, Any]]) -> str:
+    lines = ["| step | event | stage | delta | reason |", "| --- | --- | --- | --- | --- |"]
+    for event in events:
+        delta = "" if event["delta"] is None else f"{event['delta']:+.4f}"
+        lines.append(
+            f"| {event['step']} | {event['kind']} | {event['to_stage']} | {delta} | "
+            f"{event['reason'] or ''} |"
+        )
+    return "\n".join(["```", result.statistics, "```", "", *lines])

@@ -1,0 +1,305 @@
+"""Two processes that train together: what one would do, one voice, and one end."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pixelis.errors import CheckpointError, ConfigError
+from pixelis.training.checkpoint import ADAPTER_FILE, RNG_FILE, find_fault
+from pixelis.training.processes import ALONE, join
+from pixelis.training.resume import choose_start
+from pixelis.training.trainer import SNAPSHOT_FILE
+
+ROOT = Path(__file__).parent.parent.parent
+TRAINING = {
+    "max_steps": 8,
+    "batch_size": 1,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 2e-3,
+    "warmup_steps": 1,
+    "eval_steps": 5,
+    "eval_batch_size": 4,
+    "save_steps": 3,
+    "logging_steps": 2,
+    "max_length": 512,
+}
+MODEL = {
+    "lora_r": 4,
+    "lora_alpha": 8,
+    "lora_dropout": 0.2,
+    "gradient_checkpointing": False,
+    "torch_dtype": "float32",
+    "max_pixels": 12544,
+}
+DRY = {"lora_dropout": 0.0}  # what one process and two draw for dropout differs
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+
+
+def identity(curriculum, max_steps):
+    return {"curriculum": curriculum, "max_steps": max_steps}
+
+
+class Launched:
+    """What a launch left, and how it ended."""
+
+    def __init__(self, place, codes, seconds):
+        self.place, self.codes, self.seconds = place, codes, seconds
+
+    def decided(self, rank):
+        return json.loads(self.place.with_name(f"{self.place.name}.{rank}.json").read_text())
+
+    @property
+    def printed(self):
+        return self.place.with_name("printed.txt").read_text().splitlines()
+
+    @property
+    def records(self):
+        """(key, step) -> value: told again after a resume, a value must be what it was."""
+        found = {}
+        for line in self.place.with_suffix(".jsonl").read_text().splitlines():
+            key, step, value = json.loads(line)
+            if key != "event":
+                assert found.setdefault((key, step), value) == value, (key, step)
+        return found
+
+    @property
+    def adapter(self):
+        return load_file(self.place / "final" / ADAPTER_FILE)
+
+
+@pytest.fixture(scope="module")
+def launch(data_dir, tmp_path_factory):
+    """Train in processes of their own; returns what they left."""
+    log = (tmp_path_factory.mktemp("launched") / "log.txt").open("w+", encoding="utf-8")
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("launched_runs.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+    def run(
+        place, curriculum, *, processes=2, model=None, resume=None, hurt=None, env=None, **training
+    ):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        request = {
+            "processes": processes,
+            "training": TRAINING | training | {"output_dir": str(place)},
+            "model": MODEL | (model or {}),
+            "curriculum": curriculum,
+            "data_dir": str(data_dir),
+            "printed": str(place.with_name("printed.txt")),
+            "resume": resume,
+            "hurt": hurt,
+            "environment": env or {},
+        }
+        began = time.monotonic()
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        answer = server.stdout.readline()
+        log.seek(0)
+        assert answer, log.read()[-3000:]
+        return Launched(place, json.loads(answer), time.monotonic() - began)
+
+    yield run
+    server.stdin.close()
+    server.wait(timeout=60)
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def two(launch, advancing, tmp_path_factory):
+    """Two processes, nothing random in the model, an odd number of evaluation batches."""
+    place = tmp_path_factory.mktemp("two") / "sft"
+    run = launch(place, advancing, model=DRY, eval_batch_size=2)
+    assert run.codes == [0, 0], run.printed
+    return run
+
+
+def assert_alike(one, other):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], atol=2e-5, rtol=0)
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_two_processes_do_what_one_with_the_same_global_batch_does(
+    launch, two, advancing, tmp_path
+):
+    one = launch(
+        tmp_path / "sft", advancing, processes=1, model=DRY, batch_size=2, eval_batch_size=2
+    )
+    assert one.codes == [0], one.printed
+    alone, *both = one.decided(0), two.decided(0), two.decided(1)
+    # The same examples in every step, half of them in each process.
+    for step, examples in alone["seen"].items():
+        halves = [found["seen"][step] for found in both]
+        assert [len(half) for half in halves] == [2, 2]
+        assert sorted(halves[0] + halves[1]) == sorted(examples), step
+    # Every token weighs alike, wherever it is: loss, gradient and so weights are one process's.
+    assert two.records.keys() == one.records.keys()
+    assert two.records == {key: pytest.approx(v, rel=1e-4) for key, v in one.records.items()}
+    assert ("train/loss", 2) in one.records and ("train/grad_norm", 2) in one.records
+    assert_alike(two.adapter, one.adapter)
+    assert [event["kind"] for event in alone["events"]] == ["start", "advance", "advance", "end"]
+    for name in ("kind", "step", "to_stage", "examples_seen", "strata_counts"):
+        assert [e[name] for e in both[0]["events"]] == [e[name] for e in alone["events"]]
+    # Dealt out, every example is measured in the batch that one process measures it in.
+    assert alone["same"] == both[0]["same"] == both[1]["same"] == [True]
+
+
+def test_both_decide_the_same_and_one_speaks(two):
+    first, second = two.decided(0), two.decided(1)
+    assert first["begun"] == second["begun"] != first["ended"] == second["ended"]
+    for name in ("events", "evaluations", "losses", "best"):
+        assert first[name] == second[name]
+    left = {path.name for path in two.place.parent.iterdir()}
+    assert left == {
+        *("sft", "sft.jsonl", "sft.txt", "printed.txt", "sft.0.json", "sft.1.json"),
+        "sft.1.jsonl",  # opened by the recorder that the second process was given
+    }
+    assert two.place.with_name("sft.1.jsonl").read_text() == ""
+    assert json.loads((two.place / "events.json").read_text()) == first["events"]
+    assert {path.name for path in two.place.iterdir()} == {
+        *("best", "checkpoint-6", "checkpoint-8", "events.json", "final"),
+    }
+    assert "Traceback" not in "\n".join(two.printed)
+
+
+@pytest.fixture(scope="module")
+def whole(launch, retreating, tmp_path_factory):
+    """Two processes with dropout; a trial from step 2 to 4 takes weights and moments back."""
+    place = tmp_path_factory.mktemp("whole") / "sft"
+    run = launch(place, retreating, max_steps=5)
+    assert run.codes == [0, 0], run.printed
+    kinds = [(event["kind"], event["step"]) for event in run.decided(0)["events"]]
+    assert kinds == [("start", 0), ("trial", 2), ("rollback", 4), ("end", 5)]
+    return run
+
+
+def test_a_killed_process_ends_the_other_and_both_go_on_to_the_bit(
+    launch, whole, retreating, tmp_path
+):
+    place = tmp_path / "sft"
+    killed = launch(place, retreating, max_steps=5, hurt=[1, 5, "SIGKILL"])
+    assert killed.codes == [2, -9]
+    assert killed.seconds < 60  # no time-out was waited for
+    said = "error: rank 0: another process ended without a word (killed, or out of memory?)"
+    assert [line for line in killed.printed if "error" in line.lower()] == [said]
+    checkpoint = place / "checkpoint-3"
+    assert find_fault(checkpoint) is None and (checkpoint / SNAPSHOT_FILE).is_file()
+    states = [(checkpoint / name).read_text() for name in (RNG_FILE, "rng_state_1.json")]
+    assert states[0] != states[1]
+
+    # Another number of processes has other steps and other dropout.
+    with pytest.raises(CheckpointError) as refused:
+        choose_start("auto", place, identity(retreating, 5), print)
+    assert str(refused.value) == (
+        f"checkpoint {checkpoint} was made by 2 processes, this training has 1: the examples of a "
+        "step and every dropout depend on their number; go on with 2, or start anew without resume"
+    )
+
+    run = launch(place, retreating, max_steps=5, resume="auto")
+    assert run.codes == [0, 0], run.printed
+    assert f"going on from {checkpoint} (step 3)" in place.with_suffix(".txt").read_text()
+    assert_same(run.adapter, whole.adapter)
+    assert run.records == whole.records
+    for rank in (0, 1):
+        assert run.decided(rank)["events"] == whole.decided(rank)["events"]
+        assert run.decided(rank)["ended"] == whole.decided(rank)["ended"]
+
+
+def test_a_sharded_model_is_trained_stopped_and_taken_up_again_alike(
+    launch, whole, retreating, tmp_path
+):
+    # A signal to one process stops both after the same step, inside the trial.
+    place = tmp_path / "stopped" / "sft"
+    stopped = launch(place, retreating, max_steps=5, save_steps=5, env=FSDP, hurt=[1, 3, "SIGTERM"])
+    said = f"stopped after step 3; everything is in {place / 'checkpoint-3'}"
+    assert sorted(line for line in stopped.printed if "stopped" in line) == [
+        f"[{rank} stopped: {said}]" for rank in (0, 1)
+    ]
+    assert stopped.codes[0] == 130  # the other one waits for it, and may be ended meanwhile
+    assert [path.name for path in place.glob("checkpoint-*")] == ["checkpoint-3"]
+    assert find_fault(place / "checkpoint-3") is None
+    run = launch(place, retreating, max_steps=5, save_steps=5, env=FSDP, resume="auto")
+    assert run.codes == [0, 0], run.printed
+    # Moments, generators or a snapshot that were lost would be a hundred times as much.
+    assert_alike(run.adapter, whole.adapter)
+    assert run.decided(0)["sharded"] and not whole.decided(0)["sharded"]
+    # Stopped between two logged steps: the loss logged at 4 is the mean of 3 and 4.
+    expected = dict(whole.records)
+    unlogged = expected.pop(("train/loss", 3))
+    del expected["train/grad_norm", 3], expected["train/learning_rate", 3]
+    expected["train/loss", 4] = (unlogged + expected["train/loss", 4]) / 2
+    assert run.records == {key: pytest.approx(v, rel=1e-4) for key, v in expected.items()}
+    for name in ("events", "evaluations", "losses", "best", "ended"):
+        assert run.decided(0)[name] == run.decided(1)[name]
+
+
+def test_one_failure_is_said_once_and_ends_both(launch, advancing, tmp_path):
+    run = launch(tmp_path / "sft", advancing, hurt=[1, 2, "user"])
+    assert run.codes == [1, 2]
+    printed = "\n".join(run.printed)
+    assert printed.count("error:") == printed.count("error: rank 1: the planted example is broken")
+    assert printed.count("error:") == 1 and "Traceback" not in printed
+    assert "[0 was told: rank 1: the planted example is broken]" in run.printed
+
+    # In the main process, while the other waits for it.
+    (tmp_path / "other" / "sft").mkdir(parents=True)
+    (tmp_path / "other" / "sft" / "thesis.tex").write_text("years of work")
+    run = launch(tmp_path / "other" / "sft", advancing)
+    assert run.codes[0] == 2 and run.codes[1] != 0  # told, or ended by the launcher before
+    rule = "name an empty or a new folder"
+    said = f"error: rank 0: training.output_dir {run.place} holds other files; {rule}"
+    assert [line for line in run.printed if not line.startswith("[1 was told: rank 0: ")] == [said]
+
+
+# Alone
+
+
+def test_a_process_alone_asks_nobody():
+    assert ALONE.is_main and ALONE.world_size == 1
+    assert ALONE.gather("a") == ["a"] and ALONE.any(True) and not ALONE.any(False)
+    assert ALONE.on_main(lambda: 3) == 3
+    assert list(ALONE.deal([[1, 2], [3]], sum)) == [([1, 2], 3), ([3], 3)]
+    with pytest.raises(CheckpointError, match="^as it was$"), ALONE.together():
+        raise CheckpointError("as it was")
+    ALONE.leave()
+    assert not torch.distributed.is_initialized()
+
+
+def test_nothing_is_joined_where_nothing_was_launched(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "ACCELERATE_USE_CPU"):
+        monkeypatch.delenv(name, raising=False)
+    assert join() is ALONE
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert join() is ALONE
+
+
+def test_a_launcher_that_starts_one_process_for_several_is_refused(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    with pytest.raises(ConfigError, match="^accelerate launch starts several processes on a CPU "):
+        join()
