@@ -14,7 +14,7 @@ from pixelis.training.checkpoint import ADAPTER_FILE
 
 ROOT = Path(__file__).parent.parent.parent
 KILLED = -signal.SIGKILL
-SEED = 605  # one of those with a kill in a step, an evaluation, an attempt, a save and a delivery
+SEED = 3180  # one of those with a kill in a step, an evaluation, an attempt, a save and a delivery
 MAX_STEPS = 8
 # Trials of two steps, every one rolled back with its weights: at 2-4 and 6-8.
 TRIALS = {
