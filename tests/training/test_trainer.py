@@ -45,9 +45,10 @@ def drawn_without_a_trainer(sizes, mixes, per_step):
     return drawn
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 3, 4])
 def test_the_first_step_after_an_event_has_the_new_mix_only(trained, advancing, sizes, num_workers):
-    # Decisions at 2 and 4, evaluations without one at 3: two workers read ahead all the time.
+    # Decisions at 2 and 4, evaluations without one at 3; a step is two micro-batches, and each
+    # worker reads two ahead all the time.
     run = trained(
         advancing | {"stages": ONE_BY_ONE}, max_steps=6, num_workers=num_workers, eval_steps=3
     )

@@ -1,0 +1,158 @@
+"""SIGKILL at many places of an sft, resumed each time: files and store as if nothing had been."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pixelis.training.checkpoint import ADAPTER_FILE
+
+ROOT = Path(__file__).parent.parent.parent
+KILLED = -signal.SIGKILL
+SEED = 3180  # one of those with a kill in a step, an evaluation, an attempt, a save and a delivery
+MAX_STEPS = 8
+# Trials of two steps, every one rolled back with its weights: at 2-4 and 6-8.
+TRIALS = {
+    "training__max_steps": MAX_STEPS,
+    "training__batch_size": 1,
+    "training__eval_steps": 3,
+    "training__save_steps": 1,
+    "training__save_total_limit": 2,
+    "curriculum__rollback_enabled": "true",
+    "curriculum__performance_metric": "likelihood",
+    "curriculum__min_performance_for_advance": 1.0,
+    "curriculum__trial_steps": 2,
+    "curriculum__rollback_scope": "data+weights",
+    "curriculum__rollback_factor": 1.0,
+    "curriculum__rollback_cooldown": 0,
+    "curriculum__max_rollbacks": "null",
+}
+EVENTS = [
+    ("start", 0),
+    ("trial", 2),
+    ("rollback", 4),
+    ("trial", 6),
+    ("rollback", 8),
+    ("end", 8),
+]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Forks a process a run; see forked_sft.py."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("forked_sft.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={
+            **environment,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+    )
+    yield process
+    process.stdin.close()
+    process.wait(timeout=60)
+
+
+@pytest.fixture
+def sft_process(server, place, data, sft_arguments):
+    """Run sft in a process of its own, which ends with the code."""
+    log = place / "log.txt"
+
+    def run(output_dir, *words, fault=None, code=0):
+        log.unlink(missing_ok=True)
+        request = {
+            "folder": str(place),
+            "environment": {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")},
+            "arguments": sft_arguments(*words, **TRIALS, training__output_dir=output_dir),
+            "fault": fault,
+        }
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        answer = server.stdout.readline().strip()
+        said = log.read_text() if log.exists() else ""
+        assert answer == str(code), (fault, said[-3000:])
+        return said.splitlines()
+
+    return run
+
+
+def choose_faults(seed):
+    """One kill after another, each at a random place of a random step after the last one's."""
+    generator = random.Random(seed)
+    decided = {step for _, step in EVENTS[1:-1]}
+    faults, step = [], 0
+    while (step := step + generator.choice((1, 1, 2))) <= MAX_STEPS:
+        places = ["step", "torn", "saved", "undelivered", "delivered"]
+        if step in decided or step % 3 == 0:
+            places.append("evaluation")
+        if step in decided:
+            places += ["attempt", "applied"] * 2
+        faults.append((generator.choice(places), step))
+    return faults
+
+
+@pytest.fixture
+def stored(client, place):
+    """What the store and the folder of a training hold, without times."""
+
+    def look(run, output_dir):
+        histories = {
+            key: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
+            for key in run.data.metrics
+        }
+        for key, values in histories.items():
+            assert len({step for step, _ in values}) == len(values), key
+        kept = client.download_artifacts(run.info.run_id, "curriculum/events.json", str(place))
+        events = json.loads((place / output_dir / "events.json").read_text())
+        assert json.loads(Path(kept).read_text()) == events
+        return {
+            "histories": histories,
+            "events": events,
+            **{
+                name: (place / output_dir / name / ADAPTER_FILE).read_bytes()
+                for name in ("final", "best")
+            },
+            "status": run.info.status,
+            "params": {k: v for k, v in run.data.params.items() if k != "training.output_dir"},
+        }
+
+    return look
+
+
+def test_kills_at_many_places_leave_the_run_that_nobody_interrupted(
+    place, sft_process, stored, runs
+):
+    sft_process("whole")
+    (whole,) = runs()
+    expected = stored(whole, "whole")
+    assert [(event["kind"], event["step"]) for event in expected["events"]] == EVENTS
+    steps = [step for step, _ in expected["histories"]["curriculum/stage"]]
+    assert steps == list(range(1, MAX_STEPS + 1))
+    assert expected["histories"]["eval/hard/likelihood"]
+    assert expected["status"] == "FINISHED"
+
+    faults = choose_faults(SEED)
+    assert {"step", "evaluation", "attempt", "torn", "delivered"} <= {where for where, _ in faults}
+    for number, fault in enumerate(faults):
+        words = ("--resume", "auto") if number else ()
+        sft_process("killed", *words, fault=fault, code=KILLED)
+        assert not (place / "killed" / "final").exists()
+    said = sft_process("killed", "--resume", "auto")
+    assert any(line.startswith("going on from killed/checkpoint-") for line in said)
+    killed, *others = [run for run in runs() if run.info.run_id != whole.info.run_id]
+    assert others == []  # one run, however often it was taken up
+    found = stored(killed, "killed")
+    assert found["histories"].keys() == expected["histories"].keys()
+    for key, values in expected["histories"].items():
+        assert found["histories"][key] == values, key
+    assert found == expected
