@@ -1,6 +1,7 @@
-"""Trains in several forks at once, as a launcher starts processes: one fails, all are ended.
+"""Trains in several processes, launched by torchrun's own agent as forks of this one.
 
-Reads a request a line (JSON, see `train`) and answers with the exit codes of its children.
+Reads a request a line (JSON, see `train` and `run_command`) and answers with the exit codes; None
+is that of a process that a signal ended.
 """
 
 import gc
@@ -9,15 +10,19 @@ import json
 import os
 import signal
 import sys
-import time
 import traceback
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from forked_runs import LineRecorder
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+import pixelis.cli.sft as sft_command
+import pixelis.cli.training_run  # what each process would spend seconds on # noqa: F401
 import pixelis.training.sft as sft_module
+from pixelis.cli.arguments import run_cli
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import DataError, UserError
@@ -26,8 +31,6 @@ from pixelis.training.processes import OtherProcessFailed, join
 from pixelis.training.resume import choose_start
 from pixelis.training.sft import Stopped, run_training
 from pixelis.training.trainer import CurriculumTrainer
-
-GRACE_SECONDS = 20
 
 
 class WatchedTrainer(CurriculumTrainer):
@@ -146,53 +149,65 @@ def train(request, rank):
     return 0
 
 
-def child(request, rank, port):
-    """Never returns."""
-    code = 1
+def run_command(request, rank):
+    """One sft of the command line, in which this process may come to harm in a step."""
+    os.chdir(request["folder"])
+
+    class Trainer(CurriculumTrainer):
+        def training_step(self, *arguments, **words):
+            if request["hurt"][:2] == [rank, self.state.global_step + 1]:
+                HURTS[request["hurt"][2]]()
+            return super().training_step(*arguments, **words)
+
+    sft_module.CurriculumTrainer = Trainer
+    return run_cli(sft_command.main, request["argv"])
+
+
+def work(request):
+    """What each process does; leaves its exit code in a file, since launchers do not tell them."""
+    # A fork has the launcher's own handlers.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    rank, code = int(os.environ["RANK"]), 1
+    if request["processes"] == 1:
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            del os.environ[name]
+    os.environ |= request["environment"]
+    out = os.open(request["printed"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1), os.dup2(out, 2)
     try:
-        world_size = request["processes"]
-        os.environ |= request["environment"]
-        if world_size > 1:
-            os.environ |= {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(world_size),
-                "LOCAL_WORLD_SIZE": str(world_size),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "TORCHELASTIC_USE_AGENT_STORE": "True",
-            }
-        out = os.open(request["printed"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(out, 1), os.dup2(out, 2)
-        code = train(request, rank)
+        code = (run_command if "argv" in request else train)(request, rank)
     except BaseException:
         traceback.print_exc()
     finally:
         sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
+        Path(f"{request['printed']}.{rank}").write_text(str(code))
+        if code:
+            os._exit(code)
 
 
 def launch(request):
-    """Fork, and do what a launcher does: end everyone as soon as one fails."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    left = {}
-    for rank in range(request["processes"]):
-        left[os.fork() or child(request, rank, store.port)] = rank
-    codes, deadline = {}, None
-    while left:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid:
-            codes[left.pop(pid)] = os.waitstatus_to_exitcode(status)
-            if any(codes.values()) and deadline is None:
-                deadline = time.monotonic() + GRACE_SECONDS
-                for other in left:
-                    os.kill(other, signal.SIGTERM)
-        elif deadline is not None and time.monotonic() > deadline:
-            for other in left:
-                os.kill(other, signal.SIGKILL)
-            deadline = None
-        time.sleep(0.01)
-    return [codes[rank] for rank in sorted(codes)]
+    """Launch as torchrun and accelerate do, with the same agent, but by forks of this process."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=request["processes"],
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id="test",
+        logs_specs=DefaultLogsSpecs(log_dir=sys.argv[1]),
+        max_restarts=0,
+        start_method="fork",
+    )
+    try:
+        elastic_launch(config, work)(request)
+    except ChildFailedError:
+        pass  # told by the codes
+    files = [Path(f"{request['printed']}.{rank}") for rank in range(request["processes"])]
+    codes = [int(file.read_text()) if file.is_file() else None for file in files]
+    for file in files:
+        file.unlink(missing_ok=True)
+    return codes
 
 
 def main():

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -48,6 +50,17 @@ FSDP = {
 }
 
 
+SFT_OPTIONS = {
+    "training.max_steps": 6,
+    "training.batch_size": 1,
+    "training.eval_steps": 6,
+    "training.save_steps": 2,
+    "training.max_length": 512,
+    "curriculum.eval_samples_per_difficulty": 2,
+    "evaluation.enabled": "false",
+}
+
+
 def identity(curriculum, max_steps):
     return {"curriculum": curriculum, "max_steps": max_steps}
 
@@ -83,9 +96,10 @@ class Launched:
 @pytest.fixture(scope="module")
 def launch(data_dir, tmp_path_factory):
     """Train in processes of their own; returns what they left."""
-    log = (tmp_path_factory.mktemp("launched") / "log.txt").open("w+", encoding="utf-8")
+    folder = tmp_path_factory.mktemp("launched")
+    log = (folder / "log.txt").open("w+", encoding="utf-8")
     server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("launched_runs.py"))],
+        [sys.executable, str(Path(__file__).with_name("launched_runs.py")), str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -108,14 +122,30 @@ def launch(data_dir, tmp_path_factory):
             "hurt": hurt,
             "environment": env or {},
         }
+        return Launched(place, *ask(request))
+
+    def command(folder, *argv, hurt):
+        """The command line instead, in a folder."""
+        request = {
+            "processes": 2,
+            "folder": str(folder),
+            "argv": argv,
+            "printed": str(folder / "printed.txt"),
+            "hurt": hurt,
+            "environment": {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"},
+        }
+        return Launched(folder / "out", *ask(request))
+
+    def ask(request):
         began = time.monotonic()
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         answer = server.stdout.readline()
         log.seek(0)
         assert answer, log.read()[-3000:]
-        return Launched(place, json.loads(answer), time.monotonic() - began)
+        return json.loads(answer), time.monotonic() - began
 
+    run.command = command
     yield run
     server.stdin.close()
     server.wait(timeout=60)
@@ -201,7 +231,7 @@ def test_a_killed_process_ends_the_other_and_both_go_on_to_the_bit(
 ):
     place = tmp_path / "sft"
     killed = launch(place, retreating, max_steps=5, hurt=[1, 5, "SIGKILL"])
-    assert killed.codes == [2, -9]
+    assert killed.codes == [2, None]
     assert killed.seconds < 60  # no time-out was waited for
     said = "error: rank 0: another process ended without a word (killed, or out of memory?)"
     assert [line for line in killed.printed if "error" in line.lower()] == [said]
@@ -272,6 +302,32 @@ def test_one_failure_is_said_once_and_ends_both(launch, advancing, tmp_path):
     rule = "name an empty or a new folder"
     said = f"error: rank 0: training.output_dir {run.place} holds other files; {rule}"
     assert [line for line in run.printed if not line.startswith("[1 was told: rank 0: ")] == [said]
+
+
+def test_a_bug_in_one_process_is_heard_and_the_run_has_failed(launch, data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path / "data")
+    options = SFT_OPTIONS | {"training.output_dir": "out", "data.path": "data"}
+    run = launch.command(
+        tmp_path,
+        *("--config", str(ROOT / "configs/smoke/training_params.yaml")),
+        *("--model", str(ROOT / "configs/model_arch.yaml")),
+        *(word for key, value in options.items() for word in (f"--{key}", str(value))),
+        hurt=[1, 4, "bug"],
+    )
+    assert run.codes == [1, 1]
+    printed = "\n".join(run.printed)
+    assert printed.count("Traceback") == printed.count("ZeroDivisionError: planted") == 1
+    assert "in rank 1 of 2 processes" in run.printed
+    assert "gloo" not in printed and "onnection" not in printed
+    assert find_fault(tmp_path / "out" / "checkpoint-2") is None
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        ((status, error),) = store.execute(
+            "SELECT status, value FROM runs JOIN tags USING (run_uuid) WHERE key = 'pixelis.error'"
+        )
+        stages = store.execute("SELECT step FROM metrics WHERE key = 'curriculum/stage'")
+        assert sorted(stages) == [(1,), (2,), (3,)]
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    assert status == "FAILED" and error == "rank 1: ZeroDivisionError: planted"
 
 
 # Alone
