@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -109,6 +110,8 @@ class CurriculumTrainer(Trainer):
         state = self.accelerator.state
         wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
         if wanted and state.distributed_type == DistributedType.MULTI_CPU:
+            # In both: accelerate copies the one into the other whenever it is asked for its state.
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
             state.distributed_type = DistributedType.FSDP
             state.fsdp_plugin = FullyShardedDataParallelPlugin()
             self.is_fsdp_enabled = True

@@ -143,6 +143,7 @@ def train(request, rank):
         "begun": trainer.begun,
         "ended": digest(trainer._adapter_tensors()),
         "sharded": trainer.is_sharded,
+        "kind": trainer.accelerator.distributed_type.value,
     }
     place.with_name(f"{place.name}.{rank}.json").write_text(json.dumps(decided))
     processes.leave()

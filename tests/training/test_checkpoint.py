@@ -12,6 +12,7 @@ from pixelis.errors import CheckpointError
 from pixelis.training.checkpoint import (
     COMPLETE_FILE,
     check_same_config,
+    check_same_number,
     check_whole,
     checkpoints,
     delete_older,
@@ -204,3 +205,10 @@ def test_a_folder_replaces_what_stood_there(tmp_path):
     (tmp_path / "again").mkdir()
     replace_folder(tmp_path / "again", tmp_path / "elsewhere")
     assert {path.name for path in tmp_path.iterdir()} == {"place", "elsewhere"}
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path):
+    check_same_number(2, 2, tmp_path)
+    expected = f"checkpoint {tmp_path} was made by 1 process, this training has 4: the examples of"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}"):
+        check_same_number(1, 4, tmp_path)

@@ -276,6 +276,7 @@ def test_a_sharded_model_is_trained_stopped_and_taken_up_again_alike(
     # Moments, generators or a snapshot that were lost would be a hundred times as much.
     assert_alike(run.adapter, whole.adapter)
     assert run.decided(0)["sharded"] and not whole.decided(0)["sharded"]
+    assert (run.decided(0)["kind"], whole.decided(0)["kind"]) == ("FSDP", "MULTI_CPU")
     # Stopped between two logged steps: the loss logged at 4 is the mean of 3 and 4.
     expected = dict(whole.records)
     unlogged = expected.pop(("train/loss", 3))
