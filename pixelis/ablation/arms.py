@@ -96,7 +96,9 @@ def build_curriculum(arm: str, settings: Mapping[str, Any], max_steps: int) -> S
     Raises:
         ConfigError: when the settings break a rule of the curriculum.
     """
-    built = ARMS[arm](copy.deepcopy(dict(settings)), max_steps)
+    # Each arm has its own strategy, whatever the shared settings say.
+    shared = copy.deepcopy(dict(settings)) | {"enabled": True, "strategy": "staged"}
+    built = ARMS[arm](shared, max_steps)
     return CurriculumConfig.from_dict(built).to_dict()
 
 

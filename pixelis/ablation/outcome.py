@@ -20,7 +20,7 @@ class Outcome:
             empty where no test was made.
         evaluations: (step, strata) in order, on the validation subset.
         num_tokens: tokens that were trained on, padding apart.
-        seconds: wall time of training and test, start-up apart.
+        seconds: wall time of training and test; of the last part, where it was gone on with.
         run_id: of the training in the tracker.
     """
 
@@ -57,6 +57,8 @@ def read_outcome(arm: str, seed: int, finished: Mapping[str, Any], place: str) -
     """
     try:
         results = finished["results"]
+        if not results["strata"]:
+            raise ValueError("no evaluation")
         return Outcome(
             arm=arm,
             seed=seed,

@@ -25,6 +25,7 @@ from pixelis.ablation.outcome import Outcome, read_outcome
 from pixelis.cli import sft
 from pixelis.cli.jobs import Job, run_jobs
 from pixelis.cli.making import link_data_run, record_inputs
+from pixelis.cli.training_run import resolved_params, training_identity
 from pixelis.config import (
     AblateFileConfig,
     ModelFileConfig,
@@ -42,7 +43,7 @@ from pixelis.training.resume import AUTO, FINISHED_FILE
 STATE_FILE = "ablate.json"
 FIRST_TUNING_SEED = 1000  # far from those that are compared
 # More of the same, or the same elsewhere: what is there already stays what it is.
-FREE = ("arms", "seeds", "tuning_seeds", "target_share", "num_workers", "training.output_dir")
+FREE = ("arms", "seeds", "target_share", "num_workers", "training.output_dir")
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ class _Run:
 class _Runs:
     """The trainings of one comparison, each made once."""
 
-    def __init__(self, config: AblateFileConfig, model: ModelFileConfig, bar: Any) -> None:
-        self.config, self.model, self.bar = config, model, bar
+    def __init__(
+        self, config: AblateFileConfig, model: ModelFileConfig, digests: Mapping[str, str], bar: Any
+    ) -> None:
+        self.config, self.model, self.digests, self.bar = config, model, digests, bar
         self.root = Path(config.training.output_dir)
 
     def plan(self, arm: str, seed: int, rate: float | None = None, *, tuning: bool = False) -> _Run:
@@ -98,6 +101,7 @@ class _Runs:
         jobs = {}
         for run in runs:
             if run.finished.is_file():
+                self._check_same(run)
                 self.bar.update(1)
             else:
                 jobs[self._job(run)] = run
@@ -116,6 +120,16 @@ class _Runs:
             on_done=done,
         )
         return [run.read() for run in runs]
+
+    def _check_same(self, run: _Run) -> None:
+        """Refuse a finished training that is not the one that is planned."""
+        finished, model = read_json(run.finished), self.model.model
+        curriculum = CurriculumConfig.from_dict(run.config.curriculum)
+        params = resolved_params(run.config, model, curriculum)
+        saved = finished.get("identity") if isinstance(finished, dict) else None
+        if not isinstance(saved, dict):
+            raise CheckpointError(f"{run.finished} is damaged: identity must be in it")
+        check_same_config(saved, training_identity(params, model, self.digests), run.folder)
 
     def say(self, line: str) -> None:
         with tqdm.external_write_mode(file=sys.stdout):
@@ -162,7 +176,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> AblationTa
                 write_json({"run_id": recorder.run_id, "identity": identity}, root / STATE_FILE)
                 record_inputs(recorder, data_dir, digests, context="training")
                 data_line = link_data_run(recorder, digests)
-                table, rate = _run(config, model, recorder)
+                table, rate = _run(config, model, digests, recorder)
                 _record(recorder, config, table, rate, data_line)
                 print(recorder.url_hint(), flush=True)
     except Timeout as error:
@@ -177,12 +191,17 @@ def _read_state(root: Path, identity: Mapping[str, Any]) -> str | None:
     if not (root / STATE_FILE).is_file():
         return None
     state = read_json(root / STATE_FILE)
+    if not isinstance(state, dict) or {"run_id", "identity"} - set(state):
+        raise CheckpointError(f"{root / STATE_FILE} is damaged: run_id and identity must be in it")
     check_same_config(state["identity"], identity, root)
     return str(state["run_id"])
 
 
 def _run(
-    config: AblateFileConfig, model: ModelFileConfig, recorder: MlflowRecorder
+    config: AblateFileConfig,
+    model: ModelFileConfig,
+    digests: Mapping[str, str],
+    recorder: MlflowRecorder,
 ) -> tuple[AblationTable, float | None]:
     first = config.training.seed
     seeds = range(first, first + config.seeds)
@@ -191,7 +210,7 @@ def _run(
     mix = CurriculumConfig.from_dict(config.curriculum).stages[-1].difficulty_mix
     total = len(rates) * config.tuning_seeds + len(config.arms) * config.seeds
     with tqdm(total=total, unit="training", desc="ablate", mininterval=1) as bar:
-        runs = _Runs(config, model, bar)
+        runs = _Runs(config, model, digests, bar)
         tuning_seeds = range(
             first + FIRST_TUNING_SEED, first + FIRST_TUNING_SEED + config.tuning_seeds
         )
@@ -240,7 +259,8 @@ def _record(
     }
     if rate is not None:
         values[f"{UNIFORM}/learning_rate"] = rate
-    recorder.summary(values, steps)
+    # A step counts once: when seeds are added, the new figures stand over the old ones.
+    recorder.summary(values, sum(row.num_seeds for row in table.rows))
     best = max(table.rows, key=lambda row: row.accuracy[ALL].mean)
     name = f"{len(table.rows)} arms · {config.seeds} seeds · best {best.arm}"
     recorder.tags({"mlflow.runName": f"{name} {best.accuracy[ALL].mean:.2f}"})

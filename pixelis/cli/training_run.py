@@ -46,6 +46,24 @@ def resolved_params(
     return params
 
 
+def training_identity(
+    params: Mapping[str, Any], model: ModelConfig, digests: Mapping[str, str]
+) -> dict[str, Any]:
+    """What makes two trainings the same one: configuration, data, and the embedded base's weights.
+
+    Args:
+        params: of `resolved_params`.
+        model: section `model`.
+        digests: file name -> SHA-256 of the data.
+    """
+    identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
+    identity |= {f"data {name}": digest for name, digest in digests.items()}
+    if model.model_name == EMBEDDED:  # its name stays when `make base` rebuilds it
+        weights = (EMBEDDED_DIR / "model.safetensors").read_bytes()
+        identity["model weights"] = hashlib.sha256(weights).hexdigest()
+    return identity
+
+
 def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
@@ -142,13 +160,9 @@ def _run_sft(
 ) -> None:
     data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
     params = resolved_params(config, model, curriculum)
-    identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
     resolved = replace(config, curriculum=curriculum.to_dict())
     digests = data_digest(data_dir)
-    identity |= {f"data {name}": digest for name, digest in digests.items()}
-    if model.model_name == EMBEDDED:  # its name stays when `make base` rebuilds it
-        weights = (EMBEDDED_DIR / "model.safetensors").read_bytes()
-        identity["model weights"] = hashlib.sha256(weights).hexdigest()
+    identity = training_identity(params, model, digests)
     start = choose_start(
         config.resume,
         output_dir,

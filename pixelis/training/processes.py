@@ -198,7 +198,7 @@ def join() -> Processes:
         if {"MASTER_PORT", "ACCELERATE_USE_CPU"} <= set(environment):
             raise ConfigError(
                 "accelerate launch starts several processes on a CPU only with --multi_gpu (it "
-                "needs no GPU), and has started one; leave out --cpu and add --multi_gpu, or use "
+                "needs no GPU), and has started one; add it, leave out --cpu, or use "
                 "torchrun --nproc_per_node N"
             )
         return ALONE

@@ -62,3 +62,9 @@ def test_an_unknown_arm_is_named_with_the_choices():
 def test_settings_that_break_a_rule_are_named():
     with pytest.raises(ConfigError, match=r"rollback_threshold must be in \[-1, 0\], got 0.05"):
         build_curriculum("staged", SETTINGS | {"rollback_threshold": 0.05}, 90)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("changed", [{"enabled": False}, {"strategy": "schedule"}])
+def test_an_arm_is_itself_whatever_strategy_the_shared_settings_name(arm, changed):
+    assert build_curriculum(arm, SETTINGS | changed, 90) == build_curriculum(arm, SETTINGS, 90)

@@ -36,7 +36,14 @@ def test_steps_to_a_target_are_counted_to_the_first_evaluation_that_reaches_it(t
 
 
 @pytest.mark.parametrize(
-    "results", [None, {}, {"test": {}}, {"test": 1, "strata": [], "num_tokens": 0, "seconds": 0}]
+    "results",
+    [
+        {"test": {}, "strata": [], "num_tokens": 0, "seconds": 0},
+        None,
+        {},
+        {"test": {}},
+        {"test": 1, "strata": [[1, {}]], "num_tokens": 0, "seconds": 0},
+    ],
 )
 def test_a_file_without_results_is_named(results):
     finished = {**FINISHED, "results": results}

@@ -91,6 +91,14 @@ def test_a_comparison_stopped_and_gone_on_with(place, words, runs, capfd):
     with Image.open(place / "arms" / "arms.png") as figure:
         assert figure.size == (1200, 560)
 
+    # A finished training that is not the one that is planned is not averaged in.
+    place_of_one = place / "arms/uniform/seed-1/sft/finished.json"
+    content = json.loads(place_of_one.read_text())
+    content["identity"]["training.learning_rate"] = 0.5
+    place_of_one.write_text(json.dumps(content))
+    assert run_cli(main, words()) == 2
+    assert "training.learning_rate" in capfd.readouterr().err
+
     # Each training can be had alone, by the file beside it.
     settings = (place / "arms/reverse/seed-1/training_params.yaml").read_text()
     assert "strategy: schedule" in settings and "seed: 1" in settings
@@ -124,6 +132,14 @@ def test_a_comparison_with_other_settings_is_not_mixed_with_the_first(place, wor
     (place / "arms" / "ablate.json").write_text(json.dumps(state))
     assert run_cli(main, words()) == 2
     assert "training.max_steps" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{}", "[]"])
+def test_a_damaged_state_is_named(place, words, capfd, content):
+    (place / "arms").mkdir()
+    (place / "arms" / "ablate.json").write_text(content)
+    assert run_cli(main, words()) == 2
+    assert "ablate.json is damaged: run_id and identity must be in it" in capfd.readouterr().err
 
 
 def test_two_at_once_in_one_folder(place, words, capfd):
