@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelis.ablation.arms import build_curriculum, check_arms
-from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
+from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
 from pixelis.config import AblateFileConfig, DataPrepConfig, ModelFileConfig, load_config
-
-INTERRUPTED = 130
 
 
 def main(argv: Sequence[str]) -> int:

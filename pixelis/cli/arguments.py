@@ -15,6 +15,7 @@ from pixelis.errors import ConfigError, UserError
 from pixelis.settings import Setting, describe, load_config, unknown_key
 
 ConfigType = TypeVar("ConfigType")
+INTERRUPTED = 130  # the exit code of what Ctrl-C or a signal stopped
 
 
 class ExtraFile(NamedTuple):
@@ -93,7 +94,7 @@ def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _pairs(argv: Sequence[str], settings: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
+from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
 from pixelis.config import DataPrepConfig, ModelFileConfig, TrainingFileConfig, load_config
 from pixelis.curriculum import CurriculumConfig
 from pixelis.training.processes import OtherProcessFailed, Processes, join
-
-INTERRUPTED = 130
 
 
 def main(argv: Sequence[str]) -> int:

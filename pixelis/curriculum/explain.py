@@ -1,14 +1,8 @@
 """Why no decision falls due: the words behind a call that came too early or too late."""
 
-from pixelis.curriculum.config import CurriculumConfig
 from pixelis.curriculum.state import CurriculumState
 from pixelis.curriculum.strategies import Strategy
-
-
-def is_held(config: CurriculumConfig, state: CurriculumState) -> bool:
-    """Return whether the rollbacks in a row have reached `max_rollbacks`."""
-    most = config.max_rollbacks
-    return most is not None and state.rollbacks_in_a_row >= most
+from pixelis.curriculum.strategies.staged import is_held
 
 
 def why_nothing_is_due(

@@ -9,11 +9,12 @@ from typing import Any
 from pixelis.curriculum.checks import check_counts, check_keys, check_strata, is_integer, require
 from pixelis.curriculum.config import CurriculumConfig
 from pixelis.curriculum.event import CurriculumEvent, compute_numbers
-from pixelis.curriculum.explain import is_held, why_nothing_is_due
+from pixelis.curriculum.explain import why_nothing_is_due
 from pixelis.curriculum.performance import compute_performance
 from pixelis.curriculum.state import STATE_KEYS, CurriculumState, Evaluation
 from pixelis.curriculum.strategies import Decision
 from pixelis.curriculum.strategies.base import Losses, Mix, Pool, Scores, compute_average
+from pixelis.curriculum.strategies.staged import is_held
 
 
 class CurriculumManager:

@@ -3,8 +3,9 @@
 import pytest
 
 from pixelis.curriculum import CurriculumConfig
-from pixelis.curriculum.explain import is_held, why_nothing_is_due
+from pixelis.curriculum.explain import why_nothing_is_due
 from pixelis.curriculum.state import CurriculumState, Trial
+from pixelis.curriculum.strategies.staged import is_held
 
 STATE = {"stage_index": 0, "interval": 10}
 

@@ -18,28 +18,11 @@ from pixelis.training.checkpoint import ADAPTER_FILE, RNG_FILE, find_fault
 from pixelis.training.processes import ALONE, join
 from pixelis.training.resume import choose_start
 from pixelis.training.trainer import SNAPSHOT_FILE
+from tests.training.conftest import MODEL
+from tests.training.conftest import TRAINING as SETTINGS
 
 ROOT = Path(__file__).parent.parent.parent
-TRAINING = {
-    "max_steps": 8,
-    "batch_size": 1,
-    "gradient_accumulation_steps": 2,
-    "learning_rate": 2e-3,
-    "warmup_steps": 1,
-    "eval_steps": 5,
-    "eval_batch_size": 4,
-    "save_steps": 3,
-    "logging_steps": 2,
-    "max_length": 512,
-}
-MODEL = {
-    "lora_r": 4,
-    "lora_alpha": 8,
-    "lora_dropout": 0.2,
-    "gradient_checkpointing": False,
-    "torch_dtype": "float32",
-    "max_pixels": 12544,
-}
+TRAINING = {**SETTINGS, "batch_size": 1}
 DRY = {"lora_dropout": 0.0}  # what one process and two draw for dropout differs
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",

@@ -7,10 +7,14 @@ an established algorithm: no paper was found that uses exactly this rule.
 
 import math
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from pixelis.curriculum.performance import as_fraction, compute_performance
 from pixelis.curriculum.state import CurriculumState, Trial
 from pixelis.curriculum.strategies.base import Decision, Mix, Strategy, compute_average
+
+if TYPE_CHECKING:  # the config checks its strategy against the table: it imports this package
+    from pixelis.curriculum.config import CurriculumConfig
 
 # Beyond this, floats no longer count in ones, and no training is that long.
 LONGEST_INTERVAL = 2**53
@@ -27,9 +31,7 @@ class Staged(Strategy):
         """Return the steps until an attempt, or the end of the open trial, is due."""
         if state.trial is not None:
             return max(0, state.trial.step + self.config.trial_steps - step)
-        most = self.config.max_rollbacks
-        is_held = most is not None and state.rollbacks_in_a_row >= most
-        if is_held or state.stage_index == len(self.config.stages) - 1:
+        if is_held(self.config, state) or state.stage_index == len(self.config.stages) - 1:
             return None
         return max(0, state.interval - state.steps_since_advance, state.cooldown_until - step)
 
@@ -99,3 +101,9 @@ class Staged(Strategy):
         product = interval * self.config.rollback_factor
         # Rounded first: 100 * 1.1 is 110.00000000000001 in floats, and 111 would be wrong.
         state.interval = min(math.ceil(round(min(product, LONGEST_INTERVAL), 9)), LONGEST_INTERVAL)
+
+
+def is_held(config: "CurriculumConfig", state: CurriculumState) -> bool:
+    """Return whether the rollbacks in a row have reached `max_rollbacks`."""
+    most = config.max_rollbacks
+    return most is not None and state.rollbacks_in_a_row >= most
