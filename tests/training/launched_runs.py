@@ -176,6 +176,9 @@ def work(request):
     os.environ |= request["environment"]
     out = os.open(request["printed"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1), os.dup2(out, 2)
+    # A line is one write, also under PYTHONUNBUFFERED: what two processes say stays apart.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, write_through=False)
     try:
         code = (run_command if "argv" in request else train)(request, rank)
     except BaseException:
