@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 MAX_SEED = 2**32 - 1  # numpy takes no larger one
+FIRST_TUNING_SEED = 1000  # beyond the first: far from the seeds that are compared
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,10 @@ class AblateFileConfig:
 
     exp_name: str = setting("ablate", "experiment, and the run name's prefix")
     arms: tuple[str, ...] = setting(
-        ("uniform", "staged", "schedule", "competence", "self_paced", "adaptive", "reverse"),
+        (
+            *("uniform", "uniform_same_tokens", "staged", "schedule", "competence"),
+            *("self_paced", "adaptive", "reverse"),
+        ),
         "what is compared; the first is what the others are compared with",
     )
     seeds: int = setting(5, "trainings of each arm, with seeds from training.seed on", at_least=2)
@@ -214,6 +218,16 @@ class AblateFileConfig:
             raise ConfigError(f"arms must name at least two, each once, got {list(self.arms)}")
         if not self.learning_rates:
             raise ConfigError("learning_rates must hold at least one, got []")
+        if len({f"{rate:g}" for rate in self.learning_rates}) < len(self.learning_rates):
+            raise ConfigError(
+                f"learning_rates must differ in their first six digits, got {self.learning_rates}"
+            )
+        last = self.training.seed + max(self.seeds, FIRST_TUNING_SEED + self.tuning_seeds) - 1
+        if last > MAX_SEED:
+            raise ConfigError(
+                f"training.seed must leave room for seeds and tuning_seeds up to {MAX_SEED}, got "
+                f"{self.training.seed}: the last one would be {last}"
+            )
         if not self.evaluation.enabled:
             raise ConfigError(
                 "evaluation.enabled must be true, got false (arms are compared on the test split)"

@@ -1,6 +1,8 @@
 """What is compared: each arm is the shared curriculum settings with what makes it another one.
 
-All arms draw the same number of examples, in batches of the same size, from the same data.
+All arms draw the same number of examples, in batches of the same size, from the same data; but
+for `uniform_same_tokens`, which is as long as it takes to train on the tokens of `staged`: easy
+examples are short, so that a curriculum sees fewer tokens in as many examples.
 """
 
 import copy
@@ -13,6 +15,8 @@ from pixelis.errors import ConfigError
 Settings = dict[str, Any]
 
 UNIFORM = "uniform"
+STAGED = "staged"
+SAME_TOKENS = "uniform_same_tokens"
 
 
 def _uniform(settings: Settings, max_steps: int) -> Settings:
@@ -32,6 +36,11 @@ def _schedule(settings: Settings, max_steps: int) -> Settings:
     """The same stages at fixed steps: those given, else equal parts of the training."""
     given = (settings.get("schedule") or {}).get("steps")
     num_stages = len(CurriculumConfig.from_dict(settings).stages)
+    if not given and max_steps < num_stages:
+        raise ConfigError(
+            f"training.max_steps must be >= {num_stages}, the number of stages, got {max_steps} "
+            "(arms with fixed steps give each stage an equal part)"
+        )
     steps = given or [max_steps * i // num_stages for i in range(1, num_stages)]
     return settings | {"strategy": "schedule", "schedule": {"steps": steps}}
 
@@ -65,7 +74,8 @@ def _of_strategy(name: str) -> Callable[[Settings, int], Settings]:
 
 ARMS: dict[str, Callable[[Settings, int], Settings]] = {
     UNIFORM: _uniform,
-    "staged": _staged,
+    SAME_TOKENS: _uniform,
+    STAGED: _staged,
     "schedule": _schedule,
     "competence": _of_strategy("competence"),
     "self_paced": _of_strategy("self_paced"),
@@ -75,14 +85,31 @@ ARMS: dict[str, Callable[[Settings, int], Settings]] = {
 
 
 def check_arms(names: Iterable[str]) -> None:
-    """Check that every arm is known.
+    """Check that every arm is known, and that what it is matched to is there.
 
     Raises:
         ConfigError: naming the arm and the choices.
     """
+    names = list(names)
     for name in names:
         if name not in ARMS:
             raise ConfigError(f"arms must be among {', '.join(ARMS)}, got {name!r}")
+    if SAME_TOKENS in names and not {UNIFORM, STAGED} <= set(names):
+        raise ConfigError(
+            f"arms with {SAME_TOKENS} must hold {UNIFORM} and {STAGED}, got {names} "
+            f"(its length follows from the tokens of both)"
+        )
+
+
+def matched_steps(max_steps: int, num_tokens: int, wanted: int) -> int:
+    """Steps after which a uniform mix has seen as many tokens as another arm.
+
+    Args:
+        max_steps: of the training with the uniform mix that was measured.
+        num_tokens: that it was trained on.
+        wanted: tokens of the other arm.
+    """
+    return max(1, round(max_steps * wanted / num_tokens))
 
 
 def build_curriculum(arm: str, settings: Mapping[str, Any], max_steps: int) -> Settings:

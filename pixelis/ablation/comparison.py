@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from pixelis.ablation.outcome import Mix, Outcome, performance
+from pixelis.ablation.outcome import Mix, Outcome
 
 ALL = "all"
 LEVEL = 0.95
@@ -46,7 +46,9 @@ class ArmRow:
         num_seeds: trainings.
         accuracy: test answer accuracy by difficulty, and `all`, in [0, 1].
         gain: accuracy minus the first arm's, seed by seed; None for the first arm.
-        steps_to_target: over the seeds that reached the target; None where none did.
+        steps_to_target: the mean over all seeds, where a seed that did not reach the target counts
+            with `max_steps`: the restricted mean (Royston and Parmar 2013), a lower bound of the
+            mean where some did not. None where none did.
         num_reached: how many seeds reached it.
         performance: validation performance on the last stage's mix after the last step.
         curve: (step, that performance), at each step that all seeds measured.
@@ -84,7 +86,14 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), half, num)
 
 
-def compare(outcomes: Mapping[str, Sequence[Outcome]], mix: Mix, share: float) -> AblationTable:
+def compare(
+    outcomes: Mapping[str, Sequence[Outcome]],
+    mix: Mix,
+    share: float,
+    *,
+    eval_steps: int,
+    max_steps: int,
+) -> AblationTable:
     """Put the arms' trainings side by side.
 
     Args:
@@ -92,20 +101,32 @@ def compare(outcomes: Mapping[str, Sequence[Outcome]], mix: Mix, share: float) -
         mix: what performance is measured on: the last stage's.
         share: the target is this share of the first arm's mean final performance, after Platanios
             et al. (2019), who report the time to reach the baseline's score.
+        eval_steps: steps between the evaluations that all arms have.
+        max_steps: of a training.
     """
     first = next(iter(outcomes.values()))
     target = share * fmean(outcome.final_performance(mix) for outcome in first)
-    rows = [_row(arm, runs, first, mix, target) for arm, runs in outcomes.items()]
+    rows = []
+    for arm, runs in outcomes.items():
+        curves = [dict(run.curve(mix, eval_steps)) for run in runs]
+        steps = [run.steps_to(target, mix, eval_steps) for run in runs]
+        rows.append(_row(arm, runs, first, mix, curves, steps, max_steps))
     return AblationTable(tuple(rows), target, mix)
 
 
 def _row(
-    arm: str, runs: Sequence[Outcome], first: Sequence[Outcome], mix: Mix, target: float
+    arm: str,
+    runs: Sequence[Outcome],
+    first: Sequence[Outcome],
+    mix: Mix,
+    curves: Sequence[Mapping[int, float]],
+    steps: Sequence[int | None],
+    max_steps: int,
 ) -> ArmRow:
     assert [run.seed for run in runs] == [run.seed for run in first], "arms share their seeds"
     groups = list(runs[0].test)
-    reached = [step for run in runs if (step := run.steps_to(target, mix)) is not None]
-    curves = [dict(_curve(run, mix)) for run in runs]
+    num_reached = sum(step is not None for step in steps)
+    restricted = [float(max_steps if step is None else step) for step in steps]
     shared = [step for step in curves[0] if all(step in curve for curve in curves)]
     gain = None
     if runs is not first:
@@ -118,17 +139,13 @@ def _row(
         num_seeds=len(runs),
         accuracy={name: estimate([run.test[name] for run in runs]) for name in groups},
         gain=gain,
-        steps_to_target=estimate([float(step) for step in reached]) if reached else None,
-        num_reached=len(reached),
+        steps_to_target=estimate(restricted) if num_reached else None,
+        num_reached=num_reached,
         performance=estimate([run.final_performance(mix) for run in runs]),
         curve=tuple((step, estimate([curve[step] for curve in curves])) for step in shared),
         num_tokens=fmean(run.num_tokens for run in runs),
         seconds=fmean(run.seconds for run in runs),
     )
-
-
-def _curve(run: Outcome, mix: Mix) -> list[tuple[int, float]]:
-    return [(step, performance(mix, strata)) for step, strata in run.evaluations]
 
 
 def choose_learning_rate(outcomes: Mapping[float, Sequence[Outcome]], mix: Mix) -> float:
@@ -187,7 +204,8 @@ def _steps(row: ArmRow) -> str:
     if steps is None:
         return f"not reached {count}"
     half = f" ± {steps.half:.0f}" if math.isfinite(steps.half) else ""
-    return f"{steps.mean:.0f}{half} {count}"
+    bound = "≥ " if row.num_reached < row.num_seeds else ""
+    return f"{bound}{steps.mean:.0f}{half} {count}"
 
 
 def _line(cells: Sequence[str]) -> str:

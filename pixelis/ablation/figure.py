@@ -34,7 +34,7 @@ def ablation_figure(table: AblationTable, *, metric: str, steps: int) -> Figure:
     colours = _colours(table.rows)
     _accuracies(left, table.rows, colours)
     _curves(right, table, colours, metric)
-    right.set_xlim(0, steps)
+    right.set_xlim(0, max(steps, *(step for row in table.rows for step, _ in row.curve)))
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False
     )

@@ -36,12 +36,22 @@ class Outcome:
         """The last evaluation's performance on a mix."""
         return performance(mix, self.evaluations[-1][1])
 
-    def steps_to(self, target: float, mix: Mix) -> int | None:
-        """The first evaluated step at which the performance on a mix reaches a target, or None."""
-        for step, strata in self.evaluations:
-            if performance(mix, strata) >= target:
-                return step
-        return None
+    def curve(self, mix: Mix, every: int) -> list[tuple[int, float]]:
+        """(step, performance on a mix), at the multiples of `every` and at the last step.
+
+        Evaluations between them are those that a curriculum asked for; another arm has none there.
+        """
+        last = self.evaluations[-1][0]
+        return [
+            (step, performance(mix, strata))
+            for step, strata in self.evaluations
+            if step % every == 0 or step == last
+        ]
+
+    def steps_to(self, target: float, mix: Mix, every: int) -> int | None:
+        """The first step of the curve at which the performance reaches a target, or None."""
+        reached = (step for step, value in self.curve(mix, every) if value >= target)
+        return next(reached, None)
 
 
 def performance(mix: Mix, strata: Mapping[str, float]) -> float:

@@ -29,11 +29,13 @@ def main(argv: Sequence[str]) -> int:
         prep = load_config(DataPrepConfig, Path(config.data.prep), {"output_dir": str(data_dir)})
 
     from pixelis.cli.ablation_run import run_ablation
+    from pixelis.cli.jobs import prepare
     from pixelis.cli.making import make_data
     from pixelis.training.inputs import check_model
 
     check_model(model.model)
     if prep is not None:
+        prepare(config.num_workers)
         print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)
         make_data(prep, data_dir, only_if_missing=True)
     try:

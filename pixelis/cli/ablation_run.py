@@ -1,8 +1,6 @@
-"""One comparison: its trainings as sft processes, what they came to, one parent run over them."""
+"""One comparison: which trainings, in what order, and the parent run over them."""
 
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from tqdm import tqdm
 
-from pixelis.ablation.arms import UNIFORM, build_curriculum
+from pixelis.ablation.arms import SAME_TOKENS, STAGED, UNIFORM, matched_steps
 from pixelis.ablation.comparison import (
     ALL,
     AblationTable,
@@ -21,130 +19,21 @@ from pixelis.ablation.comparison import (
     compare,
 )
 from pixelis.ablation.figure import ablation_figure
-from pixelis.ablation.outcome import Outcome, read_outcome
-from pixelis.cli import sft
-from pixelis.cli.jobs import Job, run_jobs
+from pixelis.ablation.outcome import Outcome
+from pixelis.cli.ablation_trainings import Runs
 from pixelis.cli.making import link_data_run, record_inputs
-from pixelis.cli.training_run import resolved_params, training_identity
-from pixelis.config import (
-    AblateFileConfig,
-    ModelFileConfig,
-    TrainingFileConfig,
-    flatten,
-    to_yaml,
-)
+from pixelis.cli.training_run import check_training
+from pixelis.config import FIRST_TUNING_SEED, AblateFileConfig, ModelFileConfig, flatten
 from pixelis.curriculum import CurriculumConfig
-from pixelis.errors import CheckpointError
-from pixelis.tracking import MlflowRecorder, nested_environment, open_run
+from pixelis.errors import CheckpointError, UserError
+from pixelis.tracking import MlflowRecorder, open_run
 from pixelis.training.checkpoint import check_same_config, read_json, write_json
-from pixelis.training.inputs import check_inputs, data_digest
-from pixelis.training.resume import AUTO, FINISHED_FILE
+from pixelis.training.inputs import data_digest
+from pixelis.training.resume import FINISHED_FILE
 
 STATE_FILE = "ablate.json"
-FIRST_TUNING_SEED = 1000  # far from those that are compared
 # More of the same, or the same elsewhere: what is there already stays what it is.
 FREE = ("arms", "seeds", "target_share", "num_workers", "training.output_dir")
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One training: where it lives and what it is."""
-
-    arm: str
-    seed: int
-    folder: Path
-    config: TrainingFileConfig
-
-    @property
-    def finished(self) -> Path:
-        return self.folder / "sft" / FINISHED_FILE
-
-    def read(self) -> Outcome:
-        return read_outcome(self.arm, self.seed, read_json(self.finished), str(self.finished))
-
-
-class _Runs:
-    """The trainings of one comparison, each made once."""
-
-    def __init__(
-        self, config: AblateFileConfig, model: ModelFileConfig, digests: Mapping[str, str], bar: Any
-    ) -> None:
-        self.config, self.model, self.digests, self.bar = config, model, digests, bar
-        self.root = Path(config.training.output_dir)
-
-    def plan(self, arm: str, seed: int, rate: float | None = None, *, tuning: bool = False) -> _Run:
-        """One training of an arm; one of tuning leaves the test split alone."""
-        config = self.config
-        rate = config.training.learning_rate if rate is None else rate
-        folder = self.root / (f"tuning/{arm}-{rate:g}" if tuning else arm) / f"seed-{seed}"
-        training = replace(
-            config.training, seed=seed, learning_rate=rate, output_dir=str(folder / "sft")
-        )
-        settings = build_curriculum(arm, config.curriculum, training.max_steps)
-        evaluation = replace(config.evaluation, enabled=not tuning)
-        return _Run(
-            arm,
-            seed,
-            folder,
-            TrainingFileConfig(
-                exp_name=config.exp_name,
-                resume=AUTO,
-                data=config.data,
-                training=training,
-                curriculum=settings,
-                evaluation=evaluation,
-            ),
-        )
-
-    def make(self, runs: Sequence[_Run], recorder: MlflowRecorder) -> list[Outcome]:
-        """Train what is not there yet, and read what each came to."""
-        jobs = {}
-        for run in runs:
-            if run.finished.is_file():
-                self._check_same(run)
-                self.bar.update(1)
-            else:
-                jobs[self._job(run)] = run
-
-        def done(job: Job, seconds: float) -> None:
-            outcome = jobs[job].read()
-            reached = " ".join(f"{name} {value:.3f}" for name, value in outcome.test.items())
-            self.say(f"{job.name}: {reached or 'trained'} ({seconds:.0f} s)")
-            self.bar.update(1)
-
-        run_jobs(
-            sft.main,
-            list(jobs),
-            num_workers=self.config.num_workers,
-            environment=nested_environment(recorder),
-            on_done=done,
-        )
-        return [run.read() for run in runs]
-
-    def _check_same(self, run: _Run) -> None:
-        """Refuse a finished training that is not the one that is planned."""
-        finished, model = read_json(run.finished), self.model.model
-        curriculum = CurriculumConfig.from_dict(run.config.curriculum)
-        params = resolved_params(run.config, model, curriculum)
-        saved = finished.get("identity") if isinstance(finished, dict) else None
-        if not isinstance(saved, dict):
-            raise CheckpointError(f"{run.finished} is damaged: identity must be in it")
-        check_same_config(saved, training_identity(params, model, self.digests), run.folder)
-
-    def say(self, line: str) -> None:
-        with tqdm.external_write_mode(file=sys.stdout):
-            print(line, flush=True)
-
-    def _job(self, run: _Run) -> Job:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        config, model = run.folder / "training_params.yaml", self.root / "model_arch.yaml"
-        config.write_text(to_yaml(run.config), encoding="utf-8")
-        model.write_text(to_yaml(self.model), encoding="utf-8")
-        words = ("--config", str(config), "--model", str(model))
-        # One that outlives a killed comparison by a moment is waited for: its folder is locked.
-        with FileLock(run.folder / ".sft.lock"):
-            name = str(run.folder.relative_to(self.root)).replace("/", " ")
-            return Job(name, words, run.folder / "log.txt")
 
 
 def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> AblationTable:
@@ -155,9 +44,12 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> AblationTa
         UserError: when a training fails.
     """
     data_dir, root = Path(config.data.path), Path(config.training.output_dir)
-    shared = CurriculumConfig.from_dict(config.curriculum)
-    check_inputs(data_dir, shared)
     digests = data_digest(data_dir)
+    planned = Runs(config, model, digests)
+    for arm in config.arms:  # before anything is written
+        training = planned.plan(arm, config.training.seed).config
+        curriculum = CurriculumConfig.from_dict(training.curriculum)
+        check_training(training, model.model, curriculum)
     params = flatten(config) | flatten(model)
     identity = {key: value for key, value in params.items() if key not in FREE} | digests
     root.mkdir(parents=True, exist_ok=True)
@@ -176,7 +68,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> AblationTa
                 write_json({"run_id": recorder.run_id, "identity": identity}, root / STATE_FILE)
                 record_inputs(recorder, data_dir, digests, context="training")
                 data_line = link_data_run(recorder, digests)
-                table, rate = _run(config, model, digests, recorder)
+                table, rate = _run(config, planned, recorder)
                 _record(recorder, config, table, rate, data_line)
                 print(recorder.url_hint(), flush=True)
     except Timeout as error:
@@ -193,43 +85,84 @@ def _read_state(root: Path, identity: Mapping[str, Any]) -> str | None:
     state = read_json(root / STATE_FILE)
     if not isinstance(state, dict) or {"run_id", "identity"} - set(state):
         raise CheckpointError(f"{root / STATE_FILE} is damaged: run_id and identity must be in it")
-    check_same_config(state["identity"], identity, root)
+    if not any(root.rglob(FINISHED_FILE)) and not any(root.rglob("checkpoint-*")):
+        return None  # nothing that could be mixed with what is asked for now
+    check_same_config(
+        state["identity"],
+        identity,
+        root,
+        what="comparison",
+        advice="go on with the same values, or name another training.output_dir",
+    )
     return str(state["run_id"])
 
 
 def _run(
-    config: AblateFileConfig,
-    model: ModelFileConfig,
-    digests: Mapping[str, str],
-    recorder: MlflowRecorder,
+    config: AblateFileConfig, runs: Runs, recorder: MlflowRecorder
 ) -> tuple[AblationTable, float | None]:
     first = config.training.seed
     seeds = range(first, first + config.seeds)
     tuned = UNIFORM in config.arms and len(config.learning_rates) > 1
-    rates = config.learning_rates if tuned else ()
+    num_tuned = len(config.learning_rates) * config.tuning_seeds if tuned else 0
+    total = num_tuned + len(config.arms) * config.seeds
     mix = CurriculumConfig.from_dict(config.curriculum).stages[-1].difficulty_mix
-    total = len(rates) * config.tuning_seeds + len(config.arms) * config.seeds
     with tqdm(total=total, unit="training", desc="ablate", mininterval=1) as bar:
-        runs = _Runs(config, model, digests, bar)
-        tuning_seeds = range(
-            first + FIRST_TUNING_SEED, first + FIRST_TUNING_SEED + config.tuning_seeds
-        )
-        plans = [runs.plan(UNIFORM, s, rate, tuning=True) for rate in rates for s in tuning_seeds]
-        tried = iter(runs.make(plans, recorder))
-        by_rate = {rate: [next(tried) for _ in tuning_seeds] for rate in rates}
+        runs.bar = bar
         rate = config.learning_rates[0] if UNIFORM in config.arms else None
-        if by_rate:
-            rate = choose_learning_rate(by_rate, mix)
-            runs.say(f"{UNIFORM}: learning rate {rate:g} of {', '.join(f'{r:g}' for r in rates)}")
+        if tuned:
+            rate = _tune(config, runs, recorder, mix)
         # Seed by seed, so that an interrupted comparison has whole rounds.
         plans = [
-            runs.plan(arm, seed, rate if arm == UNIFORM else None)
+            runs.plan(arm, seed, rate=rate if arm == UNIFORM else None)
             for seed in seeds
             for arm in config.arms
+            if arm != SAME_TOKENS
         ]
-        outcomes = runs.make(plans, recorder)
-    by_arm = {arm: [o for o in outcomes if o.arm == arm] for arm in config.arms}
-    return compare(by_arm, mix, config.target_share), rate
+        made = runs.make(plans, recorder)
+        by_arm = {arm: [o for o in made if o.arm == arm] for arm in config.arms}
+        if SAME_TOKENS in config.arms:
+            steps = [
+                matched_steps(config.training.max_steps, uniform.num_tokens, staged.num_tokens)
+                for uniform, staged in zip(by_arm[UNIFORM], by_arm[STAGED], strict=True)
+            ]
+            plans = [
+                runs.plan(SAME_TOKENS, seed, rate=rate, max_steps=max_steps)
+                for seed, max_steps in zip(seeds, steps, strict=True)
+            ]
+            by_arm[SAME_TOKENS] = runs.make(plans, recorder)
+    table = compare(
+        by_arm,
+        mix,
+        config.target_share,
+        eval_steps=config.training.eval_steps,
+        max_steps=config.training.max_steps,
+    )
+    return table, rate
+
+
+def _tune(
+    config: AblateFileConfig, runs: Runs, recorder: MlflowRecorder, mix: Mapping[str, float]
+) -> float:
+    """The learning rate of the uniform mix that does best on the validation split."""
+    rates = config.learning_rates
+    first = config.training.seed + FIRST_TUNING_SEED
+    seeds = range(first, first + config.tuning_seeds)
+    plans = [runs.plan(UNIFORM, s, rate=rate, tuning=True) for rate in rates for s in seeds]
+    tried = iter(runs.make_what_can_be(plans, recorder))
+    by_rate: dict[float, list[Outcome]] = {}
+    for rate in rates:  # one that diverges is no candidate
+        outcomes = [next(tried) for _ in seeds]
+        whole = [outcome for outcome in outcomes if outcome is not None]
+        if len(whole) == len(seeds):
+            by_rate[rate] = whole
+    listed = ", ".join(f"{rate:g}" for rate in rates)
+    if not by_rate:
+        raise UserError(
+            f"learning_rates: none of {listed} could be trained (logs: {runs.root / 'tuning'})"
+        )
+    chosen = choose_learning_rate(by_rate, mix)
+    runs.say(f"{UNIFORM}: learning rate {chosen:g} of {listed}")
+    return chosen
 
 
 def _record(
@@ -267,6 +200,9 @@ def _record(
     rule = (
         "Test answer accuracy by rollouts; mean ± half a 95 % interval (Student's t over seeds). "
         f"Steps to {config.target_share:.0%} of {table.rows[0].arm}'s final validation "
-        "performance on the last stage's mix."
+        "performance on the last stage's mix, at scheduled evaluations; a seed that did not reach "
+        f"it counts with {steps}, and the mean is a lower bound (≥)."
     )
+    if SAME_TOKENS in config.arms:
+        rule += f" {SAME_TOKENS}: as many steps as see the tokens of {STAGED} with the same seed."
     recorder.note(f"{text}\n\n{rule}\n\n{data_line}")

@@ -46,6 +46,7 @@ def run_jobs(
     num_workers: int,
     environment: Mapping[str, str],
     on_done: Callable[[Job, float], None],
+    on_failed: Callable[[Job, str], None] | None = None,
 ) -> None:
     """Call an entry point for each job, `num_workers` at a time, in their order.
 
@@ -58,18 +59,18 @@ def run_jobs(
         num_workers: how many side by side.
         environment: variables on top of this process's.
         on_done: called with a job that succeeded and its seconds.
+        on_failed: called with a job that failed and why; the others go on. None: a failure is
+            raised.
 
     Raises:
         UserError: when a job fails, with the last line of its log; the others are stopped first.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // num_workers))
-    variables = {THREADS: threads, **os.environ, **environment}
+    prepare(num_workers)
+    variables = {THREADS: _share(num_workers), **os.environ, **environment}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
     waiting = list(jobs)
     running: dict[Job, tuple[BaseProcess, float]] = {}
-    with _threads(variables[THREADS]), _stopped_at_the_end(running):
-        start_server()
+    with _stopped_at_the_end(running):
         while waiting or running:
             while waiting and len(running) < num_workers:
                 job = waiting.pop(0)
@@ -84,24 +85,36 @@ def run_jobs(
                 if process.is_alive():
                     continue
                 del running[job]
-                if process.exitcode != 0:
-                    raise UserError(
-                        f"{job.name} ended with exit code {process.exitcode}: "
-                        f"{_last_line(job.log)} (all of it: {job.log})"
-                    )
-                on_done(job, time.monotonic() - began)
+                if process.exitcode == 0:
+                    on_done(job, time.monotonic() - began)
+                    continue
+                why = (
+                    f"{job.name} ended with exit code {process.exitcode}: "
+                    f"{_last_line(job.log)} (all of it: {job.log})"
+                )
+                if on_failed is None:
+                    raise UserError(why)
+                on_failed(job, why)
 
 
-@contextmanager
-def _threads(number: str) -> Iterator[None]:
-    """Set the number of threads that the server of processes, once it starts, reads for good."""
+def prepare(num_workers: int) -> None:
+    """Start the server that jobs are forked from, before anything else starts it for itself.
+
+    What is imported there, and the number of threads, stays as it is at the start.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     before = os.environ.get(THREADS)
-    os.environ[THREADS] = number
+    os.environ[THREADS] = _share(num_workers)
     try:
-        yield
+        start_server()
     finally:
         if before is None:
             del os.environ[THREADS]
+
+
+def _share(num_workers: int) -> str:
+    """Threads of each of so many processes: the user's number, else a share of the cores."""
+    return os.environ.get(THREADS) or str(max(1, (os.cpu_count() or 1) // num_workers))
 
 
 def _call(main: EntryPoint, job: Job, variables: Mapping[str, str]) -> None:

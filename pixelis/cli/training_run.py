@@ -90,9 +90,9 @@ def run_sft(
     if not processes.is_main:
         _train_along(config, model, curriculum, processes)
         return
-    _check(config, model, curriculum)  # before anything is written, be it a lock
+    check_training(config, model, curriculum)  # before anything is written, be it a lock
     output_dir = Path(config.training.output_dir)
-    lock = FileLock(output_dir.with_name(f".{output_dir.name}.lock"), timeout=0)
+    lock = FileLock(lock_file(output_dir), timeout=0)
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -135,7 +135,19 @@ def _train_along(
         )
 
 
-def _check(config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig) -> None:
+def lock_file(output_dir: Path) -> Path:
+    """What a training holds while it writes to its folder; beside it, since the folder may move."""
+    return output_dir.with_name(f".{output_dir.name}.lock")
+
+
+def check_training(
+    config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig
+) -> None:
+    """Check what can be known before anything is written: base, data, enough test examples.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
     data_dir = Path(config.data.path)
     check_model(model)
     load_processor(

@@ -213,8 +213,22 @@ def check_same_number(saved: int, current: int, folder: Path) -> None:
         )
 
 
-def check_same_config(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path) -> None:
-    """Raise where a checkpoint was made with another configuration.
+def check_same_config(
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    folder: Path,
+    *,
+    what: str = "checkpoint",
+    advice: str = "go on with the same values, or start anew without resume",
+) -> None:
+    """Raise where something was made with another configuration.
+
+    Args:
+        saved: its configuration, flat.
+        current: the one that it would be taken up with.
+        folder: where it lies.
+        what: it is, for the message.
+        advice: what the user can do.
 
     Raises:
         CheckpointError: naming each key with its saved and its current value.
@@ -222,10 +236,7 @@ def check_same_config(saved: Mapping[str, Any], current: Mapping[str, Any], fold
     different = [key for key in sorted({*saved, *current}) if saved.get(key) != current.get(key)]
     if different:
         listed = "; ".join(f"{k} was {saved.get(k)!r}, is {current.get(k)!r}" for k in different)
-        raise CheckpointError(
-            f"checkpoint {folder} is from another configuration: {listed}; "
-            "go on with the same values, or start anew without resume"
-        )
+        raise CheckpointError(f"{what} {folder} is from another configuration: {listed}; {advice}")
 
 
 def replace_folder(staged: Path, place: Path) -> None:

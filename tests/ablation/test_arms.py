@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from pixelis.ablation.arms import ARMS, build_curriculum, check_arms
+from pixelis.ablation.arms import ARMS, build_curriculum, check_arms, matched_steps
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 
@@ -23,7 +23,7 @@ def test_an_arm_is_a_valid_curriculum_and_leaves_the_shared_settings_alone(arm):
     assert shared == SETTINGS
     assert CurriculumConfig.from_dict(built).to_dict() == built
     assert built["advancement_interval"] == 20
-    assert built["enabled"] is (arm != "uniform")
+    assert built["enabled"] is not arm.startswith("uniform")
 
 
 @pytest.mark.parametrize("arm", ["staged", "competence", "self_paced", "adaptive", "schedule"])
@@ -57,6 +57,22 @@ def test_reverse_begins_with_hard_alone_and_ends_in_the_same_mix():
 def test_an_unknown_arm_is_named_with_the_choices():
     with pytest.raises(ConfigError, match=r"arms must be among uniform, .*, got 'random'"):
         check_arms(["uniform", "random"])
+
+
+def test_an_arm_of_matched_length_needs_what_it_is_matched_to():
+    check_arms(["uniform", "staged", "uniform_same_tokens"])
+    with pytest.raises(ConfigError, match="uniform_same_tokens must hold uniform and staged, got"):
+        check_arms(["uniform", "uniform_same_tokens", "reverse"])
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(75, 75), (100, 100), (130, 130), (0, 1), (33, 33)])
+def test_matched_steps_see_as_many_tokens(tokens, steps):
+    assert matched_steps(100, 1000, 10 * tokens) == steps
+
+
+def test_fewer_steps_than_stages_are_named():
+    with pytest.raises(ConfigError, match="training.max_steps must be >= 3, the number of stages"):
+        build_curriculum("reverse", SETTINGS, 2)
 
 
 def test_settings_that_break_a_rule_are_named():

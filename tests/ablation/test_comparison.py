@@ -12,6 +12,7 @@ from pixelis.ablation.comparison import (
 )
 
 MIX = {"simple": 0.2, "medium": 0.3, "hard": 0.5}
+STEPS = {"eval_steps": 10, "max_steps": 30}
 
 
 @pytest.fixture
@@ -44,16 +45,26 @@ def test_one_value_has_no_interval():
 
 
 def test_the_target_is_a_share_of_the_first_arm_s_final_performance(outcomes):
-    table = compare(outcomes, MIX, 0.95)
+    table = compare(outcomes, MIX, 0.95, **STEPS)
     assert table.target == pytest.approx(0.76)
     uniform, staged = table.rows
     assert (uniform.num_reached, uniform.steps_to_target.mean) == (2, 30)
-    # A seed that never gets there counts as such, not as the last step.
+    # A seed that never gets there counts with the last step, and as one that did not.
     assert (staged.num_reached, staged.steps_to_target.mean) == (1, 30)
 
 
+def test_a_seed_that_does_not_reach_the_target_is_not_left_out_of_the_mean(outcomes):
+    table = compare(outcomes, MIX, 0.3, eval_steps=10, max_steps=100)
+    assert table.target == pytest.approx(0.24)
+    uniform, staged = table.rows
+    assert (uniform.num_reached, uniform.steps_to_target.mean) == (2, 20)
+    assert (staged.num_reached, staged.steps_to_target.mean) == (2, 25)
+    staged = compare(outcomes, MIX, 0.5, eval_steps=10, max_steps=100).rows[1]
+    assert (staged.num_reached, staged.steps_to_target.mean) == (1, (30 + 100) / 2)
+
+
 def test_the_gain_is_paired_seed_by_seed(outcomes):
-    uniform, staged = compare(outcomes, MIX, 0.95).rows
+    uniform, staged = compare(outcomes, MIX, 0.95, **STEPS).rows
     assert uniform.gain is None
     differences = [0.9 - 0.6, 0.9 - 0.8]
     assert staged.gain["simple"] == estimate(differences)
@@ -63,34 +74,33 @@ def test_the_gain_is_paired_seed_by_seed(outcomes):
 def test_seeds_that_do_not_match_are_our_own_bug(outcomes):
     outcomes["staged"].reverse()
     with pytest.raises(AssertionError, match="arms share their seeds"):
-        compare(outcomes, MIX, 0.95)
+        compare(outcomes, MIX, 0.95, **STEPS)
 
 
 def test_rows_are_flat_and_hold_every_interval(outcomes):
-    first, second = as_rows(compare(outcomes, MIX, 0.95))
+    first, second = as_rows(compare(outcomes, MIX, 0.95, **STEPS))
     assert "gain_all" not in first
     assert (second["arm"], second["seeds"], second["reached_target"]) == ("staged", 2, 1)
     assert second["test_hard"] == pytest.approx(0.45)
     assert second["test_hard_low"] < 0.45 < second["test_hard_high"]
     assert second["gain_hard"] == pytest.approx(0.25)
-    # One seed alone reached the target.
-    assert (second["steps_to_target"], second["steps_to_target_low"]) == (30, None)
+    assert (second["steps_to_target"], second["steps_to_target_low"]) == (30, 30)
     assert (second["num_tokens"], second["seconds"]) == (1500, 90)
 
 
 def test_the_table_as_markdown(outcomes):
-    lines = as_markdown(compare(outcomes, MIX, 0.95)).splitlines()
+    lines = as_markdown(compare(outcomes, MIX, 0.95, **STEPS)).splitlines()
     assert lines[0] == (
         "| arm | simple % | medium % | hard % | all % | all: gain in points | steps to 0.760 "
         "| k tokens | s a run |"
     )
     assert lines[2].startswith("| uniform | 70.0 ± 127.1 | 45.0 ± 63.5 | 20.0 ± 0.0 |")
     assert lines[2].endswith("|  | 30 ± 0 (2 of 2) | 2 | 60 |")
-    assert lines[3].endswith("| 30 (1 of 2) | 2 | 90 |")
+    assert lines[3].endswith("| ≥ 30 ± 0 (1 of 2) | 2 | 90 |")
 
 
 def test_where_no_seed_reaches_the_target_the_table_says_so(outcomes):
-    assert "| not reached (0 of 2) |" in as_markdown(compare(outcomes, MIX, 1.2))
+    assert "| not reached (0 of 2) |" in as_markdown(compare(outcomes, MIX, 1.2, **STEPS))
 
 
 def test_the_learning_rate_with_the_best_validation_is_chosen(make_outcome):

@@ -1,5 +1,6 @@
 import pytest
 
+from pixelis.ablation.arms import ARMS
 from pixelis.ablation.comparison import compare
 from pixelis.ablation.figure import ablation_figure
 
@@ -8,17 +9,18 @@ MIX = {"simple": 0.2, "medium": 0.3, "hard": 0.5}
 
 @pytest.fixture
 def table(make_outcome):
-    arms = ["uniform", "staged", "schedule", "competence", "self_paced", "adaptive", "reverse"]
     return compare(
         {
             arm: [
                 make_outcome(arm, seed, (0.5, 0.4, 0.3), [(10, 0.2 + i / 20), (20, 0.6 + i / 50)])
                 for seed in range(3)
             ]
-            for i, arm in enumerate(arms)
+            for i, arm in enumerate(ARMS)
         },
         MIX,
         0.95,
+        eval_steps=10,
+        max_steps=20,
     )
 
 

@@ -32,7 +32,17 @@ def test_performance_is_the_mix_of_the_last_strata():
 @pytest.mark.parametrize(("target", "step"), [(0.1, 10), (0.35, 10), (0.36, 20), (0.66, None)])
 def test_steps_to_a_target_are_counted_to_the_first_evaluation_that_reaches_it(target, step):
     # .25 * .2 + .75 * .4 = .35 after step 10, .65 after step 20.
-    assert read_outcome("staged", 3, FINISHED, "here").steps_to(target, MIX) == step
+    assert read_outcome("staged", 3, FINISHED, "here").steps_to(target, MIX, 10) == step
+
+
+def test_evaluations_that_only_one_arm_has_do_not_count():
+    strata = {"simple": 1.0, "medium": 1.0}
+    results = FINISHED["results"]
+    more = [results["strata"][0], [14, strata], results["strata"][1], [25, strata]]
+    outcome = read_outcome("a", 0, {**FINISHED, "results": results | {"strata": more}}, "here")
+    # After 14 steps a trial ended; 25 is the last step.
+    assert [step for step, _ in outcome.curve(MIX, 10)] == [10, 20, 25]
+    assert outcome.steps_to(0.9, MIX, 10) == 25
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """What the curriculum costs a training: python tests/benchmarks/curriculum_overhead.py
 
 Trains the embedded base by the library's `run_training`, with a real recorder on SQLite, once on
-the staged curriculum and once on a fixed mix (`enabled: false`), in alternation over some rounds.
-Settings are those of configs/training_params.yaml on fewer steps, with more frequent attempts.
+the curriculum and once on a fixed mix (`enabled: false`), in turn over some rounds. The fixed
+mix has the shares that the curriculum drew in all, so that both train on the same work: early
+stages draw shorter examples. Settings are those of configs/training_params.yaml on fewer steps,
+with more frequent attempts.
 
 `curriculum` is the seconds inside public calls of the manager, the sampler, the callback and the
 recorder, from the first step's beginning to the last one's end: a call inside another counts once,
@@ -18,11 +20,12 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT = 0.02
-ARMS = {"curriculum": True, "fixed mix": False}
+ARMS = ("curriculum", "fixed mix")
 
 
 @dataclass
@@ -121,8 +124,17 @@ def watch(clock):
     return undo
 
 
-def train(place, data, arguments, *, enabled):
-    """One training; returns its clock and the kinds of its events."""
+def drawn_shares(events):
+    """What the mixes of all events come to, over the steps that each held."""
+    total = dict.fromkeys(events[0].mix, 0.0)
+    for event, following in pairwise(events):
+        for name, share in event.mix.items():
+            total[name] += share * (following.step - event.step) / events[-1].step
+    return total
+
+
+def train(place, data, arguments, *, mix=None):
+    """One training, on the curriculum or on a fixed mix; returns its clock and its events."""
     from pixelis.config import ModelFileConfig, TrainingFileConfig, load_config
     from pixelis.curriculum import CurriculumConfig
     from pixelis.tracking import open_run
@@ -134,7 +146,9 @@ def train(place, data, arguments, *, enabled):
     curriculum = CurriculumConfig.from_dict(
         {
             **config.curriculum,
-            "enabled": enabled,
+            "enabled": mix is None,
+            "strategy": arguments.strategy,
+            **({"stages": [{"name": "fixed", "difficulty_mix": mix}]} if mix else {}),
             "advancement_interval": interval,
             "rollback_cooldown": interval,
             "trial_steps": arguments.trial_steps,
@@ -156,7 +170,7 @@ def train(place, data, arguments, *, enabled):
             entry_point="benchmark",
             experiment="curriculum_overhead",
             run_name=place.name,
-            params={"enabled": enabled},
+            params={"enabled": mix is None},
             tags={},
             spool_dir=place,
         ) as recorder:
@@ -171,14 +185,14 @@ def train(place, data, arguments, *, enabled):
             )
     finally:
         undo()
-    return clock, [event.kind for event in result.events]
+    return clock, result.events
 
 
-def report(name, clock, kinds):
+def report(name, clock, events):
     extra = f", {clock.asked} extra evaluations" if clock.asked else ""
     print(
         f"{name:12} {clock.wall:8.2f} {clock.validation:12.2f} {clock.curriculum:12.3f} "
-        f"{clock.curriculum / clock.wall:8.2%}   {len(kinds)} events{extra}",
+        f"{clock.curriculum / clock.wall:8.2%}   {len(events)} events{extra}",
         flush=True,
     )
 
@@ -196,6 +210,7 @@ def main():
         default=10,
         help="default %(default)s; no multiple of eval steps: the curriculum asks for evaluations",
     )
+    parser.add_argument("--strategy", default="staged", help="default %(default)s")
     parser.add_argument("--eval-samples", type=int, default=8, help="a stratum, %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -211,15 +226,17 @@ def main():
         prepare_folder(prep, folder / "data")
         print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
         print(f"{'':12} {'seconds':>8} {'validation':>12} {'curriculum':>12} {'share':>8}")
-        shares, ratios = [], []
+        shares, ratios, mix = [], [], None
         for number in range(arguments.rounds):
             clocks = {}
             # In turn first and second: a machine that slows down harms both alike.
-            for arm in list(ARMS)[:: -1 if number % 2 else 1]:
+            for arm in ARMS[:: -1 if number % 2 else 1]:
                 place = folder / f"{arm.replace(' ', '-')}-{number}"
-                clock, kinds = train(place, folder / "data", arguments, enabled=ARMS[arm])
-                report(arm, clock, kinds)
+                fixed = mix if arm == "fixed mix" else None
+                clock, events = train(place, folder / "data", arguments, mix=fixed)
+                report(arm, clock, events)
                 clocks[arm] = clock
+                mix = mix or drawn_shares(events)
             shares.append(clocks["curriculum"].curriculum / clocks["curriculum"].wall)
             ratios.append(clocks["curriculum"].wall / clocks["fixed mix"].wall)
         share = statistics.median(shares)

@@ -17,9 +17,9 @@ from pixelis.cli.arguments import run_cli
 
 ROOT = Path(__file__).parent.parent.parent
 OWN = {
-    "arms": "[uniform, reverse]",
+    "arms": "[uniform, uniform_same_tokens, staged]",
     "seeds": 2,
-    "learning_rates": "[0.002, 0.001]",
+    "learning_rates": "[0.002, 1.0e+30]",
     "tuning_seeds": 1,
     "num_workers": 2,
     "training.max_steps": 3,
@@ -48,7 +48,7 @@ def words(made_data):
     return build
 
 
-def test_a_comparison_stopped_and_gone_on_with(place, words, runs, capfd):
+def test_a_comparison_stopped_and_gone_on_with_for_more_seeds(place, words, runs, capfd):
     command = [sys.executable, "-m", "pixelis.cli.ablate", *words()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -63,47 +63,62 @@ def test_a_comparison_stopped_and_gone_on_with(place, words, runs, capfd):
     kept = {path: path.stat().st_mtime_ns for path in place.glob("arms/**/finished.json")}
     assert kept
 
-    assert run_cli(main, words()) == 0
+    more = words(seeds=3)
+    assert run_cli(main, more) == 0
     out = capfd.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     by_entry = {"ablate": [], "sft": []}
     for run in runs():
         by_entry[run.data.tags["pixelis.entry_point"]].append(run)
-    # The same parent, and over it 2 rates x 1 seed and 2 arms x 2 seeds.
+    # The same parent, and over it the rate that does not diverge, and 3 arms x 3 seeds.
     (again,) = by_entry["ablate"]
     assert (again.info.run_id, again.info.status) == (parent.info.run_id, "FINISHED")
     made = {json.loads(p.read_text())["run_id"] for p in place.glob("arms/**/finished.json")}
-    assert len(made) == 6
+    assert len(made) == 1 + 3 * 3
     # One that was told to stop in the moment after its last word is KILLED, and as complete.
     ended = {run.info.run_id for run in by_entry["sft"] if run.info.status == "FINISHED"}
     assert made <= {run.info.run_id for run in by_entry["sft"]} and len(made - ended) <= 2
     assert {run.data.tags["mlflow.parentRunId"] for run in by_entry["sft"]} == {parent.info.run_id}
+    assert "FAILED" in {run.info.status for run in by_entry["sft"]}
     assert {run.info.experiment_id for run in by_entry["sft"]} == {parent.info.experiment_id}
 
-    rate = again.data.metrics["summary/uniform/learning_rate"]
-    assert f"uniform: learning rate {rate:g} of 0.002, 0.001" in out
-    assert again.info.run_name.startswith("2 arms · 2 seeds · best ")
+    assert "tuning uniform-1e+30 seed-1000 ended with exit code 2: " in out and "left out" in out
+    assert "uniform: learning rate 0.002 of 0.002, 1e+30" in out
+    assert again.data.metrics["summary/uniform/learning_rate"] == 0.002
+    assert again.info.run_name.startswith("3 arms · 3 seeds · best ")
     assert again.data.tags["mlflow.note.content"].startswith("| arm | simple % |")
-    assert 0 <= again.data.metrics["summary/reverse/test_all"] <= 1
-    assert again.data.metrics["summary/uniform/num_tokens"] > 0
+    assert 0 <= again.data.metrics["summary/staged/test_all"] <= 1
     table = (place / "arms" / "table.md").read_text().splitlines()
-    assert [line.split(" | ")[0] for line in table[2:]] == ["| uniform", "| reverse"]
+    assert [line.split(" | ")[0] for line in table[2:]] == [
+        "| uniform",
+        "| uniform_same_tokens",
+        "| staged",
+    ]
     with Image.open(place / "arms" / "arms.png") as figure:
         assert figure.size == (1200, 560)
+
+    # As many tokens as staged, within half a step of them.
+    def tokens(arm, seed):
+        finished = json.loads((place / f"arms/{arm}/seed-{seed}/sft/finished.json").read_text())
+        return finished["results"]["num_tokens"], finished["step"]
+
+    for seed in range(3):
+        (whole, steps), (wanted, _) = tokens("uniform", seed), tokens("staged", seed)
+        assert steps == 3
+        assert tokens("uniform_same_tokens", seed)[1] == max(1, round(3 * wanted / whole))
 
     # A finished training that is not the one that is planned is not averaged in.
     place_of_one = place / "arms/uniform/seed-1/sft/finished.json"
     content = json.loads(place_of_one.read_text())
     content["identity"]["training.learning_rate"] = 0.5
     place_of_one.write_text(json.dumps(content))
-    assert run_cli(main, words()) == 2
-    assert "training.learning_rate" in capfd.readouterr().err
+    assert run_cli(main, more) == 2
+    err = capfd.readouterr().err
+    assert "training.learning_rate was 0.5, is 0.002; move it away to have it made again" in err
 
     # Each training can be had alone, by the file beside it.
-    settings = (place / "arms/reverse/seed-1/training_params.yaml").read_text()
-    assert "strategy: schedule" in settings and "seed: 1" in settings
-    events = json.loads((place / "arms/reverse/seed-1/sft/events.json").read_text())
-    assert events[0]["mix"] == {"simple": 0.0, "medium": 0.0, "hard": 1.0}
+    settings = (place / "arms/staged/seed-1/training_params.yaml").read_text()
+    assert "strategy: staged" in settings and "seed: 1" in settings
     uniform = json.loads((place / "arms/uniform/seed-0/sft/events.json").read_text())
     assert [event["kind"] for event in uniform] == ["start", "end"]
 
@@ -114,6 +129,11 @@ def test_a_comparison_stopped_and_gone_on_with(place, words, runs, capfd):
         ({"arms": "[uniform, random]"}, "arms must be among uniform, staged, "),
         ({"arms": "[staged]"}, "arms must name at least two, each once, got ['staged']"),
         ({"seeds": 1}, "seeds must be >= 2, got 1"),
+        ({"arms": "[uniform, uniform_same_tokens]"}, "must hold uniform and staged, got"),
+        ({"training__seed": 2**32 - 1001}, "training.seed must leave room for seeds and tuning"),
+        ({"learning_rates": "[0.002, 2e-3]"}, "learning_rates must differ in their first six"),
+        ({"training__max_steps": 2, "arms": "[uniform, reverse]"}, "max_steps must be >= 3, the"),
+        ({"evaluation__samples_per_difficulty": 10**6}, "samples_per_difficulty"),
         ({"learning_rates": "[]"}, "learning_rates must hold at least one, got []"),
         ({"evaluation__enabled": "false"}, "evaluation.enabled must be true, got false"),
         ({"curriculum__rollback_threshold": 0.05}, "rollback_threshold must be in [-1, 0]"),
@@ -130,8 +150,22 @@ def test_a_comparison_with_other_settings_is_not_mixed_with_the_first(place, wor
     (place / "arms").mkdir()
     state = {"run_id": "0" * 32, "identity": {"training.max_steps": 9}}
     (place / "arms" / "ablate.json").write_text(json.dumps(state))
+    (place / "arms" / "uniform" / "seed-0" / "sft" / "checkpoint-9").mkdir(parents=True)
     assert run_cli(main, words()) == 2
-    assert "training.max_steps" in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert "comparison arms is from another configuration" in err
+    assert "training.max_steps was 9, is 3" in err and "name another training.output_dir" in err
+
+
+def test_a_comparison_that_has_made_nothing_yet_is_begun_anew(place, words, capfd, runs):
+    # A value that only a training notices: corrected, it is not in the way.
+    assert run_cli(main, words(training__max_length=20, learning_rates="[0.002]")) == 2
+    assert "max_length" in capfd.readouterr().err
+    changed = {"training__max_steps": 1, "learning_rates": "[0.002]", "arms": "[uniform, adaptive]"}
+    assert run_cli(main, words(**changed)) == 0
+    assert "| adaptive |" in (place / "arms" / "table.md").read_text()
+    parents = [r for r in runs() if r.data.tags["pixelis.entry_point"] == "ablate"]
+    assert sorted(run.info.status for run in parents) == ["FAILED", "FINISHED"]
 
 
 @pytest.mark.parametrize("content", ["{}", "[]"])
