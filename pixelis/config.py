@@ -180,10 +180,17 @@ class TrainingFileConfig:
 
     exp_name: str = setting("sft_curriculum", "experiment, and the run name's prefix")
     resume: str | None = setting(None, "checkpoint folder, or auto: the newest in output_dir")
+    register: str | None = setting(None, "registered model that the final adapter is a version of")
     data: TrainingDataConfig = TrainingDataConfig()
     training: TrainingConfig = TrainingConfig()
     curriculum: dict[str, Any] = open_section("stages, attempts and rollbacks")
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    def __post_init__(self) -> None:
+        """Check what MLflow would refuse after hours of training."""
+        name = self.register
+        if name is not None and (not name.strip() or "/" in name or ":" in name):
+            raise ConfigError(f"register must be a name without / and :, got {name!r}")
 
 
 @dataclass(frozen=True)

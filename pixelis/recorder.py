@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# An adapter's folder goes below this one, under its own name.
+ADAPTERS = "adapters"
+# The name of one that a stage's visit ended with begins with this word.
+VISIT = "visit"
+
+
 class Recorder(Protocol):
     """Where metrics, curriculum events, files and figures go."""
 
@@ -21,7 +27,7 @@ class Recorder(Protocol):
         """Record one curriculum event (the fields of `CurriculumEvent.to_dict`)."""
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Keep a file or a folder under `folder` of the run."""
+        """Keep a file or a folder under `folder` of the run; below `ADAPTERS`, it is an adapter."""
 
     def figure(self, name: str, figure: "Figure") -> None:
         """Keep a matplotlib figure under the artifact path `name`."""

@@ -19,6 +19,7 @@ def main(argv: Sequence[str]) -> int:
     )
     config, model_config = arguments.config, arguments.extra["model"].model
 
+    from pixelis.cli.champion import contest
     from pixelis.cli.making import link_data_run, record_inputs
     from pixelis.cli.rollouts import evaluate_and_record
     from pixelis.data.encode import Encoder
@@ -26,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     from pixelis.evaluation.evaluate import choose_examples
     from pixelis.models.load import load_model, load_processor
     from pixelis.models.lora import load_adapter
-    from pixelis.tracking import find_run, open_run, resolve_adapter
+    from pixelis.tracking import find_run, find_version, open_run, resolve_adapter
     from pixelis.training.inputs import data_digest
 
     data_dir = Path(config.data.path)
@@ -39,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
         address = f"runs:/{newest.run_id}"
         print(f"adapter: {address}, of the newest finished sft run ({newest.name})", flush=True)
     folder = resolve_adapter(address, config.experiment)
+    version = find_version(address) if config.split == "test" else None
     name, trust = model_config.model_name, model_config.trust_remote_code
     pixels = {"min_pixels": model_config.min_pixels, "max_pixels": model_config.max_pixels}
     encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
@@ -57,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     ) as recorder:
         record_inputs(recorder, data_dir, digests, context=config.split)
         link_data_run(recorder, digests)
-        evaluate_and_record(
+        result = evaluate_and_record(
             recorder,
             model.eval(),
             encoder,
@@ -71,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
             bootstrap_samples=config.bootstrap_samples,
             seed=config.seed,
         )
+        if version is not None:
+            contest(recorder, version, result, model, encoder, config, model_name=name)
         print(recorder.url_hint())
     return 0
 

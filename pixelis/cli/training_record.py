@@ -52,20 +52,40 @@ def record_result(
         recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
     recorder.tags({"mlflow.runName": _run_name(events, last, curriculum)})
     recorder.note(f"{_note(result, events)}\n\n{data_line}")
+    record_adapters(recorder, result, config)
+
+
+def record_adapters(
+    recorder: MlflowRecorder,
+    result: TrainingResult,
+    config: TrainingFileConfig,
+    results: Mapping[str, float] | None = None,
+) -> None:
+    """Leave the final and the best adapter in the run; again, with results, once they are known.
+
+    Args:
+        recorder: of the run.
+        result: of the training.
+        config: its file; `register` names the registered model that the final one belongs to.
+        results: test answer accuracy by difficulty, of the final one.
+    """
+    _, last = result.evaluations[-1]
     best_step = int(result.best["step"])
     # The first at its step: where weights were rolled back, theirs follow at the same step.
     best = next(strata for step, strata in result.evaluations if step == best_step)
     for name, folder, step, strata in (
-        ("final", result.final_dir, max_steps, last),
         ("best", result.final_dir.with_name("best"), best_step, best),
+        ("final", result.final_dir, config.training.max_steps, last),
     ):
+        is_final = name == "final"
         log_adapter(
             recorder,
             folder,
             name,
             step,
             {f"summary/{name}/{d}": value for d, value in strata.items()},
-            {"step": step},
+            results=results if is_final else None,
+            register_as=config.register if is_final else None,
         )
 
 

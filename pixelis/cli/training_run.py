@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from pixelis.cli.making import link_data_run, record_inputs
 from pixelis.cli.rollouts import evaluate_and_record
-from pixelis.cli.training_record import record_result
+from pixelis.cli.training_record import record_adapters, record_result
 from pixelis.config import ModelConfig, TrainingFileConfig, flatten, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder
@@ -23,7 +23,8 @@ from pixelis.evaluation.evaluate import choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
 from pixelis.recorder import NullRecorder
-from pixelis.tracking import MlflowRecorder, open_run
+from pixelis.strict_yaml import dump_yaml
+from pixelis.tracking import MlflowRecorder, Origin, data_tag, open_run
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
 from pixelis.training.inputs import check_inputs, check_model, data_digest
 from pixelis.training.processes import ALONE, Processes
@@ -31,7 +32,7 @@ from pixelis.training.resume import FINISHED_FILE, choose_start
 from pixelis.training.sft import Stopped, run_training
 
 # Where work goes and how it is taken up again says nothing about what is trained.
-NOT_IDENTITY = ("resume", "training.output_dir")
+NOT_IDENTITY = ("resume", "register", "training.output_dir")
 
 
 def resolved_params(
@@ -203,6 +204,15 @@ def _run_sft(
         recorder.text(to_yaml(model), "config/model_arch.yaml")
         if start.resume_from is not None:
             _restore_events(recorder, start.resume_from)
+        recorder.origin = Origin(
+            base_model=model.model_name,
+            min_pixels=model.min_pixels,
+            max_pixels=model.max_pixels,
+            trust_remote_code=model.trust_remote_code,
+            data=f"{data_line} Digest: `{data_tag(digests)}`.",
+            curriculum=dump_yaml(curriculum.to_dict()),
+            seed=config.training.seed,
+        )
         try:
             result = run_training(
                 training=config.training,
@@ -238,6 +248,7 @@ def _run_sft(
             )
             accuracy = evaluation.adapter.accuracy
             test = {name: accuracy[name].value for name in (*DIFFICULTIES, ALL) if name in accuracy}
+            record_adapters(recorder, result, config, test)
             print(f"evaluation took {time.monotonic() - trained:.0f} s", flush=True)
         write_json(
             {

@@ -6,6 +6,7 @@ from pixelis.curriculum.manager import CurriculumManager
 from pixelis.curriculum.report import event_line, final_statistics
 from pixelis.curriculum.sampling import MixtureSampler
 from pixelis.curriculum.scoring import draw_scored
+from pixelis.curriculum.visits import Visit, visits
 from pixelis.errors import ConfigError
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "CurriculumManager",
     "MixtureSampler",
     "Stage",
+    "Visit",
     "check_examples",
     "draw_scored",
     "event_line",
     "final_statistics",
+    "visits",
 ]

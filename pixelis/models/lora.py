@@ -1,6 +1,8 @@
 """LoRA on the language model: which linear layers, and the adapter around the base."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from pixelis.models.load import UNLOADABLE, in_one_line
 
 # By path, not by suffix: Qwen2.5-VL's vision tower has gate, up and down projections as well.
 TARGET_MODULES = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+
+OTHER = "other"
 
 
 def add_lora(
@@ -43,11 +47,34 @@ def add_lora(
     return adapted
 
 
-def load_adapter(model: Any, folder: Path, *, model_name: str) -> PeftModel:
-    """Put a saved adapter on its base, for inference.
+@contextmanager
+def other_adapter(model: PeftModel, folder: Path, *, model_name: str) -> Iterator[PeftModel]:
+    """Let another saved adapter stand in for the model's own, without loading the base again.
 
     Raises:
         CheckpointError: when the folder holds no adapter, or one for another base.
+    """
+    check_adapter(folder, model_name=model_name)
+    own = model.active_adapter
+    try:
+        model.load_adapter(str(folder), OTHER)
+    except UNLOADABLE as error:
+        raise CheckpointError(
+            f"the adapter in {folder} does not fit {model_name!r}: {in_one_line(error)}"
+        ) from error
+    model.set_adapter(OTHER)
+    try:
+        yield model.eval()
+    finally:
+        model.set_adapter(own)
+        model.delete_adapter(OTHER)
+
+
+def check_adapter(folder: Path, *, model_name: str) -> None:
+    """Refuse a folder without an adapter for the base.
+
+    Raises:
+        CheckpointError: naming what is missing, or the base that it is for.
     """
     config_file = folder / "adapter_config.json"
     for path in (config_file, folder / "adapter_model.safetensors"):
@@ -62,6 +89,15 @@ def load_adapter(model: Any, folder: Path, *, model_name: str) -> PeftModel:
             f"the adapter in {folder} is for the base {base!r}, not for {model_name!r}; "
             f"set model.model_name={base}"
         )
+
+
+def load_adapter(model: Any, folder: Path, *, model_name: str) -> PeftModel:
+    """Put a saved adapter on its base, for inference.
+
+    Raises:
+        CheckpointError: when the folder holds no adapter, or one for another base.
+    """
+    check_adapter(folder, model_name=model_name)
     try:
         return PeftModel.from_pretrained(model, str(folder))
     except UNLOADABLE as error:

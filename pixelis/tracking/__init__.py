@@ -5,7 +5,9 @@ read back what earlier runs left. Importing this costs what importing mlflow cos
 seconds), so the CLI does it inside `main`.
 """
 
-from pixelis.tracking.adapters import log_adapter
+from mlflow.entities.model_registry import ModelVersion
+
+from pixelis.tracking.adapters import Origin, log_adapter
 from pixelis.tracking.lookup import (
     DATA_TAG,
     RunInfo,
@@ -15,16 +17,28 @@ from pixelis.tracking.lookup import (
     resolve_adapter,
 )
 from pixelis.tracking.recorder import MlflowRecorder
+from pixelis.tracking.registry import (
+    CHAMPION,
+    crown,
+    find_champion,
+    find_version,
+)
 from pixelis.tracking.runs import nested_environment, open_run, without_environment
 from pixelis.tracking.tables import log_image_table
 
 __all__ = [
+    "CHAMPION",
     "DATA_TAG",
     "MlflowRecorder",
+    "ModelVersion",
+    "Origin",
     "RunInfo",
+    "crown",
     "data_tag",
+    "find_champion",
     "find_data_run",
     "find_run",
+    "find_version",
     "log_adapter",
     "log_image_table",
     "nested_environment",

@@ -1,90 +1,213 @@
-"""An adapter as MLflow keeps it: files of the run, and a LoggedModel with the metrics it earned."""
+"""An adapter as MLflow keeps it: a LoggedModel with the metrics it earned, usable from there."""
 
-from collections.abc import Mapping
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 
-from pixelis.tracking.recorder import MlflowRecorder, Scalar
+from pixelis.recorder import ADAPTERS
+from pixelis.tracking.card import build_card
+from pixelis.tracking.registry import register
+from pixelis.tracking.servable import write_servable
+from pixelis.tracking.visits import find_visit
+
+if TYPE_CHECKING:
+    from pixelis.tracking.recorder import MlflowRecorder
+
+CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an adapter was made from: for its card, and for whoever serves it.
+
+    Attributes:
+        base_model: the base's name, without which an adapter is nothing.
+        min_pixels, max_pixels: bounds of an image's area, as it was trained.
+        trust_remote_code: whether the base's own code was let run.
+        data: the digest of the data, and where it came from, in a line.
+        curriculum: the resolved section of the configuration, as YAML.
+        seed: of the training.
+    """
+
+    base_model: str
+    min_pixels: int
+    max_pixels: int
+    trust_remote_code: bool
+    data: str
+    curriculum: str
+    seed: int
 
 
 def log_adapter(
-    recorder: MlflowRecorder,
+    recorder: "MlflowRecorder",
     folder: Path,
     name: str,
     step: int,
     metrics: Mapping[str, float],
-    params: Mapping[str, Scalar],
-) -> str | None:
-    """Keep an adapter under `adapters/<name>` of the run and as a LoggedModel linked to the run.
+    *,
+    results: Mapping[str, float] | None = None,
+    register_as: str | None = None,
+) -> None:
+    """Keep an adapter as files of the run, `adapters/<name>`, and as a LoggedModel of it.
+
+    Logged again under the same name and step, as after a resume or with more results, it is the
+    same model.
 
     Args:
         recorder: The run's recorder.
-        folder: The adapter in PEFT's layout.
-        name: `final`, `best`, or a stage visit's name.
+        folder: The adapter in PEFT's layout; it has to stay until it is delivered.
+        name: `final`, `best`, ...
         step: The optimiser step that it was saved after.
         metrics: Its measurements at that step, under their names on the run.
-        params: What it was made with.
-
-    Returns:
-        The LoggedModel's id, or None when MLflow did not take it (the training goes on).
+        results: Of a test, for its card.
+        register_as: A registered model that becomes a version of, with the alias `candidate`.
     """
-    recorder.artifact(folder, f"adapters/{name}")
+    recorder.artifact(folder, f"{ADAPTERS}/{name}")
     recorder.metrics(metrics, step)
-    delivered = recorder.flush()
-    if not delivered:
-        return None
-    return recorder.attempt(
-        f"logging the adapter {name} as a model",
-        lambda: _log_model(recorder, folder, name, step, metrics, params),
+    recorder.model(
+        folder, name, step, list(metrics), results=dict(results or {}), register_as=register_as
     )
 
 
-def _log_model(
-    recorder: MlflowRecorder,
+def model_fields(
     folder: Path,
     name: str,
     step: int,
-    metrics: Mapping[str, float],
-    params: Mapping[str, Scalar],
-) -> str:
-    client = recorder.client
-    tags = {"pixelis.adapter": name, "pixelis.step": str(step)}
-    if recorder.resumed and (known := _find_model(recorder, tags)):
-        return known
-    model = client.create_logged_model(
-        recorder.experiment_id,
-        name="adapter-" + "".join(c if c.isalnum() or c in "-_ " else "-" for c in name),
-        source_run_id=recorder.run_id,
-        tags=tags,
-        params={key: str(value) for key, value in params.items()},
+    metrics: Sequence[str],
+    *,
+    visit: int | None,
+    origin: Origin | None,
+    events: Sequence[Mapping[str, Any]],
+    datasets: Mapping[str, str],
+    results: Mapping[str, float],
+    register_as: str | None,
+) -> dict[str, Any]:
+    """What `send_model` needs, as plain JSON.
+
+    Args:
+        folder: The adapter's.
+        name: The adapter's.
+        step: After which it was saved.
+        metrics: Keys on the run whose values at that step are the adapter's.
+        visit: The index of the stage's visit that it ended; its run has the model as well.
+        origin: What it was made from.
+        events: Of the curriculum, up to it.
+        datasets: Name -> digest of what the run's metrics were measured on, `cota_<difficulty>`.
+        results: Of a test, for the card.
+        register_as: A registered model's name, or None.
+    """
+    return {
+        "folder": str(folder.resolve()),
+        "name": name,
+        "step": step,
+        "metrics": list(metrics),
+        "visit": visit,
+        "origin": asdict(origin) if origin else None,
+        "events": [dict(event) for event in events],
+        "datasets": dict(datasets),
+        "results": dict(results),
+        "register_as": register_as,
+    }
+
+
+def send_model(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> None:
+    """Bring an adapter's LoggedModel to what `model_fields` says; sent again, it is the same one.
+
+    Raises:
+        FileNotFoundError: The folder is not there any more, and the model not whole yet.
+    """
+    run = client.get_run(run_id)
+    model = _find(client, run, fields) or _create(client, run, fields)
+    model_id = str(model.model_id)
+    points = _points(client, run_id, fields)
+    if model.status != LoggedModelStatus.READY:
+        if not Path(fields["folder"]).is_dir():
+            raise FileNotFoundError(f"{fields['folder']} is not there any more")
+        client.log_model_artifacts(model_id, fields["folder"])
+    _log_card_and_server(client, model_id, fields, points)
+    if model.status != LoggedModelStatus.READY:
+        client.finalize_logged_model(model_id, "READY")
+        output = LoggedModelOutput(model_id, step=fields["step"])
+        visit = fields["visit"] and find_visit(client, run, fields["visit"])
+        for owner in (run, *([visit] if visit else [])):
+            client.log_outputs(owner.info.run_id, [output])
+    measured = {metric.key for metric in model.metrics or ()}
+    fresh = [_linked(p, model_id, fields["datasets"]) for p in points if p.key not in measured]
+    if fresh:
+        client.log_batch(run_id, metrics=fresh)
+    if fields["register_as"]:
+        register(client, fields["register_as"], model_id, run_id)
+
+
+def _tags(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {"pixelis.adapter": fields["name"], "pixelis.step": str(fields["step"])}
+
+
+def _find(client: MlflowClient, run: Run, fields: Mapping[str, Any]) -> LoggedModel | None:
+    """The model of an earlier try, whole or not."""
+    models = client.search_logged_models(
+        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
+    )
+    tags = _tags(fields).items()
+    return next((m for m in models if tags <= m.tags.items()), None)
+
+
+def _create(client: MlflowClient, run: Run, fields: Mapping[str, Any]) -> LoggedModel:
+    origin = fields["origin"] or {}
+    kept = ("base_model", "seed")
+    return client.create_logged_model(
+        run.info.experiment_id,
+        name="adapter-" + re.sub(r"[^\w -]", "-", fields["name"]),
+        source_run_id=run.info.run_id,
+        tags=_tags(fields),
+        params={"step": str(fields["step"]), **{k: str(origin[k]) for k in kept if k in origin}},
         model_type="lora-adapter",
     )
-    model_id = str(model.model_id)
-    try:
-        client.log_model_artifacts(model_id, str(folder))
-    except Exception:
-        client.finalize_logged_model(model_id, "FAILED")
-        raise
-    client.finalize_logged_model(model_id, "READY")
-    client.log_outputs(recorder.run_id, [LoggedModelOutput(model_id, step=step)])
-    # The run has these points already. Sent again exactly as they are, with the model's id, MLflow
-    # adds them to the model and, as duplicates, not to the run.
-    points = []
-    for key in metrics:
-        history = client.get_metric_history(recorder.run_id, key)
-        at_step = next((m for m in history if m.step == step), None)
-        if at_step is not None:
-            points.append(Metric(key, at_step.value, at_step.timestamp, step, model_id=model_id))
-    if points:
-        client.log_batch(recorder.run_id, metrics=points)
-    return model_id
 
 
-def _find_model(recorder: MlflowRecorder, tags: Mapping[str, str]) -> str | None:
-    """The whole model that the run logged before it was stopped and taken up again."""
-    models = recorder.client.search_logged_models(
-        [recorder.experiment_id], filter_string=f"source_run_id = '{recorder.run_id}'"
+def _points(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> list[Metric]:
+    """The run's points that are the adapter's: its first at the step.
+
+    Where weights were rolled back, those of the older ones follow at the same step.
+    """
+    found = []
+    for key in fields["metrics"]:
+        history = client.get_metric_history(run_id, key)
+        found += [metric for metric in history if metric.step == fields["step"]][:1]
+    return found
+
+
+def _linked(point: Metric, model_id: str, datasets: Mapping[str, str]) -> Metric:
+    """A point as it is on the run, with the model's id: MLflow adds it to the model alone."""
+    parts = point.key.split("/")
+    on = next((name for name in datasets if any(name.endswith(f"_{part}") for part in parts)), None)
+    return Metric(
+        point.key,
+        point.value,
+        point.timestamp,
+        point.step,
+        model_id=model_id,
+        dataset_name=on,
+        dataset_digest=datasets[on] if on else None,
     )
-    whole = (m for m in models if m.status == LoggedModelStatus.READY)
-    return next((str(m.model_id) for m in whole if tags.items() <= m.tags.items()), None)
+
+
+def _log_card_and_server(
+    client: MlflowClient, model_id: str, fields: Mapping[str, Any], points: Sequence[Metric]
+) -> None:
+    """Add the model card and what `mlflow models` needs, beside PEFT's two files."""
+    origin = fields["origin"]
+    if origin is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="pixelis-") as name:
+        folder = Path(name) / "model"
+        write_servable(folder, model_id, origin)
+        card = build_card(fields, {point.key: point.value for point in points})
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        client.log_model_artifacts(model_id, str(folder))

@@ -12,7 +12,22 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-Kind = Literal["metric", "param", "tag", "text", "png", "table", "file", "dataset", "status"]
+from pixelis.tracking.adapters import send_model
+from pixelis.tracking.visits import send_visit
+
+Kind = Literal[
+    "metric",
+    "param",
+    "tag",
+    "text",
+    "png",
+    "table",
+    "file",
+    "dataset",
+    "visit",
+    "model",
+    "status",
+]
 
 # What MLflow takes in one call; everything else goes one by one.
 BATCH_LIMITS: dict[str, int] = {"metric": 1000, "param": 100, "tag": 100}
@@ -127,6 +142,17 @@ def _send_dataset(client: MlflowClient, run_id: str, records: Sequence[Record]) 
     client.log_inputs(run_id, [DatasetInput(Dataset(name=records[0].name, **fields), [tag])])
 
 
+def _send_visit(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
+    send_visit(client, run_id, records[0].value, records[0].timestamp)
+
+
+def _send_model(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
+    try:
+        send_model(client, run_id, records[0].value)
+    except FileNotFoundError as error:
+        raise RejectedError(str(error)) from error
+
+
 def _folder(name: str) -> str | None:
     return name if name not in ("", ".") else None
 
@@ -140,4 +166,6 @@ _SENDERS: dict[str, Callable[[MlflowClient, str, Sequence[Record]], None]] = {
     "table": _send_table,
     "file": _send_file,
     "dataset": _send_dataset,
+    "visit": _send_visit,
+    "model": _send_model,
 }

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from pixelis.curriculum.visits import visits
+from pixelis.recorder import ADAPTERS, VISIT
+from pixelis.tracking.adapters import Origin, model_fields
 from pixelis.tracking.datasets import dataset_fields
 from pixelis.tracking.delivery import Kind, Record
 from pixelis.tracking.outbox import Outbox
 from pixelis.tracking.source import without_home
+from pixelis.tracking.visits import VISIT_TAG, visit_fields
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,6 +74,9 @@ class MlflowRecorder:
         self._newest_steps: dict[str, int] = {}
         self._events: list[dict[str, Any]] = []
         self._events_changed = False
+        self._visits: dict[int, dict[str, Any]] = {}
+        self._datasets: dict[str, str] = {}
+        self.origin: Origin | None = None  # of the run's adapters
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record finite numbers at a step; a key takes each step once, in growing order."""
@@ -92,6 +99,7 @@ class MlflowRecorder:
         self._events_changed = True
         self._event_metrics(event)
         self._write_events()
+        self._tell_visits()
         self._outbox.deliver()
 
     def _event_metrics(self, event: Mapping[str, Any]) -> None:
@@ -101,6 +109,16 @@ class MlflowRecorder:
         known = {f"curriculum/{k}": v for k, v in values.items() if v is not None}
         self.metrics(known, int(event["step"]))
 
+    def _tell_visits(self, status: str = "RUNNING") -> None:
+        """Tell of every visit that began or ended since they were told last."""
+        now = int(time.time() * 1000)
+        for visit in visits(self._events):
+            fields = visit_fields(visit, status if visit.end is None else "FINISHED")
+            if fields != self._visits.get(visit.index):
+                self._visits[visit.index] = fields
+                record = Record("visit", fields["tags"][VISIT_TAG], fields, timestamp=now)
+                self._outbox.add([record])
+
     def restore_events(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Start from the events of the training that is resumed.
 
@@ -108,13 +126,57 @@ class MlflowRecorder:
         """
         self._events = [dict(event) for event in events]
         self._events_changed = True
-        if not self.resumed:
+        if self.resumed:  # what has ended is told already; the open one is RUNNING again
+            for visit in visits(self._events):
+                if visit.end is not None:
+                    self._visits[visit.index] = visit_fields(visit, "FINISHED")
+        else:
             for event in self._events:
                 self._event_metrics(event)
+        self._tell_visits()
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Keep a file, or the content of a folder, under `folder` of the run."""
-        self._keep("file", folder, str(path.resolve()))
+        """Keep a file, or the content of a folder, under `folder` of the run.
+
+        The folder of an adapter that a stage's visit ended with becomes a LoggedModel instead.
+        """
+        ended = [visit for visit in visits(self._events) if visit.end is not None]
+        if folder == f"{ADAPTERS}/{path.name}" and ended and path.name.startswith(f"{VISIT}-"):
+            step = int(self._events[-1]["step"])
+            keys = [
+                key
+                for key, newest in self._newest_steps.items()
+                if key.startswith("eval/") and newest == step
+            ]
+            self.model(path, path.name, step, keys, visit=ended[-1].index)
+        else:
+            self._keep("file", folder, str(path.resolve()))
+
+    def model(
+        self,
+        folder: Path,
+        name: str,
+        step: int,
+        metrics: Sequence[str],
+        *,
+        visit: int | None = None,
+        results: Mapping[str, float] | None = None,
+        register_as: str | None = None,
+    ) -> None:
+        """Keep an adapter as a LoggedModel; see `adapters.model_fields`."""
+        fields = model_fields(
+            folder,
+            name,
+            step,
+            metrics,
+            visit=visit,
+            origin=self.origin,
+            events=[event for event in self._events if event["step"] <= step],
+            datasets=self._datasets,
+            results=results or {},
+            register_as=register_as,
+        )
+        self._keep("model", name, fields)
 
     def figure(self, name: str, figure: "Figure") -> None:
         """Keep a matplotlib figure as a PNG under the artifact path `name`."""
@@ -144,7 +206,9 @@ class MlflowRecorder:
             context: What it is used for: `training`, `validation`, `test`, ...
             digest: A sha256-based digest of the content (36 characters are kept); None computes it.
         """
-        self._keep("dataset", name, dataset_fields(path, context=context, digest=digest))
+        fields = dataset_fields(path, context=context, digest=digest)
+        self._datasets[name] = fields["digest"]
+        self._keep("dataset", name, fields)
 
     def params(self, values: Mapping[str, Scalar]) -> None:
         """Record parameters as text; those that the run has stay as they are: MLflow fixes them."""
@@ -192,6 +256,8 @@ class MlflowRecorder:
         """
         if self._events_changed:
             self._write_events()
+        if self._events and self._events[-1]["kind"] != "end":
+            self._tell_visits(status)
         self.flush()
         ended = self.attempt("ending the run", lambda: self._end(status) or True)
         last = [] if ended else [Record("status", "status", status)]

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pixelis.curriculum import CurriculumEvent, CurriculumManager, event_line
+from pixelis.curriculum import CurriculumEvent, CurriculumManager, Visit, event_line, visits
 from pixelis.errors import UserError
-from pixelis.recorder import Recorder
+from pixelis.recorder import ADAPTERS, Recorder
 
 MIX = "curriculum/mix/"
 STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood")
@@ -56,6 +57,7 @@ class CurriculumCallback(TrainerCallback):
         self.on_snapshot: Callable[[], None] = _nothing
         self.on_restore: Callable[[], None] = _nothing
         self.on_improvement: Callable[[], None] = _nothing
+        self.on_visit_end: Callable[[Visit], Path | None] = lambda visit: None
         self.strata: dict[str, float] = {}
         self.evaluations: list[tuple[int, dict[str, float]]] = []
         self.losses: list[tuple[int, float]] = []
@@ -63,6 +65,8 @@ class CurriculumCallback(TrainerCallback):
         self.stop_requested = False
         self.told: list[tuple[int, dict[str, float]]] = []
         self._num_recorded = 0
+        self._visits_ended = 0
+        self._kept: list[Path] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -123,11 +127,14 @@ class CurriculumCallback(TrainerCallback):
         seen = step * self.examples_per_step
         if self.manager.attempt_due(step):
             trial = self.manager.trial
-            self._apply(self.manager.attempt(step, self.strata, counts, seen), trial)
+            event = self.manager.attempt(step, self.strata, counts, seen)
+            self._keep_visit()  # likewise of the weights that were measured
+            self._apply(event, trial)
         else:
             self.manager.observe(step, self.strata)
         if step == state.max_steps:
             self.manager.finish(step, self.strata, seen)
+            self._keep_visit()
         self._record_events()
         self._tell_place(step)
 
@@ -162,6 +169,21 @@ class CurriculumCallback(TrainerCallback):
                 self.say(line)
             self.recorder.event(event.to_dict())
         self._num_recorded = len(self.manager.events)
+        for folder in self._kept:
+            self.recorder.artifact(folder, f"{ADAPTERS}/{folder.name}")
+        self._kept = []
+
+    def _ended_visits(self) -> list[Visit]:
+        found = visits([event.to_dict() for event in self.manager.events])
+        return [visit for visit in found if visit.end is not None]
+
+    def _keep_visit(self) -> None:
+        """Save the adapter of a visit that ends here; it is told after the event that ended it."""
+        ended = self._ended_visits()
+        for visit in ended[self._visits_ended :]:
+            if folder := self.on_visit_end(visit):
+                self._kept.append(folder)
+        self._visits_ended = len(ended)
 
     @property
     def mixes(self) -> list[tuple[int, dict[str, float]]]:
@@ -221,5 +243,6 @@ class CurriculumCallback(TrainerCallback):
         self.strata = dict(self.evaluations[-1][1]) if self.evaluations else {}
         self.best = state["best"]
         self._num_recorded = len(self.manager.events)
+        self._visits_ended = len(self._ended_visits())
         for step, values in state["told"]:
             self._tell(values, step)

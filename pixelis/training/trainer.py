@@ -1,6 +1,7 @@
 """CurriculumTrainer: transformers' Trainer with the curriculum's loader, validation and state."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +16,12 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
-from pixelis.curriculum import draw_scored
+from pixelis.curriculum import Visit, draw_scored
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.batches import Batches, by_length
 from pixelis.evaluation.validation import Validation, compute_losses
+from pixelis.recorder import VISIT
 from pixelis.training.callback import CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
     ADAPTER_FILE,
@@ -42,6 +44,7 @@ from pixelis.training.checkpoint import (
 from pixelis.training.processes import ALONE, Processes
 
 SNAPSHOT_FILE = "trial_snapshot.safetensors"
+VISITS = "visits"  # below output_dir: the adapter that each stage's visit ended with
 
 
 def compute_token_loss(
@@ -103,6 +106,7 @@ class CurriculumTrainer(Trainer):
         curriculum.on_snapshot = self.take_snapshot
         curriculum.on_restore = self.restore_snapshot
         curriculum.on_improvement = self.save_best
+        curriculum.on_visit_end = self.save_visit
 
     def create_accelerator_and_postprocess(self) -> None:
         """Let FSDP be what it is on a GPU on a CPU too: accelerate would quietly use DDP there."""
@@ -183,6 +187,13 @@ class CurriculumTrainer(Trainer):
     def save_best(self) -> None:
         """Save the adapter as the best so far, whole or not at all."""
         self.save_adapter(self.output_dir / "best")
+
+    def save_visit(self, visit: Visit) -> Path:
+        """Save the adapter that a stage's visit ended with; returns its folder."""
+        name = re.sub(r"[^\w.-]+", "-", visit.stage)
+        place = self.output_dir / VISITS / f"{VISIT}-{visit.index:02d}-{name}"
+        self.save_adapter(place)
+        return place
 
     def save_adapter(self, place: Path) -> None:
         """Write the adapter in PEFT's own layout to a folder, whole or not at all."""

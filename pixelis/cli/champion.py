@@ -1,0 +1,103 @@
+"""Which version of a registered adapter is the champion: the one that wins on the test split."""
+
+from typing import Any
+
+from pixelis.config import EvaluateConfig
+from pixelis.data.encode import Encoder
+from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.metrics import ALL, Comparison, paired_comparison
+from pixelis.evaluation.rollout import roll_out
+from pixelis.models.lora import other_adapter
+from pixelis.tracking import (
+    CHAMPION,
+    MlflowRecorder,
+    ModelVersion,
+    crown,
+    find_champion,
+    resolve_adapter,
+)
+
+
+def contest(
+    recorder: MlflowRecorder,
+    candidate: ModelVersion,
+    result: EvaluationResult,
+    model: Any,
+    encoder: Encoder,
+    config: EvaluateConfig,
+    *,
+    model_name: str,
+) -> bool:
+    """Move the alias `champion` to a version that wins by more than its interval.
+
+    It is compared with the champion on the same examples, or with the base where there is none yet:
+    it wins where the 95 % interval of the paired gain lies above 0.
+
+    Args:
+        recorder: of the evaluation's run.
+        candidate: the version that was rolled out.
+        result: what it did.
+        model: with the candidate's adapter.
+        encoder: of the model's processor.
+        config: of the evaluation.
+        model_name: the base.
+
+    Returns:
+        whether the candidate is the champion now.
+    """
+    name, number = candidate.name, candidate.version
+    champion = find_champion(recorder.client, name)
+    if champion is not None and champion.version == number:
+        print(f"{name} version {number} is the {CHAMPION} already", flush=True)
+        return True
+    if champion is None:
+        rival = "the base"
+        if result.comparison is None:
+            print(f"{name} has no {CHAMPION} yet: compare_base=true lets it be decided", flush=True)
+            return False
+        comparison = result.comparison[ALL]
+    else:
+        rival = f"version {champion.version}"
+        comparison = _against(name, result, model, encoder, config, model_name)
+    gain = comparison.gain
+    wins = gain.low > 0
+    verdict = (
+        f"{name} version {number} against {rival} on {gain.num} test examples: "
+        f"{100 * gain.value:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    )
+    print(f"{verdict}: {'it is the champion now' if wins else 'the champion stays'}", flush=True)
+    values = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+    recorder.metrics({f"{CHAMPION}/{key}": value for key, value in values.items()}, 0)
+    recorder.tags({f"pixelis.{CHAMPION}": "won" if wins else "stays"})
+    if wins:
+        recorder.attempt(
+            f"moving the alias {CHAMPION}", lambda: crown(recorder.client, candidate, verdict)
+        )
+    return wins
+
+
+def _against(
+    name: str,
+    result: EvaluationResult,
+    model: Any,
+    encoder: Encoder,
+    config: EvaluateConfig,
+    model_name: str,
+) -> Comparison:
+    folder = resolve_adapter(f"models:/{name}@{CHAMPION}", config.experiment)
+    with other_adapter(model, folder, model_name=model_name) as rival:
+        rollouts = roll_out(
+            rival,
+            encoder,
+            result.examples,
+            max_operations=config.max_operations,
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.batch_size,
+        )
+    return paired_comparison(
+        rollouts,
+        result.adapter.rollouts,
+        result.examples,
+        num_samples=config.bootstrap_samples,
+        seed=config.seed,
+    )[ALL]

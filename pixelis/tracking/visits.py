@@ -1,0 +1,108 @@
+"""A stage's visit as a run nested in the training's: told when it begins and when it ends."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+from pixelis.curriculum.visits import OPEN, Visit
+
+VISIT_TAG = "pixelis.visit"
+
+
+def visit_fields(visit: Visit, status: str) -> dict[str, Any]:
+    """What a visit's run holds, as plain JSON.
+
+    Args:
+        visit: open or ended.
+        status: that the run gets: RUNNING, FINISHED, KILLED or FAILED.
+    """
+    length = {} if visit.end is None else {"steps": visit.end - visit.begin}
+    delta = {} if visit.delta is None else {"delta": visit.delta}
+    numbers: list[tuple[str, float, int]] = [
+        *_strata("entry", visit.strata_at_entry, visit.begin),
+        *_strata("exit", visit.strata_at_exit, visit.end),
+        *((f"visit/{key}", float(value), visit.end or 0) for key, value in length.items()),
+        *((f"visit/{key}", float(value), visit.end or 0) for key, value in delta.items()),
+    ]
+    tags = {
+        VISIT_TAG: str(visit.index),
+        "pixelis.entry_point": "visit",
+        "stage": visit.stage,
+        "entered_by": visit.entered_by,
+        "outcome": visit.outcome,
+        **({"reason": visit.reason} if visit.reason else {}),
+        MLFLOW_RUN_NAME: _name(visit),
+    }
+    params = {"stage": visit.stage, "begin": visit.begin, "entered_by": visit.entered_by}
+    params |= {f"mix/{name}": share for name, share in visit.mix.items()}
+    return {
+        "index": visit.index,
+        "status": status,
+        "tags": tags,
+        "params": {key: str(value) for key, value in params.items()},
+        "metrics": numbers,
+    }
+
+
+def _strata(
+    when: str, strata: Mapping[str, float] | None, step: int | None
+) -> list[tuple[str, float, int]]:
+    return [(f"visit/{when}/{name}", value, step or 0) for name, value in (strata or {}).items()]
+
+
+def _name(visit: Visit) -> str:
+    """Such as `2 · balanced · steps 100 to 125 · rolled back`."""
+    parts = [str(visit.index), visit.stage]
+    if visit.outcome == OPEN:
+        return " · ".join([*parts, f"from step {visit.begin}"])
+    span = f"steps {visit.begin} to {visit.end}"
+    return " · ".join([*parts, span, visit.outcome.replace("_", " ")])
+
+
+def send_visit(
+    client: MlflowClient, run_id: str, fields: Mapping[str, Any], timestamp: int
+) -> None:
+    """Bring a visit's run to what `visit_fields` says; sent again, it changes nothing.
+
+    Args:
+        client: Where to.
+        run_id: The training's run.
+        fields: Of `visit_fields`.
+        timestamp: When the visit began or ended, in milliseconds since 1970.
+    """
+    parent = client.get_run(run_id)
+    run = find_visit(client, parent, fields["index"]) or client.create_run(
+        parent.info.experiment_id,
+        start_time=timestamp,
+        tags={MLFLOW_PARENT_RUN_ID: run_id, "mlflow.source.name": "pixelis", **fields["tags"]},
+    )
+    visit_id = run.info.run_id
+    known = run.data.metrics
+    points = [
+        Metric(key, value, timestamp, step)
+        for key, value, step in fields["metrics"]
+        if key not in known
+    ]
+    client.log_batch(visit_id, metrics=points)
+    params = [(k, v) for k, v in fields["params"].items() if k not in run.data.params]
+    client.log_batch(
+        visit_id,
+        params=[Param(*item) for item in params],
+        tags=[RunTag(*item) for item in fields["tags"].items()],
+    )
+    if fields["status"] == "RUNNING":
+        client.update_run(visit_id, status="RUNNING")
+    else:
+        client.set_terminated(visit_id, fields["status"], end_time=timestamp)
+
+
+def find_visit(client: MlflowClient, parent: Run, index: int) -> Run | None:
+    """The run of one visit of a training, where there is one."""
+    query = (
+        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}' and tags.`{VISIT_TAG}` = '{index}'"
+    )
+    found: Sequence[Run] = client.search_runs([parent.info.experiment_id], query, max_results=1)
+    return found[0] if found else None
