@@ -69,13 +69,13 @@ def visits(events: Sequence[Event]) -> list[Visit]:
             found[-1] = _left(here, event, TRIED_NEXT)
             found.append(_begin(here.index + 1, event))
         elif kind == "advance" and on_trial:
-            found[-1] = replace(here, delta=event["delta"])
-        elif kind == "advance" and event["to_stage"] != here.stage:
+            found[-1] = replace(here, delta=event.get("delta"))
+        elif kind == "advance" and event.get("to_stage") != here.stage:
             found[-1] = _left(here, event, ADVANCED)
             found.append(_begin(here.index + 1, event))
         elif kind == "rollback" and on_trial:
             left = _left(here, event, ROLLED_BACK)
-            found[-1] = replace(left, delta=event["delta"])
+            found[-1] = replace(left, delta=event.get("delta"))
             found.append(_begin(here.index + 1, event))
     return found
 
@@ -83,12 +83,12 @@ def visits(events: Sequence[Event]) -> list[Visit]:
 def _begin(index: int, event: Event) -> Visit:
     return Visit(
         index=index,
-        stage=event["to_stage"],
+        stage=event.get("to_stage") or "",
         begin=event["step"],
         end=None,
-        mix=event["mix"],
+        mix=event.get("mix") or {},
         entered_by=event["kind"],
-        strata_at_entry=event["strata"],
+        strata_at_entry=event.get("strata"),
     )
 
 
@@ -97,6 +97,6 @@ def _left(visit: Visit, event: Event, outcome: str) -> Visit:
         visit,
         end=event["step"],
         outcome=outcome,
-        reason=event["reason"],
-        strata_at_exit=event["strata"],
+        reason=event.get("reason"),
+        strata_at_exit=event.get("strata"),
     )

@@ -19,13 +19,12 @@ def register(client: MlflowClient, name: str, model_id: str, run_id: str) -> str
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    source = f"models:/{model_id}"
     versions = client.search_model_versions(f"name = '{name}'")
-    known = next((v for v in versions if v.model_id == model_id), None)
+    known = next((v for v in versions if v.source == source), None)  # it keeps no model_id
     if known is not None:
         return str(known.version)
-    made = client.create_model_version(
-        name, f"models:/{model_id}", run_id=run_id, model_id=model_id
-    )
+    made = client.create_model_version(name, source, run_id=run_id, model_id=model_id)
     client.set_registered_model_alias(name, CANDIDATE, str(made.version))
     return str(made.version)
 

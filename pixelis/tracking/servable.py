@@ -1,6 +1,7 @@
 """What `mlflow models` needs to serve an adapter, beside PEFT's files: no weights, no pickle."""
 
 import io
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def write_servable(folder: Path, model_id: str, origin: Mapping[str, Any]) -> No
         model_id: The LoggedModel that the files are for.
         origin: Of the adapter: base, image bounds, remote code.
     """
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it tells of every example
     wanted = ("base_model", "min_pixels", "max_pixels", "trust_remote_code")
     mlflow.pyfunc.save_model(
         path=str(folder),

@@ -14,6 +14,7 @@ from pixelis.cli.arguments import run_cli
 from pixelis.cli.evaluate import main
 from pixelis.models.load import load_model
 from pixelis.models.lora import add_lora
+from pixelis.tracking import MlflowRecorder, log_adapter
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -131,3 +132,20 @@ def test_a_data_file_that_was_changed(data, adapter, refused):
 def test_a_data_folder_that_is_incomplete(data, adapter, refused):
     (data / "cota_medium.parquet").unlink()
     assert "data folder data is incomplete: it lacks cota_medium.parquet; " in refused()
+
+
+def test_a_registered_adapter_runs_for_champion(data, adapter, client, runs, capfd):
+    recorder = MlflowRecorder(client, client.create_run("0", run_name="sft"))
+    log_adapter(recorder, adapter, "final", 1, {}, register_as="reader")
+    recorder.close("FINISHED")
+    address = ("--adapter", "models:/reader@candidate")
+    assert run_cli(main, arguments(*address)) == 0
+    out = capfd.readouterr().out
+    # Fresh, an adapter does what its base does.
+    assert "reader version 1 against the base on 3 test examples: +0.0 points" in out
+    assert "the champion stays" in out
+    (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
+    assert run.data.tags["pixelis.champion"] == "stays"
+    assert run.data.metrics["champion/gain"] == 0
+    assert run_cli(main, arguments(*address, "--split", "validation")) == 0
+    assert "champion" not in capfd.readouterr().out  # only the test split decides

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pixelis.errors import CheckpointError, UserError
-from pixelis.tracking import MlflowRecorder, find_run, log_adapter, resolve_adapter
+from pixelis.tracking import MlflowRecorder, find_run, resolve_adapter
 
 
 @pytest.fixture
@@ -69,67 +69,6 @@ def test_no_run_is_an_error_that_says_where_there_are_some(client: MlflowClient)
     finished(client, "other")
     with pytest.raises(UserError, match="experiments that have one: other$"):
         find_run("pixelis")
-
-
-def test_an_adapter_is_kept_as_files_and_as_a_model(client: MlflowClient, adapter: Path) -> None:
-    recorder = finished(client, "pixelis")
-    recorder.metrics({"eval/hard/accuracy": 0.7}, 400)
-    scores = {"eval/hard/accuracy": 0.7, "eval/simple/accuracy": 0.9}
-    model_id = log_adapter(recorder, adapter, "final", 400, scores, {"lora_r": 32})
-    assert model_id is not None
-    model = client.get_logged_model(model_id)
-    assert model.name == "adapter-final"
-    assert model.status == "READY"
-    assert model.source_run_id == recorder.run_id
-    assert model.params == {"lora_r": "32"}
-    assert {(m.key, m.value, m.step) for m in model.metrics} == {
-        ("eval/hard/accuracy", 0.7, 400),
-        ("eval/simple/accuracy", 0.9, 400),
-    }
-    run = client.get_run(recorder.run_id)
-    assert [(o.model_id, o.step) for o in run.outputs.model_outputs] == [(model_id, 400)]
-    for key in scores:
-        assert len(client.get_metric_history(recorder.run_id, key)) == 1
-    bare, path = f"runs:/{recorder.run_id}", f"runs:/{recorder.run_id}/adapters/final"
-    for uri in (None, bare, path, f"models:/{model_id}", str(adapter)):
-        folder = resolve_adapter(uri, "pixelis")
-        assert (folder / "adapter_model.safetensors").read_bytes() == b"weights", uri
-
-
-def test_a_resumed_run_logs_an_adapter_once(client: MlflowClient, adapter: Path) -> None:
-    first = finished(client, "pixelis")
-    model_id = log_adapter(first, adapter, "final", 400, {}, {})
-    resumed = MlflowRecorder(client, client.get_run(first.run_id), resumed=True)
-    assert log_adapter(resumed, adapter, "final", 400, {}, {}) == model_id
-    assert log_adapter(resumed, adapter, "best", 400, {}, {}) != model_id
-    assert len(client.search_logged_models([first.experiment_id])) == 2
-
-
-def test_an_adapter_that_cannot_be_logged_does_not_stop_the_training(
-    client: MlflowClient,
-    adapter: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    recorder = finished(client, "pixelis")
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(client, "log_model_artifacts", refuse)
-    assert log_adapter(recorder, adapter, "best", 1, {}, {}) is None
-    assert "disk full" in capsys.readouterr().err
-    (model,) = client.search_logged_models([recorder.experiment_id])
-    assert model.status == "FAILED"
-    kept = resolve_adapter(f"runs:/{recorder.run_id}/adapters/best", "pixelis")
-    assert (kept / "adapter_config.json").is_file()
-
-
-def test_a_stage_visits_name_is_made_fit_for_a_model(client: MlflowClient, adapter: Path) -> None:
-    recorder = finished(client, "pixelis")
-    model_id = log_adapter(recorder, adapter, "2:balanced/0.4", 9, {}, {})
-    assert model_id is not None
-    assert client.get_logged_model(model_id).name == "adapter-2-balanced-0-4"
 
 
 def test_a_folder_without_an_adapter_is_named_with_what_is_missing(

@@ -1,0 +1,203 @@
+"""Adapters as LoggedModels: whole, once, measured on a dataset, with a card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
+
+from pixelis.tracking import MlflowRecorder, Origin, find_champion, log_adapter, resolve_adapter
+
+ORIGIN = Origin(
+    base_model="pixelis-nano",
+    min_pixels=3136,
+    max_pixels=12544,
+    trust_remote_code=False,
+    data="Data: made by no run of this store. Digest: `abc`.",
+    curriculum="strategy: staged\n",
+    seed=3,
+)
+SCORES = {"eval/hard/likelihood": 0.7, "eval/simple/likelihood": 0.9}
+EVENT = {"delta": None, "reason": None, "mix": {"simple": 1.0}, "strata": None}
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "final"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 32}))
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "README.md").write_text("what PEFT wrote")
+    return folder
+
+
+@pytest.fixture
+def recorder(client: MlflowClient) -> MlflowRecorder:
+    recorder = MlflowRecorder(client, client.create_run("0", run_name="r"))
+    recorder.origin = ORIGIN
+    return recorder
+
+
+def models(client: MlflowClient) -> list[LoggedModel]:
+    return list(client.search_logged_models(["0"]))
+
+
+def test_an_adapter_is_kept_as_files_and_as_a_model(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
+) -> None:
+    recorder.metrics({"eval/hard/likelihood": 0.7}, 400)
+    log_adapter(recorder, adapter, "final", 400, SCORES)
+    recorder.close("FINISHED")
+    (model,) = models(client)
+    assert (model.name, model.status) == ("adapter-final", "READY")
+    assert model.source_run_id == recorder.run_id
+    assert model.params == {"step": "400", "base_model": "pixelis-nano", "seed": "3"}
+    assert {(m.key, m.value, m.step) for m in model.metrics} == {
+        ("eval/hard/likelihood", 0.7, 400),
+        ("eval/simple/likelihood", 0.9, 400),
+    }
+    run = client.get_run(recorder.run_id)
+    assert [(o.model_id, o.step) for o in run.outputs.model_outputs] == [(model.model_id, 400)]
+    for key in SCORES:
+        assert len(client.get_metric_history(recorder.run_id, key)) == 1
+    client.set_tag(recorder.run_id, "pixelis.entry_point", "sft")
+    bare, path = f"runs:/{recorder.run_id}", f"runs:/{recorder.run_id}/adapters/final"
+    for uri in (None, bare, path, f"models:/{model.model_id}", str(adapter)):
+        folder = resolve_adapter(uri, "Default")
+        assert (folder / "adapter_model.safetensors").read_bytes() == b"weights", uri
+
+
+def test_its_metrics_say_which_data_they_were_measured_on(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path, tmp_path: Path
+) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for name in ("simple", "hard"):
+        file = tmp_path / f"cota_{name}.parquet"
+        parquet.write_table(pa.table({"id": ["a"]}), file)
+        recorder.dataset(file, name=file.stem, context="training", digest=f"digest of {name}")
+    log_adapter(recorder, adapter, "final", 9, {**SCORES, "eval/mix_performance": 0.8})
+    recorder.close("FINISHED")
+    (model,) = models(client)
+    measured = {m.key: (m.dataset_name, m.dataset_digest) for m in model.metrics}
+    assert measured == {
+        "eval/hard/likelihood": ("cota_hard", "digest of hard"),
+        "eval/simple/likelihood": ("cota_simple", "digest of simple"),
+        "eval/mix_performance": (None, None),
+    }
+    # What the leaderboard of a dataset is made of.
+    (found,) = client.search_logged_models(
+        ["0"],
+        datasets=[{"dataset_name": "cota_hard"}],
+        order_by=[{"field_name": "metrics.`eval/hard/likelihood`", "ascending": False}],
+    )
+    assert found.model_id == model.model_id
+    for key in SCORES:
+        assert len(client.get_metric_history(recorder.run_id, key)) == 1
+
+
+def test_a_card_says_what_it_is_and_what_it_came_from(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
+) -> None:
+    event = {"step": 0, "kind": "start", "to_stage": "simple", "rollback_count": 0, "interval": 9}
+    recorder.event({**EVENT, **event})
+    rollback = {"step": 9, "kind": "rollback", "delta": -0.25, "reason": "drop"}
+    recorder.event({**EVENT, **event, **rollback})
+    recorder.event({**EVENT, **event, "step": 500, "kind": "rollback"})  # after the adapter
+    log_adapter(recorder, adapter, "final", 400, SCORES)
+    log_adapter(recorder, adapter, "final", 400, SCORES, results={"all": 0.5})
+    recorder.close("FINISHED")
+    (model,) = models(client)
+    text = (resolve_adapter(f"models:/{model.model_id}", "Default") / "README.md").read_text()
+    assert text.startswith('---\nbase_model: "pixelis-nano"\nlibrary_name: peft\n')
+    assert "| 9 | rollback | simple | -0.2500 | drop |" in text and "| 500 |" not in text
+    assert "| eval/hard/likelihood | 0.7000 |" in text and "| all | 0.5000 |" in text
+    assert "Digest: `abc`" in text and "strategy: staged" in text and "seed 3" in text
+
+
+def test_what_a_visit_ended_with_is_a_model_of_the_run_and_of_the_visit(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
+) -> None:
+    folder = adapter.rename(adapter.with_name("visit-01-simple"))
+    fields: dict[str, Any] = {**EVENT, "to_stage": "simple", "rollback_count": 0, "interval": 9}
+    recorder.event({**fields, "step": 0, "kind": "start"})
+    recorder.metrics({**SCORES, "train/loss": 1.0}, 100)
+    recorder.event({**fields, "step": 100, "kind": "trial", "to_stage": "balanced"})
+    recorder.artifact(folder, "adapters/visit-01-simple")
+    recorder.close("KILLED")
+    (model,) = models(client)
+    assert (model.name, model.tags["pixelis.step"]) == ("adapter-visit-01-simple", "100")
+    assert {m.key for m in model.metrics} == set(SCORES)
+    (first,) = client.search_runs(["0"], "tags.`pixelis.visit` = '1'")
+    for run_id in (recorder.run_id, first.info.run_id):
+        (output,) = client.get_run(run_id).outputs.model_outputs
+        assert (output.model_id, output.step) == (model.model_id, 100)
+
+
+def test_a_resumed_run_logs_an_adapter_once(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
+) -> None:
+    log_adapter(recorder, adapter, "final", 400, SCORES)
+    recorder.close("KILLED")
+    (model,) = models(client)
+    resumed = MlflowRecorder(client, client.get_run(recorder.run_id), resumed=True)
+    log_adapter(resumed, adapter, "final", 400, SCORES)
+    log_adapter(resumed, adapter, "best", 400, SCORES)
+    resumed.close("FINISHED")
+    assert sorted(m.name for m in models(client)) == ["adapter-best", "adapter-final"]
+    assert model.model_id in {m.model_id for m in models(client)}
+    outputs = client.get_run(recorder.run_id).outputs.model_outputs
+    assert len(outputs) == 2
+
+
+def test_a_model_that_was_not_whole_is_made_whole(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = client.log_model_artifacts
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("the line is cut")
+
+    monkeypatch.setattr(client, "log_model_artifacts", refuse)
+    log_adapter(recorder, adapter, "best", 1, {})
+    assert not recorder.flush()
+    assert [m.status for m in models(client)] == ["PENDING"]
+    monkeypatch.setattr(client, "log_model_artifacts", real)
+    assert recorder.flush()
+    assert [m.status for m in models(client)] == ["READY"]
+
+
+def test_a_folder_that_is_gone_is_no_reason_to_wait_for_ever(
+    client: MlflowClient, recorder: MlflowRecorder, tmp_path: Path, capfd: Any
+) -> None:
+    recorder.model(tmp_path / "gone", "best", 1, [])
+    recorder.metrics({"train/loss": 1.0}, 1)
+    assert recorder.flush()
+    assert "gone is not there any more" in capfd.readouterr().err
+    assert client.get_run(recorder.run_id).data.metrics == {"train/loss": 1.0}
+
+
+def test_a_name_is_made_fit_for_a_model(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
+) -> None:
+    log_adapter(recorder, adapter, "2:balanced/0.4", 9, {})
+    recorder.close("FINISHED")
+    assert [m.name for m in models(client)] == ["adapter-2-balanced-0-4"]
+
+
+def test_registered_it_is_the_candidate_once(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
+) -> None:
+    for results in ({}, {"all": 0.5}):
+        log_adapter(recorder, adapter, "final", 400, {}, results=results, register_as="reader")
+    recorder.close("FINISHED")
+    (version,) = client.search_model_versions("name = 'reader'")
+    assert version.run_id == recorder.run_id
+    candidate = client.get_model_version_by_alias("reader", "candidate")
+    assert candidate.version == version.version
+    assert find_champion(client, "reader") is None
+    folder = resolve_adapter("models:/reader@candidate", "Default")
+    assert (folder / "adapter_model.safetensors").read_bytes() == b"weights"
