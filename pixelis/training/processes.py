@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from pixelis.errors import ConfigError, UserError
+from pixelis.errors import UserError
+from pixelis.training.launch import launch_missing
 
 Value = TypeVar("Value")
 
@@ -190,17 +191,12 @@ def join() -> Processes:
     """The processes that a launcher started, this one among them; alone where none did.
 
     Raises:
-        ConfigError: when the launcher was asked for more processes than it starts.
+        ConfigError: when a launcher started fewer processes than it was asked for, and how many
+            those are cannot be told.
     """
     environment = os.environ
     if "RANK" not in environment:
-        # accelerate sets these together only where more than one process was asked for.
-        if {"MASTER_PORT", "ACCELERATE_USE_CPU"} <= set(environment):
-            raise ConfigError(
-                "accelerate launch starts several processes on a CPU only with --multi_gpu (it "
-                "needs no GPU), and has started one; add it, leave out --cpu, or use "
-                "torchrun --nproc_per_node N"
-            )
+        launch_missing()
         return ALONE
     if int(environment.get("WORLD_SIZE", "1")) == 1:
         return ALONE

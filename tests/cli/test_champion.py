@@ -116,5 +116,7 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
     assert model.active_adapter == "default" and list(model.peft_config) == ["default"]
     assert try_it(spoken(examples, right=True)) == second.version
     out = capsys.readouterr().out
-    assert re.search(r"version 2 against version 1 on 6 test examples: -\d+\.\d points .* stays", out)
+    assert re.search(
+        r"version 2 against version 1 on 6 test examples: -\d+\.\d points .* stays", out
+    )
     assert "it is the champion now" in out

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pixelis.errors import CheckpointError, ConfigError
+from pixelis.errors import CheckpointError
 from pixelis.training.checkpoint import ADAPTER_FILE, RNG_FILE, find_fault
 from pixelis.training.processes import ALONE, join
 from pixelis.training.resume import choose_start
@@ -335,11 +335,3 @@ def test_nothing_is_joined_where_nothing_was_launched(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert join() is ALONE
-
-
-def test_a_launcher_that_starts_one_process_for_several_is_refused(monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setenv("MASTER_PORT", "29500")
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
-    with pytest.raises(ConfigError, match="^accelerate launch starts several processes on a CPU "):
-        join()
