@@ -16,6 +16,7 @@ from pixelis.tracking.lookup import (
 )
 from pixelis.tracking.recorder import MlflowRecorder
 from pixelis.tracking.runs import nested_environment, open_run, without_environment
+from pixelis.tracking.sync import deliver_spools, find_spools
 from pixelis.tracking.tables import log_image_table
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "MlflowRecorder",
     "RunInfo",
     "data_tag",
+    "deliver_spools",
     "find_data_run",
     "find_run",
+    "find_spools",
     "log_adapter",
     "log_image_table",
     "nested_environment",

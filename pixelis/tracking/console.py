@@ -22,6 +22,10 @@ class Console:
         """Say something."""
         print(f"pixelis: {public(message)}", file=sys.stderr, flush=True)
 
+    def mute(self, kind: str) -> None:
+        """Leave a kind of warning unsaid: the caller says it better."""
+        self._said.add(kind)
+
     def again(self, kind: str) -> None:
         """Let a kind of warning be said again: what it was about is over."""
         self._said.discard(kind)

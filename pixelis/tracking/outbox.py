@@ -24,7 +24,7 @@ MAX_WAITING = 500  # records that start a delivery ...
 MAX_AGE = 5.0  # ... and the age in seconds of the oldest one that does
 PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between tries while MLflow is away
 MOMENT = 0.2  # seconds that a record may wait in memory alone while MLflow is away
-PATIENCE = 120.0  # seconds without a delivery after which nobody waits for one
+PATIENCE = 90.0  # seconds without a delivery after which nobody waits for one
 
 _alive: "weakref.WeakSet[Outbox]" = weakref.WeakSet()
 
@@ -173,11 +173,10 @@ class Outbox:
                 else:
                     return
                 asked = self._asked
-            arrived = self.deliver()
+            self.deliver()
             with self._changed:
                 if generation == self._generation:
-                    # MLflow is away: an answer also to those who have asked meanwhile.
-                    self._answered = asked if arrived else self._asked
+                    self._answered = asked
                     self._changed.notify_all()
 
     def due_in(self, now: float) -> float | None:
