@@ -46,7 +46,7 @@ class Record:
 
     def to_json(self) -> str:
         """The record as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False, default=str)
+        return json.dumps(asdict(self), default=str)
 
 
 def send(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:

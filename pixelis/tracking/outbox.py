@@ -136,6 +136,7 @@ class Outbox:
                     self._running = False
                     self._generation += 1
                     rest = self._waiting.everything()
+                    self._waiting.put_back()
                     self._changed.notify_all()
                 path = self._leave(rest)
         return path
@@ -273,6 +274,10 @@ class Outbox:
             try:
                 if fresh:
                     self.spool.append(fresh)
+                    if self.spool.overgrown:
+                        with self._changed:
+                            everything = self._waiting.everything()
+                        self.spool.rewrite(everything)
             except OSError as error:
                 with self._changed:
                     self._waiting.put_off_disk(len(fresh))

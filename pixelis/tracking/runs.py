@@ -93,7 +93,7 @@ def open_run(
         client = MlflowClient()
         resumed = _find(client, resume_run_id) if resume_run_id else None
         shell_id = None if resumed and shell_id == resume_run_id else shell_id
-        run = resumed or _start(client, shell_id, experiment, run_name)
+        run = resumed or _start(client, shell_id, experiment, public(run_name))
         # Takes up what an earlier process left, and with it the lock that keeps a `sync` away.
         recorder = MlflowRecorder(client, run, resumed=resumed is not None, spool_dir=spool_dir)
         if resumed:
@@ -155,9 +155,8 @@ def _start(client: MlflowClient, run_id: str | None, experiment: str, run_name: 
     tags = {"mlflow.source.name": "pixelis"}
     if parent := _open_run_id.get():
         tags[MLFLOW_PARENT_RUN_ID] = parent
-    return client.create_run(
-        open_experiment(client, experiment), run_name=public(run_name), tags=resolve_tags(tags)
-    )
+    experiment_id = open_experiment(client, experiment)
+    return client.create_run(experiment_id, run_name=run_name, tags=resolve_tags(tags))
 
 
 @contextmanager

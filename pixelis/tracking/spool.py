@@ -19,6 +19,8 @@ from pixelis.tracking.source import public
 PREFIX = "pixelis-undelivered-"
 SUFFIX = ".jsonl"
 REFUSED = "pixelis-refused-"
+ROOMY = 64 << 20  # bytes that the file may have whatever of it still waits
+IN_USE_SECONDS = 5.0  # that a write waits for another process to let go
 _TEXTS = {".csv", ".html", ".json", ".jsonl", ".md", ".txt", ".yaml", ".yml"}
 _MAX_TEXT = 1 << 20  # bytes of a file that is read for what is nobody's business
 
@@ -39,6 +41,7 @@ class Spool:
         self._lock_file = folder / f".{PREFIX}{run_id}.lock"
         # Acquired in one thread, released in another.
         self._lock = FileLock(self._lock_file, thread_local=False)
+        self._roomy = ROOMY
 
     @property
     def held(self) -> bool:
@@ -66,7 +69,7 @@ class Spool:
         found = []
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                record = Record(**json.loads(line))
+                record = self._parse(line)
             except (ValueError, TypeError):
                 continue
             # Files go when their record has arrived: then a kill kept its line from going too.
@@ -79,13 +82,21 @@ class Spool:
                     shutil.rmtree(folder, ignore_errors=True)
         return found
 
+    def _parse(self, line: str) -> Record:
+        """The record of a line; the folder may have moved since, and its files with it."""
+        record = Record(**json.loads(line))
+        here = str(self._files / Path(record.files).name)
+        if not record.files or record.files == here:
+            return record
+        return Record(**json.loads(line.replace(_quoted(record.files), _quoted(here))))
+
     def append(self, records: Sequence[Record]) -> None:
         """Write records behind those that are there.
 
         Raises:
             OSError: The disk does not take them, or another process holds the lock.
         """
-        if not self.acquire(5):
+        if not self.acquire(IN_USE_SECONDS):
             raise OSError(f"{self.path} is in use by another process")
         with self.path.open("a+b") as file:
             if file.tell():
@@ -96,11 +107,17 @@ class Spool:
 
     def rewrite(self, records: Sequence[Record]) -> None:
         """Let the file hold these records and no others."""
-        if not self.acquire(5):
+        if not self.acquire(IN_USE_SECONDS):
             raise OSError(f"{self.path} is in use by another process")
         scratch = self.path.with_suffix(".tmp")
         scratch.write_bytes(_lines(records))
         scratch.replace(self.path)
+        self._roomy = max(ROOMY, 2 * self.path.stat().st_size)
+
+    @property
+    def overgrown(self) -> bool:
+        """Whether much of the file may be delivered, or replaced by a newer record, by now."""
+        return self.path.stat().st_size > self._roomy
 
     def refuse(self, records: Sequence[Record]) -> None:
         """Keep records that MLflow will never take where the user can read them."""
@@ -150,6 +167,11 @@ class Spool:
     def forget(self, files: str) -> None:
         """Remove what `hold` made: its record has arrived."""
         shutil.rmtree(files, ignore_errors=True)
+
+
+def _quoted(text: str) -> str:
+    """A text as it is inside the JSON of a record."""
+    return json.dumps(text)[1:-1]
 
 
 def _lines(records: Sequence[Record]) -> bytes:

@@ -82,5 +82,5 @@ class Waiting:
 
     def everything(self) -> list[Record]:
         """All of them; they count as on disk from now on."""
-        self._in_flight = self.off_disk = 0
+        self.off_disk, self.urgent = 0, False
         return list(self._records)
