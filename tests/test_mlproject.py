@@ -38,7 +38,7 @@ def test_parameters_are_files_of_the_project_given_as_strings(name):
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_the_module_of_an_entry_point_exists(name):
-    (module,) = re.findall(r"^python -m (\S+) ", ENTRY_POINTS[name]["command"])
+    (module,) = re.findall(r"^python -m (\S+)", ENTRY_POINTS[name]["command"])
     assert importlib.util.find_spec(module) is not None
     if name != "main":
         assert module == f"pixelis.cli.{name.replace('-', '_')}"

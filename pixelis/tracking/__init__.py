@@ -24,6 +24,7 @@ from pixelis.tracking.registry import (
     find_version,
 )
 from pixelis.tracking.runs import nested_environment, open_run, without_environment
+from pixelis.tracking.sync import deliver_spools, find_spools
 from pixelis.tracking.tables import log_image_table
 
 __all__ = [
@@ -35,9 +36,11 @@ __all__ = [
     "RunInfo",
     "crown",
     "data_tag",
+    "deliver_spools",
     "find_champion",
     "find_data_run",
     "find_run",
+    "find_spools",
     "find_version",
     "log_adapter",
     "log_image_table",

@@ -70,9 +70,7 @@ def log_adapter(
     """
     recorder.artifact(folder, f"{ADAPTERS}/{name}")
     recorder.metrics(metrics, step)
-    recorder.model(
-        folder, name, step, list(metrics), results=dict(results or {}), register_as=register_as
-    )
+    recorder.model(folder, name, step, list(metrics), results=results, register_as=register_as)
 
 
 def model_fields(
@@ -81,12 +79,12 @@ def model_fields(
     step: int,
     metrics: Sequence[str],
     *,
-    visit: int | None,
     origin: Origin | None,
     events: Sequence[Mapping[str, Any]],
     datasets: Mapping[str, str],
-    results: Mapping[str, float],
-    register_as: str | None,
+    visit: int | None = None,
+    results: Mapping[str, float] | None = None,
+    register_as: str | None = None,
 ) -> dict[str, Any]:
     """What `send_model` needs, as plain JSON.
 
@@ -95,10 +93,10 @@ def model_fields(
         name: The adapter's.
         step: After which it was saved.
         metrics: Keys on the run whose values at that step are the adapter's.
-        visit: The index of the stage's visit that it ended; its run has the model as well.
         origin: What it was made from.
         events: Of the curriculum, up to it.
         datasets: Name -> digest of what the run's metrics were measured on, `cota_<difficulty>`.
+        visit: The index of the stage's visit that it ended; its run has the model as well.
         results: Of a test, for the card.
         register_as: A registered model's name, or None.
     """
@@ -111,7 +109,7 @@ def model_fields(
         "origin": asdict(origin) if origin else None,
         "events": [dict(event) for event in events],
         "datasets": dict(datasets),
-        "results": dict(results),
+        "results": dict(results or {}),
         "register_as": register_as,
     }
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
@@ -14,20 +14,6 @@ from mlflow.exceptions import MlflowException
 
 from pixelis.tracking.adapters import send_model
 from pixelis.tracking.visits import send_visit
-
-Kind = Literal[
-    "metric",
-    "param",
-    "tag",
-    "text",
-    "png",
-    "table",
-    "file",
-    "dataset",
-    "visit",
-    "model",
-    "status",
-]
 
 # What MLflow takes in one call; everything else goes one by one.
 BATCH_LIMITS: dict[str, int] = {"metric": 1000, "param": 100, "tag": 100}
@@ -45,23 +31,25 @@ class Record:
     """One thing to tell MLflow; plain enough to wait on disk as a line of JSON.
 
     Attributes:
-        kind: What it is.
+        kind: What it is: a key of `_SENDERS`.
         name: The key of a metric, parameter or tag; the path inside the run's artifacts otherwise.
         value: A number, a text, rows, or (kind `png`) base64; for `file` the local path.
         step: The optimiser step of a metric.
         timestamp: Milliseconds since 1970, when it was recorded, not delivered: MLflow drops
             a metric that comes twice with the same timestamp, so sending again is harmless.
+        files: A folder of the spool that the record needs and that goes when it has arrived.
     """
 
-    kind: Kind
+    kind: str
     name: str
     value: Any
     step: int = 0
     timestamp: int = 0
+    files: str = ""
 
     def to_json(self) -> str:
         """The record as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False, default=str)
+        return json.dumps(asdict(self), default=str)
 
 
 def send(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
@@ -76,8 +64,11 @@ def send(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
         RejectedError: MLflow will never take them (or one of them).
         Exception: Whatever the client, its transport or its store raises when it cannot be reached.
     """
+    kind = records[0].kind
+    if kind not in _SENDERS:  # of a spool that a newer version wrote
+        raise RejectedError(f"Unknown kind of record {kind!r}. Choices: {', '.join(_SENDERS)}")
     try:
-        _SENDERS[records[0].kind](client, run_id, records)
+        _SENDERS[kind](client, run_id, records)
     except MlflowException as error:
         if error.error_code in _FINAL_ERRORS:
             raise RejectedError(str(error)) from error
@@ -153,6 +144,11 @@ def _send_model(client: MlflowClient, run_id: str, records: Sequence[Record]) ->
         raise RejectedError(str(error)) from error
 
 
+def _send_status(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
+    """End the run; that it ended when it did, not when MLflow heard of it, is in the timestamp."""
+    client.set_terminated(run_id, records[0].value, records[0].timestamp or None)
+
+
 def _folder(name: str) -> str | None:
     return name if name not in ("", ".") else None
 
@@ -168,4 +164,5 @@ _SENDERS: dict[str, Callable[[MlflowClient, str, Sequence[Record]], None]] = {
     "dataset": _send_dataset,
     "visit": _send_visit,
     "model": _send_model,
+    "status": _send_status,
 }

@@ -2,6 +2,7 @@
 
 import atexit
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -22,14 +23,23 @@ DATA_TAG = "pixelis.data_digest"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-# MLflow's own patience with a server that is away is minutes a call, and a training would wait.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_SETTINGS = {
+    # MLflow's own patience with a server that is away is minutes a call.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    # Printed from a thread, in the middle of a line, with the server's password.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 def be_impatient() -> None:
-    """Let MLflow give up on a server that is away within seconds, unless told otherwise."""
-    for name, value in _PATIENCE.items():
+    """Let MLflow give up on a server that is away within seconds, and quietly, unless told not to.
+
+    The tracker itself says once that MLflow is away, and when it answers again.
+    """
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,32 @@
-"""The queue between a training and MLflow: in order, in batches, nothing lost in an outage."""
+"""What is on its way from a training to MLflow: in order, in batches, nothing lost in an outage.
 
-import sys
+Whoever adds a record only queues it. One thread delivers; another one writes down what waits longer
+than it should, so that a training that is killed while MLflow is away loses nothing. Neither runs
+before the first record, and a forked child has neither: it starts with an empty queue.
+"""
+
+import os
+import threading
 import time
-from collections import deque
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
 
-from pixelis.tracking.delivery import BATCH_LIMITS, Record, RejectedError, send
+from pixelis.tracking.console import Console, first_line
+from pixelis.tracking.courier import Courier
+from pixelis.tracking.delivery import Record
+from pixelis.tracking.spool import Spool
+from pixelis.tracking.waiting import Waiting
 
 MAX_WAITING = 500  # records that start a delivery ...
 MAX_AGE = 5.0  # ... and the age in seconds of the oldest one that does
-PAUSE = 30.0  # seconds between tries while MLflow is away: each may hold the training up
+PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between tries while MLflow is away
+MOMENT = 0.2  # seconds that a record may wait in memory alone while MLflow is away
+PATIENCE = 90.0  # seconds without a delivery after which nobody waits for one
+
+_alive: "weakref.WeakSet[Outbox]" = weakref.WeakSet()
 
 
 class Outbox:
@@ -21,142 +35,264 @@ class Outbox:
     Args:
         client: Where records go.
         run_id: The run they belong to.
+        spool: Where they wait while MLflow is away.
         resumed: The run has a past: metrics whose (key, step) it already holds are left out.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, *, resumed: bool = False) -> None:
+    def __init__(
+        self, client: MlflowClient, run_id: str, spool: Spool, *, resumed: bool = False
+    ) -> None:
         """Start with nothing waiting."""
-        self.client = client
-        self.run_id = run_id
-        self.rejected: list[Record] = []
-        self._waiting: deque[Record] = deque()
-        self._oldest = 0.0
-        self._retry_at = 0.0
-        self._logged_steps: dict[str, set[int]] | None = {} if resumed else None
-        self._singles = 0  # this many from the head go one by one: their batch was refused
-        self._warned: set[str] = set()
+        self.spool = spool
+        self.console = Console()
+        self.courier = Courier(client, run_id, spool, self.console, resumed=resumed)
+        self.failure: Exception | None = None  # of the last try
+        self._begin()
+        _alive.add(self)
+
+    def _begin(self) -> None:
+        """Nothing waits, and no thread runs."""
+        self._changed = threading.Condition()  # held around every use of what follows
+        self._waiting = Waiting()
+        self._off_disk_since = self._oldest = self._retry_at = 0.0
+        self._num_failures = self._num_delivered = 0
+        self._asked = self._answered = 0  # deliveries that somebody waits for
+        self._generation = 0  # of the threads: those of an older one end
+        self._running = False
+        self._disk = threading.Lock()  # around the spool; never taken by who holds `_changed`
 
     def __len__(self) -> int:
         """How many records wait."""
         return len(self._waiting)
 
+    def take_up(self, records: Sequence[Record]) -> None:
+        """Begin with what an earlier process left on disk."""
+        with self._changed:
+            self._waiting.append(records, on_disk=True)
+
     def add(self, records: Sequence[Record]) -> None:
-        """Queue records; deliver when many wait or one has waited long."""
-        if not self._waiting:
-            self._oldest = time.monotonic()
-        self._waiting.extend(records)
-        if len(self._waiting) > MAX_WAITING or time.monotonic() - self._oldest > MAX_AGE:
-            self.deliver()
+        """Queue records: delivered when many wait or one has waited long."""
+        if records:
+            with self._changed:
+                self._queue(records)
 
     def replace(self, record: Record) -> None:
         """Queue a record instead of the one of the same kind and name that still waits, if any."""
-        name = (record.kind, record.name)
-        self._waiting = deque(r for r in self._waiting if (r.kind, r.name) != name)
-        self.add([record])
+        with self._changed:
+            self._waiting.remove(record.kind, record.name)
+            self._queue([record])
 
-    def deliver(self, *, now: bool = False) -> bool:
-        """Send what waits, oldest first, until MLflow cannot be reached.
+    def _queue(self, records: Sequence[Record]) -> None:
+        now, before = time.monotonic(), len(self._waiting)
+        self._oldest = self._oldest if before else now
+        self._off_disk_since = self._off_disk_since if self._waiting.off_disk else now
+        self._waiting.append(records)
+        self._start()
+        # A thread that sleeps until something is due need not hear of every record.
+        crowded = before <= MAX_WAITING < len(self._waiting)
+        if crowded or self._waiting.urgent or self._waiting.off_disk == len(records):
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Deliver soon, without waiting for it."""
+        with self._changed:
+            self._oldest = 0.0
+            self._changed.notify_all()
+
+    def flush(self, patience: float = PATIENCE) -> bool:
+        """Wait until everything is delivered; give up when MLflow is away or takes nothing.
 
         Args:
-            now: Try even though MLflow could not be reached a moment ago.
+            patience: Seconds without a delivery after which to give up.
 
         Returns:
             Whether nothing waits any more.
         """
-        if not now and time.monotonic() < self._retry_at:
-            return False
-        while self._waiting:
-            group = self._head()
-            try:
-                self._send(group)
-            except RejectedError as error:
-                self._reject(group, error)
-            # Stores, drivers and transports raise dozens of types, and none may stop a training.
-            except Exception as error:
-                self._retry_at = time.monotonic() + PAUSE
-                self.warn(
-                    f"unreachable {type(error).__name__}",
-                    f"MLflow did not take a record ({_first_line(error)}); the training goes on, "
-                    "records wait and are sent again",
-                )
-                return False
-            else:
-                self._drop(len(group))
-        if self._retry_at:
-            self._retry_at = 0.0
-            print("pixelis: MLflow answers again; what waited is delivered", file=sys.stderr)
-        return True
+        with self._changed:
+            if not self._waiting:
+                return True
+            self._start()
+            self._asked += 1
+            mine, seen = self._asked, self._num_delivered
+            self._changed.notify_all()
+            until = time.monotonic() + patience
+            while self._answered < mine and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+                if self._num_delivered != seen:
+                    seen, until = self._num_delivered, time.monotonic() + patience
+            return not self._waiting
 
-    def warn(self, kind: str, message: str) -> None:
-        """Say something on stderr, once a kind."""
-        if kind not in self._warned:
-            self._warned.add(kind)
-            print(f"pixelis: warning: {message}", file=sys.stderr)
-
-    def spool(self, folder: Path, extra: Sequence[Record] = ()) -> Path | None:
-        """Write what MLflow has not taken to a file, one JSON record a line.
-
-        Args:
-            folder: Where the file goes; made if it is not there.
-            extra: Records to append.
+    def close(self) -> Path | None:
+        """Deliver what can be delivered in bounded time; the rest is on disk.
 
         Returns:
-            The file, or None when there was nothing to write.
+            Where the rest is, or None.
         """
-        records = [*self.rejected, *self._waiting, *extra]
-        if not records:
-            return None
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"pixelis-undelivered-{self.run_id}.jsonl"
-        with path.open("a", encoding="utf-8") as file:
-            file.writelines(record.to_json() + "\n" for record in records)
+        try:
+            self.flush()
+        finally:  # also when the user has no patience at all
+            with self._disk:
+                with self._changed:
+                    self._running = False
+                    self._generation += 1
+                    rest = self._waiting.everything()
+                    self._waiting.put_back()
+                    self._changed.notify_all()
+                path = self._leave(rest)
         return path
 
-    def _head(self) -> list[Record]:
-        """The longest run of records of one kind at the head that one call can carry."""
-        kind = self._waiting[0].kind
-        limit = 1 if self._singles else BATCH_LIMITS.get(kind, 1)
-        group: list[Record] = []
-        for record in self._waiting:
-            if record.kind != kind or len(group) == limit:
+    def _leave(self, rest: Sequence[Record]) -> Path | None:
+        try:
+            if not rest:
+                self.spool.remove()
+                return None
+            self.spool.rewrite(rest)
+            self.spool.release()
+        except OSError as error:
+            self.console.warn(
+                "disk", f"{len(rest)} records for MLflow are lost ({first_line(error)})"
+            )
+            return None
+        return self.spool.path
+
+    def _start(self) -> None:
+        if not self._running:
+            self._running = True
+            self._generation += 1
+            for work in (self._deliver_on, self._write_down_on):
+                threading.Thread(target=work, args=[self._generation], daemon=True).start()
+
+    def _deliver_on(self, generation: int) -> None:
+        """Deliver whenever something is due, until the outbox is closed."""
+        while True:
+            with self._changed:
+                while generation == self._generation:
+                    seconds = self.due_in(time.monotonic())
+                    if seconds is not None and seconds <= 0:
+                        break
+                    self._changed.wait(seconds)
+                else:
+                    return
+                asked = self._asked
+            self.deliver()
+            with self._changed:
+                if generation == self._generation:
+                    self._answered = asked
+                    self._changed.notify_all()
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until a delivery is due; None while nothing waits."""
+        if self._asked > self._answered:
+            return 0.0
+        if not self._waiting:
+            return None
+        if self._num_failures:
+            return self._retry_at - now
+        return 0.0 if len(self._waiting) > MAX_WAITING else self._oldest + MAX_AGE - now
+
+    def deliver(self) -> bool:
+        """Send what waits, oldest first, until MLflow cannot be reached; the thread's own work.
+
+        Returns:
+            Whether nothing waits any more.
+        """
+        generation = self._generation
+        while True:
+            with self._changed:
+                if generation != self._generation:  # closed: the rest is on disk
+                    return False
+                group = self._waiting.take()
+            if not group:
                 break
-            group.append(record)
-        return group
+            try:
+                settled = self.courier.carry(group)
+            # Stores, drivers and transports raise dozens of types, and none may stop a training.
+            except Exception as error:
+                self._fail(error, generation)
+                return False
+            self._settle(group, settled, generation)
+        if self._num_failures:
+            self._num_failures, self.failure = 0, None
+            self.console.again("unreachable")
+            self.console.say("MLflow answers again; what waited is delivered")
+        with self._disk:
+            if not self._waiting:  # else what came meanwhile may be on disk
+                self._leave(())
+        return True
 
-    def _send(self, group: list[Record]) -> None:
-        if group[0].kind == "metric" and self._logged_steps is not None:
-            group = [r for r in group if r.step not in self._steps(r.name, self._logged_steps)]
-        if group:
-            send(self.client, self.run_id, group)
-
-    def _steps(self, key: str, logged: dict[str, set[int]]) -> set[int]:
-        """The steps that the resumed run already has for a key; asked once."""
-        if key not in logged:
-            history = self.client.get_metric_history(self.run_id, key)
-            logged[key] = {metric.step for metric in history}
-        return logged[key]
-
-    def _reject(self, group: list[Record], error: Exception) -> None:
-        """Set aside what MLflow refuses; send a batch one by one to find out which it is."""
-        if len(group) > 1:
-            self._singles = len(group)
-        else:
-            self._set_aside(group[0], error)
-            self._drop(1)
-
-    def _set_aside(self, record: Record, error: Exception) -> None:
-        self.rejected.append(record)
-        self.warn(
-            f"refused {record.kind}",
-            f"MLflow refuses {record.kind} {record.name!r} ({_first_line(error)}); it is left out",
+    def _fail(self, error: Exception, generation: int) -> None:
+        with self._changed:
+            if generation != self._generation:
+                return
+            self._waiting.put_back()
+            self._retry_at = time.monotonic() + PAUSES[min(self._num_failures, len(PAUSES) - 1)]
+            self._num_failures += 1
+            self.failure = error
+            self._changed.notify_all()
+        self.console.warn(
+            "unreachable",
+            f"MLflow did not take a record ({first_line(error)}); the training goes on, "
+            "records wait on disk and are sent again",
         )
 
-    def _drop(self, count: int) -> None:
-        for _ in range(count):
-            self._waiting.popleft()
-        self._singles = max(0, self._singles - count)
-        self._oldest = time.monotonic()
+    def _settle(self, group: Sequence[Record], settled: bool, generation: int) -> None:
+        """Forget what has arrived or is refused; a refused batch is sent one by one."""
+        with self._changed:
+            if generation != self._generation:
+                return
+            if not settled:
+                self._waiting.split()
+                return
+            self._waiting.drop()
+            self._num_delivered += len(group)
+            self._oldest = time.monotonic()
+            self._changed.notify_all()
+        for record in group:
+            if record.files:
+                self.spool.forget(record.files)
+
+    def _write_down_on(self, generation: int) -> None:
+        """Write down what waits too long, until the outbox is closed."""
+        while True:
+            with self._changed:
+                while generation == self._generation:
+                    moment = MOMENT if self._num_failures else MAX_AGE + 1
+                    seconds = self._off_disk_since + moment - time.monotonic()
+                    if self._waiting.urgent or (self._waiting.off_disk and seconds <= 0):
+                        break
+                    self._changed.wait(seconds if self._waiting.off_disk else None)
+                else:
+                    return
+            if not self.write_down():
+                time.sleep(PAUSES[-1])  # a full disk: what waits is in memory
+
+    def write_down(self) -> bool:
+        """Put what waits in memory alone on disk; whether the disk took it."""
+        with self._disk:
+            with self._changed:
+                fresh = self._waiting.take_off_disk()
+            try:
+                if fresh:
+                    self.spool.append(fresh)
+                    if self.spool.overgrown:
+                        with self._changed:
+                            everything = self._waiting.everything()
+                        self.spool.rewrite(everything)
+            except OSError as error:
+                with self._changed:
+                    self._waiting.put_off_disk(len(fresh))
+                self.console.warn(
+                    "disk", f"records for MLflow wait in memory alone ({first_line(error)})"
+                )
+                return False
+        return True
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _leave_to_parent() -> None:
+    """In a forked child: what waits, and who waits for it, is the parent's."""
+    for outbox in _alive:
+        outbox._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,29 +1,35 @@
 """Opening and ending a run: a new one, the one that `mlflow run` opened, or one that is resumed."""
 
 import json
-import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pixelis.errors import UserError
+from pixelis.tracking.console import first_line
 from pixelis.tracking.lookup import be_impatient, open_experiment
 from pixelis.tracking.recorder import MlflowRecorder, Scalar
-from pixelis.tracking.source import git_tags, without_home
+from pixelis.tracking.source import git_tags, public
+from pixelis.tracking.system import FIRST_KEY, SystemMonitor
 
 _ENVIRONMENT = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+# The run that is open here. Ours, not MLflow's stack of runs: that one ends what is left on it when
+# Python does, and asks the server to.
+_open_run_id: ContextVar[str | None] = ContextVar("open_run_id", default=None)
 
 
 @contextmanager
@@ -71,14 +77,15 @@ def open_run(
         params: Recorded under these names, except those that are on the run already.
         tags: Set on the run.
         resume_run_id: A run to go on in. The one that `mlflow run` opened then only points to it.
-        spool_dir: Where records go that MLflow did not take until the end.
+        spool_dir: Where records wait while MLflow is away, and stay when it does not come back.
         system_metrics: Record processor, memory and disk use beside (`system/*`).
 
     Yields:
         The recorder of the run.
 
     Raises:
-        UserError: MLflow cannot be reached, or refuses to open the run.
+        UserError: MLflow cannot be reached, or refuses to open the run; or another process is
+            delivering what it recorded earlier.
     """
     be_impatient()
     shell_id = os.environ.pop("MLFLOW_RUN_ID", None)
@@ -86,32 +93,39 @@ def open_run(
         client = MlflowClient()
         resumed = _find(client, resume_run_id) if resume_run_id else None
         shell_id = None if resumed and shell_id == resume_run_id else shell_id
-        run_id = resume_run_id if resumed else shell_id
-        run = _start(client, run_id, experiment, None if resumed else run_name, system_metrics)
+        run = resumed or _start(client, shell_id, experiment, public(run_name))
+        # Takes up what an earlier process left, and with it the lock that keeps a `sync` away.
+        recorder = MlflowRecorder(client, run, resumed=resumed is not None, spool_dir=spool_dir)
+        if resumed:
+            client.update_run(run.info.run_id, status="RUNNING")
     # The store may be a server, a database or a folder: each fails with its own exceptions.
     except Exception as error:
         if isinstance(error, UserError):
             raise
-        reason = without_home(str(error).strip().split("\n", 1)[0])
-        raise UserError(f"MLflow cannot open a run ({reason})") from error
-    recorder = MlflowRecorder(
-        client, run, resumed=resumed is not None, spool_dir=spool_dir, end=mlflow.end_run
-    )
-    recorder.tags({"pixelis.entry_point": entry_point, **git_tags(), **tags})
+        raise UserError(public(f"MLflow cannot open a run ({first_line(error)})")) from error
+    theirs = {key: public(value) for key, value in run.data.tags.items() if public(value) != value}
+    recorder.tags({"pixelis.entry_point": entry_point, **git_tags(), **theirs, **tags})
     recorder.params(params)
     if "pixelis.error" in run.data.tags:
         recorder.attempt("clearing", lambda: client.delete_tag(run.info.run_id, "pixelis.error"))
     recorder.flush()
     shell = None
     if resumed and shell_id:
-        shell = recorder.attempt("linking the two runs", lambda: _point(client, shell_id, run))
+        shell = recorder.attempt(
+            "linking the two runs", lambda: _point(client, shell_id, run, spool_dir)
+        )
     with _interruptible():
+        outer = _open_run_id.set(run.info.run_id)
         try:
-            yield recorder
+            with _system_metrics(recorder, system_metrics):
+                yield recorder
         except BaseException as error:
             _close(recorder, shell, error)
             raise
-        _close(recorder, shell, None)
+        else:
+            _close(recorder, shell, None)
+        finally:
+            _open_run_id.reset(outer)
 
 
 def _find(client: MlflowClient, run_id: str) -> Run | None:
@@ -132,33 +146,40 @@ def _find(client: MlflowClient, run_id: str) -> Run | None:
     return None
 
 
-def _start(
-    client: MlflowClient,
-    run_id: str | None,
-    experiment: str,
-    run_name: str | None,
-    system_metrics: bool,
-) -> Run:
-    """Start a run, or set an existing one RUNNING again."""
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
-    chosen = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING" in os.environ
-    run = mlflow.start_run(
-        run_id=run_id,
-        experiment_id=None if run_id else open_experiment(client, experiment),
-        run_name=run_name,
-        nested=True,
-        # The default would be the path of the script, with the user's home in it.
-        tags=None if run_id else {"mlflow.source.name": "pixelis"},
-        log_system_metrics=None if chosen else system_metrics,
-    )
-    return client.get_run(run.info.run_id)
+def _start(client: MlflowClient, run_id: str | None, experiment: str, run_name: str) -> Run:
+    """Start a run, or the one that `mlflow run` opened."""
+    if run_id:
+        client.update_run(run_id, status="RUNNING", name=run_name)
+        return client.get_run(run_id)
+    # MLflow's default for the source would be the path of the script, with the user's home in it.
+    tags = {"mlflow.source.name": "pixelis"}
+    if parent := _open_run_id.get():
+        tags[MLFLOW_PARENT_RUN_ID] = parent
+    experiment_id = open_experiment(client, experiment)
+    return client.create_run(experiment_id, run_name=run_name, tags=resolve_tags(tags))
 
 
-def _point(client: MlflowClient, shell_id: str, first: Run) -> MlflowRecorder:
+@contextmanager
+def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> Iterator[None]:
+    """Record the machine's numbers beside; the environment decides where it says anything."""
+    if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.is_set():
+        wanted = MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get()
+    if not wanted:
+        yield
+        return
+    monitor = SystemMonitor(recorder.run_id, recorder.metrics, step=recorder.next_step(FIRST_KEY))
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+def _point(client: MlflowClient, shell_id: str, first: Run, spool_dir: Path) -> MlflowRecorder:
     """Make the run that `mlflow run` opened say which run its work is in."""
     name, run_id, home = first.info.run_name, first.info.run_id, first.info.experiment_id
     client.update_run(shell_id, name=f"resume of {name}")
-    shell = MlflowRecorder(client, client.get_run(shell_id))
+    shell = MlflowRecorder(client, client.get_run(shell_id), spool_dir=spool_dir)
     shell.tags({"pixelis.resumes": run_id})
     link = f"#/experiments/{home}/runs/{run_id}"
     shell.note(f"This command resumed the training of [{name}]({link}) (`{run_id}`): look there.")

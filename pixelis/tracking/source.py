@@ -1,7 +1,19 @@
-"""Where a run comes from: the commit of the code, and texts without the user's home folder."""
+"""Where a run comes from, and texts without what is nobody's business: home, passwords, tokens."""
 
+import os
+import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+# A user's part of a URL, and a value after a word such as `password=`.
+_USER_INFO = re.compile(r"(?<=://)[^/\s'\"]+@")
+_QUERY = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|api_?key|secret)=)[^&\s'\"]+")
+# Environment variables whose values are secret by their names, where long enough to be one.
+_SECRET_NAME = re.compile(r"(?i)token|secret|passw|credential|api_?key|access_?key|private_?key")
+_MIN_SECRET = 8
+HIDDEN = "***"
 
 
 def git_tags(file: Path = Path(__file__)) -> dict[str, str]:
@@ -26,7 +38,47 @@ def git_tags(file: Path = Path(__file__)) -> dict[str, str]:
 def without_home(text: str) -> str:
     """The text with the home folder written as `~`: stores are shared, user names are not."""
     home = str(Path.home())
-    return text.replace(home, "~") if len(home) > 1 else text
+    if len(home) <= 1 or home not in text:
+        return text
+    return re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w-])", "~", text)
+
+
+def without_password(text: str) -> str:
+    """The text with the user and password of every URL in it left out."""
+    if "://" not in text:
+        return text
+    return _QUERY.sub(rf"\1{HIDDEN}", _USER_INFO.sub("", text))
+
+
+def public(value: Any) -> Any:
+    """A text, or every text inside rows, mappings and lists, as others may read it.
+
+    The home folder is `~`, URLs have no user and password, and the value of an environment
+    variable that is called a token, secret, password or key is `***`.
+    """
+    return _public(value, _secrets(os.environ))
+
+
+def _public(value: Any, secrets: list[str]) -> Any:
+    if isinstance(value, str):
+        text = without_password(without_home(value))
+        for secret in secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
+    if isinstance(value, Mapping):
+        return {key: _public(each, secrets) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(each, secrets) for each in value]
+    return value
+
+
+def _secrets(environment: Mapping[str, str]) -> list[str]:
+    found = {
+        value
+        for name, value in environment.items()
+        if len(value) >= _MIN_SECRET and _SECRET_NAME.search(name)
+    }
+    return sorted(found, key=len, reverse=True)  # one may be the beginning of another
 
 
 def _git(folder: Path, *arguments: str) -> str:

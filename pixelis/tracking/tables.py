@@ -7,6 +7,7 @@ import mlflow
 from PIL import Image
 
 from pixelis.tracking.recorder import MlflowRecorder
+from pixelis.tracking.source import public
 
 
 def log_image_table(recorder: MlflowRecorder, rows: Sequence[Mapping[str, Any]], name: str) -> None:
@@ -24,4 +25,4 @@ def log_image_table(recorder: MlflowRecorder, rows: Sequence[Mapping[str, Any]],
 
 
 def _shown(value: Any) -> Any:
-    return mlflow.Image(value) if isinstance(value, Image.Image) else value
+    return mlflow.Image(value) if isinstance(value, Image.Image) else public(value)

@@ -115,7 +115,8 @@ def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
         return
     if not output_dir.is_dir():
         raise CheckpointError(f"training.output_dir {output_dir} is a file; name a folder")
-    if not any(output_dir.iterdir()):
+    # What an earlier run could not tell its tracker stays where it is looked for.
+    if all(path.name.lstrip(".").startswith("pixelis-") for path in output_dir.iterdir()):
         return
     if not (output_dir / EVENTS_FILE).is_file():
         raise CheckpointError(

@@ -13,7 +13,7 @@ import traceback
 import torch
 
 import pixelis.evaluation.validation as validation_module
-import pixelis.tracking.outbox as outbox_module
+import pixelis.tracking.courier as courier_module
 import pixelis.training.trainer as trainer_module
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sft import main as sft
@@ -73,9 +73,9 @@ def plant(place, step):
         before(trainer_module, "seal", lambda folder: folder.name == f"checkpoint-{step}")
     elif place == "saved":  # a whole checkpoint, and the older ones still there
         after(trainer_module, "seal", lambda folder: folder.name == f"checkpoint-{step}")
-    elif place in ("undelivered", "delivered"):  # MLflow has it, or not; the outbox holds it still
+    elif place in ("undelivered", "delivered"):  # MLflow has it, or not; it waits still
         (before if place == "undelivered" else after)(
-            outbox_module,
+            courier_module,
             "send",
             lambda _, __, group: group[0].kind == "metric" and group[-1].step >= step,
         )

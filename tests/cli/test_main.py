@@ -47,4 +47,5 @@ def test_help_ends_with_0_and_imports_nothing_heavy(name):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: pixelis {name} [--config FILE]")
+    options = "[FOLDER ...]" if name == "sync" else "[--config FILE]"
+    assert done.stdout.startswith(f"usage: pixelis {name} {options}")

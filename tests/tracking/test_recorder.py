@@ -14,7 +14,6 @@ from mlflow.exceptions import MlflowException
 from pyarrow import parquet
 
 from pixelis.recorder import Recorder
-from pixelis.tracking import outbox
 from pixelis.tracking.recorder import MlflowRecorder
 
 
@@ -42,10 +41,12 @@ def outage(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[li
 
 
 def history(recorder: MlflowRecorder, key: str) -> list[tuple[int, float]]:
+    recorder.flush()
     return [(m.step, m.value) for m in recorder.client.get_metric_history(recorder.run_id, key)]
 
 
 def artifact(recorder: MlflowRecorder, name: str) -> str:
+    recorder.flush()
     path = mlflow.artifacts.download_artifacts(run_id=recorder.run_id, artifact_path=name)
     return Path(path).read_text()
 
@@ -61,9 +62,7 @@ def test_it_is_a_recorder(recorder: MlflowRecorder) -> None:
     assert history(recorder, "train/loss") == [(1, 1.0)]
 
 
-def test_metrics_wait_for_a_batch_and_go_in_chunks(
-    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_metrics_go_in_chunks(recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     real = recorder.client.log_batch
 
@@ -74,25 +73,11 @@ def test_metrics_wait_for_a_batch_and_go_in_chunks(
     monkeypatch.setattr(recorder.client, "log_batch", log_batch)
     for step in range(500):
         recorder.metrics({"train/loss": 0.5}, step)
-    assert sizes == []
-    recorder.metrics({"train/loss": 0.5}, 500)
-    assert sizes == [501]
+    recorder.flush()
+    assert sizes == [500]
     recorder.metrics({f"k{n}": 1.0 for n in range(2300)}, 501)
-    assert sizes == [501, 1000, 1000, 300]
-
-
-def test_metrics_do_not_wait_longer_than_the_age_limit(
-    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(outbox.time, "monotonic", lambda: clock[0])
-    recorder.metrics({"train/loss": 1.0}, 1)
-    clock[0] += 4.9
-    recorder.metrics({"train/loss": 1.0}, 2)
-    assert history(recorder, "train/loss") == []
-    clock[0] += 0.2
-    recorder.metrics({"train/loss": 1.0}, 3)
-    assert [step for step, _ in history(recorder, "train/loss")] == [1, 2, 3]
+    recorder.flush()
+    assert sizes == [500, 1000, 1000, 300]
 
 
 def test_a_key_takes_a_step_once(recorder: MlflowRecorder) -> None:
@@ -146,10 +131,12 @@ def test_restored_events_are_in_the_table_once_and_log_no_metric(
     recorder.event(old)
     recorder.event(event(700, "advance", delta=0.0))  # after the checkpoint: will come again
     run = client.get_run(recorder.run_id)
+    recorder.flush()
     resumed = MlflowRecorder(client, run, resumed=True, spool_dir=recorder.spool_dir)
     resumed.restore_events([old])
     resumed.event(event(700, "advance", delta=0.0))
     resumed.event(new)
+    resumed.flush()
     table = json.loads(artifact(recorder, "curriculum/events.json"))
     assert [each["step"] for each in table] == [500, 700, 900]
     assert history(recorder, "curriculum/event") == [(500, -1.0), (700, 1.0), (900, 1.0)]
@@ -252,7 +239,6 @@ def test_an_outage_keeps_everything_and_delivers_it_in_order(
     recorder.event(event(1202, "advance"))
     recorder.tags({"told": "late"})
     assert not recorder.flush()
-    assert history(recorder, "train/loss") == [(0, 0.0)]
     warned = capsys.readouterr().err
     assert warned.count("warning") == 1
     assert "connection refused" in warned
@@ -263,27 +249,7 @@ def test_an_outage_keeps_everything_and_delivers_it_in_order(
     assert recorder.client.get_run(recorder.run_id).data.tags["told"] == "late"
     assert "answers again" in capsys.readouterr().err
     recorder.close("FINISHED")
-    assert not recorder.spool_dir.exists()
-
-
-def test_in_an_outage_mlflow_is_not_asked_at_every_step(
-    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, clock = [], [100.0]
-
-    def log_batch(*args: Any, **kwargs: Any) -> None:
-        asked.append(clock[0])
-        raise ConnectionError
-
-    monkeypatch.setattr(outbox.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(recorder.client, "log_batch", log_batch)
-    for step in range(700):
-        clock[0] += 0.1
-        recorder.metrics({"train/loss": 1.0}, step)
-    assert len(asked) == 3
-    assert all(
-        later - earlier >= outbox.PAUSE for earlier, later in zip(asked, asked[1:], strict=False)
-    )
+    assert list(recorder.spool_dir.iterdir()) == []
 
 
 def test_a_batch_whose_answer_was_lost_is_not_logged_twice(
@@ -337,11 +303,12 @@ def test_a_record_that_mlflow_refuses_does_not_hold_up_the_others(
     assert "refuses metric 'acc@1'" in warned
     assert "never-was.txt is not there any more" in warned
     recorder.close("FINISHED")
-    path = recorder.spool_dir / f"pixelis-undelivered-{recorder.run_id}.jsonl"
+    path = recorder.spool_dir / f"pixelis-refused-{recorder.run_id}.jsonl"
     assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == [
         "acc@1",
         "files",
     ]
+    assert list(recorder.spool_dir.iterdir()) == [path]
 
 
 def test_an_outage_in_the_middle_of_a_refused_batch_loses_nothing(

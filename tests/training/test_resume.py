@@ -325,6 +325,16 @@ def test_an_empty_folder_is_taken_as_it_is(tmp_path):
     assert said == [] and os.listdir(tmp_path) == ["empty"]
 
 
+def test_what_an_earlier_run_could_not_tell_its_tracker_stays_where_it_is(tmp_path):
+    """A training that was killed before its first file, while MLflow was away."""
+    said = []
+    names = [".pixelis-undelivered-r1.files", "pixelis-undelivered-r1.jsonl"]
+    for name in names:
+        (tmp_path / "sft" / name).mkdir(parents=True)
+    set_aside(tmp_path / "sft", said.append)
+    assert said == [] and sorted(os.listdir(tmp_path / "sft")) == names
+
+
 @pytest.mark.parametrize("resume", [None, "auto"])
 def test_a_folder_with_foreign_files_is_refused(tmp_path, resume):
     (tmp_path / "thesis.tex").write_text("years of work")

@@ -1,0 +1,36 @@
+"""What the tracker says on stderr: shortly, once, and nothing that is nobody's business."""
+
+import sys
+
+from pixelis.tracking.source import public
+
+
+class Console:
+    """Says each kind of thing once."""
+
+    def __init__(self) -> None:
+        """Nothing is said yet."""
+        self._said: set[str] = set()
+
+    def warn(self, kind: str, message: str) -> None:
+        """Say a warning, once a kind."""
+        if kind not in self._said:
+            self._said.add(kind)
+            self.say(f"warning: {message}")
+
+    def say(self, message: str) -> None:
+        """Say something."""
+        print(f"pixelis: {public(message)}", file=sys.stderr, flush=True)
+
+    def mute(self, kind: str) -> None:
+        """Leave a kind of warning unsaid: the caller says it better."""
+        self._said.add(kind)
+
+    def again(self, kind: str) -> None:
+        """Let a kind of warning be said again: what it was about is over."""
+        self._said.discard(kind)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, shortly."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

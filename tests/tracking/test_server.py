@@ -1,0 +1,383 @@
+"""Runs on a real server that is killed and comes back, or does not: nothing lost, nothing twice."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psycopg2
+import pyarrow as pa
+import pytest
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from pyarrow import parquet
+
+from pixelis.cli.sync import main as sync
+from pixelis.tracking import MlflowRecorder, open_run
+from pixelis.tracking.spool import Spool
+
+POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+SECONDS = 120  # for what takes two on a machine that has nothing else to do
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(ready: Any) -> None:
+    until = time.monotonic() + SECONDS
+    while not ready():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+class Server:
+    """A server on one port, from one store."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.pid = 0
+        artifacts = folder / "artifacts"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+        self.parent = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("forked_server.py")), str(self.port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={
+                **environment,
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "_MLFLOW_SERVER_FILE_STORE": store,
+                "_MLFLOW_SERVER_REGISTRY_STORE": store,
+                "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+                "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+                "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(artifacts),
+            },
+        )
+
+    def start(self) -> None:
+        if not self.pid:
+            assert self.parent.stdin and self.parent.stdout
+            self.parent.stdin.write("start\n")
+            self.parent.stdin.flush()
+            self.pid = int(self.parent.stdout.readline())
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=SECONDS) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+    def up(self) -> None:
+        self.start()
+        wait_for(self.answers)
+
+    def signal(self, number: int) -> None:
+        if self.pid:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        if self.pid:
+            wait_for(lambda: not Path(f"/proc/{self.pid}").exists())
+        self.pid = 0
+
+    def close(self) -> None:
+        self.kill()
+        self.parent.kill()
+        self.parent.wait(timeout=SECONDS)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """An URI of a PostgreSQL of our own."""
+    with tempfile.TemporaryDirectory(prefix="pixelis-postgres-") as name:  # pytest's is root's own
+        user, words = "postgres", {}
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            shutil.chown(name, user)
+            words = {"user": user}
+        yield from run_postgres(Path(name), user, words)
+
+
+def run_postgres(folder: Path, user: str, words: dict[str, str]) -> Iterator[str]:
+    data, port = folder / "data", free_port()
+    subprocess.run(
+        [POSTGRES[-1], "-D", data, "-U", user, "-A", "trust", "--no-sync", "-E", "UTF8"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd=folder,
+        **words,
+    )
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "port": port,
+        "unix_socket_directories": "",
+        "fsync": "off",
+    }
+    options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+    process = subprocess.Popen(
+        [POSTGRES[-1].with_name("postgres"), "-D", data, *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        **words,
+    )
+    uri = f"postgresql://{user}@127.0.0.1:{port}/postgres"
+
+    def connects() -> bool:
+        try:
+            psycopg2.connect(uri).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    wait_for(connects)
+    yield uri.replace("://", "+psycopg2://")
+    process.send_signal(signal.SIGQUIT)
+    process.wait(timeout=SECONDS)
+
+
+@pytest.fixture(scope="module")
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    if POSTGRES:
+        store = request.getfixturevalue("postgres")
+    else:
+        shutil.copy(request.getfixturevalue("empty_store"), folder / "mlflow.db")
+        store = f"sqlite:///{folder / 'mlflow.db'}"
+    server = Server(folder, store)
+    server.up()
+    MlflowClient(server.uri).search_experiments()  # it makes its tables now
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def client(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MlflowClient]:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # a stalled server is given up sooner
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_tracking_uri(None)
+    server.up()
+    yield MlflowClient(server.uri)
+    mlflow.set_tracking_uri(None)
+
+
+def opened(**changes: Any) -> Any:
+    settings: dict[str, Any] = {
+        "entry_point": "sft",
+        "experiment": "outage",
+        "run_name": "r",
+        "params": {"training.seed": 3},
+        "tags": {},
+        "spool_dir": Path("out"),
+        "system_metrics": False,
+    }
+    return open_run(**settings | changes)
+
+
+def event(step: int, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"step": step, "kind": kind, "rollback_count": 0, "interval": 500, **fields}
+
+
+def steps(client: MlflowClient, run_id: str, key: str) -> list[int]:
+    return [metric.step for metric in client.get_metric_history(run_id, key)]
+
+
+def kept(client: MlflowClient, run_id: str, name: str) -> Path:
+    return Path(client.download_artifacts(run_id, name))
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_everything_arrives_through_the_artifact_proxy(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "weights.bin").write_bytes(b"1234")
+    parquet.write_table(pa.table({"id": ["a"] * 3}), tmp_path / "cota_simple.parquet")
+    figure = Figure()
+    figure.subplots().plot([1, 2])
+    with opened(system_metrics=True) as recorder:
+        recorder.metrics({"train/loss": 1.5, "train/lr": 0.1}, 1)
+        recorder.event(event(1, "advance", delta=0.1, mix={"simple": 1.0}))
+        recorder.artifact(tmp_path / "adapter", "adapters/final")
+        shutil.rmtree(tmp_path / "adapter")  # a checkpoint may rotate away
+        recorder.figure("curriculum/timeline.png", figure)
+        recorder.table([{"task": "count", "right": 1}], "t.json")
+        recorder.dataset(tmp_path / "cota_simple.parquet", name="cota_simple", context="training")
+        recorder.note("# Look")
+    run = client.get_run(recorder.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
+    assert run.data.params == {"training.seed": "3"}
+    assert run.data.metrics["train/loss"] == 1.5
+    assert run.data.metrics["curriculum/performance_drop"] == 0.1
+    assert run.data.tags["mlflow.note.content"] == "# Look"
+    assert run.inputs.dataset_inputs[0].dataset.name == "cota_simple"
+    assert kept(client, recorder.run_id, "adapters/final/weights.bin").read_bytes() == b"1234"
+    assert kept(client, recorder.run_id, "curriculum/timeline.png").read_bytes()[1:4] == b"PNG"
+    assert json.loads(kept(client, recorder.run_id, "t.json").read_text())["data"] == [["count", 1]]
+    events = json.loads(kept(client, recorder.run_id, "curriculum/events.json").read_text())
+    assert [each["step"] for each in events] == [1]
+    assert left(tmp_path / "out") == []
+
+
+def test_a_server_that_is_killed_at_random_moments_and_comes_back(
+    client: MlflowClient, server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    moments = sorted(random.Random(5).sample(range(100, 2900), 12))
+    actions = dict(zip(moments, [server.kill, server.start] * 6, strict=True))
+    stalled = moments[4]  # this time it hangs before it dies: the worst that a server can do
+    actions[stalled] = lambda: server.signal(signal.SIGSTOP)
+    actions[moments[5]] = lambda: (server.kill(), server.start())
+    longest, told = 0.0, []
+    with opened() as recorder:
+        for step in range(3000):
+            actions.get(step, lambda: None)()
+            began = time.monotonic()
+            recorder.metrics({"train/loss": float(step), "train/lr": 0.1}, step)
+            if step % 500 == 7:
+                told.append(event(step, "rollback", delta=-0.1))
+                recorder.event(told[-1])
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.001)
+        server.up()
+        wait_for(recorder.flush)  # a server that has just come back may be slow
+    assert longest < 5  # a call that waited for the stalled server would take ten
+    for key in ("train/loss", "train/lr"):
+        assert steps(client, recorder.run_id, key) == list(range(3000))
+    assert [
+        (metric.step, metric.value)
+        for metric in client.get_metric_history(recorder.run_id, "curriculum/event")
+    ] == [(each["step"], -1.0) for each in told]
+    losses = client.get_metric_history(recorder.run_id, "train/loss")
+    assert [metric.value for metric in losses] == [float(step) for step in range(3000)]
+    assert sorted(losses, key=lambda m: m.timestamp) == losses
+    assert json.loads(kept(client, recorder.run_id, "curriculum/events.json").read_text()) == told
+    assert client.get_run(recorder.run_id).info.status == "FINISHED"
+    assert left(recorder.spool_dir) == []
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert said.count("MLflow did not take a record") == said.count("answers again") > 0
+
+
+def test_a_server_that_does_not_come_back_before_the_end(
+    client: MlflowClient,
+    server: Server,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyboardInterrupt), opened() as recorder:
+        recorder.metrics({"train/loss": 0.0}, 0)
+        recorder.flush()
+        server.kill()
+        for step in range(1, 1500):
+            recorder.metrics({"train/loss": float(step)}, step)
+        recorder.event(event(1400, "advance"))
+        with_file = tmp_path / "temporary"
+        with_file.mkdir()
+        (with_file / "a.bin").write_bytes(b"abc")
+        recorder.artifact(with_file / "a.bin", "kept")
+        shutil.rmtree(with_file)
+        raise KeyboardInterrupt
+    spool = Spool(recorder.spool_dir, recorder.run_id)
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert f"python -m pixelis.cli.sync {recorder.spool_dir}" in said
+    before = spool.path.read_bytes()
+
+    assert sync(["out"]) == 1
+    assert "cannot be reached" in capfd.readouterr().out
+    assert spool.path.read_bytes() == before
+
+    server.up()
+    assert client.get_run(recorder.run_id).info.status == "RUNNING"
+    assert spool.acquire()  # as the training itself, or another sync
+    assert sync(["out"]) == 0
+    assert "in use by the training" in capfd.readouterr().out
+    assert spool.path.read_bytes() == before
+    spool.release()
+
+    assert sync(["out"]) == 0
+    run = client.get_run(recorder.run_id)
+    line = f"r ({recorder.run_id}): {len(before.splitlines())} records delivered, KILLED\n"
+    assert capfd.readouterr().out == line
+    assert run.info.status == "KILLED"
+    assert run.info.end_time == json.loads(before.splitlines()[-1])["timestamp"]
+    assert steps(client, recorder.run_id, "train/loss") == list(range(1500))
+    assert steps(client, recorder.run_id, "curriculum/event") == [1400]
+    assert kept(client, recorder.run_id, "kept/a.bin").read_bytes() == b"abc"
+    assert left(tmp_path / "out") == []
+    assert sync(["out"]) == 0
+    assert capfd.readouterr().out == "nothing to deliver in out\n"
+
+
+def test_a_training_that_is_killed_in_an_outage_goes_on_in_its_run(
+    client: MlflowClient, server: Server, tmp_path: Path
+) -> None:
+    """The checkpoint is older than what was told: steps after it come again."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with opened(params={"training.seed": 3}) as recorder:
+                for step in range(50):
+                    recorder.metrics({"train/loss": float(step)}, step)
+                recorder.flush()
+                os.write(writing, recorder.run_id.encode())
+                spool = Spool(recorder.spool_dir, recorder.run_id)
+                for step in range(50, 100):
+                    recorder.metrics({"train/loss": float(step)}, step)
+                recorder.artifact(Path(__file__), "kept")  # on disk at once
+                recorder.event(event(99, "advance"))
+                wait_for(lambda: spool.path.is_file() and '"curriculum' in spool.path.read_text())
+                with spool.path.open("a") as file:
+                    file.write('{"kind": "metric", "name": "to')  # torn
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    run_id = os.read(reading, 100).decode()
+    server.kill()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    spool = Spool(Path("out"), run_id)
+    assert len(spool.load()) >= 51
+    server.up()
+    with opened(resume_run_id=run_id) as recorder:
+        assert isinstance(recorder, MlflowRecorder)
+        recorder.restore_events([])
+        for step in range(30, 120):
+            recorder.metrics({"train/loss": float(step)}, step)
+    assert recorder.run_id == run_id
+    assert steps(client, run_id, "train/loss") == list(range(120))
+    losses = client.get_metric_history(run_id, "train/loss")
+    assert [metric.value for metric in losses] == [float(step) for step in range(120)]
+    assert kept(client, run_id, f"kept/{Path(__file__).name}").read_bytes()
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert left(tmp_path / "out") == []

@@ -1,0 +1,43 @@
+"""Texts without what is nobody's business."""
+
+import pytest
+
+from pixelis.tracking.source import public, without_home, without_password
+
+
+def test_the_home_folder_is_a_tilde_where_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/some")
+    assert without_home("/home/some/data and /home/some") == "~/data and ~"
+    assert without_home("file:///home/some/a") == "file://~/a"
+    for other in ("/home/someone/data", "/home/some-one", "/mnt/home/some"):
+        assert without_home(other) == other
+    monkeypatch.setenv("HOME", "/")
+    assert without_home("/data") == "/data"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:pa55@host:5000/x", "http://host:5000/x"),
+        ("to postgresql+psycopg2://me:p@55@db/x failed", "to postgresql+psycopg2://db/x failed"),
+        ("https://token@host/a.git", "https://host/a.git"),
+        ("http://host/x?token=abc&step=3", "http://host/x?token=***&step=3"),
+        ("a@b.org at http://host", "a@b.org at http://host"),
+        ("plain", "plain"),
+    ],
+)
+def test_urls_have_no_user_and_no_password(text: str, shown: str) -> None:
+    assert without_password(text) == shown
+
+
+def test_the_values_of_secret_variables_are_hidden_wherever_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
+    monkeypatch.setenv("MY_PASSWORD", "hf_abcdefgh-longer")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecret")
+    monkeypatch.setenv("SHORT_TOKEN", "true")
+    monkeypatch.setenv("PLAIN_NAME", "innocent-value")
+    rows = [{"a": "hf_abcdefgh-longer", "b": 1.5, "c": ["x verysecret", None]}]
+    assert public(rows) == [{"a": "***", "b": 1.5, "c": ["x ***", None]}]
+    assert public("true innocent-value hf_abcdefgh") == "true innocent-value ***"
