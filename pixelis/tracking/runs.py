@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -167,7 +167,8 @@ def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    monitor = SystemMonitor(recorder.run_id, recorder.metrics, step=recorder.next_step(FIRST_KEY))
+    step = recorder.next_step(FIRST_KEY)
+    monitor: Any = SystemMonitor(recorder.run_id, recorder.metrics, step=step)
     monitor.start()
     try:
         yield

@@ -26,7 +26,7 @@ class SystemMonitor(SystemMetricsMonitor):
     ) -> None:
         """Find out what can be measured here."""
         logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
-        super().__init__(run_id)
+        super().__init__(run_id)  # type: ignore[no-untyped-call]
         self._tell = tell
         self._logging_step = step
 
@@ -34,10 +34,11 @@ class SystemMonitor(SystemMetricsMonitor):
         """Measure until `finish`; the thread's own work."""
         while True:
             for _ in range(self.samples_before_logging):
-                self.collect_metrics()
+                self.collect_metrics()  # type: ignore[no-untyped-call]
                 if self._shutdown_event.wait(self.sampling_interval):
                     return
-            self.publish_metrics(self.aggregate_metrics())
+            metrics = self.aggregate_metrics()  # type: ignore[no-untyped-call]
+            self.publish_metrics(metrics)
 
     def publish_metrics(self, metrics: Mapping[str, float]) -> None:
         """Hand the numbers over."""

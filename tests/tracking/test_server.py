@@ -52,7 +52,7 @@ class Server:
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.pid = 0
-        artifacts = folder / "artifacts"
+        self.artifacts = folder / "artifacts"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
         self.parent = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("forked_server.py")), str(self.port)],
@@ -66,7 +66,7 @@ class Server:
                 "_MLFLOW_SERVER_REGISTRY_STORE": store,
                 "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
                 "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-                "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(artifacts),
+                "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self.artifacts),
             },
         )
 
@@ -246,6 +246,35 @@ def test_everything_arrives_through_the_artifact_proxy(
     events = json.loads(kept(client, recorder.run_id, "curriculum/events.json").read_text())
     assert [each["step"] for each in events] == [1]
     assert left(tmp_path / "out") == []
+
+
+def test_the_password_of_the_server_reaches_neither_store_nor_console(
+    client: MlflowClient,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri.replace("://", "://me:pa55-w0rd@"))
+    with pytest.raises(RuntimeError), opened() as recorder:
+        recorder.metrics({"train/loss": 1.5}, 1)
+        recorder.flush()
+        server.kill()
+        recorder.attempt("asking", lambda: recorder.client.get_run(recorder.run_id))
+        print(recorder.url_hint())
+        recorder.metrics({"train/loss": 1.5}, 2)
+        raise RuntimeError(f"no answer from {recorder.client.tracking_uri}")
+    told = "".join(capfd.readouterr())
+    assert "asking failed (MlflowException" in told
+    assert server.uri in told
+    spooled = Spool(recorder.spool_dir, recorder.run_id).path.read_text()
+    server.up()
+    assert sync(["out"]) == 0
+    run = client.get_run(recorder.run_id)
+    assert run.data.tags["pixelis.error"] == f"no answer from {server.uri}"
+    everything = [told, spooled, "".join(capfd.readouterr()), str(run.to_dictionary())]
+    everything += [path.read_text() for path in server.artifacts.rglob("*.json")]
+    assert [text for text in everything if "pa55-w0rd" in text] == []
 
 
 def test_a_server_that_is_killed_at_random_moments_and_comes_back(
