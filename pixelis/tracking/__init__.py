@@ -17,14 +17,17 @@ from pixelis.tracking.lookup import (
 from pixelis.tracking.recorder import MlflowRecorder
 from pixelis.tracking.runs import nested_environment, open_run, without_environment
 from pixelis.tracking.tables import log_image_table
+from pixelis.tracking.trainings import TrainingRun, find_trainings
 
 __all__ = [
     "DATA_TAG",
     "MlflowRecorder",
     "RunInfo",
+    "TrainingRun",
     "data_tag",
     "find_data_run",
     "find_run",
+    "find_trainings",
     "log_adapter",
     "log_image_table",
     "nested_environment",
