@@ -95,6 +95,11 @@ class Panel:
     ticks: Sequence[float] | None = None
     title: str = ""
 
+    @property
+    def grid(self) -> str:
+        """The colour of lines across: white on bands, else grey."""
+        return "#ffffff" if any(isinstance(item, Band) for item in self.items) else "#e6e6e6"
+
 
 @dataclass(frozen=True)
 class Chart:

@@ -22,6 +22,7 @@ SYMBOLS = {
     "square": "square",
     "ring": "circle-open",
 }
+HATCHED = 0.35  # opacity: plotly hatches no shapes
 GAP = 0.05  # between two panels, as a share of the height
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -72,7 +73,7 @@ def as_plotly(chart: Chart) -> dict[str, Any]:
         "margin": {"l": 70, "r": 10, "t": 30, "b": 50},
         "paper_bgcolor": "white",
         "xaxis": {
-            "title": {"text": chart.label},
+            "title": {"text": chart.label, "standoff": 8},
             "range": [0, chart.last],
             "anchor": _axis("y", len(chart.panels)),
             "zeroline": False,
@@ -110,7 +111,7 @@ def _y_axis(panel: Panel, domain: tuple[float, float]) -> dict[str, Any]:
         "domain": list(domain),
         "title": {"text": panel.label.replace("\n", "<br>")},
         "zeroline": False,
-        "gridcolor": "#ffffff",
+        "gridcolor": panel.grid,
         "fixedrange": panel.high is not None,
     }
     if panel.high is not None:
@@ -148,8 +149,11 @@ def _add(
         layout["shapes"].append(_band(item, axis))
         if trace["showlegend"]:  # shapes are not in the legend
             marker = {"symbol": "square", "size": 14, "color": item.colour}
+            marker["opacity"] = HATCHED if item.hatched else 1
             data.append({**trace, "x": [None], "y": [None], "mode": "markers", "marker": marker})
         return
+    if isinstance(item, Area):
+        trace["legendrank"] = 1000 - len(data)  # the upper layer first, as they lie
     xs, ys = zip(*item.points, strict=True)
     data.append({**trace, "x": list(xs), "y": list(ys), **_style(item)})
 
@@ -168,7 +172,7 @@ def _add_words(item: Rule | Words, axis: str, layout: dict[str, Any]) -> None:
 def _band(band: Band, axis: str) -> dict[str, Any]:
     shape: dict[str, Any] = {"type": "rect", "yref": f"{axis} domain", "layer": "below"}
     shape |= {"x0": band.begin, "x1": band.end, "y0": 0, "y1": 1, "line": {"width": 0}}
-    return shape | {"fillcolor": band.colour, "opacity": 0.35 if band.hatched else 1}
+    return shape | {"fillcolor": band.colour, "opacity": HATCHED if band.hatched else 1}
 
 
 def _style(item: Line | Marks | Area) -> dict[str, Any]:

@@ -48,9 +48,10 @@ def _frame(axes: Axes, panel: Panel) -> None:
         axes.spines[:].set_visible(False)
         axes.tick_params(bottom=False)
         return
-    axes.grid(axis="y", color="#ffffff", linewidth=0.8)
+    axes.grid(axis="y", color=panel.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
     if panel.high is None:
-        axes.yaxis.set_major_formatter("{x:,.4g}")
+        axes.yaxis.set_major_formatter("{x:,g}")
 
 
 def _draw(axes: Axes, panel: Panel) -> list[tuple[str, Artist]]:

@@ -1,5 +1,6 @@
 """Finding finished trainings by id, by the beginning of an id or by name, and reading them back."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,7 @@ def find_trainings(
             runs; or MLflow cannot be read.
     """
     be_impatient()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for a file of 2 kB
     client = MlflowClient()
     try:
         if words is None:
