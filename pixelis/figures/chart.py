@@ -114,3 +114,12 @@ class Chart:
 def colour_of(index: int) -> str:
     """The colour of the difficulty at a place of their order."""
     return COLOURS[index % len(COLOURS)]
+
+
+def legend_order(chart: Chart) -> list[str]:
+    """Every label once: stages first, layers from the upper one down, the rest as they come."""
+    items = [item for panel in chart.panels for item in panel.items]
+    stages = [item.label for item in items if isinstance(item, Band) and not item.hatched]
+    layers = [item.label for item in reversed(items) if isinstance(item, Area)]
+    rest = [item.label for item in items if not isinstance(item, Rule | Words)]
+    return list(dict.fromkeys([*stages, *layers, *rest]))

@@ -13,7 +13,18 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from pixelis.figures.chart import Area, Band, Chart, Item, Line, Marks, Panel, Rule, Words
+from pixelis.figures.chart import (
+    Area,
+    Band,
+    Chart,
+    Item,
+    Line,
+    Marks,
+    Panel,
+    Rule,
+    Words,
+    legend_order,
+)
 
 SYMBOLS = {
     "up": "triangle-up",
@@ -87,6 +98,9 @@ def as_plotly(chart: Chart) -> dict[str, Any]:
             layout["annotations"].append(_title(panel.title, domain[1]))
         for item in panel.items:
             _add(item, _axis("y", number), data, layout, labels)
+    rank = {label: place for place, label in enumerate(legend_order(chart), 1)}
+    for trace in data:
+        trace["legendrank"] = rank[trace["legendgroup"]]
     return {"data": data, "layout": layout}
 
 
@@ -152,8 +166,6 @@ def _add(
             marker["opacity"] = HATCHED if item.hatched else 1
             data.append({**trace, "x": [None], "y": [None], "mode": "markers", "marker": marker})
         return
-    if isinstance(item, Area):
-        trace["legendrank"] = 1000 - len(data)  # the upper layer first, as they lie
     xs, ys = zip(*item.points, strict=True)
     data.append({**trace, "x": list(xs), "y": list(ys), **_style(item)})
 

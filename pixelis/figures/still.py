@@ -8,7 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from pixelis.figures.chart import Area, Band, Chart, Item, Line, Marks, Panel, Rule, Words
+from pixelis.figures.chart import (
+    Area,
+    Band,
+    Chart,
+    Item,
+    Line,
+    Marks,
+    Panel,
+    Rule,
+    Words,
+    legend_order,
+)
 
 DPI = 100
 SYMBOLS = {"up": "^", "down": "v", "right": ">", "square": "s", "ring": "o"}
@@ -27,9 +38,9 @@ def as_figure(chart: Chart) -> Figure:
         _frame(axes, panel)
     axes.set_xlim(0, chart.last)
     axes.set_xlabel(chart.label)
-    legend = figure.legend(
-        handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9
-    )
+    labels = legend_order(chart)
+    style: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": 9}
+    legend = figure.legend([handles[label] for label in labels], labels, **style)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
@@ -118,7 +129,7 @@ def _marks(axes: Axes, marks: Marks) -> Artist:
 
 
 def _stack(axes: Axes, areas: Sequence[Area]) -> list[tuple[str, Artist]]:
-    """Layers on top of each other; the legend has the upper one first."""
+    """Layers on top of each other."""
     drawn = axes.stackplot(
         [step for step, _ in areas[0].points],
         [[value for _, value in area.points] for area in areas],
@@ -126,5 +137,4 @@ def _stack(axes: Axes, areas: Sequence[Area]) -> list[tuple[str, Artist]]:
         alpha=0.8,
         step="post" if areas[0].held else None,
     )
-    pairs = zip((area.label for area in areas), drawn, strict=True)
-    return [(label, layer) for label, layer in reversed(list(pairs))]
+    return list(zip((area.label for area in areas), drawn, strict=True))
