@@ -7,6 +7,7 @@ import pytest
 from pixelis.cli.help_text import read_comments
 from pixelis.config import (
     AblateFileConfig,
+    CompareConfig,
     DataPrepConfig,
     EvaluateConfig,
     ModelFileConfig,
@@ -25,6 +26,7 @@ CLASSES = {
     "model_arch": ModelFileConfig,
     "evaluate": EvaluateConfig,
     "ablate": AblateFileConfig,
+    "compare": CompareConfig,
 }
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 TRAINING_FILES = [file for file in FILES if file.stem.startswith(("training_params", "ablate"))]
@@ -82,6 +84,10 @@ def test_evaluate_looks_where_sft_writes():
     training, evaluation = load("training_params.yaml"), load("evaluate.yaml")
     assert evaluation.data.path == training.data.path
     assert evaluation.experiment == training.exp_name
+
+
+def test_compare_looks_where_sft_writes():
+    assert load("compare.yaml").experiment == load("training_params.yaml").exp_name
 
 
 def test_the_files_for_the_7b_hold_the_guides_values():

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOK = ROOT / "notebooks" / "look_at_a_run.ipynb"
+NOTEBOOKS = ROOT / "notebooks"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def smoke(tmp_path_factory):
     command += ["--experiment-name", "smoke"]
     settings = {
         "config": "configs/smoke/training_params.yaml",
-        "data.path": f"{folder}/data",
+        "data.path": f"{folder}/outputs/smoke/data",
         "training.output_dir": f"{folder}/sft",
     }
     for key, value in settings.items():
@@ -72,7 +72,13 @@ def test_one_finished_run_holds_the_record(smoke):
     assert [(m.step, m.value) for m in marks] == expected
     assert {"advance", "rollback"} <= {e["kind"] for e in events}
     artifacts = {f.path for f in client.list_artifacts(run.info.run_id, "curriculum")}
-    assert {"curriculum/events.json", "curriculum/timeline.png"} <= artifacts
+    assert {
+        f"curriculum/{name}"
+        for name in (
+            *("events.json", "timeline.png", "timeline.html", "samples_drawn.png"),
+            *("samples_drawn.html", "loss_by_difficulty.png", "loss_by_difficulty.html"),
+        )
+    } <= artifacts
     names = {i.dataset.name for i in run.inputs.dataset_inputs}
     assert names == {"cota_simple", "cota_medium", "cota_hard"}
 
@@ -86,23 +92,52 @@ def test_the_adapter_is_whole(smoke):
     assert "adapters/final/adapter_model.safetensors" in adapters
 
 
-def test_the_notebook_runs_on_it(smoke, monkeypatch):
-    """Its code cells, one after the other, as Jupyter would run them."""
+@pytest.fixture
+def execute(smoke, monkeypatch):
+    """Runs a notebook's code cells, one after the other, as Jupyter would; returns what it shows.
+
+    The working folder and the store are those of the smoke run.
+    """
     folder, _, client = smoke
     shown = []
-    monkeypatch.setitem(sys.modules, "IPython", None)
     display = type(sys)("IPython.display")
-    display.Image, display.display = lambda path: Path(path), shown.append
+    display.Image, display.Markdown, display.display = bytes, str, shown.append
+    monkeypatch.setitem(sys.modules, "IPython", None)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "smoke")
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(client.tracking_uri)
-    try:
+
+    def execute(name):
         names: dict[str, object] = {}
-        for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+        for cell in json.loads((NOTEBOOKS / name).read_text())["cells"]:
             if cell["cell_type"] == "code":
                 exec("".join(cell["source"]), names)
-    finally:
-        mlflow.set_tracking_uri(before)
-    assert [type(item).__name__ for item in shown][1:] == ["Image"] * 3
-    assert shown[0].name == "timeline.png"
+        return shown
+
+    yield execute
+    mlflow.set_tracking_uri(before)
+
+
+def test_the_data_notebook_shows_the_data(execute, capsys):
+    pictures = execute("inspect_cota_data.ipynb")
+    assert [picture[:4] for picture in pictures] == [b"\x89PNG"] * 2
+    assert "answer:" in capsys.readouterr().out
+
+
+# Last: it adds a training to the store.
+def test_the_comparison_notebook_makes_the_second_training_and_compares_both(execute, smoke):
+    picture, table = execute("compare_curricula.ipynb")
+    assert picture.startswith(b"\x89PNG")
+    assert "stage reached" in table and "| `curriculum.rollback_threshold` | -0.2 | -0.4 |" in table
+    _, _, client = smoke
+    (experiment,) = (e for e in client.search_experiments() if e.name == "smoke")
+    assert len(client.search_runs([experiment.experiment_id])) == 2
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_are_committed_without_outputs(path):
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    assert [(c["outputs"], c["execution_count"]) for c in cells] == [([], None)] * len(cells)

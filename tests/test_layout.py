@@ -11,16 +11,19 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "pixelis").rglob("*.py"))
 PYTHON_FILES = MODULES + sorted((ROOT / "tests").rglob("*.py"))
 
-# cli -> tuning | ablation -> training | evaluation -> models | data -> operations | curriculum
+# cli -> tuning | ablation | comparison -> training | evaluation -> models | data -> ...
 LAYERS = (
     {"cli"},
-    {"tuning", "ablation"},
+    {"tuning", "ablation", "comparison"},
     {"training", "evaluation"},
     {"models", "data"},
     {"operations", "curriculum"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-FOUNDATION = {"config", "settings", "strict_yaml", "errors", "recorder", "figures"}  # for all
+# For all.
+FOUNDATION = {
+    *("config", "data_config", "settings", "strict_yaml", "errors", "recorder", "figures"),
+}
 
 
 def ids(file):
@@ -82,7 +85,8 @@ def test_neighbours_of_a_layer_do_not_import_each_other_both_ways():
 
 def test_config_imports_nothing_of_ours_but_its_loader():
     imported = siblings_imported(ROOT / "pixelis/config.py")
-    assert imported == {"errors", "settings"}
+    assert imported == {"data_config", "errors", "settings"}
+    assert siblings_imported(ROOT / "pixelis/data_config.py") == {"errors", "settings"}
     assert siblings_imported(ROOT / "pixelis/settings.py") == {"errors", "strict_yaml"}
     assert siblings_imported(ROOT / "pixelis/strict_yaml.py") == {"errors"}
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pixelis import figures
 from pixelis.config import TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.example import DIFFICULTIES
@@ -18,23 +17,9 @@ def record_result(
     curriculum: CurriculumConfig,
     data_line: str,
 ) -> None:
-    """Leave figures, statistics, summary, name, description and adapters in the run."""
+    """Leave statistics, summary, name, description and adapters in the run."""
     events = [event.to_dict() for event in result.events]
     max_steps = config.training.max_steps
-    strategy = curriculum.strategy_class
-    minimum = curriculum.min_performance_for_advance if strategy.rolls_back else None
-    recorder.figure(
-        "curriculum/timeline.png",
-        figures.timeline(
-            events,
-            result.evaluations,
-            result.losses,
-            max_steps=max_steps,
-            mixes=None if strategy.uses_stages else result.mixes,
-            min_performance_for_advance=minimum,
-            metric=curriculum.performance_metric,
-        ),
-    )
     recorder.text(result.statistics, "curriculum/final_statistics.txt")
     _, last = result.evaluations[-1]
     stages = _stages_reached(events, curriculum)

@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pixelis.cli.live_figures import LiveFigures, curriculum_rules
 from pixelis.cli.making import link_data_run, record_inputs
 from pixelis.cli.rollouts import evaluate_and_record
 from pixelis.cli.training_record import record_adapters, record_result
@@ -24,7 +25,7 @@ from pixelis.evaluation.metrics import ALL
 from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
 from pixelis.recorder import NullRecorder
 from pixelis.strict_yaml import dump_yaml
-from pixelis.tracking import MlflowRecorder, Origin, data_tag, open_run
+from pixelis.tracking import Origin, data_tag, open_run
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
 from pixelis.training.inputs import check_inputs, check_model, data_digest
 from pixelis.training.processes import ALONE, Processes
@@ -202,8 +203,6 @@ def _run_sft(
         data_line = link_data_run(recorder, digests)
         recorder.text(to_yaml(resolved), "config/training_params.yaml")
         recorder.text(to_yaml(model), "config/model_arch.yaml")
-        if start.resume_from is not None:
-            _restore_events(recorder, start.resume_from)
         recorder.origin = Origin(
             base_model=model.model_name,
             min_pixels=model.min_pixels,
@@ -213,17 +212,23 @@ def _run_sft(
             curriculum=dump_yaml(curriculum.to_dict()),
             seed=config.training.seed,
         )
+        training = config.training
+        num_examples = training.batch_size * training.gradient_accumulation_steps
+        rules = curriculum_rules(curriculum, num_examples * processes.world_size)
         try:
-            result = run_training(
-                training=config.training,
-                model_config=model,
-                curriculum=curriculum,
-                data_dir=data_dir,
-                recorder=recorder,
-                run_state={"identity": identity, "run_id": recorder.run_id},
-                resume_from=start.resume_from,
-                processes=processes,
-            )
+            with LiveFigures(recorder, max_steps=training.max_steps, rules=rules) as figures:
+                if start.resume_from is not None:
+                    _restore_events(figures, start.resume_from)
+                result = run_training(
+                    training=training,
+                    model_config=model,
+                    curriculum=curriculum,
+                    data_dir=data_dir,
+                    recorder=figures,
+                    run_state={"identity": identity, "run_id": recorder.run_id},
+                    resume_from=start.resume_from,
+                    processes=processes,
+                )
         except Stopped:
             recorder.tags({"pixelis.stopped": "true"})
             raise
@@ -268,6 +273,6 @@ def _run_sft(
         print(recorder.url_hint(), flush=True)
 
 
-def _restore_events(recorder: MlflowRecorder, checkpoint: Path) -> None:
+def _restore_events(figures: LiveFigures, checkpoint: Path) -> None:
     state = read_json(checkpoint / CURRICULUM_FILE)
-    recorder.restore_events(state["callback"]["manager"]["events"])
+    figures.restore_events(state["callback"]["manager"]["events"])

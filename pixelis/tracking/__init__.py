@@ -26,6 +26,7 @@ from pixelis.tracking.registry import (
 from pixelis.tracking.runs import nested_environment, open_run, without_environment
 from pixelis.tracking.sync import deliver_spools, find_spools
 from pixelis.tracking.tables import log_image_table
+from pixelis.tracking.trainings import TrainingRun, find_trainings
 
 __all__ = [
     "CHAMPION",
@@ -34,6 +35,7 @@ __all__ = [
     "ModelVersion",
     "Origin",
     "RunInfo",
+    "TrainingRun",
     "crown",
     "data_tag",
     "deliver_spools",
@@ -41,6 +43,7 @@ __all__ = [
     "find_data_run",
     "find_run",
     "find_spools",
+    "find_trainings",
     "find_version",
     "log_adapter",
     "log_image_table",

@@ -89,14 +89,14 @@ def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
     be_impatient()
     try:
         client = MlflowClient()
-        for found in _candidates(client, experiment):
-            if runs := _finished(client, [found.experiment_id], entry_point):
-                return _info(runs[0])
+        for found in candidates(client, experiment):
+            if runs := finished_runs(client, [found.experiment_id], entry_point):
+                return run_info(runs[0])
     except MlflowException as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise UserError(f"MLflow cannot be read ({reason})") from error
     everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
-    having = [e.name for e in everything if _finished(client, [e.experiment_id], entry_point)]
+    having = [e.name for e in everything if finished_runs(client, [e.experiment_id], entry_point)]
     others = (
         f"experiments that have one: {', '.join(having)}"
         if having
@@ -126,7 +126,7 @@ def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
         order_by=["attributes.end_time DESC"],
         max_results=1,
     )
-    return _info(runs[0]) if runs else None
+    return run_info(runs[0]) if runs else None
 
 
 def resolve_adapter(uri: str | None, experiment: str) -> Path:
@@ -172,7 +172,8 @@ def _checked(folder: Path, uri: str) -> Path:
     return folder
 
 
-def _candidates(client: MlflowClient, experiment: str) -> list[Experiment]:
+def candidates(client: MlflowClient, experiment: str) -> list[Experiment]:
+    """Where runs are looked for: the environment's experiments, then the one of that name."""
     found: list[Experiment | None] = []
     if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         found.append(client.get_experiment(chosen))
@@ -182,12 +183,16 @@ def _candidates(client: MlflowClient, experiment: str) -> list[Experiment]:
     return [each for each in found if each is not None]
 
 
-def _finished(client: MlflowClient, experiment_ids: list[str], entry_point: str) -> list[Run]:
+def finished_runs(
+    client: MlflowClient, experiment_ids: list[str], entry_point: str, most: int = 1
+) -> list[Run]:
+    """The newest finished runs of an entry point."""
     query = f"attributes.status = 'FINISHED' and tags.`pixelis.entry_point` = '{entry_point}'"
     order = ["attributes.end_time DESC"]
-    return list(client.search_runs(experiment_ids, query, order_by=order, max_results=1))
+    return list(client.search_runs(experiment_ids, query, order_by=order, max_results=most))
 
 
-def _info(run: Run) -> RunInfo:
+def run_info(run: Run) -> RunInfo:
+    """A run as far as the entry points need it."""
     info = run.info
     return RunInfo(info.run_id, info.run_name, info.experiment_id, run.data.params, run.data.tags)

@@ -168,6 +168,7 @@ def test_a_model_that_was_not_whole_is_made_whole(
     monkeypatch.setattr(client, "log_model_artifacts", real)
     assert recorder.flush()
     assert [m.status for m in models(client)] == ["READY"]
+    recorder.close("FINISHED")
 
 
 def test_a_folder_that_is_gone_is_no_reason_to_wait_for_ever(
@@ -178,6 +179,7 @@ def test_a_folder_that_is_gone_is_no_reason_to_wait_for_ever(
     assert recorder.flush()
     assert "gone is not there any more" in capfd.readouterr().err
     assert client.get_run(recorder.run_id).data.metrics == {"train/loss": 1.0}
+    recorder.close("FINISHED")
 
 
 def test_a_name_is_made_fit_for_a_model(

@@ -1,0 +1,97 @@
+"""The course of one training: everything that its figures are drawn from, and nothing else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pixelis.figures.stage_visits import Event
+
+Strata = Sequence[tuple[int, Mapping[str, float]]]
+History = Mapping[str, Sequence[tuple[int, float]]]  # metric -> its values by step
+
+MIX = "curriculum/mix/"
+TRAINING_LOSS = "train/loss"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What of a curriculum's settings its figures need."""
+
+    metric: str = "performance"
+    has_stages: bool = True
+    min_performance: float | None = None
+    rollback_threshold: float | None = None
+    restores_weights: bool = False
+    examples_per_step: int = 1
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training went until now.
+
+    Attributes:
+        events: As `CurriculumEvent.to_dict` gives them.
+        strata: Performance by difficulty at the steps where it was measured.
+        losses: Validation loss by difficulty, at the same steps.
+        training_loss: By step.
+        mixes: The mix that held after a step, wherever it changed.
+        max_steps: The last step of the x axis.
+        reached: The step that training has come to.
+    """
+
+    events: Sequence[Event]
+    strata: Strata
+    losses: Strata
+    training_loss: Sequence[tuple[int, float]]
+    mixes: Strata
+    max_steps: int
+    reached: int
+    rules: Rules = Rules()
+
+
+def build_course(
+    events: Sequence[Event], history: History, *, max_steps: int, rules: Rules
+) -> Course:
+    """Read the course from what was recorded: events, and metrics under their names in MLflow."""
+    names = _difficulties(events, history)
+    strata = _by_step(history, {f"eval/{name}/{rules.metric}": name for name in names})
+    told = _by_step(history, {f"{MIX}{name}": name for name in names})
+    mixes = dict(told) | {int(event["step"]): event["mix"] for event in events}
+    steps = [step for values in history.values() for step, _ in values]
+    return Course(
+        events=events,
+        strata=_with_restored(strata, events) if rules.restores_weights else strata,
+        losses=_by_step(history, {f"eval/{name}/loss": name for name in names}),
+        training_loss=list(history.get(TRAINING_LOSS, ())),
+        mixes=sorted(mixes.items()),
+        max_steps=max_steps,
+        reached=max([0, *steps, *(int(event["step"]) for event in events)]),
+        rules=rules,
+    )
+
+
+def _difficulties(events: Sequence[Event], history: History) -> list[str]:
+    """All difficulties: those of the mixes in their order, easy to hard, then what else is."""
+    mixed = [name for event in events for name in event["mix"]]
+    losses = [key for key in sorted(history) if key.startswith("eval/") and key.endswith("/loss")]
+    return list(dict.fromkeys([*mixed, *(key.split("/")[1] for key in losses)]))
+
+
+def _by_step(history: History, names: Mapping[str, str]) -> list[tuple[int, dict[str, float]]]:
+    """The values of several metrics side by side, under new names, in the order of steps."""
+    found: dict[int, dict[str, float]] = {}
+    for key, name in names.items():
+        for step, value in history.get(key, ()):
+            found.setdefault(step, {})[name] = value
+    return sorted(found.items())
+
+
+def _with_restored(strata: Strata, events: Sequence[Event]) -> Strata:
+    """The strata, and after each rollback those of the weights that it put back."""
+    found = list(strata)
+    trial: Mapping[str, Any] = {}
+    for event in events:
+        if event["kind"] == "rollback" and trial.get("strata"):
+            found.append((int(event["step"]), trial["strata"]))
+        trial = event if event["kind"] == "trial" else {}
+    return sorted(found, key=lambda each: each[0])  # stable: after what was measured there

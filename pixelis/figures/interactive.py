@@ -1,0 +1,206 @@
+"""A chart as one HTML page that needs no network: it shows what is under the mouse, and zooms.
+
+plotly's Python package ships one build of its JavaScript, 4.8 MB. A run has several such pages, so
+the build lies in them gzipped (2.0 MB as text), which every browser of the last years unpacks.
+"""
+
+import base64
+import gzip
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from html import escape
+from importlib import resources
+from typing import Any
+
+from pixelis.figures.chart import (
+    Area,
+    Band,
+    Chart,
+    Item,
+    Line,
+    Marks,
+    Panel,
+    Rule,
+    Words,
+    legend_order,
+)
+
+SYMBOLS = {
+    "up": "triangle-up",
+    "down": "triangle-down",
+    "right": "triangle-right",
+    "square": "square",
+    "ring": "circle-open",
+}
+HATCHED = 0.35  # opacity: plotly hatches no shapes
+GAP = 0.05  # between two panels, as a share of the height
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{title}</title></head>
+<body style="margin: 0">
+<div id="figure" style="width: 100%; height: {height}px"></div>
+<script id="plotly" type="application/gzip">{plotly}</script>
+<script>
+const figure = {figure};
+const text = atob(document.getElementById("plotly").textContent);
+const packed = Uint8Array.from(text, letter => letter.charCodeAt(0));
+const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+new Response(stream).text().then(code => {{
+  const script = document.createElement("script");
+  script.textContent = code;
+  document.head.appendChild(script);
+  Plotly.newPlot("figure", figure.data, figure.layout, {{responsive: true, displaylogo: false}});
+}});
+</script>
+</body>
+</html>
+"""
+
+
+def as_page(chart: Chart, title: str) -> str:
+    """The page, in UTF-8."""
+    # No "<" of a name may end the script that the figure stands in.
+    figure = json.dumps(as_plotly(chart), ensure_ascii=False).replace("<", "\\u003c")
+    return PAGE.format(
+        title=escape(title), height=chart.size[1], plotly=_packed_plotly(), figure=figure
+    )
+
+
+@lru_cache(maxsize=1)
+def _packed_plotly() -> str:
+    build = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    return base64.b64encode(gzip.compress(build, mtime=0)).decode("ascii")
+
+
+def as_plotly(chart: Chart) -> dict[str, Any]:
+    """The chart as plotly's JSON: `data` and `layout`."""
+    data: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {
+        "hovermode": "closest",
+        "shapes": [],
+        "annotations": [],
+        "legend": {"x": 1.01, "y": 1, "font": {"size": 12}},
+        "margin": {"l": 70, "r": 10, "t": 30, "b": 50},
+        "paper_bgcolor": "white",
+        "xaxis": {
+            "title": {"text": chart.label, "standoff": 8},
+            "range": [0, chart.last],
+            "anchor": _axis("y", len(chart.panels)),
+            "zeroline": False,
+            "showgrid": False,
+        },
+    }
+    labels: set[str] = set()
+    for number, (panel, domain) in enumerate(zip(chart.panels, _domains(chart), strict=True), 1):
+        layout[_axis("yaxis", number)] = _y_axis(panel, domain)
+        if panel.title:
+            layout["annotations"].append(_title(panel.title, domain[1]))
+        for item in panel.items:
+            _add(item, _axis("y", number), data, layout, labels)
+    rank = {label: place for place, label in enumerate(legend_order(chart), 1)}
+    for trace in data:
+        trace["legendrank"] = rank[trace["legendgroup"]]
+    return {"data": data, "layout": layout}
+
+
+def _axis(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}{number}"
+
+
+def _domains(chart: Chart) -> list[tuple[float, float]]:
+    """The heights of the panels, from the top down, as shares of the whole."""
+    total = sum(panel.height for panel in chart.panels)
+    scale = (1 - GAP * (len(chart.panels) - 1)) / total
+    domains, top = [], 1.0
+    for panel in chart.panels:
+        low = max(0.0, top - panel.height * scale)
+        domains.append((low, top))
+        top = low - GAP
+    return domains
+
+
+def _y_axis(panel: Panel, domain: tuple[float, float]) -> dict[str, Any]:
+    axis: dict[str, Any] = {
+        "domain": list(domain),
+        "title": {"text": panel.label.replace("\n", "<br>")},
+        "zeroline": False,
+        "gridcolor": panel.grid,
+        "fixedrange": panel.high is not None,
+    }
+    if panel.high is not None:
+        axis["range"] = [panel.low, panel.high]
+    elif panel.low == 0:
+        axis["rangemode"] = "tozero"
+    if panel.ticks is not None:
+        axis |= {"tickvals": list(panel.ticks), "showgrid": bool(panel.ticks)}
+    return axis
+
+
+def _title(words: str, top: float) -> dict[str, Any]:
+    place = {"xref": "paper", "yref": "paper", "x": 0, "y": top}
+    anchor = {"xanchor": "left", "yanchor": "bottom", "showarrow": False}
+    return {"text": f"<b>{escape(words)}</b>", **place, **anchor}
+
+
+def _add(
+    item: Item, axis: str, data: list[dict[str, Any]], layout: dict[str, Any], labels: set[str]
+) -> None:
+    """Add an item to the traces, shapes and annotations; a label is in the legend once."""
+    if isinstance(item, Rule | Words):
+        _add_words(item, axis, layout)
+        if isinstance(item, Rule):
+            line = {"color": item.colour, "width": 1}
+            ends = {"x0": item.step, "x1": item.step, "y0": 0, "y1": 1}
+            layout["shapes"].append(
+                {"type": "line", "yref": f"{axis} domain", "line": line, **ends}
+            )
+        return
+    shown = {"name": escape(item.label), "legendgroup": item.label}
+    trace: dict[str, Any] = {**shown, "showlegend": item.label not in labels, "yaxis": axis}
+    labels.add(item.label)
+    if isinstance(item, Band):
+        layout["shapes"].append(_band(item, axis))
+        if trace["showlegend"]:  # shapes are not in the legend
+            marker = {"symbol": "square", "size": 14, "color": item.colour}
+            marker["opacity"] = HATCHED if item.hatched else 1
+            data.append({**trace, "x": [None], "y": [None], "mode": "markers", "marker": marker})
+        return
+    xs, ys = zip(*item.points, strict=True)
+    data.append({**trace, "x": list(xs), "y": list(ys), **_style(item)})
+
+
+def _add_words(item: Rule | Words, axis: str, layout: dict[str, Any]) -> None:
+    if not item.words:
+        return
+    place: dict[str, Any] = {"x": item.step, "showarrow": False, "text": escape(item.words)}
+    if isinstance(item, Rule):
+        place |= {"yref": f"{axis} domain", "y": 1, "xanchor": "left", "yanchor": "top"}
+    else:
+        place |= {"yref": axis, "y": item.height}
+    layout["annotations"].append(place)
+
+
+def _band(band: Band, axis: str) -> dict[str, Any]:
+    shape: dict[str, Any] = {"type": "rect", "yref": f"{axis} domain", "layer": "below"}
+    shape |= {"x0": band.begin, "x1": band.end, "y0": 0, "y1": 1, "line": {"width": 0}}
+    return shape | {"fillcolor": band.colour, "opacity": HATCHED if band.hatched else 1}
+
+
+def _style(item: Line | Marks | Area) -> dict[str, Any]:
+    if isinstance(item, Area):
+        line = {"width": 0.5, "color": item.colour, "shape": "hv" if item.held else "linear"}
+        fill = {"stackgroup": "areas", "fillcolor": item.colour, "line": line}
+        return {"mode": "lines", "hoveron": "points", "hovertemplate": _values(item.label), **fill}
+    notes: Sequence[str] = item.notes
+    hover = {"hovertext": list(notes), "hoverinfo": "text"} if notes else {}
+    hover = hover or {"hovertemplate": _values(item.label)}
+    if isinstance(item, Marks):
+        marker = {"symbol": SYMBOLS[item.symbol], "color": item.colour, "size": 11}
+        return {"mode": "markers", "marker": marker, "cliponaxis": False, **hover}
+    line = {"color": item.colour, "width": item.width, "dash": "dot" if item.dotted else "solid"}
+    return {"mode": "lines+markers" if item.dots else "lines", "line": line, **hover}
+
+
+def _values(label: str) -> str:
+    return f"step %{{x}}: {escape(label)} %{{y:.4~g}}<extra></extra>"

@@ -1,0 +1,139 @@
+"""Finding finished trainings by id, by the beginning of an id or by name, and reading them back."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow.artifacts
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from pixelis.errors import UserError
+from pixelis.tracking.lookup import RunInfo, be_impatient, candidates, finished_runs, run_info
+from pixelis.tracking.recorder import EVENTS_FILE
+
+SHORT = 8  # letters of an id that are shown, and the fewest that are taken for its beginning
+MOST_LISTED = 10
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a training left in MLflow.
+
+    Attributes:
+        info: The run.
+        metrics: The newest value of each metric.
+        events: Its curriculum's events.
+        history: The values by step of the metrics that were asked for.
+    """
+
+    info: RunInfo
+    metrics: Mapping[str, float]
+    events: Sequence[Mapping[str, Any]]
+    history: Mapping[str, Sequence[tuple[int, float]]]
+
+
+def find_trainings(
+    words: Sequence[str] | None, *, experiment: str, last: int, kept: tuple[str, ...]
+) -> list[TrainingRun]:
+    """The trainings that were named, or the newest finished ones of an experiment, oldest first.
+
+    Args:
+        words: Ids, their beginnings (8 letters or more) or names; None takes the newest.
+        experiment: Where the newest are looked for, after what the environment names.
+        last: How many of these.
+        kept: Beginnings of the names of metrics whose history is read.
+
+    Raises:
+        UserError: A word that names no run, or several; a run without a curriculum; fewer than two
+            runs; or MLflow cannot be read.
+    """
+    be_impatient()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for a file of 2 kB
+    client = MlflowClient()
+    try:
+        if words is None:
+            runs = _newest(client, experiment, last)
+        else:
+            runs = [_named(client, word) for word in words]
+        distinct = {run.info.run_id: run for run in runs}
+        if len(distinct) < 2:
+            found = ", ".join(map(_label, distinct.values())) or "none"
+            raise UserError(f"two runs or more are compared, got {found}; {_listing(client)}")
+        return [_read(client, run, kept) for run in distinct.values()]
+    except MlflowException as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"MLflow cannot be read ({reason})") from error
+
+
+def _newest(client: MlflowClient, experiment: str, last: int) -> list[Run]:
+    """The newest of the first experiment that has two; else of the first that has one."""
+    by_place = [
+        finished_runs(client, [place.experiment_id], "sft", last)
+        for place in candidates(client, experiment)
+    ]
+    enough = [runs for runs in by_place if len(runs) > 1] or [runs for runs in by_place if runs]
+    return enough[0][::-1] if enough else []
+
+
+def _named(client: MlflowClient, word: str) -> Run:
+    """The one run that a word means."""
+    meant = [
+        run
+        for run in _all_runs(client)
+        if word in (run.info.run_id, run.info.run_name)
+        or (len(word) >= SHORT and run.info.run_id.startswith(word))
+    ]
+    exact = [run for run in meant if run.info.run_id == word] or meant
+    if not exact:
+        raise UserError(f"no run has the id or the name {word!r}; {_listing(client)}")
+    if len(exact) > 1:
+        several = ", ".join(map(_label, exact[:MOST_LISTED]))
+        raise UserError(f"{word!r} could be {len(exact)} runs: {several}; name one by its id")
+    return exact[0]
+
+
+def _all_runs(client: MlflowClient, query: str = "") -> Iterator[Run]:
+    """Every run of the store, newest first."""
+    everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+    ids, token = [each.experiment_id for each in everything], None
+    while True:
+        page = client.search_runs(ids, query, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _listing(client: MlflowClient) -> str:
+    """The trainings that there are, in words."""
+    runs = list(_all_runs(client, "tags.`pixelis.entry_point` = 'sft'"))
+    if not runs:
+        return "there is no sft run in this store"
+    more = f" and {len(runs) - MOST_LISTED} older ones" if len(runs) > MOST_LISTED else ""
+    return f"sft runs there are: {', '.join(map(_label, runs[:MOST_LISTED]))}{more}"
+
+
+def _label(run: Run) -> str:
+    return f"{run.info.run_name} ({run.info.run_id[:SHORT]})"
+
+
+def _read(client: MlflowClient, run: Run, kept: tuple[str, ...]) -> TrainingRun:
+    run_id, folder = run.info.run_id, EVENTS_FILE.rpartition("/")[0]
+    if not any(each.path == EVENTS_FILE for each in client.list_artifacts(run_id, folder)):
+        made_by = run.data.tags.get("pixelis.entry_point", "another program")
+        raise UserError(
+            f"the run {_label(run)}, of {made_by}, has no curriculum to compare (no "
+            f"{EVENTS_FILE}); {_listing(client)}"
+        )
+    history = {
+        key: [(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)]
+        for key in run.data.metrics
+        if key.startswith(kept)
+    }
+    events = mlflow.artifacts.load_dict(f"runs:/{run_id}/{EVENTS_FILE}")
+    assert isinstance(events, list)
+    return TrainingRun(run_info(run), run.data.metrics, events, history)

@@ -1,0 +1,21 @@
+from pixelis.figures import compare_timelines
+from pixelis.figures.chart import Band
+
+
+def test_every_training_has_its_panels_on_one_axis(course, event, start):
+    end = event(40, "end", "easy", "easy", {"simple": 1.0})
+    chart = compare_timelines({"first": course(), "second": course([start, end], max_steps=140)})
+    assert [panel.title for panel in chart.panels] == ["first", "", "second", ""]
+    assert chart.last == 140
+    assert chart.size == (1000, 640)
+
+
+def test_a_stage_has_one_colour_in_all(course, event, start):
+    other = event(0, "start", None, "full", {"hard": 1.0})
+    end = event(90, "end", "full", "full", {"hard": 1.0})
+    leap = event(50, "advance", "easy", "full", {"hard": 1.0})
+    chart = compare_timelines({"a": course([start, leap, end]), "b": course([other, end])})
+    bands = [item for panel in chart.panels for item in panel.items if isinstance(item, Band)]
+    colours = {band.label: band.colour for band in bands}
+    assert len(set(colours.values())) == 2
+    assert all(colours[band.label] == band.colour for band in bands)
