@@ -84,7 +84,8 @@ def check_adapter(folder: Path, *, model_name: str) -> None:
         base = json.loads(config_file.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{config_file} cannot be read: {error}") from error
-    if base != model_name:
+    # In a tracking store a folder in somebody's home begins with ~.
+    if base is None or Path(base).expanduser() != Path(model_name).expanduser():
         raise CheckpointError(
             f"the adapter in {folder} is for the base {base!r}, not for {model_name!r}; "
             f"set model.model_name={base}"

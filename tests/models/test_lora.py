@@ -160,6 +160,17 @@ def test_a_saved_adapter_says_the_same_again(saved, base):
         assert torch.equal(model.eval()(input_ids=torch.tensor([[5, 6, 7, 8]])).logits, said)
 
 
+def test_a_base_in_a_home_folder_is_the_same_as_the_tracker_writes_it(
+    saved, base, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = shutil.copytree(saved[0], tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "~/qwen"
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    assert load_adapter(base, folder, model_name=str(tmp_path / "qwen"))
+
+
 def test_an_adapter_of_another_base_is_refused(saved, base):
     folder, _ = saved
     with pytest.raises(CheckpointError) as caught:

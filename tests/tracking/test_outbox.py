@@ -137,10 +137,10 @@ def test_a_store_that_answers_after_the_end_harms_nothing(
 ) -> None:
     reached, answer = hanging
     monkeypatch.setattr(outbox, "flush", lambda: reached.wait(60))
-    others = set(threading.enumerate())
+    before = set(threading.enumerate())
     outbox.add(metrics(1, 2))
     outbox.wake()
-    workers = set(threading.enumerate()) - others
+    workers = set(threading.enumerate()) - before
     assert outbox.close() == spool.path
     answer.set()
     for each in workers:

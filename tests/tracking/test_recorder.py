@@ -249,7 +249,7 @@ def test_an_outage_keeps_everything_and_delivers_it_in_order(
     assert recorder.client.get_run(recorder.run_id).data.tags["told"] == "late"
     assert "answers again" in capsys.readouterr().err
     recorder.close("FINISHED")
-    assert not list(recorder.spool_dir.glob("*"))
+    assert list(recorder.spool_dir.glob("*")) == []  # if it was needed at all
 
 
 def test_a_batch_whose_answer_was_lost_is_not_logged_twice(

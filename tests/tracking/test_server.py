@@ -212,7 +212,7 @@ def kept(client: MlflowClient, run_id: str, name: str) -> Path:
 
 
 def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.glob("*"))
 
 
 def test_everything_arrives_through_the_artifact_proxy(
