@@ -39,7 +39,7 @@ SECONDS = 12  # in which a page has asked for its metrics and drawn its charts
 BEFORE = """
 localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
 localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
-localStorage.setItem("mlflow.workflowType_v1", "\"machine_learning\"");
+localStorage.setItem("mlflow.workflowType_v1", JSON.stringify("machine_learning"));
 """
 
 
