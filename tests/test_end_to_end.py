@@ -45,8 +45,13 @@ def smoke(tmp_path_factory):
 
 def only_run(client: MlflowClient):
     (experiment,) = (e for e in client.search_experiments() if e.name == "smoke")
-    (run,) = client.search_runs([experiment.experiment_id])
+    (run,) = trainings(client, experiment)
     return run
+
+
+def trainings(client, experiment):
+    found = client.search_runs([experiment.experiment_id])
+    return [run for run in found if run.data.tags.get("pixelis.entry_point") == "sft"]
 
 
 def test_the_console_tells_the_story(smoke):
@@ -134,7 +139,7 @@ def test_the_comparison_notebook_makes_the_second_training_and_compares_both(exe
     assert "stage reached" in table and "| `curriculum.rollback_threshold` | -0.2 | -0.4 |" in table
     _, _, client = smoke
     (experiment,) = (e for e in client.search_experiments() if e.name == "smoke")
-    assert len(client.search_runs([experiment.experiment_id])) == 2
+    assert len(trainings(client, experiment)) == 2
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)

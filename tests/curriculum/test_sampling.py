@@ -2,7 +2,6 @@ import copy
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import pytest
@@ -200,10 +199,3 @@ def test_a_state_of_another_shape_is_rejected_and_changes_nothing(change, text):
     with pytest.raises(ConfigError, match="sampler state: seed must be given"):
         sampler.load_state_dict({key: before[key] for key in before if key != "seed"})
     assert sampler.state_dict() == before
-
-
-def test_drawing_is_fast():
-    sampler = MixtureSampler({"simple": 10_000, "medium": 8_000, "hard": 5_000}, BALANCED)
-    start = time.process_time()
-    sampler.draw(100_000)
-    assert time.process_time() - start < 1

@@ -13,7 +13,9 @@ JOIN = """
 import sys
 from pixelis.training.processes import join
 processes = join()
-print(f"rank {processes.rank} of {processes.gather(1)} {sys.argv[1:]}", flush=True)
+line = f"rank {processes.rank} of {processes.gather(1)} {sys.argv[1:]}"
+sys.stdout.write(line + "\\n")  # in one piece: two processes write to one pipe
+sys.stdout.flush()
 processes.leave()
 """
 

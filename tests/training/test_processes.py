@@ -193,7 +193,7 @@ def test_both_decide_the_same_and_one_speaks(two):
     assert two.place.with_name("sft.1.jsonl").read_text() == ""
     assert json.loads((two.place / "events.json").read_text()) == first["events"]
     assert {path.name for path in two.place.iterdir()} == {
-        *("best", "checkpoint-6", "checkpoint-8", "events.json", "final"),
+        *("best", "checkpoint-6", "checkpoint-8", "events.json", "final", "visits"),
     }
     assert "Traceback" not in "\n".join(two.printed)
 
@@ -310,7 +310,8 @@ def test_a_bug_in_one_process_is_heard_and_the_run_has_failed(launch, data_dir, 
         )
         stages = store.execute("SELECT step FROM metrics WHERE key = 'curriculum/stage'")
         assert sorted(stages) == [(1,), (2,), (3,)]
-        assert store.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+        # The training's, and that of the stage's visit that it died in.
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (2,)
     assert status == "FAILED" and error == "rank 1: ZeroDivisionError: planted"
 
 

@@ -20,7 +20,7 @@ from pixelis.training.sft import Stopped
 
 def test_what_a_training_leaves(whole):
     names = {path.name for path in whole.output_dir.iterdir()}
-    assert names == {"checkpoint-6", "checkpoint-8", "best", "final", "events.json"}
+    assert names == {"checkpoint-6", "checkpoint-8", "best", "final", "visits", "events.json"}
     for name in ("best", "final"):
         folder = whole.output_dir / name
         model = load_model("pixelis-nano", torch_dtype="float32")
