@@ -128,7 +128,7 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, run
     [
         (
             {"arms": "[uniform, random]"},
-            "arms must be among uniform, uniform_same_tokens, staged, ",
+            "arms must be among uniform, uniform_same_tokens, ",
         ),
         ({"arms": "[staged]"}, "arms must name at least two, each once, got ['staged']"),
         ({"seeds": 1}, "seeds must be >= 2, got 1"),

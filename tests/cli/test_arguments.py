@@ -134,7 +134,7 @@ def test_words_that_are_no_options(folder, word):
         ("lora_r", "Unknown key 'lora_r' in the command line. Did you mean 'model.lora_r'?"),
         (
             "modle.lora_r",
-            "Did you mean 'model.lora_r'? Valid keys here: exp_name, resume, register, ",
+            "Did you mean 'model.lora_r'? Valid keys here: exp_name, resume, ",
         ),
         ("model.lora", "Unknown key 'model.lora' in the command line. Did you mean 'lora_r'?"),
         ("training.batch", "Did you mean 'batch_size'?"),
