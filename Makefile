@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 PORT ?= 5000
+WORKERS ?= 2
 STORE ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 TORCH_INDEX ?=
 
@@ -35,9 +36,9 @@ sft: install ## train, evaluate and record the default run: at most 8 min (ARGS=
 	@echo "sft: data, training, evaluation; at most 8 min. Look at it with: make ui"
 	$(ACTIVE) mlflow run . -e sft --env-manager local $(if $(MLFLOW_EXPERIMENT_ID),,--experiment-name sft_curriculum) $(ARGS)
 
-test: install ## run the tests: a few minutes (ARGS="-k config")
-	@echo "test: a few minutes"
-	$(ACTIVE) python -m pytest $(ARGS)
+test: install ## run the tests: 6 to 8 min in WORKERS=2 processes (ARGS="-k config")
+	@echo "test: 6 to 8 min in $(WORKERS) processes"
+	$(ACTIVE) python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: install ## ruff and mypy: 1 to 2 min the first time, then seconds
 	@echo "check: 1 to 2 min the first time, then seconds"
