@@ -16,7 +16,12 @@ from pixelis.cli.training_run import lock_file, resolved_params, training_identi
 from pixelis.config import AblateFileConfig, ModelFileConfig, TrainingFileConfig, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError
-from pixelis.tracking import MlflowRecorder, nested_environment
+from pixelis.tracking import (
+    MlflowRecorder,
+    deliver_spools,
+    find_spools,
+    nested_environment,
+)
 from pixelis.training.checkpoint import check_same_config, read_json
 from pixelis.training.resume import AUTO, FINISHED_FILE
 
@@ -109,6 +114,7 @@ class Runs:
         for run in runs:
             if run.finished.is_file():
                 self._check_same(run)
+                deliver_spools(find_spools([run.folder]), self.say)  # see `training_run._run_sft`
                 self.bar.update(1)
             else:
                 jobs[self._job(run)] = run

@@ -169,6 +169,19 @@ def record_inputs(
         recorder.dataset(path, name=path.stem, context=context, digest=digests[path.name])
 
 
+def link_parent(recorder: MlflowRecorder) -> str:
+    """A line for a nested run's description that leads to the run above it; empty without one."""
+    parent_id = recorder.parent_id
+    if parent_id is None:
+        return ""
+    parent = recorder.attempt(
+        "looking for the run above", lambda: recorder.client.get_run(parent_id)
+    )
+    name = parent.info.run_name if parent else parent_id
+    place = f"#/experiments/{recorder.experiment_id}/runs/{parent_id}"
+    return f"Part of [{name}]({place}) (`{parent_id}`)."
+
+
 def link_data_run(recorder: MlflowRecorder, digests: Mapping[str, str]) -> str:
     """Tag a run with the data-prep run that made its data; returns a line for its description."""
     made_by = recorder.attempt("looking for the data's run", lambda: find_data_run(digests))

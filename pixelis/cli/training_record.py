@@ -15,7 +15,7 @@ def record_result(
     result: TrainingResult,
     config: TrainingFileConfig,
     curriculum: CurriculumConfig,
-    data_line: str,
+    links: str,
 ) -> None:
     """Leave statistics, summary, name, description and adapters in the run."""
     events = [event.to_dict() for event in result.events]
@@ -36,7 +36,7 @@ def record_result(
     if stages:
         recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
     recorder.tags({"mlflow.runName": _run_name(events, last, curriculum)})
-    recorder.note(f"{_note(result, events)}\n\n{data_line}")
+    recorder.note(f"{_note(result, events)}\n\n{links}")
     record_adapters(recorder, result, config)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pixelis.cli.live_figures import LiveFigures, curriculum_rules
-from pixelis.cli.making import link_data_run, record_inputs
+from pixelis.cli.making import link_data_run, link_parent, record_inputs
 from pixelis.cli.rollouts import evaluate_and_record
 from pixelis.cli.training_record import record_adapters, record_result
 from pixelis.config import ModelConfig, TrainingFileConfig, flatten, to_yaml
@@ -25,7 +25,7 @@ from pixelis.evaluation.metrics import ALL
 from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
 from pixelis.recorder import NullRecorder
 from pixelis.strict_yaml import dump_yaml
-from pixelis.tracking import Origin, data_tag, open_run
+from pixelis.tracking import Origin, data_tag, deliver_spools, find_spools, open_run
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
 from pixelis.training.inputs import check_inputs, check_model, data_digest
 from pixelis.training.processes import ALONE, Processes
@@ -186,6 +186,8 @@ def _run_sft(
     )
     processes.on_main(lambda: (start.finished, str(start.resume_from or "")))
     if start.finished:
+        # Stopped in the moment after its last word, it has left the last of its records on disk.
+        deliver_spools(find_spools([], [output_dir]), lambda line: print(line, flush=True))
         return
     began = time.monotonic()
     run = open_run(
@@ -201,6 +203,7 @@ def _run_sft(
     with run as recorder, processes.together():
         record_inputs(recorder, data_dir, digests, context="training")
         data_line = link_data_run(recorder, digests)
+        links = "\n\n".join(filter(None, [link_parent(recorder), data_line]))
         recorder.text(to_yaml(resolved), "config/training_params.yaml")
         recorder.text(to_yaml(model), "config/model_arch.yaml")
         recorder.origin = Origin(
@@ -233,7 +236,7 @@ def _run_sft(
             recorder.tags({"pixelis.stopped": "true"})
             raise
         print(result.statistics, flush=True)
-        record_result(recorder, result, config, curriculum, data_line)
+        record_result(recorder, result, config, curriculum, links)
         trained = time.monotonic()
         print(f"training took {trained - began:.0f} s, with start-up", flush=True)
         test: dict[str, float] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pixelis.errors import UserError
 from pixelis.recorder import ADAPTERS, VISIT
@@ -65,6 +66,7 @@ class MlflowRecorder:
         self.run_id: str = run.info.run_id
         self.run_name: str = run.info.run_name
         self.experiment_id: str = run.info.experiment_id
+        self.parent_id: str | None = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
         self.resumed = resumed
         self.spool_dir = spool_dir
         self._outbox = Outbox(client, self.run_id, Spool(spool_dir, self.run_id), resumed=resumed)

@@ -79,6 +79,9 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, run
     ended = {run.info.run_id for run in by_entry["sft"] if run.info.status == "FINISHED"}
     assert made <= {run.info.run_id for run in by_entry["sft"]} and len(made - ended) <= 2
     assert {run.data.tags["mlflow.parentRunId"] for run in by_entry["sft"]} == {parent.info.run_id}
+    notes = [run.data.tags.get("mlflow.note.content", "") for run in by_entry["sft"]]
+    linked = [note for note in notes if "Part of [" in note and parent.info.run_id in note]
+    assert len(linked) >= len(made)
     assert "FAILED" in {run.info.status for run in by_entry["sft"]}
     assert {run.info.experiment_id for run in by_entry["sft"]} == {parent.info.experiment_id}
 
