@@ -32,8 +32,8 @@ $(STAMP): pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]' $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	@touch $@
 
-sft: install ## train, evaluate and record the default run: at most 8 min (ARGS="-P key=value")
-	@echo "sft: data, training, evaluation; at most 8 min. Look at it with: make ui"
+sft: install ## train, evaluate and record the default run: 8 to 9 min (ARGS="-P key=value")
+	@echo "sft: data, training, evaluation; 8 to 9 min. Look at it with: make ui"
 	$(ACTIVE) mlflow run . -e sft --env-manager local $(if $(MLFLOW_EXPERIMENT_ID),,--experiment-name sft_curriculum) $(ARGS)
 
 test: install ## run the tests: 6 to 8 min in WORKERS=2 processes (ARGS="-k config")
