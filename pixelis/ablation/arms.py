@@ -36,6 +36,11 @@ def _schedule(settings: Settings, max_steps: int) -> Settings:
     """The same stages at fixed steps: those given, else equal parts of the training."""
     given = (settings.get("schedule") or {}).get("steps")
     num_stages = len(CurriculumConfig.from_dict(settings).stages)
+    if given and max(given) >= max_steps:
+        raise ConfigError(
+            f"curriculum.schedule.steps must be below training.max_steps {max_steps}, got {given} "
+            "(the last stage would never begin)"
+        )
     if not given and max_steps < num_stages:
         raise ConfigError(
             f"training.max_steps must be >= {num_stages}, the number of stages, got {max_steps} "
@@ -123,6 +128,7 @@ def build_curriculum(arm: str, settings: Mapping[str, Any], max_steps: int) -> S
     Raises:
         ConfigError: when the settings break a rule of the curriculum.
     """
+    CurriculumConfig.from_dict(settings)
     # Each arm has its own strategy, whatever the shared settings say.
     shared = copy.deepcopy(dict(settings)) | {"enabled": True, "strategy": "staged"}
     built = ARMS[arm](shared, max_steps)

@@ -153,15 +153,18 @@ class MixtureSampler:
             is_known = fraction == 0 or self._sizes.get(difficulty, 0) > 0
             rule = "that of a difficulty with training examples"
             require(is_known, f"mix: the fraction of '{difficulty}'", rule, fraction)
-        return checked
+        # Ties between difficulties go by the order of the sizes, whatever that of the mix.
+        return {name: checked[name] for name in (*self._sizes, *checked) if name in checked}
 
     def _check_pool(self, pool: Mapping[str, Sequence[int]]) -> dict[str, list[int] | None]:
         checked: dict[str, list[int] | None] = dict.fromkeys(self._sizes)
         check_keys(pool, self._sizes, "pool")
         for difficulty, indices in pool.items():
             size = self._sizes[difficulty]
-            is_valid = all(is_integer(index, 0) and index < size for index in indices)
             rule = f"different integers in [0, {size - 1}]"
+            is_list = isinstance(indices, Sequence) and not isinstance(indices, str)
+            require(is_list, f"pool.{difficulty}", rule, indices)
+            is_valid = all(is_integer(index, 0) and index < size for index in indices)
             is_valid = is_valid and len(set(indices)) == len(indices)
             require(is_valid, f"pool.{difficulty}", rule, list(indices))
             checked[difficulty] = sorted(indices) if len(indices) < size else None

@@ -75,12 +75,27 @@ def test_fewer_steps_than_stages_are_named():
         build_curriculum("reverse", SETTINGS, 2)
 
 
+def test_steps_after_the_end_are_named():
+    given = SETTINGS | {"schedule": {"steps": [5, 90]}}
+    with pytest.raises(ConfigError, match="schedule.steps must be below training.max_steps 90"):
+        build_curriculum("schedule", given, 90)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"strategy": "stagd"}, "strategy.*stagd"), ({"enabled": "x"}, "enabled.*'x'")],
+)
+def test_what_an_arm_replaces_is_checked_too(changed, message):
+    with pytest.raises(ConfigError, match=message):
+        build_curriculum("staged", SETTINGS | changed, 90)
+
+
 def test_settings_that_break_a_rule_are_named():
     with pytest.raises(ConfigError, match=r"rollback_threshold must be in \[-1, 0\], got 0.05"):
         build_curriculum("staged", SETTINGS | {"rollback_threshold": 0.05}, 90)
 
 
 @pytest.mark.parametrize("arm", ARMS)
-@pytest.mark.parametrize("changed", [{"enabled": False}, {"strategy": "schedule"}])
+@pytest.mark.parametrize("changed", [{"enabled": False}, {"strategy": "competence"}])
 def test_an_arm_is_itself_whatever_strategy_the_shared_settings_name(arm, changed):
     assert build_curriculum(arm, SETTINGS | changed, 90) == build_curriculum(arm, SETTINGS, 90)

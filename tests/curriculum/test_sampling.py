@@ -199,3 +199,20 @@ def test_a_state_of_another_shape_is_rejected_and_changes_nothing(change, text):
     with pytest.raises(ConfigError, match="sampler state: seed must be given"):
         sampler.load_state_dict({key: before[key] for key in before if key != "seed"})
     assert sampler.state_dict() == before
+
+
+def test_the_order_is_that_of_the_sizes_whatever_the_mix_names_first():
+    sizes = {"b": 9, "a": 9}
+    first = MixtureSampler(sizes, {"a": 0.5, "b": 0.5})
+    assert first.draw(6) == MixtureSampler(sizes, {"b": 0.5, "a": 0.5}).draw(6)
+    # A state survives a writer that sorts its keys.
+    second = MixtureSampler(sizes, {"b": 0.5, "a": 0.5})
+    second.load_state_dict(json.loads(json.dumps(first.state_dict(), sort_keys=True)))
+    assert second.draw(7) == first.draw(7)
+
+
+@pytest.mark.parametrize("pool", [5, None, True, "abc"])
+def test_a_pool_that_is_no_list_is_named(pool):
+    sampler = MixtureSampler({"simple": 3}, {"simple": 1.0})
+    with pytest.raises(ConfigError, match=r"pool.simple must be different integers in \[0, 2\]"):
+        sampler.set_pool({"simple": pool})
