@@ -1,7 +1,7 @@
 """Which example comes next: a mix kept to the example, every example once a pass, no coin flips."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -162,11 +162,12 @@ class MixtureSampler:
         for difficulty, indices in pool.items():
             size = self._sizes[difficulty]
             rule = f"different integers in [0, {size - 1}]"
-            is_list = isinstance(indices, Sequence) and not isinstance(indices, str)
-            require(is_list, f"pool.{difficulty}", rule, indices)
+            is_several = isinstance(indices, Iterable) and not isinstance(indices, str)
+            require(is_several, f"pool.{difficulty}", rule, indices)
+            indices = list(indices)
             is_valid = all(is_integer(index, 0) and index < size for index in indices)
             is_valid = is_valid and len(set(indices)) == len(indices)
-            require(is_valid, f"pool.{difficulty}", rule, list(indices))
+            require(is_valid, f"pool.{difficulty}", rule, indices)
             checked[difficulty] = sorted(indices) if len(indices) < size else None
         return checked
 
