@@ -5,6 +5,7 @@ override them. The section `curriculum` is carried as it is: `pixelis.curriculum
 the keys of data_prep.yaml stand in `pixelis.data_config`.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,8 +88,11 @@ class TrainingFileConfig:
     def __post_init__(self) -> None:
         """Check what MLflow would refuse after hours of training."""
         name = self.register
-        if name is not None and (not name.strip() or "/" in name or ":" in name):
-            raise ConfigError(f"register must be a name without / and :, got {name!r}")
+        if name is not None and not re.fullmatch(r"\w[\w .-]*", name):
+            raise ConfigError(
+                "register must be a name of letters, digits, spaces and the characters _ - . , "
+                f"got {name!r}"
+            )
 
 
 @dataclass(frozen=True)

@@ -58,33 +58,40 @@ def contest(
         comparison = result.comparison[ALL]
     else:
         rival = f"version {champion.version}"
-        comparison = _against(name, result, model, encoder, config, model_name)
+        address = f"models:/{name}/{champion.version}"
+        comparison = _against(address, result, model, encoder, config, model_name)
     gain = comparison.gain
     wins = gain.low > 0
     verdict = (
         f"{name} version {number} against {rival} on {gain.num} test examples: "
         f"{100 * gain.value:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
     )
-    print(f"{verdict}: {'it is the champion now' if wins else 'the champion stays'}", flush=True)
+    if wins:
+        beaten = None if champion is None else str(champion.version)
+        moved = recorder.attempt(
+            f"moving the alias {CHAMPION}",
+            lambda: crown(recorder.client, candidate, beaten, verdict),
+        )
+        wins = bool(moved)
+        outcome = "it is the champion now" if wins else "it won, but the alias was not moved"
+    else:
+        outcome = "the champion stays"
+    print(f"{verdict}: {outcome}", flush=True)
     values = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
     recorder.metrics({f"{CHAMPION}/{key}": value for key, value in values.items()}, 0)
     recorder.tags({f"pixelis.{CHAMPION}": "won" if wins else "stays"})
-    if wins:
-        recorder.attempt(
-            f"moving the alias {CHAMPION}", lambda: crown(recorder.client, candidate, verdict)
-        )
     return wins
 
 
 def _against(
-    name: str,
+    address: str,
     result: EvaluationResult,
     model: Any,
     encoder: Encoder,
     config: EvaluateConfig,
     model_name: str,
 ) -> Comparison:
-    folder = resolve_adapter(f"models:/{name}@{CHAMPION}", config.experiment)
+    folder = resolve_adapter(address, config.experiment)
     with other_adapter(model, folder, model_name=model_name) as rival:
         rollouts = roll_out(
             rival,

@@ -39,8 +39,10 @@ def main(argv: Sequence[str]) -> int:
         newest = find_run(config.experiment)
         address = f"runs:/{newest.run_id}"
         print(f"adapter: {address}, of the newest finished sft run ({newest.name})", flush=True)
-    folder = resolve_adapter(address, config.experiment)
-    version = find_version(address) if config.split == "test" else None
+    version = find_version(address)
+    # By its number: an alias may move meanwhile.
+    exact = f"models:/{version.name}/{version.version}" if version else address
+    folder = resolve_adapter(exact, config.experiment)
     name, trust = model_config.model_name, model_config.trust_remote_code
     pixels = {"min_pixels": model_config.min_pixels, "max_pixels": model_config.max_pixels}
     encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
@@ -73,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
             bootstrap_samples=config.bootstrap_samples,
             seed=config.seed,
         )
-        if version is not None:
+        if version is not None and config.split == "test":
             contest(recorder, version, result, model, encoder, config, model_name=name)
         print(recorder.url_hint())
     return 0

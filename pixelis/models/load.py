@@ -24,12 +24,13 @@ def resolve_model(model_name: str) -> str:
     """
     if model_name != EMBEDDED:
         is_path = model_name.startswith(("/", ".", "~")) or model_name.count("/") > 1
-        if is_path and not Path(model_name).is_dir():
+        place = str(Path(model_name).expanduser()) if is_path else model_name
+        if is_path and not Path(place).is_dir():
             raise CheckpointError(
                 f"no model folder {model_name}; model.model_name is {EMBEDDED}, a hub name "
                 "or a folder"
             )
-        return model_name
+        return place
     if not (EMBEDDED_DIR / "model.safetensors").is_file():
         raise CheckpointError(f"the embedded base is missing in {EMBEDDED_DIR}; run `make base`")
     return str(EMBEDDED_DIR)

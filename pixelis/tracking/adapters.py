@@ -121,20 +121,24 @@ def send_model(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> 
         FileNotFoundError: The folder is not there any more, and the model not whole yet.
     """
     run = client.get_run(run_id)
-    model = _find(client, run, fields) or _create(client, run, fields)
+    model = _find(client, run, fields)
+    is_whole = model is not None and model.status == LoggedModelStatus.READY
+    if not is_whole and not Path(fields["folder"]).is_dir():
+        raise FileNotFoundError(f"{fields['folder']} is not there any more")
+    model = model or _create(client, run, fields)
     model_id = str(model.model_id)
     points = _points(client, run_id, fields)
-    if model.status != LoggedModelStatus.READY:
-        if not Path(fields["folder"]).is_dir():
-            raise FileNotFoundError(f"{fields['folder']} is not there any more")
+    if not is_whole:
         client.log_model_artifacts(model_id, fields["folder"])
     _log_card_and_server(client, model_id, fields, points)
-    if model.status != LoggedModelStatus.READY:
+    if not is_whole:
         client.finalize_logged_model(model_id, "READY")
-        output = LoggedModelOutput(model_id, step=fields["step"])
-        visit = fields["visit"] and find_visit(client, run, fields["visit"])
-        for owner in (run, *([visit] if visit else [])):
-            client.log_outputs(owner.info.run_id, [output])
+    visit = fields["visit"] and find_visit(client, run, fields["visit"])
+    for owner_id in (run_id, *([visit.info.run_id] if visit else [])):
+        outputs = client.get_run(owner_id).outputs
+        known = outputs.model_outputs if outputs else []
+        if model_id not in {output.model_id for output in known}:
+            client.log_outputs(owner_id, [LoggedModelOutput(model_id, step=fields["step"])])
     measured = {metric.key for metric in model.metrics or ()}
     fresh = [_linked(p, model_id, fields["datasets"]) for p in points if p.key not in measured]
     if fresh:
@@ -149,11 +153,18 @@ def _tags(fields: Mapping[str, Any]) -> dict[str, str]:
 
 def _find(client: MlflowClient, run: Run, fields: Mapping[str, Any]) -> LoggedModel | None:
     """The model of an earlier try, whole or not."""
-    models = client.search_logged_models(
-        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
-    )
-    tags = _tags(fields).items()
-    return next((m for m in models if tags <= m.tags.items()), None)
+    tags, token = _tags(fields).items(), None
+    while True:
+        models = client.search_logged_models(
+            [run.info.experiment_id],
+            filter_string=f"source_run_id = '{run.info.run_id}'",
+            page_token=token,
+        )
+        if found := next((m for m in models if tags <= m.tags.items()), None):
+            return found
+        token = models.token
+        if not token:
+            return None
 
 
 def _create(client: MlflowClient, run: Run, fields: Mapping[str, Any]) -> LoggedModel:

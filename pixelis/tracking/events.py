@@ -35,12 +35,6 @@ class VisitLog:
         """Begin with none told."""
         self._told: dict[int, dict[str, Any]] = {}
 
-    def restore(self, events: Sequence[Event]) -> None:
-        """Take those that had ended for told."""
-        for visit in visits(events):
-            if visit.end is not None:
-                self._told[visit.index] = visit_fields(visit, "FINISHED")
-
     def changed(self, events: Sequence[Event], now: int, status: str) -> Iterator[Record]:
         """Records of the visits that began or ended since.
 
@@ -54,9 +48,3 @@ class VisitLog:
             if fields != self._told.get(visit.index):
                 self._told[visit.index] = fields
                 yield Record("visit", fields["tags"][VISIT_TAG], fields, timestamp=now)
-
-
-def ended_visit(events: Sequence[Event]) -> int | None:
-    """The index of the newest visit that has ended; None where none has."""
-    ended = [visit.index for visit in visits(events) if visit.end is not None]
-    return ended[-1] if ended else None

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from pixelis.tracking.adapters import Origin, model_fields
 from pixelis.tracking.console import first_line
 from pixelis.tracking.datasets import dataset_fields
 from pixelis.tracking.delivery import Record
-from pixelis.tracking.events import VisitLog, ended_visit, event_metrics
+from pixelis.tracking.events import VisitLog, event_metrics
 from pixelis.tracking.outbox import Outbox
 from pixelis.tracking.source import public, without_password
 from pixelis.tracking.spool import Spool
@@ -138,17 +139,15 @@ class MlflowRecorder:
         self._outbox.add(list(self._visits.changed(self._events, _now(), status)))
 
     def restore_events(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Start from the events of the training that is resumed.
+        """Start from the events of the training that is resumed; all are told again.
 
-        The run has their metrics, unless it is a new one because the store lacks the first.
+        What the run has of them stays as it is. What was still to be delivered died with its
+        process, and a new run, because the store lacks the first, has nothing.
         """
         self._events = [dict(event) for event in events]
         self._events_changed = True
-        if self.resumed:  # what has ended is told already; the open visit is RUNNING again
-            self._visits.restore(self._events)
-        else:
-            for event in self._events:
-                self.metrics(event_metrics(event), int(event["step"]))
+        for event in self._events:
+            self.metrics(event_metrics(event), int(event["step"]))
         self._tell_visits()
 
     def artifact(self, path: Path, folder: str = "") -> None:
@@ -156,11 +155,11 @@ class MlflowRecorder:
 
         The folder of an adapter that a stage's visit ended with becomes a LoggedModel instead.
         """
-        visit = ended_visit(self._events) if path.name.startswith(f"{VISIT}-") else None
-        if folder == f"{ADAPTERS}/{path.name}" and visit is not None:
+        visit = re.match(rf"{VISIT}-(\d+)-", path.name)
+        if folder == f"{ADAPTERS}/{path.name}" and visit and self._events:
             step, newest = int(self._events[-1]["step"]), self._newest_steps
             keys = [key for key in newest if key.startswith("eval/") and newest[key] == step]
-            self.model(path, path.name, step, keys, visit=visit)
+            self.model(path, path.name, step, keys, visit=int(visit[1]))
         else:
             held, files = self._outbox.spool.hold(path.resolve())
             self._outbox.add([Record("file", folder, str(held), files=files)])
@@ -180,7 +179,9 @@ class MlflowRecorder:
             datasets=self._datasets,
             **more,
         )
-        self._outbox.add([Record("model", name, public(fields), files=files)])
+        # The folder is opened later: a path that others may read, `~/...`, would not be there.
+        told = public(fields) | {"folder": str(held)}
+        self._outbox.add([Record("model", name, told, files=files)])
 
     def figure(self, name: str, figure: "Figure") -> None:
         """Keep a matplotlib figure as a PNG under the artifact path `name`."""

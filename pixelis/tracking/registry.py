@@ -4,6 +4,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from pixelis.errors import CheckpointError
+
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 
@@ -21,12 +23,13 @@ def register(client: MlflowClient, name: str, model_id: str, run_id: str) -> str
             raise
     source = f"models:/{model_id}"
     versions = client.search_model_versions(f"name = '{name}'")
-    known = next((v for v in versions if v.source == source), None)  # it keeps no model_id
-    if known is not None:
-        return str(known.version)
-    made = client.create_model_version(name, source, run_id=run_id, model_id=model_id)
-    client.set_registered_model_alias(name, CANDIDATE, str(made.version))
-    return str(made.version)
+    version = next((v for v in versions if v.source == source), None)  # it keeps no model_id
+    if version is None:
+        version = client.create_model_version(name, source, run_id=run_id, model_id=model_id)
+    candidate = client.get_registered_model(name).aliases.get(CANDIDATE, 0)
+    if int(candidate) < int(version.version):
+        client.set_registered_model_alias(name, CANDIDATE, str(version.version))
+    return str(version.version)
 
 
 def find_version(uri: str) -> ModelVersion | None:
@@ -34,8 +37,18 @@ def find_version(uri: str) -> ModelVersion | None:
 
     Returns:
         None where the address is none of a registered model.
+
+    Raises:
+        CheckpointError: There is no such version.
     """
-    client = MlflowClient()
+    try:
+        return _find_version(MlflowClient(), uri)
+    except MlflowException as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise CheckpointError(f"the adapter {uri} cannot be found: {reason}") from error
+
+
+def _find_version(client: MlflowClient, uri: str) -> ModelVersion | None:
     address = uri.removeprefix("models:/").rstrip("/")
     if not uri.startswith("models:/"):
         return None
@@ -61,7 +74,21 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
         return None
 
 
-def crown(client: MlflowClient, version: ModelVersion, why: str) -> None:
-    """Give a version the alias `champion`, and say on it why."""
+def crown(client: MlflowClient, version: ModelVersion, rival: str | None, why: str) -> bool:
+    """Give a version the alias `champion`, and say on it why.
+
+    Args:
+        client: Of the registry.
+        version: The new champion.
+        rival: The version that it won against; None where there was no champion.
+        why: How it won.
+
+    Returns:
+        False, and nothing is changed, where another has become champion meanwhile.
+    """
+    now = find_champion(client, version.name)
+    if (None if now is None else str(now.version)) != rival:
+        return False
     client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
     client.set_model_version_tag(version.name, str(version.version), "pixelis.champion", why)
+    return True

@@ -103,8 +103,7 @@ def open_run(
         if isinstance(error, UserError):
             raise
         raise UserError(public(f"MLflow cannot open a run ({first_line(error)})")) from error
-    theirs = {key: public(value) for key, value in run.data.tags.items() if public(value) != value}
-    recorder.tags({"pixelis.entry_point": entry_point, **git_tags(), **theirs, **tags})
+    recorder.tags({"pixelis.entry_point": entry_point, **git_tags(), **_cleaned(run), **tags})
     recorder.params(params)
     if "pixelis.error" in run.data.tags:
         recorder.attempt("clearing", lambda: client.delete_tag(run.info.run_id, "pixelis.error"))
@@ -126,6 +125,11 @@ def open_run(
             _close(recorder, shell, None)
         finally:
             _open_run_id.reset(outer)
+
+
+def _cleaned(run: Run) -> dict[str, str]:
+    """The tags that MLflow set and that hold what is nobody's business, without it."""
+    return {key: public(value) for key, value in run.data.tags.items() if public(value) != value}
 
 
 def _find(client: MlflowClient, run_id: str) -> Run | None:
@@ -180,8 +184,9 @@ def _point(client: MlflowClient, shell_id: str, first: Run, spool_dir: Path) -> 
     """Make the run that `mlflow run` opened say which run its work is in."""
     name, run_id, home = first.info.run_name, first.info.run_id, first.info.experiment_id
     client.update_run(shell_id, name=f"resume of {name}")
-    shell = MlflowRecorder(client, client.get_run(shell_id), spool_dir=spool_dir)
-    shell.tags({"pixelis.resumes": run_id})
+    run = client.get_run(shell_id)
+    shell = MlflowRecorder(client, run, spool_dir=spool_dir)
+    shell.tags({"pixelis.resumes": run_id, **_cleaned(run)})
     link = f"#/experiments/{home}/runs/{run_id}"
     shell.note(f"This command resumed the training of [{name}]({link}) (`{run_id}`): look there.")
     shell.flush()

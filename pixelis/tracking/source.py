@@ -11,7 +11,10 @@ from typing import Any
 _USER_INFO = re.compile(r"(?<=://)[^/\s'\"]+@")
 _QUERY = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|api_?key|secret)=)[^&\s'\"]+")
 # Environment variables whose values are secret by their names, where long enough to be one.
-_SECRET_NAME = re.compile(r"(?i)token|secret|passw|credential|api_?key|access_?key|private_?key")
+_SECRET_NAME = re.compile(
+    r"(?i)token|secret|passw|passphrase|credential|cookie|connection_?string|database_url"
+    r"|(?:^|_)(?:key|pwd|pat|dsn|auth|authorization)(?:$|_)|apikey|accesskey|privatekey"
+)
 _MIN_SECRET = 8
 HIDDEN = "***"
 

@@ -93,6 +93,8 @@ def send_visit(
         params=[Param(*item) for item in params],
         tags=[RunTag(*item) for item in fields["tags"].items()],
     )
+    if fields["status"] == run.info.status:
+        return  # its end is known already
     if fields["status"] == "RUNNING":
         client.update_run(visit_id, status="RUNNING")
     else:

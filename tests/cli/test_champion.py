@@ -104,7 +104,7 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
     from pixelis.tracking import crown
 
     first, second = registered
-    crown(recorder.client, first, "it was the first")
+    assert crown(recorder.client, first, None, "it was the first")
 
     def try_it(rollouts):
         found = result(examples, rollouts)
@@ -120,3 +120,6 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
         r"version 2 against version 1 on 6 test examples: -\d+\.\d points .* stays", out
     )
     assert "it is the champion now" in out
+    # One that was compared with an earlier champion comes too late.
+    assert not crown(recorder.client, first, str(first.version), "too late")
+    assert find_champion(recorder.client, "reader").version == second.version

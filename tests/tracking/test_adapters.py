@@ -203,3 +203,58 @@ def test_registered_it_is_the_candidate_once(
     assert find_champion(client, "reader") is None
     folder = resolve_adapter("models:/reader@candidate", "Default")
     assert (folder / "adapter_model.safetensors").read_bytes() == b"weights"
+
+
+def test_below_the_home_folder_an_adapter_is_found_when_it_is_delivered(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(adapter.parent))
+    log_adapter(recorder, adapter, "final", 400, {})
+    recorder.close("FINISHED")
+    (model,) = models(client)
+    assert model.status == "READY"
+    folder = resolve_adapter(f"models:/{model.model_id}", "Default")
+    assert (folder / "adapter_model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_line_that_is_cut_after_the_model_was_whole_loses_no_link(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = client.log_outputs
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("the line is cut")
+
+    monkeypatch.setattr(client, "log_outputs", refuse)
+    log_adapter(recorder, adapter, "final", 1, {})
+    assert not recorder.flush()
+    monkeypatch.setattr(client, "log_outputs", real)
+    assert recorder.flush()
+    (model,) = models(client)
+    (output,) = client.get_run(recorder.run_id).outputs.model_outputs
+    assert (output.model_id, model.status) == (model.model_id, "READY")
+    recorder.close("FINISHED")
+
+
+def test_two_visits_that_end_at_one_step_have_each_its_own(
+    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
+) -> None:
+    fields: dict[str, Any] = {**EVENT, "rollback_count": 0, "interval": 9}
+    for step, kind, stage in (
+        (0, "start", "simple"),
+        (9, "trial", "balanced"),
+        (12, "rollback", "simple"),
+        (12, "end", "simple"),
+    ):
+        recorder.event({**fields, "step": step, "kind": kind, "to_stage": stage, "delta": -0.5})
+    for name in ("visit-02-balanced", "visit-03-simple"):
+        folder = adapter.with_name(name)
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text("{}")
+        recorder.artifact(folder, f"adapters/{name}")
+    recorder.close("FINISHED")
+    by_id = {model.model_id: model.name for model in models(client)}
+    for index, name in ((2, "adapter-visit-02-balanced"), (3, "adapter-visit-03-simple")):
+        (visit,) = client.search_runs(["0"], f"tags.`pixelis.visit` = '{index}'")
+        outputs = client.get_run(visit.info.run_id).outputs.model_outputs
+        assert [by_id[output.model_id] for output in outputs] == [name]

@@ -2,8 +2,8 @@
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
+from pixelis.errors import CheckpointError
 from pixelis.tracking import crown, find_champion, find_version
 from pixelis.tracking.registry import register
 
@@ -38,17 +38,34 @@ def test_a_version_by_its_address(versions: list[str], uri: str, version: str | 
     assert (None if found is None else str(found.version)) == version
 
 
-def test_an_address_of_nothing_is_mlflow_s_error(versions: list[str]) -> None:
-    with pytest.raises(MlflowException, match="nobody"):
-        find_version("models:/reader@nobody")
+@pytest.mark.parametrize("uri", ["models:/reader@nobody", "models:/reader/Production"])
+def test_an_address_of_nothing_is_named(versions: list[str], uri: str) -> None:
+    with pytest.raises(CheckpointError, match=f"^the adapter {uri} cannot be found: "):
+        find_version(uri)
+
+
+def test_a_try_that_was_cut_off_before_the_alias_is_made_up_for(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = client.create_run("0").info.run_id
+    model = client.create_logged_model("0", name="a", source_run_id=run_id)
+
+    def cut(*args: object) -> None:
+        raise ConnectionError("cut")
+
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(client, "set_registered_model_alias", cut)
+        register(client, "reader", model.model_id, run_id)
+    assert register(client, "reader", model.model_id, run_id) == "1"
+    assert str(client.get_model_version_by_alias("reader", "candidate").version) == "1"
 
 
 def test_the_champion_is_who_was_crowned_last(client: MlflowClient, versions: list[str]) -> None:
     assert find_champion(client, "reader") is None
-    for uri in ("models:/reader/2", "models:/reader/1"):
+    for uri, rival in (("models:/reader/2", None), ("models:/reader/1", "2")):
         version = find_version(uri)
         assert version is not None
-        crown(client, version, "it won")
+        assert crown(client, version, rival, "it won")
         champion = find_champion(client, "reader")
         assert champion is not None and champion.version == version.version
         assert champion.tags["pixelis.champion"] == "it won"

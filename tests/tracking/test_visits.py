@@ -114,3 +114,16 @@ def test_taken_up_again_the_visits_are_those_of_one_that_was_never_stopped(
     for run in visits_of(client, recorder.run_id):
         for key in run.data.metrics:
             assert len(client.get_metric_history(run.info.run_id, key)) == 1, key
+
+
+def test_what_died_with_its_process_is_told_again_by_the_resumed_run(
+    client: MlflowClient, recorder: MlflowRecorder, events: list[dict[str, Any]]
+) -> None:
+    # The first process was killed before anything of its events was delivered.
+    resumed = MlflowRecorder(client, client.get_run(recorder.run_id), resumed=True)
+    resumed.restore_events(events[:-1])
+    resumed.event(events[-1])
+    resumed.close("FINISHED")
+    assert outcomes(client, recorder.run_id) == WHOLE
+    history = client.get_metric_history(recorder.run_id, "curriculum/event")
+    assert [(point.step, point.value) for point in history] == [(15, -1.0), (30, 1.0)]
