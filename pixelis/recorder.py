@@ -3,6 +3,7 @@
 `pixelis.tracking` implements this for MLflow; all below `cli` takes any object of this shape.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,8 +14,19 @@ if TYPE_CHECKING:
 
 # An adapter's folder goes below this one, under its own name.
 ADAPTERS = "adapters"
-# The name of one that a stage's visit ended with begins with this word.
-VISIT = "visit"
+_VISIT = re.compile(r"visit-(\d+)-")
+
+
+def visit_name(index: int, stage: str) -> str:
+    """The name of the adapter that a stage's visit ended with."""
+    fit = re.sub(r"[^\w.-]+", "-", stage)
+    return f"visit-{index:02d}-{fit}"
+
+
+def visit_index(name: str) -> int | None:
+    """The visit that an adapter of this name ended; None for another adapter."""
+    found = _VISIT.match(name)
+    return int(found[1]) if found else None
 
 
 class Recorder(Protocol):

@@ -28,7 +28,7 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError, UserError
 from pixelis.tracking import MlflowRecorder, open_run
 from pixelis.training.checkpoint import check_same_config, read_json, write_json
-from pixelis.training.inputs import data_digest
+from pixelis.training.inputs import check_inputs, data_digest
 from pixelis.training.resume import FINISHED_FILE
 
 STATE_FILE = "ablate.json"
@@ -46,10 +46,11 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> AblationTa
     data_dir, root = Path(config.data.path), Path(config.training.output_dir)
     digests = data_digest(data_dir)
     planned = Runs(config, model, digests)
-    for arm in config.arms:  # before anything is written
-        training = planned.plan(arm, config.training.seed).config
-        curriculum = CurriculumConfig.from_dict(training.curriculum)
-        check_training(training, model.model, curriculum)
+    # Before anything is written; base and test examples are the same for all arms.
+    first, *others = (planned.plan(arm, config.training.seed).config for arm in config.arms)
+    check_training(first, model.model, CurriculumConfig.from_dict(first.curriculum))
+    for training in others:
+        check_inputs(data_dir, CurriculumConfig.from_dict(training.curriculum))
     params = flatten(config) | flatten(model)
     identity = {key: value for key, value in params.items() if key not in FREE} | digests
     root.mkdir(parents=True, exist_ok=True)

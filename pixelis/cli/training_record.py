@@ -9,6 +9,8 @@ from pixelis.data.example import DIFFICULTIES
 from pixelis.tracking import MlflowRecorder, log_adapter
 from pixelis.training.sft import TrainingResult
 
+FINAL = "final"
+
 
 def record_result(
     recorder: MlflowRecorder,
@@ -37,41 +39,33 @@ def record_result(
         recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
     recorder.tags({"mlflow.runName": _run_name(events, last, curriculum)})
     recorder.note(f"{_note(result, events)}\n\n{links}")
-    record_adapters(recorder, result, config)
-
-
-def record_adapters(
-    recorder: MlflowRecorder,
-    result: TrainingResult,
-    config: TrainingFileConfig,
-    results: Mapping[str, float] | None = None,
-) -> None:
-    """Leave the final and the best adapter in the run; again, with results, once they are known.
-
-    Args:
-        recorder: of the run.
-        result: of the training.
-        config: its file; `register` names the registered model that the final one belongs to.
-        results: test answer accuracy by difficulty, of the final one.
-    """
-    _, last = result.evaluations[-1]
     best_step = int(result.best["step"])
     # The first at its step: where weights were rolled back, theirs follow at the same step.
     best = next(strata for step, strata in result.evaluations if step == best_step)
     for name, folder, step, strata in (
         ("best", result.final_dir.with_name("best"), best_step, best),
-        ("final", result.final_dir, config.training.max_steps, last),
+        (FINAL, result.final_dir, max_steps, last),
     ):
-        is_final = name == "final"
         log_adapter(
             recorder,
             folder,
             name,
             step,
             {f"summary/{name}/{d}": value for d, value in strata.items()},
-            results=results if is_final else None,
-            register_as=config.register if is_final else None,
+            register_as=config.register if name == FINAL else None,
         )
+
+
+def record_test(
+    recorder: MlflowRecorder,
+    result: TrainingResult,
+    max_steps: int,
+    accuracy: Mapping[str, float],
+) -> None:
+    """Add a test's answer accuracy by difficulty to the card of the final adapter."""
+    _, last = result.evaluations[-1]
+    keys = [f"summary/{FINAL}/{d}" for d in last]
+    recorder.model(result.final_dir, FINAL, max_steps, keys, results=accuracy)
 
 
 def _stages_reached(events: list[dict[str, Any]], curriculum: CurriculumConfig) -> dict[str, float]:

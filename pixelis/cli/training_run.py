@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from pixelis.cli.live_figures import LiveFigures, curriculum_rules
 from pixelis.cli.making import link_data_run, link_parent, record_inputs
 from pixelis.cli.rollouts import evaluate_and_record
-from pixelis.cli.training_record import record_adapters, record_result
+from pixelis.cli.training_record import record_result, record_test
 from pixelis.config import ModelConfig, TrainingFileConfig, flatten, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder
@@ -181,13 +181,13 @@ def _run_sft(
         config.resume,
         output_dir,
         identity,
-        lambda line: print(line, flush=True),
+        _say,
         processes.world_size,
     )
     processes.on_main(lambda: (start.finished, str(start.resume_from or "")))
     if start.finished:
         # Stopped in the moment after its last word, it has left the last of its records on disk.
-        deliver_spools(find_spools([], [output_dir]), lambda line: print(line, flush=True))
+        deliver_spools(find_spools([], [output_dir]), _say)
         return
     began = time.monotonic()
     run = open_run(
@@ -256,7 +256,7 @@ def _run_sft(
             )
             accuracy = evaluation.adapter.accuracy
             test = {name: accuracy[name].value for name in (*DIFFICULTIES, ALL) if name in accuracy}
-            record_adapters(recorder, result, config, test)
+            record_test(recorder, result, config.training.max_steps, test)
             print(f"evaluation took {time.monotonic() - trained:.0f} s", flush=True)
         write_json(
             {
@@ -274,6 +274,10 @@ def _run_sft(
         )
         print(f"adapter: {os.path.relpath(result.final_dir)}")
         print(recorder.url_hint(), flush=True)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _restore_events(figures: LiveFigures, checkpoint: Path) -> None:

@@ -51,13 +51,11 @@ def log_adapter(
     step: int,
     metrics: Mapping[str, float],
     *,
-    results: Mapping[str, float] | None = None,
     register_as: str | None = None,
 ) -> None:
     """Keep an adapter as files of the run, `adapters/<name>`, and as a LoggedModel of it.
 
-    Logged again under the same name and step, as after a resume or with more results, it is the
-    same model.
+    Logged again under the same name and step, as after a resume, it is the same model.
 
     Args:
         recorder: The run's recorder.
@@ -65,12 +63,11 @@ def log_adapter(
         name: `final`, `best`, ...
         step: The optimiser step that it was saved after.
         metrics: Its measurements at that step, under their names on the run.
-        results: Of a test, for its card.
         register_as: A registered model that becomes a version of, with the alias `candidate`.
     """
     recorder.artifact(folder, f"{ADAPTERS}/{name}")
     recorder.metrics(metrics, step)
-    recorder.model(folder, name, step, list(metrics), results=results, register_as=register_as)
+    recorder.model(folder, name, step, list(metrics), register_as=register_as)
 
 
 def model_fields(

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import math
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pixelis.errors import UserError
-from pixelis.recorder import ADAPTERS, VISIT
+from pixelis.recorder import ADAPTERS, visit_index
 from pixelis.tracking.adapters import Origin, model_fields
 from pixelis.tracking.console import first_line
 from pixelis.tracking.datasets import dataset_fields
@@ -155,11 +154,11 @@ class MlflowRecorder:
 
         The folder of an adapter that a stage's visit ended with becomes a LoggedModel instead.
         """
-        visit = re.match(rf"{VISIT}-(\d+)-", path.name)
-        if folder == f"{ADAPTERS}/{path.name}" and visit and self._events:
+        visit = visit_index(path.name) if folder == f"{ADAPTERS}/{path.name}" else None
+        if visit is not None and self._events:
             step, newest = int(self._events[-1]["step"]), self._newest_steps
             keys = [key for key in newest if key.startswith("eval/") and newest[key] == step]
-            self.model(path, path.name, step, keys, visit=int(visit[1]))
+            self.model(path, path.name, step, keys, visit=visit)
         else:
             held, files = self._outbox.spool.hold(path.resolve())
             self._outbox.add([Record("file", folder, str(held), files=files)])

@@ -1,7 +1,6 @@
 """CurriculumTrainer: transformers' Trainer with the curriculum's loader, validation and state."""
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.batches import Batches, by_length
 from pixelis.evaluation.validation import Validation, compute_losses
-from pixelis.recorder import VISIT
+from pixelis.recorder import visit_name
 from pixelis.training.callback import CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
     ADAPTER_FILE,
@@ -190,8 +189,7 @@ class CurriculumTrainer(Trainer):
 
     def save_visit(self, visit: Visit) -> Path:
         """Save the adapter that a stage's visit ended with; returns its folder."""
-        name = re.sub(r"[^\w.-]+", "-", visit.stage)
-        place = self.output_dir / VISITS / f"{VISIT}-{visit.index:02d}-{name}"
+        place = self.output_dir / VISITS / visit_name(visit.index, visit.stage)
         self.save_adapter(place)
         return place
 
