@@ -5,7 +5,7 @@ in one thread of its own, off the training's; what is drawn stands instead of wh
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -58,10 +58,20 @@ def record_chart(recorder: MlflowRecorder, chart: Chart, name: str) -> None:
 class LiveFigures:
     """A `pixelis.recorder.Recorder` in front of another; leaving it as a context draws the last."""
 
-    def __init__(self, recorder: MlflowRecorder, *, max_steps: int, rules: Rules) -> None:
-        """Pass everything on to `recorder`."""
+    def __init__(
+        self,
+        recorder: MlflowRecorder,
+        *,
+        max_steps: int,
+        rules: Rules,
+        story: Callable[..., None] = lambda events, error=None: None,
+    ) -> None:
+        """Pass everything on to `recorder`.
+
+        `story` is called with all events after each, and with what ended training, if anything did.
+        """
         self._recorder = recorder
-        self._max_steps, self._rules = max_steps, rules
+        self._max_steps, self._rules, self._story = max_steps, rules, story
         self._events: list[dict[str, Any]] = []
         self._history: dict[str, list[tuple[int, float]]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="figures")
@@ -80,6 +90,7 @@ class LiveFigures:
         """Pass an event on; after an attempt, draw."""
         self._recorder.event(event)
         self._events.append(dict(event))
+        self._story(list(self._events))
         if event["kind"] in ATTEMPTS:
             self._draw_soon()
 
@@ -101,6 +112,8 @@ class LiveFigures:
         """Draw where training came to, however it ended, and wait for it."""
         if self._events:
             self._draw_soon()
+            if error is not None:
+                self._story(list(self._events), error=error)
         self._thread.shutdown(wait=True)
 
     def _draw_soon(self) -> None:

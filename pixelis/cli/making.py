@@ -169,6 +169,12 @@ def record_inputs(
         recorder.dataset(path, name=path.stem, context=context, digest=digests[path.name])
 
 
+def record_validation(recorder: MlflowRecorder, folder: Path, digests: dict[str, str]) -> None:
+    """Record the validation split as an input: what the strata are measured on."""
+    digest, split = data_tag(digests), "validation"
+    recorder.dataset(folder, name=f"cota_{split}", context=split, digest=digest, split=split)
+
+
 def link_parent(recorder: MlflowRecorder) -> str:
     """A line for a nested run's description that leads to the run above it; empty without one."""
     parent_id = recorder.parent_id

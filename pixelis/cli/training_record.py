@@ -1,15 +1,17 @@
-"""What a finished training leaves in its MLflow run."""
+"""What a training leaves in its MLflow run, told while it goes on and at its end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pixelis.config import TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.example import DIFFICULTIES
 from pixelis.tracking import MlflowRecorder, log_adapter
-from pixelis.training.sft import TrainingResult
+from pixelis.training.sft import Stopped, TrainingResult
 
 FINAL = "final"
+
+Event = Mapping[str, Any]
 
 
 def record_result(
@@ -38,7 +40,7 @@ def record_result(
     if stages:
         recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
     recorder.tags({"mlflow.runName": _run_name(events, last, curriculum)})
-    recorder.note(f"{_note(result, events)}\n\n{links}")
+    recorder.note(f"```\n{result.statistics}\n```\n\n{_event_table(events)}\n\n{links}")
     best_step = int(result.best["step"])
     # The first at its step: where weights were rolled back, theirs follow at the same step.
     best = next(strata for step, strata in result.evaluations if step == best_step)
@@ -68,30 +70,76 @@ def record_test(
     recorder.model(result.final_dir, FINAL, max_steps, keys, results=accuracy)
 
 
-def _stages_reached(events: list[dict[str, Any]], curriculum: CurriculumConfig) -> dict[str, float]:
+def tell_story(
+    recorder: MlflowRecorder,
+    events: Sequence[Event],
+    curriculum: CurriculumConfig,
+    links: str,
+    *,
+    max_steps: int,
+    error: BaseException | None = None,
+) -> None:
+    """Let the run's name, description and table say how far its curriculum is; told at each event.
+
+    A training that is killed has what it had come to at its last event.
+
+    Args:
+        recorder: of the run.
+        events: so far.
+        curriculum: of the training.
+        links: to the runs above and before it, in Markdown.
+        max_steps: of the whole training.
+        error: what ended it before `max_steps`, if anything did.
+    """
+    stages, step = _stages_reached(events, curriculum), int(events[-1]["step"])
+    recorder.summary({"rollbacks": events[-1]["rollback_count"], **stages}, step)
+    if stages:
+        recorder.tags({"pixelis.stage_reached": _stage(events[-1])})
+    where = f"at step {step} of {max_steps}"
+    if isinstance(error, Stopped):
+        recorder.tags({"pixelis.stopped": "true"})
+        where = f"stopped after step {error.step} of {max_steps}"
+    elif error is not None:
+        where = f"failed after step {step} of {max_steps}"
+    recorder.tags({"mlflow.runName": " · ".join([*_name_parts(events, curriculum), where])})
+    recorder.note(f"{where[0].upper()}{where[1:]}.\n\n{_event_table(events)}\n\n{links}")
+
+
+def _stages_reached(events: Sequence[Event], curriculum: CurriculumConfig) -> dict[str, float]:
     """The last stage's index and the step at which each began; nothing without stages."""
     if not curriculum.strategy_class.uses_stages:
         return {}
     reached = {e["to_stage"]: e["step"] for e in events if e["kind"] in ("start", "advance")}
     names = [stage.name for stage in curriculum.stages]
     steps = {f"steps_to/{stage}": step for stage, step in reached.items()}
-    return {"stage_reached": names.index(events[-1]["to_stage"]), **steps}
+    return {"stage_reached": names.index(_stage(events[-1])), **steps}
+
+
+def _stage(event: Event) -> str:
+    """The stage that training is in for good: one that is on trial may be left again."""
+    return str(event["from_stage" if event["kind"] == "trial" else "to_stage"])
 
 
 def _run_name(
-    events: list[dict[str, Any]], last: Mapping[str, float], curriculum: CurriculumConfig
+    events: Sequence[Event], last: Mapping[str, float], curriculum: CurriculumConfig
 ) -> str:
     """The strategy, and of the rest what it has: a stage reached, rollbacks, the hard stratum."""
-    parts, rollbacks = [curriculum.strategy_label], events[-1]["rollback_count"]
+    hard = "hard" if "hard" in last else max(last)
+    return " · ".join([*_name_parts(events, curriculum), f"{hard} {last[hard]:.2f}"])
+
+
+def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig) -> list[str]:
+    newest = events[-1]
+    parts, rollbacks = [curriculum.strategy_label], newest["rollback_count"]
     if curriculum.enabled and curriculum.strategy_class.uses_stages:
-        parts.append(f"reached {events[-1]['to_stage']}")
+        tries = f", tries {newest['to_stage']}" if newest["kind"] == "trial" else ""
+        parts.append(f"reached {_stage(newest)}{tries}")
     if curriculum.strategy_class.rolls_back:
         parts.append(f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}")
-    hard = "hard" if "hard" in last else max(last)
-    return " · ".join([*parts, f"{hard} {last[hard]:.2f}"])
+    return parts
 
 
-def _note(result: TrainingResult, events: list[dict[str, Any]]) -> str:
+def _event_table(events: Sequence[Event]) -> str:
     lines = ["| step | event | stage | delta | reason |", "| --- | --- | --- | --- | --- |"]
     for event in events:
         delta = "" if event["delta"] is None else f"{event['delta']:+.4f}"
@@ -99,4 +147,4 @@ def _note(result: TrainingResult, events: list[dict[str, Any]]) -> str:
             f"| {event['step']} | {event['kind']} | {event['to_stage']} | {delta} | "
             f"{event['reason'] or ''} |"
         )
-    return "\n".join(["```", result.statistics, "```", "", *lines])
+    return "\n".join(lines)

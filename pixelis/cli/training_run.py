@@ -5,15 +5,16 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pixelis.cli.live_figures import LiveFigures, curriculum_rules
-from pixelis.cli.making import link_data_run, link_parent, record_inputs
+from pixelis.cli.making import link_data_run, link_parent, record_inputs, record_validation
 from pixelis.cli.rollouts import evaluate_and_record
-from pixelis.cli.training_record import record_result, record_test
+from pixelis.cli.training_record import record_result, record_test, tell_story
 from pixelis.config import ModelConfig, TrainingFileConfig, flatten, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder
@@ -30,7 +31,7 @@ from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
 from pixelis.training.inputs import check_inputs, check_model, data_digest
 from pixelis.training.processes import ALONE, Processes
 from pixelis.training.resume import FINISHED_FILE, choose_start
-from pixelis.training.sft import Stopped, run_training
+from pixelis.training.sft import run_training
 
 # Where work goes and how it is taken up again says nothing about what is trained.
 NOT_IDENTITY = ("resume", "register", "training.output_dir")
@@ -202,6 +203,7 @@ def _run_sft(
     )
     with run as recorder, processes.together():
         record_inputs(recorder, data_dir, digests, context="training")
+        record_validation(recorder, data_dir, digests)
         data_line = link_data_run(recorder, digests)
         links = "\n\n".join(filter(None, [link_parent(recorder), data_line]))
         recorder.text(to_yaml(resolved), "config/training_params.yaml")
@@ -218,23 +220,23 @@ def _run_sft(
         training = config.training
         num_examples = training.batch_size * training.gradient_accumulation_steps
         rules = curriculum_rules(curriculum, num_examples * processes.world_size)
-        try:
-            with LiveFigures(recorder, max_steps=training.max_steps, rules=rules) as figures:
-                if start.resume_from is not None:
-                    _restore_events(figures, start.resume_from)
-                result = run_training(
-                    training=training,
-                    model_config=model,
-                    curriculum=curriculum,
-                    data_dir=data_dir,
-                    recorder=figures,
-                    run_state={"identity": identity, "run_id": recorder.run_id},
-                    resume_from=start.resume_from,
-                    processes=processes,
-                )
-        except Stopped:
-            recorder.tags({"pixelis.stopped": "true"})
-            raise
+        story = partial(
+            tell_story, recorder, curriculum=curriculum, links=links, max_steps=training.max_steps
+        )
+        live = LiveFigures(recorder, max_steps=training.max_steps, rules=rules, story=story)
+        with live as figures:
+            if start.resume_from is not None:
+                _restore_events(figures, start.resume_from)
+            result = run_training(
+                training=training,
+                model_config=model,
+                curriculum=curriculum,
+                data_dir=data_dir,
+                recorder=figures,
+                run_state={"identity": identity, "run_id": recorder.run_id},
+                resume_from=start.resume_from,
+                processes=processes,
+            )
         print(result.statistics, flush=True)
         record_result(recorder, result, config, curriculum, links)
         trained = time.monotonic()

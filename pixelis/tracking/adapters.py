@@ -78,7 +78,7 @@ def model_fields(
     *,
     origin: Origin | None,
     events: Sequence[Mapping[str, Any]],
-    datasets: Mapping[str, str],
+    measured_on: Mapping[str, str] | None,
     visit: int | None = None,
     results: Mapping[str, float] | None = None,
     register_as: str | None = None,
@@ -92,7 +92,7 @@ def model_fields(
         metrics: Keys on the run whose values at that step are the adapter's.
         origin: What it was made from.
         events: Of the curriculum, up to it.
-        datasets: Name -> digest of what the run's metrics were measured on, `cota_<difficulty>`.
+        measured_on: `name` and `digest` of the dataset that its metrics were measured on.
         visit: The index of the stage's visit that it ended; its run has the model as well.
         results: Of a test, for the card.
         register_as: A registered model's name, or None.
@@ -105,7 +105,7 @@ def model_fields(
         "visit": visit,
         "origin": asdict(origin) if origin else None,
         "events": [dict(event) for event in events],
-        "datasets": dict(datasets),
+        "measured_on": dict(measured_on or {}),
         "results": dict(results or {}),
         "register_as": register_as,
     }
@@ -137,7 +137,8 @@ def send_model(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> 
         if model_id not in {output.model_id for output in known}:
             client.log_outputs(owner_id, [LoggedModelOutput(model_id, step=fields["step"])])
     measured = {metric.key for metric in model.metrics or ()}
-    fresh = [_linked(p, model_id, fields["datasets"]) for p in points if p.key not in measured]
+    on = fields["measured_on"]
+    fresh = [_linked(p, model_id, on) for p in points if p.key not in measured]
     if fresh:
         client.log_batch(run_id, metrics=fresh)
     if fields["register_as"]:
@@ -189,18 +190,16 @@ def _points(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> lis
     return found
 
 
-def _linked(point: Metric, model_id: str, datasets: Mapping[str, str]) -> Metric:
+def _linked(point: Metric, model_id: str, measured_on: Mapping[str, str]) -> Metric:
     """A point as it is on the run, with the model's id: MLflow adds it to the model alone."""
-    parts = point.key.split("/")
-    on = next((name for name in datasets if any(name.endswith(f"_{part}") for part in parts)), None)
     return Metric(
         point.key,
         point.value,
         point.timestamp,
         point.step,
         model_id=model_id,
-        dataset_name=on,
-        dataset_digest=datasets[on] if on else None,
+        dataset_name=measured_on.get("name"),
+        dataset_digest=measured_on.get("digest"),
     )
 
 

@@ -34,27 +34,35 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()[:DIGEST_LENGTH]
 
 
-def dataset_fields(path: Path, *, context: str, digest: str | None) -> dict[str, str]:
-    """What MLflow stores of a parquet file.
+def dataset_fields(
+    path: Path, *, context: str, digest: str | None, split: str | None = None
+) -> dict[str, str]:
+    """What MLflow stores of a parquet file, or of a folder of such files of one schema.
 
     Args:
-        path: The file.
+        path: The file or folder.
         context: What it is used for, such as `training`.
-        digest: A digest of its content; None takes `file_digest`.
+        digest: A digest of its content; None takes `file_digest`, of a file.
+        split: Of its rows, those with this value in the column `split` are meant; None: all.
 
     Returns:
         The fields of `mlflow.entities.Dataset` except its name, and `context`.
     """
-    footer = parquet.ParquetFile(path)
-    columns = [_column(field) for field in footer.schema_arrow]
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    footers = [parquet.ParquetFile(file) for file in files]
+    columns = [_column(field) for field in footers[0].schema_arrow]
     inside = path.resolve().is_relative_to(Path.cwd())
     uri = str(path.resolve().relative_to(Path.cwd())) if inside else str(path.resolve())
+    profile: dict[str, Any] = {"num_rows": sum(footer.metadata.num_rows for footer in footers)}
+    if split is not None:
+        found = [parquet.read_table(file, columns=["split"])["split"] for file in files]
+        profile = {"split": split, "num_rows": sum(each.to_pylist().count(split) for each in found)}
     return {
         "digest": (digest or file_digest(path))[:DIGEST_LENGTH],
         "source_type": "local",
         "source": json.dumps({"uri": without_home(uri)}),
         "schema": json.dumps({"mlflow_colspec": columns}),
-        "profile": json.dumps({"num_rows": footer.metadata.num_rows}),
+        "profile": json.dumps(profile),
         "context": context,
     }
 

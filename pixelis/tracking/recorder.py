@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from pixelis.curriculum.visits import visits
 from pixelis.errors import UserError
 from pixelis.recorder import ADAPTERS, visit_index
 from pixelis.tracking.adapters import Origin, model_fields
@@ -22,7 +23,7 @@ from pixelis.tracking.datasets import dataset_fields
 from pixelis.tracking.delivery import Record
 from pixelis.tracking.events import VisitLog, event_metrics
 from pixelis.tracking.outbox import Outbox
-from pixelis.tracking.source import public, without_password
+from pixelis.tracking.source import public, without_secrets
 from pixelis.tracking.spool import Spool
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ Scalar = str | int | float | bool | None
 EVENTS_FILE = "curriculum/events.json"
 MAX_PARAM = 6000  # characters that MLflow keeps; it would cut the rest off without a word
 MAX_TAG = 8000
+VALIDATION = "validation"
 SYNC_SECONDS = 30.0  # that a resumed run waits for a `sync` of its records
 
 
@@ -76,7 +78,7 @@ class MlflowRecorder:
         self._events: list[dict[str, Any]] = []
         self._events_changed = False
         self._visits = VisitLog()
-        self._datasets: dict[str, str] = {}
+        self._measured_on: dict[str, str] | None = None
         self.origin: Origin | None = None  # of the run's adapters
         self._left: dict[str, int] = {}  # the newest step of each metric that was taken up
         if resumed:
@@ -156,8 +158,8 @@ class MlflowRecorder:
         """
         visit = visit_index(path.name) if folder == f"{ADAPTERS}/{path.name}" else None
         if visit is not None and self._events:
-            step, newest = int(self._events[-1]["step"]), self._newest_steps
-            keys = [key for key in newest if key.startswith("eval/") and newest[key] == step]
+            step = visits(self._events)[visit - 1].end or int(self._events[-1]["step"])
+            keys = [key for key in self._newest_steps if key.startswith("eval/")]
             self.model(path, path.name, step, keys, visit=visit)
         else:
             held, files = self._outbox.spool.hold(path.resolve())
@@ -175,7 +177,7 @@ class MlflowRecorder:
             metrics,
             origin=self.origin,
             events=[event for event in self._events if event["step"] <= step],
-            datasets=self._datasets,
+            measured_on=self._measured_on,
             **more,
         )
         # The folder is opened later: a path that others may read, `~/...`, would not be there.
@@ -201,17 +203,28 @@ class MlflowRecorder:
         if rows:
             self._keep("table", name, public([dict(row) for row in rows]))
 
-    def dataset(self, path: Path, *, name: str, context: str, digest: str | None = None) -> None:
-        """Record a parquet file as an input of the run.
+    def dataset(
+        self,
+        path: Path,
+        *,
+        name: str,
+        context: str,
+        digest: str | None = None,
+        split: str | None = None,
+    ) -> None:
+        """Record a parquet file, or a folder of them, as an input of the run.
 
         Args:
-            path: The file; only its footer is read.
+            path: The file or folder; only footers, and the column `split`, are read.
             name: The dataset's name in MLflow.
-            context: What it is used for: `training`, `validation`, `test`, ...
+            context: What it is used for: `training`, `validation`, `test`, ... The adapters'
+                metrics are linked to the one for `validation`.
             digest: A sha256-based digest of the content (36 characters are kept); None computes it.
+            split: The split that is meant; None: all rows.
         """
-        fields = dataset_fields(path, context=context, digest=digest)
-        self._datasets[name] = fields["digest"]
+        fields = dataset_fields(path, context=context, digest=digest, split=split)
+        if context == VALIDATION:
+            self._measured_on = {"name": name, "digest": fields["digest"]}
         self._outbox.add([Record("dataset", name, public(fields))])
 
     def params(self, values: Mapping[str, Scalar]) -> None:
@@ -250,7 +263,7 @@ class MlflowRecorder:
     def url_hint(self) -> str:
         """A line for the console: which run this is, and how to look at it."""
         uri = str(self.client.tracking_uri)
-        where = f"{without_password(uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        where = f"{without_secrets(uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
         look = where if uri.startswith("http") else "make ui"
         return f"MLflow run {self.run_name!r} ({self.run_id}); look at it with: {look}"
 

@@ -5,6 +5,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pixelis.errors import CheckpointError
+from pixelis.tracking.lookup import FINAL_ADAPTER
 
 CANDIDATE = "candidate"
 CHAMPION = "champion"
@@ -33,10 +34,14 @@ def register(client: MlflowClient, name: str, model_id: str, run_id: str) -> str
 
 
 def find_version(uri: str) -> ModelVersion | None:
-    """The registered version that `models:/<name>/<version>` or `models:/<name>@<alias>` means.
+    """The registered version that an address means.
+
+    Args:
+        uri: `models:/<name>/<version>`, `models:/<name>@<alias>`; or of a LoggedModel or a run,
+            `models:/m-...`, `runs:/<id>` or `runs:/<id>/adapters/final`, that was registered.
 
     Returns:
-        None where the address is none of a registered model.
+        None where it is none of a registered model. The newest, where it is of several.
 
     Raises:
         CheckpointError: There is no such version.
@@ -49,6 +54,9 @@ def find_version(uri: str) -> ModelVersion | None:
 
 
 def _find_version(client: MlflowClient, uri: str) -> ModelVersion | None:
+    run_id = uri.removeprefix("runs:/").rstrip("/").removesuffix(f"/{FINAL_ADAPTER}")
+    if uri.startswith("runs:/") and "/" not in run_id:
+        return _newest(client, f"run_id = '{run_id}'")
     address = uri.removeprefix("models:/").rstrip("/")
     if not uri.startswith("models:/"):
         return None
@@ -57,11 +65,18 @@ def _find_version(client: MlflowClient, uri: str) -> ModelVersion | None:
         return client.get_model_version_by_alias(name, alias)
     name, _, version = address.rpartition("/")
     if not name:
-        return None  # models:/m-...: a LoggedModel by its id
+        return _newest(client, f"source_path = 'models:/{address}'")  # a LoggedModel's id
     if version == "latest":
-        versions = client.search_model_versions(f"name = '{name}'")
-        return max(versions, key=lambda v: int(v.version), default=None)
+        return _newest(client, f"name = '{name}'")
     return client.get_model_version(name, version)
+
+
+def _newest(client: MlflowClient, query: str) -> ModelVersion | None:
+    return max(client.search_model_versions(query), key=_age, default=None)
+
+
+def _age(version: ModelVersion) -> tuple[int, int]:
+    return int(version.creation_timestamp), int(version.version)
 
 
 def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:

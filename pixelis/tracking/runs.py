@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -105,8 +106,8 @@ def open_run(
         raise UserError(public(f"MLflow cannot open a run ({first_line(error)})")) from error
     recorder.tags({"pixelis.entry_point": entry_point, **git_tags(), **_cleaned(run), **tags})
     recorder.params(params)
-    if "pixelis.error" in run.data.tags:
-        recorder.attempt("clearing", lambda: client.delete_tag(run.info.run_id, "pixelis.error"))
+    for tag in {"pixelis.error", "pixelis.stopped"} & set(run.data.tags):  # of an earlier end
+        recorder.attempt("clearing", partial(client.delete_tag, run.info.run_id, tag))
     recorder.flush()
     shell = None
     if resumed and shell_id:

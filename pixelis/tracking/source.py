@@ -1,5 +1,6 @@
 """Where a run comes from, and texts without what is nobody's business: home, passwords, tokens."""
 
+import io
 import os
 import re
 import subprocess
@@ -9,13 +10,24 @@ from typing import Any
 
 # A user's part of a URL, and a value after a word such as `password=`.
 _USER_INFO = re.compile(r"(?<=://)[^/\s'\"]+@")
-_QUERY = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|api_?key|secret)=)[^&\s'\"]+")
+_QUERY = re.compile(
+    r"(?i)([?&](?:password|passwd|pwd|[\w-]*token|api_?key|[\w-]*secret|sig|[\w-]*signature"
+    r"|[\w-]*credential)=)[^&\s'\"]+"
+)
+# What is a secret wherever it stands: the value of an HTTP header, and the tokens of the services
+# that a training meets, which begin with a mark of their own.
+_HEADER = re.compile(r"(?i)\b((?:bearer|authorization: *basic)\s+)(?=\S*\d)[\w.~+/=-]{12,}")
+_MARKED = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[oprsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}"
+    r"|sk-[\w-]{20,}|AKIA[A-Z0-9]{16}|dapi[a-f0-9]{32}|xox[abprs]-[\w-]{10,})"
+)
 # Environment variables whose values are secret by their names, where long enough to be one.
 _SECRET_NAME = re.compile(
     r"(?i)token|secret|passw|passphrase|credential|cookie|connection_?string|database_url"
     r"|(?:^|_)(?:key|pwd|pat|dsn|auth|authorization)(?:$|_)|apikey|accesskey|privatekey"
 )
 _MIN_SECRET = 8
+_HEAD = 8192  # bytes in which a file that is no text has a zero: images, safetensors, parquet
 HIDDEN = "***"
 
 
@@ -46,30 +58,55 @@ def without_home(text: str) -> str:
     return re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w-])", "~", text)
 
 
-def without_password(text: str) -> str:
-    """The text with the user and password of every URL in it left out."""
+def without_secrets(text: str) -> str:
+    """The text with the user and password of every URL in it left out, and without tokens."""
+    text = _MARKED.sub(HIDDEN, _HEADER.sub(rf"\1{HIDDEN}", text))
     if "://" not in text:
         return text
     return _QUERY.sub(rf"\1{HIDDEN}", _USER_INFO.sub("", text))
 
 
 def public(value: Any) -> Any:
-    """A text, or every text inside rows, mappings and lists, as others may read it.
+    """A text or path, or all inside rows, mappings (keys too) and lists, as others may read them.
 
     The home folder is `~`, URLs have no user and password, and the value of an environment
-    variable that is called a token, secret, password or key is `***`.
+    variable that is called a token, secret, password or key is `***`, as is what stands behind
+    `Bearer` or looks like a token of a well-known service.
     """
     return _public(value, _secrets(os.environ))
 
 
+def copy_public(source: Path, target: Path) -> bool:
+    """Write a text file as others may read it; line by line, however long it is.
+
+    Returns:
+        False, and nothing is written, where the file is no text or has nothing to hide.
+    """
+    with source.open("rb") as file:
+        if b"\0" in file.read(_HEAD):
+            return False
+        file.seek(0)
+        secrets = _secrets(os.environ)
+        # Bytes that are no UTF-8 come through as they are.
+        lines = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        if all(_public(line, secrets) == line for line in lines):
+            return False
+        lines.seek(0)
+        with target.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+            out.writelines(_public(line, secrets) for line in lines)
+    return True
+
+
 def _public(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, str):
-        text = without_password(without_home(value))
+        text = without_secrets(without_home(value))
         for secret in secrets:
             text = text.replace(secret, HIDDEN)
         return text
+    if isinstance(value, Path):
+        return _public(str(value), secrets)
     if isinstance(value, Mapping):
-        return {key: _public(each, secrets) for key, each in value.items()}
+        return {_public(key, secrets): _public(each, secrets) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_public(each, secrets) for each in value]
     return value

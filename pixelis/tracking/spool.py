@@ -14,15 +14,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pixelis.tracking.delivery import Record
-from pixelis.tracking.source import public
+from pixelis.tracking.source import copy_public
 
 PREFIX = "pixelis-undelivered-"
 SUFFIX = ".jsonl"
 REFUSED = "pixelis-refused-"
 ROOMY = 64 << 20  # bytes that the file may have whatever of it still waits
 IN_USE_SECONDS = 5.0  # that a write waits for another process to let go
-_TEXTS = {".csv", ".html", ".json", ".jsonl", ".md", ".txt", ".yaml", ".yml"}
-_MAX_TEXT = 1 << 20  # bytes of a file that is read for what is nobody's business
 
 
 class Spool:
@@ -142,7 +140,7 @@ class Spool:
     def hold(self, path: Path) -> tuple[Path, str]:
         """Link a file or folder (copy it where links cannot be) so that it outlives the original.
 
-        Checkpoints rotate and temporary folders vanish before a server is back. Small texts are
+        Checkpoints rotate and temporary folders vanish before a server is back. Texts are
         copied without what is nobody's business, see `source.public`.
 
         Returns:
@@ -179,12 +177,8 @@ def _lines(records: Sequence[Record]) -> bytes:
 
 
 def _link(source: str, target: str) -> str:
-    path = Path(source)
-    if path.suffix in _TEXTS and path.stat().st_size <= _MAX_TEXT:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if (shown := public(text)) != text:
-            Path(target).write_text(shown, encoding="utf-8")
-            return target
+    if copy_public(Path(source), Path(target)):
+        return target
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

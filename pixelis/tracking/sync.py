@@ -11,7 +11,7 @@ from pixelis.tracking.console import first_line
 from pixelis.tracking.delivery import Record
 from pixelis.tracking.lookup import be_impatient
 from pixelis.tracking.outbox import Outbox
-from pixelis.tracking.source import public, without_password
+from pixelis.tracking.source import public, without_secrets
 from pixelis.tracking.spool import PREFIX, SUFFIX, Spool
 
 
@@ -56,7 +56,7 @@ def _sync_one(client: MlflowClient, path: Path, say: Callable[[str], None]) -> b
 
 
 def _deliver(client: MlflowClient, spool: Spool, run_id: str, say: Callable[[str], None]) -> bool:
-    uri = without_password(str(client.tracking_uri))
+    uri = without_secrets(str(client.tracking_uri))
     try:
         run = client.get_run(run_id)
     # The store may be a server, a database or a folder: each fails with its own exceptions.

@@ -1,7 +1,7 @@
 """CurriculumCallback: asks the manager after every step, applies its events, tells the recorder."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,17 +169,22 @@ class CurriculumCallback(TrainerCallback):
                 self.say(line)
             self.recorder.event(event.to_dict())
         self._num_recorded = len(self.manager.events)
-        for folder in self._kept:
-            self.recorder.artifact(folder, f"{ADAPTERS}/{folder.name}")
+        self.tell_adapters(self._kept)
         self._kept = []
 
-    def _ended_visits(self) -> list[Visit]:
+    def tell_adapters(self, folders: Iterable[Path]) -> None:
+        """Tell of adapters that stages' visits ended with, after the events that ended them."""
+        for folder in folders:
+            self.recorder.artifact(folder, f"{ADAPTERS}/{folder.name}")
+
+    def ended_visits(self) -> list[Visit]:
+        """The visits that are over, in order."""
         found = visits([event.to_dict() for event in self.manager.events])
         return [visit for visit in found if visit.end is not None]
 
     def _keep_visit(self) -> None:
         """Save the adapter of a visit that ends here; it is told after the event that ended it."""
-        ended = self._ended_visits()
+        ended = self.ended_visits()
         for visit in ended[self._visits_ended :]:
             if folder := self.on_visit_end(visit):
                 self._kept.append(folder)
@@ -243,6 +248,6 @@ class CurriculumCallback(TrainerCallback):
         self.strata = dict(self.evaluations[-1][1]) if self.evaluations else {}
         self.best = state["best"]
         self._num_recorded = len(self.manager.events)
-        self._visits_ended = len(self._ended_visits())
+        self._visits_ended = len(self.ended_visits())
         for step, values in state["told"]:
             self._tell(values, step)

@@ -47,7 +47,7 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, checkpoint: Path, step: int) -> None:
         """Say where to go on."""
         super().__init__(f"stopped after step {step}; everything is in {checkpoint}")
-        self.checkpoint = checkpoint
+        self.checkpoint, self.step = checkpoint, step
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The alias `champion`, by real rollouts of the adapters that are registered."""
 
 import re
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from pixelis.cli.arguments import run_cli
 from pixelis.cli.champion import contest
 from pixelis.config import EvaluateConfig
 from pixelis.data.encode import Encoder
@@ -14,8 +16,9 @@ from pixelis.evaluation.metrics import paired_comparison
 from pixelis.evaluation.rollout import Rollout
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
-from pixelis.tracking import MlflowRecorder, find_champion, find_version, log_adapter
+from pixelis.tracking import MlflowRecorder, crown, find_champion, find_version, log_adapter
 
+ROOT = Path(__file__).parent.parent.parent
 CONFIG = EvaluateConfig(max_operations=1, max_new_tokens=24, bootstrap_samples=200)
 
 
@@ -101,8 +104,6 @@ def test_the_first_champion_has_to_beat_the_base(
 def test_another_has_to_beat_the_champion_on_the_same_examples(
     recorder, registered, model, encoder, examples, capsys
 ):
-    from pixelis.tracking import crown
-
     first, second = registered
     assert crown(recorder.client, first, None, "it was the first")
 
@@ -123,3 +124,65 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
     # One that was compared with an earlier champion comes too late.
     assert not crown(recorder.client, first, str(first.version), "too late")
     assert find_champion(recorder.client, "reader").version == second.version
+
+
+@pytest.fixture
+def trained(data, place, sft_arguments, client):
+    """Two trainings of one registered adapter: one that learnt something, one that was harmed."""
+    from pixelis.cli.sft import main
+
+    ids = []
+    for name, rate in (("harmed", 1.0), ("learnt", 1e-3)):
+        words = (
+            "--register",
+            "reader",
+            "--training.output_dir",
+            name,
+            "--exp_name",
+            "sft_curriculum",
+        )
+        changed = {"training__learning_rate": rate, "training__max_grad_norm": 1e6}
+        assert run_cli(main, sft_arguments(*words, **changed)) == 0
+        experiment = client.get_experiment_by_name("sft_curriculum")
+        (run,) = client.search_runs(
+            [experiment.experiment_id],
+            "tags.`pixelis.entry_point` = 'sft'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        ids.append(run.info.run_id)
+    return ids
+
+
+def test_evaluate_moves_the_alias_to_the_one_that_wins(trained, place, client, capfd):
+    """Real rollouts of both, through the command line, by every kind of address."""
+    from pixelis.cli.evaluate import main
+
+    def evaluate(*words):
+        capfd.readouterr()
+        settings = {
+            "samples_per_difficulty": 4,
+            "max_operations": 2,
+            "max_new_tokens": 60,
+            "bootstrap_samples": 200,
+            "data.path": "data",
+        }
+        more = (word for key, value in settings.items() for word in (f"--{key}", str(value)))
+        configs = ("--config", str(ROOT / "configs/evaluate.yaml"))
+        configs += ("--model", str(ROOT / "configs/model_arch.yaml"))
+        assert run_cli(main, [*configs, *more, *words]) == 0
+        return capfd.readouterr().out
+
+    harmed, learnt = trained
+    first = client.get_model_version("reader", "1")
+    assert crown(client, first, None, "the first one")
+    assert "reader version 1 is the champion already" in evaluate("--adapter", f"runs:/{harmed}")
+    out = evaluate()  # the newest run: no address at all
+    assert f"adapter: runs:/{learnt}, of the newest finished sft run" in out
+    assert re.search(r"reader version 2 against version 1 on 12 test examples: \+", out), out
+    assert "it is the champion now" in out
+    assert str(client.get_model_version_by_alias("reader", "champion").version) == "2"
+    model = client.get_model_version("reader", "1").source
+    out = evaluate("--adapter", model)
+    assert re.search(r"reader version 1 against version 2 .*: the champion stays", out), out
+    assert str(client.get_model_version_by_alias("reader", "champion").version) == "2"

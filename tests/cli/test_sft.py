@@ -186,6 +186,10 @@ def test_a_terminated_process_says_how_to_go_on_and_the_next_one_does(
     assert how == "go on with the same command and -P resume=auto (or --resume auto)"
     (run,) = runs()
     assert run.info.status == "KILLED"
+    assert run.info.run_name.endswith(f" · stopped after step {step} of 24")
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith(f"Stopped after step {step} of 24.\n") and "| 0 | start |" in note
+    assert (run.data.tags["pixelis.stopped"], run.data.metrics["summary/rollbacks"]) == ("true", 0)
     assert not (place / "out" / "final").exists()
 
     code, out, _ = sft("--resume", "auto", **LONG)
@@ -193,6 +197,7 @@ def test_a_terminated_process_says_how_to_go_on_and_the_next_one_does(
     assert f"going on from out/checkpoint-{step} (step {step})" in out.splitlines()
     (run,) = runs()
     assert run.info.status == "FINISHED"
+    assert "stopped" not in run.info.run_name and "pixelis.stopped" not in run.data.tags
     history = {
         key: [metric.step for metric in client.get_metric_history(run.info.run_id, key)]
         for key in run.data.metrics

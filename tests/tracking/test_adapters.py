@@ -75,26 +75,32 @@ def test_its_metrics_say_which_data_they_were_measured_on(
     import pyarrow as pa
     from pyarrow import parquet
 
+    (data := tmp_path / "data").mkdir()
     for name in ("simple", "hard"):
-        file = tmp_path / f"cota_{name}.parquet"
-        parquet.write_table(pa.table({"id": ["a"]}), file)
+        file = data / f"cota_{name}.parquet"
+        rows = {"id": ["a", "b", "c"], "split": ["train", "train", "validation"]}
+        parquet.write_table(pa.table(rows), file)
         recorder.dataset(file, name=file.stem, context="training", digest=f"digest of {name}")
+    place = {"name": "cota_validation", "context": "validation", "split": "validation"}
+    recorder.dataset(data, **place, digest="digest of all")
     log_adapter(recorder, adapter, "final", 9, {**SCORES, "eval/mix_performance": 0.8})
     recorder.close("FINISHED")
     (model,) = models(client)
     measured = {m.key: (m.dataset_name, m.dataset_digest) for m in model.metrics}
-    assert measured == {
-        "eval/hard/likelihood": ("cota_hard", "digest of hard"),
-        "eval/simple/likelihood": ("cota_simple", "digest of simple"),
-        "eval/mix_performance": (None, None),
-    }
+    assert measured == dict.fromkeys(
+        [*SCORES, "eval/mix_performance"], ("cota_validation", "digest of all")
+    )
+    inputs = client.get_run(recorder.run_id).inputs.dataset_inputs
+    (found,) = [each for each in inputs if each.dataset.name == "cota_validation"]
+    assert json.loads(found.dataset.profile) == {"split": "validation", "num_rows": 2}
+    assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "validation")]
     # What the leaderboard of a dataset is made of.
-    (found,) = client.search_logged_models(
+    (best,) = client.search_logged_models(
         ["0"],
-        datasets=[{"dataset_name": "cota_hard"}],
+        datasets=[{"dataset_name": "cota_validation"}],
         order_by=[{"field_name": "metrics.`eval/hard/likelihood`", "ascending": False}],
     )
-    assert found.model_id == model.model_id
+    assert best.model_id == model.model_id
     for key in SCORES:
         assert len(client.get_metric_history(recorder.run_id, key)) == 1
 

@@ -38,6 +38,26 @@ def test_a_version_by_its_address(versions: list[str], uri: str, version: str | 
     assert (None if found is None else str(found.version)) == version
 
 
+def test_a_registered_adapter_is_found_by_its_run_and_by_its_model(
+    client: MlflowClient, versions: list[str]
+) -> None:
+    for number in versions:
+        version = client.get_model_version("reader", number)
+        run = f"runs:/{version.run_id}"
+        for uri in (run, f"{run}/", f"{run}/adapters/final", version.source):
+            found = find_version(uri)
+            assert found is not None and str(found.version) == number, uri
+        assert find_version(f"{run}/adapters/best") is None
+    newest = client.get_model_version("reader", "2")
+    client.create_registered_model("other")
+    made = client.create_model_version("other", newest.source, run_id=newest.run_id)
+    found = find_version(newest.source)
+    assert found is not None and (found.name, found.creation_timestamp) == (
+        "other",
+        made.creation_timestamp,
+    )
+
+
 @pytest.mark.parametrize("uri", ["models:/reader@nobody", "models:/reader/Production"])
 def test_an_address_of_nothing_is_named(versions: list[str], uri: str) -> None:
     with pytest.raises(CheckpointError, match=f"^the adapter {uri} cannot be found: "):

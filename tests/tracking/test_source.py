@@ -1,8 +1,10 @@
 """Texts without what is nobody's business."""
 
+from pathlib import Path
+
 import pytest
 
-from pixelis.tracking.source import public, without_home, without_password
+from pixelis.tracking.source import public, without_home, without_secrets
 
 
 def test_the_home_folder_is_a_tilde_where_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,12 +24,22 @@ def test_the_home_folder_is_a_tilde_where_it_is_one(monkeypatch: pytest.MonkeyPa
         ("to postgresql+psycopg2://me:p@55@db/x failed", "to postgresql+psycopg2://db/x failed"),
         ("https://token@host/a.git", "https://host/a.git"),
         ("http://host/x?token=abc&step=3", "http://host/x?token=***&step=3"),
+        ("http://h/x?X-Amz-Signature=abc&a=1&sig=d", "http://h/x?X-Amz-Signature=***&a=1&sig=***"),
+        ("Authorization: Bearer abc123def456ghi", "Authorization: Bearer ***"),
+        ("authorization: basic dXNlcjpwYTU1MTIz", "authorization: basic ***"),
+        ("the bearer understands a basic question", "the bearer understands a basic question"),
+        (f"login hf_{'a1' * 12} failed", "login *** failed"),
+        (f"ghp_{'A1' * 15}, AKIA{'Z' * 16}", "***, ***"),
+        (
+            "half_a1 and risk-free-and-long-words-go-on",
+            "half_a1 and risk-free-and-long-words-go-on",
+        ),
         ("a@b.org at http://host", "a@b.org at http://host"),
         ("plain", "plain"),
     ],
 )
 def test_urls_have_no_user_and_no_password(text: str, shown: str) -> None:
-    assert without_password(text) == shown
+    assert without_secrets(text) == shown
 
 
 def test_the_values_of_secret_variables_are_hidden_wherever_they_are(
@@ -40,4 +52,5 @@ def test_the_values_of_secret_variables_are_hidden_wherever_they_are(
     monkeypatch.setenv("PLAIN_NAME", "innocent-value")
     rows = [{"a": "hf_abcdefgh-longer", "b": 1.5, "c": ["x verysecret", None]}]
     assert public(rows) == [{"a": "***", "b": 1.5, "c": ["x ***", None]}]
+    assert public({"hf_abcdefgh": Path("x/verysecret")}) == {"***": "x/***"}
     assert public("true innocent-value hf_abcdefgh") == "true innocent-value ***"

@@ -1,6 +1,5 @@
 """The file of undelivered records, and the files that records are about."""
 
-import json
 import os
 import subprocess
 import sys
@@ -119,14 +118,30 @@ def test_what_cannot_be_held_is_named_as_it_is(spool: Spool, tmp_path: Path) -> 
     assert blocked.hold(tmp_path) == (tmp_path, "")
 
 
-def test_texts_are_held_without_the_home_folder(
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [("a.json", 1), ("training.log", 3), ("no_suffix", 1), ("long.txt", 200_000)],
+)
+def test_texts_are_held_without_what_is_nobodys_business(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lines: int
+) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("MY_TOKEN", "abcdefgh12")
+    line = "base: /home/someone/models\r\nkey abcdefgh12 \xe9\n".encode("latin-1")
+    (tmp_path / name).write_bytes(b"first line\n" * lines + line)
+    held, _ = spool.hold(tmp_path / name)
+    shown = b"base: ~/models\r\nkey *** \xe9\n"
+    assert held.read_bytes() == b"first line\n" * lines + shown
+    assert b"someone" in (tmp_path / name).read_bytes()
+
+
+def test_what_is_no_text_is_held_as_it_is(
     spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    (tmp_path / "a.json").write_text(json.dumps({"base": "/home/someone/models"}))
-    held, _ = spool.hold(tmp_path / "a.json")
-    assert json.loads(held.read_text()) == {"base": "~/models"}
-    assert "someone" in (tmp_path / "a.json").read_text()
+    (tmp_path / "a.bin").write_bytes(b"\0/home/someone")
+    held, _ = spool.hold(tmp_path / "a.bin")
+    assert held.samefile(tmp_path / "a.bin")
 
 
 def test_files_whose_record_arrived_or_never_was_written_are_not_delivered_again(
