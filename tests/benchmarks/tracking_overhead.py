@@ -1,25 +1,28 @@
 """What recording costs a training: python tests/benchmarks/tracking_overhead.py
 
-Trains the embedded base by the library's `run_training`, once recorded by a real run on SQLite
-(MLFLOW_TRACKING_URI, where it is set) with system metrics, and once by a recorder that keeps
-nothing, in turn over some rounds. Settings are those of configs/training_params.yaml on fewer
-steps, with more frequent evaluations and attempts.
+Trains the embedded base, once by the library's `run_sft`, which records all that the entry point
+does (system metrics, live figures, adapters) in a real run on SQLite (MLFLOW_TRACKING_URI, where it
+is set), and once by `run_training` with a recorder that keeps nothing, in turn over some rounds.
+Settings are those of configs/training_params.yaml on fewer steps, with attempts three times as
+often.
 
-`recording` is the seconds inside public calls of the recorder on the training thread, from the
-first step's beginning to the last one's end: a call inside another counts once. What the threads
-beside it take from the training is in the ratio of the two trainings' times. `--outage` lets no
-record through from the third step on: a server that was killed and does not come back.
-Exits with 1 where the share of the whole time is over 1 % in the median round.
+`recording` is the seconds inside public calls of the recorder, and of what draws before it, on the
+training thread, from the first step's beginning to the last one's end: a call inside another counts
+once. What the threads beside it take from the training (figures, deliveries, the machine's numbers)
+is in the ratio of the two trainings' times. `--outage` lets no record through from the third step
+on: a server that was killed and does not come back. Exits with 1 where the share of the whole time
+is over 1 % in the median round.
 """
 
 import argparse
 import functools
+import io
 import os
 import statistics
 import tempfile
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -70,6 +73,7 @@ def watch(clock, outage):
     """Wrap the public calls in this process; returns what undoes it."""
     from mlflow import MlflowClient
 
+    from pixelis.cli.live_figures import LiveFigures
     from pixelis.recorder import NullRecorder
     from pixelis.tracking import MlflowRecorder
     from pixelis.training.callback import CurriculumCallback
@@ -81,7 +85,7 @@ def watch(clock, outage):
         before.append((owner, name, owner.__dict__.get(name)))
         setattr(owner, name, function)
 
-    for owner in (MlflowRecorder, NullRecorder):
+    for owner in (MlflowRecorder, LiveFigures, NullRecorder):
         for name, member in list(vars(owner).items()):
             if callable(member) and not name.startswith("_"):
                 put(owner, name, clock.count(member))
@@ -116,10 +120,10 @@ def watch(clock, outage):
 
 def train(place, data, arguments, *, recorded):
     """One training; returns its clock."""
+    from pixelis.cli.training_run import run_sft
     from pixelis.config import ModelFileConfig, TrainingFileConfig, load_config
     from pixelis.curriculum import CurriculumConfig
     from pixelis.recorder import NullRecorder
-    from pixelis.tracking import open_run
     from pixelis.training.sft import run_training
 
     config = load_config(TrainingFileConfig, ROOT / "configs/training_params.yaml", {})
@@ -143,22 +147,23 @@ def train(place, data, arguments, *, recorded):
     )
     clock = Clock()
     undo = watch(clock, arguments.outage and recorded)
-    run = open_run(
-        entry_point="benchmark",
-        experiment="tracking_overhead",
-        run_name=place.name,
-        params={"steps": arguments.steps},
-        tags={},
-        spool_dir=place,
-    )
     try:
-        with run if recorded else nullcontext(NullRecorder()) as recorder:
+        if recorded:
+            config = replace(
+                config,
+                data=replace(config.data, path=str(data)),
+                training=training,
+                evaluation=replace(config.evaluation, enabled=False),
+            )
+            with redirect_stdout(io.StringIO()):
+                run_sft(config, model, curriculum)
+        else:
             run_training(
                 training=training,
                 model_config=model,
                 curriculum=curriculum,
                 data_dir=data,
-                recorder=recorder,
+                recorder=NullRecorder(),
                 run_state={"identity": {}, "run_id": "none"},
                 say=lambda line: None,
             )
@@ -171,9 +176,9 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=60, help="of a training, %(default)s")
+    parser.add_argument("--steps", type=int, default=150, help="of a training, %(default)s")
     parser.add_argument("--rounds", type=int, default=2, help="of both trainings, %(default)s")
-    parser.add_argument("--eval-steps", type=int, default=10, help="default %(default)s")
+    parser.add_argument("--eval-steps", type=int, default=25, help="default %(default)s")
     parser.add_argument("--outage", action="store_true", help="MLflow is away from step 3 on")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
+from mlflow import MlflowClient
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sft import main
@@ -211,6 +213,40 @@ def test_a_terminated_process_says_how_to_go_on_and_the_next_one_does(
     assert [e["step"] for e in events] == [0, 8, 16, 24]
     kept = client.download_artifacts(run.info.run_id, "curriculum/events.json", str(place))
     assert json.loads(Path(kept).read_text()) == events
+
+
+def test_gone_on_with_in_another_store_the_new_run_has_all_adapters_of_the_training(
+    place, data, sft, client, empty_store, monkeypatch
+):
+    def adapters(store):
+        found = store.search_logged_models(
+            [store.get_experiment_by_name("sft_smoke").experiment_id]
+        )
+        return {m.name: {(x.key, x.step) for x in m.metrics} for m in found}
+
+    # Ends each stage's visit: at 2 and 4; stopped at 4 as by a kill, before the last visit's end.
+    with monkeypatch.context() as patch:
+        from pixelis.training.trainer import CurriculumTrainer
+
+        training_step = CurriculumTrainer.training_step
+
+        def stop(self, *arguments, **words):
+            if self.state.global_step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return training_step(self, *arguments, **words)
+
+        patch.setattr(CurriculumTrainer, "training_step", stop)
+        assert sft()[0] == 130
+    first = adapters(client)
+    assert set(first) == {"adapter-visit-01-simple", "adapter-visit-02-balanced"}
+    assert all(first.values())
+    shutil.copy(empty_store, place / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'other.db'}")
+    code, _, err = sft("--resume", "auto")
+    assert code == 0 and "is not in this MLflow store" in err
+    other = adapters(MlflowClient(f"sqlite:///{place / 'other.db'}"))
+    assert {name: other[name] for name in first} == first
+    assert set(other) - set(first) == {f"adapter-{n}" for n in ("visit-03-full", "best", "final")}
 
 
 def test_a_stop_in_the_rollouts_loses_no_training(place, data, sft, runs, monkeypatch):
