@@ -123,7 +123,8 @@ def _domains(chart: Chart) -> list[tuple[float, float]]:
 def _y_axis(panel: Panel, domain: tuple[float, float]) -> dict[str, Any]:
     axis: dict[str, Any] = {
         "domain": list(domain),
-        "title": {"text": panel.label.replace("\n", "<br>")},
+        "title": {"text": panel.label.replace("\n", "<br>"), "standoff": 6},
+        "automargin": True,  # the label stands beside the numbers, however long they are
         "zeroline": False,
         "gridcolor": panel.grid,
         "fixedrange": panel.high is not None,

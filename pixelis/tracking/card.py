@@ -27,6 +27,9 @@ def build_card(fields: Mapping[str, Any], measured: Mapping[str, float]) -> str:
         "PeftModel.from_pretrained(base, folder)   # this folder, on the base above",
         "```",
         "",
+        "Served where Pixelis is installed: `mlflow models serve --env-manager local -m` and the "
+        "model's address.",
+        "",
         "## Data",
         "",
         origin["data"],

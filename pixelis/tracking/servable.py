@@ -3,6 +3,7 @@
 import io
 import logging
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def input_example() -> pd.DataFrame:
     return pd.DataFrame([{"image": content.getvalue(), "question": question}])
 
 
+def requirements() -> list[str]:
+    """What Pixelis needs, pinned. Not Pixelis itself: no index has it, and one of that name there
+    would be somebody else's; a model is served where the project is installed.
+    """
+    wanted = metadata.requires("pixelis") or []
+    return [line for line in wanted if "extra ==" not in line]
+
+
 def write_servable(folder: Path, model_id: str, origin: Mapping[str, Any]) -> None:
     """Write MLmodel, requirements and the input example to a folder that is not there yet.
 
@@ -59,6 +68,6 @@ def write_servable(folder: Path, model_id: str, origin: Mapping[str, Any]) -> No
         loader_module=LOADER,
         signature=SIGNATURE,
         input_example=input_example(),
-        pip_requirements=["pixelis"],
+        pip_requirements=requirements(),
         mlflow_model=Model(model_id=model_id, metadata={key: origin[key] for key in wanted}),
     )

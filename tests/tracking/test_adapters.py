@@ -121,6 +121,11 @@ def test_a_card_says_what_it_is_and_what_it_came_from(
     assert text.startswith('---\nbase_model: "pixelis-nano"\nlibrary_name: peft\n')
     assert "| 9 | rollback | simple | -0.2500 | drop |" in text and "| 500 |" not in text
     assert "| eval/hard/likelihood | 0.7000 |" in text and "| all | 0.5000 |" in text
+    needs = resolve_adapter(f"models:/{model.model_id}", "Default") / "requirements.txt"
+    lines = needs.read_text().split()
+    # An index may have a package of our name that is not ours.
+    assert any(line.startswith("torch==") for line in lines) and "pixelis" not in lines
+    assert not any("pytest" in line for line in lines)
     assert "Digest: `abc`" in text and "strategy: staged" in text and "seed 3" in text
 
 
