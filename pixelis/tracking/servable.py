@@ -44,8 +44,10 @@ def input_example() -> pd.DataFrame:
 
 
 def requirements() -> list[str]:
-    """What Pixelis needs, pinned. Not Pixelis itself: no index has it, and one of that name there
-    would be somebody else's; a model is served where the project is installed.
+    """What Pixelis needs, pinned, without Pixelis itself.
+
+    No index has it, and one of that name there would be somebody else's: a model is served where
+    the project is installed.
     """
     wanted = metadata.requires("pixelis") or []
     return [line for line in wanted if "extra ==" not in line]
