@@ -7,34 +7,13 @@ what training, order, validation subset and test examples vary from seed to seed
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from scipy.stats import t as student
-
 from pixelis.ablation.outcome import Mix, Outcome
+from pixelis.estimate import Estimate, estimate
 
 ALL = "all"
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds; the half width of its 95 % interval is infinite for a single value."""
-
-    mean: float
-    half: float
-    num: int
-
-    @property
-    def low(self) -> float:
-        """Lower end of the interval."""
-        return self.mean - self.half
-
-    @property
-    def high(self) -> float:
-        """Upper end of the interval."""
-        return self.mean + self.half
 
 
 @dataclass(frozen=True)
@@ -75,15 +54,6 @@ class AblationTable:
     rows: tuple[ArmRow, ...]
     target: float
     mix: Mix
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean with Student's t interval (Student 1908): mean +- t(.975, n - 1) * s / sqrt(n)."""
-    num = len(values)
-    if num == 1:
-        return Estimate(values[0], math.inf, 1)
-    half = float(student.ppf((1 + LEVEL) / 2, num - 1)) * stdev(values) / math.sqrt(num)
-    return Estimate(fmean(values), half, num)
 
 
 def compare(

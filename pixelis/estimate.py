@@ -1,0 +1,38 @@
+"""A mean over independent trainings, one a seed, with its 95 % interval."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from scipy.stats import t as student
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds; the half width of its 95 % interval is infinite for a single value."""
+
+    mean: float
+    half: float
+    num: int
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self.half
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean with Student's t interval (Student 1908): mean +- t(.975, n - 1) * s / sqrt(n)."""
+    num = len(values)
+    if num == 1:
+        return Estimate(values[0], math.inf, 1)
+    half = float(student.ppf((1 + LEVEL) / 2, num - 1)) * stdev(values) / math.sqrt(num)
+    return Estimate(fmean(values), half, num)
