@@ -138,11 +138,22 @@ def run_trials(
                 study.sampler = settings.build_sampler(num_known)
                 _run_one(study, space, settings, objective, folder, asking)
                 ran += 1
-    except GONE as error:
+    # Optuna fails in its own way where it cannot tell the storage how a trial ended.
+    except (*GONE, UnboundLocalError) as error:
+        cause = _gone(error)
+        if cause is None:
+            raise
         raise UserError(
-            f"the study's storage is gone or locked ({first_line(error)}); every finished trial "
+            f"the study's storage is gone or locked ({first_line(cause)}); every finished trial "
             "is kept in it: go on with the same command when it is back"
         ) from error
+
+
+def _gone(error: BaseException | None) -> BaseException | None:
+    """The error of the storage, behind whatever it led to."""
+    while error is not None and not isinstance(error, GONE):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _run_one(
@@ -208,8 +219,10 @@ def _free_the_dead(study: optuna.Study, folder: Path) -> None:
         except Timeout:
             continue
         try:
-            study.tell(trial.number, state=TrialState.FAIL)
-            _try_again(study, trial.number)
+            # Asked again: it may have ended after it was listed.
+            if study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
+                study.tell(trial.number, state=TrialState.FAIL)
+                _try_again(study, trial.number)
         finally:
             lock.release()
 
