@@ -23,7 +23,7 @@ from pixelis.tracking.datasets import dataset_fields
 from pixelis.tracking.delivery import Record
 from pixelis.tracking.events import VisitLog, event_metrics
 from pixelis.tracking.outbox import Outbox
-from pixelis.tracking.source import public, without_secrets
+from pixelis.tracking.source import cut, public, without_secrets
 from pixelis.tracking.spool import Spool
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class MlflowRecorder:
             context: What it is used for: `training`, `validation`, `test`, ... The adapters'
                 metrics are linked to the one for `validation`.
             digest: A sha256-based digest of the content (36 characters are kept); None computes it.
-            split: The split that is meant; None: all rows.
+            split: That is meant; None: all rows.
         """
         fields = dataset_fields(path, context=context, digest=digest, split=split)
         if context == VALIDATION:
@@ -232,11 +232,11 @@ class MlflowRecorder:
         with self._lock:
             fresh = {key: str(value) for key, value in values.items() if key not in self._params}
             self._params |= set(fresh)
-        self._outbox.add([Record("param", key, _cut(v, MAX_PARAM)) for key, v in fresh.items()])
+        self._outbox.add([Record("param", key, cut(v, MAX_PARAM)) for key, v in fresh.items()])
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags, over what they were."""
-        self._outbox.add([Record("tag", key, _cut(v, MAX_TAG)) for key, v in values.items()])
+        self._outbox.add([Record("tag", key, cut(v, MAX_TAG)) for key, v in values.items()])
 
     def note(self, markdown: str) -> None:
         """Set the description that MLflow shows on top of the run's page."""
@@ -299,10 +299,3 @@ class MlflowRecorder:
 
 def _now() -> int:
     return int(time.time() * 1000)
-
-
-def _cut(text: str, limit: int) -> str:
-    """The text as others may read it, no longer than MLflow keeps, with a note if cut."""
-    text = public(text)
-    note = f" ... [cut: {len(text)} characters]"
-    return text if len(text) <= limit else text[: limit - len(note)] + note

@@ -97,6 +97,13 @@ def copy_public(source: Path, target: Path) -> bool:
     return True
 
 
+def cut(text: str, limit: int) -> str:
+    """The text as others may read it, no longer than MLflow keeps, with a note if cut."""
+    text = public(text)
+    note = f" ... [cut: {len(text)} characters]"
+    return text if len(text) <= limit else text[: limit - len(note)] + note
+
+
 def _public(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, str):
         text = without_secrets(without_home(value))
