@@ -217,8 +217,7 @@ class MlflowRecorder:
         Args:
             path: The file or folder; only footers, and the column `split`, are read.
             name: The dataset's name in MLflow.
-            context: What it is used for: `training`, `validation`, `test`, ... The adapters'
-                metrics are linked to the one for `validation`.
+            context: What it is used for; adapters' metrics are linked to the one for `validation`.
             digest: A sha256-based digest of the content (36 characters are kept); None computes it.
             split: That is meant; None: all rows.
         """
@@ -243,7 +242,7 @@ class MlflowRecorder:
         self.tags({"mlflow.note.content": markdown})
 
     def summary(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Record `summary/<key>` scalars for the UI's tables; a step counts once."""
+        """Record `summary/<key>` for the UI's tables; a step counts once."""
         self.metrics({f"summary/{key}": value for key, value in values.items()}, step)
 
     def flush(self) -> bool:
