@@ -7,7 +7,7 @@ the keys of data_prep.yaml stand in `pixelis.data_config`.
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pixelis.data_config import MAX_SEED, DataPrepConfig, DifficultyConfig
 from pixelis.errors import ConfigError
@@ -27,6 +27,10 @@ __all__ = [
     "to_yaml",
 ]
 
+EVA = "eva"
+# These take a part of the base's weights into the adapter, so that training moves that part.
+CHANGING_INITS = ("olora", "pissa", "pissa_niter_4")
+INITS = ("default", "gaussian", EVA, *CHANGING_INITS)
 FIRST_TUNING_SEED = 1000  # beyond the first: far from the seeds that are compared
 
 
@@ -149,9 +153,22 @@ class ModelConfig:
 
     model_name: str = setting("pixelis-nano", "pixelis-nano (embedded), a hub name or a folder")
     use_lora: bool = setting(True, "train a LoRA adapter; must be true for now")
-    lora_r: int = setting(32, "rank of the adapter", at_least=1)
+    lora_r: int | Literal["auto"] = setting(
+        32, "rank of the adapter; auto: each layer's own, from its inputs (EVA)", at_least=1
+    )
     lora_alpha: int = setting(64, "the adapter is scaled by alpha / r", at_least=1)
     lora_dropout: float = setting(0.1, "dropout before the adapter", at_least=0, below=1)
+    lora_auto_rank: int = setting(16, "of lora_r auto: the layers' average rank", at_least=1)
+    lora_auto_spread: float = setting(
+        2.0, "of lora_r auto: the largest rank, in average ranks", at_least=1
+    )
+    lora_auto_examples: int = setting(64, "training examples that EVA looks at", at_least=1)
+    init_lora_weights: str = setting("default", "how the adapter begins", choices=INITS)
+    use_dora: bool = setting(False, "learn the weights' lengths apart (DoRA)")
+    use_rslora: bool = setting(False, "scale by alpha / sqrt(r) instead (rsLoRA)")
+    train_vision: bool = setting(False, "adapt the vision tower's linear layers too")
+    train_merger: bool = setting(False, "adapt the layers from vision to language too")
+    load_in_4bit: bool = setting(False, "keep the base's weights in 4 bits; needs CUDA")
     gradient_checkpointing: bool = setting(True, "less memory, about a third more time")
     torch_dtype: str = setting(
         "auto", "type of the base's weights", choices=("auto", "float32", "bfloat16", "float16")
@@ -165,6 +182,17 @@ class ModelConfig:
         if self.min_pixels > self.max_pixels:
             got = f"{self.min_pixels} > {self.max_pixels}"
             raise ConfigError(f"model.min_pixels must be <= model.max_pixels, got {got}")
+        init = self.init_lora_weights
+        if self.lora_r == "auto" and init not in ("default", EVA):
+            raise ConfigError(
+                "model.init_lora_weights must be default or eva where model.lora_r is auto, got "
+                f"{init} (EVA's ranks come with EVA's directions)"
+            )
+        if self.load_in_4bit and init in CHANGING_INITS:
+            raise ConfigError(
+                f"model.init_lora_weights must not be {init} where model.load_in_4bit is true "
+                "(it changes the base's weights, and 4 bits would round the change away)"
+            )
 
 
 @dataclass(frozen=True)

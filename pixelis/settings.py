@@ -1,8 +1,9 @@
 """The strict way from a YAML file and `section.key value` to frozen dataclasses, and back.
 
 Knows no key of the project: `pixelis.config` states them, as dataclasses whose fields are made by
-`setting`. A field is a bool, int, float or str, an optional one of these, a tuple of these, another
-such dataclass, or an open section: a dict whose rules somebody else knows.
+`setting`. A field is a bool, int, float or str, an optional one of these, one of these or a word
+(`int | Literal["auto"]`), a tuple of these, another such dataclass, or an open section: a dict
+whose rules somebody else knows.
 """
 
 import copy
@@ -122,10 +123,23 @@ def unknown_key(key: str, origin: str, valid: Iterable[str], others: Iterable[st
 
 def without_none(kind: Any) -> tuple[Any, bool]:
     """Split an optional type into the type itself and whether null is allowed."""
-    if isinstance(kind, types.UnionType):
-        (inner,) = (member for member in typing.get_args(kind) if member is not types.NoneType)
-        return inner, True
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        members = typing.get_args(kind)
+        (inner,) = (
+            member
+            for member in members
+            if member is not types.NoneType and typing.get_origin(member) is not typing.Literal
+        )
+        return inner, types.NoneType in members
     return kind, False
+
+
+def words_of(kind: Any) -> tuple[str, ...]:
+    """The words that a field takes beside its type, such as `auto` for a number."""
+    if typing.get_origin(kind) not in (types.UnionType, typing.Union):
+        return ()
+    literals = [m for m in typing.get_args(kind) if typing.get_origin(m) is typing.Literal]
+    return tuple(str(word) for literal in literals for word in typing.get_args(literal))
 
 
 def _members(config_class: type[Any]) -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
@@ -206,6 +220,9 @@ def _build(config_class: type[Any], tree: Any, prefix: str, origin: Origin) -> A
 
 def _convert(key: str, value: Any, kind: Any, rules: Mapping[str, Any], origin: str) -> Any:
     """Check a value and give it the form in which its field keeps it."""
+    words = words_of(kind)
+    if isinstance(value, str) and value in words:
+        return value
     kind, optional = without_none(kind)
     if optional and (value is None or isinstance(value, str) and value.lower() in NONE_WORDS):
         return None
@@ -223,7 +240,8 @@ def _convert(key: str, value: Any, kind: Any, rules: Mapping[str, Any], origin: 
         return tuple(_convert(f"{key}[{i}]", v, item, rules, origin) for i, v in enumerate(value))
     right = isinstance(value, (int, float) if kind is float else kind)
     if not right or (isinstance(value, bool) and kind is not bool) or not _finite(value):
-        raise ConfigError(f"{key} must be {KIND_NAMES[kind]}, got {_show(value)} ({origin})")
+        named = " or ".join([KIND_NAMES[kind], *words])
+        raise ConfigError(f"{key} must be {named}, got {_show(value)} ({origin})")
     if value == "":
         raise ConfigError(f"{key} must not be empty ({origin})")
     if not _holds(value, rules):

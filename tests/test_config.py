@@ -280,6 +280,38 @@ def test_rules_that_join_several_keys(config_class, overrides, message):
         load_config(config_class, None, overrides)
 
 
+@pytest.mark.parametrize("text", ["auto", "8"])
+def test_a_number_or_a_word(write, text):
+    expected = {"auto": "auto", "8": 8}[text]
+    from_file = load_config(ModelFileConfig, write(f"model: {{lora_r: {text}}}\n"))
+    given = load_config(ModelFileConfig, None, {"model.lora_r": text})
+    assert from_file.model.lora_r == given.model.lora_r == expected
+
+
+@pytest.mark.parametrize("text", ["other", "true", "1.5", "null"])
+def test_neither_the_number_nor_the_word(text):
+    with pytest.raises(ConfigError, match="^model.lora_r must be an integer or auto, got "):
+        load_config(ModelFileConfig, None, {"model.lora_r": text})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            {"model.lora_r": "auto", "model.init_lora_weights": "pissa"},
+            "model.init_lora_weights must be default or eva where model.lora_r is auto, got pissa ",
+        ),
+        (
+            {"model.load_in_4bit": "true", "model.init_lora_weights": "olora"},
+            "model.init_lora_weights must not be olora where model.load_in_4bit is true ",
+        ),
+    ],
+)
+def test_adapters_that_cannot_be(overrides, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        load_config(ModelFileConfig, None, overrides)
+
+
 def test_ratios_of_what_is_left_out_do_not_count():
     config = load_config(DataPrepConfig, None, {"trap_ratio": 0.9, "negative_ratio": 0.9})
     assert config.trap_ratio == 0.9

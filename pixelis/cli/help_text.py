@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelis.errors import ConfigError
-from pixelis.settings import Setting, describe, flatten, load_config, without_none
+from pixelis.settings import Setting, describe, flatten, load_config, without_none, words_of
 
 KIND_WORDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT"}
 COMMENTED_KEY = re.compile(r"^( *)(?:- )?(\w+):[^#]*(?:# (.*))?$")
@@ -51,10 +51,11 @@ def _key_line(one: Setting, in_file: Mapping[str, Any]) -> str:
 
 
 def _kind_word(kind: Any) -> str:
+    words = words_of(kind)
     kind, optional = without_none(kind)
     if typing.get_origin(kind) is tuple:
         return f"[{KIND_WORDS[typing.get_args(kind)[0]]}, ...]"
-    return f"{KIND_WORDS[kind]}|null" if optional else KIND_WORDS[kind]
+    return "|".join([KIND_WORDS[kind], *words, *(["null"] if optional else [])])
 
 
 def _show(value: Any) -> str:

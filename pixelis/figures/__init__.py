@@ -9,6 +9,7 @@ from pixelis.figures.chart import COLOURS, Chart
 from pixelis.figures.course import Course, Rules, build_course
 from pixelis.figures.drawn_samples import samples_drawn
 from pixelis.figures.interactive import as_page
+from pixelis.figures.layer_ranks import layer_ranks, layer_spectra
 from pixelis.figures.side_by_side import compare_timelines
 from pixelis.figures.stage_timeline import timeline
 from pixelis.figures.stage_visits import Visit, visits
@@ -26,6 +27,8 @@ __all__ = [
     "as_page",
     "build_course",
     "compare_timelines",
+    "layer_ranks",
+    "layer_spectra",
     "loss_by_difficulty",
     "samples_drawn",
     "timeline",

@@ -1,46 +1,96 @@
-"""LoRA on the language model: which linear layers, and the adapter around the base."""
+"""LoRA: the adapter around the base, and back from disk."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model
+from peft.utils.error import NoMatchingPeftModuleError
 
-from pixelis.errors import CheckpointError
+from pixelis.config import EVA
+from pixelis.errors import CheckpointError, ConfigError
 from pixelis.models.load import UNLOADABLE, in_one_line
-
-# By path, not by suffix: Qwen2.5-VL's vision tower has gate, up and down projections as well.
-TARGET_MODULES = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+from pixelis.models.targets import target_pattern
 
 OTHER = "other"
 
 
 def add_lora(
-    model: Any, *, model_name: str, lora_r: int, lora_alpha: int, lora_dropout: float, seed: int
+    model: Any,
+    *,
+    model_name: str,
+    lora_r: int,
+    lora_alpha: int,
+    lora_dropout: float,
+    seed: int,
+    init_lora_weights: str = "default",
+    use_dora: bool = False,
+    use_rslora: bool = False,
+    train_vision: bool = False,
+    train_merger: bool = False,
+    eva_spread: float = 1.0,
 ) -> PeftModel:
-    """Put a fresh adapter on every linear layer of the language model; all else is frozen.
+    """Put a fresh adapter on the linear layers of the language model; all else is frozen.
 
     Args:
-        model: the base; changed in place by peft.
+        model: the base; changed in place by peft, and its weights too by pissa and olora
+            (`pixelis.models.changed_base`).
         model_name: recorded in the adapter, so that it is never put on another base.
         lora_r: rank; the update is scaled by lora_alpha / lora_r (Hu et al. 2021, section 4.1).
         lora_alpha: see lora_r.
         lora_dropout: dropout on the adapter's input.
         seed: of the adapter's initial weights.
+        init_lora_weights: `default` or a name that peft knows (`pixelis.config.INITS`); eva is only
+            prepared: `pixelis.models.eva.fit_eva` does the rest.
+        use_dora: learn the weights' lengths apart (Liu et al. 2024, "DoRA").
+        use_rslora: scale by lora_alpha / sqrt(lora_r) (Kalajdzievski 2023).
+        train_vision: adapters on the vision tower's linear layers too.
+        train_merger: adapters on the merger's linear layers too.
+        eva_spread: of eva: the largest rank of a layer, over `lora_r`.
+
+    Raises:
+        ConfigError: when the model has none of these layers.
     """
+    init: Any = True if init_lora_weights == "default" else init_lora_weights
     config = LoraConfig(
         r=lora_r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
-        target_modules=TARGET_MODULES,
+        target_modules=target_pattern(train_vision=train_vision, train_merger=train_merger),
         bias="none",
         task_type="CAUSAL_LM",
+        init_lora_weights=init,
+        use_dora=use_dora,
+        use_rslora=use_rslora,
+        # With another rank alpha follows, so that alpha / r stays; alpha / sqrt(r) would not.
+        eva_config=EvaConfig(rho=eva_spread, adjust_scaling_factors=not use_rslora)
+        if init == EVA
+        else None,
     )
+    return wrap(model, config, model_name=model_name, seed=seed)
+
+
+def wrap(model: Any, config: LoraConfig, *, model_name: str, seed: int) -> PeftModel:
+    """Put the adapter that a configuration describes around a base.
+
+    Raises:
+        ConfigError: when the model has none of the layers.
+    """
     torch.manual_seed(seed)
-    adapted = get_peft_model(model, config)
+    try:
+        with warnings.catch_warnings():
+            # EVA's other way starts from empty weights, and these would be left to no seed.
+            warnings.filterwarnings("ignore", message=".*low_cpu_mem_usage=False.*")
+            adapted = get_peft_model(model, config)
+    except NoMatchingPeftModuleError as error:
+        raise ConfigError(
+            f"{type(model).__name__} has no linear layer that matches {config.target_modules}; "
+            "adapters are for models of the Qwen2.5-VL and Qwen3-VL families"
+        ) from error
     adapted.peft_config["default"].base_model_name_or_path = model_name
     if not isinstance(adapted, PeftModel):
         raise TypeError(f"peft gave a {type(adapted).__name__}, expected a PeftModel")

@@ -16,6 +16,7 @@ from pixelis.data.folder import file_sha256
 from pixelis.data.store import SUMMARY_FILE, data_files, difficulty_file, load_split
 from pixelis.errors import ConfigError, DataError
 from pixelis.models.load import resolve_model
+from pixelis.models.quantized import check_quantization
 
 SPLITS_READ = ("train", "validation")
 ROWS_AT_ONCE = 100
@@ -27,13 +28,15 @@ def check_model(model: ModelConfig) -> None:
     """Refuse a model that cannot be trained here, as far as its configuration tells.
 
     Raises:
-        ConfigError: when no adapter is asked for.
+        ConfigError: when no adapter is asked for, or 4 bits where they cannot be had.
         CheckpointError: when the base is a folder that is not there.
     """
     if not model.use_lora:
         raise ConfigError(
             "model.use_lora must be true, got false (only the adapter is trained and saved)"
         )
+    if model.load_in_4bit:
+        check_quantization()
     resolve_model(model.model_name)
 
 

@@ -26,9 +26,10 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.validation import Validation
-from pixelis.models.load import load_model, load_processor
-from pixelis.models.lora import add_lora, load_adapter
+from pixelis.models.load import load_processor
+from pixelis.models.lora import load_adapter
 from pixelis.recorder import NullRecorder, Recorder
+from pixelis.training.adapter import build_adapter, load_base
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import write_json
 from pixelis.training.inputs import build_datasets, check_model
@@ -178,14 +179,16 @@ def run_training(
     # peft still reads the old name of activation checkpointing; nothing that a user can mend.
     warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
     set_seed(training.seed)
-    model = add_lora(
-        _load_base(model_config),
-        model_name=model_config.model_name,
-        lora_r=model_config.lora_r,
-        lora_alpha=model_config.lora_alpha,
-        lora_dropout=model_config.lora_dropout,
+    adapter = build_adapter(
+        model_config,
+        datasets["train"],
         seed=training.seed,
+        batch_size=training.batch_size,
+        output_dir=output_dir,
+        recorder=recorder,
+        resume_from=resume_from,
     )
+    model = adapter.model
     arguments = training_arguments(
         training, gradient_checkpointing=model_config.gradient_checkpointing
     )
@@ -232,6 +235,7 @@ def run_training(
         run_state=run_state,
         save_total_limit=training.save_total_limit,
         processes=processes,
+        initial=adapter.initial,
     )
     trainer.remove_callback(PrinterCallback)
     if processes.is_main:
@@ -263,10 +267,10 @@ def run_training(
             raise Stopped(output_dir / f"checkpoint-{step}", step)
     trainer.save_adapter(output_dir / "final")
     assert callback.best is not None
-    if trainer.is_sharded and processes.is_main:  # for rollouts, by this process alone
-        model = load_adapter(
-            _load_base(model_config), output_dir / "final", model_name=model_config.model_name
-        )
+    # For rollouts, by this process alone, and beside a base that nothing was taken from.
+    if processes.is_main and (trainer.is_sharded or adapter.initial is not None):
+        name = model_config.model_name
+        model = load_adapter(load_base(model_config), output_dir / "final", model_name=name)
     return TrainingResult(
         model=model.eval(),
         encoder=encoder,
@@ -278,14 +282,6 @@ def run_training(
         num_tokens=int(trainer.state.num_input_tokens_seen),
         final_dir=output_dir / "final",
         statistics=final_statistics(manager, training.max_steps * loader.examples_per_step),
-    )
-
-
-def _load_base(model: ModelConfig) -> Any:
-    return load_model(
-        model.model_name,
-        torch_dtype=model.torch_dtype,
-        trust_remote_code=model.trust_remote_code,
     )
 
 

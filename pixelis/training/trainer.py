@@ -20,6 +20,7 @@ from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.batches import Batches, by_length
 from pixelis.evaluation.validation import Validation, compute_losses
+from pixelis.models.changed_base import split_plain, write_plain
 from pixelis.recorder import visit_name
 from pixelis.training.callback import CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
@@ -80,9 +81,14 @@ class CurriculumTrainer(Trainer):
         run_state: Mapping[str, Any],
         save_total_limit: int,
         processes: Processes = ALONE,
+        initial: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Take the loader, the validation and the callback; `run_state` is kept in checkpoints."""
+        """Take the loader, the validation and the callback; `run_state` is kept in checkpoints.
+
+        `initial`: what the adapter took from the base (`pixelis.models.changed_base`).
+        """
         self.adapted = model
+        self.initial = initial
         super().__init__(
             model=model,
             args=args,
@@ -212,6 +218,8 @@ class CurriculumTrainer(Trainer):
             self.adapted.save_pretrained(
                 str(output_dir), save_embedding_layers=False, state_dict=tensors
             )
+            if self.initial is not None:
+                write_plain(Path(str(output_dir)), self.initial)
 
     @property
     def is_sharded(self) -> bool:
@@ -262,6 +270,8 @@ class CurriculumTrainer(Trainer):
     def load_weights(self, folder: Path) -> None:
         """Put the adapter of a checkpoint on the model."""
         tensors = load_file(folder / ADAPTER_FILE)
+        if self.initial is not None:
+            tensors, _ = split_plain(tensors)
         if not self.is_sharded:
             set_peft_model_state_dict(self.adapted, tensors)
             return

@@ -7,7 +7,6 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from pixelis.data.chat import example_messages
 from pixelis.data.encode import Encoder, collate
@@ -70,20 +69,6 @@ def test_targets_on_the_embedded_base(base, r):
     assert targets(model) == expected_targets(text.num_hidden_layers)
     assert num_trainable(model) == expected_trainable(text, r)
     assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
-
-
-def test_targets_on_the_real_architecture():
-    # The 7B's own classes and sizes, without its weights.
-    config = Qwen2_5_VLConfig()
-    with torch.device("meta"):
-        model = adapt(Qwen2_5_VLForConditionalGeneration(config))
-    found = targets(model)
-    assert found == expected_targets(config.text_config.num_hidden_layers)
-    assert not [name for name in found if "visual" in name]
-    # The vision tower does have layers of these names: a suffix would have hit them.
-    names = [name for name, _ in model.named_modules() if "visual" in name]
-    assert any(name.endswith("mlp.gate_proj") for name in names)
-    assert num_trainable(model) == expected_trainable(config.text_config, 4)
 
 
 def test_a_fresh_adapter_changes_nothing_and_follows_its_seed(base):

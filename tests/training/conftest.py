@@ -114,7 +114,15 @@ class ListRecorder(NullRecorder):
 def train(data_dir, tmp_path):
     """Train in this process; returns the result, what was recorded and what was said."""
 
-    def run(curriculum, *, model=None, output_dir=tmp_path / "sft", data=data_dir, **training):
+    def run(
+        curriculum,
+        *,
+        model=None,
+        output_dir=tmp_path / "sft",
+        data=data_dir,
+        resume_from=None,
+        **training,
+    ):
         recorder, said = ListRecorder(), []
         result = run_training(
             training=TrainingConfig(**(TRAINING | training | {"output_dir": str(output_dir)})),
@@ -123,6 +131,7 @@ def train(data_dir, tmp_path):
             data_dir=data,
             recorder=recorder,
             run_state={"identity": {}, "run_id": None},
+            resume_from=resume_from,
             say=said.append,
         )
         return result, recorder, said

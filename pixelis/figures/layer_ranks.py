@@ -1,0 +1,64 @@
+"""What EVA gave each layer: its rank, and the spectrum of its inputs."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pixelis.figures.chart import Chart, Item, Line, Panel, colour_of
+
+Row = Mapping[str, Any]
+_BLOCK = re.compile(r"^(?P<part>.*?)\.(?P<number>\d+)\.(?P<kind>.*)$")
+
+
+def layer_ranks(rows: Sequence[Row]) -> Chart:
+    """The rank of every layer by its place in the stack, a line for each kind of layer.
+
+    Args:
+        rows: `layer` (a path such as `model.language_model.layers.3.mlp.up_proj`), `rank`,
+            `explained` (share of variance of each direction, the largest first).
+    """
+    kinds = _by_kind(rows)
+    ranks: list[Item] = []
+    shares: list[Item] = []
+    for index, (kind, layers) in enumerate(kinds.items()):
+        points = [(number, float(row["rank"])) for number, row in layers]
+        kept = [(number, sum(row["explained"][: row["rank"]])) for number, row in layers]
+        dotted = index >= 6  # there are six colours
+        ranks.append(Line(kind, points, colour_of(index), dots=True, dotted=dotted))
+        shares.append(Line(kind, kept, colour_of(index), dots=True, dotted=dotted))
+    return Chart(
+        [
+            Panel(ranks, label="rank", low=0),
+            Panel(shares, label="variance of inputs kept (0 to 1)", low=0, high=1),
+        ],
+        max(1, *(number for layers in kinds.values() for number, _ in layers)),
+        label="layer",
+    )
+
+
+def layer_spectra(rows: Sequence[Row]) -> Chart:
+    """The share of variance by direction, averaged over the layers of each kind."""
+    lines: list[Item] = []
+    longest = 1
+    for index, (kind, layers) in enumerate(_by_kind(rows).items()):
+        spectra = [row["explained"] for _, row in layers if row["explained"]]
+        if not spectra:
+            continue
+        length = min(len(spectrum) for spectrum in spectra)
+        longest = max(longest, length)
+        means = [sum(spectrum[i] for spectrum in spectra) / len(spectra) for i in range(length)]
+        points = [(float(i + 1), mean) for i, mean in enumerate(means)]
+        lines.append(Line(kind, points, colour_of(index), dotted=index >= 6))
+    panel = Panel(lines, label="share of the inputs' variance (mean of layers)", low=0)
+    return Chart([panel], longest, label="direction, the largest first")
+
+
+def _by_kind(rows: Sequence[Row]) -> dict[str, list[tuple[int, Row]]]:
+    """Rows by what their layers have in common, each with its number in the stack."""
+    kinds: dict[str, list[tuple[int, Row]]] = {}
+    for row in rows:
+        found = _BLOCK.match(row["layer"])
+        part, number, kind = found.groups() if found else (row["layer"], "0", "")
+        name = kind if ".language_model." in f".{part}." else f"{part.split('.')[-1]} {kind}"
+        kinds.setdefault(name, []).append((int(number), row))
+    return kinds

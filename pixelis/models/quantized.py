@@ -1,0 +1,39 @@
+"""A base in 4 bits (QLoRA, Dettmers et al. 2023): what is quantised, how, and where it can run."""
+
+import importlib.util
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from pixelis.errors import ConfigError
+
+# In 4 bits only the language model: the vision tower is small, and its activations reach far. The
+# embeddings and the head stay as they are.
+SKIPPED = ("model.visual", "lm_head")
+
+
+def check_quantization() -> None:
+    """Refuse 4 bits where they cannot be computed with.
+
+    Raises:
+        ConfigError: without CUDA, or without bitsandbytes.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError("model.load_in_4bit must be false here, got true (it needs a CUDA GPU)")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "model.load_in_4bit needs the package bitsandbytes; install it with "
+            "pip install -e '.[quantization]'"
+        )
+
+
+def quantization_config(compute_dtype: torch.dtype) -> Any:
+    """NF4 with its scales quantised as well (section 3); products are taken in `compute_dtype`."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=list(SKIPPED),  # of 4 bits too, whatever its name says
+    )

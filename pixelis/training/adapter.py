@@ -1,0 +1,193 @@
+"""The adapter that a training begins with, or goes on with: from the configuration to a model."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from pixelis.config import EVA, ModelConfig
+from pixelis.data.dataset import CurriculumDataset
+from pixelis.data.encode import IGNORE_INDEX
+from pixelis.errors import ConfigError
+from pixelis.figures import as_figure, as_page, layer_ranks, layer_spectra
+from pixelis.models.changed_base import (
+    WEIGHTS_FILE,
+    changes_base,
+    initial_factors,
+    split_plain,
+    take_from_base,
+)
+from pixelis.models.eva import Spectrum, fit_eva, largest_spectrum, positions_needed
+from pixelis.models.load import load_model
+from pixelis.models.lora import add_lora, wrap
+from pixelis.recorder import Recorder
+
+RANKS_FILE = "lora_ranks.json"
+FOLDER = "lora"  # of the run's artifacts
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A base with an adapter in training.
+
+    Attributes:
+        model: the adapted base.
+        initial: the factors that were taken from the base's weights (PiSSA, OLoRA), under their
+            names in the adapter's file; None where the base is as it was.
+    """
+
+    model: PeftModel
+    initial: dict[str, torch.Tensor] | None = None
+
+
+def load_base(model: ModelConfig) -> Any:
+    """The base of a configuration, on the CPU; in 4 bits on the GPU."""
+    base = load_model(
+        model.model_name,
+        torch_dtype=model.torch_dtype,
+        trust_remote_code=model.trust_remote_code,
+        load_in_4bit=model.load_in_4bit,
+    )
+    if model.load_in_4bit:
+        # Norms in fp32; checkpointing is switched on by the trainer.
+        prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
+    return base
+
+
+def build_adapter(
+    config: ModelConfig,
+    dataset: CurriculumDataset,
+    *,
+    seed: int,
+    batch_size: int,
+    output_dir: Path,
+    recorder: Recorder,
+    resume_from: Path | None = None,
+) -> Adapter:
+    """Load the base and put the adapter of a configuration on it.
+
+    Where a training goes on, ranks and what was taken from the base come from its checkpoint;
+    the weights themselves are the trainer's to load.
+
+    Args:
+        config: section `model`.
+        dataset: of the training split; EVA looks at some of it.
+        seed: of the adapter's first weights, and of the choice of examples.
+        batch_size: examples in one forward pass.
+        output_dir: where the ranks are written.
+        recorder: told of the ranks.
+        resume_from: a whole checkpoint.
+
+    Raises:
+        ConfigError: when the model has no layer to adapt, or EVA too few examples or directions.
+    """
+    by_data = config.lora_r == "auto" or config.init_lora_weights == EVA
+    if by_data and resume_from is not None:
+        saved = LoraConfig.from_pretrained(str(resume_from))
+        saved.inference_mode, saved.base_model_name_or_path = False, None
+        return Adapter(wrap(load_base(config), saved, model_name=config.model_name, seed=seed))
+    if changes_base(config.init_lora_weights):
+        return _take_apart(config, seed=seed, resume_from=resume_from)
+    if not by_data:
+        return Adapter(_add(config, config.init_lora_weights, seed=seed))
+    spread = config.lora_auto_spread if config.lora_r == "auto" else 1.0
+    model = _add(config, EVA, seed=seed, eva_spread=spread)
+    batches = _look_at(dataset, model, config, seed=seed, batch_size=batch_size, spread=spread)
+    spectra = fit_eva(model, batches)
+    _record(spectra, output_dir, recorder)
+    return Adapter(model)
+
+
+def _add(config: ModelConfig, init: str, *, seed: int, eva_spread: float = 1.0) -> PeftModel:
+    return add_lora(
+        load_base(config),
+        model_name=config.model_name,
+        lora_r=config.lora_auto_rank if config.lora_r == "auto" else config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        seed=seed,
+        init_lora_weights=init,
+        use_dora=config.use_dora,
+        use_rslora=config.use_rslora,
+        train_vision=config.train_vision,
+        train_merger=config.train_merger,
+        eva_spread=eva_spread,
+    )
+
+
+def _take_apart(config: ModelConfig, *, seed: int, resume_from: Path | None) -> Adapter:
+    """An adapter that holds a part of the base's weights, and a base without it.
+
+    The base is loaded twice and the second one made from the factors alone, as a resumed training
+    does: so both train on the same numbers, whatever the weights' type rounds away.
+    """
+    if resume_from is None:
+        initial = initial_factors(_add(config, config.init_lora_weights, seed=seed))
+    else:
+        _, initial = split_plain(load_file(resume_from / WEIGHTS_FILE))
+    model = _add(config, "default", seed=seed)
+    take_from_base(model, initial)
+    set_peft_model_state_dict(model, initial)
+    return Adapter(model, initial)
+
+
+def _look_at(
+    dataset: CurriculumDataset,
+    model: PeftModel,
+    config: ModelConfig,
+    *,
+    seed: int,
+    batch_size: int,
+    spread: float,
+) -> list[dict[str, torch.Tensor]]:
+    """Batches of training examples of all difficulties, drawn without regard to stages."""
+    rank = config.lora_auto_rank if config.lora_r == "auto" else config.lora_r
+    most = largest_spectrum(model)
+    if positions_needed(rank, spread) > most:
+        raise ConfigError(
+            f"the largest rank that EVA may give must be <= {most // 2} for this model, got "
+            f"{round(rank * spread)} (model.lora_auto_rank x lora_auto_spread, or lora_r)"
+        )
+    keys = [(name, index) for name, size in sorted(dataset.sizes.items()) for index in range(size)]
+    chosen = random.Random(f"eva {seed}").sample(keys, min(config.lora_auto_examples, len(keys)))
+    batches = list(_batches(dataset, chosen, batch_size, positions_needed(rank, spread)))
+    if not batches:
+        raise ConfigError(
+            f"model.lora_auto_examples must give {positions_needed(rank, spread)} supervised "
+            f"tokens, got {len(chosen)} examples with fewer"
+        )
+    return batches
+
+
+def _batches(
+    dataset: CurriculumDataset, keys: list[tuple[str, int]], batch_size: int, positions: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of at least so many examples and supervised tokens; what is left over is dropped."""
+    items, count = [], 0
+    for key in keys:
+        items.append(dataset[key])
+        count += sum(label != IGNORE_INDEX for label in items[-1].labels)
+        if len(items) >= batch_size and count >= positions:
+            yield dataset.collate(items)
+            items, count = [], 0
+    if count >= positions:
+        yield dataset.collate(items)
+
+
+def _record(spectra: list[Spectrum], output_dir: Path, recorder: Recorder) -> None:
+    """Leave ranks and spectra as JSON and as figures."""
+    rows = [asdict(one) for one in spectra]
+    file = output_dir / RANKS_FILE
+    file.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    recorder.artifact(file, FOLDER)
+    for name, chart in (("ranks", layer_ranks(rows)), ("spectra", layer_spectra(rows))):
+        recorder.figure(f"{FOLDER}/{name}.png", as_figure(chart))
+        page = output_dir / f"lora_{name}.html"
+        page.write_text(as_page(chart, f"lora {name}"), encoding="utf-8")
+        recorder.artifact(page, FOLDER)
