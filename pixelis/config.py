@@ -84,6 +84,12 @@ class TrainingFileConfig:
     exp_name: str = setting("sft_curriculum", "experiment, and the run name's prefix")
     resume: str | None = setting(None, "checkpoint folder, or auto: the newest in output_dir")
     register: str | None = setting(None, "registered model that the final adapter is a version of")
+    num_processes: int | None = setting(
+        None, "processes of this machine that train together; null: one", at_least=1
+    )
+    accelerate_config: str | None = setting(
+        None, "accelerate's file for them, such as configs/accelerate/fsdp.yaml; null: ddp"
+    )
     data: TrainingDataConfig = TrainingDataConfig()
     training: TrainingConfig = TrainingConfig()
     curriculum: dict[str, Any] = open_section("stages, attempts and rollbacks")

@@ -28,7 +28,8 @@ CLASSES = {
     "ablate": AblateFileConfig,
     "compare": CompareConfig,
 }
-FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+ACCELERATE = ROOT / "configs" / "accelerate"  # in accelerate's own format
+FILES = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(ACCELERATE.glob("*.yaml")))
 TRAINING_FILES = [file for file in FILES if file.stem.startswith(("training_params", "ablate"))]
 
 

@@ -1,16 +1,23 @@
 """sft: make missing data, train on the curriculum, evaluate, leave it all in MLflow."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
+from pixelis.cli.arguments import INTERRUPTED, Arguments, ExtraFile, parse_arguments, run_cli
 from pixelis.config import DataPrepConfig, ModelFileConfig, TrainingFileConfig, load_config
 from pixelis.curriculum import CurriculumConfig
 from pixelis.training.processes import OtherProcessFailed, Processes, join
+from pixelis.training.start import check_num_processes, is_launched, start_processes
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, find where to begin, open the run, train, evaluate; in each process of a launcher."""
+    if not is_launched():
+        config = _parse(argv).config
+        if config.num_processes is not None and config.num_processes > 1:
+            _accelerate_variables(config, config.num_processes)  # refused before anything starts
+            return start_processes("pixelis.cli.sft", argv, config.num_processes)
     processes = join()
     try:
         with processes.together():
@@ -21,8 +28,8 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def _train(argv: Sequence[str], processes: Processes) -> int:
-    arguments = parse_arguments(
+def _parse(argv: Sequence[str]) -> Arguments[TrainingFileConfig]:
+    return parse_arguments(
         argv,
         entry_point="sft",
         description="Fine-tune a vision-language model on a curriculum that advances and rolls "
@@ -31,7 +38,21 @@ def _train(argv: Sequence[str], processes: Processes) -> int:
         default_config="configs/training_params.yaml",
         extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
     )
+
+
+def _accelerate_variables(config: TrainingFileConfig, num_processes: int) -> dict[str, str]:
+    if config.accelerate_config is None:
+        return {}
+    from pixelis.training.accelerate_file import read_accelerate_file
+
+    return read_accelerate_file(Path(config.accelerate_config), num_processes)
+
+
+def _train(argv: Sequence[str], processes: Processes) -> int:
+    arguments = _parse(argv)
     config, model = arguments.config, arguments.extra["model"].model
+    check_num_processes(config.num_processes, processes.world_size)
+    os.environ |= _accelerate_variables(config, processes.world_size)
     curriculum = CurriculumConfig.from_dict(config.curriculum)
     data_dir = Path(config.data.path)
     prep = None

@@ -34,7 +34,11 @@ from pixelis.training.resume import FINISHED_FILE, choose_start
 from pixelis.training.sft import run_training
 
 # Where work goes and how it is taken up again says nothing about what is trained.
-NOT_IDENTITY = ("resume", "register", "training.output_dir")
+# Checkpoints have the number of processes on their own, and one layout, sharded or not.
+NOT_IDENTITY = (
+    *("resume", "register", "training.output_dir"),
+    *("num_processes", "accelerate_config"),
+)
 
 
 def resolved_params(

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from pixelis.errors import CheckpointError
+from pixelis.training.accelerate_file import read_accelerate_file
 from pixelis.training.checkpoint import ADAPTER_FILE, RNG_FILE, find_fault
 from pixelis.training.processes import ALONE, join
 from pixelis.training.resume import choose_start
@@ -24,13 +25,7 @@ from tests.training.conftest import TRAINING as SETTINGS
 ROOT = Path(__file__).parent.parent.parent
 TRAINING = {**SETTINGS, "batch_size": 1}
 DRY = {"lora_dropout": 0.0}  # what one process and two draw for dropout differs
-FSDP = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
-}
+FSDP = read_accelerate_file(ROOT / "configs/accelerate/fsdp.yaml", 2)
 
 
 SFT_OPTIONS = {
