@@ -9,7 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pixelis.curriculum import CurriculumEvent, CurriculumManager, Visit, event_line, visits
 from pixelis.errors import UserError
-from pixelis.recorder import ADAPTERS, Recorder
+from pixelis.recorder import ADAPTERS, Recorder, visit_name
 
 MIX = "curriculum/mix/"
 STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood")
@@ -169,22 +169,28 @@ class CurriculumCallback(TrainerCallback):
                 self.say(line)
             self.recorder.event(event.to_dict())
         self._num_recorded = len(self.manager.events)
-        self.tell_adapters(self._kept)
+        self._tell_adapters(self._kept)
         self._kept = []
 
-    def tell_adapters(self, folders: Iterable[Path]) -> None:
-        """Tell of adapters that stages' visits ended with, after the events that ended them."""
+    def _tell_adapters(self, folders: Iterable[Path]) -> None:
         for folder in folders:
             self.recorder.artifact(folder, f"{ADAPTERS}/{folder.name}")
 
-    def ended_visits(self) -> list[Visit]:
-        """The visits that are over, in order."""
+    def tell_adapters_again(self, place: Path) -> None:
+        """Tell of the adapters below a folder that the visits so far ended with.
+
+        After a resume, and after the metrics that are theirs: the run may be a new one.
+        """
+        ended = [place / visit_name(v.index, v.stage) for v in self._ended_visits()]
+        self._tell_adapters(folder for folder in ended if folder.is_dir())
+
+    def _ended_visits(self) -> list[Visit]:
         found = visits([event.to_dict() for event in self.manager.events])
         return [visit for visit in found if visit.end is not None]
 
     def _keep_visit(self) -> None:
         """Save the adapter of a visit that ends here; it is told after the event that ended it."""
-        ended = self.ended_visits()
+        ended = self._ended_visits()
         for visit in ended[self._visits_ended :]:
             if folder := self.on_visit_end(visit):
                 self._kept.append(folder)
@@ -248,6 +254,6 @@ class CurriculumCallback(TrainerCallback):
         self.strata = dict(self.evaluations[-1][1]) if self.evaluations else {}
         self.best = state["best"]
         self._num_recorded = len(self.manager.events)
-        self._visits_ended = len(self.ended_visits())
+        self._visits_ended = len(self._ended_visits())
         for step, values in state["told"]:
             self._tell(values, step)

@@ -252,10 +252,7 @@ class CurriculumTrainer(Trainer):
         """Put loader, manager and an open trial's snapshot back from a checkpoint."""
         state = read_json(folder / CURRICULUM_FILE)
         self.curriculum.load_state_dict(state["callback"])
-        # Again, after the metrics that are theirs: the run may be a new one, in another store.
-        ended = [visit_name(visit.index, visit.stage) for visit in self.curriculum.ended_visits()]
-        places = [folder.parent / VISITS / name for name in ended]
-        self.curriculum.tell_adapters(place for place in places if place.is_dir())
+        self.curriculum.tell_adapters_again(folder.parent / VISITS)
         self.loader.load_state_dict(state["loader"])
         totals, since = state["unlogged_loss"]
         self._unlogged = (totals[self.processes.rank], since)
