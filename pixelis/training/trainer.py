@@ -137,9 +137,8 @@ class CurriculumTrainer(Trainer):
             for difficulty, stratum in strata.items()
             for name, value in {**asdict(stratum), "likelihood": stratum.likelihood}.items()
         }
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
+        tell = self.callback_handler.on_evaluate
+        self.control = tell(self.args, self.state, self.control, metrics)
         return metrics
 
     def score_if_needed(self, step: int) -> None:
@@ -265,7 +264,7 @@ class CurriculumTrainer(Trainer):
             self._tr_loss += total
 
     def load_weights(self, folder: Path) -> None:
-        """Put the adapter of a checkpoint on the model."""
+        """Put a checkpoint's adapter on the model."""
         tensors = load_file(folder / ADAPTER_FILE)
         if self.initial is not None:
             tensors, _ = split_plain(tensors)
