@@ -12,6 +12,7 @@ ENTRY_POINTS = {
     "sft": "fine-tune on a curriculum, then evaluate",
     "evaluate": "roll a trained adapter out on the test split",
     "ablate": "the same budget for a uniform mix and several curricula, over seeds",
+    "tune": "search a curriculum's settings with Optuna, judge the best on fresh seeds",
     "compare": "timelines and outcomes of finished trainings, side by side",
     "sync": "deliver to MLflow what waits on disk because it was away",
 }

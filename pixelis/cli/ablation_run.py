@@ -22,7 +22,7 @@ from pixelis.ablation.figure import ablation_figure
 from pixelis.ablation.outcome import Outcome
 from pixelis.cli.ablation_trainings import Runs
 from pixelis.cli.making import link_data_run, record_inputs
-from pixelis.cli.training_run import check_training
+from pixelis.cli.training_checks import check_training
 from pixelis.config import FIRST_TUNING_SEED, AblateFileConfig, ModelFileConfig, flatten
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError, UserError

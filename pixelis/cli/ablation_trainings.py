@@ -12,7 +12,8 @@ from pixelis.ablation.arms import build_curriculum
 from pixelis.ablation.outcome import Outcome, read_outcome
 from pixelis.cli import sft
 from pixelis.cli.jobs import Job, run_jobs
-from pixelis.cli.training_run import lock_file, resolved_params, training_identity
+from pixelis.cli.training_checks import resolved_params, training_identity
+from pixelis.cli.training_run import lock_file
 from pixelis.config import AblateFileConfig, ModelFileConfig, TrainingFileConfig, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError

@@ -47,6 +47,7 @@ def run_jobs(
     environment: Mapping[str, str],
     on_done: Callable[[Job, float], None],
     on_failed: Callable[[Job, str], None] | None = None,
+    on_poll: Callable[[], None] = lambda: None,
 ) -> None:
     """Call an entry point for each job, `num_workers` at a time, in their order.
 
@@ -61,6 +62,7 @@ def run_jobs(
         on_done: called with a job that succeeded and its seconds.
         on_failed: called with a job that failed and why; the others go on. None: a failure is
             raised.
+        on_poll: called all the while, every POLL_SECONDS.
 
     Raises:
         UserError: when a job fails, with the last line of its log; the others are stopped first.
@@ -81,6 +83,7 @@ def run_jobs(
                 process.start()
                 running[job] = (process, time.monotonic())
             time.sleep(POLL_SECONDS)
+            on_poll()
             for job, (process, began) in list(running.items()):
                 if process.is_alive():
                     continue

@@ -64,7 +64,7 @@ def _train(argv: Sequence[str], processes: Processes) -> int:
     from pixelis.training.checkpoint import check_whole
     from pixelis.training.inputs import check_model
     from pixelis.training.resume import AUTO
-    from pixelis.training.sft import Stopped
+    from pixelis.training.stopping import Stopped
 
     def make_missing() -> None:
         assert prep is not None

@@ -7,7 +7,8 @@ from pixelis.config import TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.example import DIFFICULTIES
 from pixelis.tracking import MlflowRecorder, log_adapter
-from pixelis.training.sft import Stopped, TrainingResult
+from pixelis.training.sft import TrainingResult
+from pixelis.training.stopping import Stopped
 
 FINAL = "final"
 
@@ -20,6 +21,7 @@ def record_result(
     config: TrainingFileConfig,
     curriculum: CurriculumConfig,
     links: str,
+    label: str = "",
 ) -> None:
     """Leave statistics, summary, name, description and adapters in the run."""
     events = [event.to_dict() for event in result.events]
@@ -39,7 +41,7 @@ def record_result(
     )
     if stages:
         recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
-    recorder.tags({"mlflow.runName": _run_name(events, last, curriculum)})
+    recorder.tags({"mlflow.runName": _run_name(events, last, curriculum, label)})
     recorder.note(f"```\n{result.statistics}\n```\n\n{_event_table(events)}\n\n{links}")
     best_step = int(result.best["step"])
     # The first at its step: where weights were rolled back, theirs follow at the same step.
@@ -77,6 +79,7 @@ def tell_story(
     links: str,
     *,
     max_steps: int,
+    label: str = "",
     error: BaseException | None = None,
 ) -> None:
     """Let the run's name, description and table say how far its curriculum is; told at each event.
@@ -89,6 +92,7 @@ def tell_story(
         curriculum: of the training.
         links: to the runs above and before it, in Markdown.
         max_steps: of the whole training.
+        label: stands before the run's name.
         error: what ended it before `max_steps`, if anything did.
     """
     stages, step = _stages_reached(events, curriculum), int(events[-1]["step"])
@@ -98,10 +102,10 @@ def tell_story(
     where = f"at step {step} of {max_steps}"
     if isinstance(error, Stopped):
         recorder.tags({"pixelis.stopped": "true"})
-        where = f"stopped after step {error.step} of {max_steps}"
+        where = f"{error.word} after step {error.step} of {max_steps}"
     elif error is not None:
         where = f"failed after step {step} of {max_steps}"
-    recorder.tags({"mlflow.runName": " · ".join([*_name_parts(events, curriculum), where])})
+    recorder.tags({"mlflow.runName": " · ".join([*_name_parts(events, curriculum, label), where])})
     recorder.note(f"{where[0].upper()}{where[1:]}.\n\n{_event_table(events)}\n\n{links}")
 
 
@@ -121,16 +125,17 @@ def _stage(event: Event) -> str:
 
 
 def _run_name(
-    events: Sequence[Event], last: Mapping[str, float], curriculum: CurriculumConfig
+    events: Sequence[Event], last: Mapping[str, float], curriculum: CurriculumConfig, label: str
 ) -> str:
     """The strategy, and of the rest what it has: a stage reached, rollbacks, the hard stratum."""
     hard = "hard" if "hard" in last else max(last)
-    return " · ".join([*_name_parts(events, curriculum), f"{hard} {last[hard]:.2f}"])
+    return " · ".join([*_name_parts(events, curriculum, label), f"{hard} {last[hard]:.2f}"])
 
 
-def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig) -> list[str]:
+def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig, label: str) -> list[str]:
     newest = events[-1]
     parts, rollbacks = [curriculum.strategy_label], newest["rollback_count"]
+    parts = [label, *parts] if label else parts
     if curriculum.enabled and curriculum.strategy_class.uses_stages:
         tries = f", tries {newest['to_stage']}" if newest["kind"] == "trial" else ""
         parts.append(f"reached {_stage(newest)}{tries}")

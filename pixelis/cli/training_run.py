@@ -1,84 +1,51 @@
 """One sft run from its checked configuration: where it begins, what it leaves in MLflow."""
 
-import hashlib
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pixelis.cli.live_figures import LiveFigures, curriculum_rules
 from pixelis.cli.making import link_data_run, link_parent, record_inputs, record_validation
 from pixelis.cli.rollouts import evaluate_and_record
+from pixelis.cli.training_checks import check_training, resolved_params, training_identity
 from pixelis.cli.training_record import record_result, record_test, tell_story
-from pixelis.config import ModelConfig, TrainingFileConfig, flatten, to_yaml
+from pixelis.config import ModelConfig, TrainingFileConfig, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
-from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
-from pixelis.evaluation.evaluate import choose_examples
 from pixelis.evaluation.metrics import ALL
-from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
 from pixelis.recorder import NullRecorder
 from pixelis.strict_yaml import dump_yaml
 from pixelis.tracking import Origin, data_tag, deliver_spools, find_spools, open_run
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
-from pixelis.training.inputs import check_inputs, check_model, data_digest
+from pixelis.training.inputs import data_digest
 from pixelis.training.processes import ALONE, Processes
 from pixelis.training.resume import FINISHED_FILE, choose_start
-from pixelis.training.sft import run_training
-
-# Where work goes and how it is taken up again says nothing about what is trained.
-# Checkpoints have the number of processes on their own, and one layout, sharded or not.
-NOT_IDENTITY = (
-    *("resume", "register", "training.output_dir"),
-    *("num_processes", "accelerate_config"),
-)
+from pixelis.training.sft import Evaluations, run_training
+from pixelis.training.workbench import Workbench
 
 
-def resolved_params(
-    config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig
-) -> dict[str, Any]:
-    """The whole configuration as dotted keys, curriculum defaults filled in."""
-    params: dict[str, Any] = {
-        key: value for key, value in flatten(config).items() if not key.startswith("curriculum.")
-    }
-    params |= _flat("curriculum", curriculum.to_dict())
-    params |= {f"model.{key}": value for key, value in flatten(model).items()}
-    return params
+@dataclass(frozen=True)
+class Search:
+    """What a search over trainings gives to one of them.
 
-
-def training_identity(
-    params: Mapping[str, Any], model: ModelConfig, digests: Mapping[str, str]
-) -> dict[str, Any]:
-    """What makes two trainings the same one: configuration, data, and the embedded base's weights.
-
-    Args:
-        params: of `resolved_params`.
-        model: section `model`.
-        digests: file name -> SHA-256 of the data.
+    Attributes:
+        label: stands before the run's name.
+        tags: of the run.
+        workbench: what the trainings of one process share.
+        on_evaluation: see `run_training`.
     """
-    identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
-    identity |= {f"data {name}": digest for name, digest in digests.items()}
-    if model.model_name == EMBEDDED:  # its name stays when `make base` rebuilds it
-        weights = (EMBEDDED_DIR / "model.safetensors").read_bytes()
-        identity["model weights"] = hashlib.sha256(weights).hexdigest()
-    return identity
 
-
-def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(f"{prefix}.{key}", value)
-        else:
-            flat[f"{prefix}.{key}"] = str(value) if isinstance(value, list) else value
-    return flat
+    label: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    workbench: Workbench | None = None
+    on_evaluation: Callable[[Evaluations], None] | None = None
 
 
 def run_sft(
@@ -86,6 +53,7 @@ def run_sft(
     model: ModelConfig,
     curriculum: CurriculumConfig,
     processes: Processes = ALONE,
+    search: Search | None = None,
 ) -> None:
     """Train, evaluate and record; says so and returns where the training is already finished.
 
@@ -112,7 +80,7 @@ def run_sft(
             f"training.output_dir {output_dir} cannot be written: {error}"
         ) from error
     try:
-        _run_sft(config, model, curriculum, processes)
+        _run_sft(config, model, curriculum, processes, search or Search())
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise CheckpointError(
             f"training.output_dir {output_dir} cannot be written: {error}"
@@ -147,35 +115,12 @@ def lock_file(output_dir: Path) -> Path:
     return output_dir.with_name(f".{output_dir.name}.lock")
 
 
-def check_training(
-    config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig
-) -> None:
-    """Check what can be known before anything is written: base, data, enough test examples.
-
-    Raises:
-        UserError: naming what is wrong.
-    """
-    data_dir = Path(config.data.path)
-    check_model(model)
-    load_processor(
-        model.model_name,
-        min_pixels=model.min_pixels,
-        max_pixels=model.max_pixels,
-        trust_remote_code=model.trust_remote_code,
-    )
-    check_weights(model.model_name)
-    check_inputs(data_dir, curriculum)
-    if config.evaluation.enabled:  # else it would be noticed after hours of training
-        wanted = config.evaluation.samples_per_difficulty
-        choose_examples(load_split(data_dir, "test"), wanted, config.training.seed, split="test")
-    data_digest(data_dir)
-
-
 def _run_sft(
     config: TrainingFileConfig,
     model: ModelConfig,
     curriculum: CurriculumConfig,
     processes: Processes,
+    search: Search,
 ) -> None:
     data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
     params = resolved_params(config, model, curriculum)
@@ -198,9 +143,18 @@ def _run_sft(
     run = open_run(
         entry_point="sft",
         experiment=config.exp_name,
-        run_name=f"{config.exp_name} {curriculum.strategy_label} seed {config.training.seed}",
+        run_name=" ".join(
+            [
+                search.label or config.exp_name,
+                f"{curriculum.strategy_label} seed {config.training.seed}",
+            ]
+        ),
         params=params,
-        tags={"pixelis.seed": str(config.training.seed), "pixelis.base_model": model.model_name},
+        tags={
+            "pixelis.seed": str(config.training.seed),
+            "pixelis.base_model": model.model_name,
+            **search.tags,
+        },
         resume_run_id=start.run_id,
         # Beside the checkpoints: the working folder may be a temporary clone.
         spool_dir=output_dir,
@@ -225,7 +179,12 @@ def _run_sft(
         num_examples = training.batch_size * training.gradient_accumulation_steps
         rules = curriculum_rules(curriculum, num_examples * processes.world_size)
         story = partial(
-            tell_story, recorder, curriculum=curriculum, links=links, max_steps=training.max_steps
+            tell_story,
+            recorder,
+            curriculum=curriculum,
+            links=links,
+            max_steps=training.max_steps,
+            label=search.label,
         )
         live = LiveFigures(recorder, max_steps=training.max_steps, rules=rules, story=story)
         with live as figures:
@@ -240,9 +199,11 @@ def _run_sft(
                 run_state={"identity": identity, "run_id": recorder.run_id},
                 resume_from=start.resume_from,
                 processes=processes,
+                workbench=search.workbench,
+                on_evaluation=search.on_evaluation,
             )
         print(result.statistics, flush=True)
-        record_result(recorder, result, config, curriculum, links)
+        record_result(recorder, result, config, curriculum, links, search.label)
         trained = time.monotonic()
         print(f"training took {trained - began:.0f} s, with start-up", flush=True)
         test: dict[str, float] = {}

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from pixelis.models.lora import add_lora, wrap
 from pixelis.recorder import Recorder
 
 RANKS_FILE = "lora_ranks.json"
+Load = Callable[[ModelConfig], Any]
 FOLDER = "lora"  # of the run's artifacts
 
 
@@ -69,6 +70,7 @@ def build_adapter(
     output_dir: Path,
     recorder: Recorder,
     resume_from: Path | None = None,
+    load: Load | None = None,
 ) -> Adapter:
     """Load the base and put the adapter of a configuration on it.
 
@@ -83,30 +85,34 @@ def build_adapter(
         output_dir: where the ranks are written.
         recorder: told of the ranks.
         resume_from: a whole checkpoint.
+        load: gives the base; None loads it.
 
     Raises:
         ConfigError: when the model has no layer to adapt, or EVA too few examples or directions.
     """
+    load = load or load_base
     by_data = config.lora_r == "auto" or config.init_lora_weights == EVA
     if by_data and resume_from is not None:
         saved = LoraConfig.from_pretrained(str(resume_from))
         saved.inference_mode, saved.base_model_name_or_path = False, None
-        return Adapter(wrap(load_base(config), saved, model_name=config.model_name, seed=seed))
+        return Adapter(wrap(load(config), saved, model_name=config.model_name, seed=seed))
     if changes_base(config.init_lora_weights):
-        return _take_apart(config, seed=seed, resume_from=resume_from)
+        return _take_apart(config, load, seed=seed, resume_from=resume_from)
     if not by_data:
-        return Adapter(_add(config, config.init_lora_weights, seed=seed))
+        return Adapter(_add(config, config.init_lora_weights, load, seed=seed))
     spread = config.lora_auto_spread if config.lora_r == "auto" else 1.0
-    model = _add(config, EVA, seed=seed, eva_spread=spread)
+    model = _add(config, EVA, load, seed=seed, eva_spread=spread)
     batches = _look_at(dataset, model, config, seed=seed, batch_size=batch_size, spread=spread)
     spectra = fit_eva(model, batches)
     _record(spectra, output_dir, recorder)
     return Adapter(model)
 
 
-def _add(config: ModelConfig, init: str, *, seed: int, eva_spread: float = 1.0) -> PeftModel:
+def _add(
+    config: ModelConfig, init: str, load: Load, *, seed: int, eva_spread: float = 1.0
+) -> PeftModel:
     return add_lora(
-        load_base(config),
+        load(config),
         model_name=config.model_name,
         lora_r=config.lora_auto_rank if config.lora_r == "auto" else config.lora_r,
         lora_alpha=config.lora_alpha,
@@ -121,17 +127,17 @@ def _add(config: ModelConfig, init: str, *, seed: int, eva_spread: float = 1.0) 
     )
 
 
-def _take_apart(config: ModelConfig, *, seed: int, resume_from: Path | None) -> Adapter:
+def _take_apart(config: ModelConfig, load: Load, *, seed: int, resume_from: Path | None) -> Adapter:
     """An adapter that holds a part of the base's weights, and a base without it.
 
     The base is loaded twice and the second one made from the factors alone, as a resumed training
     does: so both train on the same numbers, whatever the weights' type rounds away.
     """
     if resume_from is None:
-        initial = initial_factors(_add(config, config.init_lora_weights, seed=seed))
+        initial = initial_factors(_add(config, config.init_lora_weights, load, seed=seed))
     else:
         _, initial = split_plain(load_file(resume_from / WEIGHTS_FILE))
-    model = _add(config, "default", seed=seed)
+    model = _add(config, "default", load, seed=seed)
     take_from_base(model, initial)
     set_peft_model_state_dict(model, initial)
     return Adapter(model, initial)

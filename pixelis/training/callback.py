@@ -58,6 +58,9 @@ class CurriculumCallback(TrainerCallback):
         self.on_restore: Callable[[], None] = _nothing
         self.on_improvement: Callable[[], None] = _nothing
         self.on_visit_end: Callable[[Visit], Path | None] = lambda visit: None
+        self.on_evaluation: Callable[[list[tuple[int, dict[str, float]]]], None] = (
+            lambda evaluations: None
+        )
         self.strata: dict[str, float] = {}
         self.evaluations: list[tuple[int, dict[str, float]]] = []
         self.losses: list[tuple[int, float]] = []
@@ -137,6 +140,7 @@ class CurriculumCallback(TrainerCallback):
             self._keep_visit()
         self._record_events()
         self._tell_place(step)
+        self.on_evaluation(self.evaluations)
 
     def _tell_place(self, step: int) -> None:
         """Tell where the curriculum stands: its stage, or a mix that changed without an event."""

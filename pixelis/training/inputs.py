@@ -48,7 +48,7 @@ def check_inputs(folder: Path, curriculum: CurriculumConfig) -> None:
         DataError: when the folder cannot be read, or an image in it does not open.
     """
     splits = {split: load_split(folder, split) for split in SPLITS_READ}
-    _check_sizes(curriculum, splits)
+    check_sizes(curriculum, splits)
     for rows in splits.values():
         for difficulty, chosen in rows.items():
             _check_images(chosen, folder / difficulty_file(difficulty))
@@ -64,7 +64,7 @@ def build_datasets(
         ConfigError: when a mix needs a difficulty that a split has no example of.
     """
     splits = {split: load_split(folder, split) for split in SPLITS_READ}
-    _check_sizes(curriculum, splits)
+    check_sizes(curriculum, splits)
     return {split: CurriculumDataset(rows, encoder) for split, rows in splits.items()}
 
 
@@ -88,7 +88,12 @@ def data_digest(folder: Path) -> dict[str, str]:
     return noted
 
 
-def _check_sizes(curriculum: CurriculumConfig, splits: Mapping[str, Mapping[str, Any]]) -> None:
+def check_sizes(curriculum: CurriculumConfig, splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse splits without examples of a difficulty that a mix needs.
+
+    Raises:
+        ConfigError: naming the mix, the difficulty and the split.
+    """
     check_examples(
         curriculum,
         {split: {name: len(rows) for name, rows in by.items()} for split, by in splits.items()},

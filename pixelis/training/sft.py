@@ -1,12 +1,9 @@
 """Build one training from its configuration and run it, or go on with one that was stopped."""
 
-import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -26,29 +23,22 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.validation import Validation
-from pixelis.models.load import load_processor
 from pixelis.models.lora import load_adapter
 from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.adapter import build_adapter, load_base
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import write_json
-from pixelis.training.inputs import build_datasets, check_model
+from pixelis.training.inputs import check_model
 from pixelis.training.processes import ALONE, Processes, ignore_signals
 from pixelis.training.progress import ProgressCallback
+from pixelis.training.stopping import Stopped, stop_on_signals
 from pixelis.training.trainer import CurriculumTrainer
+from pixelis.training.workbench import Workbench
 
+Evaluations = Sequence[tuple[int, Mapping[str, float]]]
 EVENTS_FILE = "events.json"
 # Between the seeds of two processes: runs with neighbouring seeds share none.
 RANK_STRIDE = 1_000_003
-
-
-class Stopped(KeyboardInterrupt):
-    """Training was asked to stop (Ctrl-C or SIGTERM); what was done is in `checkpoint`."""
-
-    def __init__(self, checkpoint: Path, step: int) -> None:
-        """Say where to go on."""
-        super().__init__(f"stopped after step {step}; everything is in {checkpoint}")
-        self.checkpoint, self.step = checkpoint, step
 
 
 @dataclass(frozen=True)
@@ -79,26 +69,6 @@ class _EventFile:
         self._events.append(dict(event))
         write_json(self._events, self._path)
         self._recorder.event(event)
-
-
-@contextmanager
-def _stop_on_signals(callback: CurriculumCallback, processes: Processes) -> Iterator[None]:
-    """SIGINT and SIGTERM end training after the step in hand, with a checkpoint."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        callback.stop_requested = True
-        if processes.world_size == 1:
-            # A second signal ends the process at once. A launcher sends one on to everyone, who
-            # may have had it from the terminal already.
-            signal.signal(number, signal.default_int_handler)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            if signal.getsignal(number) is not signal.SIG_IGN:  # see `ignore_signals`
-                signal.signal(number, handler)
 
 
 def training_arguments(training: TrainingConfig, *, gradient_checkpointing: bool) -> Any:
@@ -143,6 +113,8 @@ def run_training(
     resume_from: Path | None = None,
     say: Callable[[str], None] = print,
     processes: Processes = ALONE,
+    workbench: Workbench | None = None,
+    on_evaluation: Callable[[Evaluations], None] | None = None,
 ) -> TrainingResult:
     """Train an adapter on the curriculum and save it to `<output_dir>/final`.
 
@@ -156,6 +128,8 @@ def run_training(
         resume_from: a whole checkpoint of the same configuration.
         say: prints a line.
         processes: that train together; of all but the main one, nothing is recorded or said.
+        workbench: has the data and the base of an earlier training; None loads them.
+        on_evaluation: called with all evaluations so far after each; it may raise to end training.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
@@ -165,16 +139,10 @@ def run_training(
     output_dir.mkdir(parents=True, exist_ok=True)
     if not processes.is_main:
         recorder, say = NullRecorder(), _say_nothing
-    encoder = Encoder(
-        load_processor(
-            model_config.model_name,
-            min_pixels=model_config.min_pixels,
-            max_pixels=model_config.max_pixels,
-            trust_remote_code=model_config.trust_remote_code,
-        ),
-        max_length=training.max_length,
+    workbench = workbench or Workbench()
+    encoder, datasets = workbench.load_data(
+        model_config, data_dir, curriculum, max_length=training.max_length
     )
-    datasets = build_datasets(data_dir, encoder, curriculum)
     transformers_logging.disable_progress_bar()
     # peft still reads the old name of activation checkpointing; nothing that a user can mend.
     warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
@@ -187,8 +155,10 @@ def run_training(
         output_dir=output_dir,
         recorder=recorder,
         resume_from=resume_from,
+        load=workbench.load_base,
     )
     model = adapter.model
+    workbench.lend(model)
     arguments = training_arguments(
         training, gradient_checkpointing=model_config.gradient_checkpointing
     )
@@ -224,6 +194,8 @@ def run_training(
         examples_per_step=loader.examples_per_step,
         say=say,
     )
+    if on_evaluation is not None:
+        callback.on_evaluation = on_evaluation
     progress = ProgressCallback(callback, say)
     callback.say = progress.say
     trainer = CurriculumTrainer(
@@ -254,7 +226,7 @@ def run_training(
         trainer.state = TrainerState.load_from_json(str(resume_from / TRAINER_STATE_NAME))
     else:
         try:
-            with _stop_on_signals(callback, processes), processes.together():
+            with stop_on_signals(callback, processes), processes.together():
                 trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
                 # A signal in the last step, after that step's agreement.
                 callback.stop_requested = processes.any(callback.stop_requested)

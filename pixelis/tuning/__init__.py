@@ -4,8 +4,19 @@ The only package that imports optuna. It knows no MLflow and trains nothing itse
 a function that does.
 """
 
+from pixelis.tuning.charts import draw_page, draw_pictures, importances
+from pixelis.tuning.parts import (
+    RUN_ID,
+    TRIALS,
+    Part,
+    enqueue_final,
+    final_key,
+    open_parts,
+    value_of,
+)
+from pixelis.tuning.plan import Plan, Training
 from pixelis.tuning.pruning import Replay, explain, replay, saved_share
-from pixelis.tuning.settings import PRUNERS, SAMPLERS, Settings
+from pixelis.tuning.settings import Settings
 from pixelis.tuning.space import Parameter, build_space, changed
 from pixelis.tuning.storage import open_study
 from pixelis.tuning.study import (
@@ -24,24 +35,34 @@ from pixelis.tuning.verdict import Verdict, judge
 __all__ = [
     "BASELINE",
     "ERROR",
-    "PRUNERS",
-    "REASON",
-    "SAMPLERS",
     "Parameter",
+    "Part",
+    "Plan",
+    "REASON",
+    "RUN_ID",
     "Replay",
     "Settings",
+    "TRIALS",
+    "Training",
     "Trial",
     "TrialStopped",
     "Verdict",
     "best_trial",
     "build_space",
     "changed",
+    "draw_page",
+    "draw_pictures",
     "enqueue",
+    "enqueue_final",
     "explain",
+    "final_key",
     "finished_trials",
+    "importances",
     "judge",
+    "open_parts",
     "open_study",
     "replay",
     "run_trials",
     "saved_share",
+    "value_of",
 ]

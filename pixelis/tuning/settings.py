@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
-SAMPLERS = ("tpe", "gp", "random")
-PRUNERS = ("median", "hyperband", "none")
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -21,8 +21,8 @@ from pixelis.tuning.settings import Settings
 from pixelis.tuning.space import Parameter
 from pixelis.tuning.storage import GONE, MAX_RETRIES, first_line
 
-BASELINE, WORKER, ERROR, REASON = (
-    f"pixelis.{name}" for name in ("baseline", "worker", "error", "reason")
+BASELINE, OVERRIDES, SEED, WORKER, ERROR, REASON = (
+    f"pixelis.{name}" for name in ("baseline", "overrides", "seed", "worker", "error", "reason")
 )
 
 
@@ -35,8 +35,10 @@ class Trial:
 
     Attributes:
         number: of the first try: names the trial's folder.
-        params: dotted name -> value.
-        baseline: the baseline that it is, or None.
+        params: dotted name -> value, of what is searched.
+        baseline: the name of the baseline that it is, or None.
+        overrides: dotted name -> value, of a baseline.
+        seed: of its one training, or None.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class Trial:
         frozen = _frozen(trial)
         self.number, self.params = _first_number(frozen), dict(params)
         self.baseline: str | None = frozen.user_attrs.get(BASELINE)
+        self.overrides: dict[str, Any] = frozen.user_attrs.get(OVERRIDES) or {}
+        self.seed: int | None = frozen.user_attrs.get(SEED)
 
     def report(self, examples: int, value: float) -> str | None:
         """Tell an intermediate value, after so many examples; a baseline is never stopped.
@@ -77,11 +81,27 @@ class Trial:
 Objective = Callable[[Trial], float | Sequence[float]]
 
 
-def enqueue(study: optuna.Study, baseline: str, params: Mapping[str, Any]) -> None:
-    """Let a baseline be the next trial, once in the study's life."""
+def enqueue(
+    study: optuna.Study,
+    baseline: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> None:
+    """Let a baseline be the next trial, once in the study's life.
+
+    Args:
+        study: of `open_study`.
+        baseline: its name.
+        params: its values of what is searched.
+        overrides: its values of anything else.
+        seed: of its training; None: those of any trial.
+    """
     known = {trial.user_attrs.get(BASELINE) for trial in study.get_trials(deepcopy=False)}
     if baseline not in known:
-        study.enqueue_trial(dict(params), user_attrs={BASELINE: baseline})
+        notes = {BASELINE: baseline, OVERRIDES: dict(overrides or {}), SEED: seed}
+        study.enqueue_trial(dict(params or {}), user_attrs=notes)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -19,7 +19,8 @@ from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.recorder import NullRecorder
 from pixelis.training.resume import choose_start
-from pixelis.training.sft import Stopped, run_training
+from pixelis.training.sft import run_training
+from pixelis.training.stopping import Stopped
 
 
 class LineRecorder(NullRecorder):

@@ -29,7 +29,8 @@ from pixelis.errors import DataError, UserError
 from pixelis.evaluation.validation import in_this_process
 from pixelis.training.processes import OtherProcessFailed, join
 from pixelis.training.resume import choose_start
-from pixelis.training.sft import Stopped, run_training
+from pixelis.training.sft import run_training
+from pixelis.training.stopping import Stopped
 from pixelis.training.trainer import CurriculumTrainer
 
 

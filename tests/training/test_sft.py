@@ -15,7 +15,7 @@ from pixelis.data.store import difficulty_file, write_rows
 from pixelis.errors import CheckpointError, ConfigError, DataError, UserError
 from pixelis.models.load import load_model
 from pixelis.models.lora import load_adapter
-from pixelis.training.sft import Stopped
+from pixelis.training.stopping import Stopped
 
 
 def test_what_a_training_leaves(whole):

@@ -76,7 +76,7 @@ def test_the_same_seed_searches_the_same_also_in_two_parts(url, study, space, se
 def test_baselines_come_first_once_and_are_never_stopped(study, space, settings, tmp_path):
     worst = {"curriculum.advancement_interval": 10, "curriculum.rollback_threshold": -0.3}
     for _ in range(2):
-        enqueue(study, "guide", worst)
+        enqueue(study, "guide", params=worst)
     run_trials(study, space, settings, objective(tmp_path, 0), tmp_path)
     first, *others = study.trials
     assert (first.params, first.user_attrs[BASELINE]) == (worst, "guide")

@@ -1,0 +1,84 @@
+"""What is known of a training before it begins: its parameters, what it is, whether it can be."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pixelis.config import ModelConfig, TrainingFileConfig, flatten
+from pixelis.curriculum import CurriculumConfig
+from pixelis.data.store import load_split
+from pixelis.evaluation.evaluate import choose_examples
+from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
+from pixelis.training.inputs import check_inputs, check_model, data_digest
+
+# Where work goes and how it is taken up again says nothing about what is trained.
+# Checkpoints have the number of processes on their own, and one layout, sharded or not.
+NOT_IDENTITY = (
+    *("resume", "register", "training.output_dir"),
+    *("num_processes", "accelerate_config"),
+)
+
+
+def resolved_params(
+    config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig
+) -> dict[str, Any]:
+    """The whole configuration as dotted keys, curriculum defaults filled in."""
+    params: dict[str, Any] = {
+        key: value for key, value in flatten(config).items() if not key.startswith("curriculum.")
+    }
+    params |= _flat("curriculum", curriculum.to_dict())
+    params |= {f"model.{key}": value for key, value in flatten(model).items()}
+    return params
+
+
+def training_identity(
+    params: Mapping[str, Any], model: ModelConfig, digests: Mapping[str, str]
+) -> dict[str, Any]:
+    """What makes two trainings the same one: configuration, data, and the embedded base's weights.
+
+    Args:
+        params: of `resolved_params`.
+        model: section `model`.
+        digests: file name -> SHA-256 of the data.
+    """
+    identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
+    identity |= {f"data {name}": digest for name, digest in digests.items()}
+    if model.model_name == EMBEDDED:  # its name stays when `make base` rebuilds it
+        weights = (EMBEDDED_DIR / "model.safetensors").read_bytes()
+        identity["model weights"] = hashlib.sha256(weights).hexdigest()
+    return identity
+
+
+def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(f"{prefix}.{key}", value)
+        else:
+            flat[f"{prefix}.{key}"] = str(value) if isinstance(value, list) else value
+    return flat
+
+
+def check_training(
+    config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig
+) -> None:
+    """Check what can be known before anything is written: base, data, enough test examples.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    data_dir = Path(config.data.path)
+    check_model(model)
+    load_processor(
+        model.model_name,
+        min_pixels=model.min_pixels,
+        max_pixels=model.max_pixels,
+        trust_remote_code=model.trust_remote_code,
+    )
+    check_weights(model.model_name)
+    check_inputs(data_dir, curriculum)
+    if config.evaluation.enabled:  # else it would be noticed after hours of training
+        wanted = config.evaluation.samples_per_difficulty
+        choose_examples(load_split(data_dir, "test"), wanted, config.training.seed, split="test")
+    data_digest(data_dir)

@@ -1,0 +1,51 @@
+"""tune: Optuna searches the curriculum's settings, then fresh seeds judge what it found."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
+from pixelis.config import DataPrepConfig, ModelFileConfig, load_config
+from pixelis.tune_config import TuneFileConfig
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, check every range, make missing data, search until the study is done, judge."""
+    arguments = parse_arguments(
+        argv,
+        entry_point="tune",
+        description="Search the settings of a curriculum (or of anything else in the "
+        "configuration) with Optuna, and judge the best on fresh seeds. Stopped, it goes on where "
+        "it was; started again with the same storage, it helps.",
+        config_class=TuneFileConfig,
+        default_config="configs/tune.yaml",
+        extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
+    )
+    config, model = arguments.config, arguments.extra["model"]
+    data_dir = Path(config.data.path)
+    prep = None
+    if not data_dir.exists():
+        prep = load_config(DataPrepConfig, Path(config.data.prep), {"output_dir": str(data_dir)})
+
+    from pixelis.cli.jobs import prepare
+    from pixelis.cli.making import make_data
+    from pixelis.cli.tuning_run import run_search
+    from pixelis.training.inputs import check_model
+    from pixelis.tuning import Plan
+
+    plan = Plan(config, model)
+    plan.check()
+    check_model(model.model)
+    if prep is not None:
+        prepare(config.num_workers)
+        print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)
+        make_data(prep, data_dir, only_if_missing=True)
+    try:
+        run_search(plan)
+    except (KeyboardInterrupt, SystemExit):  # SystemExit: SIGTERM
+        print("interrupted; every finished trial is kept: go on with the same command")
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_cli(main))
