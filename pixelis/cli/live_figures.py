@@ -64,11 +64,12 @@ class LiveFigures:
         *,
         max_steps: int,
         rules: Rules,
-        story: Callable[..., None] = lambda events, error=None: None,
+        story: Callable[..., None] = lambda events, step, error: None,
     ) -> None:
         """Pass everything on to `recorder`.
 
-        `story` is called with all events after each, and with what ended training, if anything did.
+        `story` is called after each event, with all of them, the newest step, and what ended
+        training, if anything did.
         """
         self._recorder = recorder
         self._max_steps, self._rules, self._story = max_steps, rules, story
@@ -76,12 +77,13 @@ class LiveFigures:
         self._history: dict[str, list[tuple[int, float]]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="figures")
         self._newest: Future[None] | None = None
-        self._warned = False
+        self._warned, self._step = False, 0
         self.artifact, self.figure = recorder.artifact, recorder.figure
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Keep what is drawn, and pass all on."""
         self._recorder.metrics(values, step)
+        self._step = max(self._step, step)
         for key, value in values.items():
             if key.startswith(KEPT):
                 self._history.setdefault(key, []).append((step, value))
@@ -90,7 +92,7 @@ class LiveFigures:
         """Pass an event on; after an attempt, draw."""
         self._recorder.event(event)
         self._events.append(dict(event))
-        self._story(list(self._events))
+        self._tell()
         if event["kind"] in ATTEMPTS:
             self._draw_soon()
 
@@ -98,6 +100,7 @@ class LiveFigures:
         """Start from the events of the training that is resumed; its metrics are told again."""
         self._recorder.restore_events(events)
         self._events = [dict(event) for event in events]
+        self._tell()
 
     def __enter__(self) -> "LiveFigures":
         """Nothing to do before the first attempt."""
@@ -113,8 +116,12 @@ class LiveFigures:
         if self._events:
             self._draw_soon()
             if error is not None:
-                self._story(list(self._events), error=error)
+                self._tell(error)
         self._thread.shutdown(wait=True)
+
+    def _tell(self, error: BaseException | None = None) -> None:
+        step = max(self._step, int(self._events[-1]["step"]))
+        self._story(list(self._events), step=step, error=error)
 
     def _draw_soon(self) -> None:
         if self._newest is not None:

@@ -11,6 +11,7 @@ from pixelis.training.sft import TrainingResult
 from pixelis.training.stopping import Stopped
 
 FINAL = "final"
+FIRST_SHOWN, LAST_SHOWN = 10, 40  # events in a run's description, which MLflow bounds
 
 Event = Mapping[str, Any]
 
@@ -42,7 +43,7 @@ def record_result(
     if stages:
         recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
     recorder.tags({"mlflow.runName": _run_name(events, last, curriculum, label)})
-    recorder.note(f"```\n{result.statistics}\n```\n\n{_event_table(events)}\n\n{links}")
+    recorder.note(f"```\n{result.statistics}\n```\n\n{links}\n\n{_event_table(events)}")
     best_step = int(result.best["step"])
     # The first at its step: where weights were rolled back, theirs follow at the same step.
     best = next(strata for step, strata in result.evaluations if step == best_step)
@@ -78,6 +79,7 @@ def tell_story(
     curriculum: CurriculumConfig,
     links: str,
     *,
+    step: int,
     max_steps: int,
     label: str = "",
     error: BaseException | None = None,
@@ -91,12 +93,14 @@ def tell_story(
         events: so far.
         curriculum: of the training.
         links: to the runs above and before it, in Markdown.
+        step: that it has come to.
         max_steps: of the whole training.
         label: stands before the run's name.
         error: what ended it before `max_steps`, if anything did.
     """
-    stages, step = _stages_reached(events, curriculum), int(events[-1]["step"])
-    recorder.summary({"rollbacks": events[-1]["rollback_count"], **stages}, step)
+    stages = _stages_reached(events, curriculum)
+    told_at = int(events[-1]["step"])  # a step counts once
+    recorder.summary({"rollbacks": events[-1]["rollback_count"], **stages}, told_at)
     if stages:
         recorder.tags({"pixelis.stage_reached": _stage(events[-1])})
     where = f"at step {step} of {max_steps}"
@@ -106,7 +110,7 @@ def tell_story(
     elif error is not None:
         where = f"failed after step {step} of {max_steps}"
     recorder.tags({"mlflow.runName": " · ".join([*_name_parts(events, curriculum, label), where])})
-    recorder.note(f"{where[0].upper()}{where[1:]}.\n\n{_event_table(events)}\n\n{links}")
+    recorder.note(f"{where[0].upper()}{where[1:]}.\n\n{links}\n\n{_event_table(events)}")
 
 
 def _stages_reached(events: Sequence[Event], curriculum: CurriculumConfig) -> dict[str, float]:
@@ -137,7 +141,7 @@ def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig, label: st
     parts, rollbacks = [curriculum.strategy_label], newest["rollback_count"]
     parts = [label, *parts] if label else parts
     if curriculum.enabled and curriculum.strategy_class.uses_stages:
-        tries = f", tries {newest['to_stage']}" if newest["kind"] == "trial" else ""
+        tries = f" (tries {newest['to_stage']})" if newest["kind"] == "trial" else ""
         parts.append(f"reached {_stage(newest)}{tries}")
     if curriculum.strategy_class.rolls_back:
         parts.append(f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}")
@@ -146,7 +150,11 @@ def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig, label: st
 
 def _event_table(events: Sequence[Event]) -> str:
     lines = ["| step | event | stage | delta | reason |", "| --- | --- | --- | --- | --- |"]
-    for event in events:
+    shown = [*events[:FIRST_SHOWN], *events[FIRST_SHOWN:][-LAST_SHOWN:]]
+    for event in shown:
+        if len(shown) < len(events) and event is shown[FIRST_SHOWN]:
+            left_out = len(events) - len(shown)
+            lines.append(f"| | | | | {left_out} more in curriculum/events.json |")
         delta = "" if event["delta"] is None else f"{event['delta']:+.4f}"
         lines.append(
             f"| {event['step']} | {event['kind']} | {event['to_stage']} | {delta} | "

@@ -136,6 +136,8 @@ def _run_sft(
     )
     processes.on_main(lambda: (start.finished, str(start.resume_from or "")))
     if start.finished:
+        if config.register is not None:
+            _say(f"register={config.register} has no effect on a training that is finished")
         # Stopped in the moment after its last word, it has left the last of its records on disk.
         deliver_spools(find_spools([], [output_dir]), _say)
         return

@@ -34,7 +34,8 @@ SYMBOLS = {
     "ring": "circle-open",
 }
 HATCHED = 0.35  # opacity: plotly hatches no shapes
-GAP = 0.05  # between two panels, as a share of the height
+GAP = 0.05  # between two panels, as a share of the height ...
+ALL_GAPS = 0.3  # ... where all together take no more than this
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{title}</title></head>
@@ -110,13 +111,14 @@ def _axis(name: str, number: int) -> str:
 
 def _domains(chart: Chart) -> list[tuple[float, float]]:
     """The heights of the panels, from the top down, as shares of the whole."""
-    total = sum(panel.height for panel in chart.panels)
-    scale = (1 - GAP * (len(chart.panels) - 1)) / total
+    total, num_gaps = sum(panel.height for panel in chart.panels), len(chart.panels) - 1
+    gap = min(GAP, ALL_GAPS / max(1, num_gaps))
+    scale = (1 - gap * num_gaps) / total
     domains, top = [], 1.0
     for panel in chart.panels:
         low = max(0.0, top - panel.height * scale)
         domains.append((low, top))
-        top = low - GAP
+        top = low - gap
     return domains
 
 

@@ -1,12 +1,19 @@
 """Carries records to MLflow: none twice into a run that has a past, and what is refused aside."""
 
+import time
 from collections.abc import Sequence
+from typing import Literal
 
 from mlflow import MlflowClient
 
 from pixelis.tracking.console import Console, first_line
 from pixelis.tracking.delivery import Record, RejectedError, send
 from pixelis.tracking.spool import Spool
+
+Outcome = Literal["settled", "split", "passed over"]
+# What no other record builds on, and what may be refused where numbers are not.
+BULKY = {"file", "text", "png", "table", "model"}
+SLOW = 5.0  # seconds after which a failure looks like MLflow being away
 
 
 class Courier:
@@ -64,6 +71,39 @@ class Courier:
             self._spool.refuse([record])
         except OSError as full:
             self._console.warn("disk", f"what MLflow refuses is not kept ({first_line(full)})")
+
+
+class Round:
+    """One pass over what waits.
+
+    A file that is too large, or a folder that is closed, does not hold up the numbers: it is passed
+    over, and what came after it is tried.
+    """
+
+    def __init__(self, courier: Courier) -> None:
+        """Nothing has failed yet."""
+        self.failure: Exception | None = None  # the first that was passed over
+        self._courier = courier
+        self._failed: set[tuple[str, str]] = set()
+
+    def carry(self, group: Sequence[Record]) -> Outcome:
+        """Deliver records of one kind, or pass them over.
+
+        Raises:
+            Exception: As it seems, MLflow is away.
+        """
+        key, began = (group[0].kind, group[0].name), time.monotonic()
+        if key in self._failed:  # a later one must not arrive before it
+            return "passed over"
+        try:
+            return "settled" if self._courier.carry(group) else "split"
+        # Stores, drivers and transports raise dozens of types.
+        except Exception as error:
+            if group[0].kind not in BULKY or time.monotonic() - began > SLOW:
+                raise
+            self.failure = self.failure or error
+            self._failed.add(key)
+            return "passed over"
 
 
 class SeenSteps:

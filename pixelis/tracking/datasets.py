@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from pixelis.tracking.source import without_home
 
+VALIDATION = "validation"
 DIGEST_LENGTH = 36  # MLflow's limit
 
 _SCALARS = {
@@ -51,8 +52,9 @@ def dataset_fields(
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     footers = [parquet.ParquetFile(file) for file in files]
     columns = [_column(field) for field in footers[0].schema_arrow]
-    inside = path.resolve().is_relative_to(Path.cwd())
-    uri = str(path.resolve().relative_to(Path.cwd())) if inside else str(path.resolve())
+    place, here = path.resolve(), Path.cwd().resolve()
+    inside = place.is_relative_to(here) and here != Path(here.anchor)
+    uri = str(place.relative_to(here)) if inside else str(place)
     profile: dict[str, Any] = {"num_rows": sum(footer.metadata.num_rows for footer in footers)}
     if split is not None:
         found = [parquet.read_table(file, columns=["split"])["split"] for file in files]

@@ -11,6 +11,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from requests import HTTPError
 
 from pixelis.tracking.adapters import send_model
 from pixelis.tracking.visits import send_visit
@@ -20,6 +21,8 @@ BATCH_LIMITS: dict[str, int] = {"metric": 1000, "param": 100, "tag": 100}
 
 # Answers that stay the same however often the record is sent again.
 _FINAL_ERRORS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
+
+_FINAL_STATUS = {400, 404, 405, 411, 413, 414, 415, 422, 501}
 
 
 class RejectedError(Exception):
@@ -71,6 +74,10 @@ def send(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
         _SENDERS[kind](client, run_id, records)
     except MlflowException as error:
         if error.error_code in _FINAL_ERRORS:
+            raise RejectedError(str(error)) from error
+        raise
+    except HTTPError as error:  # of an artifact proxy, or of what stands before it
+        if error.response is not None and error.response.status_code in _FINAL_STATUS:
             raise RejectedError(str(error)) from error
         raise
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from pixelis.tracking.console import Console, first_line
-from pixelis.tracking.courier import Courier
+from pixelis.tracking.courier import Courier, Outcome, Round
 from pixelis.tracking.delivery import Record
+from pixelis.tracking.patience import PATIENCE
 from pixelis.tracking.spool import Spool
 from pixelis.tracking.waiting import Waiting
 
@@ -24,7 +25,6 @@ MAX_WAITING = 500  # records that start a delivery ...
 MAX_AGE = 5.0  # ... and the age in seconds of the oldest one that does
 PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between tries while MLflow is away
 MOMENT = 0.2  # seconds that a record may wait in memory alone while MLflow is away
-PATIENCE = 90.0  # seconds without a delivery after which nobody waits for one
 
 _alive: "weakref.WeakSet[Outbox]" = weakref.WeakSet()
 
@@ -100,13 +100,9 @@ class Outbox:
             self._changed.notify_all()
 
     def flush(self, patience: float = PATIENCE) -> bool:
-        """Wait until everything is delivered; give up when MLflow is away or takes nothing.
+        """Wait until everything is delivered, and say whether it is.
 
-        Args:
-            patience: Seconds without a delivery after which to give up.
-
-        Returns:
-            Whether nothing waits any more.
+        Gives up when MLflow is away, or has taken nothing for `patience` seconds.
         """
         with self._changed:
             if not self._waiting:
@@ -122,14 +118,17 @@ class Outbox:
                     seen, until = self._num_delivered, time.monotonic() + patience
             return not self._waiting
 
-    def close(self) -> Path | None:
+    def close(self, patience: float = PATIENCE) -> Path | None:
         """Deliver what can be delivered in bounded time; the rest is on disk.
+
+        Args:
+            patience: Seconds without a delivery after which to give up.
 
         Returns:
             Where the rest is, or None.
         """
         try:
-            self.flush()
+            self.flush(patience)
         finally:  # also when the user has no patience at all
             with self._disk:
                 with self._changed:
@@ -196,7 +195,7 @@ class Outbox:
         Returns:
             Whether nothing waits any more.
         """
-        generation = self._generation
+        generation, attempt = self._generation, Round(self.courier)
         while True:
             with self._changed:
                 if generation != self._generation:  # closed: the rest is on disk
@@ -205,12 +204,15 @@ class Outbox:
             if not group:
                 break
             try:
-                settled = self.courier.carry(group)
+                outcome = attempt.carry(group)
             # Stores, drivers and transports raise dozens of types, and none may stop a training.
             except Exception as error:
                 self._fail(error, generation)
                 return False
-            self._settle(group, settled, generation)
+            self._settle(group, outcome, generation)
+        if attempt.failure:
+            self._fail(attempt.failure, generation)
+            return False
         if self._num_failures:
             self._num_failures, self.failure = 0, None
             self.console.again("unreachable")
@@ -235,13 +237,13 @@ class Outbox:
             "records wait on disk and are sent again",
         )
 
-    def _settle(self, group: Sequence[Record], settled: bool, generation: int) -> None:
+    def _settle(self, group: Sequence[Record], outcome: Outcome, generation: int) -> None:
         """Forget what has arrived or is refused; a refused batch is sent one by one."""
         with self._changed:
             if generation != self._generation:
                 return
-            if not settled:
-                self._waiting.split()
+            if outcome != "settled":
+                self._waiting.split() if outcome == "split" else self._waiting.pass_over()
                 return
             self._waiting.drop()
             self._num_delivered += len(group)

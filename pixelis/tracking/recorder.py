@@ -19,10 +19,11 @@ from pixelis.errors import UserError
 from pixelis.recorder import ADAPTERS, visit_index
 from pixelis.tracking.adapters import Origin, model_fields
 from pixelis.tracking.console import first_line
-from pixelis.tracking.datasets import dataset_fields
+from pixelis.tracking.datasets import VALIDATION, dataset_fields
 from pixelis.tracking.delivery import Record
 from pixelis.tracking.events import VisitLog, event_metrics
 from pixelis.tracking.outbox import Outbox
+from pixelis.tracking.patience import ATTEMPT_SECONDS, KILL_PATIENCE, PATIENCE, call_within
 from pixelis.tracking.source import cut, public, without_secrets
 from pixelis.tracking.spool import Spool
 
@@ -35,7 +36,6 @@ Scalar = str | int | float | bool | None
 EVENTS_FILE = "curriculum/events.json"
 MAX_PARAM = 6000  # characters that MLflow keeps; it would cut the rest off without a word
 MAX_TAG = 8000
-VALIDATION = "validation"
 SYNC_SECONDS = 30.0  # that a resumed run waits for a `sync` of its records
 
 
@@ -69,8 +69,7 @@ class MlflowRecorder:
         self.run_name: str = run.info.run_name
         self.experiment_id: str = run.info.experiment_id
         self.parent_id: str | None = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
-        self.resumed = resumed
-        self.spool_dir = spool_dir
+        self.resumed, self.spool_dir = resumed, spool_dir
         self._outbox = Outbox(client, self.run_id, Spool(spool_dir, self.run_id), resumed=resumed)
         self._params = set(run.data.params)
         self._lock = threading.RLock()  # around what follows
@@ -195,7 +194,7 @@ class MlflowRecorder:
         self._keep("text", name, public(content))
 
     def json(self, obj: Any, name: str) -> None:
-        """Keep an object as JSON under the artifact path `name`, instead of what was there."""
+        """Keep an object as JSON under `name`, instead of what was there."""
         self.text(json.dumps(obj, indent=2, ensure_ascii=False) + "\n", name)
 
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
@@ -235,6 +234,7 @@ class MlflowRecorder:
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags, over what they were."""
+        self.run_name = values.get("mlflow.runName", self.run_name)
         self._outbox.add([Record("tag", key, cut(v, MAX_TAG)) for key, v in values.items()])
 
     def note(self, markdown: str) -> None:
@@ -243,20 +243,20 @@ class MlflowRecorder:
 
     def summary(self, values: Mapping[str, float], step: int = 0) -> None:
         """Record `summary/<key>` for the UI's tables; a step counts once."""
-        self.metrics({f"summary/{key}": value for key, value in values.items()}, step)
+        self.metrics({f"summary/{k}": value for k, value in values.items()}, step)
 
-    def flush(self) -> bool:
+    def flush(self, patience: float = PATIENCE) -> bool:
         """Wait until everything has arrived; False at once while MLflow is away."""
-        return self._outbox.flush()
+        return self._outbox.flush(patience)
 
     def attempt(self, what: str, call: Callable[[], T]) -> T | None:
         """Call MLflow for something that is not tried again: None, and a warning, if it fails."""
         try:
-            return call()
+            return call_within(ATTEMPT_SECONDS, call)
         # As in the outbox: whatever MLflow's transport or store raises, the training goes on.
         except Exception as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            self._warn(f"failed {what}", f"{what} failed ({reason})")
+            why = f"{what} failed ({type(error).__name__}: {first_line(error)})"
+            self._warn(f"failed {what}", why)
             return None
 
     def url_hint(self) -> str:
@@ -278,7 +278,7 @@ class MlflowRecorder:
             if self._events and self._events[-1]["kind"] != "end":
                 self._tell_visits(status)
         self._outbox.add([Record("status", "status", status, timestamp=_now())])
-        if path := self._outbox.close():
+        if path := self._outbox.close(KILL_PATIENCE if status == "KILLED" else PATIENCE):
             self._warn(
                 "undelivered",
                 f"MLflow did not take everything; the rest is in {path}; when it is back: "

@@ -27,6 +27,7 @@ from pixelis.tracking.recorder import MlflowRecorder, Scalar
 from pixelis.tracking.source import git_tags, public
 from pixelis.tracking.system import FIRST_KEY, SystemMonitor
 
+OPEN_SECONDS = 5.0  # that are waited for what a run begins with
 _ENVIRONMENT = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 # The run that is open here. Ours, not MLflow's stack of runs: that one ends what is left on it when
 # Python does, and asks the server to.
@@ -108,7 +109,7 @@ def open_run(
     recorder.params(params)
     for tag in {"pixelis.error", "pixelis.stopped"} & set(run.data.tags):  # of an earlier end
         recorder.attempt("clearing", partial(client.delete_tag, run.info.run_id, tag))
-    recorder.flush()
+    recorder.flush(OPEN_SECONDS)
     shell = None
     if resumed and shell_id:
         shell = recorder.attempt(

@@ -1,6 +1,7 @@
 """Where a run comes from, and texts without what is nobody's business: home, passwords, tokens."""
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -23,10 +24,13 @@ _MARKED = re.compile(
 )
 # Environment variables whose values are secret by their names, where long enough to be one.
 _SECRET_NAME = re.compile(
-    r"(?i)token|secret|passw|passphrase|credential|cookie|connection_?string|database_url"
-    r"|(?:^|_)(?:key|pwd|pat|dsn|auth|authorization)(?:$|_)|apikey|accesskey|privatekey"
+    r"(?i)token|secret|passw|passphrase|credential|cookie|connection_?string|database_url|webhook"
+    r"|(?:^|_)(?:key\d*|pwd|pass|pat|dsn|auth|authorization|creds?|sas|sa_json)(?:$|_)"
+    r"|apikey|accesskey|privatekey|service_?account"
 )
+_NOT_SECRET = {"PWD", "OLDPWD"}  # where the shell is
 _MIN_SECRET = 8
+_MIN_PASSWORD = 6
 _HEAD = 8192  # bytes in which a file that is no text has a zero: images, safetensors, parquet
 HIDDEN = "***"
 
@@ -52,10 +56,10 @@ def git_tags(file: Path = Path(__file__)) -> dict[str, str]:
 
 def without_home(text: str) -> str:
     """The text with the home folder written as `~`: stores are shared, user names are not."""
-    home = str(Path.home())
-    if len(home) <= 1 or home not in text:
-        return text
-    return re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w-])", "~", text)
+    for home in dict.fromkeys((str(Path.home()), os.path.realpath(Path.home()))):
+        if len(home) > 1 and home in text:
+            text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w-])", "~", text)
+    return text
 
 
 def without_secrets(text: str) -> str:
@@ -120,11 +124,15 @@ def _public(value: Any, secrets: list[str]) -> Any:
 
 
 def _secrets(environment: Mapping[str, str]) -> list[str]:
-    found = {
-        value
-        for name, value in environment.items()
-        if len(value) >= _MIN_SECRET and _SECRET_NAME.search(name)
-    }
+    found: set[str] = set()
+    for name, value in environment.items():
+        least = _MIN_PASSWORD if "passw" in name.lower() else _MIN_SECRET
+        # A path to a file with a secret in it is none.
+        if name in _NOT_SECRET or not _SECRET_NAME.search(name) or value.startswith("/"):
+            continue
+        # As it is, as it is inside JSON, and line by line: a key may have many.
+        forms = (value, json.dumps(value)[1:-1], *value.splitlines())
+        found |= {form for form in forms if len(form) >= least}
     return sorted(found, key=len, reverse=True)  # one may be the beginning of another
 
 

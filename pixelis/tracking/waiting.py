@@ -20,8 +20,9 @@ class Waiting:
         self.off_disk = 0
         self.urgent = False
         self._records: deque[Record] = deque()
-        self._in_flight = 0  # this many at the head are being sent
-        self._singles = 0  # this many from the head go one by one: their batch was refused
+        self._passed_over = 0  # this many at the head are left for the next try
+        self._in_flight = 0  # this many behind them are being sent
+        self._singles = 0  # this many behind them go one by one: their batch was refused
 
     def __len__(self) -> int:
         """How many records wait."""
@@ -36,17 +37,22 @@ class Waiting:
 
     def remove(self, kind: str, name: str) -> None:
         """Take out the newest record of a kind and name, unless it is being sent."""
-        for index in range(len(self._records) - 1, self._in_flight - 1, -1):
+        first, sent = self._passed_over, self._passed_over + self._in_flight
+        for index in range(len(self._records) - 1, -1, -1):
+            is_sent = first <= index < sent
             if (self._records[index].kind, self._records[index].name) == (kind, name):
+                if is_sent:
+                    return
                 self.off_disk -= index >= len(self._records) - self.off_disk
-                self._singles -= index < self._singles
+                self._passed_over -= index < first
+                self._singles -= first <= index < first + self._singles
                 del self._records[index]
                 return
 
     def take(self) -> list[Record]:
-        """The longest run of records of one kind at the head that one call can carry."""
+        """The longest run of records of one kind that one call can carry, from the oldest on."""
         group: list[Record] = []
-        for record in self._records:
+        for record in islice(self._records, self._passed_over, None):
             limit = 1 if self._singles else BATCH_LIMITS.get(record.kind, 1)
             if len(group) == limit or (group and record.kind != group[0].kind):
                 break
@@ -55,8 +61,15 @@ class Waiting:
         return group
 
     def put_back(self) -> None:
-        """What was taken has not arrived."""
-        self._in_flight = 0
+        """What was taken has not arrived: begin with the oldest again."""
+        if self._passed_over:
+            self._singles = 0
+        self._in_flight = self._passed_over = 0
+
+    def pass_over(self) -> None:
+        """What was taken has not arrived: go on with what came after it."""
+        self._passed_over += self._in_flight
+        self._in_flight = self._singles = 0
 
     def split(self) -> None:
         """What was taken is refused as a batch: let it go one by one."""
@@ -64,10 +77,14 @@ class Waiting:
 
     def drop(self) -> list[Record]:
         """What was taken has arrived: forget it."""
-        gone = [self._records.popleft() for _ in range(self._in_flight)]
+        gone = []
+        self._records.rotate(-self._passed_over)
+        for _ in range(self._in_flight):
+            gone.append(self._records.popleft())
+        self._records.rotate(self._passed_over)
         self._singles = max(0, self._singles - len(gone))
         self._in_flight = 0
-        self.off_disk = min(self.off_disk, len(self._records))
+        self.off_disk = min(self.off_disk, len(self._records) - self._passed_over)
         return gone
 
     def take_off_disk(self) -> list[Record]:

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pixelis.models.changed_base import (
     initial_factors,
     split_plain,
     take_from_base,
+    write_plain,
 )
 from pixelis.models.eva import Spectrum, fit_eva, largest_spectrum, positions_needed
 from pixelis.models.load import load_model
@@ -106,6 +107,27 @@ def build_adapter(
     spectra = fit_eva(model, batches)
     _record(spectra, output_dir, recorder)
     return Adapter(model)
+
+
+def write_adapter(
+    model: PeftModel,
+    folder: Path,
+    tensors: dict[str, torch.Tensor] | None,
+    initial: Mapping[str, torch.Tensor] | None,
+) -> None:
+    """Write an adapter in PEFT's own layout.
+
+    Args:
+        model: the adapted base.
+        folder: made.
+        tensors: the adapter's, where they are not on the model alone (sharded).
+        initial: of `Adapter`.
+    """
+    # The embeddings are never trained; asked to look, peft would ask the hub for the base.
+    model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=tensors)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card
+    if initial is not None:
+        write_plain(folder, initial)
 
 
 def _add(

@@ -20,8 +20,9 @@ from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.batches import Batches, by_length
 from pixelis.evaluation.validation import Validation, compute_losses
-from pixelis.models.changed_base import split_plain, write_plain
+from pixelis.models.changed_base import split_plain
 from pixelis.recorder import visit_name
+from pixelis.training.adapter import write_adapter
 from pixelis.training.callback import CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
     ADAPTER_FILE,
@@ -213,12 +214,7 @@ class CurriculumTrainer(Trainer):
         # Every process has to ask for what is sharded; one writes.
         tensors = self._adapter_tensors() if self.is_sharded else None
         if self.processes.is_main:
-            # The embeddings are never trained; asked to look, peft would ask the hub for the base.
-            self.adapted.save_pretrained(
-                str(output_dir), save_embedding_layers=False, state_dict=tensors
-            )
-            if self.initial is not None:
-                write_plain(Path(str(output_dir)), self.initial)
+            write_adapter(self.adapted, Path(str(output_dir)), tensors, self.initial)
 
     @property
     def is_sharded(self) -> bool:

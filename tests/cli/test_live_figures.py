@@ -144,3 +144,25 @@ def test_only_thresholds_that_decide_are_drawn(settings, minimum, threshold, has
     assert (rules.min_performance, rules.rollback_threshold) == (minimum, threshold)
     assert (rules.has_stages, rules.examples_per_step) == (has_stages, 16)
     assert rules.metric == "token_accuracy"
+
+
+def test_the_story_is_told_after_each_event_after_a_resume_and_at_an_end_that_came_too_early():
+    told = []
+
+    def story(events, *, step, error):
+        told.append((len(events), step, error))
+
+    failure = ValueError("diverged")
+    with pytest.raises(ValueError, match="diverged"):
+        with LiveFigures(NullRecorder(), max_steps=6, rules=RULES, story=story) as figures:
+            tell(figures, range(4))
+            raise failure
+    assert told == [(1, 0, None), (2, 2, None), (2, 3, failure)]
+    told.clear()
+    NullRecorder.restore_events = lambda self, events: None
+    try:
+        again = LiveFigures(NullRecorder(), max_steps=6, rules=RULES, story=story)
+        again.restore_events(EVENTS[:2])
+    finally:
+        del NullRecorder.restore_events
+    assert told == [(2, 2, None)]

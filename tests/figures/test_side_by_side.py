@@ -19,3 +19,18 @@ def test_a_stage_has_one_colour_in_all(course, event, start):
     colours = {band.label: band.colour for band in bands}
     assert len(set(colours.values())) == 2
     assert all(colours[band.label] == band.colour for band in bands)
+
+
+def test_the_panels_of_twelve_trainings_stand_below_each_other_in_the_page_too(
+    course, event, start
+):
+    from pixelis.figures.interactive import as_plotly
+
+    one = course([start, event(10, "end")])
+    layout = as_plotly(compare_timelines({f"run {i}": one for i in range(12)}))["layout"]
+    domains = [axis["domain"] for key, axis in layout.items() if key.startswith("yaxis")]
+    assert len(domains) == 24
+    heights = [high - low for low, high in domains]
+    assert min(heights) > 0 and sum(heights) > 0.6
+    for (low, _), (_, below) in zip(domains, domains[1:], strict=False):
+        assert low > below

@@ -136,7 +136,7 @@ def test_a_store_that_answers_after_the_end_harms_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reached, answer = hanging
-    monkeypatch.setattr(outbox, "flush", lambda: reached.wait(60))
+    monkeypatch.setattr(outbox, "flush", lambda patience: reached.wait(60))
     before = set(threading.enumerate())
     outbox.add(metrics(1, 2))
     outbox.wake()
@@ -156,7 +156,7 @@ def test_a_store_that_answers_after_the_end_harms_nothing(
 def test_an_interrupt_while_it_closes_loses_nothing(
     outbox: Outbox, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt() -> bool:
+    def interrupt(patience: float) -> bool:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(outbox, "flush", interrupt)
@@ -210,7 +210,7 @@ def test_a_disk_that_is_full_at_the_end_is_told(
     def full(records: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(idle, "flush", lambda: False)
+    monkeypatch.setattr(idle, "flush", lambda patience: False)
     monkeypatch.setattr(spool, "rewrite", full)
     idle.add(metrics(1, 2))
     assert idle.close() is None

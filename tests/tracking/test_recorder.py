@@ -1,6 +1,7 @@
 """What the recorder writes, and what happens when MLflow does not take it."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import mlflow
 import pyarrow as pa
 import pytest
+import requests
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -356,3 +358,59 @@ def test_a_table_that_comes_again_is_not_appended(recorder: MlflowRecorder) -> N
     assert table == {"columns": ["task", "right"], "data": [["count", 1], ["é", None]]}
     frame = mlflow.load_table("evaluation/t.json", run_ids=[recorder.run_id])
     assert frame["task"].tolist() == ["count", "é"]
+
+
+def test_a_file_that_is_never_taken_holds_up_no_number_and_not_the_end(
+    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As where the client may not write to the folder of artifacts, and no proxy does it for it."""
+    real = recorder.client.log_artifact
+
+    def refuse(run_id: str, path: str, folder: str | None = None) -> None:
+        if path.endswith("closed.txt"):
+            raise PermissionError(13, "Permission denied", path)
+        real(run_id, path, folder)
+
+    monkeypatch.setattr(recorder.client, "log_artifact", refuse)
+    recorder.text("first", "closed.txt")
+    recorder.metrics({"train/loss": 1.0}, 1)
+    assert not recorder.flush()
+    recorder.text("newer", "closed.txt")
+    recorder.text("other", "open.txt")
+    recorder.metrics({"train/loss": 0.5}, 2)
+    recorder.close("FINISHED")
+    run = recorder.client.get_run(recorder.run_id)
+    assert (run.info.status, run.data.metrics["train/loss"]) == ("FINISHED", 0.5)
+    assert [a.path for a in recorder.client.list_artifacts(recorder.run_id)] == ["open.txt"]
+    assert "Permission denied" in capfd.readouterr().err
+    (spool,) = recorder.spool_dir.glob("pixelis-undelivered-*.jsonl")
+    (left,) = [json.loads(line) for line in spool.read_text().splitlines()]
+    assert (left["name"], left["value"]) == ("closed.txt", "newer")
+
+
+@pytest.mark.parametrize("status", [413, 404])
+def test_a_file_that_a_proxy_will_never_take_is_kept_apart(
+    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    answer = requests.Response()
+    answer.status_code = status
+
+    def refuse(*arguments: object) -> None:
+        raise requests.HTTPError(f"{status} of the proxy", response=answer)
+
+    monkeypatch.setattr(recorder.client, "log_artifact", refuse)
+    recorder.text("much", "large.html")
+    recorder.metrics({"train/loss": 1.0}, 1)
+    assert recorder.flush()
+    (refused,) = recorder.spool_dir.glob("pixelis-refused-*.jsonl")
+    assert json.loads(refused.read_text())["name"] == "large.html"
+
+
+def test_what_is_asked_of_a_server_that_hangs_is_given_up(
+    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pixelis.tracking.recorder.ATTEMPT_SECONDS", 0.1)
+    never = threading.Event()
+    assert recorder.attempt("asking", never.wait) is None
+    never.set()
+    assert "asking failed (TimeoutError: no answer within 0.1 s)" in capfd.readouterr().err

@@ -1,5 +1,6 @@
 """Texts without what is nobody's business."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,28 @@ def test_the_values_of_secret_variables_are_hidden_wherever_they_are(
     monkeypatch.setenv("MY_PASSWORD", "hf_abcdefgh-longer")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecret")
     monkeypatch.setenv("SHORT_TOKEN", "true")
+    monkeypatch.setenv("PGPASSWORD", "short6")
+    monkeypatch.setenv("PWD", "/some/folder")
+    monkeypatch.setenv("SSH_KEY_FILE_PAT", "/some/keys/id_ed25519")
+    monkeypatch.setenv("TLS_KEY", "begin of the key\nmiddle of the key")
+    monkeypatch.setenv("DB_PASS", 'with"quotes"')
+    assert public("short6 /some/folder /some/keys/id_ed25519") == (
+        "*** /some/folder /some/keys/id_ed25519"
+    )
+    assert public("middle of the key, begin of the key\nmiddle of the key") == "***, ***"
+    assert public(json.dumps({"a": 'with"quotes"'})) == json.dumps({"a": "***"})
     monkeypatch.setenv("PLAIN_NAME", "innocent-value")
     rows = [{"a": "hf_abcdefgh-longer", "b": 1.5, "c": ["x verysecret", None]}]
     assert public(rows) == [{"a": "***", "b": 1.5, "c": ["x ***", None]}]
     assert public({"hf_abcdefgh": Path("x/verysecret")}) == {"***": "x/***"}
     assert public("true innocent-value hf_abcdefgh") == "true innocent-value ***"
+
+
+def test_the_home_folder_behind_a_link_is_a_tilde_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (real := tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(real)
+    monkeypatch.setenv("HOME", str(tmp_path / "link"))
+    for text in (f"{tmp_path}/link/a.txt", f"{real}/a.txt"):
+        assert without_home(text) == "~/a.txt"
