@@ -26,7 +26,8 @@ def test_the_panels_of_twelve_trainings_stand_below_each_other_in_the_page_too(
 ):
     from pixelis.figures.interactive import as_plotly
 
-    one = course([start, event(10, "end")])
+    end = event(40, "end", "easy", "easy", {"simple": 1.0})
+    one = course([start, end])
     layout = as_plotly(compare_timelines({f"run {i}": one for i in range(12)}))["layout"]
     domains = [axis["domain"] for key, axis in layout.items() if key.startswith("yaxis")]
     assert len(domains) == 24
