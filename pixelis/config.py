@@ -65,6 +65,18 @@ class TrainingConfig:
     save_total_limit: int = setting(2, "checkpoints kept, the newest", at_least=1)
     logging_steps: int = setting(10, "steps between logged losses", at_least=1)
     num_workers: int = setting(0, "loader processes; 0: in the trainer's own", at_least=0)
+    precision: str = setting(
+        "auto", "of the forward pass; the adapter is fp32", choices=("auto", "fp32", "bf16")
+    )
+    vision_cache: str = setting(
+        "auto", "features of the frozen vision tower, computed once", choices=("auto", "off")
+    )
+    vision_cache_gib: float = setting(8.0, "the largest size of that cache", above=0)
+    operation_token_weight: float = setting(
+        1.0, "of the tokens of a call in the loss; those around it have 1", above=0
+    )
+    torch_compile: bool = setting(False, "compile the model; for a GPU")
+    use_liger_kernel: bool = setting(False, "liger's fused kernels; for a GPU, extra liger")
 
 
 @dataclass(frozen=True)
@@ -178,6 +190,11 @@ class ModelConfig:
     gradient_checkpointing: bool = setting(True, "less memory, about a third more time")
     torch_dtype: str = setting(
         "auto", "type of the base's weights", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    attn_implementation: str = setting(
+        "auto",
+        "how attention is computed; auto: the model's own choice",
+        choices=("auto", "sdpa", "eager", "flash_attention_2"),
     )
     min_pixels: int = setting(3136, "smaller images are enlarged to this area", at_least=1)
     max_pixels: int = setting(1003520, "larger images are reduced to this area", at_least=1)

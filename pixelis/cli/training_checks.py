@@ -10,13 +10,14 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.data.store import load_split
 from pixelis.evaluation.evaluate import choose_examples
 from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
-from pixelis.training.inputs import check_inputs, check_model, data_digest
+from pixelis.training.inputs import check_inputs, check_kernels, check_model, data_digest
+from pixelis.training.precision import resolve_precision
 
 # Where work goes and how it is taken up again says nothing about what is trained.
 # Checkpoints have the number of processes on their own, and one layout, sharded or not.
 NOT_IDENTITY = (
     *("resume", "register", "training.output_dir"),
-    *("num_processes", "accelerate_config"),
+    *("num_processes", "accelerate_config", "training.vision_cache_gib"),
 )
 
 
@@ -43,6 +44,8 @@ def training_identity(
         digests: file name -> SHA-256 of the data.
     """
     identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
+    precision = "training.precision"  # bit for bit, a machine without bf16 trains something else
+    identity[precision] = resolve_precision(str(identity[precision]))
     identity |= {f"data {name}": digest for name, digest in digests.items()}
     if model.model_name == EMBEDDED:  # its name stays when `make base` rebuilds it
         weights = (EMBEDDED_DIR / "model.safetensors").read_bytes()
@@ -70,6 +73,7 @@ def check_training(
     """
     data_dir = Path(config.data.path)
     check_model(model)
+    check_kernels(config.training)
     load_processor(
         model.model_name,
         min_pixels=model.min_pixels,

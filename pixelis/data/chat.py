@@ -18,7 +18,7 @@ from pixelis.operations import OPERATIONS, Observation
 
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 RESPONSE_OPEN, RESPONSE_CLOSE = "<tool_response>", "</tool_response>"
-_CALL = re.compile(re.escape(CALL_OPEN) + r"(.*?)" + re.escape(CALL_CLOSE), re.DOTALL)
+CALL = re.compile(re.escape(CALL_OPEN) + r"(.*?)" + re.escape(CALL_CLOSE), re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -100,7 +100,7 @@ class Reply:
 
 def parse_reply(text: str) -> Reply:
     """Read a generated turn: a call wins over an answer; anything else is a named error."""
-    calls = _CALL.findall(text)
+    calls = CALL.findall(text)
     if len(calls) > 1:
         return Reply(error=f"one call a turn, got {len(calls)}")
     if calls:

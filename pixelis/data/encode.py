@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from PIL import Image
 
-from pixelis.data.chat import Message
+from pixelis.data.chat import CALL, CALL_OPEN, Message, example_messages
+from pixelis.data.example import Example
 from pixelis.errors import DataError
 
 IGNORE_INDEX = -100
 # Private-use characters: no tokenizer's special token, and refused in the data.
 _OPEN, _CLOSE = "\ue000", "\ue001"
+OPERATION = 1
 _SENTINEL = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
 
@@ -30,13 +32,20 @@ class Encoded:
         input_ids: list of length T.
         labels: list of length T; IGNORE_INDEX where no loss is taken.
         answer_start: position of the first token of the last supervised turn.
-        images: the images in order, one for each run of image tokens.
+        images: the images in order, one for each run of image tokens; none where `features` is.
+        kinds: list of length T; OPERATION on the tokens of a supervised call, else 0.
+        positions: (3, T) M-RoPE positions, where they are known.
+        features: (visual tokens, hidden size), what the vision tower made of the images, where it
+            is known.
     """
 
-    input_ids: list[int]
-    labels: list[int]
+    input_ids: Sequence[int]
+    labels: Sequence[int]
     answer_start: int
     images: tuple[Image.Image, ...]
+    kinds: Sequence[int] = ()
+    positions: torch.Tensor | None = None
+    features: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -54,6 +63,13 @@ class Encoder:
         self.max_length = max_length
         self.image_token_id: int = processor.image_token_id
         self.end_of_turn_id: int = self.tokenizer.eos_token_id
+
+    def process_images(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """What the vision tower is given: `pixel_values`, and `image_grid_thw` (N, 3)."""
+        found = self.image_processor(
+            images=[image.convert("RGB") for image in images], return_tensors="pt"
+        )
+        return dict(found)
 
     def num_image_tokens(self, image: Image.Image) -> int:
         """How many visual tokens the image becomes by the processor's own resizing rule."""
@@ -94,60 +110,98 @@ class Encoder:
         counts = iter([self.num_image_tokens(image) for image in images])
         ids: list[int] = []
         labels: list[int] = []
+        kinds: list[int] = []
         answer_start = 0
         open_turn = False
         for position, piece in enumerate(_SENTINEL.split(rendered)):
             if position % 2:
                 text, supervised = texts[int(piece)]
-                tokens = self._tokenize(text, special=False)
+                tokens, in_call = self._tokenize(text, special=False), []
+                if supervised and CALL_OPEN in text:
+                    in_call = self._in_call(text)
                 if supervised and not open_turn:
                     answer_start = len(ids)
                 open_turn = supervised
                 ids += tokens
                 labels += tokens if supervised else [IGNORE_INDEX] * len(tokens)
+                kinds += in_call or [0] * len(tokens)
                 continue
             for token in self._tokenize(piece, special=True):
                 repeat = next(counts) if token == self.image_token_id else 1
                 closes = open_turn and token == self.end_of_turn_id
                 ids += [token] * repeat
                 labels += [token if closes else IGNORE_INDEX] * repeat
+                kinds += [0] * repeat
                 open_turn = open_turn and not closes
         if next(counts, None) is not None:
             raise DataError("the chat template rendered fewer images than the messages hold")
         if self.max_length is not None and len(ids) > self.max_length:
             raise DataError(f"{len(ids)} tokens, more than max_length {self.max_length}")
-        return Encoded(ids, labels, answer_start, images)
+        return Encoded(ids, labels, answer_start, images, kinds)
+
+    def _in_call(self, text: str) -> list[int]:
+        """OPERATION for each token of the text that is inside a call, 0 for the others."""
+        found = self.tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+        )
+        spans = [match.span(1) for match in CALL.finditer(text)]
+        return [
+            OPERATION if any(start < high and low < end for low, high in spans) else 0
+            for start, end in found["offset_mapping"]
+        ]
 
     def _tokenize(self, text: str, *, special: bool) -> list[int]:
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special)
         return list(encoded["input_ids"])
 
 
+def encode_example(example: Example, encoder: Encoder) -> Encoded:
+    """Encode the whole conversation of an example (see `Encoder.encode`)."""
+    return encoder.encode(example_messages(example))
+
+
 def collate(encoded: Sequence[Encoded], encoder: Encoder) -> dict[str, torch.Tensor]:
     """Pad a batch on the right and process its images.
 
     Returns:
-        `input_ids`, `attention_mask`, `labels`, `mm_token_type_ids` of shape (B, T), and, where the
-        batch has images, `pixel_values` (patches, channels of a patch) and `image_grid_thw` (N, 3).
+        `input_ids`, `attention_mask`, `labels`, `kinds` and `mm_token_type_ids` of shape (B, T);
+        where all positions are known, `position_ids` (3, B, T); and, where the batch has images,
+        either `image_features` (visual tokens, hidden size), where they are known, or
+        `pixel_values` (patches, channels of a patch) and `image_grid_thw` (N, 3).
     """
     width = max(len(item) for item in encoded)
     pad_id = encoder.tokenizer.pad_token_id
     input_ids = torch.full((len(encoded), width), pad_id, dtype=torch.long)
     labels = torch.full((len(encoded), width), IGNORE_INDEX, dtype=torch.long)
     attention_mask = torch.zeros((len(encoded), width), dtype=torch.long)
+    kinds = torch.zeros((len(encoded), width), dtype=torch.long)
     for row, item in enumerate(encoded):
         length = len(item)
-        input_ids[row, :length] = torch.tensor(item.input_ids)
-        labels[row, :length] = torch.tensor(item.labels)
+        input_ids[row, :length] = torch.as_tensor(item.input_ids)
+        labels[row, :length] = torch.as_tensor(item.labels)
         attention_mask[row, :length] = 1
+        if len(item.kinds):
+            kinds[row, :length] = torch.as_tensor(item.kinds)
     batch = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "labels": labels,
+        "kinds": kinds,
         # Without these the model falls back to one-dimensional positions without a word.
         "mm_token_type_ids": (input_ids == encoder.image_token_id).long(),
     }
-    images = [image.convert("RGB") for item in encoded for image in item.images]
-    if images:
-        batch |= dict(encoder.image_processor(images=images, return_tensors="pt"))
+    places = [item.positions for item in encoded if item.positions is not None]
+    if len(places) == len(encoded):
+        batch["position_ids"] = torch.ones((3, len(encoded), width), dtype=torch.long)
+        for row, positions in enumerate(places):
+            batch["position_ids"][:, row, : positions.shape[1]] = positions
+    images = [image for item in encoded for image in item.images]
+    features = [item.features for item in encoded if item.features is not None]
+    if features:
+        batch["image_features"] = torch.cat(features)
+    elif images:
+        batch |= encoder.process_images(images)
     return batch

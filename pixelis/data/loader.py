@@ -5,12 +5,12 @@ planned only up to the next step at which the mix may change, and the loader is 
 first step after an event sees the new mix alone, with any number of workers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelis.curriculum import CurriculumManager, MixtureSampler
 from pixelis.data.dataset import CurriculumDataset, Key
@@ -40,6 +40,16 @@ class _Batches(Dataset[Any]):
             return self.dataset.collate([self.dataset[key] for key in keys])
         except UserError as error:
             return error
+
+
+class _Lazily(Sampler[list[Key]]):
+    """What a function yields, asked for when it is needed."""
+
+    def __init__(self, make: Callable[[], Iterator[list[Key]]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return self._make()
 
 
 class CurriculumLoader:
@@ -113,13 +123,26 @@ class CurriculumLoader:
             drawn += sampler.draw(self.examples_per_step)
         return drawn
 
+    def _micro_batches(self, drawn: Sequence[Key]) -> Iterator[list[Key]]:
+        """This process's micro-batches; in each step like lengths together, for little padding.
+
+        Only inside a step, whose examples are what the mix wants: over several steps, length goes
+        with difficulty, and steps would become easy or hard ones.
+        """
+        per_step = self.examples_per_step
+        for first in range(0, len(drawn), per_step):
+            step = list(drawn[first : first + per_step])
+            if per_step > self.batch_size:
+                step.sort(key=self.dataset.length)
+            batches = range(0, len(step), self.batch_size)
+            found = [step[start : start + self.batch_size] for start in batches]
+            yield from found[self.rank :: self.world_size]
+
     def _load(self, drawn: Sequence[Key]) -> Iterator[dict[str, torch.Tensor]]:
-        starts = range(0, len(drawn), self.batch_size)
-        batches = [list(drawn[start : start + self.batch_size]) for start in starts]
         loader: DataLoader[Any] = DataLoader(
             _Batches(self.dataset),
             batch_size=None,
-            sampler=batches[self.rank :: self.world_size],
+            sampler=_Lazily(lambda: self._micro_batches(drawn)),
             num_workers=self.num_workers,
             # Its own: a draw from torch's would shift every dropout after a resume.
             generator=torch.Generator(),

@@ -9,6 +9,7 @@ import torch
 
 from pixelis.data.dataset import CurriculumDataset, Key
 from pixelis.data.encode import IGNORE_INDEX
+from pixelis.models.feed import feed
 
 # Of collated batches, pixels included; those for which there is no room are made again each time.
 MAX_KEPT_BYTES = 2**30
@@ -92,7 +93,7 @@ class Batches:
 
 def by_length(dataset: CurriculumDataset, keys: Sequence[Key]) -> list[Key]:
     """The keys, the shortest example first: like lengths together take little padding."""
-    return sorted(keys, key=lambda key: len(dataset[key]))
+    return sorted(keys, key=dataset.length)
 
 
 def needed_logits(model: Any, batch: Batch) -> torch.Tensor:
@@ -102,7 +103,7 @@ def needed_logits(model: Any, batch: Batch) -> torch.Tensor:
     unneeded ones are most of the memory. Row by row the numbers are those of a full head.
     """
     device = next(model.parameters()).device
-    inputs = {name: value.to(device) for name, value in batch.inputs.items()}
+    inputs = feed({name: value.to(device) for name, value in batch.inputs.items()})
     needed = batch.needed.to(device)
     logits: torch.Tensor
     if _takes_logits_to_keep(model):

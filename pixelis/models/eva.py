@@ -15,6 +15,7 @@ from peft import PeftModel, get_eva_state_dict, initialize_lora_eva_weights
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.eva import SVDHook, prepare_layer_inputs_fn_language_modeling
 
+from pixelis.models.feed import feed
 from pixelis.models.targets import is_vision
 
 PREFIX = "base_model.model."
@@ -61,7 +62,7 @@ def fit_eva(model: PeftModel, batches: Sequence[Batch]) -> list[Spectrum]:
 
     found = get_eva_state_dict(
         model,
-        [dict(batch) for batch in batches],
+        [{**feed(batch), "labels": batch["labels"]} for batch in batches],
         forward_fn=forward,
         prepare_layer_inputs_fn=_layer_inputs,
         gather_distributed_inputs=False,  # every process looks at the same examples

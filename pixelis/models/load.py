@@ -97,6 +97,7 @@ def load_model(
     torch_dtype: str = "auto",
     trust_remote_code: bool = False,
     load_in_4bit: bool = False,
+    attn_implementation: str = "auto",
 ) -> torch.nn.Module:
     """A vision-language model from safetensors, on the CPU, in evaluation mode; 4 bits: on the GPU.
 
@@ -105,12 +106,12 @@ def load_model(
         ConfigError: when it is to be in 4 bits where that cannot be (`check_quantization`).
     """
     dtype: Any = DTYPES.get(torch_dtype, "auto")
-    quantized = {}
+    words: dict[str, Any] = {}
+    if attn_implementation != "auto":
+        words["attn_implementation"] = attn_implementation
     if load_in_4bit:
         check_quantization()
-        quantized["quantization_config"] = quantization_config(
-            DTYPES.get(torch_dtype, torch.bfloat16)
-        )
+        words["quantization_config"] = quantization_config(DTYPES.get(torch_dtype, torch.bfloat16))
     place = resolve_model(model_name)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
@@ -118,9 +119,9 @@ def load_model(
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
-            **quantized,
+            **words,
         )
-    except UNLOADABLE as error:
+    except (*UNLOADABLE, ImportError) as error:
         raise CheckpointError(f"no model for {model_name!r}: {in_one_line(error)}") from error
     loaded: torch.nn.Module = model.eval()
     return loaded

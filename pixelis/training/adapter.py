@@ -55,6 +55,7 @@ def load_base(model: ModelConfig) -> Any:
         torch_dtype=model.torch_dtype,
         trust_remote_code=model.trust_remote_code,
         load_in_4bit=model.load_in_4bit,
+        attn_implementation=model.attn_implementation,
     )
     if model.load_in_4bit:
         # Norms in fp32; checkpointing is switched on by the trainer.

@@ -1,14 +1,16 @@
 """What a training reads, checked before anything is begun."""
 
+import importlib.util
 import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
-from pixelis.config import ModelConfig
+from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig, check_examples
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
@@ -37,7 +39,26 @@ def check_model(model: ModelConfig) -> None:
         )
     if model.load_in_4bit:
         check_quantization()
+    if model.attn_implementation == "flash_attention_2":
+        _check_for_gpu("model.attn_implementation", "flash_attention_2", "flash_attn")
     resolve_model(model.model_name)
+
+
+def check_kernels(training: TrainingConfig) -> None:
+    """Refuse kernels that this machine cannot run.
+
+    Raises:
+        ConfigError: naming the key and what is missing.
+    """
+    if training.use_liger_kernel:
+        _check_for_gpu("training.use_liger_kernel", "true", "liger_kernel")
+
+
+def _check_for_gpu(key: str, value: str, package: str) -> None:
+    if not torch.cuda.is_available():
+        raise ConfigError(f"{key} must not be {value} without a GPU that CUDA sees")
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{key} {value} needs the package {package.replace('_', '-')}")
 
 
 def check_inputs(folder: Path, curriculum: CurriculumConfig) -> None:

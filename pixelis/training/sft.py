@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from pixelis.evaluation.validation import Validation
 from pixelis.models.lora import load_adapter
 from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.adapter import build_adapter, load_base
+from pixelis.training.caches import use_vision_cache
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import write_json
-from pixelis.training.inputs import check_model
+from pixelis.training.inputs import check_kernels, check_model
+from pixelis.training.precision import BF16, resolve_precision
 from pixelis.training.processes import ALONE, Processes, ignore_signals
 from pixelis.training.progress import ProgressCallback
 from pixelis.training.stopping import Stopped, stop_on_signals
@@ -71,7 +74,9 @@ class _EventFile:
         self._recorder.event(event)
 
 
-def training_arguments(training: TrainingConfig, *, gradient_checkpointing: bool) -> Any:
+def training_arguments(
+    training: TrainingConfig, *, gradient_checkpointing: bool, bf16: bool = False
+) -> Any:
     """Transformers' arguments for ours; evaluation is asked for by the callback."""
     return TrainingArguments(
         output_dir=training.output_dir,
@@ -90,6 +95,9 @@ def training_arguments(training: TrainingConfig, *, gradient_checkpointing: bool
         save_steps=training.save_steps,
         activation_checkpointing=gradient_checkpointing,
         optim="adamw_torch",
+        bf16=bf16,
+        torch_compile=training.torch_compile,
+        use_liger_kernel=training.use_liger_kernel,
         eval_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -135,14 +143,16 @@ def run_training(
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
     check_model(model_config)
+    check_kernels(training)
     output_dir = Path(training.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     if not processes.is_main:
         recorder, say = NullRecorder(), _say_nothing
     workbench = workbench or Workbench()
     encoder, datasets = workbench.load_data(
-        model_config, data_dir, curriculum, max_length=training.max_length
+        model_config, data_dir, curriculum, max_length=training.max_length, say=say
     )
+    precision = resolve_precision(training.precision)
     transformers_logging.disable_progress_bar()
     # peft still reads the old name of activation checkpointing; nothing that a user can mend.
     warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
@@ -155,12 +165,18 @@ def run_training(
         output_dir=output_dir,
         recorder=recorder,
         resume_from=resume_from,
-        load=workbench.load_base,
+        load=partial(
+            workbench.load_base,
+            precision=precision,
+            look=partial(_look_once, datasets, encoder, training, model_config, data_dir, say),
+        ),
     )
     model = adapter.model
     workbench.lend(model)
     arguments = training_arguments(
-        training, gradient_checkpointing=model_config.gradient_checkpointing
+        training,
+        gradient_checkpointing=model_config.gradient_checkpointing,
+        bf16=precision == BF16,
     )
     assert (arguments.process_index, arguments.world_size) == (
         processes.rank,
@@ -204,10 +220,11 @@ def run_training(
         loader=loader,
         validation=validation,
         curriculum=callback,
-        run_state=run_state,
+        run_state={**run_state, "vision_features": datasets["train"].features is not None},
         save_total_limit=training.save_total_limit,
         processes=processes,
         initial=adapter.initial,
+        operation_weight=training.operation_token_weight,
     )
     trainer.remove_callback(PrinterCallback)
     if processes.is_main:
@@ -239,8 +256,9 @@ def run_training(
             raise Stopped(output_dir / f"checkpoint-{step}", step)
     trainer.save_adapter(output_dir / "final")
     assert callback.best is not None
-    # For rollouts, by this process alone, and beside a base that nothing was taken from.
-    if processes.is_main and (trainer.is_sharded or adapter.initial is not None):
+    # For rollouts, by this process alone, beside a base as it was loaded.
+    changed = adapter.initial is not None or (precision == BF16 and arguments.use_cpu)
+    if processes.is_main and (trainer.is_sharded or changed):
         name = model_config.model_name
         model = load_adapter(load_base(model_config), output_dir / "final", model_name=name)
     return TrainingResult(
@@ -255,6 +273,22 @@ def run_training(
         final_dir=output_dir / "final",
         statistics=final_statistics(manager, training.max_steps * loader.examples_per_step),
     )
+
+
+def _look_once(
+    datasets: Mapping[str, CurriculumDataset],
+    encoder: Encoder,
+    training: TrainingConfig,
+    model: ModelConfig,
+    folder: Path,
+    say: Callable[[str], None],
+    base: Any,
+) -> None:
+    """Let the base's vision tower look at each image once, where it stays as it is."""
+    off = training.vision_cache != "auto" or model.train_vision or model.train_merger
+    if not off and datasets["train"].features is None:
+        limit = training.vision_cache_gib
+        use_vision_cache(datasets, base, encoder, folder, say, limit_gib=limit)
 
 
 def _say_nothing(line: str) -> None:

@@ -16,17 +16,18 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
 from pixelis.curriculum import Visit, draw_scored
-from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.batches import Batches, by_length
 from pixelis.evaluation.validation import Validation, compute_losses
 from pixelis.models.changed_base import split_plain
+from pixelis.models.feed import feed, output_head, supervised_logits
 from pixelis.recorder import visit_name
 from pixelis.training.adapter import write_adapter
 from pixelis.training.callback import CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
     ADAPTER_FILE,
     CURRICULUM_FILE,
+    check_same_config,
     delete_older,
     laid_out,
     load_optimizer,
@@ -42,30 +43,11 @@ from pixelis.training.checkpoint import (
     whole,
     write_json,
 )
+from pixelis.training.loss import compute_token_loss
 from pixelis.training.processes import ALONE, Processes
 
 SNAPSHOT_FILE = "trial_snapshot.safetensors"
 VISITS = "visits"  # below output_dir: the adapter that each stage's visit ended with
-
-
-def compute_token_loss(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-) -> torch.Tensor:
-    """Summed cross-entropy over the supervised tokens of the whole optimiser step, per token.
-
-    The model's own loss is a mean over each micro-batch: accumulation would then weigh a token by
-    the company it keeps.
-
-    Args:
-        outputs: with `logits` of shape (B, T, V).
-        labels: (B, T); position t is predicted from t - 1.
-        num_items_in_batch: supervised tokens in all micro-batches of the step.
-    """
-    logits = outputs["logits"][:, :-1].float().flatten(0, 1)
-    targets = labels[:, 1:].flatten()
-    loss = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
-    count = (targets != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
-    return loss / count
 
 
 class CurriculumTrainer(Trainer):
@@ -83,18 +65,22 @@ class CurriculumTrainer(Trainer):
         save_total_limit: int,
         processes: Processes = ALONE,
         initial: Mapping[str, torch.Tensor] | None = None,
+        operation_weight: float = 1.0,
     ) -> None:
         """Take the loader, the validation and the callback; `run_state` is kept in checkpoints.
 
-        `initial`: what the adapter took from the base (`pixelis.models.changed_base`).
+        `initial`: what the adapter took from the base (`pixelis.models.changed_base`);
+        `operation_weight`: of the tokens of a call in the loss.
         """
         self.adapted = model
         self.initial = initial
+        self.head: nn.Module | None = output_head(model)
+        self.operation_weight, self._kinds = operation_weight, torch.zeros(0)
         super().__init__(
             model=model,
             args=args,
             train_dataset=loader.dataset,
-            compute_loss_func=compute_token_loss,
+            compute_loss_func=self._token_loss,
             callbacks=[curriculum],
         )
         self.output_dir = Path(str(args.output_dir))
@@ -129,6 +115,16 @@ class CurriculumTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         """The curriculum's own loader; accelerate's wrapper would read one batch ahead."""
         return self.loader
+
+    def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The loss of a micro-batch; logits only where a supervised token is predicted."""
+        labels, self._kinds = inputs["labels"], inputs["kinds"]
+        with supervised_logits(self.head, labels):
+            return super().compute_loss(model, {**feed(inputs), "labels": labels}, *args, **kwargs)
+
+    def _token_loss(self, outputs: Any, labels: torch.Tensor, **words: Any) -> torch.Tensor:
+        weight, kinds = self.operation_weight, self._kinds
+        return compute_token_loss(outputs, labels, **words, kinds=kinds, operation_weight=weight)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the strata in one pass and hand them to the callbacks as `eval_*` metrics."""
@@ -246,6 +242,12 @@ class CurriculumTrainer(Trainer):
     def restore_curriculum(self, folder: Path) -> None:
         """Put loader, manager and an open trial's snapshot back from a checkpoint."""
         state = read_json(folder / CURRICULUM_FILE)
+        check_same_config(
+            {"cached vision features": state["vision_features"]},
+            {"cached vision features": self.run_state["vision_features"]},
+            folder,
+            advice="go on where the cache can be written, or set training.vision_cache anew",
+        )
         self.curriculum.load_state_dict(state["callback"])
         self.curriculum.tell_adapters_again(folder.parent / VISITS)
         self.loader.load_state_dict(state["loader"])

@@ -1,5 +1,6 @@
 """What one training after another shares: the processor, the encoded examples, and the base."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from pixelis.data.store import load_split
 from pixelis.models.changed_base import changes_base
 from pixelis.models.load import load_processor
 from pixelis.training.adapter import load_base
+from pixelis.training.caches import use_token_cache
 from pixelis.training.inputs import build_datasets, check_sizes
+from pixelis.training.precision import BF16, FP32, halve_base
+
+Look = Callable[[Any], None]
 
 
 class Workbench:
@@ -31,9 +36,17 @@ class Workbench:
         self._adapted: PeftModel | None = None
 
     def load_data(
-        self, model: ModelConfig, folder: Path, curriculum: CurriculumConfig, *, max_length: int
+        self,
+        model: ModelConfig,
+        folder: Path,
+        curriculum: CurriculumConfig,
+        *,
+        max_length: int,
+        say: Callable[[str], None] = print,
     ) -> tuple[Encoder, dict[str, CurriculumDataset]]:
         """The encoder of a model's processor, and the train and validation splits behind it.
+
+        Their tokens are cached beside the data; examples that are too long are left out.
 
         Raises:
             CheckpointError, DataError, ConfigError: see `load_processor` and `build_datasets`.
@@ -48,7 +61,9 @@ class Workbench:
                 trust_remote_code=model.trust_remote_code,
             )
             encoder = Encoder(processor, max_length=max_length)
-            self._data[key] = encoder, build_datasets(folder, encoder, curriculum)
+            datasets = build_datasets(folder, encoder, curriculum)
+            use_token_cache(datasets, encoder, folder, model, say)
+            self._data[key] = encoder, datasets
         encoder, datasets = self._data[key]
         check_sizes(curriculum, {split: dataset.rows for split, dataset in datasets.items()})
         return encoder, datasets
@@ -64,18 +79,33 @@ class Workbench:
             self._tests[key] = CurriculumDataset(load_split(folder, "test"), encoder)
         return self._tests[key]
 
-    def load_base(self, model: ModelConfig) -> Any:
-        """The base of a configuration, as it was loaded."""
+    def load_base(
+        self, model: ModelConfig, *, precision: str = FP32, look: Look | None = None
+    ) -> Any:
+        """The base of a configuration, free of adapters, in evaluation mode.
+
+        Args:
+            model: section `model`.
+            precision: bf16: its weights are rounded, where they are not bf16 already.
+            look: shown the base as it was loaded, before anything is rounded.
+        """
         self.free()
-        if changes_base(model.init_lora_weights):
-            return load_base(model)  # it would not be the same base any more
-        key = (model.model_name, model.torch_dtype, model.trust_remote_code, model.load_in_4bit)
-        if key not in self._bases:
-            self._bases[key] = load_base(model)
-        base = self._bases[key].eval()
+        half = precision == BF16 and not model.load_in_4bit
+        key = (model.model_name, model.torch_dtype, model.attn_implementation, half)
+        base = self._bases.get(key)
+        if base is None:
+            base = load_base(model)
+            if look is not None:
+                look(base)
+            if half:
+                halve_base(base)
+            if not changes_base(model.init_lora_weights) and not model.load_in_4bit:
+                self._bases[key] = base  # else it would not be the same base any more
+        elif look is not None:
+            look(load_base(model) if half else base)
         if getattr(base, "is_gradient_checkpointing", False):
             base.gradient_checkpointing_disable()
-        return base
+        return base.eval()
 
     def lend(self, adapted: PeftModel) -> None:
         """Note what stands on the base now."""

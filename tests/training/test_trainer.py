@@ -14,7 +14,8 @@ from pixelis.evaluation.validation import Stratum, Validation
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from pixelis.training.checkpoint import ADAPTER_FILE, optimizer_tensors
-from pixelis.training.trainer import CurriculumTrainer, compute_token_loss
+from pixelis.training.loss import compute_token_loss
+from pixelis.training.trainer import CurriculumTrainer
 
 NANO = "pixelis-nano"
 

@@ -1,0 +1,59 @@
+"""Things that are computed once for a data folder and kept beside it: built whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+
+def cache_folder(data: Path) -> Path:
+    """Where the caches of a data folder are: beside it, since data-prep replaces it as a whole."""
+    place = data.resolve()
+    return place.with_name(f".{place.name}.cache")
+
+
+def cache_key(facts: Mapping[str, Any]) -> str:
+    """A name for what is computed from these facts (JSON)."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def build_once(place: Path, build: Callable[[Path], None]) -> Path:
+    """A folder that `build` fills, once; several processes that need it wait for the one that does.
+
+    Args:
+        place: where it is to be.
+        build: writes into an empty folder beside it, which then takes its place.
+
+    Raises:
+        OSError: when the disk does not take it; nothing is left of it.
+    """
+    if place.is_dir():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.with_name(f".{place.name}.lock")):
+        if place.is_dir():
+            return place
+        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        try:
+            scratch.chmod(0o755)  # others of a team may read it
+            build(scratch)
+            _sync(scratch)
+            os.replace(scratch, place)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return place
+
+
+def _sync(folder: Path) -> None:
+    """Have the content on disk before the name is."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

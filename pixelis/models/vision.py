@@ -1,0 +1,80 @@
+"""The frozen vision tower of a base, asked once for each image."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from pixelis.data.encode import Encoder
+from pixelis.models.load import resolve_model
+
+
+def takes_features(model: Any) -> bool:
+    """Whether a base can be handed what its vision tower made of the images.
+
+    Qwen3-VL's tower also feeds middle layers (deepstack), which one row a token cannot hold.
+    """
+    vision = getattr(model.config, "vision_config", None)
+    return (
+        hasattr(getattr(model, "model", None), "get_image_features")
+        and hasattr(model.model, "visual")
+        and model.config.model_type == "qwen2_5_vl"
+        and not getattr(vision, "deepstack_visual_indexes", None)
+    )
+
+
+def vision_digest(model: Any) -> str:
+    """SHA-256 of the tower's weights, their names and types."""
+    digest = hashlib.sha256()
+    for name, parameter in model.model.visual.state_dict().items():
+        digest.update(f"{name} {parameter.dtype}".encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def compute_features(model: Any, encoder: Encoder, contents: Sequence[bytes]) -> list[torch.Tensor]:
+    """Of each stored image, (visual tokens, hidden size of the language model)."""
+    images = [Image.open(io.BytesIO(content)).convert("RGB") for content in contents]
+    inputs = encoder.process_images(images)
+    device = next(model.model.visual.parameters()).device
+    outputs = model.model.get_image_features(
+        inputs["pixel_values"].to(device), inputs["image_grid_thw"].to(device), return_dict=True
+    )
+    return list(outputs.pooler_output)
+
+
+class PositionRule:
+    """M-RoPE positions by the rule of a base's own class, without its weights."""
+
+    def __init__(self, model_name: str, *, trust_remote_code: bool = False) -> None:
+        """Build the model of the configuration on the meta device."""
+        place = resolve_model(model_name)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        self.facts = config.to_dict()
+        self.image_token_id = getattr(config, "image_token_id", None)
+        with torch.device("meta"):
+            model: Any = AutoModelForImageTextToText.from_config(
+                config, trust_remote_code=trust_remote_code
+            )
+        self._rule = getattr(getattr(model, "model", None), "get_rope_index", None)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the base has such positions."""
+        return self._rule is not None and self.image_token_id is not None
+
+    def __call__(self, ids: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
+        """Positions (3, T) of ids (T,) with images of grids (N, 3)."""
+        assert self._rule is not None
+        rows = ids.unsqueeze(0)
+        kinds = rows.eq(self.image_token_id).int()
+        found, _ = self._rule(
+            rows, kinds, grids if len(grids) else None, attention_mask=torch.ones_like(rows)
+        )
+        positions: torch.Tensor = found[:, 0]
+        return positions
