@@ -72,7 +72,7 @@ class PositionRule:
         """Positions (3, T) of ids (T,) with images of grids (N, 3)."""
         assert self._rule is not None
         rows = ids.unsqueeze(0)
-        kinds = rows.eq(self.image_token_id).int()
+        kinds = rows.eq(int(self.image_token_id or 0)).int()
         found, _ = self._rule(
             rows, kinds, grids if len(grids) else None, attention_mask=torch.ones_like(rows)
         )

@@ -141,7 +141,7 @@ def train(data_dir, tmp_path):
 
 @dataclass(frozen=True)
 class Keyed(Encoded):
-    key: tuple[str, int]
+    key: tuple[str, int] | None = None
 
 
 class KeyedDataset(CurriculumDataset):
