@@ -1,0 +1,199 @@
+"""tune as a user meets it: a search, a kill, a second start, and every input that it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from pixelis.cli.arguments import run_cli
+from pixelis.cli.tune import main
+
+ROOT = Path(__file__).parent.parent.parent
+SPACE = {
+    "curriculum": {
+        "advancement_interval": {"low": 2, "high": 4},
+        "rollback_threshold": {"low": -0.4, "high": -0.02},
+        "rollback_factor": {"low": 1.1, "high": 4.0},
+    }
+}
+GUIDE = {"advancement_interval": 2, "rollback_threshold": -0.05, "rollback_factor": 2.0}
+UNIFORM = {"enabled": False}
+BASELINES = {"guide": {"curriculum": GUIDE}, "uniform": {"curriculum": UNIFORM}}
+
+
+@pytest.fixture
+def tune_arguments(sft_arguments):
+    """The command line of a search of seconds; later words win."""
+
+    def build(*words, **changed):
+        _, _, _, _, *rest = sft_arguments(training__output_dir="tuned", **changed)
+        return [
+            *("--config", str(ROOT / "configs/smoke/tune.yaml")),
+            *("--model", str(ROOT / "configs/model_arch.yaml")),
+            *rest,
+            *("--exp_name", "tune", "--storage", "sqlite:///optuna.db"),
+            *("--best_config", "best.yaml", "--num_trials", "3", "--final_seeds", "1"),
+            *("--space", json.dumps(SPACE), "--baselines", json.dumps(BASELINES)),
+            *words,
+        ]
+
+    return build
+
+
+def load(name):
+    return optuna.load_study(study_name=name, storage="sqlite:///optuna.db")
+
+
+def ended(study):
+    return [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+
+
+def test_a_search_from_nothing_to_a_verdict(place, data, tune_arguments, client, runs, capfd):
+    assert run_cli(main, tune_arguments()) == 0
+    out = capfd.readouterr().out
+    assert "guide (advancement_interval 2, rollback_threshold -0.05, rollback_factor 2): 0." in out
+    assert "On 1 fresh seed of best (trial" in out and "| guide |" not in out
+    assert len(ended(load("smoke"))) == 3
+    assert load("smoke").trials[0].user_attrs["pixelis.baseline"] == "guide"
+    assert len(ended(load("smoke baselines"))) == 1  # uniform is no point of the space
+    assert len(ended(load("smoke final"))) == 3
+
+    by_id = {run.info.run_id: run for run in runs()}
+    (parent,) = [r for r in by_id.values() if r.data.tags["pixelis.entry_point"] == "tune"]
+    children = [
+        run
+        for run in by_id.values()
+        if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    ]
+    assert len(children) == 3 + 1 + 3 and len(by_id) == 8
+    assert {run.info.status for run in by_id.values()} <= {"FINISHED", "KILLED"}
+    assert parent.info.run_name.startswith("tune smoke · 3 trials · best 0.")
+    names = {run.info.run_name.partition(" · ")[0] for run in children}
+    assert {"guide", "trial 1", "trial 2", "uniform"} <= names
+    for run in children:
+        assert float(run.data.params["curriculum.rollback_threshold"]) < 0
+        assert "curriculum/stage" in run.data.metrics or "uniform" in run.info.run_name
+    artifacts = {a.path for a in client.list_artifacts(parent.info.run_id, "tune")}
+    assert {
+        *("tune/study.html", "tune/trials.json", "tune/verdict.md", "tune/best.yaml"),
+        *("tune/history.png", "tune/slices.png", "tune/parallel_coordinates.png"),
+        *("tune/contour.png", "tune/importances.png", "tune/intermediate_values.png"),
+    } <= artifacts
+    assert parent.data.metrics["summary/trials"] == 3
+    assert "summary/verdict/best" in parent.data.metrics
+    note = parent.data.tags["mlflow.note.content"]
+    assert "| guide |" in note and "the winner would" in note
+
+    # A second start has nothing to do, in the same run.
+    assert run_cli(main, tune_arguments()) == 0
+    assert len(runs()) == 8 and len(load("smoke").trials) == 3
+
+    # sft takes the file unchanged.
+    from pixelis.cli.sft import main as sft
+
+    words = ["--config", "best.yaml", "--model", str(ROOT / "configs/model_arch.yaml")]
+    assert run_cli(sft, [*words, "--training.max_steps", "2", "--model.lora_r", "4"]) == 0
+    best = max(ended(load("smoke")), key=lambda t: t.value or 0)
+    (run,) = [r for r in runs() if r.info.run_id not in by_id]
+    for name, value in best.params.items():
+        assert float(run.data.params[name]) == pytest.approx(value)
+
+
+def test_killed_it_goes_on_with_every_finished_trial(place, data, tune_arguments, runs):
+    words = tune_arguments("--final_seeds", "0", "--num_trials", "4")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-m", "pixelis.cli.tune", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    process = start()
+    until = time.monotonic() + 120
+    while not list((place / "tuned").rglob("finished.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = {t.number: t.value for t in ended(load("smoke"))}
+    process = start()
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    study = load("smoke")
+    assert len(ended(study)) == 4
+    assert {t.number: t.value for t in ended(study) if t.number in before} == before
+    assert not [t for t in study.trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
+    assert len([r for r in runs() if r.data.tags["pixelis.entry_point"] == "tune"]) == 1
+
+
+@pytest.fixture
+def refused(place, capfd, runs):
+    def call(arguments):
+        capfd.readouterr()
+        code = run_cli(main, arguments)
+        out, err = capfd.readouterr()
+        assert code == 2, err
+        last = err.splitlines()[-1]
+        assert last.startswith("error: ") and "Traceback" not in err
+        return last.removeprefix("error: ")
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--space.curriculum.advancement_interval.low", "9"),
+            "space.curriculum.advancement_interval.low must be below high, got 9 >= 4",
+        ),
+        (
+            ("--space.curriculum.rollback_threshold.high", "0.05"),
+            "space.curriculum.rollback_threshold must hold valid values, 0.05 is none: "
+            "curriculum.rollback_threshold must be in [-1, 0], got 0.05",
+        ),
+        (("--space", "{curriculum: {intervall: {low: 1, high: 2}}}"), "Unknown key 'curriculum.int"),
+        (("--space", "{}"), "space must name at least one key to search, got none"),
+        (("--space.training.seed", "{low: 1, high: 2}"), "space.training.seed cannot be searched: "),
+        (("--baselines.other", "{curriculum: {x: 1}}"), "baselines.other.curriculum.x must be a key"),
+        (("--target", "0.5"), "pruner must be none where target is set, got 'median'"),
+        (("--sampler", "cma"), "sampler must be one of tpe, gp, random, got 'cma'"),
+        (("--study", "../x"), "study must be a name, not a path, got '../x'"),
+        (("--storage", "nothing://x"), "the storage nothing://x cannot be opened: "),
+        (("--storage", "sqlite:////proc/x/y.db"), "the storage sqlite:////proc/x/y.db cannot be"),
+    ],
+)
+def test_bad_input(place, data, tune_arguments, refused, runs, words, message):
+    assert message in refused(tune_arguments(*words))
+    assert runs() == []
+
+
+def test_a_study_with_other_parameters_is_refused(place, data, tune_arguments, refused):
+    from pixelis.config import ModelFileConfig
+    from pixelis.settings import load_config
+    from pixelis.tune_config import TuneFileConfig
+    from pixelis.tuning import Plan, open_parts
+
+    words = tune_arguments()
+    pairs = [(k.removeprefix("--"), v) for k, v in zip(words[4::2], words[5::2], strict=True)]
+    mine = [pair for pair in pairs if not pair[0].startswith("model.")]
+    model = [pair for pair in pairs if pair[0].startswith("model.")]
+    config = load_config(TuneFileConfig, ROOT / "configs/smoke/tune.yaml", mine)
+    plan = Plan(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml", model))
+    open_parts(plan)
+    message = refused([*words, "--training.learning_rate", "0.5"])
+    assert "study smoke is from another configuration: training.learning_rate was 0.002" in message
+    assert "name another study" in message
