@@ -87,6 +87,8 @@ class EvaluationConfig:
     samples_per_difficulty: int = setting(40, "test examples of each difficulty", at_least=1)
     max_operations: int = setting(8, "operations before a rollout is cut off", at_least=1)
     compare_base: bool = setting(True, "roll out the base too, side by side")
+    num_traces: int = setting(12, "rollouts kept as MLflow traces, worst first", at_least=0)
+    num_reported: int = setting(60, "trajectories in the HTML report; 0: none", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -237,16 +239,43 @@ class EvaluateConfig:
     """configs/evaluate.yaml."""
 
     adapter: str | None = setting(None, "folder, runs:/ or models:/ address; null: newest sft run")
+    against: str | None = setting(None, "a second adapter, compared on the same examples")
     experiment: str = setting("sft_curriculum", "experiment whose newest finished run is taken")
     data: EvaluateDataConfig = EvaluateDataConfig()
     split: str = setting("test", "split to roll out", choices=("train", "validation", "test"))
+    input: str | None = setting(None, "file or folder of questions, evaluated instead of data.path")
+    format: str | None = setting(
+        None,
+        "layout of input; null: detected, of data-prep's",
+        choices=("cota", "messages", "conversations", "vstar", "infographicvqa", "tallyqa"),
+    )
+    image_folder: str | None = setting(None, "folder of input's images; null: the input's own")
+    max_rejected: float = setting(
+        0.05, "share of input's records that may be left out", at_least=0, at_most=1
+    )
     samples_per_difficulty: int = setting(40, "examples of each difficulty", at_least=1)
     batch_size: int = setting(16, "rollouts side by side", at_least=1)
     max_operations: int = setting(8, "operations before a rollout is cut off", at_least=1)
     max_new_tokens: int = setting(96, "tokens the model may say in one turn", at_least=1)
-    seed: int = setting(0, "seed of samples and intervals", at_least=0, at_most=MAX_SEED)
+    num_samples: int = setting(1, "rollouts of each example, for pass@k and majority", at_least=1)
+    temperature: float = setting(0.0, "of drawn tokens; 0: the most likely each time", at_least=0)
+    planted_errors: bool = setting(True, "roll out from after planted errors as well")
+    teacher_forced: bool = setting(True, "measure accuracy with the right words given as well")
+    seed: int = setting(0, "seed of samples, draws and intervals", at_least=0, at_most=MAX_SEED)
     compare_base: bool = setting(True, "roll out the base too, side by side")
     bootstrap_samples: int = setting(1000, "resamples behind each 95 % interval", at_least=1)
+    num_traces: int = setting(12, "rollouts kept as MLflow traces, worst first", at_least=0)
+    num_reported: int = setting(60, "trajectories in the HTML report; 0: none", at_least=0)
+    resume: str = setting(
+        "auto", "go on where the same evaluation was stopped, or never", choices=("auto", "never")
+    )
+    output_dir: str = setting("outputs/evaluate", "the report; finished rollouts until the end")
+
+    def __post_init__(self) -> None:
+        """Check the rules that join several keys."""
+        for name in ("format", "image_folder"):
+            if self.input is None and (value := getattr(self, name)) is not None:
+                raise ConfigError(f"{name} is about input, which is not set; got {value!r}")
 
 
 @dataclass(frozen=True)

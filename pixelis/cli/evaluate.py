@@ -1,6 +1,7 @@
 """evaluate: roll a trained adapter and its base out on a split, side by side."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
@@ -19,21 +20,32 @@ def main(argv: Sequence[str]) -> int:
     )
     config, model_config = arguments.config, arguments.extra["model"].model
 
-    from pixelis.cli.champion import contest
-    from pixelis.cli.making import link_data_run, record_inputs
-    from pixelis.cli.rollouts import evaluate_and_record
-    from pixelis.data.encode import Encoder
-    from pixelis.data.store import load_split
-    from pixelis.evaluation.evaluate import choose_examples
-    from pixelis.models.load import load_model, load_processor
-    from pixelis.models.lora import load_adapter
-    from pixelis.tracking import find_run, find_version, open_run, resolve_adapter
-    from pixelis.training.inputs import data_digest
+    import torch
 
-    data_dir = Path(config.data.path)
-    digests = data_digest(data_dir)
-    wanted = config.samples_per_difficulty
-    choose_examples(load_split(data_dir, config.split), wanted, config.seed, split=config.split)
+    from pixelis.cli.champion import contest
+    from pixelis.cli.evaluation_identity import (
+        check_sampling,
+        evaluation_identity,
+        kept_rollouts,
+        told,
+    )
+    from pixelis.cli.evaluation_record import describe, record_evaluation, tell_result
+    from pixelis.cli.rollouts import evaluate_and_record
+    from pixelis.cli.subject import choose_subject, record_score
+    from pixelis.data.encode import Encoder
+    from pixelis.models.load import load_model, load_processor
+    from pixelis.models.lora import check_adapter, load_adapter, other_adapter
+    from pixelis.tracking import (
+        find_run,
+        find_version,
+        measured_model,
+        open_run,
+        resolve_adapter,
+    )
+
+    check_sampling(config)
+    subject = choose_subject(config)
+    print(*subject.lines, sep="\n", end="\n" * bool(subject.lines), flush=True)
     address = config.adapter
     if address is None:
         newest = find_run(config.experiment)
@@ -42,42 +54,80 @@ def main(argv: Sequence[str]) -> int:
     version = find_version(address)
     # By its number: an alias may move meanwhile.
     exact = f"models:/{version.name}/{version.version}" if version else address
-    folder = resolve_adapter(exact, config.experiment)
+    folders = {"adapter": resolve_adapter(exact, config.experiment)}
     name, trust = model_config.model_name, model_config.trust_remote_code
+    if config.against is not None:
+        folders["against"] = resolve_adapter(config.against, config.experiment)
+        check_adapter(folders["against"], model_name=name)
     pixels = {"min_pixels": model_config.min_pixels, "max_pixels": model_config.max_pixels}
     encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
     base = load_model(name, torch_dtype=model_config.torch_dtype, trust_remote_code=trust)
-    model = load_adapter(base, folder, model_name=name)
-    with open_run(
-        entry_point="evaluate",
-        experiment=config.experiment,
-        run_name=f"evaluate {config.adapter or 'newest sft'} on {config.split}",
-        params=flatten(config),
-        tags={
-            "pixelis.seed": str(config.seed),
-            "pixelis.base_model": name,
-            "pixelis.adapter": address,
-        },
-    ) as recorder:
-        record_inputs(recorder, data_dir, digests, context=config.split)
-        link_data_run(recorder, digests)
+    model = load_adapter(base, folders["adapter"], model_name=name)
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    against = None
+    if config.against is not None:
+        against = partial(other_adapter, model, folders["against"], model_name=name)
+    identity = evaluation_identity(config, model_config, subject.digests, folders)
+    with (
+        kept_rollouts(config, identity) as kept,
+        open_run(
+            entry_point="evaluate",
+            experiment=config.experiment,
+            run_name=f"evaluate {config.adapter or 'newest sft'} on {subject.name}",
+            params=flatten(config),
+            tags={
+                "pixelis.seed": str(config.seed),
+                "pixelis.base_model": name,
+                "pixelis.adapter": address,
+                **({"pixelis.against": config.against} if config.against else {}),
+                **({"pixelis.resumed_rollouts": str(len(kept))} if len(kept) else {}),
+            },
+        ) as recorder,
+        told(kept),
+    ):
+        dataset = subject.record(recorder)
         result = evaluate_and_record(
             recorder,
             model.eval(),
             encoder,
-            data_dir=data_dir,
-            split=config.split,
-            samples_per_difficulty=config.samples_per_difficulty,
+            examples=subject.examples,
+            split=subject.name,
+            title=subject.title,
             max_operations=config.max_operations,
             max_new_tokens=config.max_new_tokens,
             batch_size=config.batch_size,
             compare_base=config.compare_base,
             bootstrap_samples=config.bootstrap_samples,
             seed=config.seed,
+            num_samples=config.num_samples,
+            temperature=config.temperature,
+            planted_errors=config.planted_errors,
+            teacher_forced=config.teacher_forced,
+            against=against,
+            kept=kept,
+            show_measures=True,
         )
-        if version is not None and config.split == "test":
+        record_score(recorder, subject, result)
+        tell_result(recorder, result, f"{address} on {subject.title}")
+        record_evaluation(
+            recorder,
+            result,
+            adapter=address,
+            split=subject.name,
+            step=0,
+            seed=config.seed,
+            model=measured_model(recorder, exact),
+            dataset=dataset,
+            about=describe(result, base=name, data=subject.where, seed=config.seed),
+            num_traces=config.num_traces,
+            num_reported=config.num_reported,
+            report_folder=Path(config.output_dir),
+        )
+        if version is not None and subject.name == "test":
             contest(recorder, version, result, model, encoder, config, model_name=name)
         print(recorder.url_hint())
+        kept.discard()
     return 0
 
 

@@ -1,6 +1,7 @@
 """Rollouts of base and adapter for sft and evaluate: shown as a table, left in the run."""
 
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
@@ -8,11 +9,19 @@ from tqdm import tqdm
 
 from pixelis import figures
 from pixelis.data.encode import Encoder
-from pixelis.data.example import DIFFICULTIES
-from pixelis.data.store import load_split
-from pixelis.evaluation.evaluate import EvaluationResult, choose_examples, evaluate_model
+from pixelis.data.example import Example
+from pixelis.evaluation.evaluate import EvaluationResult, evaluate_model
+from pixelis.evaluation.groups import strata
+from pixelis.evaluation.kept_rollouts import KeptRollouts
+from pixelis.evaluation.measures_report import measure_rows, measures_table
 from pixelis.evaluation.metrics import answers_match
-from pixelis.evaluation.report import as_rows, as_text, result_table, result_values
+from pixelis.evaluation.report import (
+    against_table,
+    as_rows,
+    as_text,
+    result_table,
+    result_values,
+)
 from pixelis.tracking import MlflowRecorder
 
 FOLDER = "evaluation"
@@ -25,26 +34,32 @@ def evaluate_and_record(
     model: Any,
     encoder: Encoder,
     *,
-    data_dir: Path,
+    examples: Sequence[Example],
     split: str,
-    samples_per_difficulty: int,
+    title: str,
     max_operations: int,
     seed: int,
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     batch_size: int = DEFAULT_BATCH_SIZE,
     compare_base: bool = True,
     bootstrap_samples: int = 1000,
+    num_samples: int = 1,
+    temperature: float = 0.0,
+    planted_errors: bool = False,
+    teacher_forced: bool = False,
+    against: Callable[[], AbstractContextManager[Any]] | None = None,
+    kept: KeptRollouts | None = None,
+    show_measures: bool = False,
     step: int = 0,
 ) -> EvaluationResult:
-    """Roll out, print the table, record metrics, tables and a figure; see `evaluate_model`."""
-    examples = choose_examples(
-        load_split(data_dir, split), samples_per_difficulty, seed, split=split
-    )
-    with tqdm(
-        total=len(examples) * (1 + compare_base), unit="rollout", desc="evaluate", mininterval=1
-    ) as bar:
+    """Roll out, print the table, record metrics, tables and a figure; see `evaluate_model`.
+
+    `split` begins the metrics' names, `title` is for people: `the test split`.
+    """
+    with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
 
         def progress(done: int, total: int, right: int) -> None:
+            bar.total = total
             bar.set_postfix_str(f"right {right / done:.2f}", refresh=False)
             bar.update(done - bar.n)
 
@@ -58,18 +73,35 @@ def evaluate_and_record(
             compare_base=compare_base,
             bootstrap_samples=bootstrap_samples,
             seed=seed,
+            num_samples=num_samples,
+            temperature=temperature,
+            planted_errors=planted_errors,
+            teacher_forced=teacher_forced,
+            against=against,
+            kept=kept,
             progress=progress,
         )
-    table = result_table(result, title=f"Answer accuracy on the {split} split, 95 % intervals")
+    table = result_table(result, title=f"Answer accuracy on {title}, 95 % intervals")
     Console(width=100).print(table)
     recorder.text(as_text(table), f"{FOLDER}/table.txt")
+    second = against_table(result, title="The same examples, against the second adapter")
+    measures = measures_table(result, title=f"Measures on {title}, 95 % intervals")
+    if second is not None:
+        Console(width=100).print(second)
+        recorder.text(as_text(second), f"{FOLDER}/against.txt")
+    if show_measures:
+        Console(width=100).print(measures)
+    recorder.text(as_text(measures), f"{FOLDER}/measures.txt")
+    recorder.table(measure_rows(result), f"{FOLDER}/measures.json")
     base = result.base.accuracy if result.base else None
     recorder.table(
         as_rows(base, result.adapter.accuracy, result.comparison), f"{FOLDER}/table.json"
     )
     recorder.table(_rollout_rows(result), f"{FOLDER}/rollouts.json")
     recorder.metrics(result_values(result, split), step)
-    recorder.figure(f"{FOLDER}/accuracy.png", figures.accuracy(_bars(result)))
+    bars = figures.accuracy_bars(_bars(result))
+    recorder.figure(f"{FOLDER}/accuracy.png", figures.bars_figure(bars))
+    recorder.text(figures.bars_page(bars, "accuracy"), f"{FOLDER}/accuracy.html")
     return result
 
 
@@ -86,7 +118,7 @@ def _bars(result: EvaluationResult) -> list[dict[str, Any]]:
         }
         for name, evaluation in [*models, ("adapter", result.adapter)]
         if evaluation is not None
-        for difficulty in DIFFICULTIES
+        for difficulty in strata(evaluation.accuracy)
     ]
 
 

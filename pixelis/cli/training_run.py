@@ -13,12 +13,14 @@ from pixelis.cli.live_figures import LiveFigures, curriculum_rules
 from pixelis.cli.making import link_data_run, link_parent, record_inputs, record_validation
 from pixelis.cli.rollouts import evaluate_and_record
 from pixelis.cli.training_checks import check_training, resolved_params, training_identity
-from pixelis.cli.training_record import record_result, record_test, tell_story
+from pixelis.cli.training_record import record_result, record_rollouts, record_test, tell_story
 from pixelis.config import ModelConfig, TrainingFileConfig, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
+from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
+from pixelis.evaluation.evaluate import choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
 from pixelis.strict_yaml import dump_yaml
@@ -215,9 +217,14 @@ def _run_sft(
                 result.model,
                 # Without training's max_length: a long test question is no reason to stop here.
                 Encoder(result.encoder.processor),
-                data_dir=data_dir,
+                examples=choose_examples(
+                    load_split(data_dir, "test"),
+                    config.evaluation.samples_per_difficulty,
+                    config.training.seed,
+                    split="test",
+                ),
                 split="test",
-                samples_per_difficulty=config.evaluation.samples_per_difficulty,
+                title="the test split",
                 max_operations=config.evaluation.max_operations,
                 compare_base=config.evaluation.compare_base,
                 seed=config.training.seed,
@@ -226,6 +233,7 @@ def _run_sft(
             accuracy = evaluation.adapter.accuracy
             test = {name: accuracy[name].value for name in (*DIFFICULTIES, ALL) if name in accuracy}
             record_test(recorder, result, config.training.max_steps, test)
+            record_rollouts(recorder, evaluation, config, model.model_name, digests)
             print(f"evaluation took {time.monotonic() - trained:.0f} s", flush=True)
         write_json(
             {

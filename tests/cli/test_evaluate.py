@@ -1,14 +1,20 @@
 """evaluate as a user meets it, and every input that it refuses."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
+from pyarrow import parquet
+from safetensors.torch import load_file, save_file
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.evaluate import main
@@ -62,6 +68,98 @@ def test_it_prints_the_table_and_records_it(data, adapter, client, runs, capfd):
     )
 
 
+def test_two_adapters_on_the_same_examples(data, adapter, runs, client, capfd):
+    shutil.copytree(adapter, adapter.with_name("second"))
+    weights = load_file(adapter / "adapter_model.safetensors")
+    for name, tensor in weights.items():
+        if "lora_B" in name:
+            weights[name] = torch.full_like(tensor, 0.02)
+    save_file(weights, adapter.with_name("second") / "adapter_model.safetensors")
+    words = ("--against", "second", "--temperature", "0.5", "--num_samples", "2")
+    assert run_cli(main, arguments(*words)) == 0
+    out = capfd.readouterr().out
+    assert "against the second adapter" in out and "against %" in out
+    assert "pass at 2" in out and "teacher forced token accuracy" in out
+    (run,) = runs()
+    metrics = run.data.metrics
+    # Fresh, the first does what the base does; the second does not.
+    for name in ("base", "adapter"):
+        assert metrics[f"test/{name}/all/pass_at_2"] == metrics["test/adapter/all/pass_at_2"]
+    forced = "all/teacher_forced_token_accuracy"
+    assert metrics[f"test/base/{forced}"] == metrics[f"test/adapter/{forced}"]
+    assert metrics[f"test/base/{forced}"] != metrics[f"test/against/{forced}"]
+    assert "test/gain_over_against/all_p_value" in metrics
+    assert run.data.tags["pixelis.against"] == "second"
+    rows = client.download_artifacts(run.info.run_id, "evaluation/measures.json")
+    columns = json.loads(Path(rows).read_text())["columns"]
+    assert columns == ["model", "group", "measure", "value", "low", "high", "n"]
+
+
+def rollout_rows(client, run):
+    path = client.download_artifacts(run.info.run_id, "evaluation/rollouts.json")
+    return json.loads(Path(path).read_text())["data"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, capfd, number):
+    words = ("--samples_per_difficulty", "4", "--batch_size", "1")
+    words = (*words, "--temperature", "0.7", "--num_samples", "2")
+    with subprocess.Popen(
+        [sys.executable, "-m", "pixelis.cli.evaluate", *arguments(*words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            kept = [*Path("outputs/evaluate").glob("*/rollouts.jsonl")]
+            if kept and kept[0].read_bytes().count(b"\n") >= 12:
+                break
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode != 0
+    num = kept[0].read_bytes().count(b"\n")
+    (stopped,) = runs()
+    if number != signal.SIGKILL:
+        assert f"stopped: {num} finished rollouts are kept in {kept[0].parent}" in told
+        assert stopped.info.status == "KILLED"
+    assert run_cli(main, arguments(*words, "--batch_size", "5")) == 0
+    assert f"{num} finished rollouts of this evaluation" in capfd.readouterr().out
+    # Complete, nothing is left of it: the same command begins anew.
+    assert [*Path("outputs/evaluate").glob("*/*")] == []
+    assert run_cli(main, arguments(*words)) == 0
+    assert "finished rollouts" not in capfd.readouterr().out
+    whole, resumed = (r for r in runs() if r.info.run_id != stopped.info.run_id)
+    assert resumed.data.tags["pixelis.resumed_rollouts"] == str(num)
+    assert whole.info.status == resumed.info.status == "FINISHED"
+    assert rollout_rows(client, whole) == rollout_rows(client, resumed)
+
+    def results(run):
+        return {k: v for k, v in run.data.metrics.items() if not k.startswith("system/")}
+
+    assert results(whole) == results(resumed)
+
+
+def test_never_resuming_begins_anew(data, adapter, runs, capfd):
+    words = ("--compare_base", "false", "--resume")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pixelis.cli.rollouts.result_table", raising(KeyboardInterrupt))
+        assert run_cli(main, arguments(*words, "auto")) == 130
+    assert "finished rollouts are kept in" in capfd.readouterr().err
+    assert run_cli(main, arguments(*words, "never")) == 0
+    assert "finished rollouts" not in capfd.readouterr().out
+    assert [*Path("outputs/evaluate").glob("*/*")] == []
+
+
+def raising(kind):
+    def stop(*_, **__):
+        raise kind
+
+    return stop
+
+
 def test_a_real_process_ends_in_one_line(place):
     done = subprocess.run(
         [sys.executable, "-m", "pixelis.cli.evaluate", *arguments("--split", "tests")],
@@ -102,6 +200,12 @@ def refused(place, capfd, runs, files_below):
         (("--adapter", "data"), "the adapter data is incomplete: adapter_config.json and "),
         (("--adapter", ""), "no finished sft run in the experiment 'sft_curriculum'"),
         (("--model.model_name", "./no"), "no model folder ./no; "),
+        (("--adapter", "runs:/" + 32 * "0"), "the adapter runs:/000"),
+        (("--against", "no"), "the adapter no is not a folder"),
+        (("--against", "models:/reader/3"), "the adapter models:/reader/3 cannot be f"),
+        (("--num_samples", "4"), "num_samples above 1 needs a temperature above 0, or all samples"),
+        (("--temperature", "-1"), "temperature must be >= 0, got -1"),
+        (("--resume", "yes"), "resume must be one of auto, never, got 'yes'"),
     ],
 )
 def test_bad_input(data, adapter, refused, words, message):
@@ -116,6 +220,28 @@ def test_an_adapter_of_another_base(data, adapter, refused):
         "the adapter in adapter is for the base 'some/other', not for 'pixelis-nano'; "
         "set model.model_name=some/other"
     )
+
+
+def test_a_second_adapter_of_another_base(data, adapter, refused):
+    shutil.copytree(adapter, adapter.with_name("second"))
+    path = adapter.with_name("second") / "adapter_config.json"
+    config = json.loads(path.read_text()) | {"base_model_name_or_path": "some/other"}
+    path.write_text(json.dumps(config))
+    assert refused("--against", "second").startswith(
+        "the adapter in second is for the base 'some/other', not for 'pixelis-nano'; "
+    )
+
+
+def test_a_split_without_examples(data, adapter, refused):
+    path = data / "cota_hard.parquet"
+    table = parquet.read_table(path)
+    keep = [split != "test" for split in table["split"].to_pylist()]
+    parquet.write_table(table.filter(keep), path)
+    summary = json.loads((data / "summary.json").read_text())
+    summary["sha256"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (data / "summary.json").write_text(json.dumps(summary))
+    message = refused()
+    assert "the test split has no hard examples; run data-prep with more samples" in message
 
 
 def test_an_adapter_that_is_broken(data, adapter, refused):
@@ -149,3 +275,54 @@ def test_a_registered_adapter_runs_for_champion(data, adapter, client, runs, cap
     assert run.data.metrics["champion/gain"] == 0
     assert run_cli(main, arguments(*address, "--split", "validation")) == 0
     assert "champion" not in capfd.readouterr().out  # only the test split decides
+
+
+def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd, place):
+    sft = MlflowRecorder(client, client.create_run("0", run_name="sft"))
+    log_adapter(sft, adapter, "final", 1, {})
+    sft.close("FINISHED")
+    (model,) = client.search_logged_models(["0"])
+    words = ("--adapter", f"runs:/{sft.run_id}", "--num_traces", "2")
+    assert run_cli(main, arguments(*words)) == 0
+    assert "report: outputs/evaluate/report.html" in capfd.readouterr().out
+    (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
+    run_id = run.info.run_id
+    names = {each.path for each in client.list_artifacts(run_id, "evaluation")}
+    charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures")}
+    assert {f"{name}{kind}" for name in charts for kind in (".png", ".html")} <= names
+    report = (place / "outputs/evaluate/report.html").read_text()
+    kept = client.download_artifacts(run_id, "evaluation/report.html")
+    assert Path(kept).read_text() == report and report.count("<article") == 3
+    table = json.loads(
+        Path(client.download_artifacts(run_id, "evaluation/images.json")).read_text()
+    )
+    assert table["columns"][:3] == ["image", "verdict", "why"] and len(table["data"]) == 3
+    assert table["data"][0][0]["type"] == "image"
+    traces = client.search_traces(locations=[run.info.experiment_id], run_id=run_id)
+    assert len(traces) == 2
+    assert {t.data.spans[1].name for t in traces} == {"turn 1"}
+    note = run.data.tags["mlflow.note.content"]
+    assert "gain in points" in note and f"runs/{run_id}/artifacts/evaluation/report.html" in note
+    inputs = client.get_run(run_id).inputs
+    assert [each.model_id for each in inputs.model_inputs] == [model.model_id]
+    linked = [m for m in client.get_logged_model(model.model_id).metrics if m.run_id == run_id]
+    assert {m.dataset_name for m in linked} == {"cota_test"}
+    found = {m.key: m.value for m in linked}
+    assert found.items() <= run.data.metrics.items()
+    assert {
+        "test/adapter/all/answer_accuracy",
+        "test/adapter/hard/answer_accuracy_low",
+        "test/gain/all",
+        "test/gain/simple_high",
+    } <= found.keys()
+    assert not [key for key in found if "/base/" in key or "outcome" in key]
+
+
+def test_a_report_that_cannot_be_written_costs_that_alone(data, adapter, runs, capfd, place):
+    (place / "outputs/evaluate/report.html").mkdir(parents=True)
+    words = ("--num_reported", "1", "--num_traces", "0")
+    assert run_cli(main, arguments(*words)) == 0
+    assert (
+        "a part of the evaluation's record is missing (IsADirectoryError" in capfd.readouterr().err
+    )
+    assert [run.info.status for run in runs()] == ["FINISHED"]
