@@ -64,6 +64,7 @@ class Encoder:
         self.tokenizer = processor.tokenizer
         self.image_processor = processor.image_processor
         self.max_length = max_length
+        self._grids: dict[tuple[int, int], list[int]] = {}
         self.image_token_id: int = processor.image_token_id
         self.end_of_turn_id: int = self.tokenizer.eos_token_id
         self._rendered: dict[str, str] = {}
@@ -76,6 +77,17 @@ class Encoder:
             images=[image.convert("RGB") for image in images], return_tensors="pt"
         )
         return dict(found)
+
+    def image_grid(self, image: Image.Image) -> list[int]:
+        """How many patches the vision tower sees of an image: frames, rows, columns.
+
+        It depends on the size alone, so one blank image of each is processed.
+        """
+        grid = self._grids.get(image.size)
+        if grid is None:
+            found = self.process_images([Image.new("RGB", image.size)])
+            grid = self._grids[image.size] = found["image_grid_thw"][0].tolist()
+        return grid
 
     def num_image_tokens(self, image: Image.Image) -> int:
         """How many visual tokens the image becomes by the processor's own resizing rule."""

@@ -100,9 +100,8 @@ def open_tokens(
 def _encode(rows: Any, encoder: Encoder, positions: Positions | None) -> Iterator[dict[str, Any]]:
     for row in rows:
         encoded = encode_example(from_row(row), encoder)
-        ids, grids = torch.tensor(encoded.input_ids), torch.zeros((0, 3), dtype=torch.long)
-        if encoded.images:
-            grids = encoder.process_images(encoded.images)["image_grid_thw"]
+        ids = torch.tensor(encoded.input_ids)
+        grids = torch.tensor([encoder.image_grid(image) for image in encoded.images]).view(-1, 3)
         yield {
             "input_ids": encoded.input_ids,
             "labels": encoded.labels,
