@@ -166,7 +166,6 @@ def refused(place, capfd, runs):
             "curriculum.rollback_threshold must be in [-1, 0], got 0.05",
         ),
         (("--space", "{curriculum: {intervall: {low: 1, high: 2}}}"), "Unknown key 'curriculum.in"),
-        (("--space", "{}"), "space must name at least one key to search, got none"),
         (("--space.training.seed", "{low: 1, high: 2}"), "space.training.seed cannot be searched"),
         (("--baselines.other", "{curriculum: {x: 1}}"), "baselines.other.curriculum.x must be a"),
         (("--target", "0.5"), "pruner must be none where target is set, got 'median'"),
