@@ -1,8 +1,9 @@
-"""Greedy decoding of many conversations side by side, over one cache that is kept across turns.
+"""Decoding of many conversations side by side, over one cache that is kept across turns.
 
 Each conversation has a slot with its own length, so that one can listen while others speak, and a
 finished one gives its place away at once: the idea of iteration-level scheduling (Yu et al. 2022,
-"Orca", section 3). Only new tokens are ever fed to the model.
+"Orca", section 3). Only new tokens are ever fed to the model, and what all conversations begin with
+only once.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,15 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import Cache
 
 from pixelis.data.encode import Encoder
 from pixelis.errors import CheckpointError
+from pixelis.evaluation.sampling import choose_tokens
+from pixelis.evaluation.slot_cache import SlotCache
 
-# The cache's length grows by this many columns.
-COLUMNS = 128
+# Tokens, padding included, that are listened to in one pass. More is no faster on any device that
+# these fill, and much slower where they leave a processor's cache.
+MAX_HEARD = 2048
 
 
 @dataclass(frozen=True)
@@ -35,56 +38,6 @@ class Utterance:
     ended: bool
 
 
-class SlotCache(Cache):
-    """Keys and values of several conversations, each filled to its own length.
-
-    A slot's tokens stand in columns 0 to length - 1. What lies beyond is a leftover of padding: the
-    mask hides it, and the next tokens overwrite it.
-    """
-
-    def __init__(self, num_slots: int) -> None:
-        """Make an empty cache; its tensors come with the first forward pass."""
-        super().__init__(layers=[])
-        self.num_slots = num_slots
-        self._keys: list[torch.Tensor] = []
-        self._values: list[torch.Tensor] = []
-
-    def aim(self, slots: torch.Tensor, columns: torch.Tensor) -> None:
-        """Say where the next forward pass writes: slots (n,), columns (n, Q)."""
-        self._rows = slots
-        self._where = slots[:, None], columns
-        self._end = int(columns.max()) + 1
-
-    def update(
-        self,
-        key_states: torch.Tensor,
-        value_states: torch.Tensor,
-        layer_idx: int,
-        *_: Any,
-        **__: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store one layer's new states (n, heads, Q, width); return all states of these slots."""
-        return (
-            self._store(self._keys, key_states, layer_idx),
-            self._store(self._values, value_states, layer_idx),
-        )
-
-    def _store(self, layers: list[torch.Tensor], new: torch.Tensor, layer: int) -> torch.Tensor:
-        if layer == len(layers):
-            layers.append(new.new_zeros(self.num_slots, new.shape[1], 0, new.shape[3]))
-        kept = layers[layer]
-        if kept.shape[2] < self._end:
-            # Zeros, not empty memory: a hidden NaN would still spoil the sum over the columns.
-            missing = -(-(self._end - kept.shape[2]) // COLUMNS) * COLUMNS
-            grown = kept.new_zeros(*kept.shape[:2], missing, kept.shape[3])
-            kept = layers[layer] = torch.cat([kept, grown], dim=2)
-        slots, columns = self._where
-        kept[slots, :, columns] = new.transpose(1, 2)
-        if len(self._rows) == self.num_slots:
-            return kept[:, :, : self._end]
-        return kept[self._rows, :, : self._end]
-
-
 @dataclass
 class _Slot:
     """One conversation: what the cache holds of it, what it is to hear, what it says.
@@ -96,6 +49,7 @@ class _Slot:
         said: the tokens of the model's current turn; the last is not in the cache yet.
         unfed: the end of a finished turn, fed together with what comes next.
         speaking: whether the model is in the middle of its turn.
+        generator: what its tokens are drawn with, where they are drawn.
     """
 
     length: int = 0
@@ -105,20 +59,37 @@ class _Slot:
     said: list[int] = field(default_factory=list)
     unfed: list[int] = field(default_factory=list)
     speaking: bool = False
+    generator: torch.Generator | None = None
 
 
 class Decoder:
     """The model as a speaker in several conversations: `hear` what others say, then `speak`.
 
-    The most likely token is taken each time. Image tokens are never said: they would stand for
-    images that are not there. Equal up to the rounding of sums of different shapes to decoding each
-    conversation alone, so in fp32 the tokens agree unless two are tied to about six digits.
+    The most likely token is taken each time, or one is drawn (`pixelis.evaluation.sampling`). Image
+    tokens are never said: they would stand for images that are not there. Equal up to the rounding
+    of sums of different shapes to decoding each conversation alone, so in fp32 the tokens agree
+    unless two are tied to about six digits.
     """
 
     def __init__(
-        self, model: Any, encoder: Encoder, *, num_slots: int, max_new_tokens: int
+        self,
+        model: Any,
+        encoder: Encoder,
+        *,
+        num_slots: int,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        prefix: Sequence[int] = (),
     ) -> None:
         """Open `num_slots` empty conversations; the model must be in evaluation mode.
+
+        Args:
+            model: of the Qwen2-VL family, plain or with an adapter.
+            encoder: of the model's processor.
+            num_slots: conversations side by side.
+            max_new_tokens: tokens that the model may say in one turn.
+            temperature: 0: the most likely token; else tokens are drawn.
+            prefix: text tokens with which conversations begin; fed to the model once.
 
         Raises:
             CheckpointError: when the model has no three-dimensional positions (M-RoPE).
@@ -138,14 +109,21 @@ class Decoder:
         self._stops = {encoder.end_of_turn_id, encoder.tokenizer.pad_token_id}
         self._slots = [_Slot() for _ in range(num_slots)]
         self._cache = SlotCache(num_slots)
+        self._temperature = temperature
+        self._prefix = list(prefix)
+        self._prefix_states: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def clear(self, slot: int) -> None:
-        """Forget a slot's conversation, so that another can begin there."""
-        self._slots[slot] = _Slot()
+    def clear(self, slot: int, seed: int = 0) -> None:
+        """Forget a slot's conversation, so that another can begin there, with its own seed."""
+        generator = torch.Generator().manual_seed(seed) if self._temperature else None
+        self._slots[slot] = _Slot(generator=generator)
 
     def hear(self, slot: int, tokens: Sequence[int], images: Sequence[Image.Image]) -> None:
         """Tell a slot what comes before the model's next turn there."""
         state = self._slots[slot]
+        if state.length == 0 and self._begins_as_all(tokens):
+            self._recall_prefix(slot)
+            tokens = tokens[len(self._prefix) :]
         state.unheard += [*state.unfed, *tokens]
         state.unfed = []
         state.images += images
@@ -163,18 +141,47 @@ class Decoder:
             if waiting and (not speaking or len(waiting) > len(self._slots) // 4):
                 active = self._listen(waiting)
             elif speaking:
-                last = [[self._slots[slot].said[-1]] for slot in speaking]
-                self._forward(active := speaking, last, [])
+                self._continue(active := speaking)
             else:
                 return []
             over = [u for slot in active if (u := self._finish(slot)) is not None]
             if over:
                 return over
 
+    def _begins_as_all(self, tokens: Sequence[int]) -> bool:
+        length = len(self._prefix)
+        return 0 < length < len(tokens) and list(tokens[:length]) == self._prefix
+
+    @torch.inference_mode()
+    def _recall_prefix(self, slot: int) -> None:
+        """Put the cache and the positions of a slot where the common beginning ends."""
+        state = self._slots[slot]
+        if self._prefix_states:
+            self._cache.put(slot, self._prefix_states)
+        else:
+            self._forward([slot], [self._prefix], [])
+            self._prefix_states = self._cache.take(slot, len(self._prefix))
+        state.length = state.position = len(self._prefix)
+
+    def _continue(self, speaking: list[int]) -> None:
+        """Let all that speak say one more token.
+
+        The cache's rows are used where they are. Where only some in between are silent, these are
+        computed as well and forgotten, which costs less than to copy all the others together.
+        """
+        rows = list(range(speaking[0], speaking[-1] + 1))
+        if 2 * len(rows) > 3 * len(speaking):
+            rows = speaking
+        states = [self._slots[slot] for slot in rows]
+        last = [state.said[-1:] if state.speaking else [0] for state in states]
+        self._forward(rows, last, [])
+
     def _listen(self, waiting: list[int]) -> list[int]:
         """Feed what was heard, in one pass of similar lengths, the longest first."""
-        longest = max(len(self._slots[slot].unheard) for slot in waiting)
-        chosen = [slot for slot in waiting if 2 * len(self._slots[slot].unheard) >= longest]
+        ranked = sorted(waiting, key=lambda slot: (-len(self._slots[slot].unheard), slot))
+        longest = len(self._slots[ranked[0]].unheard)
+        ranked = ranked[: max(1, MAX_HEARD // longest)]
+        chosen = sorted(s for s in ranked if 4 * len(self._slots[s].unheard) >= 3 * longest)
         states = [self._slots[slot] for slot in chosen]
         tokens = [state.unheard for state in states]
         images = [image for state in states for image in state.images]
@@ -186,7 +193,7 @@ class Decoder:
     def _forward(
         self, slots: list[int], tokens: list[list[int]], images: list[Image.Image]
     ) -> None:
-        """Feed new tokens to slots (padded on the right) and let each say its next token."""
+        """Feed new tokens to slots (padded on the right); those that speak say their next token."""
         states = [self._slots[slot] for slot in slots]
         lengths = torch.tensor([len(row) for row in tokens])
         starts = torch.tensor([state.length for state in states])
@@ -215,12 +222,18 @@ class Decoder:
             **{name: value.to(self._device) for name, value in pixels.items()},
         ).logits[:, 0]
         logits[:, self.encoder.image_token_id] = -torch.inf
-        for state, num, step, said in zip(
-            states, lengths.tolist(), advance.tolist(), logits.argmax(-1).tolist(), strict=True
+        said = choose_tokens(
+            logits,
+            temperature=self._temperature,
+            generators=[state.generator if state.speaking else None for state in states],
+        )
+        for state, num, step, token in zip(
+            states, lengths.tolist(), advance.tolist(), said, strict=True
         ):
-            state.length += num
-            state.position += step
-            state.said.append(said)
+            if state.speaking:
+                state.length += num
+                state.position += step
+                state.said.append(token)
 
     def _pixels(self, images: list[Image.Image]) -> dict[str, torch.Tensor]:
         if not images:

@@ -1,113 +1,67 @@
 """Rollouts: the model speaks, the operation it calls runs on the pixels, the result goes back in.
 
-Only an example's question and images are given; its trajectory and answer are never seen.
+Only an example's question and images are given; its trajectory and answer are never seen, but for
+a planted start: there the wrong step that the trajectory holds stands in the conversation.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from PIL import Image
 
-from pixelis.data.chat import (
-    Message,
-    Reply,
-    observation_message,
-    parse_reply,
-    prompt_messages,
-)
-from pixelis.data.encode import Encoded, Encoder
+from pixelis.data.chat import response_message
+from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
-from pixelis.errors import DataError
+from pixelis.evaluation.conversation import (
+    Conversation,
+    act,
+    encode_prompt,
+    encode_response,
+    planted_steps,
+    shared_prefix,
+)
 from pixelis.evaluation.decoder import Decoder, Utterance
-from pixelis.operations import Observation, execute
+from pixelis.evaluation.turns import (
+    ANSWER,
+    ANSWERED,
+    CALL,
+    ERROR,
+    FAILURES,
+    MAX_OPERATIONS,
+    NO_ANSWER,
+    OUTCOMES,
+    TURN_KINDS,
+    Rollout,
+    Turn,
+)
 
-ANSWERED, MAX_OPERATIONS, NO_ANSWER = OUTCOMES = ("answered", "max_operations", "no_answer")
-CALL, ANSWER, ERROR = TURN_KINDS = ("call", "answer", "error")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One turn of the model and what came back.
-
-    Attributes:
-        text: what the model said, special tokens included, without the end of the turn.
-        kind: `call`, `answer`, or `error` where the turn was neither.
-        operation: the operation called, as the model wrote it.
-        arguments: the call's arguments as parsed JSON, right or wrong.
-        answer: what it answered, where it did.
-        result: the observation's JSON object; None where nothing was fed back (an answer, or the
-            limit).
-        image: the observation's image, where it has one.
-        num_new_tokens: tokens that the model said, without the end of the turn.
-        ended: False where max_new_tokens cut the turn off.
-    """
-
-    text: str
-    kind: str
-    operation: str
-    arguments: Any
-    answer: str | None
-    result: Mapping[str, Any] | None
-    image: Image.Image | None
-    num_new_tokens: int
-    ended: bool
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """What a model did with one example.
-
-    Attributes:
-        turns: every turn of the model, in order.
-        answer: what it answered, or None.
-        outcome: `answered`; `max_operations`: it still called when the limit was reached;
-            `no_answer`: the limit was reached with a turn that was neither call nor answer.
-    """
-
-    example_id: str
-    difficulty: str
-    task: str
-    sample_type: str
-    turns: tuple[Turn, ...]
-    answer: str | None
-    outcome: str
-
-    @property
-    def num_operations(self) -> int:
-        """Calls that were run."""
-        return sum(turn.kind == CALL and turn.result is not None for turn in self.turns)
-
-    @property
-    def num_malformed(self) -> int:
-        """Turns that were neither a well-formed call nor an answer."""
-        return sum(turn.kind == ERROR for turn in self.turns)
-
-    @property
-    def num_failed(self) -> int:
-        """Calls that gave an error: unknown operation, wrong arguments, nothing found there."""
-        return sum(
-            turn.kind == CALL and turn.result is not None and "error" in turn.result
-            for turn in self.turns
-        )
-
-    @property
-    def num_repeated(self) -> int:
-        """Calls equal to an earlier one in operation and arguments."""
-        calls = [
-            (turn.operation, json.dumps(turn.arguments, sort_keys=True))
-            for turn in self.turns
-            if turn.kind == CALL
-        ]
-        return len(calls) - len(set(calls))
+__all__ = [
+    "ANSWER",
+    "ANSWERED",
+    "CALL",
+    "ERROR",
+    "FAILURES",
+    "MAX_OPERATIONS",
+    "NO_ANSWER",
+    "OUTCOMES",
+    "TURN_KINDS",
+    "Conversation",
+    "Rollout",
+    "Turn",
+    "converse",
+    "encode_response",
+    "hold",
+    "planted_steps",
+    "roll_out",
+    "shared_prefix",
+]
 
 
 class Speaker(Protocol):
     """Who takes the assistant's turns in several conversations (`decoder.Decoder`)."""
 
-    def clear(self, slot: int) -> None:
-        """Begin a new conversation in a slot."""
+    def clear(self, slot: int, seed: int = 0) -> None:
+        """Begin a new conversation in a slot, with the seed of its draws."""
 
     def hear(self, slot: int, tokens: Sequence[int], images: Sequence[Image.Image]) -> None:
         """Take in what comes before the next turn."""
@@ -124,38 +78,95 @@ def roll_out(
     max_operations: int,
     max_new_tokens: int,
     batch_size: int,
+    num_samples: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
     progress: Callable[[int, Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Let a model solve examples by greedy decoding; the pixels answer its calls.
+    """Let a model solve examples; the pixels answer its calls. See `hold`.
+
+    Args:
+        model: see `hold`.
+        encoder: see `hold`.
+        examples: each is solved `num_samples` times.
+        max_operations: see `hold`.
+        max_new_tokens: see `hold`.
+        batch_size: see `hold`.
+        num_samples: rollouts of each example.
+        temperature: see `hold`.
+        seed: see `hold`.
+        progress: called with a rollout's place in the result and the rollout, as each ends.
+
+    Returns:
+        the rollouts by example, then by sample.
+    """
+    conversations = [Conversation(e, sample) for e in examples for sample in range(num_samples)]
+    return hold(
+        model,
+        encoder,
+        conversations,
+        max_operations=max_operations,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        temperature=temperature,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def hold(
+    model: Any,
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+    *,
+    max_operations: int,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    progress: Callable[[int, Rollout], None] | None = None,
+) -> list[Rollout]:
+    """Hold conversations with a model, the most likely token each time or drawn ones.
+
+    Which others are held beside one changes nothing in what is said (in fp32, ties to about six
+    digits aside), drawn tokens included: each conversation has a generator of its own.
 
     Args:
         model: a Qwen2-VL style model, plain or with a PEFT adapter (switched off by the caller with
             `disable_adapter` for the base); its training mode is left as it was.
         encoder: of the model's processor.
-        examples: only `question` and `images` are read, and what names the example.
-        max_operations: so many calls and malformed turns are answered; the model then has one more
-            turn for its answer.
-        max_new_tokens: tokens of one turn.
-        batch_size: conversations side by side; no part of the result (see `Decoder`).
-        progress: called with the example's index and its rollout, as rollouts finish.
-
-    Returns:
-        one rollout an example, in the order of `examples`.
+        conversations: what is to be rolled out.
+        max_operations: operations that are run for one conversation (a turn that is neither call
+            nor answer counts as one); the model may answer after the last.
+        max_new_tokens: of one turn.
+        batch_size: conversations side by side; it changes the speed, not what is said.
+        temperature: 0: greedy; else tokens are drawn from softmax(logits / temperature).
+        seed: of the draws.
+        progress: called with a conversation's place and its rollout, as each ends.
 
     Raises:
-        DataError: when a question is longer than the encoder allows, naming the example.
+        CheckpointError: when the model has no three-dimensional positions.
+        DataError: when a prompt cannot be encoded, naming the example.
     """
     was_training = model.training
     model.eval()
     try:
-        num_slots = max(1, min(batch_size, len(examples)))
-        decoder = Decoder(model, encoder, num_slots=num_slots, max_new_tokens=max_new_tokens)
+        num_slots = max(1, min(batch_size, len(conversations)))
+        decoder = Decoder(
+            model,
+            encoder,
+            num_slots=num_slots,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            prefix=shared_prefix(encoder),
+        )
         return converse(
             decoder,
             encoder,
-            examples,
+            conversations,
             num_slots=num_slots,
             max_operations=max_operations,
+            seed=seed,
             progress=progress,
         )
     finally:
@@ -165,25 +176,28 @@ def roll_out(
 def converse(
     speaker: Speaker,
     encoder: Encoder,
-    examples: Sequence[Example],
+    conversations: Sequence[Conversation],
     *,
     num_slots: int,
     max_operations: int,
+    seed: int = 0,
     progress: Callable[[int, Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Hold the conversations of `roll_out` with whoever takes the assistant's turns."""
-    prompts = [_encode_prompt(encoder, example) for example in examples]
+    """Hold the conversations of `hold` with whoever takes the assistant's turns."""
+    prompts = [encode_prompt(encoder, conversation) for conversation in conversations]
     # From the longest: neighbours in the queue are fed in one pass, and no long one comes last.
-    queue = sorted(range(len(examples)), key=lambda index: len(prompts[index]))
+    queue = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     running: dict[int, tuple[int, list[Turn]]] = {}
     finished: dict[int, Rollout] = {}
 
     def begin(slot: int) -> None:
-        speaker.clear(slot)
-        if queue:
-            index = queue.pop()
-            running[slot] = index, []
-            speaker.hear(slot, prompts[index].input_ids, prompts[index].images)
+        if not queue:
+            speaker.clear(slot)
+            return
+        index = queue.pop()
+        running[slot] = index, []
+        speaker.clear(slot, conversations[index].seed(seed))
+        speaker.hear(slot, prompts[index].input_ids, prompts[index].images)
 
     for slot in range(num_slots):
         begin(slot)
@@ -192,76 +206,25 @@ def converse(
         assert spoken, "a conversation is open and nobody speaks"
         for utterance in spoken:
             index, turns = running[utterance.slot]
-            example = examples[index]
-            turn = _act(encoder, utterance, example.images, limit=len(turns) == max_operations)
-            turns.append(turn)
+            images = conversations[index].example.images
+            limit = len(turns) == max_operations
+            turns.append(act(encoder, utterance, images, turns, limit=limit))
+            turn = turns[-1]
             if turn.result is not None:
-                response = observation_message(Observation(dict(turn.result), turn.image))
+                response = response_message(turn.result, turn.image)
                 heard = encode_response(encoder, response)
                 speaker.hear(utterance.slot, heard.input_ids, heard.images)
                 continue
-            finished[index] = _rollout(example, turns)
+            finished[index] = _rollout(conversations[index], turns)
             if progress is not None:
                 progress(index, finished[index])
             del running[utterance.slot]
             begin(utterance.slot)
-    return [finished[index] for index in range(len(examples))]
+    return [finished[index] for index in range(len(conversations))]
 
 
-def encode_response(encoder: Encoder, response: Message) -> Encoded:
-    """The tokens between the end of one assistant's turn and the start of the next."""
-    said = [*prompt_messages("", ()), Message("assistant", ("",))]
-    ids = encoder.encode(said).input_ids
-    # The template writes the same before a response, whatever follows the assistant's turn.
-    start = len(ids) - ids[::-1].index(encoder.end_of_turn_id)
-    whole = encoder.encode([*said, response], add_generation_prompt=True)
-    return Encoded(whole.input_ids[start:], whole.labels[start:], 0, whole.images)
-
-
-def _encode_prompt(encoder: Encoder, example: Example) -> Encoded:
-    messages = prompt_messages(example.question, example.images)
-    try:
-        return encoder.encode(messages, add_generation_prompt=True)
-    except DataError as error:
-        raise DataError(f"example {example.id}: {error}") from error
-
-
-def _act(
-    encoder: Encoder, utterance: Utterance, images: Sequence[Image.Image], *, limit: bool
-) -> Turn:
-    """Read a turn and run its call, unless the limit is reached."""
-    text = encoder.tokenizer.decode(list(utterance.tokens), clean_up_tokenization_spaces=False)
-    reply = parse_reply(text)
-    kind = ERROR if reply.error else CALL if reply.answer is None else ANSWER
-    observation = None if limit or kind == ANSWER else _observe(encoder, reply, images)
-    return Turn(
-        text=text,
-        kind=kind,
-        operation=reply.operation,
-        arguments=reply.arguments,
-        answer=reply.answer,
-        result=observation.result if observation else None,
-        image=observation.image if observation else None,
-        num_new_tokens=len(utterance.tokens),
-        ended=utterance.ended,
-    )
-
-
-def _observe(encoder: Encoder, reply: Reply, images: Sequence[Image.Image]) -> Observation:
-    if reply.error:
-        return Observation({"error": reply.error})
-    observation = execute(reply.operation, reply.arguments, images)
-    if observation.image is not None:
-        try:
-            encoder.num_image_tokens(observation.image)
-        except ValueError as error:
-            # A processor refuses extreme shapes; the model asked for one, so it is told.
-            return Observation({"error": f"the image cannot be shown: {error}"})
-    return observation
-
-
-def _rollout(example: Example, turns: Sequence[Turn]) -> Rollout:
-    last = turns[-1]
+def _rollout(conversation: Conversation, turns: Sequence[Turn]) -> Rollout:
+    example, last = conversation.example, turns[-1]
     outcome = {ANSWER: ANSWERED, CALL: MAX_OPERATIONS, ERROR: NO_ANSWER}[last.kind]
     return Rollout(
         example_id=example.id,
@@ -271,4 +234,6 @@ def _rollout(example: Example, turns: Sequence[Turn]) -> Rollout:
         turns=tuple(turns),
         answer=last.answer,
         outcome=outcome,
+        sample=conversation.sample,
+        planted=conversation.planted,
     )

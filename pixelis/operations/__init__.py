@@ -5,14 +5,33 @@ from typing import Any
 
 from PIL import Image
 
-from pixelis.operations.base import Observation, Operation, OperationError
+from pixelis.operations.base import (
+    FAILED_OPERATION,
+    PROBLEMS,
+    UNKNOWN_OPERATION,
+    WRONG_ARGUMENTS,
+    Observation,
+    Operation,
+    OperationError,
+)
 from pixelis.operations.get_properties import GET_PROPERTIES
 from pixelis.operations.read_text import READ_TEXT
 from pixelis.operations.segment_object_at import SEGMENT_OBJECT_AT
 from pixelis.operations.track_object import TRACK_OBJECT
 from pixelis.operations.zoom_in import ZOOM_IN
 
-__all__ = ["OPERATIONS", "Observation", "Operation", "OperationError", "execute", "tool_schemas"]
+__all__ = [
+    "FAILED_OPERATION",
+    "OPERATIONS",
+    "PROBLEMS",
+    "UNKNOWN_OPERATION",
+    "WRONG_ARGUMENTS",
+    "Observation",
+    "Operation",
+    "OperationError",
+    "execute",
+    "tool_schemas",
+]
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
@@ -35,17 +54,21 @@ def execute(name: str, arguments: Any, images: Sequence[Image.Image]) -> Observa
     operation = OPERATIONS.get(name) if isinstance(name, str) else None
     if operation is None:
         choices = ", ".join(OPERATIONS)
-        return Observation({"error": f"unknown operation {name!r:.40}; choices: {choices}"})
+        return _refusal(f"unknown operation {name!r:.40}; choices: {choices}", UNKNOWN_OPERATION)
     if not isinstance(arguments, Mapping):
-        return Observation({"error": f"arguments must be an object, got {arguments!r:.40}"})
+        return _refusal(f"arguments must be an object, got {arguments!r:.40}", WRONG_ARGUMENTS)
     given = {**operation.defaults, **arguments}
     if not operation.accepts(given):
         got = ", ".join(map(str, arguments))[:60] or "none"
-        return Observation({"error": f"{name} takes {operation.expected}; got {got}"})
+        return _refusal(f"{name} takes {operation.expected}; got {got}", WRONG_ARGUMENTS)
     try:
         return operation.run(images, given)
     except OperationError as error:
-        return Observation({"error": str(error)})
+        return _refusal(str(error), error.problem)
+
+
+def _refusal(message: str, problem: str) -> Observation:
+    return Observation({"error": message}, problem=problem)
 
 
 def tool_schemas() -> list[dict[str, Any]]:

@@ -12,17 +12,37 @@ from typing import Any
 
 from PIL import Image
 
+# What can be wrong with a call that can be read.
+UNKNOWN_OPERATION, WRONG_ARGUMENTS, FAILED_OPERATION = PROBLEMS = (
+    "unknown_operation",
+    "wrong_arguments",
+    "failed_operation",
+)
+
 
 class OperationError(ValueError):
     """An argument breaks the operation's rule; becomes the observation `{"error": ...}`."""
 
+    problem = WRONG_ARGUMENTS
+
+
+class NothingFound(OperationError):
+    """The call keeps every rule, and there is nothing where it looks."""
+
+    problem = FAILED_OPERATION
+
 
 @dataclass(frozen=True)
 class Observation:
-    """What an operation gives back: a small JSON object and, for some, an image."""
+    """What an operation gives back: a small JSON object and, for some, an image.
+
+    Attributes:
+        problem: one of `PROBLEMS` where the result is an error; the model is not told it.
+    """
 
     result: dict[str, Any]
     image: Image.Image | None = None
+    problem: str = ""
 
     @property
     def is_error(self) -> bool:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pixelis.operations.base import (
     BBOX_SCHEMA,
+    NothingFound,
     Observation,
     Operation,
     OperationError,
@@ -40,7 +41,7 @@ def _in_box(
     crop = pixels[y1:y2, x1:x2]
     region = largest_region(foreground(crop, background_colour(pixels)))
     if region.sum() < MIN_AREA:
-        raise OperationError(f"no object in {[x1, y1, x2, y2]}")
+        raise NothingFound(f"no object in {[x1, y1, x2, y2]}")
     return region, crop, (x1, y1)
 
 

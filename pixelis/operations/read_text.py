@@ -14,6 +14,7 @@ from PIL import Image
 
 from pixelis.operations.base import (
     BBOX_SCHEMA,
+    NothingFound,
     Observation,
     Operation,
     OperationError,
@@ -57,7 +58,7 @@ def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observa
     message = f"no text in {list(box)}"
     if not holds_drawing_only(pixels, box) and not installed():
         message = f"{message}; {HINT}"
-    raise OperationError(message)
+    raise NothingFound(message)
 
 
 READ_TEXT = Operation(

@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pixelis.operations.base import Observation, Operation, OperationError, check_point
+from pixelis.operations.base import (
+    NothingFound,
+    Observation,
+    Operation,
+    OperationError,
+    check_point,
+)
 from pixelis.operations.pixels import (
     MAX_OBJECT_SHARE,
     Mask,
@@ -38,7 +44,7 @@ def region_growing(image: Image.Image, x: int, y: int) -> Mask:
     """
     region = grow_region(pixel_array(image), x, y)
     if region.sum() > MAX_OBJECT_SHARE * region.size:
-        raise OperationError(f"no object at ({x}, {y})")
+        raise NothingFound(f"no object at ({x}, {y})")
     return region
 
 
@@ -59,7 +65,7 @@ def segment_with(segmenter: Segmenter) -> Operation:
                 f"the segmenter's mask must be a bool array of shape {shape}, got {kind}"
             )
         if not mask.any():
-            raise OperationError(f"no object at ({x}, {y})")
+            raise NothingFound(f"no object at ({x}, {y})")
         return Observation({"area": int(mask.sum()), "bbox": list(bounding_box(mask))})
 
     return Operation(

@@ -18,6 +18,7 @@ from scipy import fft, ndimage
 
 from pixelis.operations.base import (
     BBOX_SCHEMA,
+    NothingFound,
     Observation,
     Operation,
     OperationError,
@@ -146,7 +147,7 @@ def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observa
     crop, (width, height) = first.convert("RGB").crop((x1, y1, x2, y2)), (x2 - x1, y2 - y1)
     boxes = [[x1, y1, x2, y2]]
     if foreground(pixel_array(crop), background_colour(pixel_array(crop))).sum() < MIN_AREA:
-        raise OperationError(f"no object in {boxes[0]} of frame {frames[0]}")
+        raise NothingFound(f"no object in {boxes[0]} of frame {frames[0]}")
     for number in frames[1:]:
         frame = images[number - 1].convert("RGB")
         if frame.width < width or frame.height < height:
@@ -160,7 +161,7 @@ def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observa
             x, y = _locate(frame, crop, x, y)
         match = frame.crop((x, y, x + width, y + height))
         if agreement(pixel_array(crop), pixel_array(match)) < MIN_AGREEMENT:
-            raise OperationError(f"the object of {boxes[0]} is not found in frame {number}")
+            raise NothingFound(f"the object of {boxes[0]} is not found in frame {number}")
         boxes.append([x, y, x + width, y + height])
     return Observation({"boxes": boxes})
 

@@ -7,8 +7,9 @@ from torch import nn
 
 from pixelis.data.chat import Message, prompt_messages, response_message
 from pixelis.errors import CheckpointError
-from pixelis.evaluation.decoder import Decoder, SlotCache, Utterance
-from pixelis.evaluation.rollout import encode_response
+from pixelis.evaluation.decoder import Decoder, Utterance
+from pixelis.evaluation.rollout import encode_response, shared_prefix
+from pixelis.evaluation.slot_cache import SlotCache
 from pixelis.operations import execute
 
 MAX_NEW_TOKENS = 8
@@ -22,7 +23,7 @@ class GenerateSpeaker:
         self.heard = [([], []) for _ in range(num_slots)]
         self.due = []
 
-    def clear(self, slot):
+    def clear(self, slot, seed=0):
         self.heard[slot] = [], []
 
     def hear(self, slot, tokens, images):
@@ -105,6 +106,39 @@ def expected(lively, encoder, examples):
 def test_says_what_generate_says(lively, encoder, examples, expected, num_slots):
     decoder = Decoder(lively, encoder, num_slots=num_slots, max_new_tokens=MAX_NEW_TOKENS)
     assert talk(decoder, encoder, examples, num_slots, 4) == expected
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_a_beginning_that_is_fed_once_changes_nothing(
+    lively, encoder, examples, expected, num_slots
+):
+    prefix = shared_prefix(encoder)
+    fed = []
+    hook = lively.register_forward_pre_hook(
+        lambda _, __, given: fed.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        decoder = Decoder(
+            lively, encoder, num_slots=num_slots, max_new_tokens=MAX_NEW_TOKENS, prefix=prefix
+        )
+        assert talk(decoder, encoder, examples, num_slots, 4) == expected
+        with_prefix, fed[:] = sum(fed), []
+        plain = Decoder(lively, encoder, num_slots=num_slots, max_new_tokens=MAX_NEW_TOKENS)
+        talk(plain, encoder, examples, num_slots, 4)
+    finally:
+        hook.remove()
+    assert len(prefix) > 20
+    assert sum(fed) - with_prefix >= (len(examples) - 1) * len(prefix)
+
+
+def test_a_conversation_that_begins_otherwise_is_heard_whole(lively, encoder, examples):
+    question = encoder.encode([Message("user", ("Hello",))], add_generation_prompt=True)
+    said = []
+    for prefix in ((), shared_prefix(encoder)):
+        decoder = Decoder(lively, encoder, num_slots=1, max_new_tokens=4, prefix=prefix)
+        decoder.hear(0, question.input_ids, ())
+        said.append(decoder.speak())
+    assert said[0] == said[1]
 
 
 def test_the_test_model_puts_decoding_to_the_test(expected):

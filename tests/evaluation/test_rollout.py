@@ -11,8 +11,9 @@ from pixelis.data.encode import Encoder
 from pixelis.data.generate import generate_example
 from pixelis.errors import DataError
 from pixelis.evaluation.decoder import Utterance
-from pixelis.evaluation.rollout import converse, roll_out
+from pixelis.evaluation.rollout import Conversation, converse, roll_out
 
+ZOOM = ("ZOOM_IN", {"bbox": [0, 0, 28, 28], "factor": 2})
 LOOK = ("GET_PROPERTIES", {"bbox": [0, 0, 28, 28]})
 
 
@@ -31,7 +32,7 @@ class Script:
         self.heard = {}
         self.due = []
 
-    def clear(self, slot):
+    def clear(self, slot, seed=0):
         self.lines.pop(slot, None)
 
     def hear(self, slot, tokens, images):
@@ -54,7 +55,9 @@ def told(encoder, heard, turn):
 
 def run_script(encoder, example, *texts, max_operations=8):
     speaker = Script(encoder, texts)
-    [rollout] = converse(speaker, encoder, [example], num_slots=1, max_operations=max_operations)
+    [rollout] = converse(
+        speaker, encoder, [Conversation(example)], num_slots=1, max_operations=max_operations
+    )
     return rollout, speaker.heard[0]
 
 
@@ -174,7 +177,7 @@ def test_finished_conversations_give_their_slots_away_and_order_is_kept(encoder,
     rollouts = converse(
         speaker,
         encoder,
-        examples[:4],
+        [Conversation(e) for e in examples[:4]],
         num_slots=2,
         max_operations=8,
         progress=lambda index, rollout: done.append((index, rollout.answer)),
@@ -188,7 +191,7 @@ def test_finished_conversations_give_their_slots_away_and_order_is_kept(encoder,
 def test_question_longer_than_the_encoder_allows_is_named(encoder, example):
     short = Encoder(encoder.processor, max_length=20)
     with pytest.raises(DataError, match=rf"example {example.id}: \d+ tokens, more than max_length"):
-        converse(Script(short), short, [example], num_slots=1, max_operations=1)
+        converse(Script(short), short, [Conversation(example)], num_slots=1, max_operations=1)
 
 
 def rolled(model, encoder, examples, batch_size, **given):
@@ -201,6 +204,86 @@ def test_same_rollouts_whatever_the_batch_size(lively, encoder, examples):
     assert rolled(lively, encoder, examples, 5) == alone
     assert rolled(lively, encoder, examples, 99) == alone
     assert len({turn.text for rollout in alone for turn in rollout.turns}) > 20
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_same_rollouts_whatever_the_batch_size_of_plain_and_drawn(
+    lively, encoder, examples, temperature
+):
+    given = {"temperature": temperature, "num_samples": 2 if temperature else 1, "seed": 3}
+    alone = rolled(lively, encoder, examples, 1, **given)
+    for batch_size in (3, 16):
+        assert rolled(lively, encoder, examples, batch_size, **given) == alone
+
+
+def test_draws_follow_seed_and_number_of_the_sample(lively, encoder, examples):
+    def texts(rollouts):
+        return [[turn.text for turn in rollout.turns] for rollout in rollouts]
+
+    drawn = {"temperature": 1.0, "num_samples": 3}
+    first = rolled(lively, encoder, examples[:4], 4, seed=0, **drawn)
+    assert [r.sample for r in first] == [0, 1, 2] * 4
+    assert [r.example_id for r in first] == [e.id for e in examples[:4] for _ in range(3)]
+    assert len({str(text) for text in texts(first)}) == 12
+    # A single sample, and an example alone, say what they say among others.
+    few = rolled(lively, encoder, examples[1:2], 4, seed=0, temperature=1.0, num_samples=2)
+    assert few == first[3:5]
+    assert texts(rolled(lively, encoder, examples[:4], 4, seed=1, **drawn)) != texts(first)
+
+
+def test_a_small_temperature_is_nearly_greedy(lively, encoder, examples):
+    greedy = rolled(lively, encoder, examples[:4], 4)
+    assert rolled(lively, encoder, examples[:4], 4, temperature=1e-6) == greedy
+
+
+def test_a_model_that_never_stops_is_a_counted_outcome(lively, encoder, examples):
+    model = copy.deepcopy(lively)
+    model.lm_head.weight.data[[encoder.end_of_turn_id, encoder.tokenizer.pad_token_id]] = 0
+    model.lm_head.weight.data[[5]] *= 50
+    rollouts = rolled(model, encoder, examples[:3], 2, max_new_tokens=5)
+    assert {r.outcome for r in rollouts} == {"no_answer"}
+    assert all(r.failures == {"cut_off": 3} for r in rollouts)
+
+
+@pytest.mark.parametrize(
+    ("text", "failure"),
+    [
+        ("I do not know.", "no_call"),
+        ("<tool_call>\n{broken\n</tool_call>", "malformed_call"),
+        ("<tool_call>\n", "malformed_call"),
+        (format_call(*LOOK) * 2, "malformed_call"),
+        (format_call("FLY", {}), "unknown_operation"),
+        (format_call("ZOOM_IN", {"box": 1}), "wrong_arguments"),
+        (format_call("READ_TEXT", {"bbox": "all"}), "wrong_arguments"),
+        (format_call("READ_TEXT", {"bbox": [5, 5, 1, 1]}), "wrong_arguments"),
+        (format_call("READ_TEXT", {"bbox": [0, 0, 2, 2]}), "failed_operation"),
+        (format_call(*ZOOM), "repeated_call"),
+    ],
+)
+def test_failures_are_counted_by_kind(encoder, example, text, failure):
+    rollout, _ = run_script(encoder, example, format_call(*ZOOM), text, "<answer>x</answer>")
+    assert [turn.failure for turn in rollout.turns] == ["", failure, ""]
+    assert rollout.failures == {failure: 1}
+
+
+def test_a_planted_start_holds_the_wrong_step_and_what_it_showed(encoder):
+    example = generate_example(
+        seed=1, index=0, task="text_extraction", sample_type="self_correction"
+    )
+    number = [step.supervised for step in example.trajectory].index(False)
+    speaker = Script(encoder, ["<answer>x</answer>"])
+    [rollout] = converse(
+        speaker,
+        encoder,
+        [Conversation(example, planted=True)],
+        num_slots=1,
+        max_operations=2,
+    )
+    heard = speaker.heard[0][0][0]
+    trained = encoder.encode(example_messages(example)).input_ids
+    assert heard == trained[: len(heard)]
+    assert told(encoder, speaker.heard[0], 0).count("<tool_response>") == number + 1
+    assert (rollout.planted, len(rollout.turns)) == (True, 1)
 
 
 def test_cut_off_turns_are_marked(lively, encoder, examples):

@@ -1,0 +1,114 @@
+"""What a rollout is made of: turns of the model, what came back, and what went wrong."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from pixelis.operations import PROBLEMS
+
+ANSWERED, MAX_OPERATIONS, NO_ANSWER = OUTCOMES = ("answered", "max_operations", "no_answer")
+CALL, ANSWER, ERROR = TURN_KINDS = ("call", "answer", "error")
+# How a turn can fail: no call and no answer, a call that cannot be read, no end before
+# max_new_tokens; a call made before; and what an operation refuses.
+NO_CALL, MALFORMED_CALL, CUT_OFF, REPEATED_CALL = (
+    "no_call",
+    "malformed_call",
+    "cut_off",
+    "repeated_call",
+)
+FAILURES = (NO_CALL, MALFORMED_CALL, CUT_OFF, REPEATED_CALL, *PROBLEMS)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of the model and what came back.
+
+    Attributes:
+        text: what the model said, special tokens included, without the end of the turn.
+        kind: `call`, `answer`, or `error` where the turn was neither.
+        operation: the operation called, as the model wrote it.
+        arguments: the call's arguments as parsed JSON, right or wrong.
+        answer: what it answered, where it did.
+        result: the observation's JSON object; None where nothing was fed back (an answer, or the
+            limit).
+        image: the observation's image, where it has one.
+        num_new_tokens: tokens that the model said, without the end of the turn.
+        ended: False where max_new_tokens cut the turn off.
+        failure: one of `FAILURES`, or empty. One kind a turn, the first that holds: of a turn
+            without call or answer `cut_off`, `malformed_call`, `no_call`; of a call
+            `repeated_call` (equal in operation and arguments to an earlier one of the rollout),
+            `unknown_operation`, `wrong_arguments`, `failed_operation` (nothing found there).
+    """
+
+    text: str
+    kind: str
+    operation: str
+    arguments: Any
+    answer: str | None
+    result: Mapping[str, Any] | None
+    image: Image.Image | None
+    num_new_tokens: int
+    ended: bool
+    failure: str = ""
+
+    @property
+    def call_key(self) -> tuple[str, str]:
+        """What makes two calls the same: operation and arguments."""
+        return self.operation, json.dumps(self.arguments, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a model did with one example.
+
+    Attributes:
+        turns: every turn of the model, in order; of a planted start only those after it.
+        answer: what it answered, or None.
+        outcome: `answered`; `max_operations`: it still called when the limit was reached;
+            `no_answer`: the limit was reached with a turn that was neither call nor answer.
+        sample: number of the rollout among those of its example, from 0.
+        planted: whether it began after the wrong step that the example's trajectory holds.
+    """
+
+    example_id: str
+    difficulty: str
+    task: str
+    sample_type: str
+    turns: tuple[Turn, ...]
+    answer: str | None
+    outcome: str
+    sample: int = 0
+    planted: bool = False
+
+    @property
+    def num_operations(self) -> int:
+        """Calls that were run."""
+        return sum(turn.kind == CALL and turn.result is not None for turn in self.turns)
+
+    @property
+    def num_malformed(self) -> int:
+        """Turns that were neither a well-formed call nor an answer."""
+        return sum(turn.kind == ERROR for turn in self.turns)
+
+    @property
+    def num_failed(self) -> int:
+        """Calls that gave an error: unknown operation, wrong arguments, nothing found there."""
+        return sum(
+            turn.kind == CALL and turn.result is not None and "error" in turn.result
+            for turn in self.turns
+        )
+
+    @property
+    def num_repeated(self) -> int:
+        """Calls equal to an earlier one in operation and arguments."""
+        calls = [turn.call_key for turn in self.turns if turn.kind == CALL]
+        return len(calls) - len(set(calls))
+
+    @property
+    def failures(self) -> Counter[str]:
+        """How many turns failed, by kind (`FAILURES`)."""
+        return Counter(turn.failure for turn in self.turns if turn.failure)
