@@ -108,10 +108,7 @@ def test_says_what_generate_says(lively, encoder, examples, expected, num_slots)
     assert talk(decoder, encoder, examples, num_slots, 4) == expected
 
 
-@pytest.mark.parametrize("num_slots", [1, 4])
-def test_a_beginning_that_is_fed_once_changes_nothing(
-    lively, encoder, examples, expected, num_slots
-):
+def test_a_beginning_that_is_fed_once_changes_nothing(lively, encoder, examples, expected):
     prefix = shared_prefix(encoder)
     fed = []
     hook = lively.register_forward_pre_hook(
@@ -119,16 +116,17 @@ def test_a_beginning_that_is_fed_once_changes_nothing(
     )
     try:
         decoder = Decoder(
-            lively, encoder, num_slots=num_slots, max_new_tokens=MAX_NEW_TOKENS, prefix=prefix
+            lively, encoder, num_slots=1, max_new_tokens=MAX_NEW_TOKENS, prefix=prefix
         )
-        assert talk(decoder, encoder, examples, num_slots, 4) == expected
+        assert talk(decoder, encoder, examples, 1, 4) == expected
         with_prefix, fed[:] = sum(fed), []
-        plain = Decoder(lively, encoder, num_slots=num_slots, max_new_tokens=MAX_NEW_TOKENS)
-        talk(plain, encoder, examples, num_slots, 4)
+        plain = Decoder(lively, encoder, num_slots=1, max_new_tokens=MAX_NEW_TOKENS)
+        talk(plain, encoder, examples, 1, 4)
     finally:
         hook.remove()
-    assert len(prefix) > 20
-    assert sum(fed) - with_prefix >= (len(examples) - 1) * len(prefix)
+    assert encoder.tokenizer.decode(prefix).endswith("<|im_start|>user\n")
+    # Fed alone the first time; of what is said after it, nothing changes.
+    assert sum(fed) - with_prefix == (len(examples) - 1) * len(prefix)
 
 
 def test_a_conversation_that_begins_otherwise_is_heard_whole(lively, encoder, examples):
