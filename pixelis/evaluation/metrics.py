@@ -1,42 +1,44 @@
 """What rollouts are worth: answer accuracy with intervals, paired comparison, rates of the calls.
 
-Groups are named `all`, by difficulty (`simple`), by task (`task/object_counting`) and by both
-(`simple/object_counting`).
+All of it by group (`pixelis.evaluation.groups`).
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import binomtest
 
-from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.evaluation.rollout import ANSWER, CALL, OUTCOMES, Rollout
+from pixelis.data.example import Example
+from pixelis.evaluation.groups import (
+    ALL,
+    OPERATION_PREFIX,
+    TASK_PREFIX,
+    TYPE_PREFIX,
+    group_indices,
+)
+from pixelis.evaluation.intervals import Score, bootstrap_interval, compute_score
+from pixelis.evaluation.matching import answers_match, normalise_text
+from pixelis.evaluation.turns import ANSWER, CALL, FAILURES, OUTCOMES, Rollout
 
-ALL = "all"
-TASK_PREFIX = "task/"
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
-# Resampled positions are drawn in blocks of about this many: memory stays within some megabytes.
-_BLOCK = 1_000_000
-
-
-@dataclass(frozen=True)
-class Score:
-    """A mean with its confidence interval.
-
-    Attributes:
-        value: mean over the group, in [0, 1] for accuracies, in [-1, 1] for gains.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        num: examples in the group.
-    """
-
-    value: float
-    low: float
-    high: float
-    num: int
+__all__ = [
+    "ALL",
+    "OPERATION_PREFIX",
+    "TASK_PREFIX",
+    "TYPE_PREFIX",
+    "Comparison",
+    "Score",
+    "accuracy_table",
+    "answers_match",
+    "bootstrap_interval",
+    "compute_rates",
+    "compute_score",
+    "correct_answers",
+    "group_indices",
+    "normalise_text",
+    "paired_comparison",
+    "rate_table",
+]
 
 
 @dataclass(frozen=True)
@@ -54,86 +56,6 @@ class Comparison:
     num_gained: int
     num_lost: int
     p_value: float
-
-
-def normalise_text(text: str) -> str:
-    """Case folded, every run of white space one space, none at the ends."""
-    return " ".join(text.casefold().split())
-
-
-def _same_text(predicted: str, truth: str) -> bool:
-    return normalise_text(predicted) == normalise_text(truth)
-
-
-def _same_value(predicted: str, truth: str) -> bool:
-    a, b = predicted.strip(), truth.strip()
-    if _NUMBER.fullmatch(a) and _NUMBER.fullmatch(b):
-        return float(a) == float(b)
-    return _same_text(predicted, truth)
-
-
-# A text that was read is characters, even where these are digits.
-_MATCHERS: dict[str, Callable[[str, str], bool]] = {"text_extraction": _same_text}
-
-
-def answers_match(predicted: str | None, example: Example) -> bool:
-    """Whether an answer is right: exact match after normalisation, by task.
-
-    Case and runs of white space never count; anything else does (no partial credit, no synonyms:
-    `a red circle` is not `red circle`). Several texts are right in order only. Two decimal numbers
-    are compared by value (`3`, `3.0` and `+3` agree; `three` and `3` do not), but for
-    text_extraction, where digits are characters. No answer is wrong. As the normalised exact match
-    of SQuAD (Rajpurkar et al. 2016, section 6.1), without its removal of articles and punctuation.
-    """
-    if predicted is None:
-        return False
-    return _MATCHERS.get(example.task, _same_value)(predicted, example.ground_truth)
-
-
-def bootstrap_interval(
-    values: Sequence[float], *, num_samples: int, seed: int, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron 1979; Efron and Tibshirani 1993, ch. 13).
-
-    `num_samples` times, as many values as there are are drawn with replacement; the interval holds
-    the middle `level` of their means. Deterministic by the seed. Where all values are equal it has
-    no width, however few they are: read it with the group's size.
-
-    Raises:
-        ValueError: when there are no values.
-    """
-    if not values:
-        raise ValueError("an interval needs at least one value, got none")
-    data = np.asarray(values, dtype=np.float64)
-    generator = np.random.default_rng(seed)
-    block = max(1, _BLOCK // len(data))
-    means = [
-        data[generator.integers(0, len(data), (min(block, num_samples - start), len(data)))].mean(1)
-        for start in range(0, num_samples, block)
-    ]
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def compute_score(values: Sequence[float], *, num_samples: int, seed: int) -> Score:
-    """The mean of values with its 95 % bootstrap interval."""
-    low, high = bootstrap_interval(values, num_samples=num_samples, seed=seed)
-    return Score(sum(values) / len(values), low, high, len(values))
-
-
-def group_indices(examples: Sequence[Example]) -> dict[str, list[int]]:
-    """Positions of the examples of every group: difficulties, all, tasks, cells of both."""
-    groups: dict[str, list[int]] = {}
-    for name in (*DIFFICULTIES, ALL, *sorted({TASK_PREFIX + e.task for e in examples})):
-        groups[name] = []
-    for index, example in enumerate(examples):
-        for name in (example.difficulty, ALL, TASK_PREFIX + example.task):
-            groups.setdefault(name, []).append(index)
-    for difficulty in DIFFICULTIES:
-        for index in groups[difficulty]:
-            groups.setdefault(f"{difficulty}/{examples[index].task}", []).append(index)
-    return {name: indices for name, indices in groups.items() if indices}
 
 
 def correct_answers(rollouts: Sequence[Rollout], examples: Sequence[Example]) -> list[bool]:
@@ -199,13 +121,15 @@ def compute_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
         wrong arguments, nothing found); `repeated_call_rate`: calls equal to an earlier one of
         their rollout among all calls (these three are absent where nothing was called);
         `mean_operations`: operations run, a rollout; `mean_new_tokens`: tokens said, a rollout;
-        `outcome_<name>`: share of rollouts that ended so.
+        `outcome_<name>`: share of rollouts that ended so; `failure_<kind>`: turns that failed so
+        (`Turn.failure`), a rollout.
     """
     turns = [turn for rollout in rollouts for turn in rollout.turns]
     num_calls = sum(turn.kind == CALL for turn in turns)
     num_run = sum(rollout.num_operations for rollout in rollouts)
     num_acts = sum(turn.kind != ANSWER for turn in turns)
     outcomes = Counter(rollout.outcome for rollout in rollouts)
+    failures = Counter(turn.failure for turn in turns)
     shares = {
         "valid_call_rate": (num_calls, num_acts),
         "failed_operation_rate": (sum(r.num_failed for r in rollouts), num_run),
@@ -213,6 +137,7 @@ def compute_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "mean_operations": (num_run, len(rollouts)),
         "mean_new_tokens": (sum(turn.num_new_tokens for turn in turns), len(rollouts)),
         **{f"outcome_{name}": (outcomes[name], len(rollouts)) for name in OUTCOMES},
+        **{f"failure_{kind}": (failures[kind], len(rollouts)) for kind in FAILURES},
     }
     return {name: part / whole for name, (part, whole) in shares.items() if whole}
 

@@ -51,7 +51,16 @@ def in_this_process(
 
 
 @dataclass(frozen=True)
-class _Tally:
+class Tally:
+    """What one example gave, teacher-forced.
+
+    Attributes:
+        tokens: supervised tokens.
+        right: those whose most likely prediction is right.
+        loss: summed cross-entropy, in nats.
+        answered: whether every token of the last turn is right.
+    """
+
     tokens: int
     right: int
     loss: float
@@ -95,17 +104,17 @@ class Validation:
         """Evaluate the model on every difficulty; its training mode is left as it was."""
         was_training = model.training
         model.eval()
-        tallies: dict[str, list[_Tally]] = {difficulty: [] for difficulty in self.difficulties}
-        for key, tally in _measure(model, self.batches, self.deal):
+        tallies: dict[str, list[Tally]] = {difficulty: [] for difficulty in self.difficulties}
+        for key, tally in measure(model, self.batches, self.deal):
             tallies[key[0]].append(tally)
         model.train(was_training)
         return {name: _stratum(tallies[name]) for name in self.difficulties}
 
 
-def _measure(model: Any, batches: Batches, deal: Deal) -> Iterator[tuple[Key, _Tally]]:
+def measure(model: Any, batches: Batches, deal: Deal) -> Iterator[tuple[Key, Tally]]:
     """Every example with its tally; each batch is collated only where it is computed."""
 
-    def compute(index: int) -> list[_Tally]:
+    def compute(index: int) -> list[Tally]:
         return _tallies(model, batches[index])
 
     for index, found in deal(range(len(batches)), compute):
@@ -123,13 +132,13 @@ def compute_losses(
     was_training = model.training
     model.eval()
     losses: dict[str, dict[int, float]] = {difficulty: {} for difficulty, _ in batches.keys}
-    for (name, index), tally in _measure(model, batches, deal):
+    for (name, index), tally in measure(model, batches, deal):
         losses[name][index] = tally.loss / max(1, tally.tokens)
     model.train(was_training)
     return losses
 
 
-def _tallies(model: Any, batch: Batch) -> list[_Tally]:
+def _tallies(model: Any, batch: Batch) -> list[Tally]:
     logits = needed_logits(model, batch)
     needed, labels = batch.needed.to(logits.device), batch.labels.to(logits.device)
     return [
@@ -140,7 +149,7 @@ def _tallies(model: Any, batch: Batch) -> list[_Tally]:
 
 def _tally(
     logits: torch.Tensor, needed: torch.Tensor, labels: torch.Tensor, answer_start: int
-) -> _Tally:
+) -> Tally:
     """Count one example: logits (N, V) at the N positions `needed`, labels (T,)."""
     targets = labels[1:][needed]  # position t predicts token t + 1
     supervised = (targets != IGNORE_INDEX).nonzero().squeeze(1)
@@ -149,10 +158,10 @@ def _tally(
     right = kept.argmax(-1) == wanted
     last = needed[supervised] + 1 >= answer_start
     loss = nn.functional.cross_entropy(kept, wanted, reduction="sum").item()
-    return _Tally(len(wanted), int(right.sum()), loss, bool(right[last].all()))
+    return Tally(len(wanted), int(right.sum()), loss, bool(right[last].all()))
 
 
-def _stratum(tallies: Sequence[_Tally]) -> Stratum:
+def _stratum(tallies: Sequence[Tally]) -> Stratum:
     tokens = sum(t.tokens for t in tallies)
     return Stratum(
         num_examples=len(tallies),

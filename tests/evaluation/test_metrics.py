@@ -128,7 +128,7 @@ def test_interval_follows_seed_and_level():
 def test_interval_does_not_depend_on_how_it_is_computed(monkeypatch):
     values = [0.0, 1.0, 1.0, 5.0]
     whole = bootstrap_interval(values, num_samples=100, seed=0)
-    monkeypatch.setattr("pixelis.evaluation.metrics._BLOCK", 28)
+    monkeypatch.setattr("pixelis.evaluation.intervals._BLOCK", 28)
     assert bootstrap_interval(values, num_samples=100, seed=0) == whole
 
 
@@ -185,6 +185,7 @@ def test_groups(examples):
         "all": [0, 1, 2, 3, 4],
         "task/object_counting": [0, 2, 3],
         "task/text_extraction": [1, 4],
+        "type/positive": [0, 1, 2, 3, 4],
         "simple/object_counting": [0, 2],
         "simple/text_extraction": [1],
         "hard/object_counting": [3],
@@ -209,6 +210,7 @@ def test_accuracy_table(examples):
         "all": (pytest.approx(3 / 5), 5),
         "task/object_counting": (pytest.approx(2 / 3), 3),
         "task/text_extraction": (0.5, 2),
+        "type/positive": (pytest.approx(3 / 5), 5),
         "simple/object_counting": (1.0, 2),
         "simple/text_extraction": (0.0, 1),
         "hard/object_counting": (0.0, 1),
@@ -284,7 +286,23 @@ def test_rates():
         "outcome_answered": 0.5,
         "outcome_max_operations": 0.5,
         "outcome_no_answer": 0,
+        "failure_no_call": 0,
+        "failure_malformed_call": 0,
+        "failure_cut_off": 0,
+        "failure_repeated_call": 0,
+        "failure_unknown_operation": 0,
+        "failure_wrong_arguments": 0,
+        "failure_failed_operation": 0,
     }
+
+
+def test_failures_are_counted_a_rollout_by_kind():
+    kinds = ("cut_off", "cut_off", "", "unknown_operation")
+    turns = [replace(make_turn("call"), failure=kind) for kind in kinds]
+    rates = compute_rates([make_rollout(make_example(), "red", t) for t in (turns, turns[2:])])
+    assert rates["failure_cut_off"] == 1
+    assert rates["failure_unknown_operation"] == 1
+    assert rates["failure_malformed_call"] == 0
 
 
 def test_rates_without_calls_are_absent():
