@@ -1,8 +1,8 @@
 """Choose examples, roll out adapter and base on them, compare: what both command lines call."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,37 +12,39 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
 from pixelis.data.store import from_row
 from pixelis.errors import DataError
-from pixelis.evaluation.metrics import (
-    Comparison,
-    Score,
-    accuracy_table,
-    answers_match,
-    paired_comparison,
-    rate_table,
-)
-from pixelis.evaluation.rollout import Rollout, roll_out
+from pixelis.evaluation.conversation import Conversation, planted_steps
+from pixelis.evaluation.kept_rollouts import KeptRollouts
+from pixelis.evaluation.metrics import Comparison, answers_match, paired_comparison
+from pixelis.evaluation.rollout import Rollout, hold
+from pixelis.evaluation.summary import Evaluation, summarise
+from pixelis.evaluation.teacher_forced import tally_examples
 
+__all__ = ["Evaluation", "EvaluationResult", "Progress", "choose_examples", "evaluate_model"]
+
+ADAPTER, BASE, AGAINST = "adapter", "base", "against"
 # Rollouts done, rollouts to do, right answers so far.
 Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What one model did, by group (`pixelis.evaluation.metrics`)."""
-
-    rollouts: tuple[Rollout, ...]
-    accuracy: Mapping[str, Score]
-    rates: Mapping[str, Mapping[str, float]]
-
-
-@dataclass(frozen=True)
 class EvaluationResult:
-    """The adapter's evaluation and, where it was asked for, the base's on the same examples."""
+    """The adapter's evaluation and, where they were asked for, others' on the same examples.
+
+    Attributes:
+        examples: what was rolled out.
+        adapter: what the trained model did.
+        base: what its base did.
+        comparison: adapter against base, by group.
+        against: what a second adapter did.
+        against_comparison: adapter against that one, by group.
+    """
 
     examples: tuple[Example, ...]
     adapter: Evaluation
     base: Evaluation | None = None
     comparison: Mapping[str, Comparison] | None = None
+    against: Evaluation | None = None
+    against_comparison: Mapping[str, Comparison] | None = None
 
 
 def choose_examples(
@@ -95,23 +97,35 @@ def evaluate_model(
     compare_base: bool,
     bootstrap_samples: int,
     seed: int,
+    num_samples: int = 1,
+    temperature: float = 0.0,
+    planted_errors: bool = False,
+    teacher_forced: bool = False,
     base_model: Any | None = None,
+    against: Callable[[], AbstractContextManager[Any]] | None = None,
+    kept: KeptRollouts | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Roll out a trained model and, beside it, its base on the same examples.
+    """Roll out a trained model and, beside it, its base and a second adapter on the same examples.
 
     Args:
         model: with a PEFT adapter, or fully trained.
         encoder: of the model's processor.
         examples: at least one.
-        max_operations: see `roll_out`.
-        max_new_tokens: see `roll_out`.
-        batch_size: see `roll_out`.
+        max_operations: see `rollout.hold`.
+        max_new_tokens: see `rollout.hold`.
+        batch_size: see `rollout.hold`.
         compare_base: evaluate the base as well.
         bootstrap_samples: resamples behind each interval.
-        seed: of the intervals.
+        seed: of the intervals, and of drawn tokens.
+        num_samples: rollouts of each example.
+        temperature: see `rollout.hold`.
+        planted_errors: roll out examples that hold a planted wrong step once more, from after it.
+        teacher_forced: measure the examples teacher-forced as well.
         base_model: the base where it is another object; without one, the adapter is switched off.
-        progress: called with rollouts done, rollouts to do (of both models) and right answers.
+        against: gives the model with a second adapter for a while (`lora.other_adapter`).
+        kept: where finished rollouts are kept, and taken from.
+        progress: called with rollouts done, rollouts to do (of all models) and right answers.
 
     Raises:
         ValueError: when there are no examples, or no base to compare with.
@@ -123,34 +137,89 @@ def evaluate_model(
             "compare_base needs an adapter on the model or a base_model, "
             f"got {type(model).__name__}"
         )
+    speakers: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+        ADAPTER: lambda: nullcontext(model)
+    }
+    if compare_base:
+        speakers[BASE] = lambda: _base_of(model, base_model)
+    if against is not None:
+        speakers[AGAINST] = against
+    conversations = [Conversation(e, n) for e in examples for n in range(num_samples)]
+    num_plain = len(conversations)
+    if planted_errors:
+        conversations += [Conversation(e, planted=True) for e in examples if planted_steps(e)]
     done = right = 0
 
-    def count(index: int, rollout: Rollout) -> None:
+    def count(place: int, rollout: Rollout) -> None:
         nonlocal done, right
         done += 1
-        right += answers_match(rollout.answer, examples[index])
+        right += answers_match(rollout.answer, conversations[place].example)
         if progress is not None:
-            progress(done, len(examples) * (1 + compare_base), right)
+            progress(done, len(conversations) * len(speakers), right)
 
-    def evaluate(speaking_model: Any) -> Evaluation:
-        rollouts = roll_out(
-            speaking_model,
-            encoder,
+    def evaluate(name: str) -> Evaluation:
+        known = kept.take(name, conversations) if kept is not None else {}
+        for place, rollout in known.items():
+            count(place, rollout)
+        missing = [place for place in range(len(conversations)) if place not in known]
+
+        def finish(position: int, rollout: Rollout) -> None:
+            if kept is not None:
+                kept.add(name, rollout)
+            count(missing[position], rollout)
+
+        with speakers[name]() as speaking_model:
+            found = hold(
+                speaking_model,
+                encoder,
+                [conversations[place] for place in missing],
+                max_operations=max_operations,
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                temperature=temperature,
+                seed=seed,
+                progress=finish,
+            )
+            tallies = (
+                tally_examples(speaking_model, encoder, examples, batch_size=batch_size)
+                if teacher_forced
+                else ()
+            )
+        known |= dict(zip(missing, found, strict=True))
+        rollouts = [known[place] for place in range(len(conversations))]
+        return summarise(
+            rollouts[:num_plain],
+            rollouts[num_plain:],
             examples,
-            max_operations=max_operations,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            progress=count,
+            tallies=tallies,
+            bootstrap_samples=bootstrap_samples,
+            seed=seed,
         )
-        accuracy = accuracy_table(rollouts, examples, num_samples=bootstrap_samples, seed=seed)
-        return Evaluation(tuple(rollouts), accuracy, rate_table(rollouts, examples))
 
-    adapter = evaluate(model)
-    if not compare_base:
-        return EvaluationResult(tuple(examples), adapter)
-    with nullcontext() if base_model is not None else model.disable_adapter():
-        base = evaluate(model if base_model is None else base_model)
-    comparison = paired_comparison(
-        base.rollouts, adapter.rollouts, examples, num_samples=bootstrap_samples, seed=seed
+    def compare(other: Evaluation | None) -> Mapping[str, Comparison] | None:
+        if other is None:
+            return None
+        return paired_comparison(
+            other.rollouts, adapter.rollouts, examples, num_samples=bootstrap_samples, seed=seed
+        )
+
+    found = {name: evaluate(name) for name in speakers}
+    adapter, base, second = found[ADAPTER], found.get(BASE), found.get(AGAINST)
+    return EvaluationResult(
+        examples=tuple(examples),
+        adapter=adapter,
+        base=base,
+        comparison=compare(base),
+        against=second,
+        against_comparison=compare(second),
     )
-    return EvaluationResult(tuple(examples), adapter, base, comparison)
+
+
+@contextmanager
+def _base_of(model: Any, base_model: Any | None) -> Iterator[Any]:
+    """The base of a model: another object, or the model with its adapter switched off."""
+    if base_model is not None:
+        yield base_model
+        return
+    with model.disable_adapter():
+        yield model
