@@ -237,6 +237,7 @@ class EvaluateConfig:
     """configs/evaluate.yaml."""
 
     adapter: str | None = setting(None, "folder, runs:/ or models:/ address; null: newest sft run")
+    against: str | None = setting(None, "a second adapter, compared on the same examples")
     experiment: str = setting("sft_curriculum", "experiment whose newest finished run is taken")
     data: EvaluateDataConfig = EvaluateDataConfig()
     split: str = setting("test", "split to roll out", choices=("train", "validation", "test"))
@@ -244,9 +245,17 @@ class EvaluateConfig:
     batch_size: int = setting(16, "rollouts side by side", at_least=1)
     max_operations: int = setting(8, "operations before a rollout is cut off", at_least=1)
     max_new_tokens: int = setting(96, "tokens the model may say in one turn", at_least=1)
-    seed: int = setting(0, "seed of samples and intervals", at_least=0, at_most=MAX_SEED)
+    num_samples: int = setting(1, "rollouts of each example, for pass@k and majority", at_least=1)
+    temperature: float = setting(0.0, "of drawn tokens; 0: the most likely each time", at_least=0)
+    planted_errors: bool = setting(True, "roll out from after planted errors as well")
+    teacher_forced: bool = setting(True, "measure accuracy with the right words given as well")
+    seed: int = setting(0, "seed of samples, draws and intervals", at_least=0, at_most=MAX_SEED)
     compare_base: bool = setting(True, "roll out the base too, side by side")
     bootstrap_samples: int = setting(1000, "resamples behind each 95 % interval", at_least=1)
+    resume: str = setting(
+        "auto", "go on where the same evaluation was stopped, or never", choices=("auto", "never")
+    )
+    output_dir: str = setting("outputs/evaluate", "finished rollouts, until it is complete")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """evaluate: roll a trained adapter and its base out on a split, side by side."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
@@ -19,17 +20,26 @@ def main(argv: Sequence[str]) -> int:
     )
     config, model_config = arguments.config, arguments.extra["model"].model
 
+    import torch
+
     from pixelis.cli.champion import contest
+    from pixelis.cli.evaluation_identity import (
+        check_sampling,
+        evaluation_identity,
+        kept_rollouts,
+        told,
+    )
     from pixelis.cli.making import link_data_run, record_inputs
     from pixelis.cli.rollouts import evaluate_and_record
     from pixelis.data.encode import Encoder
     from pixelis.data.store import load_split
     from pixelis.evaluation.evaluate import choose_examples
     from pixelis.models.load import load_model, load_processor
-    from pixelis.models.lora import load_adapter
+    from pixelis.models.lora import check_adapter, load_adapter, other_adapter
     from pixelis.tracking import find_run, find_version, open_run, resolve_adapter
     from pixelis.training.inputs import data_digest
 
+    check_sampling(config)
     data_dir = Path(config.data.path)
     digests = data_digest(data_dir)
     wanted = config.samples_per_difficulty
@@ -42,23 +52,38 @@ def main(argv: Sequence[str]) -> int:
     version = find_version(address)
     # By its number: an alias may move meanwhile.
     exact = f"models:/{version.name}/{version.version}" if version else address
-    folder = resolve_adapter(exact, config.experiment)
+    folders = {"adapter": resolve_adapter(exact, config.experiment)}
     name, trust = model_config.model_name, model_config.trust_remote_code
+    if config.against is not None:
+        folders["against"] = resolve_adapter(config.against, config.experiment)
+        check_adapter(folders["against"], model_name=name)
     pixels = {"min_pixels": model_config.min_pixels, "max_pixels": model_config.max_pixels}
     encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
     base = load_model(name, torch_dtype=model_config.torch_dtype, trust_remote_code=trust)
-    model = load_adapter(base, folder, model_name=name)
-    with open_run(
-        entry_point="evaluate",
-        experiment=config.experiment,
-        run_name=f"evaluate {config.adapter or 'newest sft'} on {config.split}",
-        params=flatten(config),
-        tags={
-            "pixelis.seed": str(config.seed),
-            "pixelis.base_model": name,
-            "pixelis.adapter": address,
-        },
-    ) as recorder:
+    model = load_adapter(base, folders["adapter"], model_name=name)
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    against = None
+    if config.against is not None:
+        against = partial(other_adapter, model, folders["against"], model_name=name)
+    identity = evaluation_identity(config, model_config, digests, folders)
+    with (
+        kept_rollouts(config, identity) as kept,
+        open_run(
+            entry_point="evaluate",
+            experiment=config.experiment,
+            run_name=f"evaluate {config.adapter or 'newest sft'} on {config.split}",
+            params=flatten(config),
+            tags={
+                "pixelis.seed": str(config.seed),
+                "pixelis.base_model": name,
+                "pixelis.adapter": address,
+                **({"pixelis.against": config.against} if config.against else {}),
+                **({"pixelis.resumed_rollouts": str(len(kept))} if len(kept) else {}),
+            },
+        ) as recorder,
+        told(kept),
+    ):
         record_inputs(recorder, data_dir, digests, context=config.split)
         link_data_run(recorder, digests)
         result = evaluate_and_record(
@@ -74,10 +99,18 @@ def main(argv: Sequence[str]) -> int:
             compare_base=config.compare_base,
             bootstrap_samples=config.bootstrap_samples,
             seed=config.seed,
+            num_samples=config.num_samples,
+            temperature=config.temperature,
+            planted_errors=config.planted_errors,
+            teacher_forced=config.teacher_forced,
+            against=against,
+            kept=kept,
+            show_measures=True,
         )
         if version is not None and config.split == "test":
             contest(recorder, version, result, model, encoder, config, model_name=name)
         print(recorder.url_hint())
+        kept.discard()
     return 0
 
 

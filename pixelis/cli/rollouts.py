@@ -1,5 +1,7 @@
 """Rollouts of base and adapter for sft and evaluate: shown as a table, left in the run."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,16 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import load_split
 from pixelis.evaluation.evaluate import EvaluationResult, choose_examples, evaluate_model
+from pixelis.evaluation.kept_rollouts import KeptRollouts
+from pixelis.evaluation.measures_report import measure_rows, measures_table
 from pixelis.evaluation.metrics import answers_match
-from pixelis.evaluation.report import as_rows, as_text, result_table, result_values
+from pixelis.evaluation.report import (
+    against_table,
+    as_rows,
+    as_text,
+    result_table,
+    result_values,
+)
 from pixelis.tracking import MlflowRecorder
 
 FOLDER = "evaluation"
@@ -34,17 +44,23 @@ def evaluate_and_record(
     batch_size: int = DEFAULT_BATCH_SIZE,
     compare_base: bool = True,
     bootstrap_samples: int = 1000,
+    num_samples: int = 1,
+    temperature: float = 0.0,
+    planted_errors: bool = False,
+    teacher_forced: bool = False,
+    against: Callable[[], AbstractContextManager[Any]] | None = None,
+    kept: KeptRollouts | None = None,
+    show_measures: bool = False,
     step: int = 0,
 ) -> EvaluationResult:
     """Roll out, print the table, record metrics, tables and a figure; see `evaluate_model`."""
     examples = choose_examples(
         load_split(data_dir, split), samples_per_difficulty, seed, split=split
     )
-    with tqdm(
-        total=len(examples) * (1 + compare_base), unit="rollout", desc="evaluate", mininterval=1
-    ) as bar:
+    with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
 
         def progress(done: int, total: int, right: int) -> None:
+            bar.total = total
             bar.set_postfix_str(f"right {right / done:.2f}", refresh=False)
             bar.update(done - bar.n)
 
@@ -58,11 +74,26 @@ def evaluate_and_record(
             compare_base=compare_base,
             bootstrap_samples=bootstrap_samples,
             seed=seed,
+            num_samples=num_samples,
+            temperature=temperature,
+            planted_errors=planted_errors,
+            teacher_forced=teacher_forced,
+            against=against,
+            kept=kept,
             progress=progress,
         )
     table = result_table(result, title=f"Answer accuracy on the {split} split, 95 % intervals")
     Console(width=100).print(table)
     recorder.text(as_text(table), f"{FOLDER}/table.txt")
+    second = against_table(result, title="The same examples, against the second adapter")
+    measures = measures_table(result, title=f"Measures on the {split} split, 95 % intervals")
+    if second is not None:
+        Console(width=100).print(second)
+        recorder.text(as_text(second), f"{FOLDER}/against.txt")
+    if show_measures:
+        Console(width=100).print(measures)
+    recorder.text(as_text(measures), f"{FOLDER}/measures.txt")
+    recorder.table(measure_rows(result), f"{FOLDER}/measures.json")
     base = result.base.accuracy if result.base else None
     recorder.table(
         as_rows(base, result.adapter.accuracy, result.comparison), f"{FOLDER}/table.json"

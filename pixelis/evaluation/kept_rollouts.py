@@ -78,6 +78,8 @@ class KeptRollouts:
         trace: TracebackType | None,
     ) -> None:
         """Close and unlock it; what it holds stays."""
+        if not self._lines:
+            self.discard()
         if self._file is not None:
             self._file.close()
             self._file = None

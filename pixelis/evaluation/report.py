@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pixelis.data.example import DIFFICULTIES
 from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.measures_report import evaluated_models, measure_values
 from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Comparison, Score
 
 Scores = Mapping[str, Score]
@@ -18,7 +19,7 @@ TITLE = "Answer accuracy with 95 % intervals"
 
 
 def _groups(table: Scores) -> list[str]:
-    """The groups that are shown: difficulties, all, tasks; cells of both are left to the rows."""
+    """The groups that are shown: difficulties, all, tasks; the others are left to the rows."""
     tasks = sorted(name for name in table if name.startswith(TASK_PREFIX))
     return [name for name in (*DIFFICULTIES, ALL, *tasks) if name in table]
 
@@ -26,7 +27,7 @@ def _groups(table: Scores) -> list[str]:
 def as_rows(
     base: Scores | None, adapter: Scores, comparison: Comparisons | None = None
 ) -> list[dict[str, Any]]:
-    """One flat dict a group, cells of difficulty and task included; shares are in [0, 1]."""
+    """One flat dict a group, those that are not shown included; shares are in [0, 1]."""
     cells = sorted(name for name in adapter if name not in _groups(adapter))
     rows = []
     for name in (*_groups(adapter), *cells):
@@ -61,6 +62,7 @@ def compare_table(
     comparison: Comparisons | None = None,
     *,
     title: str = TITLE,
+    label: str = "base",
 ) -> Table:
     """Difficulties, all and tasks as rows; base and adapter in percent, and the gain in points.
 
@@ -69,6 +71,7 @@ def compare_table(
         adapter: the adapter's table.
         comparison: of both; adds the gain with its interval.
         title: above the table.
+        label: of the base's column.
     """
     # Narrow enough for a terminal of 80 columns.
     table = Table(
@@ -81,9 +84,9 @@ def compare_table(
     )
     table.add_column("")
     table.add_column("n", justify="right")
-    for label, scores in (("base %", base), ("adapter %", adapter)):
+    for name, scores in ((label, base), ("adapter", adapter)):
         if scores is not None:
-            table.add_column(label, no_wrap=True)
+            table.add_column(f"{name} %", no_wrap=True)
     if comparison is not None:
         table.add_column("gain in points", no_wrap=True)
     names = _groups(adapter)
@@ -137,7 +140,8 @@ def rate_values(rates: Mapping[str, Mapping[str, float]], prefix: str) -> dict[s
 def result_values(result: EvaluationResult, split: str) -> dict[str, float]:
     """Every number of an evaluation: `<split>/adapter/...`, `<split>/base/...`, `<split>/gain/...`.
 
-    As in `test/adapter/simple/answer_accuracy` and `test/gain/hard`.
+    As in `test/adapter/simple/answer_accuracy` and `test/gain/hard`; where a second adapter was
+    rolled out, `<split>/against/...` and `<split>/gain_over_against/...` as well.
     """
     values = metric_values(result.adapter.accuracy, f"{split}/adapter")
     values |= rate_values(result.adapter.rates, f"{split}/adapter")
@@ -146,6 +150,13 @@ def result_values(result: EvaluationResult, split: str) -> dict[str, float]:
         values |= rate_values(result.base.rates, f"{split}/base")
     if result.comparison is not None:
         values |= gain_values(result.comparison, f"{split}/gain")
+    if result.against is not None:
+        values |= metric_values(result.against.accuracy, f"{split}/against")
+        values |= rate_values(result.against.rates, f"{split}/against")
+    if result.against_comparison is not None:
+        values |= gain_values(result.against_comparison, f"{split}/gain_over_against")
+    for label, evaluation in evaluated_models(result).items():
+        values |= measure_values(evaluation, f"{split}/{label}")
     return values
 
 
@@ -153,3 +164,16 @@ def result_table(result: EvaluationResult, *, title: str = TITLE) -> Table:
     """`compare_table` of an evaluation's result."""
     base = result.base.accuracy if result.base else None
     return compare_table(base, result.adapter.accuracy, result.comparison, title=title)
+
+
+def against_table(result: EvaluationResult, *, title: str) -> Table | None:
+    """`compare_table` of the second adapter and the first; None where there is no second."""
+    if result.against is None:
+        return None
+    return compare_table(
+        result.against.accuracy,
+        result.adapter.accuracy,
+        result.against_comparison,
+        title=title,
+        label="against",
+    )

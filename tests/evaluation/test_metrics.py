@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.stats import binom
 
-from pixelis.data.example import Example
 from pixelis.evaluation.metrics import (
     Score,
     accuracy_table,
@@ -20,48 +18,7 @@ from pixelis.evaluation.metrics import (
     paired_comparison,
     rate_table,
 )
-from pixelis.evaluation.rollout import Rollout, Turn
-
-
-def make_example(number=0, *, truth="red", task="attribute_recognition", difficulty="simple"):
-    return Example(
-        id=f"e{number}",
-        task=task,
-        sample_type="positive",
-        question="?",
-        images=(Image.new("RGB", (28, 28)),),
-        trajectory=(),
-        conclusion="",
-        answer=truth,
-        ground_truth=truth,
-        difficulty=difficulty,
-    )
-
-
-def make_turn(kind, *, result=None, arguments=None, num_new_tokens=10):
-    return Turn(
-        text="",
-        kind=kind,
-        operation="READ_TEXT" if kind == "call" else "",
-        arguments=arguments,
-        answer=None,
-        result=result,
-        image=None,
-        num_new_tokens=num_new_tokens,
-        ended=True,
-    )
-
-
-def make_rollout(example, answer, turns=(), outcome="answered"):
-    return Rollout(
-        example_id=example.id,
-        difficulty=example.difficulty,
-        task=example.task,
-        sample_type=example.sample_type,
-        turns=tuple(turns),
-        answer=answer,
-        outcome=outcome,
-    )
+from tests.evaluation.handmade import make_example, make_rollout, make_turn
 
 
 @pytest.mark.parametrize(

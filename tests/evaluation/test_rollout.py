@@ -10,42 +10,11 @@ from pixelis.data.chat import example_messages, format_answer, format_call, form
 from pixelis.data.encode import Encoder
 from pixelis.data.generate import generate_example
 from pixelis.errors import DataError
-from pixelis.evaluation.decoder import Utterance
 from pixelis.evaluation.rollout import Conversation, converse, roll_out
+from tests.evaluation.handmade import Script, tokenize
 
 ZOOM = ("ZOOM_IN", {"bbox": [0, 0, 28, 28], "factor": 2})
 LOOK = ("GET_PROPERTIES", {"bbox": [0, 0, 28, 28]})
-
-
-def tokenize(encoder, text):
-    return encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-class Script:
-    """A speaker that says given texts, and keeps what it hears."""
-
-    def __init__(self, encoder, *scripts):
-        """One script a conversation, in the order in which they begin."""
-        self.encoder = encoder
-        self.scripts = list(scripts)
-        self.lines = {}
-        self.heard = {}
-        self.due = []
-
-    def clear(self, slot, seed=0):
-        self.lines.pop(slot, None)
-
-    def hear(self, slot, tokens, images):
-        if slot not in self.lines:
-            self.lines[slot] = iter(self.scripts.pop(0))
-            self.heard[slot] = []
-        self.heard[slot].append((list(tokens), list(images)))
-        self.due.append(slot)
-
-    def speak(self):
-        due, self.due = self.due, []
-        said = [(slot, tokenize(self.encoder, next(self.lines[slot]))) for slot in due]
-        return [Utterance(slot, tuple(tokens), True) for slot, tokens in said]
 
 
 def told(encoder, heard, turn):

@@ -1,0 +1,135 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pixelis.data.example import Example
+from pixelis.evaluation.matching import (
+    anls,
+    answer_key,
+    answer_type,
+    answers_match,
+    box_iou,
+    edit_distance,
+    parse_box,
+    parse_set,
+    score_answer,
+)
+
+
+def make_example(truth, *, task="own", **provenance):
+    return Example(
+        id="e",
+        task=task,
+        sample_type="positive",
+        question="?",
+        images=(Image.new("RGB", (28, 28)),),
+        trajectory=(),
+        conclusion="",
+        answer=truth,
+        ground_truth=truth,
+        provenance=provenance,
+    )
+
+
+@pytest.mark.parametrize(
+    ("truth", "given", "kind"),
+    [
+        ("3", {}, "exact"),
+        ("red", {}, "exact"),
+        ("red, blue", {}, "exact"),
+        ("{red, blue}", {}, "set"),
+        ("[1, 2, 30, 40]", {}, "box"),
+        ("[1, 2, 1, 40]", {}, "exact"),
+        ("AB", {"task": "text_extraction"}, "text"),
+        ("AB", {"answer_type": "text"}, "text"),
+        ("red, blue", {"answer_type": "set"}, "set"),
+        ("3", {"answer_type": "nonsense"}, "exact"),
+    ],
+)
+def test_the_kind_of_an_answer(truth, given, kind):
+    assert answer_type(make_example(truth, **given)) == kind
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "kind", "right", "score"),
+    [
+        ("3.0", "3", "number", True, 1),
+        ("4", "3", "number", False, 0),
+        ("Blue, red", "red, blue", "set", True, 1),
+        ("{blue; red; red}", "red, blue", "set", True, 1),
+        ("2.0, 1", "1, 2", "set", True, 1),
+        ("red", "red, blue", "set", False, 0),
+        ("red, blue, green", "red, blue", "set", False, 0),
+        ("Exit", "exit", "text", True, 1),
+        ("exat", "exit", "text", False, 0.75),
+        ("entrance", "exit", "text", False, 0),
+        ("37.0", "37", "text", False, 0.5 * 0),
+        ("[0, 0, 10, 10]", "[0, 0, 10, 10]", "box", True, 1),
+        ("[0, 0, 10, 10]", "[0, 0, 10, 20]", "box", True, 0.5),
+        ("[0, 0, 10, 10]", "[0, 0, 10, 21]", "box", False, 100 / 210),
+        ("[50, 50, 60, 60]", "[0, 0, 10, 10]", "box", False, 0),
+        ("a box", "[0, 0, 10, 10]", "box", False, 0),
+        (None, "red", "set", False, 0),
+    ],
+)
+def test_right_and_near(predicted, truth, kind, right, score):
+    example = make_example(truth, answer_type=kind)
+    assert answers_match(predicted, example) is right
+    assert score_answer(predicted, example) == pytest.approx(score)
+
+
+def test_the_best_of_several_truths_counts():
+    example = make_example("sofa", alternatives=["couch", 3, "settee"])
+    assert answers_match("Couch", example)
+    assert not answers_match("3", example)
+    text = replace(example, provenance={**example.provenance, "answer_type": "text"})
+    assert score_answer("settea", text) == pytest.approx(5 / 6)
+    assert answers_match("sofa", make_example("sofa", alternatives="couch"))
+    assert not answers_match("couch", make_example("sofa", alternatives="couch"))
+
+
+@given(st.text(max_size=8), st.text(max_size=8))
+def test_edit_distance_is_a_metric(a, b):
+    distance = edit_distance(a, b)
+    assert distance == edit_distance(b, a)
+    assert (distance == 0) == (a == b)
+    assert abs(len(a) - len(b)) <= distance <= max(len(a), len(b))
+
+
+@given(st.text(max_size=8), st.text(max_size=8))
+def test_anls_is_what_its_formula_says(a, b):
+    a, b = a.casefold(), b.casefold()
+    x, y = " ".join(a.split()), " ".join(b.split())
+    longer = max(len(x), len(y))
+    nearness = 1 - edit_distance(x, y) / longer if longer else 1.0
+    found = anls(a, b)
+    # Casefolding twice may change a text; where it does, only the range is known.
+    if x == x.casefold() and y == y.casefold():
+        assert found == pytest.approx(nearness if 1 - nearness < 0.5 else 0.0)
+    assert found == 0 or 0.5 < found <= 1
+
+
+def test_known_distances():
+    assert edit_distance("kitten", "sitting") == 3
+    assert edit_distance("", "abc") == 3
+
+
+def test_boxes():
+    assert parse_box("[1, 2, 3.5, 4]") == (1, 2, 3.5, 4)
+    assert parse_box("1, 2, 3, 4") is None
+    assert box_iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(50 / 150)
+    assert box_iou((0, 0, 10, 10), (10, 0, 15, 10)) == 0
+
+
+def test_sets_and_keys():
+    assert parse_set("") == frozenset()
+    assert parse_set("1, 1.0") == frozenset({"1.0"})
+    numbers = make_example("3")
+    assert answer_key("3.0", numbers) == answer_key(" 3", numbers) != answer_key("4", numbers)
+    text = make_example("3", task="text_extraction")
+    assert answer_key("3.0", text) != answer_key("3", text)
+    one, other = (answer_key(t, make_example("{a, b}")) for t in ("b, a", "{A, b}"))
+    assert one == other
