@@ -1,14 +1,20 @@
 """evaluate as a user meets it, and every input that it refuses."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
+from pyarrow import parquet
+from safetensors.torch import load_file, save_file
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.evaluate import main
@@ -62,6 +68,98 @@ def test_it_prints_the_table_and_records_it(data, adapter, client, runs, capfd):
     )
 
 
+def test_two_adapters_on_the_same_examples(data, adapter, runs, client, capfd):
+    shutil.copytree(adapter, adapter.with_name("second"))
+    weights = load_file(adapter / "adapter_model.safetensors")
+    for name, tensor in weights.items():
+        if "lora_B" in name:
+            weights[name] = torch.full_like(tensor, 0.02)
+    save_file(weights, adapter.with_name("second") / "adapter_model.safetensors")
+    words = ("--against", "second", "--temperature", "0.5", "--num_samples", "2")
+    assert run_cli(main, arguments(*words)) == 0
+    out = capfd.readouterr().out
+    assert "against the second adapter" in out and "against %" in out
+    assert "pass at 2" in out and "teacher forced token accuracy" in out
+    (run,) = runs()
+    metrics = run.data.metrics
+    # Fresh, the first does what the base does; the second does not.
+    for name in ("base", "adapter"):
+        assert metrics[f"test/{name}/all/pass_at_2"] == metrics["test/adapter/all/pass_at_2"]
+    forced = "all/teacher_forced_token_accuracy"
+    assert metrics[f"test/base/{forced}"] == metrics[f"test/adapter/{forced}"]
+    assert metrics[f"test/base/{forced}"] != metrics[f"test/against/{forced}"]
+    assert "test/gain_over_against/all_p_value" in metrics
+    assert run.data.tags["pixelis.against"] == "second"
+    rows = client.download_artifacts(run.info.run_id, "evaluation/measures.json")
+    columns = json.loads(Path(rows).read_text())["columns"]
+    assert columns == ["model", "group", "measure", "value", "low", "high", "n"]
+
+
+def rollout_rows(client, run):
+    path = client.download_artifacts(run.info.run_id, "evaluation/rollouts.json")
+    return json.loads(Path(path).read_text())["data"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, capfd, number):
+    words = ("--samples_per_difficulty", "4", "--batch_size", "1")
+    words = (*words, "--temperature", "0.7", "--num_samples", "2")
+    with subprocess.Popen(
+        [sys.executable, "-m", "pixelis.cli.evaluate", *arguments(*words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            kept = [*Path("outputs/evaluate").glob("*/rollouts.jsonl")]
+            if kept and kept[0].read_bytes().count(b"\n") >= 12:
+                break
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode != 0
+    num = kept[0].read_bytes().count(b"\n")
+    (stopped,) = runs()
+    if number != signal.SIGKILL:
+        assert f"stopped: {num} finished rollouts are kept in {kept[0].parent}" in told
+        assert stopped.info.status == "KILLED"
+    assert run_cli(main, arguments(*words, "--batch_size", "5")) == 0
+    assert f"{num} finished rollouts of this evaluation" in capfd.readouterr().out
+    # Complete, nothing is left of it: the same command begins anew.
+    assert [*Path("outputs/evaluate").glob("*/*")] == []
+    assert run_cli(main, arguments(*words)) == 0
+    assert "finished rollouts" not in capfd.readouterr().out
+    whole, resumed = (r for r in runs() if r.info.run_id != stopped.info.run_id)
+    assert resumed.data.tags["pixelis.resumed_rollouts"] == str(num)
+    assert whole.info.status == resumed.info.status == "FINISHED"
+    assert rollout_rows(client, whole) == rollout_rows(client, resumed)
+
+    def results(run):
+        return {k: v for k, v in run.data.metrics.items() if not k.startswith("system/")}
+
+    assert results(whole) == results(resumed)
+
+
+def test_never_resuming_begins_anew(data, adapter, runs, capfd):
+    words = ("--compare_base", "false", "--resume")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pixelis.cli.rollouts.result_table", raising(KeyboardInterrupt))
+        assert run_cli(main, arguments(*words, "auto")) == 130
+    assert "finished rollouts are kept in" in capfd.readouterr().err
+    assert run_cli(main, arguments(*words, "never")) == 0
+    assert "finished rollouts" not in capfd.readouterr().out
+    assert [*Path("outputs/evaluate").glob("*/*")] == []
+
+
+def raising(kind):
+    def stop(*_, **__):
+        raise kind
+
+    return stop
+
+
 def test_a_real_process_ends_in_one_line(place):
     done = subprocess.run(
         [sys.executable, "-m", "pixelis.cli.evaluate", *arguments("--split", "tests")],
@@ -102,6 +200,12 @@ def refused(place, capfd, runs, files_below):
         (("--adapter", "data"), "the adapter data is incomplete: adapter_config.json and "),
         (("--adapter", ""), "no finished sft run in the experiment 'sft_curriculum'"),
         (("--model.model_name", "./no"), "no model folder ./no; "),
+        (("--adapter", "runs:/" + 32 * "0"), "the adapter runs:/000"),
+        (("--against", "no"), "the adapter no is not a folder"),
+        (("--against", "models:/reader/3"), "the adapter models:/reader/3 cannot be f"),
+        (("--num_samples", "4"), "num_samples above 1 needs a temperature above 0, or all samples"),
+        (("--temperature", "-1"), "temperature must be >= 0, got -1"),
+        (("--resume", "yes"), "resume must be one of auto, never, got 'yes'"),
     ],
 )
 def test_bad_input(data, adapter, refused, words, message):
@@ -116,6 +220,28 @@ def test_an_adapter_of_another_base(data, adapter, refused):
         "the adapter in adapter is for the base 'some/other', not for 'pixelis-nano'; "
         "set model.model_name=some/other"
     )
+
+
+def test_a_second_adapter_of_another_base(data, adapter, refused):
+    shutil.copytree(adapter, adapter.with_name("second"))
+    path = adapter.with_name("second") / "adapter_config.json"
+    config = json.loads(path.read_text()) | {"base_model_name_or_path": "some/other"}
+    path.write_text(json.dumps(config))
+    assert refused("--against", "second").startswith(
+        "the adapter in second is for the base 'some/other', not for 'pixelis-nano'; "
+    )
+
+
+def test_a_split_without_examples(data, adapter, refused):
+    path = data / "cota_hard.parquet"
+    table = parquet.read_table(path)
+    keep = [split != "test" for split in table["split"].to_pylist()]
+    parquet.write_table(table.filter(keep), path)
+    summary = json.loads((data / "summary.json").read_text())
+    summary["sha256"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (data / "summary.json").write_text(json.dumps(summary))
+    message = refused()
+    assert "the test split has no hard examples; run data-prep with more samples" in message
 
 
 def test_an_adapter_that_is_broken(data, adapter, refused):
