@@ -5,6 +5,7 @@ on their own with special tokens switched off. So a question that contains `<|im
 text, and the supervised ids are the assistant's words and the end of the turn, by construction.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from pixelis.data.example import Example
 from pixelis.errors import DataError
 
 IGNORE_INDEX = -100
+# Rendered conversations that are kept; there are about as many as trajectories have lengths.
+MAX_RENDERED = 1000
 # Private-use characters: no tokenizer's special token, and refused in the data.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 OPERATION = 1
@@ -63,6 +66,9 @@ class Encoder:
         self.max_length = max_length
         self.image_token_id: int = processor.image_token_id
         self.end_of_turn_id: int = self.tokenizer.eos_token_id
+        self._rendered: dict[str, str] = {}
+        # What the template writes between texts, in tokens.
+        self._pieces: dict[str, list[int]] = {}
 
     def process_images(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """What the vision tower is given: `pixel_values`, and `image_grid_thw` (N, 3)."""
@@ -98,11 +104,21 @@ class Encoder:
                 content.append({"type": "text", "text": f"{_OPEN}{len(texts)}{_CLOSE}"})
                 texts.append((part, message.supervised))
             chat.append({"role": message.role, "content": content})
-        rendered = self.processor.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        rendered = self._render(chat, add_generation_prompt)
         images = tuple(image for message in messages for image in message.images)
         return self._assemble(rendered, texts, images)
+
+    def _render(self, chat: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        # With sentinels for texts, few conversations differ in what the template makes of them.
+        key = json.dumps([chat, add_generation_prompt])
+        if key not in self._rendered:
+            if len(self._rendered) >= MAX_RENDERED:
+                self._rendered.clear()
+                self._pieces.clear()
+            self._rendered[key] = self.processor.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        return self._rendered[key]
 
     def _assemble(
         self, rendered: str, texts: list[tuple[str, bool]], images: tuple[Image.Image, ...]
@@ -126,7 +142,9 @@ class Encoder:
                 labels += tokens if supervised else [IGNORE_INDEX] * len(tokens)
                 kinds += in_call or [0] * len(tokens)
                 continue
-            for token in self._tokenize(piece, special=True):
+            if piece not in self._pieces:
+                self._pieces[piece] = self._tokenize(piece, special=True)
+            for token in self._pieces[piece]:
                 repeat = next(counts) if token == self.image_token_id else 1
                 closes = open_turn and token == self.end_of_turn_id
                 ids += [token] * repeat

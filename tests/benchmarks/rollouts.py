@@ -79,8 +79,8 @@ def engine(model, encoder, examples, batch_size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=120)
-    parser.add_argument("--batch-size", type=int, default=40)
+    parser.add_argument("--examples", type=int, default=240)
+    parser.add_argument("--batch-size", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     model = load_model("pixelis-nano", torch_dtype="float32").eval()
