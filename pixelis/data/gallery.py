@@ -11,8 +11,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from pixelis.data.difficulty.multi import Box, find_boxes
 from pixelis.data.example import DIFFICULTIES, Example, Step
+from pixelis.data.marks import MARK, find_places
 from pixelis.figures import COLOURS
 
 CATEGORY_COLOURS = dict(zip(DIFFICULTIES, COLOURS, strict=False))
@@ -27,7 +27,6 @@ EXAMPLES_IN_ROW = 4
 MAX_FRAMES = 4
 MAX_QUESTION_LINES = 5
 TEXT_SIZE = 8.5
-MARK = "#d6006c"  # apart from the colours of drawn objects
 
 Text = tuple[str, str, str]  # words, colour, weight
 
@@ -151,7 +150,7 @@ def _mark(axes: Axes, trajectory: Sequence[Step], image: Image.Image, *, frame: 
     """Number what the calls look at in a frame: a box, or a dot at a point."""
     where: dict[tuple[float, ...], list[int]] = {}
     for number, step in enumerate(trajectory, 1):
-        for place in _places(step, frame):
+        for place in find_places(step.arguments, step.result, frame):
             where.setdefault(place, []).append(number)
     for place, numbers in where.items():
         x, y = place[:2]
@@ -176,23 +175,3 @@ def _mark(axes: Axes, trajectory: Sequence[Step], image: Image.Image, *, frame: 
         )
     # Marks on the border must not widen the picture.
     axes.set(xlim=(-0.5, image.width - 0.5), ylim=(image.height - 0.5, -0.5))
-
-
-def _places(step: Step, frame: int) -> list[tuple[float, ...]]:
-    """The boxes and points of a call in a frame; without frames of its own it is about the first.
-
-    A call over frames has its box in each of them as its result, if it found the object.
-    """
-    named: list[Box] = find_boxes(step.arguments)
-    frames = step.arguments.get("frames")
-    if isinstance(frames, list | tuple) and frames:
-        named = find_boxes(step.result) or named
-        return [box for number, box in zip(frames, named, strict=False) if number == frame]
-    if frame != 1:
-        return []
-    if named:
-        return [*named]
-    x, y = step.arguments.get("x"), step.arguments.get("y")
-    if isinstance(x, int | float) and isinstance(y, int | float):
-        return [(float(x), float(y))]
-    return []

@@ -1,15 +1,19 @@
-"""Figures of a curriculum, drawn from its events and measurements.
+"""Figures of a curriculum, drawn from its events and measurements, and of an evaluation.
 
 `timeline`, `samples_drawn`, `loss_by_difficulty` and `compare_timelines` say what is shown, as a
 `Chart`; `as_figure` makes a matplotlib figure of it, `as_page` an interactive HTML page.
+`accuracy_bars` and `outcome_bars` make `Bars` (`bars_figure`, `bars_page`); `confusions` grids.
 """
 
-from pixelis.figures.accuracy_bars import accuracy
+from pixelis.figures.accuracy_bars import accuracy, accuracy_bars
+from pixelis.figures.bars import bars_figure, bars_page
 from pixelis.figures.chart import COLOURS, Chart
+from pixelis.figures.confusion import confusion_figure, confusion_page, confusions
 from pixelis.figures.course import Course, Rules, build_course
 from pixelis.figures.drawn_samples import samples_drawn
 from pixelis.figures.interactive import as_page
 from pixelis.figures.layer_ranks import layer_ranks, layer_spectra
+from pixelis.figures.outcome_bars import outcome_bars
 from pixelis.figures.side_by_side import compare_timelines
 from pixelis.figures.stage_timeline import timeline
 from pixelis.figures.stage_visits import Visit, visits
@@ -23,13 +27,20 @@ __all__ = [
     "Rules",
     "Visit",
     "accuracy",
+    "accuracy_bars",
     "as_figure",
     "as_page",
+    "bars_figure",
+    "bars_page",
     "build_course",
     "compare_timelines",
     "layer_ranks",
     "layer_spectra",
+    "confusion_figure",
+    "confusion_page",
+    "confusions",
     "loss_by_difficulty",
+    "outcome_bars",
     "samples_drawn",
     "timeline",
     "visits",

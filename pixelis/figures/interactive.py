@@ -7,7 +7,7 @@ the build lies in them gzipped (2.0 MB as text), which every browser of the last
 import base64
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
 from importlib import resources
@@ -60,12 +60,15 @@ new Response(stream).text().then(code => {{
 
 
 def as_page(chart: Chart, title: str) -> str:
-    """The page, in UTF-8."""
+    """The page of a chart, in UTF-8."""
+    return page_of(as_plotly(chart), title, chart.size[1])
+
+
+def page_of(plotly: Mapping[str, Any], title: str, height: int) -> str:
+    """The page of a figure in plotly's JSON (`data` and `layout`), `height` pixels high."""
     # No "<" of a name may end the script that the figure stands in.
-    figure = json.dumps(as_plotly(chart), ensure_ascii=False).replace("<", "\\u003c")
-    return PAGE.format(
-        title=escape(title), height=chart.size[1], plotly=_packed_plotly(), figure=figure
-    )
+    figure = json.dumps(plotly, ensure_ascii=False).replace("<", "\\u003c")
+    return PAGE.format(title=escape(title), height=height, plotly=_packed_plotly(), figure=figure)
 
 
 @lru_cache(maxsize=1)

@@ -118,7 +118,7 @@ def send_model(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> 
         FileNotFoundError: The folder is not there any more, and the model not whole yet.
     """
     run = client.get_run(run_id)
-    model = _find(client, run, fields)
+    model = find_model(client, run, _tags(fields))
     is_whole = model is not None and model.status == LoggedModelStatus.READY
     if not is_whole and not Path(fields["folder"]).is_dir():
         raise FileNotFoundError(f"{fields['folder']} is not there any more")
@@ -138,7 +138,7 @@ def send_model(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> 
             client.log_outputs(owner_id, [LoggedModelOutput(model_id, step=fields["step"])])
     measured = {metric.key for metric in model.metrics or ()}
     on = fields["measured_on"]
-    fresh = [_linked(p, model_id, on) for p in points if p.key not in measured]
+    fresh = [linked_point(p, model_id, on) for p in points if p.key not in measured]
     if fresh:
         client.log_batch(run_id, metrics=fresh)
     if fields["register_as"]:
@@ -149,16 +149,16 @@ def _tags(fields: Mapping[str, Any]) -> dict[str, str]:
     return {"pixelis.adapter": fields["name"], "pixelis.step": str(fields["step"])}
 
 
-def _find(client: MlflowClient, run: Run, fields: Mapping[str, Any]) -> LoggedModel | None:
-    """The model of an earlier try, whole or not."""
-    tags, token = _tags(fields).items(), None
+def find_model(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> LoggedModel | None:
+    """The newest model of a run that has these tags, whole or not."""
+    token = None
     while True:
         models = client.search_logged_models(
             [run.info.experiment_id],
             filter_string=f"source_run_id = '{run.info.run_id}'",
             page_token=token,
         )
-        if found := next((m for m in models if tags <= m.tags.items()), None):
+        if found := next((m for m in models if tags.items() <= m.tags.items()), None):
             return found
         token = models.token
         if not token:
@@ -190,7 +190,7 @@ def _points(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> lis
     return found
 
 
-def _linked(point: Metric, model_id: str, measured_on: Mapping[str, str]) -> Metric:
+def linked_point(point: Metric, model_id: str, measured_on: Mapping[str, str]) -> Metric:
     """A point as it is on the run, with the model's id: MLflow adds it to the model alone."""
     return Metric(
         point.key,

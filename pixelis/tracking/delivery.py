@@ -14,6 +14,8 @@ from mlflow.exceptions import MlflowException
 from requests import HTTPError
 
 from pixelis.tracking.adapters import send_model
+from pixelis.tracking.measured import send_measured
+from pixelis.tracking.traces import send_trace
 from pixelis.tracking.visits import send_visit
 
 # What MLflow takes in one call; everything else goes one by one.
@@ -151,6 +153,17 @@ def _send_model(client: MlflowClient, run_id: str, records: Sequence[Record]) ->
         raise RejectedError(str(error)) from error
 
 
+def _send_measured(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
+    send_measured(client, run_id, records[0].value)
+
+
+def _send_trace(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
+    try:
+        send_trace(client, run_id, records[0].value, records[0].timestamp)
+    except NotImplementedError as error:  # a store without spans
+        raise RejectedError(f"this store keeps no traces: {error}") from error
+
+
 def _send_status(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
     """End the run; that it ended when it did, not when MLflow heard of it, is in the timestamp."""
     client.set_terminated(run_id, records[0].value, records[0].timestamp or None)
@@ -171,5 +184,7 @@ _SENDERS: dict[str, Callable[[MlflowClient, str, Sequence[Record]], None]] = {
     "dataset": _send_dataset,
     "visit": _send_visit,
     "model": _send_model,
+    "measured": _send_measured,
+    "trace": _send_trace,
     "status": _send_status,
 }

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,12 +92,7 @@ class MlflowRecorder:
                 f"the records in {spool.path} are being delivered by another process; "
                 "go on when it is done"
             )
-        # How the earlier process ended is over.
-        ends = {("status", "status"), ("tag", "pixelis.error")}
-        found = spool.load()
-        left = [record for record in found if (record.kind, record.name) not in ends]
-        if left != found:
-            spool.rewrite(left)
+        left = spool.load_unended()
         self._params |= {record.name for record in left if record.kind == "param"}
         self._left = {record.name: record.step for record in left if record.kind == "metric"}
         self._outbox.take_up(left)
@@ -118,7 +114,7 @@ class MlflowRecorder:
         with self._lock:
             for key, value in values.items():
                 if not math.isfinite(value):
-                    self._warn(
+                    self.warn(
                         f"not finite {key}", f"{key} is {value} at step {step} and is left out"
                     )
                 elif step > self._newest_steps.get(key, -1):
@@ -183,15 +179,19 @@ class MlflowRecorder:
         told = public(fields) | {"folder": str(held)}
         self._outbox.add([Record("model", name, told, files=files)])
 
+    def tell(self, record: Record) -> None:
+        """Queue a record of any kind (`delivery.Record`), stamped with the time it came at."""
+        self._outbox.add([replace(record, timestamp=_now())])
+
     def figure(self, name: str, figure: "Figure") -> None:
         """Keep a matplotlib figure as a PNG under the artifact path `name`."""
         content = io.BytesIO()
         figure.savefig(content, format="png")
-        self._keep("png", name, base64.b64encode(content.getvalue()).decode())
+        self._outbox.replace(Record("png", name, base64.b64encode(content.getvalue()).decode()))
 
     def text(self, content: str, name: str) -> None:
         """Keep a text under the artifact path `name`, instead of what was there."""
-        self._keep("text", name, public(content))
+        self._outbox.replace(Record("text", name, public(content)))
 
     def json(self, obj: Any, name: str) -> None:
         """Keep an object as JSON under `name`, instead of what was there."""
@@ -200,7 +200,7 @@ class MlflowRecorder:
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         """Keep rows as an MLflow table under `name` (.json), instead of what was there."""
         if rows:
-            self._keep("table", name, public([dict(row) for row in rows]))
+            self._outbox.replace(Record("table", name, public([dict(row) for row in rows])))
 
     def dataset(
         self,
@@ -256,7 +256,7 @@ class MlflowRecorder:
         # As in the outbox: whatever MLflow's transport or store raises, the training goes on.
         except Exception as error:
             why = f"{what} failed ({type(error).__name__}: {first_line(error)})"
-            self._warn(f"failed {what}", why)
+            self.warn(f"failed {what}", why)
             return None
 
     def url_hint(self) -> str:
@@ -279,7 +279,7 @@ class MlflowRecorder:
                 self._tell_visits(status)
         self._outbox.add([Record("status", "status", status, timestamp=_now())])
         if path := self._outbox.close(KILL_PATIENCE if status == "KILLED" else PATIENCE):
-            self._warn(
+            self.warn(
                 "undelivered",
                 f"MLflow did not take everything; the rest is in {path}; when it is back: "
                 f"python -m pixelis.cli.sync {path.parent}",
@@ -289,10 +289,8 @@ class MlflowRecorder:
         self.json(self._events, EVENTS_FILE)
         self._events_changed = False
 
-    def _keep(self, kind: str, name: str, value: Any) -> None:
-        self._outbox.replace(Record(kind, name, value))
-
-    def _warn(self, kind: str, message: str) -> None:
+    def warn(self, kind: str, message: str) -> None:
+        """Say a warning, once a kind."""
         self._outbox.console.warn(kind, message)
 
 

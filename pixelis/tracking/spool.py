@@ -80,6 +80,15 @@ class Spool:
                     shutil.rmtree(folder, ignore_errors=True)
         return found
 
+    def load_unended(self) -> list[Record]:
+        """As `load`, for a run that goes on: how its earlier process ended is over, on disk too."""
+        ends = {("status", "status"), ("tag", "pixelis.error")}
+        found = self.load()
+        left = [record for record in found if (record.kind, record.name) not in ends]
+        if left != found:
+            self.rewrite(left)
+        return left
+
     def _parse(self, line: str) -> Record:
         """The record of a line; the folder may have moved since, and its files with it."""
         record = Record(**json.loads(line))

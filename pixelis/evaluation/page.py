@@ -1,0 +1,96 @@
+"""The report of an evaluation as one HTML file: the numbers, then trajectories, worst first.
+
+Questions, answers and whatever a model says are escaped, and the page's own policy lets it run
+its one script, load nothing and send nothing. It needs no network, as a file or in a sandbox.
+"""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from pixelis.evaluation.cards import Card, build_card, num_bytes
+from pixelis.evaluation.cases import MEANINGS, Case, build_cases, worst_first
+from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.metrics import ALL, TASK_PREFIX
+from pixelis.evaluation.report import as_rows
+
+MAX_BYTES = 12_000_000  # of the trajectories' images
+
+
+def report_page(
+    result: EvaluationResult, *, title: str, about: Mapping[str, str], limit: int, seed: int
+) -> str:
+    """The page, in UTF-8.
+
+    Args:
+        result: of `evaluate_model`.
+        title: of the page.
+        about: what was evaluated on what, shown above the numbers.
+        limit: trajectories at most; fewer where their images are too many bytes.
+        seed: of the choice among trajectories of one kind.
+    """
+    cases = build_cases(result)
+    cards = _within_bytes([build_card(case) for case in worst_first(cases, limit, seed)])
+    sources = resources.files("pixelis.evaluation")
+    script = sources.joinpath("page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(
+        sources.joinpath("page.html.jinja").read_text(encoding="utf-8")
+    )
+    return template.render(
+        title=title,
+        about=about,
+        rows=_rows(result),
+        has_base=result.base is not None,
+        cards=cards,
+        counts=_counts(cases),
+        num_cases=len(cases),
+        shown=Counter(card.verdict for card in cards),
+        meanings=MEANINGS,
+        groups=list(dict.fromkeys(case.example.difficulty for case in cases)),
+        tasks=sorted({case.example.task for case in cases}),
+        style=sources.joinpath("page.css").read_text(encoding="utf-8"),
+        script=script,
+        digest=digest,
+    )
+
+
+def _within_bytes(cards: Sequence[Card]) -> list[Card]:
+    kept, total = [], 0
+    for card in cards:
+        total += num_bytes(card)
+        if total > MAX_BYTES:
+            break
+        kept.append(card)
+    return kept
+
+
+def _counts(cases: Sequence[Case]) -> dict[str, int]:
+    found = Counter(case.verdict for case in cases)
+    return {verdict: found[verdict] for verdict in MEANINGS}
+
+
+def _rows(result: EvaluationResult) -> list[dict[str, Any]]:
+    """The rows of the table, in percent: groups, all, tasks; each with a name to show."""
+    base = result.base.accuracy if result.base else None
+    rows = []
+    for row in as_rows(base, result.adapter.accuracy, result.comparison):
+        name = str(row["group"])
+        if "/" in name and not name.startswith(TASK_PREFIX):
+            continue  # cells of group and task are in the run's table
+        kind = "task" if name.startswith(TASK_PREFIX) else "all" if name == ALL else "group"
+        percent = {
+            key: 100 * value
+            for key, value in row.items()
+            if key.startswith(("base_", "adapter_", "gain")) and key != "gained"
+        }
+        rows.append({**row, **percent, "name": name.removeprefix(TASK_PREFIX), "kind": kind})
+    return rows

@@ -1,0 +1,104 @@
+"""A case as spans for a trace: what the model was given, said, called and was shown, in order.
+
+Spans of type CHAT_MODEL hold messages in OpenAI's form, which trace views show as a conversation.
+An image stands as PIL image where its address goes; whoever sends the trace makes one of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from pixelis.data.chat import Message, prompt_messages, response_message
+from pixelis.data.marks import Mark, draw_marks, find_places
+from pixelis.evaluation.cases import Case
+from pixelis.evaluation.rollout import CALL, Turn
+
+# More frames of one question than these are left out of its trace.
+MAX_IMAGES = 8
+
+
+def build_spans(case: Case) -> list[dict[str, Any]]:
+    """The spans of the adapter's rollout: one above all, one a turn, one an operation.
+
+    Returns:
+        dicts with `name`, `type` (of MLflow's SpanType), `inputs`, `outputs` and, where an
+        operation failed, `error`.
+    """
+    example, rollout = case.example, case.rollout
+    images = example.images[:MAX_IMAGES]
+    messages = prompt_messages(example.question, images)
+    spans: list[dict[str, Any]] = [
+        {
+            "name": "rollout",
+            "type": "AGENT",
+            "inputs": {"question": example.question, "images": list(images)},
+            "outputs": {
+                "answer": rollout.answer,
+                "truth": example.ground_truth,
+                "verdict": case.verdict,
+                "outcome": rollout.outcome,
+                **({"why": case.why} if case.why else {}),
+            },
+        }
+    ]
+    for number, turn in enumerate(rollout.turns, 1):
+        said = Message("assistant", (turn.text,))
+        spans.append(
+            {
+                "name": f"turn {number}",
+                "type": "CHAT_MODEL",
+                "inputs": {"messages": [_as_openai(message) for message in messages]},
+                "outputs": {"choices": [{"message": _as_openai(said)}]},
+            }
+        )
+        messages.append(said)
+        if turn.result is not None:
+            if turn.kind == CALL:
+                spans.append(_operation(number, turn, images))
+            messages.append(response_message(turn.result, turn.image))
+    return spans
+
+
+def _as_openai(message: Message) -> dict[str, Any]:
+    if all(isinstance(part, str) for part in message.parts):
+        return {"role": message.role, "content": "".join(map(str, message.parts))}
+    return {"role": message.role, "content": [_part(part) for part in message.parts]}
+
+
+def _part(part: str | Image.Image) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    return {"type": "image_url", "image_url": {"url": part}}
+
+
+def _operation(number: int, turn: Turn, images: Sequence[Image.Image]) -> dict[str, Any]:
+    """A call: its arguments with what they look at, its result with the image that it gave."""
+    result: Mapping[str, Any] = turn.result or {}
+    outputs: dict[str, Any] = {"result": dict(result)}
+    if turn.image is not None:
+        outputs["image"] = turn.image
+    inputs: dict[str, Any] = {"arguments": turn.arguments}
+    if looked_at := marked_frames([(number, turn)], images):
+        inputs["looked_at"] = list(looked_at.values())
+    error = {"error": str(result["error"])} if "error" in result else {}
+    return {
+        "name": turn.operation or "call",
+        "type": "TOOL",
+        "inputs": inputs,
+        "outputs": outputs,
+        **error,
+    }
+
+
+def marked_frames(
+    turns: Sequence[tuple[int, Turn]], images: Sequence[Image.Image]
+) -> dict[int, Image.Image]:
+    """The frames (from 1) that calls look at, with what they look at under the turns' numbers."""
+    found: dict[int, list[Mark]] = {}
+    for number, turn in turns:
+        if turn.kind == CALL:
+            for frame in range(1, len(images) + 1):
+                for place in find_places(turn.arguments, turn.result, frame):
+                    found.setdefault(frame, []).append(Mark(place, str(number)))
+    return {frame: draw_marks(images[frame - 1], marks) for frame, marks in sorted(found.items())}

@@ -1,0 +1,202 @@
+"""A rollout as an MLflow trace: a span a turn and an operation, with the images that were seen.
+
+Traces are built from plain JSON and sent like every other record, not through MLflow's exporter:
+that one sends from a thread of its own and forgets what a server that is away does not take.
+Sent again, a trace is the same one: its id is made from the run's and its key.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Feedback, Span, TraceInfo, TraceLocation, TraceState
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracing.attachments import Attachment
+from mlflow.tracing.client import TracingClient
+from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTagKey
+from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
+from PIL import Image
+
+from pixelis.tracking.measured import find_measured
+from pixelis.tracking.source import public
+
+IMAGE = "$image"  # in inputs and outputs: stands for the image under this key
+MAX_SIDE = 768  # of an image, in pixels; larger ones are reduced
+MAX_PREVIEW = 900
+SPAN_NS = 1_000_000  # a rollout's turns are made in a batch with others: only their order is known
+
+
+def trace_fields(
+    *,
+    key: str,
+    name: str,
+    spans: Sequence[Mapping[str, Any]],
+    is_right: bool,
+    why: str,
+    answered: bool,
+    tags: Mapping[str, str],
+    model: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What `send_trace` needs, as plain JSON.
+
+    Args:
+        key: tells the trace from the others of its run.
+        name: of the trace.
+        spans: in order, the first is above all others: `name`, `type`, `inputs`, `outputs`, and
+            optionally `error`. A PIL image anywhere in inputs and outputs is shown there.
+        is_right: the verdict, kept as the assessment `right`.
+        why: its rationale.
+        answered: a trace without an answer has the state ERROR.
+        tags: to filter by.
+        model: which model did it (`measured.find_measured`), or None.
+    """
+    images: dict[str, str] = {}
+    plain = [_plain(public(dict(span)), images) for span in spans]
+    return {
+        "key": key,
+        "name": public(name),
+        "spans": plain,
+        "images": images,
+        "right": is_right,
+        "why": public(why),
+        "answered": answered,
+        "tags": public(dict(tags)),
+        "model": dict(model) if model else None,
+    }
+
+
+def _plain(value: Any, images: dict[str, str]) -> Any:
+    """The value with its images put aside, each once."""
+    if isinstance(value, Image.Image):
+        content = _encode(value)
+        key = hashlib.sha256(content).hexdigest()[:32]
+        images[key] = base64.b64encode(content).decode()
+        return {IMAGE: key}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner, images) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, images) for inner in value]
+    return value
+
+
+def _encode(image: Image.Image) -> bytes:
+    if max(image.size) > MAX_SIDE:
+        image = image.copy()
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def send_trace(
+    client: MlflowClient, run_id: str, fields: Mapping[str, Any], timestamp: int
+) -> None:
+    """Bring a trace to what `trace_fields` says.
+
+    Args:
+        client: where to.
+        run_id: whose trace it is.
+        fields: of `trace_fields`.
+        timestamp: when it was recorded, in milliseconds since 1970.
+    """
+    run = client.get_run(run_id)
+    digest = hashlib.sha256(f"{run_id} {fields['key']}".encode()).digest()[:16]
+    trace_id = f"tr-{digest.hex()}"
+    shown = {
+        key: Attachment(content_type="image/png", content_bytes=base64.b64decode(content))
+        for key, content in fields["images"].items()
+    }
+    for key, attachment in shown.items():
+        attachment._id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{trace_id} {key}"))
+    references = {key: attachment.ref(trace_id) for key, attachment in shown.items()}
+    spans = [_fill(span, references) for span in fields["spans"]]
+    num_ms = max(1, len(spans) - 1)
+    model = find_measured(client, run, fields["model"])
+    metadata = {TraceMetadataKey.SOURCE_RUN: run_id}
+    metadata |= {TraceMetadataKey.MODEL_ID: str(model.model_id)} if model else {}
+    metadata |= {TraceMetadataKey.INPUTS: _json(spans[0]["inputs"])[:MAX_PREVIEW]}
+    metadata |= {TraceMetadataKey.OUTPUTS: _json(spans[0]["outputs"])[:MAX_PREVIEW]}
+    info = TraceInfo(
+        trace_id=trace_id,
+        trace_location=TraceLocation.from_experiment_id(run.info.experiment_id),
+        request_time=timestamp,
+        execution_duration=num_ms,
+        state=TraceState.OK if fields["answered"] else TraceState.ERROR,
+        request_preview=metadata[TraceMetadataKey.INPUTS],
+        response_preview=metadata[TraceMetadataKey.OUTPUTS],
+        trace_metadata=metadata,
+        tags={TraceTagKey.TRACE_NAME: fields["name"], **fields["tags"]},
+        assessments=[_feedback(fields, trace_id, timestamp)],
+    )
+    tracing = TracingClient(client.tracking_uri)
+    returned = tracing.start_trace(info)
+    made = [_span(span, i, digest, trace_id, timestamp, num_ms) for i, span in enumerate(spans)]
+    tracing.log_spans(run.info.experiment_id, made)
+    folder = get_artifact_repository(get_artifact_uri_for_trace(returned))
+    for attachment in shown.values():
+        folder.upload_attachment(attachment.id, attachment.content_bytes)
+
+
+def _fill(value: Any, references: Mapping[str, str]) -> Any:
+    """The value with the references of the images that it holds."""
+    if isinstance(value, Mapping):
+        if value.keys() == {IMAGE}:
+            return references.get(value[IMAGE], "")
+        return {name: _fill(inner, references) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_fill(inner, references) for inner in value]
+    return value
+
+
+def _feedback(fields: Mapping[str, Any], trace_id: str, timestamp: int) -> Feedback:
+    feedback = Feedback(
+        name="right",
+        value=fields["right"],
+        rationale=fields["why"] or None,
+        trace_id=trace_id,
+        create_time_ms=timestamp,
+        last_update_time_ms=timestamp,
+    )
+    feedback.assessment_id = f"a-{trace_id.removeprefix('tr-')}"  # the same when sent again
+    return feedback
+
+
+def _span(
+    span: Mapping[str, Any], place: int, digest: bytes, trace_id: str, timestamp: int, num_ms: int
+) -> Span:
+    """One span: the first is the root, the others are below it, one after the other."""
+    begin = timestamp * 1_000_000 + max(0, place - 1) * SPAN_NS
+    num_ns = SPAN_NS if place else SPAN_NS * num_ms
+    failed = span.get("error")
+    attributes = {
+        SpanAttributeKey.REQUEST_ID: trace_id,
+        SpanAttributeKey.SPAN_TYPE: span["type"],
+        SpanAttributeKey.INPUTS: span["inputs"],
+        SpanAttributeKey.OUTPUTS: span["outputs"],
+    }
+    code = "STATUS_CODE_ERROR" if failed else "STATUS_CODE_OK"
+    return Span.from_dict(
+        {
+            "name": span["name"],
+            "trace_id": base64.b64encode(digest).decode(),
+            "span_id": _span_id(place),
+            "parent_span_id": _span_id(0) if place else "",
+            "start_time_unix_nano": begin,
+            "end_time_unix_nano": begin + num_ns,
+            "attributes": {name: _json(value) for name, value in attributes.items()},
+            "status": {"code": code, "message": str(failed or "")},
+        }
+    )
+
+
+def _span_id(place: int) -> str:
+    return base64.b64encode((place + 1).to_bytes(8, "big")).decode()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
