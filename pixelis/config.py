@@ -87,6 +87,8 @@ class EvaluationConfig:
     samples_per_difficulty: int = setting(40, "test examples of each difficulty", at_least=1)
     max_operations: int = setting(8, "operations before a rollout is cut off", at_least=1)
     compare_base: bool = setting(True, "roll out the base too, side by side")
+    num_traces: int = setting(12, "rollouts kept as MLflow traces, worst first", at_least=0)
+    num_reported: int = setting(60, "trajectories in the HTML report; 0: none", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -252,10 +254,12 @@ class EvaluateConfig:
     seed: int = setting(0, "seed of samples, draws and intervals", at_least=0, at_most=MAX_SEED)
     compare_base: bool = setting(True, "roll out the base too, side by side")
     bootstrap_samples: int = setting(1000, "resamples behind each 95 % interval", at_least=1)
+    num_traces: int = setting(12, "rollouts kept as MLflow traces, worst first", at_least=0)
+    num_reported: int = setting(60, "trajectories in the HTML report; 0: none", at_least=0)
     resume: str = setting(
         "auto", "go on where the same evaluation was stopped, or never", choices=("auto", "never")
     )
-    output_dir: str = setting("outputs/evaluate", "finished rollouts, until it is complete")
+    output_dir: str = setting("outputs/evaluate", "the report; finished rollouts until the end")
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,21 @@ def main(argv: Sequence[str]) -> int:
         kept_rollouts,
         told,
     )
-    from pixelis.cli.making import link_data_run, record_inputs
+    from pixelis.cli.evaluation_record import describe, record_evaluation
+    from pixelis.cli.making import link_data_run, record_inputs, record_split
     from pixelis.cli.rollouts import evaluate_and_record
     from pixelis.data.encode import Encoder
     from pixelis.data.store import load_split
     from pixelis.evaluation.evaluate import choose_examples
     from pixelis.models.load import load_model, load_processor
     from pixelis.models.lora import check_adapter, load_adapter, other_adapter
-    from pixelis.tracking import find_run, find_version, open_run, resolve_adapter
+    from pixelis.tracking import (
+        find_run,
+        find_version,
+        measured_model,
+        open_run,
+        resolve_adapter,
+    )
     from pixelis.training.inputs import data_digest
 
     check_sampling(config)
@@ -106,6 +113,21 @@ def main(argv: Sequence[str]) -> int:
             against=against,
             kept=kept,
             show_measures=True,
+        )
+        dataset = record_split(recorder, data_dir, digests, config.split)
+        record_evaluation(
+            recorder,
+            result,
+            adapter=address,
+            split=config.split,
+            step=0,
+            seed=config.seed,
+            model=measured_model(recorder, exact),
+            dataset=dataset,
+            about=describe(result, base=name, data=data_dir, seed=config.seed),
+            num_traces=config.num_traces,
+            num_reported=config.num_reported,
+            report_folder=Path(config.output_dir),
         )
         if version is not None and config.split == "test":
             contest(recorder, version, result, model, encoder, config, model_name=name)

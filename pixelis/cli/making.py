@@ -139,7 +139,7 @@ def _shown(out: Path) -> Iterator[dict[str, Any]]:
         for row in rows.to_pylist() if rows is not None else ():
             example = from_row(row)
             yield {
-                "image": _side_by_side(example.images),
+                "image": side_by_side(example.images),
                 "difficulty": example.difficulty,
                 "task": example.task,
                 "sample_type": example.sample_type,
@@ -150,7 +150,8 @@ def _shown(out: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def _side_by_side(frames: Sequence[Image.Image]) -> Image.Image:
+def side_by_side(frames: Sequence[Image.Image]) -> Image.Image:
+    """Frames as one picture for a table, at most 768 pixels large."""
     width, height = sum(f.width for f in frames) + len(frames) - 1, max(f.height for f in frames)
     strip = Image.new("RGB", (width, height), "white")
     left = 0
@@ -171,8 +172,16 @@ def record_inputs(
 
 def record_validation(recorder: MlflowRecorder, folder: Path, digests: dict[str, str]) -> None:
     """Record the validation split as an input: what the strata are measured on."""
-    digest, split = data_tag(digests), "validation"
-    recorder.dataset(folder, name=f"cota_{split}", context=split, digest=digest, split=split)
+    record_split(recorder, folder, digests, "validation")
+
+
+def record_split(
+    recorder: MlflowRecorder, folder: Path, digests: Mapping[str, str], split: str
+) -> tuple[str, str]:
+    """Record one split of all files as an input; gives its name and digest."""
+    name, digest = f"cota_{split}", data_tag(digests)
+    recorder.dataset(folder, name=name, context=split, digest=digest, split=split)
+    return name, digest
 
 
 def link_parent(recorder: MlflowRecorder) -> str:

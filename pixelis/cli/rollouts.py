@@ -100,7 +100,9 @@ def evaluate_and_record(
     )
     recorder.table(_rollout_rows(result), f"{FOLDER}/rollouts.json")
     recorder.metrics(result_values(result, split), step)
-    recorder.figure(f"{FOLDER}/accuracy.png", figures.accuracy(_bars(result)))
+    bars = figures.accuracy_bars(_bars(result))
+    recorder.figure(f"{FOLDER}/accuracy.png", figures.bars_figure(bars))
+    recorder.text(figures.bars_page(bars, "accuracy"), f"{FOLDER}/accuracy.html")
     return result
 
 

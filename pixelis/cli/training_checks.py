@@ -18,6 +18,7 @@ from pixelis.training.precision import resolve_precision
 NOT_IDENTITY = (
     *("resume", "register", "training.output_dir"),
     *("num_processes", "accelerate_config", "training.vision_cache_gib"),
+    *("evaluation.num_traces", "evaluation.num_reported"),
 )
 
 

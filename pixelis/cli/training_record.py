@@ -1,12 +1,16 @@
 """What a training leaves in its MLflow run, told while it goes on and at its end."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from pixelis.cli.evaluation_record import FOLDER, describe, record_evaluation
+from pixelis.cli.making import record_split
 from pixelis.config import TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.example import DIFFICULTIES
-from pixelis.tracking import MlflowRecorder, log_adapter
+from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.tracking import MlflowRecorder, final_model, log_adapter
 from pixelis.training.sft import TrainingResult
 from pixelis.training.stopping import Stopped
 
@@ -71,6 +75,32 @@ def record_test(
     _, last = result.evaluations[-1]
     keys = [f"summary/{FINAL}/{d}" for d in last]
     recorder.model(result.final_dir, FINAL, max_steps, keys, results=accuracy)
+
+
+def record_rollouts(
+    recorder: MlflowRecorder,
+    result: EvaluationResult,
+    config: TrainingFileConfig,
+    base: str,
+    digests: Mapping[str, str],
+) -> None:
+    """Leave what shows the final adapter's rollouts on the test split; see `record_evaluation`."""
+    rules, seed = config.evaluation, config.training.seed
+    dataset = record_split(recorder, Path(config.data.path), digests, "test")
+    record_evaluation(
+        recorder,
+        result,
+        adapter="the final adapter",
+        split="test",
+        step=config.training.max_steps,
+        seed=seed,
+        model=final_model(FINAL),
+        dataset=dataset,
+        about=describe(result, base=base, data=config.data.path, seed=seed),
+        num_traces=rules.num_traces,
+        num_reported=rules.num_reported,
+        report_folder=Path(config.training.output_dir) / FOLDER,
+    )
 
 
 def tell_story(

@@ -13,7 +13,7 @@ from pixelis.cli.live_figures import LiveFigures, curriculum_rules
 from pixelis.cli.making import link_data_run, link_parent, record_inputs, record_validation
 from pixelis.cli.rollouts import evaluate_and_record
 from pixelis.cli.training_checks import check_training, resolved_params, training_identity
-from pixelis.cli.training_record import record_result, record_test, tell_story
+from pixelis.cli.training_record import record_result, record_rollouts, record_test, tell_story
 from pixelis.config import ModelConfig, TrainingFileConfig, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder
@@ -226,6 +226,7 @@ def _run_sft(
             accuracy = evaluation.adapter.accuracy
             test = {name: accuracy[name].value for name in (*DIFFICULTIES, ALL) if name in accuracy}
             record_test(recorder, result, config.training.max_steps, test)
+            record_rollouts(recorder, evaluation, config, model.model_name, digests)
             print(f"evaluation took {time.monotonic() - trained:.0f} s", flush=True)
         write_json(
             {

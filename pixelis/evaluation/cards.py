@@ -14,7 +14,7 @@ from pixelis.data.example import Example
 from pixelis.data.marks import REFERENCE, Mark, draw_marks, find_places
 from pixelis.evaluation.cases import MEANINGS, Case
 from pixelis.evaluation.reasons import shorten
-from pixelis.evaluation.rollout import ANSWER, CALL, Rollout, Turn
+from pixelis.evaluation.turns import ANSWER, CALL, Rollout, Turn
 
 MAX_TEXT = 400
 MAX_QUESTION = 1200

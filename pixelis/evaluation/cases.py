@@ -1,4 +1,4 @@
-"""What one example came to: the adapter's rollout, the base's beside it, and which of them is right.
+"""What one example came to: the adapter's rollout, the base's, and which of them is right.
 
 Worst first: what the base answers and the adapter does not, then the rest of the wrong ones.
 """
@@ -11,7 +11,7 @@ from pixelis.data.example import Example
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.metrics import correct_answers
 from pixelis.evaluation.reasons import explain
-from pixelis.evaluation.rollout import Rollout
+from pixelis.evaluation.turns import Rollout
 
 LOST, WRONG, GAINED, RIGHT = VERDICTS = ("lost", "wrong", "gained", "right")
 MEANINGS = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from pixelis.data.example import Example
 from pixelis.data.marks import Place, find_places, overlap
-from pixelis.evaluation.rollout import CALL, ERROR, MAX_OPERATIONS, NO_ANSWER, Rollout, Turn
+from pixelis.evaluation.turns import CALL, ERROR, MAX_OPERATIONS, NO_ANSWER, Rollout, Turn
 
 # Boxes that overlap so much are of the same thing; the threshold of PASCAL VOC.
 SAME_PLACE = 0.5
@@ -45,7 +45,9 @@ def _ending(rollout: Rollout, example: Example) -> str:
             return f"Cut off after {last.num_new_tokens} tokens of one turn, it never answered."
         return "Its last turn was neither a call nor an answer."
     said, truth = rollout.answer, example.ground_truth
-    return f"It answered “{shorten(said)}”, the truth is “{shorten(truth)}”{_distance(said, truth)}."
+    return (
+        f"It answered “{shorten(said)}”, the truth is “{shorten(truth)}”{_distance(said, truth)}."
+    )
 
 
 def _distance(said: str, truth: str) -> str:
@@ -139,7 +141,7 @@ def _located(arguments: Any, result: Mapping[str, Any] | None) -> list[Place]:
 
     Only the first image counts.
     """
-    found = [place for place in find_places(result, None, 1) if len(place) == 4]
+    found: list[Place] = [place for place in find_places(result, None, 1) if len(place) == 4]
     named = find_places(arguments, result, 1)
     boxes = [place for place in named if len(place) == 4]
-    return boxes or (found if named else [])
+    return list(boxes) or (found if named else [])

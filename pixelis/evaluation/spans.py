@@ -10,9 +10,9 @@ from typing import Any
 from PIL import Image
 
 from pixelis.data.chat import Message, prompt_messages, response_message
-from pixelis.data.marks import Mark, draw_marks, find_places
+from pixelis.data.marks import SIDE, Mark, draw_marks, find_places
 from pixelis.evaluation.cases import Case
-from pixelis.evaluation.rollout import CALL, Turn
+from pixelis.evaluation.turns import CALL, Turn
 
 # More frames of one question than these are left out of its trace.
 MAX_IMAGES = 8
@@ -92,7 +92,7 @@ def _operation(number: int, turn: Turn, images: Sequence[Image.Image]) -> dict[s
 
 
 def marked_frames(
-    turns: Sequence[tuple[int, Turn]], images: Sequence[Image.Image]
+    turns: Sequence[tuple[int, Turn]], images: Sequence[Image.Image], *, side: int = SIDE
 ) -> dict[int, Image.Image]:
     """The frames (from 1) that calls look at, with what they look at under the turns' numbers."""
     found: dict[int, list[Mark]] = {}
@@ -101,4 +101,7 @@ def marked_frames(
             for frame in range(1, len(images) + 1):
                 for place in find_places(turn.arguments, turn.result, frame):
                     found.setdefault(frame, []).append(Mark(place, str(number)))
-    return {frame: draw_marks(images[frame - 1], marks) for frame, marks in sorted(found.items())}
+    return {
+        frame: draw_marks(images[frame - 1], marks, side=side)
+        for frame, marks in sorted(found.items())
+    }

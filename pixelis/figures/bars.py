@@ -72,7 +72,6 @@ def bars_figure(bars: Bars) -> Figure:
     return figure
 
 
-
 def _whiskers(axes: Axes, at: Sequence[float], series: Series) -> None:
     low, high = series.low or series.values, series.high or series.values
     below = [max(0.0, v - end) for v, end in zip(series.values, low, strict=True)]

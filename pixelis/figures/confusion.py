@@ -111,7 +111,7 @@ def confusion_page(grids: Sequence[Confusion], title: str) -> str:
     """The same as an HTML page; each cell says its count under the mouse."""
     rows = math.ceil(len(grids) / COLUMNS)
     data, layout = [], {"margin": {"t": 50, "l": 90, "b": 90}, "paper_bgcolor": "white"}
-    layout |= {"grid": {"rows": rows, "columns": COLUMNS, "pattern": "independent", "ygap": 0.6}}
+    layout |= {"grid": {"rows": rows, "columns": COLUMNS, "pattern": "independent", "ygap": 0.5}}
     for number, grid in enumerate(grids, 1):
         suffix = "" if number == 1 else str(number)
         names = [[escape(name) for name in some] for some in (grid.answers, grid.truths)]
@@ -124,8 +124,7 @@ def confusion_page(grids: Sequence[Confusion], title: str) -> str:
                 "text": [[str(count or "") for count in line] for line in grid.counts],
                 "texttemplate": "%{text}",
                 "hovertemplate": "true %{y}, answered %{x}: %{text}<extra></extra>",
-                "colorscale": COLOUR_MAP,
-                "reversescale": False,
+                "colorscale": [[0, "#f7fbff"], [0.5, "#6baed6"], [1, "#08306b"]],  # COLOUR_MAP
                 "zmin": 0,
                 "zmax": 1,
                 "showscale": False,
@@ -135,11 +134,15 @@ def confusion_page(grids: Sequence[Confusion], title: str) -> str:
         )
         layout[f"xaxis{suffix}"] = {
             "type": "category",
-            "title": {"text": f"<b>{escape(grid.task)}</b>", "standoff": 4},
+            "title": {"text": f"<b>{escape(grid.task)}</b>", "standoff": 8},
             "side": "bottom",
             "automargin": True,
         }
-        layout[f"yaxis{suffix}"] = {"type": "category", "autorange": "reversed"}
+        layout[f"yaxis{suffix}"] = {
+            "type": "category",
+            "autorange": "reversed",
+            "automargin": True,
+        }
     return page_of({"data": data, "layout": layout}, title, max(420, 380 * rows))
 
 

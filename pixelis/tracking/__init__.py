@@ -8,6 +8,12 @@ seconds), so the CLI does it inside `main`.
 from mlflow.entities.model_registry import ModelVersion
 
 from pixelis.tracking.adapters import Origin, log_adapter
+from pixelis.tracking.evaluations import (
+    final_model,
+    link_measured,
+    log_trace,
+    measured_model,
+)
 from pixelis.tracking.lookup import (
     DATA_TAG,
     RunInfo,
@@ -39,14 +45,18 @@ __all__ = [
     "crown",
     "data_tag",
     "deliver_spools",
+    "final_model",
     "find_champion",
     "find_data_run",
     "find_run",
     "find_spools",
     "find_trainings",
     "find_version",
+    "link_measured",
     "log_adapter",
     "log_image_table",
+    "log_trace",
+    "measured_model",
     "nested_environment",
     "open_run",
     "resolve_adapter",

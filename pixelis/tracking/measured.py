@@ -1,4 +1,4 @@
-"""Which LoggedModel was measured, and on what: its numbers are shown on the model's page as well."""
+"""Which LoggedModel was measured, and on what: the numbers are on the model's page as well."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -180,7 +180,7 @@ class MlflowRecorder:
         self._outbox.add([Record("model", name, told, files=files)])
 
     def tell(self, record: Record) -> None:
-        """Queue a record of any kind (`delivery.Record`), stamped with the time it came at."""
+        """Queue a record of any kind, with the time."""
         self._outbox.add([replace(record, timestamp=_now())])
 
     def figure(self, name: str, figure: "Figure") -> None:
