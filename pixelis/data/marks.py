@@ -118,7 +118,7 @@ def _draw_place(draw: ImageDraw.ImageDraw, place: Sequence[float], colour: str) 
     if len(place) == 4:
         x1, y1, x2, y2 = place
         draw.rectangle((x1, y1, x2, y2), outline="white", width=4)
-        inner = min(x1 + 1, x2), min(y1 + 1, y2), max(x1, x2 - 1), max(y1, y2 - 1)
+        inner = (x1 + 1, y1 + 1, x2 - 1, y2 - 1) if min(x2 - x1, y2 - y1) > 2 else (x1, y1, x2, y2)
         draw.rectangle(inner, outline=colour, width=2)
     else:
         x, y = place

@@ -79,13 +79,15 @@ def _counts(cases: Sequence[Case]) -> dict[str, int]:
 
 
 def _rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """The rows of the table, in percent: groups, all, tasks; each with a name to show."""
+    """The rows of the table, in percent: difficulties, all, tasks; each with a name to show."""
+    shown = {ALL, *(example.difficulty for example in result.examples)}
+    shown |= {TASK_PREFIX + example.task for example in result.examples}
     base = result.base.accuracy if result.base else None
     rows = []
     for row in as_rows(base, result.adapter.accuracy, result.comparison):
         name = str(row["group"])
-        if "/" in name and not name.startswith(TASK_PREFIX):
-            continue  # cells of group and task are in the run's table
+        if name not in shown:
+            continue  # the others are in the run's table
         kind = "task" if name.startswith(TASK_PREFIX) else "all" if name == ALL else "group"
         percent = {
             key: 100 * value

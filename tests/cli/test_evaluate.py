@@ -275,3 +275,50 @@ def test_a_registered_adapter_runs_for_champion(data, adapter, client, runs, cap
     assert run.data.metrics["champion/gain"] == 0
     assert run_cli(main, arguments(*address, "--split", "validation")) == 0
     assert "champion" not in capfd.readouterr().out  # only the test split decides
+
+
+def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd, place):
+    sft = MlflowRecorder(client, client.create_run("0", run_name="sft"))
+    log_adapter(sft, adapter, "final", 1, {})
+    sft.close("FINISHED")
+    (model,) = client.search_logged_models(["0"])
+    words = ("--adapter", f"runs:/{sft.run_id}", "--num_traces", "2")
+    assert run_cli(main, arguments(*words)) == 0
+    assert "report: outputs/evaluate/report.html" in capfd.readouterr().out
+    (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
+    run_id = run.info.run_id
+    names = {each.path for each in client.list_artifacts(run_id, "evaluation")}
+    charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures")}
+    assert {f"{name}{kind}" for name in charts for kind in (".png", ".html")} <= names
+    report = (place / "outputs/evaluate/report.html").read_text()
+    kept = client.download_artifacts(run_id, "evaluation/report.html")
+    assert Path(kept).read_text() == report and report.count("<article") == 3
+    table = json.loads(
+        Path(client.download_artifacts(run_id, "evaluation/images.json")).read_text()
+    )
+    assert table["columns"][:3] == ["image", "verdict", "why"] and len(table["data"]) == 3
+    assert table["data"][0][0]["type"] == "image"
+    traces = client.search_traces(locations=[run.info.experiment_id], run_id=run_id)
+    assert len(traces) == 2
+    assert {t.data.spans[1].name for t in traces} == {"turn 1"}
+    inputs = client.get_run(run_id).inputs
+    assert [each.model_id for each in inputs.model_inputs] == [model.model_id]
+    linked = [m for m in client.get_logged_model(model.model_id).metrics if m.run_id == run_id]
+    assert {m.dataset_name for m in linked} == {"cota_test"}
+    assert {m.key: m.value for m in linked} == {
+        key: value
+        for key, value in run.data.metrics.items()
+        if key.startswith(("test/adapter/", "test/gain/"))
+    }
+
+
+def test_a_folder_for_the_report_that_cannot_be_written_costs_that_alone(
+    data, adapter, runs, capfd, place
+):
+    (place / "file").write_text("")
+    words = ("--output_dir", "file/x", "--num_reported", "1", "--num_traces", "0")
+    assert run_cli(main, arguments(*words)) == 0
+    assert (
+        "a part of the evaluation's record is missing (NotADirectoryError" in capfd.readouterr().err
+    )
+    assert [run.info.status for run in runs()] == ["FINISHED"]

@@ -1,0 +1,70 @@
+"""Rollouts and examples made by hand, for tests of what is told of them."""
+
+from PIL import Image
+
+from pixelis.data.example import Example, Step
+from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.metrics import paired_comparison
+from pixelis.evaluation.summary import summarise
+from pixelis.evaluation.turns import (
+    ANSWER,
+    ANSWERED,
+    CALL,
+    ERROR,
+    MAX_OPERATIONS,
+    NO_ANSWER,
+    Rollout,
+    Turn,
+)
+
+
+def call(operation="READ_TEXT", arguments=None, result=None, image=None, text="Look."):
+    arguments = {"bbox": [10, 10, 30, 30]} if arguments is None else arguments
+    result = {"text": "A9"} if result is None else result
+    return Turn(text, CALL, operation, arguments, None, result, image, 9, True)
+
+
+def answer(said):
+    text = f"So it is.\n<answer>{said}</answer>"
+    return Turn(text, ANSWER, "", None, said, None, None, 5, True)
+
+
+def noise(text="hm", ended=True):
+    return Turn(text, ERROR, "", None, None, None, None, 7, ended)
+
+
+def rollout(*turns, example_id="e", outcome=None, **more):
+    last = turns[-1]
+    ends = {ANSWER: ANSWERED, CALL: MAX_OPERATIONS, ERROR: NO_ANSWER}
+    fields = {"difficulty": "simple", "task": "text_extraction", "sample_type": "positive"} | more
+    return Rollout(example_id, turns=turns, answer=last.answer, outcome=ends[last.kind], **fields)
+
+
+def example(example_id="e", truth="A9", steps=None, **more):
+    steps = ({"bbox": [10, 10, 30, 30]},) if steps is None else steps
+    fields = {
+        "task": "text_extraction",
+        "question": "What does the sign say?",
+        "difficulty": "simple",
+        "images": (Image.new("RGB", (100, 80), "white"),),
+    } | more
+    return Example(
+        id=example_id,
+        sample_type="positive",
+        trajectory=tuple(Step("There.", "READ_TEXT", each, {"text": truth}) for each in steps),
+        conclusion="",
+        answer=truth,
+        ground_truth=truth,
+        **fields,
+    )
+
+
+def result(examples, adapter, base=None):
+    """An evaluation's result of rollouts, numbers and all."""
+    numbers = {"bootstrap_samples": 20, "seed": 0}
+    mine = summarise(adapter, [], examples, **numbers)
+    if base is None:
+        return EvaluationResult(tuple(examples), mine)
+    other = summarise(base, [], examples, **numbers)
+    pairs = paired_comparison(base, adapter, examples, num_samples=20, seed=0)
+    return EvaluationResult(tuple(examples), mine, other, pairs)

@@ -1,0 +1,63 @@
+from collections import Counter
+
+import pytest
+
+from pixelis.evaluation.cases import GAINED, LOST, RIGHT, VERDICTS, WRONG, build_cases, worst_first
+from tests.evaluation.rollouts import answer, example, result, rollout
+
+
+def make(kinds, **more):
+    """An example for each pair of letters: what adapter and base answer, `y` is right."""
+    examples = [example(f"e{i}", **more) for i in range(len(kinds))]
+    said = {"y": "A9", "n": "B2"}
+    rolled = [
+        [rollout(answer(said[kind[k]]), example_id=f"e{i}") for i, kind in enumerate(kinds)]
+        for k in (0, 1)
+    ]
+    return examples, rolled
+
+
+def test_verdicts_tell_both_models():
+    examples, (mine, base) = make(["ny", "nn", "yn", "yy"])
+    cases = build_cases(result(examples, mine, base))
+    assert [case.verdict for case in cases] == [LOST, WRONG, GAINED, RIGHT] == list(VERDICTS)
+    assert [bool(case.why) for case in cases] == [True, True, False, False]
+    alone = build_cases(result(examples, mine))
+    assert [case.verdict for case in alone] == [WRONG, WRONG, RIGHT, RIGHT]
+
+
+@pytest.mark.parametrize(
+    ("limit", "counts"),
+    [
+        (10, {LOST: 5, WRONG: 3, GAINED: 2}),
+        (100, {LOST: 5, WRONG: 20, GAINED: 5, RIGHT: 20}),
+        (0, {}),
+        (3, {LOST: 3}),
+    ],
+)
+def test_worst_first_with_some_right_ones(limit, counts):
+    examples, (mine, base) = make(["ny"] * 5 + ["nn"] * 20 + ["yn"] * 5 + ["yy"] * 20)
+    shown = worst_first(build_cases(result(examples, mine, base)), limit, seed=1)
+    assert Counter(case.verdict for case in shown) == counts
+    places = [VERDICTS.index(case.verdict) for case in shown]
+    assert places == sorted(places)
+
+
+def test_where_few_are_wrong_the_rest_are_right_ones():
+    examples, (mine, base) = make(["nn"] + ["yy"] * 20)
+    shown = worst_first(build_cases(result(examples, mine, base)), 10, seed=1)
+    assert Counter(case.verdict for case in shown) == {WRONG: 1, RIGHT: 9}
+
+
+def test_every_task_comes_before_any_comes_again_and_the_seed_chooses():
+    tasks = ["a"] * 9 + ["b"] * 2 + ["c"]
+    examples = [example(f"e{i}", task=task) for i, task in enumerate(tasks)]
+    mine = [rollout(answer("no"), example_id=f"e{i}") for i in range(12)]
+    cases = build_cases(result(examples, mine))
+
+    def chosen(seed):
+        return [case.example for case in worst_first(cases, 6, seed)]
+
+    assert [each.task for each in chosen(0)] == ["a", "b", "c", "a", "b", "a"]
+    assert chosen(0) == chosen(0)
+    assert len({tuple(each.id for each in chosen(seed)) for seed in range(8)}) > 1

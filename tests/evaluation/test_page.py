@@ -1,0 +1,169 @@
+"""The report: what is in it, that nothing hostile gets out of its place, that it stays small."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from pixelis.evaluation import page
+from pixelis.evaluation.page import report_page
+from tests.evaluation.rollouts import answer, call, example, noise, result, rollout
+
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7*7 }}\x00\u202e'
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.texts.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def make(found, **more):
+    return report_page(found, **({"title": "T", "about": {}, "limit": 60, "seed": 0} | more))
+
+
+@pytest.fixture
+def found():
+    """Four examples: one lost, one both wrong, two that are right."""
+    examples = [example(f"e{i}") for i in range(4)]
+    crop = Image.new("RGB", (20, 20), "red")
+    bad = [
+        call("ZOOM_IN", {"bbox": [60, 50, 90, 70], "factor": 1}, {"size": [30, 20]}, crop),
+        call(arguments={"bbox": [1, 1, 5, 5]}, result={"error": "no text there"}),
+        answer("B2"),
+    ]
+    good = [call(), answer("A9")]
+    mine = [
+        rollout(*turns, example_id=f"e{i}") for i, turns in enumerate([bad, [noise()], good, good])
+    ]
+    base = [
+        rollout(*turns, example_id=f"e{i}")
+        for i, turns in enumerate([good, bad, [answer("B2")], good])
+    ]
+    return result(examples, mine, base)
+
+
+def test_it_shows_numbers_and_then_trajectories_worst_first(found):
+    read = Reader(make(found, title="Evaluation of x", about={"base": "nano"}))
+    assert "Evaluation of x" in read.text and "base: nano" in read.text
+    assert [card["data-verdict"] for card in read.all("article")] == [
+        *("lost", "wrong", "gained", "right"),
+    ]
+    for words in (
+        "the adapter is wrong where the base is right",
+        "What does the sign say?",
+        "It answered “B2”, the truth is “A9”. It did not look at R1 of the reference.",
+        'ZOOM_IN(bbox=[60, 50, 90, 70], factor=1)',
+        "error: no text there",
+        "how the reference solves it",
+        "what the base did",
+        "only base right: 1",
+        "4 of 4 examples are here",
+    ):  # fmt: skip
+        assert words in read.text, words
+    rows = re.findall(r"<tr class=\"(\w+)\"><td>([^<]+)</td>", make(found))
+    assert rows == [("group", "simple"), ("all", "all"), ("task", "text_extraction")]
+
+
+def test_without_a_base_nothing_speaks_of_one(found):
+    alone = Reader(make(result(found.examples, found.adapter.rollouts)))
+    assert {card["data-verdict"] for card in alone.all("article")} == {"wrong", "right"}
+    assert "base %" not in alone.text and "what the base did" not in alone.text
+
+
+def test_nothing_hostile_gets_out_of_its_place():
+    bad = example(
+        HOSTILE, truth=HOSTILE, task=HOSTILE, difficulty=HOSTILE, question=HOSTILE
+    )  # fmt: skip
+    turns = [
+        call(HOSTILE, {HOSTILE: HOSTILE}, {"error": HOSTILE}, text=HOSTILE),
+        call(arguments=HOSTILE, result={HOSTILE: HOSTILE}),
+        noise(HOSTILE),
+        answer(HOSTILE + "!"),
+    ]
+    names = {"example_id": HOSTILE, "task": HOSTILE, "difficulty": HOSTILE}
+    found = result([bad], [rollout(*turns, **names)], [rollout(answer(HOSTILE), **names)])
+    made = make(found, title=HOSTILE, about={HOSTILE: HOSTILE})
+    read = Reader(made)
+    assert len(read.all("script")) == 1
+    assert {name for name, _ in read.tags} <= {
+        *(
+            "html",
+            "head",
+            "meta",
+            "title",
+            "style",
+            "body",
+            "h1",
+            "h2",
+            "p",
+            "span",
+            "div",
+            "table",
+        ),
+        *("tr", "th", "td", "small", "svg", "rect", "line", "button", "select", "option"),
+        *("article", "figure", "img", "b", "strong", "ol", "li", "code", "details", "summary"),
+        *("figcaption", "script"),
+    }
+    attributes = {key for _, found in read.tags for key in found}
+    assert not {key for key in attributes if key.startswith("on")}
+    assert {image["src"][:16] for image in read.all("img")} == {"data:image/webp;"}
+    assert "{{ 7*7 }}" in read.text and "49" not in read.text
+
+
+def test_it_needs_nothing_from_elsewhere_and_runs_one_script(found):
+    made = make(found)
+    policy = next(m["content"] for m in Reader(made).all("meta") if "http-equiv" in m)
+    assert policy.startswith("default-src 'none'; img-src data:")
+    assert "'unsafe-inline'" not in policy.partition("script-src")[2]
+    assert re.findall(r"(?:src|href)=\"(?!data:)", made) == []
+    assert "http" not in made.replace("http-equiv", "")
+
+
+def test_the_number_of_trajectories_is_bounded(found):
+    assert len(Reader(make(found, limit=2)).all("article")) == 2
+
+
+def test_the_bytes_of_images_are_bounded(found, monkeypatch):
+    whole = Reader(make(found)).all("img")
+    largest = max(len(image["src"]) for image in whole)
+    monkeypatch.setattr(page, "MAX_BYTES", 3 * largest)
+    read = Reader(make(found))
+    assert 0 < len(read.all("article")) < 4
+    assert "of 4 examples are here" in read.text
+
+
+def test_long_texts_and_long_rollouts_are_cut():
+    turns = [*[noise("word " * 5000)] * 40, answer("B2")]
+    made = make(result([example(question="why " * 5000)], [rollout(*turns)]))
+    assert len(made) < 60_000
+    assert "and 29 more turns" in Reader(made).text
+
+
+def test_a_photograph_is_shown_small(found):
+    large = Image.effect_noise((3000, 2000), 80).convert("RGB")
+    made = make(result([example(images=(large,))], [rollout(call(), answer("B2"))]))
+    assert len(made) < 200_000
