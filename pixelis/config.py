@@ -243,6 +243,16 @@ class EvaluateConfig:
     experiment: str = setting("sft_curriculum", "experiment whose newest finished run is taken")
     data: EvaluateDataConfig = EvaluateDataConfig()
     split: str = setting("test", "split to roll out", choices=("train", "validation", "test"))
+    input: str | None = setting(None, "file or folder of questions, evaluated instead of data.path")
+    format: str | None = setting(
+        None,
+        "layout of input; null: detected, of data-prep's",
+        choices=("cota", "messages", "conversations", "vstar", "infographicvqa", "tallyqa"),
+    )
+    image_folder: str | None = setting(None, "folder of input's images; null: the input's own")
+    max_rejected: float = setting(
+        0.05, "share of input's records that may be left out", at_least=0, at_most=1
+    )
     samples_per_difficulty: int = setting(40, "examples of each difficulty", at_least=1)
     batch_size: int = setting(16, "rollouts side by side", at_least=1)
     max_operations: int = setting(8, "operations before a rollout is cut off", at_least=1)
@@ -260,6 +270,12 @@ class EvaluateConfig:
         "auto", "go on where the same evaluation was stopped, or never", choices=("auto", "never")
     )
     output_dir: str = setting("outputs/evaluate", "the report; finished rollouts until the end")
+
+    def __post_init__(self) -> None:
+        """Check the rules that join several keys."""
+        for name in ("format", "image_folder"):
+            if self.input is None and (value := getattr(self, name)) is not None:
+                raise ConfigError(f"{name} is about input, which is not set; got {value!r}")
 
 
 @dataclass(frozen=True)

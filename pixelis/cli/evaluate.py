@@ -30,11 +30,9 @@ def main(argv: Sequence[str]) -> int:
         told,
     )
     from pixelis.cli.evaluation_record import describe, record_evaluation
-    from pixelis.cli.making import link_data_run, record_inputs, record_split
     from pixelis.cli.rollouts import evaluate_and_record
+    from pixelis.cli.subject import choose_subject, record_score
     from pixelis.data.encode import Encoder
-    from pixelis.data.store import load_split
-    from pixelis.evaluation.evaluate import choose_examples
     from pixelis.models.load import load_model, load_processor
     from pixelis.models.lora import check_adapter, load_adapter, other_adapter
     from pixelis.tracking import (
@@ -44,13 +42,10 @@ def main(argv: Sequence[str]) -> int:
         open_run,
         resolve_adapter,
     )
-    from pixelis.training.inputs import data_digest
 
     check_sampling(config)
-    data_dir = Path(config.data.path)
-    digests = data_digest(data_dir)
-    wanted = config.samples_per_difficulty
-    choose_examples(load_split(data_dir, config.split), wanted, config.seed, split=config.split)
+    subject = choose_subject(config)
+    print(*subject.lines, sep="\n", end="\n" * bool(subject.lines), flush=True)
     address = config.adapter
     if address is None:
         newest = find_run(config.experiment)
@@ -73,13 +68,13 @@ def main(argv: Sequence[str]) -> int:
     against = None
     if config.against is not None:
         against = partial(other_adapter, model, folders["against"], model_name=name)
-    identity = evaluation_identity(config, model_config, digests, folders)
+    identity = evaluation_identity(config, model_config, subject.digests, folders)
     with (
         kept_rollouts(config, identity) as kept,
         open_run(
             entry_point="evaluate",
             experiment=config.experiment,
-            run_name=f"evaluate {config.adapter or 'newest sft'} on {config.split}",
+            run_name=f"evaluate {config.adapter or 'newest sft'} on {subject.name}",
             params=flatten(config),
             tags={
                 "pixelis.seed": str(config.seed),
@@ -91,15 +86,14 @@ def main(argv: Sequence[str]) -> int:
         ) as recorder,
         told(kept),
     ):
-        record_inputs(recorder, data_dir, digests, context=config.split)
-        link_data_run(recorder, digests)
+        dataset = subject.record(recorder)
         result = evaluate_and_record(
             recorder,
             model.eval(),
             encoder,
-            data_dir=data_dir,
-            split=config.split,
-            samples_per_difficulty=config.samples_per_difficulty,
+            examples=subject.examples,
+            split=subject.name,
+            title=subject.title,
             max_operations=config.max_operations,
             max_new_tokens=config.max_new_tokens,
             batch_size=config.batch_size,
@@ -114,22 +108,22 @@ def main(argv: Sequence[str]) -> int:
             kept=kept,
             show_measures=True,
         )
-        dataset = record_split(recorder, data_dir, digests, config.split)
+        record_score(recorder, subject, result)
         record_evaluation(
             recorder,
             result,
             adapter=address,
-            split=config.split,
+            split=subject.name,
             step=0,
             seed=config.seed,
             model=measured_model(recorder, exact),
             dataset=dataset,
-            about=describe(result, base=name, data=data_dir, seed=config.seed),
+            about=describe(result, base=name, data=subject.where, seed=config.seed),
             num_traces=config.num_traces,
             num_reported=config.num_reported,
             report_folder=Path(config.output_dir),
         )
-        if version is not None and config.split == "test":
+        if version is not None and subject.name == "test":
             contest(recorder, version, result, model, encoder, config, model_name=name)
         print(recorder.url_hint())
         kept.discard()

@@ -28,6 +28,12 @@ NOT_IDENTITY = (
     "bootstrap_samples",
     "resume",
     "output_dir",
+    "num_traces",
+    "num_reported",
+    "input",  # what is asked is in the digest
+    "format",
+    "image_folder",
+    "max_rejected",
 )
 
 

@@ -1,8 +1,7 @@
 """Rollouts of base and adapter for sft and evaluate: shown as a table, left in the run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -10,9 +9,9 @@ from tqdm import tqdm
 
 from pixelis import figures
 from pixelis.data.encode import Encoder
-from pixelis.data.example import DIFFICULTIES
-from pixelis.data.store import load_split
-from pixelis.evaluation.evaluate import EvaluationResult, choose_examples, evaluate_model
+from pixelis.data.example import Example
+from pixelis.evaluation.evaluate import EvaluationResult, evaluate_model
+from pixelis.evaluation.groups import strata
 from pixelis.evaluation.kept_rollouts import KeptRollouts
 from pixelis.evaluation.measures_report import measure_rows, measures_table
 from pixelis.evaluation.metrics import answers_match
@@ -35,9 +34,9 @@ def evaluate_and_record(
     model: Any,
     encoder: Encoder,
     *,
-    data_dir: Path,
+    examples: Sequence[Example],
     split: str,
-    samples_per_difficulty: int,
+    title: str,
     max_operations: int,
     seed: int,
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
@@ -53,10 +52,10 @@ def evaluate_and_record(
     show_measures: bool = False,
     step: int = 0,
 ) -> EvaluationResult:
-    """Roll out, print the table, record metrics, tables and a figure; see `evaluate_model`."""
-    examples = choose_examples(
-        load_split(data_dir, split), samples_per_difficulty, seed, split=split
-    )
+    """Roll out, print the table, record metrics, tables and a figure; see `evaluate_model`.
+
+    `split` begins the metrics' names, `title` is for people: `the test split`.
+    """
     with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
 
         def progress(done: int, total: int, right: int) -> None:
@@ -82,11 +81,11 @@ def evaluate_and_record(
             kept=kept,
             progress=progress,
         )
-    table = result_table(result, title=f"Answer accuracy on the {split} split, 95 % intervals")
+    table = result_table(result, title=f"Answer accuracy on {title}, 95 % intervals")
     Console(width=100).print(table)
     recorder.text(as_text(table), f"{FOLDER}/table.txt")
     second = against_table(result, title="The same examples, against the second adapter")
-    measures = measures_table(result, title=f"Measures on the {split} split, 95 % intervals")
+    measures = measures_table(result, title=f"Measures on {title}, 95 % intervals")
     if second is not None:
         Console(width=100).print(second)
         recorder.text(as_text(second), f"{FOLDER}/against.txt")
@@ -119,7 +118,7 @@ def _bars(result: EvaluationResult) -> list[dict[str, Any]]:
         }
         for name, evaluation in [*models, ("adapter", result.adapter)]
         if evaluation is not None
-        for difficulty in DIFFICULTIES
+        for difficulty in strata(evaluation.accuracy)
     ]
 
 

@@ -215,9 +215,14 @@ def _run_sft(
                 result.model,
                 # Without training's max_length: a long test question is no reason to stop here.
                 Encoder(result.encoder.processor),
-                data_dir=data_dir,
+                examples=choose_examples(
+                    load_split(data_dir, "test"),
+                    config.evaluation.samples_per_difficulty,
+                    config.training.seed,
+                    split="test",
+                ),
                 split="test",
-                samples_per_difficulty=config.evaluation.samples_per_difficulty,
+                title="the test split",
                 max_operations=config.evaluation.max_operations,
                 compare_base=config.evaluation.compare_base,
                 seed=config.training.seed,

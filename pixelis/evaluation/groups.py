@@ -5,7 +5,7 @@ Groups are named `all`, by difficulty (`simple`), by task (`task/object_counting
 that the reference trajectory uses (`operation/ZOOM_IN`; an example is in as many as it uses).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pixelis.data.example import DIFFICULTIES, Example
 
@@ -20,17 +20,27 @@ def group_indices(examples: Sequence[Example]) -> dict[str, list[int]]:
 
     Groups without examples are left out.
     """
-    groups: dict[str, list[int]] = {name: [] for name in (*DIFFICULTIES, ALL)}
+    difficulties = strata([example.difficulty for example in examples])
+    groups: dict[str, list[int]] = {name: [] for name in (*difficulties, ALL)}
     named = [_names(example) for example in examples]
     for names in sorted(set().union(*named), key=_order) if named else ():
         groups[names] = []
     for index, example in enumerate(examples):
         for name in (example.difficulty, ALL, *sorted(named[index])):
             groups.setdefault(name, []).append(index)
-    for difficulty in DIFFICULTIES:
+    for difficulty in difficulties:
         for index in groups[difficulty]:
             groups.setdefault(f"{difficulty}/{examples[index].task}", []).append(index)
     return {name: indices for name, indices in groups.items() if indices}
+
+
+def strata(names: Iterable[str]) -> list[str]:
+    """Of groups' names those of difficulties, or of the groups that a benchmark has in their place.
+
+    From simple to hard, then as they come.
+    """
+    found = dict.fromkeys(name for name in names if name != ALL and "/" not in name)
+    return [*(d for d in DIFFICULTIES if d in found), *(n for n in found if n not in DIFFICULTIES)]
 
 
 def without_cells(groups: Mapping[str, list[int]]) -> dict[str, list[int]]:

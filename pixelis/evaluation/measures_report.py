@@ -6,14 +6,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from pixelis.data.example import DIFFICULTIES
 from pixelis.evaluation.evaluate import EvaluationResult
-from pixelis.evaluation.groups import ALL
+from pixelis.evaluation.groups import ALL, strata
 from pixelis.evaluation.intervals import Score
 from pixelis.evaluation.summary import Evaluation
-
-# Of these, ends of intervals are charted as well; of all other groups they are in the rows.
-WITH_INTERVALS = (*DIFFICULTIES, ALL)
 
 
 def evaluated_models(result: EvaluationResult) -> dict[str, Evaluation]:
@@ -25,11 +21,13 @@ def evaluated_models(result: EvaluationResult) -> dict[str, Evaluation]:
 def measure_values(evaluation: Evaluation, prefix: str) -> dict[str, float]:
     """Flat names: `<prefix>/<group>/<measure>`; for difficulties and all `_low` and `_high` too."""
     values: dict[str, float] = {}
+    # Of the others they are in the rows.
+    with_intervals = {*strata(evaluation.measures), ALL}
     for group, measures in evaluation.measures.items():
         for name, score in measures.items():
             key = f"{prefix}/{group}/{name}"
             values[key] = score.value
-            if group in WITH_INTERVALS:
+            if group in with_intervals:
                 values |= {f"{key}_low": score.low, f"{key}_high": score.high}
     return values
 

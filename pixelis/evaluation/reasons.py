@@ -10,11 +10,13 @@ from typing import Any
 
 from pixelis.data.example import Example
 from pixelis.data.marks import Place, find_places, overlap
+from pixelis.evaluation.matching import BOX, TEXT, answer_type, score_answer
 from pixelis.evaluation.turns import CALL, ERROR, MAX_OPERATIONS, NO_ANSWER, Rollout, Turn
 
 # Boxes that overlap so much are of the same thing; the threshold of PASCAL VOC.
 SAME_PLACE = 0.5
 MAX_SHOWN = 60
+PARTLY = (TEXT, BOX)  # kinds of answers that count in part
 MAX_NUMBERS = 4  # of the reference's steps that a sentence lists
 
 
@@ -44,18 +46,20 @@ def _ending(rollout: Rollout, example: Example) -> str:
         if last is not None and not last.ended:
             return f"Cut off after {last.num_new_tokens} tokens of one turn, it never answered."
         return "Its last turn was neither a call nor an answer."
-    said, truth = rollout.answer, example.ground_truth
-    return (
-        f"It answered “{shorten(said)}”, the truth is “{shorten(truth)}”{_distance(said, truth)}."
-    )
+    said, truth = shorten(rollout.answer), shorten(example.ground_truth)
+    return f"It answered “{said}”, the truth is “{truth}”{_distance(rollout, example)}."
 
 
-def _distance(said: str, truth: str) -> str:
+def _distance(rollout: Rollout, example: Example) -> str:
+    """By how much a number is off, or how alike a text is that counts in part."""
+    said, truth = rollout.answer or "", example.ground_truth
+    if answer_type(example) in PARTLY and 0 < (score := score_answer(said, example)) < 1:
+        return f" (score {score:.2f})"
     try:
         off = int(said) - int(truth)
     except ValueError:
         return ""
-    return f" ({off:+d})" if 0 < abs(off) < 1000 else ""
+    return f" ({off:+d})" if 0 < abs(off) < 1000 and answer_type(example) != TEXT else ""
 
 
 def _loop(rollout: Rollout) -> str | None:

@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pixelis.data.example import DIFFICULTIES
 from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.groups import strata
 from pixelis.evaluation.measures_report import evaluated_models, measure_values
 from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Comparison, Score
 
@@ -21,7 +21,7 @@ TITLE = "Answer accuracy with 95 % intervals"
 def _groups(table: Scores) -> list[str]:
     """The groups that are shown: difficulties, all, tasks; the others are left to the rows."""
     tasks = sorted(name for name in table if name.startswith(TASK_PREFIX))
-    return [name for name in (*DIFFICULTIES, ALL, *tasks) if name in table]
+    return [name for name in (*strata(table), ALL, *tasks) if name in table]
 
 
 def as_rows(
@@ -132,7 +132,7 @@ def rate_values(rates: Mapping[str, Mapping[str, float]], prefix: str) -> dict[s
     """Flat names: `<prefix>/<group>/<rate>`, for difficulties and all."""
     return {
         f"{prefix}/{name}/{rate}": value
-        for name in (*DIFFICULTIES, ALL)
+        for name in (*strata(rates), ALL)
         for rate, value in rates.get(name, {}).items()
     }
 

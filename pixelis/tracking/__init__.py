@@ -11,6 +11,7 @@ from pixelis.tracking.adapters import Origin, log_adapter
 from pixelis.tracking.evaluations import (
     final_model,
     link_measured,
+    log_questions,
     log_trace,
     measured_model,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "link_measured",
     "log_adapter",
     "log_image_table",
+    "log_questions",
     "log_trace",
     "measured_model",
     "nested_environment",

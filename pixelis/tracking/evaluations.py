@@ -1,13 +1,17 @@
 """What an evaluation tells beside its numbers: whose they are, and how single rollouts went."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from pixelis.tracking.datasets import DIGEST_LENGTH
 from pixelis.tracking.delivery import Record
 from pixelis.tracking.measured import model_of
 from pixelis.tracking.recorder import MlflowRecorder
+from pixelis.tracking.source import public
 from pixelis.tracking.traces import trace_fields
 
 Model = Mapping[str, Any]
@@ -48,9 +52,32 @@ def link_measured(
         name: of the dataset.
         digest: of the dataset, as `MlflowRecorder.dataset` was given it.
     """
-    dataset = {"name": name, "digest": digest[:36]}
+    dataset = {"name": name, "digest": digest[:DIGEST_LENGTH]}
     value = {"model": dict(model), "metrics": list(metrics), "step": step, "dataset": dataset}
     recorder.tell(Record("measured", name, value))
+
+
+def log_questions(
+    recorder: MlflowRecorder, file: Path, *, name: str, digest: str, num_rows: int, context: str
+) -> None:
+    """Record a file of questions, of any layout, as an input of the run.
+
+    Args:
+        recorder: of the run.
+        file: the file or folder.
+        name: of the dataset.
+        digest: SHA-256 of what was asked.
+        num_rows: how much that is.
+        context: what it is used for.
+    """
+    fields = {
+        "digest": digest[:DIGEST_LENGTH],
+        "source_type": "local",
+        "source": json.dumps({"uri": str(file)}),
+        "profile": json.dumps({"num_rows": num_rows}),
+        "context": context,
+    }
+    recorder.tell(Record("dataset", name, public(fields)))
 
 
 def log_trace(recorder: MlflowRecorder, **fields: Any) -> None:

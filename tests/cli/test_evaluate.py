@@ -312,13 +312,11 @@ def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd
     }
 
 
-def test_a_folder_for_the_report_that_cannot_be_written_costs_that_alone(
-    data, adapter, runs, capfd, place
-):
-    (place / "file").write_text("")
-    words = ("--output_dir", "file/x", "--num_reported", "1", "--num_traces", "0")
+def test_a_report_that_cannot_be_written_costs_that_alone(data, adapter, runs, capfd, place):
+    (place / "outputs/evaluate/report.html").mkdir(parents=True)
+    words = ("--num_reported", "1", "--num_traces", "0")
     assert run_cli(main, arguments(*words)) == 0
     assert (
-        "a part of the evaluation's record is missing (NotADirectoryError" in capfd.readouterr().err
+        "a part of the evaluation's record is missing (IsADirectoryError" in capfd.readouterr().err
     )
     assert [run.info.status for run in runs()] == ["FINISHED"]

@@ -50,8 +50,13 @@ def test_no_answer(turns, why):
 
 
 def test_a_wrong_number_says_by_how_much():
-    said = explain(rollout(answer("7")), example(truth="4"))
+    said = explain(rollout(answer("7")), example(truth="4", task="object_counting"))
     assert said.startswith("It answered “7”, the truth is “4” (+3). ")
+
+
+def test_a_text_that_is_nearly_right_says_how_near():
+    said = explain(rollout(answer("ABCD13")), example(truth="ABCD12"))
+    assert said.startswith("It answered “ABCD13”, the truth is “ABCD12” (score 0.83). ")
 
 
 def test_a_point_counts_as_the_object_that_it_found():

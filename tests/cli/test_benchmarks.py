@@ -1,0 +1,95 @@
+"""evaluate on a user's questions: a benchmark's folder, without data that data-prep wrote."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pixelis.cli.arguments import run_cli
+from pixelis.cli.evaluate import main
+from tests.cli.test_evaluate import arguments, made_adapter
+
+__all__ = ["made_adapter"]  # a fixture
+
+
+@pytest.fixture
+def adapter(made_adapter, place):
+    shutil.copytree(made_adapter, place / "adapter")
+    return place / "adapter"
+
+
+@pytest.fixture
+def infographics(place):
+    """Three questions of two groups, of which one has no image."""
+    folder = place / "infographics"
+    folder.mkdir()
+    for name in ("1.jpeg", "2.jpeg"):
+        Image.new("RGB", (112, 112), "white").save(folder / name)
+    records = [
+        {
+            "questionId": number,
+            "question": "What is the largest share?",
+            "image_local_name": f"{number}.jpeg",
+            "answers": ["40%", "40 %"],
+            "answer_type": [kind],
+        }
+        for number, kind in ((1, "single span"), (2, "multi span"), (3, "multi span"))
+    ]
+    file = folder / "infographicsVQA_val_v1.0_withQT.json"
+    file.write_text(json.dumps({"dataset_name": "infographicVQA", "data": records}))
+    return folder
+
+
+WORDS = ("--input", "infographics", "--format", "infographicvqa", "--max_rejected", "0.5")
+FEW = ("--samples_per_difficulty", "9")
+
+
+def test_a_benchmark_is_measured_by_its_own_groups_and_score(
+    adapter, infographics, client, runs, capfd, place
+):
+    assert run_cli(main, arguments(*WORDS, *FEW)) == 0
+    out = capfd.readouterr().out
+    assert "InfographicVQA: 2 questions of 3 records" in out
+    assert "left out: 1 (no_image 1)" in out
+    assert "infographicsVQA_val_v1.0_withQT.json:3 no_image: '3.jpeg' does not exist" in out
+    assert "Answer accuracy on InfographicVQA, 95 % intervals" in out
+    assert "ANLS on InfographicVQA, its paper's score, with 95 % intervals:" in out
+    (run,) = runs()
+    assert run.info.run_name == "evaluate adapter on infographicvqa"
+    for group in ("multi span", "single span", "all"):
+        assert f"infographicvqa/adapter/{group}/anls" in run.data.metrics
+        assert f"infographicvqa/adapter/{group}/answer_accuracy_high" in run.data.metrics
+        assert f"infographicvqa/gain/{group}" in run.data.metrics
+    assert not [key for key in run.data.metrics if "simple" in key or "nan" in key]
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.name == "infographicvqa"
+    assert json.loads(dataset.dataset.profile) == {"num_rows": 2}
+    rejected = client.download_artifacts(run.info.run_id, "evaluation/rejected.json")
+    assert json.loads(Path(rejected).read_text())["data"][0][2] == "no_image"
+    report = (place / "outputs/evaluate/report.html").read_text()
+    assert "on infographicvqa" in report and "<option>single span</option>" in report
+
+
+def test_too_much_that_cannot_be_used_stops_before_a_run(adapter, infographics, runs, capfd):
+    assert run_cli(main, arguments(*WORDS[:4])) == 2
+    message = capfd.readouterr().err
+    assert "error: 1 of the 3 records looked at in infographics cannot be used" in message
+    assert runs() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--format", "vstar"), "format is about input, which is not set; got 'vstar'"),
+        (("--image_folder", "x"), "image_folder is about input, which is not set; got 'x'"),
+        (("--input", "x", "--format", "vqa"), "format must be one of cota, messages, conversation"),
+        (("--input", "no"), "input no does not exist; name a file or a folder"),
+        (("--input", "infographics", "--format", "tallyqa"), "must have test.json, or name the"),
+    ],
+)
+def test_bad_input(adapter, infographics, runs, capfd, words, message):
+    assert run_cli(main, arguments(*words)) == 2
+    assert message in capfd.readouterr().err
+    assert runs() == []
