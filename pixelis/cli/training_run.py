@@ -18,7 +18,9 @@ from pixelis.config import ModelConfig, TrainingFileConfig, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
+from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
+from pixelis.evaluation.evaluate import choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
 from pixelis.strict_yaml import dump_yaml
