@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         kept_rollouts,
         told,
     )
-    from pixelis.cli.evaluation_record import describe, record_evaluation
+    from pixelis.cli.evaluation_record import describe, record_evaluation, tell_result
     from pixelis.cli.rollouts import evaluate_and_record
     from pixelis.cli.subject import choose_subject, record_score
     from pixelis.data.encode import Encoder
@@ -109,6 +109,7 @@ def main(argv: Sequence[str]) -> int:
             show_measures=True,
         )
         record_score(recorder, subject, result)
+        tell_result(recorder, result, f"{address} on {subject.title}")
         record_evaluation(
             recorder,
             result,

@@ -13,7 +13,7 @@ from pixelis.cli.making import side_by_side
 from pixelis.evaluation.cases import Case, build_cases, worst_first
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.page import report_page
-from pixelis.evaluation.report import result_values
+from pixelis.evaluation.report import as_text, result_table, result_values
 from pixelis.evaluation.spans import build_spans, marked_frames
 from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
 from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log_trace
@@ -71,6 +71,14 @@ def record_evaluation(
         page = report_page(result, title=title, about=about, limit=num_reported, seed=seed)
         recorder.text(page, f"{FOLDER}/{REPORT_FILE}")
         _leave(lambda: _write(report_folder, page))
+
+
+def tell_result(recorder: MlflowRecorder, result: EvaluationResult, title: str) -> None:
+    """Let the run's description show the table, and lead to the report."""
+    table = as_text(result_table(result, title=title))
+    place = f"#/experiments/{recorder.experiment_id}/runs/{recorder.run_id}"
+    links = f"[Report]({place}/artifacts/{FOLDER}/{REPORT_FILE}) · [Traces]({place}/traces)"
+    recorder.note(f"```\n{table}\n```\n\n{links}")
 
 
 def describe(result: EvaluationResult, **more: Any) -> dict[str, str]:

@@ -105,7 +105,11 @@ def bars_page(bars: Bars, title: str) -> str:
         data.append(trace)
     layout = {
         "barmode": "stack" if bars.stacked else "group",
-        "xaxis": {"title": {"text": escape(bars.group_label)}, "type": "category"},
+        "xaxis": {
+            "title": {"text": escape(bars.group_label), "standoff": 12},
+            "type": "category",
+            "automargin": True,  # long names stand at a slant
+        },
         "yaxis": {"title": {"text": escape(bars.label)}, "range": [0, 1 if bars.stacked else ROOM]},
         "legend": {"traceorder": "normal"},
         "margin": {"l": 70, "r": 10, "t": 30, "b": 70},

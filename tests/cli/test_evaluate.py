@@ -301,6 +301,8 @@ def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd
     traces = client.search_traces(locations=[run.info.experiment_id], run_id=run_id)
     assert len(traces) == 2
     assert {t.data.spans[1].name for t in traces} == {"turn 1"}
+    note = run.data.tags["mlflow.note.content"]
+    assert "gain in points" in note and f"runs/{run_id}/artifacts/evaluation/report.html" in note
     inputs = client.get_run(run_id).inputs
     assert [each.model_id for each in inputs.model_inputs] == [model.model_id]
     linked = [m for m in client.get_logged_model(model.model_id).metrics if m.run_id == run_id]
