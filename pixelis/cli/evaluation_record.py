@@ -12,6 +12,7 @@ from pixelis import figures
 from pixelis.cli.making import side_by_side
 from pixelis.evaluation.cases import Case, build_cases, worst_first
 from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.groups import ALL, TASK_PREFIX, strata
 from pixelis.evaluation.page import report_page
 from pixelis.evaluation.report import as_text, result_table, result_values
 from pixelis.evaluation.spans import build_spans, marked_frames
@@ -20,10 +21,10 @@ from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log
 
 FOLDER = "evaluation"
 REPORT_FILE = "report.html"
-# What the table of images may take: MLflow keeps two files of every image.
-TABLE_ROWS = 120
+# What the table of images may take: MLflow keeps two files of every image, and waits for each.
+TABLE_ROWS = 60
 TABLE_SIDE = 320
-TABLE_BYTES = 40_000_000  # of pixels; a tenth of it on disk where images are drawn
+TABLE_BYTES = 20_000_000  # of pixels; a tenth of it on disk where images are drawn
 ENDINGS = {ANSWERED: "wrong answer", MAX_OPERATIONS: "called until the limit"}
 
 
@@ -59,8 +60,7 @@ def record_evaluation(
         report_folder: where the user finds the report, beside the run's copy.
     """
     if model is not None:
-        shown = (f"{split}/adapter/", f"{split}/gain/")
-        keys = [key for key in result_values(result, split) if key.startswith(shown)]
+        keys = _keys_of_model(result, split)
         link_measured(recorder, model, keys, step, name=dataset[0], digest=dataset[1])
     cases = build_cases(result)
     for draw in (_figures, _table):
@@ -84,6 +84,26 @@ def tell_result(recorder: MlflowRecorder, result: EvaluationResult, title: str) 
 def describe(result: EvaluationResult, **more: Any) -> dict[str, str]:
     """What a report says above its numbers."""
     return {"examples": str(len(result.examples)), **{k: str(v) for k, v in more.items()}}
+
+
+def _keys_of_model(result: EvaluationResult, split: str) -> list[str]:
+    """The adapter's own numbers by difficulty and of all; of tasks, accuracy and gain alone.
+
+    Every link costs MLflow a look at the metric's past, and nobody ranks adapters by the rest.
+    """
+    values = result_values(result, split)
+    accuracy = result.adapter.accuracy
+    groups = (*strata(accuracy), ALL)
+    begin = tuple(f"{split}/adapter/{group}/" for group in groups)
+    kept = {f"{split}/gain/{group}{end}" for group in groups for end in ("", "_low", "_high")}
+    for task in (name for name in accuracy if name.startswith(TASK_PREFIX)):
+        kept |= {f"{split}/adapter/{task}/answer_accuracy", f"{split}/gain/{task}"}
+    dropped = tuple(f"/{rate}" for rate in result.adapter.rates[ALL])
+    return [
+        key
+        for key in values
+        if key in kept or (key.startswith(begin) and not key.endswith(dropped))
+    ]
 
 
 def _leave(work: Callable[[], None]) -> None:
