@@ -103,7 +103,11 @@ def main():
             found[name] = sides[name]()
             seconds[name] = time.perf_counter() - began
             rates[name].append(len(examples) / seconds[name])
-        same = same and found["plain"] == found["engine"]
+        pairs = zip(found["plain"], found["engine"], strict=True)
+        for index, (plain, ours) in enumerate(pairs):
+            if plain != ours:
+                same = False
+                print(f"example {index}: plain {plain}, engine {ours}", flush=True)
         ratios.append(seconds["plain"] / seconds["engine"])
         print(
             f"round {number + 1}: "
