@@ -1,11 +1,12 @@
 """Things that are computed once for a data folder and kept beside it: built whole or not at all."""
 
+import atexit
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,22 @@ def cache_folder(data: Path) -> Path:
     """Where the caches of a data folder are: beside it, since data-prep replaces it as a whole."""
     place = data.resolve()
     return place.with_name(f".{place.name}.cache")
+
+
+def cache_folders(data: Path, *, temporary: bool = True) -> Iterator[Path]:
+    """Where the caches of a data folder may be, the best first; the next one where one fails.
+
+    Beside the data; else in the user's cache folder (`XDG_CACHE_HOME`); else, where `temporary`, in
+    one of this process alone, which is gone with it.
+    """
+    yield cache_folder(data)
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    yield Path(home) / "pixelis"
+    if not temporary:
+        return
+    passing = tempfile.mkdtemp(prefix="pixelis-cache-")
+    atexit.register(shutil.rmtree, passing, ignore_errors=True)
+    yield Path(passing)
 
 
 def cache_key(facts: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ class CurriculumDataset(Dataset[Encoded]):
         self.rows = dict(rows)
         self.encoder = encoder
         self.features: VisionCache | None = None
+        self.left_out: dict[str, int] = {}
         self._tokens: dict[str, Any] | None = None
         self._encoded: dict[Key, Encoded] = {}
 
@@ -51,23 +52,18 @@ class CurriculumDataset(Dataset[Encoded]):
         Returns:
             how many examples of each difficulty are left out; none is cut.
         """
-        limit, left_out = self.encoder.max_length, {}
+        limit = self.encoder.max_length
         self._tokens, self._encoded = {}, {}
         for difficulty, rows in self.rows.items():
             found = tokens[difficulty]
             lengths = found.data.column("input_ids").combine_chunks().value_lengths().to_pylist()
             kept = [i for i, n in enumerate(lengths) if limit is None or n <= limit]
-            left_out[difficulty] = len(lengths) - len(kept)
-            if left_out[difficulty]:
+            self.left_out[difficulty] = len(lengths) - len(kept)
+            if self.left_out[difficulty]:
                 rows, found = rows.select(kept), found.select(kept)
                 lengths = [lengths[i] for i in kept]
             self.rows[difficulty], self._tokens[difficulty] = rows, (found, lengths)
-        return left_out
-
-    @property
-    def has_tokens(self) -> bool:
-        """Whether tokens come from a cache on disk."""
-        return self._tokens is not None
+        return self.left_out
 
     @property
     def num_image_tokens(self) -> int:

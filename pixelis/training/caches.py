@@ -3,23 +3,24 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from pixelis.config import ModelConfig
-from pixelis.data.cache import cache_folder, cache_key
+from pixelis.config import ModelConfig, TrainingConfig
+from pixelis.data.cache import cache_folders, cache_key
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.folder import file_sha256
 from pixelis.data.store import SUMMARY_FILE, data_files
 from pixelis.data.token_cache import image_bytes, open_tokens, tokens_key
-from pixelis.data.vision_cache import open_features
+from pixelis.data.vision_cache import VisionCache, open_features
 from pixelis.models.vision import PositionRule, compute_features, takes_features, vision_digest
 
 GIB = 2**30
 IMAGES_AT_ONCE = 16
 Say = Callable[[str], None]
+Found = TypeVar("Found")
 
 
 def noted_digests(folder: Path) -> dict[str, str]:
@@ -51,22 +52,21 @@ def use_token_cache(
     unbounded = Encoder(encoder.processor)
     digests = noted_digests(folder)
     key = tokens_key(unbounded, digests, rule.facts)
-    left_out: dict[str, int] = {}
+    too_long: dict[str, int] = {}
+    positions = rule if rule.is_known else None
     for split, dataset in datasets.items():
-        place = cache_folder(folder) / f"tokens-{split}-{key}"
-        try:
-            with _bar(f"tokenise {split}", len(dataset), "example") as bar:
-                found = open_tokens(
-                    place, dataset.rows, unbounded, rule if rule.is_known else None, bar.update
-                )
-        except OSError as error:
-            say(f"tokens are not kept on disk: {place.parent} cannot be written ({error})")
-            return
+
+        def tokens_in(folder: Path, split: str = split, rows: Any = dataset.rows) -> Any:
+            with _bar(f"tokenise {split}", sum(map(len, rows.values())), "example") as bar:
+                place = folder / f"tokens-{split}-{key}"
+                return open_tokens(place, rows, unbounded, positions, bar.update)
+
+        found = _in_first(folder, tokens_in, "tokens", say)
         for difficulty, num in dataset.use_tokens(found).items():
             if num:
-                left_out[f"{split} {difficulty}"] = num
-    if left_out:
-        listed = ", ".join(f"{num} of {name}" for name, num in left_out.items())
+                too_long[f"{split} {difficulty}"] = num
+    if too_long:
+        listed = ", ".join(f"{num} of {name}" for name, num in too_long.items())
         say(f"longer than training.max_length {encoder.max_length} and left out: {listed}")
 
 
@@ -95,8 +95,6 @@ def use_vision_cache(
     if not takes_features(base):
         say(f"vision features are not cached: {base.config.model_type} takes none")
         return False
-    if not all(dataset.has_tokens for dataset in datasets.values()):
-        return False  # the tokens' cache has said why
     width = base.config.text_config.hidden_size
     num_bytes = 2 * width * sum(dataset.num_image_tokens for dataset in datasets.values())
     if num_bytes > limit_gib * GIB:
@@ -113,23 +111,77 @@ def use_vision_cache(
             "splits": {split: dataset.sizes for split, dataset in datasets.items()},
         }
     )
-    place = cache_folder(folder) / f"vision-{key}"
-    try:
+
+    def features_in(folder: Path) -> VisionCache:
         with _bar("look at the images once", None, "image") as bar:
-            cache = open_features(
-                place,
+            return open_features(
+                folder / f"vision-{key}",
                 _images(datasets),
                 lambda contents: compute_features(base, encoder, contents),
                 width=width,
                 batch_size=IMAGES_AT_ONCE,
                 progress=bar.update,
             )
+
+    try:
+        cache = _in_first(folder, features_in, "vision features", say, temporary=False)
     except OSError as error:
-        say(f"vision features are not cached: {place.parent} cannot be written ({error})")
+        say(f"vision features are not cached: {error}")
         return False
     for dataset in datasets.values():
         dataset.features = cache
     return True
+
+
+def left_out(datasets: Mapping[str, CurriculumDataset]) -> dict[str, float]:
+    """Metric -> how many examples of a split's difficulty are longer than the encoder allows."""
+    return {
+        f"data/{split}/{difficulty}/left_out": number
+        for split, dataset in datasets.items()
+        for difficulty, number in dataset.left_out.items()
+        if number
+    }
+
+
+def look_once(
+    datasets: Mapping[str, CurriculumDataset],
+    encoder: Encoder,
+    training: TrainingConfig,
+    model: ModelConfig,
+    folder: Path,
+    say: Callable[[str], None],
+    base: Any,
+) -> None:
+    """Let the base's vision tower look at each image once, where it stays as it is."""
+    off = training.vision_cache != "auto" or model.train_vision or model.train_merger
+    if not off and datasets["train"].features is None:
+        limit = training.vision_cache_gib
+        use_vision_cache(datasets, base, encoder, folder, say, limit_gib=limit)
+
+
+def _in_first(
+    data: Path,
+    open_in: Callable[[Path], Found],
+    what: str,
+    say: Say,
+    *,
+    temporary: bool = True,
+) -> Found:
+    """What `open_in` makes in the first cache folder that takes it; the others are named.
+
+    Raises:
+        OSError: when none does.
+    """
+    failed: OSError | None = None
+    for folder in cache_folders(data, temporary=temporary):
+        if failed is not None:
+            say(f"{what}: kept in {folder}, since {failed}")
+        try:
+            return open_in(folder)
+        except OSError as error:
+            failed = error
+    assert failed is not None
+    raise failed
 
 
 def _images(datasets: Mapping[str, CurriculumDataset]) -> Iterator[tuple[str, bytes]]:

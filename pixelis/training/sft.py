@@ -27,7 +27,7 @@ from pixelis.evaluation.validation import Validation
 from pixelis.models.lora import load_adapter
 from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.adapter import build_adapter, load_base
-from pixelis.training.caches import use_vision_cache
+from pixelis.training.caches import left_out, look_once
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import write_json
 from pixelis.training.inputs import check_kernels, check_model
@@ -152,6 +152,8 @@ def run_training(
     encoder, datasets = workbench.load_data(
         model_config, data_dir, curriculum, max_length=training.max_length, say=say
     )
+    if lacking := left_out(datasets):
+        recorder.metrics(lacking, 0)
     precision = resolve_precision(training.precision)
     transformers_logging.disable_progress_bar()
     # peft still reads the old name of activation checkpointing; nothing that a user can mend.
@@ -168,7 +170,7 @@ def run_training(
         load=partial(
             workbench.load_base,
             precision=precision,
-            look=partial(_look_once, datasets, encoder, training, model_config, data_dir, say),
+            look=partial(look_once, datasets, encoder, training, model_config, data_dir, say),
         ),
     )
     model = adapter.model
@@ -273,22 +275,6 @@ def run_training(
         final_dir=output_dir / "final",
         statistics=final_statistics(manager, training.max_steps * loader.examples_per_step),
     )
-
-
-def _look_once(
-    datasets: Mapping[str, CurriculumDataset],
-    encoder: Encoder,
-    training: TrainingConfig,
-    model: ModelConfig,
-    folder: Path,
-    say: Callable[[str], None],
-    base: Any,
-) -> None:
-    """Let the base's vision tower look at each image once, where it stays as it is."""
-    off = training.vision_cache != "auto" or model.train_vision or model.train_merger
-    if not off and datasets["train"].features is None:
-        limit = training.vision_cache_gib
-        use_vision_cache(datasets, base, encoder, folder, say, limit_gib=limit)
 
 
 def _say_nothing(line: str) -> None:

@@ -1,0 +1,77 @@
+"""What is computed once: whole or not at all, by one of many, in the first place that takes it."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from pixelis.data.cache import build_once, cache_folder, cache_folders, cache_key
+
+
+def test_it_is_built_once_and_then_found(tmp_path):
+    built = []
+
+    def build(folder):
+        built.append(folder)
+        (folder / "value").write_text("1")
+
+    place = tmp_path / "caches" / "one"
+    assert build_once(place, build) == place
+    assert build_once(place, build) == place
+    assert len(built) == 1 and built[0].parent == place.parent  # the same file system
+    assert (place / "value").read_text() == "1"
+
+
+def test_what_fails_half_way_leaves_nothing(tmp_path):
+    def build(folder):
+        (folder / "value").write_text("half")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="^No space left on device$"):
+        build_once(tmp_path / "one", build)
+    assert [path.name for path in tmp_path.iterdir()] in ([], [".one.lock"])
+
+
+def _build_and_count(place, log, barrier):
+    def build(folder):
+        with log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        (folder / "value").write_text("1" * 100_000)
+
+    barrier.wait(60)
+    assert len((build_once(place, build) / "value").read_text()) == 100_000
+
+
+def test_of_several_processes_one_builds_and_the_others_wait(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier, log = context.Barrier(4), tmp_path / "log"
+    place = tmp_path / "caches" / "one"
+    workers = [
+        context.Process(target=_build_and_count, args=(place, log, barrier)) for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_the_key_is_of_the_facts_not_of_their_order():
+    assert cache_key({"a": 1, "b": [2]}) == cache_key({"b": [2], "a": 1})
+    assert cache_key({"a": 1, "b": [2]}) != cache_key({"a": 1, "b": [3]})
+
+
+def test_beside_the_data_then_the_user_s_then_one_that_is_gone_with_the_process(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    data = tmp_path / "cota"
+    beside, users, passing = cache_folders(data)
+    assert beside == cache_folder(data) == tmp_path / ".cota.cache"
+    assert users == tmp_path / "user" / "pixelis"
+    assert passing.is_dir() and not passing.is_relative_to(tmp_path / "user")
+    assert list(cache_folders(data, temporary=False)) == [beside, users]
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert list(cache_folders(data, temporary=False))[1] == Path.home() / ".cache" / "pixelis"

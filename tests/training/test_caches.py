@@ -1,0 +1,249 @@
+"""Tokens and features from disk are what would have been computed; long examples are left out."""
+
+import shutil
+
+import pytest
+import torch
+
+from pixelis.config import ModelConfig
+from pixelis.curriculum import CurriculumConfig
+from pixelis.data.cache import cache_folder
+from pixelis.data.dataset import CurriculumDataset
+from pixelis.data.encode import Encoder
+from pixelis.data.store import load_split
+from pixelis.errors import ConfigError
+from pixelis.models.load import load_model, load_processor
+from pixelis.training import caches as caches_module
+from pixelis.training.caches import left_out, use_token_cache, use_vision_cache
+from pixelis.training.workbench import Workbench
+
+NANO = "pixelis-nano"
+MODEL = ModelConfig(torch_dtype="float32", max_pixels=12544)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_model(NANO, torch_dtype="float32")
+
+
+@pytest.fixture
+def folder(data_dir, tmp_path):
+    """A data folder with nothing beside it."""
+    shutil.copytree(data_dir, tmp_path / "here" / "data")
+    return tmp_path / "here" / "data"
+
+
+@pytest.fixture
+def open_splits(folder, base):
+    """The splits behind the caches, and what was said."""
+
+    def open_them(*, max_length=None, vision=False, limit_gib=8.0, where=folder):
+        encoder = Encoder(load_processor(NANO, max_pixels=12544), max_length=max_length)
+        splits = ("train", "validation")
+        found = {s: CurriculumDataset(load_split(where, s), encoder) for s in splits}
+        said = []
+        use_token_cache(found, encoder, where, MODEL, said.append)
+        if vision:
+            use_vision_cache(found, base, encoder, where, said.append, limit_gib=limit_gib)
+        return found, said
+
+    return open_them
+
+
+@pytest.fixture
+def encoded(folder):
+    """The same splits without any cache."""
+    encoder = Encoder(load_processor(NANO, max_pixels=12544))
+    return CurriculumDataset(load_split(folder, "train"), encoder)
+
+
+def test_tokens_are_those_that_encoding_gives(open_splits, encoded, base):
+    dataset, said = open_splits()[0]["train"], open_splits()[1]
+    assert said == []
+    assert dataset.sizes == encoded.sizes
+    for key in dataset.all_keys():
+        cached, fresh = dataset[key], encoded[key]
+        assert cached.input_ids.tolist() == list(fresh.input_ids)
+        assert cached.labels.tolist() == list(fresh.labels)
+        assert cached.kinds.tolist() == list(fresh.kinds)
+        assert cached.answer_start == fresh.answer_start
+        assert dataset.length(key) == len(fresh)
+        # By the real model's rule, on the example alone.
+        batch = encoded.collate([fresh])
+        expected, _ = base.model.get_rope_index(
+            batch["input_ids"],
+            batch["mm_token_type_ids"],
+            batch["image_grid_thw"],
+            attention_mask=batch["attention_mask"],
+        )
+        assert torch.equal(cached.positions, expected[:, 0])
+
+
+def test_a_batch_from_the_cache_is_a_batch_that_was_encoded(open_splits, encoded):
+    dataset = open_splits()[0]["train"]
+    keys = list(dataset.all_keys())[:5]
+    cached = dataset.collate([dataset[key] for key in keys])
+    fresh = encoded.collate([encoded[key] for key in keys])
+    assert set(cached) - set(fresh) == {"position_ids"}
+    assert all(torch.equal(cached[name], fresh[name]) for name in fresh)
+
+
+def test_features_are_the_tower_s_rounded_to_bf16_and_no_image_is_decoded(
+    open_splits, encoded, base, monkeypatch
+):
+    dataset = open_splits(vision=True)[0]["train"]
+    shown = list(dataset.all_keys())[::5]
+    pairs = [(dataset[key].features, encoded.collate([encoded[key]])) for key in shown]
+    for features, batch in pairs:
+        with torch.inference_mode():
+            found = base.model.get_image_features(
+                batch["pixel_values"], batch["image_grid_thw"], return_dict=True
+            )
+        expected = torch.cat(list(found.pooler_output))
+        assert features.dtype == torch.bfloat16
+        assert features.shape == expected.shape
+        # The rounding of bf16 is 1/256; on top of it come sums of other shapes.
+        torch.testing.assert_close(features.float(), expected, rtol=1 / 128, atol=1e-3)
+    monkeypatch.setattr(dataset, "example", None)
+    batch = dataset.collate([dataset[key] for key in shown])
+    assert "image_features" in batch and "pixel_values" not in batch
+
+
+def test_an_image_that_comes_again_is_looked_at_once(open_splits):
+    splits, _ = open_splits(vision=True)
+    digests = [
+        d for data in splits.values() for key in data.all_keys() for d in data.image_digests(key)
+    ]
+    assert len(splits["train"].features) == len(set(digests))
+
+
+def test_the_second_training_computes_nothing_again(open_splits, monkeypatch):
+    first = open_splits(vision=True)[0]["train"]
+    monkeypatch.setattr("pixelis.data.token_cache.encode_example", None)
+    monkeypatch.setattr(caches_module, "compute_features", None)
+    again = open_splits(vision=True)[0]["train"]
+    for key in again.all_keys():
+        assert torch.equal(again[key].features, first[key].features)
+
+
+def test_the_caches_go_by_content_not_by_place(open_splits, folder, tmp_path):
+    """Other data in the same place has other caches, equal data the same ones."""
+    open_splits(vision=True)
+    names = {path.name for path in cache_folder(folder).iterdir() if path.is_dir()}
+    shutil.copytree(folder, tmp_path / "copy")
+    open_splits(vision=True, where=tmp_path / "copy")
+    assert {p.name for p in cache_folder(tmp_path / "copy").iterdir() if p.is_dir()} == names
+    other = Encoder(load_processor(NANO, max_pixels=6272))
+    data = {"train": CurriculumDataset(load_split(folder, "train"), other)}
+    use_token_cache(data, other, folder, MODEL, print)
+    added = {p.name for p in cache_folder(folder).iterdir() if p.is_dir()} - names
+    assert len(added) == 1  # smaller images take fewer tokens
+
+
+# Examples that are too long
+
+
+def test_what_is_longer_than_max_length_is_left_out_and_counted(open_splits, encoded):
+    lengths = {key: len(encoded[key]) for key in encoded.all_keys()}
+    limit = sorted(lengths.values())[len(lengths) // 2]
+    splits, said = open_splits(max_length=limit, vision=True)
+    dataset = splits["train"]
+    kept = [key for key, length in lengths.items() if length <= limit]
+    assert 0 < len(kept) < len(lengths)
+    assert len(dataset) == len(kept)
+    assert max(dataset.length(key) for key in dataset.all_keys()) == limit
+    # In the old order, and their rows with them.
+    ids = {name: [encoded.rows[d][i]["id"] for d, i in kept if d == name] for name in dataset.rows}
+    assert {name: list(rows["id"]) for name, rows in dataset.rows.items()} == ids
+    for new, old in zip(dataset.all_keys(), kept, strict=True):
+        assert dataset[new].input_ids.tolist() == list(encoded[old].input_ids)
+    numbers = left_out(splits)
+    of_train = sum(n for name, n in numbers.items() if name.startswith("data/train/"))
+    assert of_train == len(lengths) - len(kept)
+    assert len(said) == 1
+    assert said[0].startswith(f"longer than training.max_length {limit} and left out: ")
+    assert all(f"{n} of {' '.join(name.split('/')[1:3])}" in said[0] for name, n in numbers.items())
+
+
+def test_a_difficulty_with_none_left_is_an_error_at_the_start(folder):
+    curriculum = CurriculumConfig.from_dict({})
+    with pytest.raises(ConfigError, match="^Stage 'simple' takes 1 .* has no example of it.$"):
+        Workbench().load_data(MODEL, folder, curriculum, max_length=10, say=lambda line: None)
+
+
+def test_a_training_says_and_records_what_it_left_out(train, advancing, encoded, folder):
+    limit = sorted(len(encoded[key]) for key in encoded.all_keys())[-2]
+    _, recorder, said = train(advancing, max_length=limit, data=folder, max_steps=2)
+    found = {name: n for (name, step), n in recorder.values.items() if name.startswith("data/")}
+    assert found and all(name.endswith("/left_out") for name in found)
+    assert any(line.startswith("longer than training.max_length") for line in said)
+
+
+# Where it cannot be
+
+
+@pytest.fixture
+def users(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    return tmp_path / "user" / "pixelis"
+
+
+def test_where_nothing_can_be_written_beside_the_data_the_user_s_folder_is_taken(
+    open_splits, folder, users
+):
+    cache_folder(folder).write_text("in the way")
+    splits, said = open_splits(vision=True)
+    assert splits["train"].features is not None
+    assert len(list(users.glob("tokens-*"))) == 2 and len(list(users.glob("vision-*"))) == 1
+    assert [line.split(", since ")[0] for line in said] == [
+        f"tokens: kept in {users}",
+        f"tokens: kept in {users}",
+        f"vision features: kept in {users}",
+    ]
+
+
+def test_where_nothing_at_all_can_be_written_tokens_pass_and_features_are_computed_each_time(
+    open_splits, folder, users
+):
+    cache_folder(folder).write_text("in the way")
+    users.parent.write_text("in the way")
+    splits, said = open_splits(vision=True)
+    assert splits["train"].features is None
+    assert len(splits["train"].collate([splits["train"]["simple", 0]])["pixel_values"])
+    assert said[-1].startswith("vision features are not cached: ")
+
+
+def test_features_that_would_be_too_large_are_not_kept(open_splits, folder):
+    splits, said = open_splits(vision=True, limit_gib=1e-6)
+    assert splits["train"].features is None
+    assert said == [
+        "vision features are not cached: they take up to 0.0 GiB, more than "
+        "training.vision_cache_gib 1e-06"
+    ]
+    assert not list(cache_folder(folder).glob("vision-*"))
+
+
+# Exactness
+
+
+def test_a_cold_cache_and_a_warm_one_train_to_the_same_bits(train, advancing, folder, tmp_path):
+    def adapter(name):
+        result, _, _ = train(advancing, data=folder, output_dir=tmp_path / name, max_steps=3)
+        return (result.final_dir / "adapter_model.safetensors").read_bytes()
+
+    cold = adapter("cold")
+    assert cache_folder(folder).is_dir()
+    assert adapter("warm") == cold
+    shutil.rmtree(cache_folder(folder))
+    assert adapter("cold-again") == cold
+
+
+def test_workers_read_the_caches_to_the_same_bits(train, advancing, folder, tmp_path):
+    def adapter(number):
+        place = tmp_path / str(number)
+        result, _, _ = train(
+            advancing, data=folder, output_dir=place, max_steps=3, num_workers=number
+        )
+        return (result.final_dir / "adapter_model.safetensors").read_bytes()
+
+    assert adapter(2) == adapter(0)
