@@ -12,6 +12,8 @@ from typing import Any
 
 from filelock import FileLock
 
+SCRATCH = ".part"
+
 
 def cache_folder(data: Path) -> Path:
     """Where the caches of a data folder are: beside it, since data-prep replaces it as a whole."""
@@ -57,7 +59,10 @@ def build_once(place: Path, build: Callable[[Path], None]) -> Path:
     with FileLock(place.with_name(f".{place.name}.lock")):
         if place.is_dir():
             return place
-        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        for left in place.parent.glob(f".{place.name}.*{SCRATCH}"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        names = {"prefix": f".{place.name}.", "suffix": SCRATCH}
+        scratch = Path(tempfile.mkdtemp(dir=place.parent, **names))
         try:
             scratch.chmod(0o755)  # others of a team may read it
             build(scratch)

@@ -33,6 +33,23 @@ def test_what_fails_half_way_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] in ([], [".one.lock"])
 
 
+def test_what_a_killed_process_left_is_taken_away(tmp_path):
+    def killed(folder):
+        (folder / "value").write_text("half")
+        os._exit(9)
+
+    process = multiprocessing.get_context("fork").Process(
+        target=build_once, args=(tmp_path / "one", killed)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == 9
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+    build_once(tmp_path / "one", lambda folder: (folder / "value").write_text("whole"))
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["one"]
+    assert (tmp_path / "one" / "value").read_text() == "whole"
+
+
 def _build_and_count(place, log, barrier):
     def build(folder):
         with log.open("a") as file:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelis.data.chat import Message, example_messages, prompt_messages
-from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
+from pixelis.data.chat import CALL_CLOSE, CALL_OPEN, Message, example_messages, prompt_messages
+from pixelis.data.encode import IGNORE_INDEX, OPERATION, Encoder, collate
 from pixelis.data.example import SAMPLE_TYPES
 from pixelis.errors import DataError
 
@@ -335,7 +335,7 @@ def test_a_batch_is_what_the_processor_makes_of_it(conversations, encoder, proce
         padding_side="right",
         return_tensors="pt",
     )
-    assert set(batch) == {*own, "labels"}
+    assert set(batch) == {*own, "labels", "kinds"}
     for name, value in own.items():
         assert torch.equal(batch[name], value), name
 
@@ -363,10 +363,38 @@ def test_images_of_any_mode_are_taken(encoder):
 def test_a_batch_without_images_has_no_pixels(encoder):
     encoded = encoder.encode([Message("user", ("What?",))])
     batch = collate([encoded, encoded], encoder)
-    assert set(batch) == {"input_ids", "attention_mask", "labels", "mm_token_type_ids"}
+    assert set(batch) == {"input_ids", "attention_mask", "labels", "kinds", "mm_token_type_ids"}
     assert batch["mm_token_type_ids"].sum() == 0
 
 
 def test_special_tokens_are_single_ids(encoder):
     for token in SPECIAL:
         assert len(ids_of(encoder, token)) == 1
+
+
+# Tokens of a call
+
+
+def test_the_tokens_of_a_call_are_those_of_its_json_in_supervised_turns(encoder, conversations):
+    calls = 0
+    for messages in conversations:
+        encoded = encoder.encode(messages)
+        assert len(encoded.kinds) == len(encoded)
+        runs, before = [], False
+        for token, label, kind in zip(
+            encoded.input_ids, encoded.labels, encoded.kinds, strict=True
+        ):
+            if kind == OPERATION:
+                assert label == token  # never of a planted step or of a result
+                if not before:
+                    runs.append([])
+                runs[-1].append(token)
+            before = kind == OPERATION
+        said = [text_of(m) for m in messages if m.role == "assistant" and m.supervised]
+        expected = [
+            text.split(CALL_OPEN)[1].split(CALL_CLOSE)[0] for text in said if CALL_OPEN in text
+        ]
+        found = [encoder.tokenizer.decode(run) for run in runs]
+        assert [text.strip() for text in found] == [text.strip() for text in expected]
+        calls += len(found)
+    assert calls > 100

@@ -13,6 +13,10 @@ from pixelis.errors import DataError
 SIZES = {"simple": 13, "medium": 11, "hard": 7}
 NAMES = list(SIZES)
 SCORES = {name: [(7 * i + 3) % size / size for i in range(size)] for name, size in SIZES.items()}
+# Harder examples are longer, with some overlap.
+LENGTHS = {
+    (name, i): 10 * NAMES.index(name) + (5 * i) % 13 for name in NAMES for i in range(SIZES[name])
+}
 GOOD = dict.fromkeys(SIZES, 0.9)
 NUM_STEPS = 14
 
@@ -42,6 +46,9 @@ class Keys:
 
     def collate(self, batch):
         return {"keys": torch.stack(batch)}
+
+    def length(self, key):
+        return LENGTHS[key]
 
 
 def build(settings, dataset=None, **shape):
@@ -87,7 +94,7 @@ def test_every_step_draws_what_the_manager_says_for_it(settings):
         entered, visit = manager.visit != visit, manager.visit
         sampler.set_mix(manager.mix, new_visit=entered)
         sampler.set_pool(manager.pool)
-        expected = {step: sampler.draw(6)}
+        expected = {step: sorted(sampler.draw(6), key=LENGTHS.get)}
         assert train(manager, loader, step, step, batches) == expected
 
 
@@ -220,3 +227,48 @@ def test_our_own_bugs_are_not_swallowed():
     _, loader = build(STAGED, Buggy())
     with pytest.raises(ZeroDivisionError, match="a bug of ours"):
         next(iter(loader))
+
+
+# Like lengths together
+
+
+def micro_batches(loader, number):
+    """Their keys, in order."""
+    stream = iter(loader)
+    found = [next(stream)["keys"].tolist() for _ in range(number)]
+    return [[(NAMES[name], i) for name, i in batch] for batch in found]
+
+
+MIXED = {
+    "enabled": False,
+    "stages": [{"name": "all", "difficulty_mix": dict.fromkeys(SIZES, 1 / 3)}],
+}
+
+
+def test_like_lengths_come_together_inside_a_step_and_its_mix_stays_exact():
+    _, loader = build(MIXED, batch_size=3, accumulation_steps=4)
+    found = micro_batches(loader, 4 * NUM_STEPS)
+    _, plain = build(MIXED, batch_size=12, accumulation_steps=1)
+    drawn = micro_batches(plain, NUM_STEPS)
+    padded = []
+    for step, expected in enumerate(drawn):
+        batches = found[4 * step : 4 * step + 4]
+        examples = sum(batches, [])
+        # The sampler's own draw of this step, nothing of another.
+        assert sorted(examples) == sorted(expected)
+        lengths = [LENGTHS[key] for key in examples]
+        assert lengths == sorted(lengths)
+        assert {name: sum(key[0] == name for key in examples) for name in NAMES} == (
+            dict.fromkeys(NAMES, 4)
+        )
+        padded.append(sum(3 * max(LENGTHS[key] for key in batch) for batch in batches))
+    unsorted = sum(
+        3 * max(LENGTHS[key] for key in step[i : i + 3]) for step in drawn for i in range(0, 12, 3)
+    )
+    assert sum(padded) < 0.8 * unsorted
+
+
+def test_a_step_in_one_batch_stays_in_the_sampler_s_order():
+    manager, loader = build(MIXED, batch_size=12, accumulation_steps=1)
+    sampler = MixtureSampler(SIZES, manager.mix, seed=4)
+    assert micro_batches(loader, 1) == [sampler.draw(12)]

@@ -42,8 +42,13 @@ def drawn_without_a_trainer(sizes, mixes, per_step):
     for step in range(1, 7):
         if step in mixes and step > 1:
             sampler.set_mix(mixes[step])
-        drawn[step] = sampler.draw(per_step)
+        drawn[step] = sorted(sampler.draw(per_step))
     return drawn
+
+
+def whole_steps(seen):
+    """Inside a step, like lengths come together."""
+    return {step: sorted(keys) for step, keys in seen.items()}
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 3, 4])
@@ -59,7 +64,7 @@ def test_the_first_step_after_an_event_has_the_new_mix_only(trained, advancing, 
     assert {name for step in (1, 2) for name, _ in seen[step]} == {"simple"}
     assert {name for step in (3, 4) for name, _ in seen[step]} == {"hard"}
     # Nothing that was read ahead is lost to its pass: exactly what a sampler gives, step by step.
-    assert seen == drawn_without_a_trainer(sizes, mixes, per_step=4)
+    assert whole_steps(seen) == drawn_without_a_trainer(sizes, mixes, per_step=4)
 
 
 def test_a_rollback_goes_back_to_the_old_mix_at_once(trained, retreating, sizes):
@@ -72,7 +77,7 @@ def test_a_rollback_goes_back_to_the_old_mix_at_once(trained, retreating, sizes)
         ("end", 6),
     ]
     mixes = {step: ONE_BY_ONE[i]["difficulty_mix"] for step, i in ((1, 0), (3, 1), (5, 0))}
-    assert seen == drawn_without_a_trainer(sizes, mixes, per_step=4)
+    assert whole_steps(seen) == drawn_without_a_trainer(sizes, mixes, per_step=4)
 
 
 # The loss
@@ -143,6 +148,7 @@ def test_the_trainer_steps_alike_however_a_step_is_cut(train, advancing, tmp_pat
     def run(name, training, model):
         model = {"lora_dropout": 0.0} | model
         usual = {"max_steps": 2, "logging_steps": 1, "output_dir": tmp_path / name}
+        usual |= {"precision": "fp32"}  # sums of other shapes differ in bf16's third digit
         return train(advancing, model=model, **usual | training)[1].values
 
     two_and_two = run("two", {}, {})
