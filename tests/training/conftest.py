@@ -41,6 +41,8 @@ TRAINING = {
     "save_steps": 3,
     "logging_steps": 2,
     "max_length": 512,
+    # Exact, and the same on every machine; `auto` is not.
+    "precision": "fp32",
 }
 SHORT = {"batch_size": 1}  # for runs in processes of their own, of which there are many
 # Whatever the base is worth: every attempt is kept.

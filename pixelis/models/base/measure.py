@@ -19,6 +19,7 @@ from pixelis.models.base.blend import (
     place_question,
     where_question,
 )
+from pixelis.models.feed import feed
 
 HELD_OUT_SEED = 20_000_000
 BATCH_SIZE = 50
@@ -37,8 +38,7 @@ def generate_replies(
     for indices in by_length.values():
         for start in range(0, len(indices), BATCH_SIZE):
             chosen = indices[start : start + BATCH_SIZE]
-            batch = collate([encoded[i] for i in chosen], encoder)
-            batch.pop("labels")
+            batch = feed(collate([encoded[i] for i in chosen], encoder))
             output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
             texts = encoder.tokenizer.batch_decode(
                 output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True

@@ -12,6 +12,7 @@ from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data.scenes import Cell
 from pixelis.models.base.blend import build_lesson
 from pixelis.models.base.dense import Lookups, lookup_loss
+from pixelis.models.feed import feed
 
 # Conversations from this many tokens on go into the batch's second part.
 LONG = 90
@@ -94,7 +95,7 @@ def sum_losses(
     count = sum(int((part["labels"][:, 1:] != IGNORE_INDEX).sum()) for part in parts)
     total = right = 0.0
     for part in parts:
-        inputs = {k: v for k, v in part.items() if k not in ("labels", "find", "look")}
+        inputs = {k: v for k, v in feed(part).items() if k not in ("find", "look")}
         outputs = model(**inputs, output_hidden_states=True)
         loss = nn.functional.cross_entropy(
             outputs.logits[:, :-1].flatten(0, 1),
