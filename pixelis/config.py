@@ -51,6 +51,7 @@ class TrainingConfig:
     max_steps: int = setting(10000, "optimiser steps", at_least=1)
     batch_size: int = setting(4, "examples in one forward pass", at_least=1)
     gradient_accumulation_steps: int = setting(4, "forward passes in one step", at_least=1)
+    auto_batch_size: bool = setting(False, "try batch_size first, halve it until it fits")
     learning_rate: float = setting(1e-4, "peak learning rate", above=0)
     warmup_steps: int = setting(100, "steps up to the peak", at_least=0)
     lr_scheduler_type: str = setting(

@@ -1,6 +1,7 @@
 """What is known of a training before it begins: its parameters, what it is, whether it can be."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ NOT_IDENTITY = (
     *("resume", "register", "training.output_dir"),
     *("num_processes", "accelerate_config", "training.vision_cache_gib"),
     *("evaluation.num_traces", "evaluation.num_reported"),
+    # How a step is split into forward passes; their product stands for both.
+    *("training.batch_size", "training.gradient_accumulation_steps", "training.auto_batch_size"),
 )
 
 
@@ -47,6 +50,8 @@ def training_identity(
     identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
     precision = "training.precision"  # bit for bit, a machine without bf16 trains something else
     identity[precision] = resolve_precision(str(identity[precision]))
+    split = (params[f"training.{key}"] for key in ("batch_size", "gradient_accumulation_steps"))
+    identity["examples a step and process"] = math.prod(split)
     identity |= {f"data {name}": digest for name, digest in digests.items()}
     if model.model_name == EMBEDDED:  # its name stays when `make base` rebuilds it
         weights = (EMBEDDED_DIR / "model.safetensors").read_bytes()

@@ -32,6 +32,8 @@ from pixelis.training.resume import FINISHED_FILE, choose_start
 from pixelis.training.sft import Evaluations, run_training
 from pixelis.training.workbench import Workbench
 
+BATCH_SIZE_TAG = "pixelis.batch_size"  # found by training.auto_batch_size: "8 x 2"
+
 
 @dataclass(frozen=True)
 class Search:
@@ -205,6 +207,7 @@ def _run_sft(
                 processes=processes,
                 workbench=search.workbench,
                 on_evaluation=search.on_evaluation,
+                on_batch_size=lambda found: recorder.tags({BATCH_SIZE_TAG: str(found)}),
             )
         print(result.statistics, flush=True)
         record_result(recorder, result, config, curriculum, links, search.label)

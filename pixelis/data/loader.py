@@ -94,6 +94,11 @@ class CurriculumLoader:
         self._plan: list[_StepPlan] = []
         self._served = 0
 
+    def split_steps(self, batch_size: int, accumulation_steps: int) -> None:
+        """Cut the same optimiser steps into micro-batches of another size, before the first."""
+        assert batch_size * accumulation_steps == self.batch_size * self.accumulation_steps
+        self.batch_size, self.accumulation_steps = batch_size, accumulation_steps
+
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         """Yield micro-batches; a new plan is made only when its first batch is asked for."""
         while True:

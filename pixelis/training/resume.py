@@ -17,7 +17,7 @@ from pixelis.training.checkpoint import (
     read_json,
     replace_folder,
 )
-from pixelis.training.sft import EVENTS_FILE
+from pixelis.training.event_file import EVENTS_FILE
 
 FINISHED_FILE = "finished.json"
 AUTO = "auto"

@@ -27,9 +27,11 @@ from pixelis.evaluation.validation import Validation
 from pixelis.models.lora import load_adapter
 from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.adapter import build_adapter, load_base
+from pixelis.training.batch_size import Split, fit_batch_size
 from pixelis.training.caches import left_out, look_once
 from pixelis.training.callback import CurriculumCallback
-from pixelis.training.checkpoint import write_json
+from pixelis.training.checkpoint import CURRICULUM_FILE, read_json
+from pixelis.training.event_file import EVENTS_FILE, EventFile
 from pixelis.training.inputs import check_kernels, check_model
 from pixelis.training.precision import BF16, resolve_precision
 from pixelis.training.processes import ALONE, Processes, ignore_signals
@@ -39,7 +41,6 @@ from pixelis.training.trainer import CurriculumTrainer
 from pixelis.training.workbench import Workbench
 
 Evaluations = Sequence[tuple[int, Mapping[str, float]]]
-EVENTS_FILE = "events.json"
 # Between the seeds of two processes: runs with neighbouring seeds share none.
 RANK_STRIDE = 1_000_003
 
@@ -58,20 +59,6 @@ class TrainingResult:
     num_tokens: int
     final_dir: Path
     statistics: str
-
-
-class _EventFile:
-    """A recorder in front of another that also keeps `<output_dir>/events.json` up to date."""
-
-    def __init__(self, recorder: Recorder, path: Path, events: list[dict[str, Any]]) -> None:
-        self._recorder, self._path, self._events = recorder, path, events
-        self.metrics, self.artifact = recorder.metrics, recorder.artifact
-        self.figure = recorder.figure
-
-    def event(self, event: Mapping[str, Any]) -> None:
-        self._events.append(dict(event))
-        write_json(self._events, self._path)
-        self._recorder.event(event)
 
 
 def training_arguments(
@@ -123,6 +110,7 @@ def run_training(
     processes: Processes = ALONE,
     workbench: Workbench | None = None,
     on_evaluation: Callable[[Evaluations], None] | None = None,
+    on_batch_size: Callable[[Split], None] = lambda split: None,
 ) -> TrainingResult:
     """Train an adapter on the curriculum and save it to `<output_dir>/final`.
 
@@ -138,6 +126,7 @@ def run_training(
         processes: that train together; of all but the main one, nothing is recorded or said.
         workbench: has the data and the base of an earlier training; None loads them.
         on_evaluation: called with all evaluations so far after each; it may raise to end training.
+        on_batch_size: told the batch size that was found, where it was to be found.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
@@ -207,7 +196,7 @@ def run_training(
     history: list[dict[str, Any]] = []
     callback = CurriculumCallback(
         manager,
-        _EventFile(recorder, output_dir / EVENTS_FILE, history) if processes.is_main else recorder,
+        EventFile(recorder, output_dir / EVENTS_FILE, history) if processes.is_main else recorder,
         eval_steps=training.eval_steps,
         examples_per_step=loader.examples_per_step,
         say=say,
@@ -234,6 +223,10 @@ def run_training(
     else:
         # The adapter began alike in all; dropout must not be.
         torch.manual_seed(training.seed + processes.rank * RANK_STRIDE)
+    if training.auto_batch_size:
+        known = read_json(resume_from / CURRICULUM_FILE)["batch_size"] if resume_from else None
+        split = fit_batch_size(trainer, manager.required_difficulties, known=known, say=say)
+        on_batch_size(split)
     if resume_from is not None:
         trainer.restore_curriculum(resume_from)
         history += [event.to_dict() for event in manager.events]

@@ -227,6 +227,7 @@ class CurriculumTrainer(Trainer):
             **self.run_state,
             "step": self.state.global_step,
             "num_processes": self.processes.world_size,
+            "batch_size": self.loader.batch_size,
             "loader": self.loader.state_dict(),
             "callback": self.curriculum.state_dict(),
             # A stop may fall between two logged steps: the next one averages over both sides of it.

@@ -1,0 +1,172 @@
+"""The batch size that fits, tried out before the first step; what a step learns from stays.
+
+A step's gradient is a sum over its supervised tokens, divided by their number in the whole step:
+how its examples are split into forward passes changes nothing but rounding.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import DistributedType, find_executable_batch_size
+from accelerate.utils.memory import clear_device_cache
+
+from pixelis.data.dataset import CurriculumDataset, Key
+from pixelis.errors import ConfigError
+
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+# accelerate knows torch's allocator by its words; oneDNN and C++ have others for the same.
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+OTHER_WORDS = ("could not create a primitive", "could not create a memory", "std::bad_alloc")
+
+
+class Split(NamedTuple):
+    """How a process's share of a step is split.
+
+    Attributes:
+        batch_size: examples in one forward pass.
+        accumulation_steps: forward passes in one step.
+    """
+
+    batch_size: int
+    accumulation_steps: int
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"{self.batch_size} x {self.accumulation_steps}"
+
+
+def smaller(split: Split) -> Split | None:
+    """The next smaller batch size, at most half, with which the step stays the same; None at 1."""
+    share = split.batch_size * split.accumulation_steps
+    for size in range(split.batch_size // 2, 0, -1):
+        if share % size == 0:
+            return Split(size, share // size)
+    return None
+
+
+def longest(dataset: CurriculumDataset, difficulties: Iterable[str], number: int) -> list[Key]:
+    """The keys of the longest examples, in tokens, longest first."""
+    keys = [(name, index) for name in difficulties for index in range(dataset.sizes[name])]
+    return sorted(keys, key=lambda key: (-dataset.length(key), key))[:number]
+
+
+def find_batch_size(trainer: Any, split: Split, keys: Sequence[Key]) -> Split:
+    """The largest batch size, halved from the given one, whose forward and backward passes fit.
+
+    Tried with the longest examples, all adapter gradients, and room for the optimiser's two moments
+    of each trained weight. Leaves weights, gradients and generators as they were.
+
+    Args:
+        trainer: a CurriculumTrainer, not yet training.
+        split: to begin with.
+        keys: the longest examples (`longest`), at least `split.batch_size` of them, else those
+            there are, over again.
+
+    Raises:
+        ConfigError: when one example alone does not fit, with what to change.
+    """
+    tried = split
+
+    def reduce() -> int:
+        nonlocal tried
+        tried = smaller(tried) or Split(0, 0)
+        return tried.batch_size
+
+    def attempt(batch_size: int) -> None:
+        # Only now is nothing left of the one that failed: accelerate clears while it still holds
+        # the error, whose frames hold the graph.
+        clear_device_cache(garbage_collection=True)
+        try:
+            _probe(trainer, [keys[i % len(keys)] for i in range(batch_size)])
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or str(error).startswith(OTHER_WORDS):
+                raise RuntimeError(f"{CPU_OUT_OF_MEMORY}: {error}") from error
+            raise
+
+    search: Callable[[], None] = find_executable_batch_size(
+        attempt, starting_batch_size=split.batch_size, reduce_batch_size_fn=reduce
+    )
+    try:
+        search()
+    except RuntimeError as error:
+        if tried.batch_size > 0:
+            raise
+        raise ConfigError(
+            f"training.batch_size: not even 1 example of {trainer.loader.dataset.length(keys[0])} "
+            "tokens fits into memory. Set model.gradient_checkpointing=true, lower "
+            "model.max_pixels or training.max_length, or share the base among GPUs (num_processes "
+            "and accelerate_config); `python -m pixelis.cli.plan` says what each saves"
+        ) from error
+    return tried
+
+
+def _probe(trainer: Any, keys: Sequence[Key]) -> None:
+    """One forward and backward pass as training makes them; raises where memory is short."""
+    dataset = trainer.loader.dataset
+    batch = dataset.collate([dataset[key] for key in keys])
+    trained = [p for p in trainer.model.parameters() if p.requires_grad]
+    devices = [trainer.args.device] if trainer.args.device.type == "cuda" else []
+    if trainer.args.activation_checkpointing:
+        trainer.model.activation_checkpointing_enable()  # `train` would, a moment later
+    try:
+        with torch.random.fork_rng(devices=devices):  # dropout draws
+            # Both of Adam's, and what several processes exchange.
+            copies = 3 if trainer.processes.world_size > 1 else 2
+            moments = [torch.zeros_like(p) for p in trained for _ in range(copies)]
+            trainer.training_step(trainer.model, batch, num_items_in_batch=torch.tensor(1.0))
+            del moments
+    finally:
+        trainer.model.zero_grad(set_to_none=True)
+
+
+def fit_batch_size(
+    trainer: Any,
+    difficulties: Iterable[str],
+    *,
+    known: int | None,
+    say: Callable[[str], None],
+) -> Split:
+    """Find the batch size of a training and set it, in all its processes alike.
+
+    Args:
+        trainer: a CurriculumTrainer with the configured batch size, not yet training.
+        difficulties: that training may draw from.
+        known: the batch size that the training had when it was stopped; not searched for again.
+        say: prints a line.
+
+    Raises:
+        ConfigError: when one example alone does not fit.
+    """
+    loader = trainer.loader
+    configured = Split(loader.batch_size, loader.accumulation_steps)
+    if trainer.accelerator.distributed_type in SHARDED:
+        say("a batch size is not searched for where the model is sharded: all would have to fail")
+        return configured
+    if known is not None:
+        found = configured if known >= configured.batch_size else with_size(configured, known)
+        say(f"batch size {found}, as before")
+    else:
+        keys = longest(loader.dataset, difficulties, configured.batch_size)
+        mine = find_batch_size(trainer, configured, keys)
+        found = with_size(configured, min(trainer.processes.gather(mine.batch_size)))
+        said = "fits" if found == configured else f"fits, {configured} does not"
+        say(f"batch size {found} {said} (longest example: {loader.dataset.length(keys[0])} tokens)")
+    loader.split_steps(found.batch_size, found.accumulation_steps)
+    trainer.args.per_device_train_batch_size = trainer._train_batch_size = found.batch_size
+    trainer.args.gradient_accumulation_steps = found.accumulation_steps
+    return found
+
+
+def with_size(split: Split, batch_size: int) -> Split:
+    """The same step in forward passes of another size, which has to divide it.
+
+    Raises:
+        ConfigError: when it does not.
+    """
+    share = split.batch_size * split.accumulation_steps
+    if share % batch_size:
+        raise ConfigError(
+            f"training.batch_size: a step of {share} cannot be split into {batch_size} each"
+        )
+    return Split(batch_size, share // batch_size)

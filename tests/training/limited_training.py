@@ -1,0 +1,63 @@
+"""Trains with too little memory: the search for a batch size may take so much more, and no more.
+
+Arguments: a JSON request (training, model, curriculum, data_dir, resume, room in MiB or null).
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+import pixelis.training.batch_size as batch_size_module
+from pixelis.config import ModelConfig, TrainingConfig
+from pixelis.curriculum import CurriculumConfig
+from pixelis.errors import UserError
+from pixelis.recorder import NullRecorder
+from pixelis.training.sft import run_training
+
+MIB = 2**20
+
+
+def address_space():
+    status = Path("/proc/self/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmSize:")]
+    return int(line.split()[1]) * 1024
+
+
+def main(request):
+    torch.set_num_threads(1)
+    find = batch_size_module.find_batch_size
+
+    def find_in_little_room(*arguments):
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (address_space() + request["room"] * MIB, before[1]))
+        try:
+            return find(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+
+    if request["room"] is not None:
+        batch_size_module.find_batch_size = find_in_little_room
+    found = []
+    try:
+        run_training(
+            training=TrainingConfig(**request["training"]),
+            model_config=ModelConfig(**request["model"]),
+            curriculum=CurriculumConfig.from_dict(request["curriculum"]),
+            data_dir=Path(request["data_dir"]),
+            recorder=NullRecorder(),
+            run_state={"identity": {}, "run_id": None},
+            resume_from=Path(request["resume"]) if request["resume"] else None,
+            on_batch_size=found.append,
+        )
+    except UserError as error:
+        print(f"error: {error}")
+        return 2
+    print(f"found: {[str(split) for split in found]}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(json.loads(sys.argv[1])))
