@@ -113,6 +113,12 @@ def test_the_files_for_the_7b_hold_the_guides_values():
     assert model.model_name == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert (model.lora_r, model.lora_alpha, model.lora_dropout) == (32, 64, 0.1)
     assert (model.gradient_checkpointing, model.torch_dtype) == (True, "bfloat16")
+    assert (model.min_pixels, model.max_pixels) == (56 * 56, 1280 * 28 * 28)
+    given = training.training
+    assert (given.batch_size, given.gradient_accumulation_steps) == (4, 4)
+    assert given.max_length == 4096
+    # Nothing that the guide does not ask for.
+    assert (model.train_vision, model.train_merger, model.load_in_4bit) == (False, False, False)
 
 
 @pytest.mark.parametrize("name", ["training_params", "model_arch"])
