@@ -306,7 +306,7 @@ def test_a_batch_is_padded_on_the_right_and_keeps_every_row(conversations, encod
     batch = collate(encoded, encoder)
     width = max(len(item) for item in encoded)
     assert len({len(item) for item in encoded}) > 3
-    for name in ("input_ids", "attention_mask", "labels", "kinds", "mm_token_type_ids"):
+    for name in ("input_ids", "attention_mask", "labels", "mm_token_type_ids"):
         assert batch[name].shape == (len(encoded), width)
         assert batch[name].dtype == torch.long
     pad = encoder.tokenizer.pad_token_id
@@ -315,7 +315,6 @@ def test_a_batch_is_padded_on_the_right_and_keeps_every_row(conversations, encod
         length = len(item)
         assert batch["input_ids"][row, :length].tolist() == item.input_ids
         assert batch["labels"][row, :length].tolist() == item.labels
-        assert batch["kinds"][row].tolist() == item.kinds + [0] * (width - length)
         assert batch["attention_mask"][row].tolist() == [1] * length + [0] * (width - length)
         assert set(batch["input_ids"][row, length:].tolist()) <= {pad}
         assert set(batch["labels"][row, length:].tolist()) <= {IGNORE_INDEX}

@@ -39,10 +39,7 @@ STRATEGIES = {
 
 
 class Keys:
-    """A dataset whose batches are their own keys; all its examples are equally long."""
-
-    def length(self, key):
-        return 1
+    """A dataset whose batches are their own keys."""
 
     def __getitem__(self, key):
         return torch.tensor([NAMES.index(key[0]), key[1]])
@@ -224,99 +221,6 @@ def test_a_user_s_error_is_the_same_with_workers(num_workers):
     train(manager, loader, 1, 3, batches)  # simple alone
     with pytest.raises(DataError, match=r"^example \d+: an image does not open$"):
         train(manager, loader, 4, 4, batches)
-
-
-# Like lengths together
-
-
-class Lengths(Keys):
-    """Every difficulty has short and long examples; some are equally long."""
-
-    def length(self, key):
-        return 10 + (5 * key[1] + 3 * NAMES.index(key[0])) % 7
-
-
-SHAPES = {
-    "three twos": {"batch_size": 2, "accumulation_steps": 3},
-    "six ones": {"batch_size": 1, "accumulation_steps": 6},
-    "workers": {"batch_size": 2, "accumulation_steps": 3, "num_workers": 2},
-}
-
-
-@pytest.mark.parametrize("settings", STRATEGIES.values(), ids=STRATEGIES)
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_a_step_holds_what_it_drew_the_shortest_first(settings, shape):
-    drawn = train(*build(settings, **shape), 1, NUM_STEPS)
-    found = train(*build(settings, Lengths(), **shape), 1, NUM_STEPS)
-    length = Lengths().length
-    # In the order drawn where lengths are equal, and never from one step into another.
-    assert found == {step: sorted(keys, key=length) for step, keys in drawn.items()}
-    moved = [step for step in drawn if found[step] != drawn[step]]
-    assert len(moved) > NUM_STEPS / 2
-
-
-def test_there_is_less_padding_than_in_the_order_drawn():
-    def padding(found):
-        lengths = torch.tensor([[Lengths().length(key) for key in found[step]] for step in found])
-        batches = lengths.view(-1, 2)
-        return int((batches.amax(1, keepdim=True) - batches).sum())
-
-    shape = SHAPES["three twos"]
-    drawn = train(*build(STAGED, **shape), 1, NUM_STEPS)
-    found = train(*build(STAGED, Lengths(), **shape), 1, NUM_STEPS)
-    assert 0 < padding(found) < padding(drawn) / 2
-
-
-def test_a_step_of_one_micro_batch_keeps_its_order():
-    class Unasked(Keys):
-        length = None
-
-    shape = {"batch_size": 6, "accumulation_steps": 1}
-    drawn = train(*build(STAGED, **shape), 1, NUM_STEPS)
-    assert train(*build(STAGED, Unasked(), **shape), 1, NUM_STEPS) == drawn
-
-
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_sorted_and_restored_after_any_step_it_goes_on_with_exactly_the_next_example(shape):
-    states = {}
-    manager, loader = build(STAGED, Lengths(), **shape)
-
-    def save(step):
-        states[step] = json.dumps([manager.state_dict(), loader.state_dict()])
-
-    whole = train(manager, loader, 1, NUM_STEPS, after=save)
-    assert list(states) == list(range(1, NUM_STEPS + 1))
-    for step, text in states.items():
-        curriculum, state = json.loads(text)
-        manager, loader = build(STAGED, Lengths(), **shape)
-        manager.load_state_dict(curriculum)
-        loader.load_state_dict(state)
-        rest = train(manager, loader, step + 1, NUM_STEPS)
-        assert rest == {later: whole[later] for later in range(step + 1, NUM_STEPS + 1)}
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [
-        {"batch_size": 3, "accumulation_steps": 2, "world_size": 2},
-        {"batch_size": 1, "accumulation_steps": 4, "world_size": 3},
-        {"batch_size": 6, "accumulation_steps": 1, "world_size": 2, "num_workers": 2},
-    ],
-)
-def test_sorted_processes_together_draw_what_one_draws(shape):
-    size = shape["batch_size"]
-    alone = train(
-        *build(STAGED, Lengths(), batch_size=size, accumulation_steps=12 // size), 1, NUM_STEPS
-    )
-    ranks = [
-        train(*build(STAGED, Lengths(), rank=rank, **shape), 1, NUM_STEPS)
-        for rank in range(shape["world_size"])
-    ]
-    for step, examples in alone.items():
-        # The micro-batches of the step are dealt out in turn, whole.
-        cut = [examples[i : i + size] for i in range(0, 12, size)]
-        for rank, seen in enumerate(ranks):
-            assert seen[step] == sum(cut[rank :: shape["world_size"]], [])
 
 
 def test_our_own_bugs_are_not_swallowed():
