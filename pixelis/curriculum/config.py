@@ -201,16 +201,25 @@ def _build_stages(stages: object) -> tuple[Stage, ...]:
     return tuple(built)
 
 
-def check_examples(config: CurriculumConfig, sizes: Mapping[str, Mapping[str, int]]) -> None:
+def check_examples(
+    config: CurriculumConfig, sizes: Mapping[str, Mapping[str, int]], *, without: str = ""
+) -> None:
     """Check that every difficulty a stage uses has an example in both splits.
 
-    `sizes` is `{"train": {"simple": 10, ...}, "validation": {...}}`.
+    Args:
+        config: whose stages are checked.
+        sizes: `{"train": {"simple": 10, ...}, "validation": {...}}`.
+        without: what is not counted in them, for the message.
+
+    Raises:
+        ConfigError: naming stage, difficulty and split.
     """
+    given = f"without {without}, " if without else ""
     for stage in config.active_stages:
         for difficulty, fraction in stage.difficulty_mix.items():
             for split in ("train", "validation"):
                 if fraction > 0 and sizes.get(split, {}).get(difficulty, 0) < 1:
                     raise ConfigError(
                         f"Stage '{stage.name}' takes {fraction:g} of its examples from difficulty "
-                        f"'{difficulty}', but the {split} split has no example of it."
+                        f"'{difficulty}', but {given}the {split} split has no example of it."
                     )

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pixelis.data.cache import build_once, cache_key
 from pixelis.data.chat import system_prompt
 from pixelis.data.encode import Encoder, encode_example
-from pixelis.data.store import from_row
+from pixelis.data.store import difficulty_file, from_row
+from pixelis.errors import DataError
 
 # (3, T) positions of one example's tokens, from its ids and the grids of its images (N, 3).
 Positions = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -72,7 +73,7 @@ def open_tokens(
         progress: told how many examples were tokenised.
 
     Raises:
-        DataError: when an example cannot be encoded at all.
+        DataError: when an example cannot be encoded at all, naming it and its file.
         OSError: when the disk does not take the cache.
     """
 
@@ -81,7 +82,7 @@ def open_tokens(
             writer = datasets.arrow_writer.ArrowWriter(
                 path=str(folder / f"{difficulty}.arrow"), features=FEATURES
             )
-            for row in _encode(found, encoder, positions):
+            for row in _encode(found, encoder, positions, difficulty_file(difficulty)):
                 writer.write(row)
                 progress(1)
             if not len(found):
@@ -97,9 +98,18 @@ def open_tokens(
     }
 
 
-def _encode(rows: Any, encoder: Encoder, positions: Positions | None) -> Iterator[dict[str, Any]]:
+def _encode(
+    rows: Any, encoder: Encoder, positions: Positions | None, file: str
+) -> Iterator[dict[str, Any]]:
     for row in rows:
-        encoded = encode_example(from_row(row), encoder)
+        try:
+            example = from_row(row)
+        except DataError as error:  # which names the example
+            raise DataError(f"{file}: {error}") from error
+        try:
+            encoded = encode_example(example, encoder)
+        except DataError as error:
+            raise DataError(f"{file}: example {example.id}: {error}") from error
         ids = torch.tensor(encoded.input_ids)
         grids = torch.tensor([encoder.image_grid(image) for image in encoded.images]).view(-1, 3)
         yield {

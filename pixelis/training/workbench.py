@@ -7,7 +7,7 @@ from typing import Any
 from peft import PeftModel
 
 from pixelis.config import ModelConfig
-from pixelis.curriculum import CurriculumConfig
+from pixelis.curriculum import CurriculumConfig, check_examples
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.store import load_split
@@ -15,10 +15,12 @@ from pixelis.models.changed_base import changes_base
 from pixelis.models.load import load_processor
 from pixelis.training.adapter import load_base
 from pixelis.training.caches import use_token_cache
-from pixelis.training.inputs import build_datasets, check_sizes
+from pixelis.training.inputs import build_datasets
 from pixelis.training.precision import BF16, FP32, halve_base
 
 Look = Callable[[Any], None]
+Datasets = dict[str, CurriculumDataset]
+Sizes = dict[str, dict[str, int]]
 
 
 class Workbench:
@@ -30,7 +32,7 @@ class Workbench:
 
     def __init__(self) -> None:
         """Load nothing yet."""
-        self._data: dict[tuple[Any, ...], tuple[Encoder, dict[str, CurriculumDataset]]] = {}
+        self._data: dict[tuple[Any, ...], tuple[Encoder, Datasets, Sizes]] = {}
         self._tests: dict[tuple[Any, ...], CurriculumDataset] = {}
         self._bases: dict[tuple[Any, ...], Any] = {}
         self._adapted: PeftModel | None = None
@@ -49,7 +51,9 @@ class Workbench:
         Their tokens are cached beside the data; examples that are too long are left out.
 
         Raises:
-            CheckpointError, DataError, ConfigError: see `load_processor` and `build_datasets`.
+            CheckpointError, DataError: see `load_processor` and `build_datasets`.
+            ConfigError: when a mix needs a difficulty of which a split has no example that is short
+                enough.
         """
         pixels = (model.min_pixels, model.max_pixels)
         key = (model.model_name, *pixels, model.trust_remote_code, folder.resolve(), max_length)
@@ -62,10 +66,14 @@ class Workbench:
             )
             encoder = Encoder(processor, max_length=max_length)
             datasets = build_datasets(folder, encoder, curriculum)
+            whole = {split: dataset.sizes for split, dataset in datasets.items()}
             use_token_cache(datasets, encoder, folder, model, say)
-            self._data[key] = encoder, datasets
-        encoder, datasets = self._data[key]
-        check_sizes(curriculum, {split: dataset.rows for split, dataset in datasets.items()})
+            self._data[key] = encoder, datasets, whole
+        encoder, datasets, whole = self._data[key]
+        check_examples(curriculum, whole)
+        sizes = {split: dataset.sizes for split, dataset in datasets.items()}
+        too_long = f"those longer than training.max_length {max_length}"
+        check_examples(curriculum, sizes, without=too_long)
         return encoder, datasets
 
     def load_test(self, folder: Path, encoder: Encoder) -> CurriculumDataset:

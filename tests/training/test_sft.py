@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from pixelis.curriculum import CurriculumConfig
-from pixelis.data.store import difficulty_file, write_rows
+from pixelis.data.cache import cache_folder
+from pixelis.data.encode import Encoder, encode_example
+from pixelis.data.store import difficulty_file, from_row, load_split, write_rows
 from pixelis.errors import CheckpointError, ConfigError, DataError, UserError
-from pixelis.models.load import load_model
+from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import load_adapter
 from pixelis.training.stopping import Stopped
 
@@ -100,27 +102,76 @@ def test_a_base_that_is_not_there(train, advancing, tmp_path):
         train(advancing, model={"model_name": place})
 
 
-def test_an_example_that_is_too_long_is_named(train, advancing):
-    with pytest.raises(DataError) as caught:
-        train(advancing, max_length=100)
-    pattern = r"example \S+ \(\w+\): \d+ tokens, more than max_length 100; raise training\.m\w+"
-    assert re.fullmatch(pattern, str(caught.value)), caught.value
+@pytest.fixture(scope="module")
+def lengths(data_dir):
+    """Tokens of each training example by difficulty."""
+    encoder = Encoder(load_processor("pixelis-nano", max_pixels=12544))
+    return {
+        name: [len(encode_example(from_row(row), encoder)) for row in rows]
+        for name, rows in load_split(data_dir, "train").items()
+    }
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_broken_image_met_in_training_is_named(
-    train, advancing, data_dir, tmp_path, capsys, num_workers
-):
-    folder = tmp_path / "data"
-    shutil.copytree(data_dir, folder)
+def test_examples_that_are_too_long_are_left_out_and_counted(trained, advancing, lengths):
+    limit = sorted(length for found in lengths.values() for length in found)[-4]
+    fitting = {name: [n for n in found if n <= limit] for name, found in lengths.items()}
+    left_out = {name: len(lengths[name]) - len(found) for name, found in fitting.items()}
+    assert 0 < sum(left_out.values()) <= 3
+    seen = trained(advancing | {"enabled": False}, max_length=limit, max_steps=4)
+    (line,) = [line for line in seen.said if "left out" in line]
+    assert line.startswith(f"longer than training.max_length {limit} and left out: ")
+    told = re.findall(r"(\d+) of train (\w+)", line)
+    assert {name: int(num) for num, name in told} == {k: n for k, n in left_out.items() if n}
+    # A pass over a difficulty is over those that are left.
+    for keys in seen.keys.values():
+        assert all(index < len(fitting[name]) for name, index in keys)
+
+
+def test_where_all_of_a_difficulty_are_too_long_it_says_so(train, advancing, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        train(advancing, max_length=20)
+    assert str(caught.value) == (
+        "Stage 'simple' takes 1 of its examples from difficulty 'simple', but without those longer "
+        "than training.max_length 20, the train split has no example of it."
+    )
+    assert not (tmp_path / "sft" / "final").exists()
+
+
+@pytest.fixture
+def folder(data_dir, tmp_path):
+    """Data that a test may harm, with nothing computed beside it."""
+    return shutil.copytree(data_dir, tmp_path / "mine" / "data")
+
+
+def break_images(folder):
     path = folder / difficulty_file("simple")
     rows = pq.read_table(path).to_pylist()
     for row in rows:
         if row["split"] == "train":
             row["images"][0]["bytes"] = b"no image"
     write_rows(rows, path)
+
+
+def test_a_broken_image_is_named_before_training_begins(train, advancing, folder, tmp_path):
+    break_images(folder)
+    pattern = r"^cota_simple\.parquet: example \S+: an image does not open \([^\n]*\)$"
+    for _ in range(2):  # what was begun is not taken for whole
+        with pytest.raises(DataError, match=pattern):
+            train(advancing, data=folder)
+    kept = [path for path in cache_folder(folder).iterdir() if path.suffix != ".lock"]
+    assert kept == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_broken_image_met_in_training_is_named(
+    train, advancing, folder, tmp_path, capsys, num_workers
+):
+    # Its tokens were made when it was whole; only one who looks at the pixels can notice.
+    train(advancing, data=folder, output_dir=tmp_path / "before", max_steps=1, vision_cache="off")
+    capsys.readouterr()
+    break_images(folder)
     with pytest.raises(DataError, match=r"^example \S+: an image does not open \([^\n]*\)$"):
-        train(advancing, data=folder, num_workers=num_workers)
+        train(advancing, data=folder, num_workers=num_workers, vision_cache="off")
     # The bar has ended its line: the message gets one of its own.
     shown = capsys.readouterr().err
     assert " 0/8 " in shown and shown.endswith("]\n")

@@ -40,7 +40,7 @@ def events_of(seen):
 
 
 def assert_quota(seen, mixes):
-    """Over any prefix of a visit, counts within 1 of the mix; `mixes` are {first step: mix}."""
+    """After each step of a visit, counts within 1 of the mix; `mixes` are {first step: mix}."""
     counts, drawn, mix = Counter(), 0, {}
     for step in range(1, STEPS + 1):
         if step in mixes:
@@ -48,7 +48,7 @@ def assert_quota(seen, mixes):
         for name, _ in seen.keys[step]:
             counts[name] += 1
             drawn += 1
-            assert all(abs(counts[d] - mix.get(d, 0) * drawn) < 1 for d in NAMES), step
+        assert all(abs(counts[d] - mix.get(d, 0) * drawn) < 1 for d in NAMES), step
 
 
 def assert_never_measured_twice(seen):
