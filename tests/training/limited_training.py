@@ -26,17 +26,33 @@ def address_space():
     return int(line.split()[1]) * 1024
 
 
+def take_the_rest():
+    """What was freed before and kept by malloc, down to small blocks."""
+    taken = []
+    for size in (4 * MIB, MIB, MIB // 16):
+        while True:
+            try:
+                taken.append(bytearray(size))
+            except MemoryError:
+                break
+    return taken
+
+
 def main(request):
     torch.set_num_threads(1)
     find = batch_size_module.find_batch_size
 
     def find_in_little_room(*arguments):
-        before = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (address_space() + request["room"] * MIB, before[1]))
+        _, hard = before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (address_space(), hard))
+        taken = take_the_rest()
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0] + request["room"] * MIB
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
         try:
             return find(*arguments)
         finally:
             resource.setrlimit(resource.RLIMIT_AS, before)
+            del taken
 
     if request["room"] is not None:
         batch_size_module.find_batch_size = find_in_little_room
