@@ -150,13 +150,19 @@ def look_once(
     model: ModelConfig,
     folder: Path,
     say: Callable[[str], None],
-    base: Any,
+    load: Callable[[], Any],
 ) -> None:
-    """Let the base's vision tower look at each image once, where it stays as it is."""
-    off = training.vision_cache != "auto" or model.train_vision or model.train_merger
-    if not off and datasets["train"].features is None:
+    """Let the base's vision tower look at each image once, where it stays as it is.
+
+    Where it does not, or that is not wanted, the splits give images, whatever they gave to the
+    training before; `load` gives the base as it was loaded.
+    """
+    if training.vision_cache != "auto" or model.train_vision or model.train_merger:
+        for dataset in datasets.values():
+            dataset.features = None
+    elif datasets["train"].features is None:
         limit = training.vision_cache_gib
-        use_vision_cache(datasets, base, encoder, folder, say, limit_gib=limit)
+        use_vision_cache(datasets, load(), encoder, folder, say, limit_gib=limit)
 
 
 def _in_first(

@@ -1,6 +1,7 @@
 """What one training after another shares: the processor, the encoded examples, and the base."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pixelis.training.caches import use_token_cache
 from pixelis.training.inputs import build_datasets
 from pixelis.training.precision import BF16, FP32, halve_base
 
-Look = Callable[[Any], None]
+Look = Callable[[Callable[[], Any]], None]
 Datasets = dict[str, CurriculumDataset]
 Sizes = dict[str, dict[str, int]]
 
@@ -35,6 +36,7 @@ class Workbench:
         self._data: dict[tuple[Any, ...], tuple[Encoder, Datasets, Sizes]] = {}
         self._tests: dict[tuple[Any, ...], CurriculumDataset] = {}
         self._bases: dict[tuple[Any, ...], Any] = {}
+        self._given: tuple[Any, ...] | None = None  # the base that was last handed out
         self._adapted: PeftModel | None = None
 
     def load_data(
@@ -55,8 +57,12 @@ class Workbench:
             ConfigError: when a mix needs a difficulty of which a split has no example that is short
                 enough.
         """
-        pixels = (model.min_pixels, model.max_pixels)
-        key = (model.model_name, *pixels, model.trust_remote_code, folder.resolve(), max_length)
+        key = (
+            *(model.model_name, model.min_pixels, model.max_pixels, model.trust_remote_code),
+            # The features that the splits come to hold are a tower's, of one type.
+            *(model.torch_dtype, model.attn_implementation, model.load_in_4bit),
+            *(folder.resolve(), max_length),
+        )
         if key not in self._data:
             processor = load_processor(
                 model.model_name,
@@ -95,22 +101,25 @@ class Workbench:
         Args:
             model: section `model`.
             precision: bf16: its weights are rounded, where they are not bf16 already.
-            look: shown the base as it was loaded, before anything is rounded.
+            look: given what returns the base as it was loaded, before anything is rounded.
         """
         self.free()
         half = precision == BF16 and not model.load_in_4bit
         key = (model.model_name, model.torch_dtype, model.attn_implementation, half)
-        base = self._bases.get(key)
+        # Where the adapter takes from the base, it is not the same base any more.
+        is_shared = not changes_base(model.init_lora_weights) and not model.load_in_4bit
+        base = self._bases.get(key) if is_shared else None
         if base is None:
             base = load_base(model)
             if look is not None:
-                look(base)
+                look(partial(_as_it_is, base))
             if half:
                 halve_base(base)
-            if not changes_base(model.init_lora_weights) and not model.load_in_4bit:
-                self._bases[key] = base  # else it would not be the same base any more
+            if is_shared:
+                self._bases[key] = base
         elif look is not None:
-            look(load_base(model) if half else base)
+            look(partial(load_base, model) if half else partial(_as_it_is, base))
+        self._given = key if is_shared else None
         if getattr(base, "is_gradient_checkpointing", False):
             base.gradient_checkpointing_disable()
         return base.eval()
@@ -125,4 +134,10 @@ class Workbench:
             base = self._adapted.unload()
             if hasattr(base, "peft_config"):
                 del base.peft_config
-            self._adapted = None
+        elif self._given is not None:  # a training that failed while an adapter was put on it
+            del self._bases[self._given]
+        self._adapted = self._given = None
+
+
+def _as_it_is(base: Any) -> Any:
+    return base

@@ -11,6 +11,7 @@ from pixelis.data.tasks import TASKS
 from pixelis.models.feed import feed, output_head, supervised_logits
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
+from pixelis.training.loss import compute_token_loss
 
 NANO = "pixelis-nano"
 
@@ -121,3 +122,47 @@ def test_a_base_that_names_no_head_computes_all(model, batch, positions):
     given = feed({**batch, "position_ids": positions})
     with torch.inference_mode(), supervised_logits(None, batch["labels"]):
         assert model(**given).logits.shape[:2] == batch["labels"].shape
+
+
+# What a training makes of it
+
+
+def loss_and_gradients(model, given, labels, head):
+    model.zero_grad()
+    with supervised_logits(head, labels):
+        outputs = model(**given)
+    loss = compute_token_loss(outputs, labels)
+    loss.backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+    return loss.item(), gradients
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["with a mask", "without one"])
+def test_loss_and_gradients_are_the_full_head_s(batch, positions, masked):
+    base = load_model(NANO, torch_dtype="float32")
+    model = add_lora(base, model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.0, seed=0)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # zero at first, which would leave the other half without a gradient
+            torch.nn.init.normal_(parameter, std=0.05)
+    labels = batch["labels"]
+    assert batch["attention_mask"].min() == 0  # rows are padded
+    whole = {name: x for name, x in batch.items() if name not in ("labels", "kinds")}
+    expected, wanted = loss_and_gradients(model, whole, labels, None)
+    given = whole if masked else feed({**batch, "position_ids": positions})
+    loss, gradients = loss_and_gradients(model, given, labels, output_head(model))
+    assert loss == pytest.approx(expected, abs=1e-6)
+    for name, gradient in wanted.items():
+        assert gradient.abs().max() > 1e-4, name
+        torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=0)
+
+
+def test_a_batch_in_which_nothing_is_supervised_counts_for_nothing(model, batch, positions):
+    nothing = torch.full_like(batch["labels"], IGNORE_INDEX)
+    model.zero_grad()
+    with supervised_logits(output_head(model), nothing):
+        outputs = model(**feed({**batch, "position_ids": positions}))
+    loss = compute_token_loss(outputs, nothing, torch.tensor(40))
+    loss.backward()
+    assert loss == 0
+    assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)

@@ -123,6 +123,7 @@ def train(data_dir, tmp_path):
         output_dir=tmp_path / "sft",
         data=data_dir,
         resume_from=None,
+        workbench=None,
         **training,
     ):
         recorder, said = ListRecorder(), []
@@ -135,6 +136,7 @@ def train(data_dir, tmp_path):
             run_state={"identity": {}, "run_id": None},
             resume_from=resume_from,
             say=said.append,
+            workbench=workbench,
         )
         return result, recorder, said
 

@@ -7,10 +7,11 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.store import SUMMARY_FILE, difficulty_file, write_rows
 from pixelis.errors import ConfigError, DataError
-from pixelis.training.inputs import check_inputs, data_digest
+from pixelis.training.inputs import check_inputs, check_kernels, check_model, data_digest
 
 CURRICULUM = CurriculumConfig.from_dict({})
 
@@ -138,3 +139,38 @@ def test_a_folder_that_lacks_a_file(folder):
     for call in (lambda: check_inputs(folder, CURRICULUM), lambda: data_digest(folder)):
         with pytest.raises(DataError, match="is incomplete: it lacks cota_hard.parquet"):
             call()
+
+
+# Kernels that only a GPU runs
+
+
+def ask_for(kernel):
+    if kernel == "liger":
+        check_kernels(TrainingConfig(use_liger_kernel=True))
+    else:
+        check_model(ModelConfig(attn_implementation="flash_attention_2"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "named", "package"),
+    [
+        ("liger", ("training.use_liger_kernel", "true"), "liger-kernel"),
+        ("flash", ("model.attn_implementation", "flash_attention_2"), "flash-attn"),
+    ],
+)
+def test_a_kernel_for_a_gpu_is_refused_where_it_cannot_run(monkeypatch, kernel, named, package):
+    key, value = named
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        ask_for(kernel)
+    assert str(caught.value) == f"{key} must not be {value} without a GPU that CUDA sees"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=f"^{key} {value} needs the package {package}$"):
+        ask_for(kernel)
+
+
+def test_kernels_that_nobody_asked_for_are_no_matter():
+    check_kernels(TrainingConfig())
+    for choice in ("auto", "sdpa", "eager"):
+        check_model(ModelConfig(attn_implementation=choice))

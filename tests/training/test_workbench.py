@@ -1,0 +1,81 @@
+"""Trainings that share a workbench: each is to the bit what it would have been alone."""
+
+import pytest
+
+from pixelis.errors import ConfigError
+from pixelis.training.workbench import Workbench
+
+STAYING = {
+    "advancement_interval": 2,
+    "min_performance_for_advance": 0.0,
+    "rollback_enabled": False,
+    "eval_samples_per_difficulty": 2,
+}
+SHORT = {"max_steps": 3, "save_steps": 3, "eval_steps": 3, "batch_size": 1}
+USUAL = {"model": {"lora_dropout": 0.1}}
+WIDER = {"model": {"lora_dropout": 0.1, "lora_r": 8}, "seed": 1}
+SEEING = {"model": {"lora_dropout": 0.1, "train_vision": True}}
+PISSA = {"model": {"lora_dropout": 0.1, "init_lora_weights": "pissa"}}
+CHECKPOINTING = {"model": {"lora_dropout": 0.1, "gradient_checkpointing": True}}
+HALF = {**USUAL, "precision": "bf16"}
+IMAGES = {**USUAL, "vision_cache": "off"}
+
+
+@pytest.fixture
+def adapters(train, tmp_path):
+    """The bytes of the adapter that each training left, on a workbench or each on its own."""
+    made = []
+
+    def run(settings, workbench=None):
+        found = []
+        for one in settings:
+            made.append(tmp_path / str(len(made)))
+            words = {**SHORT, **one, "output_dir": made[-1]}
+            result, _, _ = train(STAYING, workbench=workbench, **words)
+            found.append((result.final_dir / "adapter_model.safetensors").read_bytes())
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_trainings_on_one_workbench_are_two_trainings(adapters, precision):
+    both = [{**USUAL, "precision": precision}, {**WIDER, "precision": precision}]
+    alone = adapters(both)
+    assert alone[0] != alone[1]
+    # A third one shows what the second has left.
+    assert adapters([*both, both[0]], Workbench()) == [*alone, alone[0]]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [PISSA, SEEING, HALF, IMAGES, CHECKPOINTING],
+    ids=["takes from the base", "trains the tower", "bf16", "images", "checkpointing"],
+)
+def test_a_training_of_another_kind_between_two_harms_none(adapters, other):
+    usual, changed = adapters([USUAL, other])
+    assert usual != changed or other is CHECKPOINTING
+    assert adapters([USUAL, other, USUAL], Workbench()) == [usual, changed, usual]
+    assert adapters([other, USUAL], Workbench()) == [changed, usual]
+
+
+def test_a_training_that_failed_before_it_began_leaves_no_adapter_behind(adapters, train, tmp_path):
+    workbench = Workbench()
+    first = adapters([USUAL], workbench)
+    too_few = {"lora_r": "auto", "lora_auto_rank": 40, "lora_auto_examples": 1}
+    with pytest.raises(ConfigError, match="lora_auto_examples must give 160 supervised tokens"):
+        train(STAYING, model=too_few, workbench=workbench, output_dir=tmp_path / "fails", **SHORT)
+    assert adapters([USUAL], workbench) == first
+
+
+def test_the_base_and_the_data_are_loaded_once(adapters, monkeypatch):
+    loaded = []
+    load = "pixelis.training.workbench.load_base"
+    from pixelis.training.adapter import load_base
+
+    monkeypatch.setattr(load, lambda model: loaded.append(model) or load_base(model))
+    adapters([USUAL, WIDER, IMAGES], Workbench())
+    assert len(loaded) == 1
+    loaded.clear()
+    adapters([HALF, {**HALF, "seed": 1}], Workbench())
+    assert len(loaded) == 1  # the tower's features are known: nobody needs the unrounded base
