@@ -33,7 +33,7 @@ from pixelis.training.callback import CurriculumCallback
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json
 from pixelis.training.event_file import EVENTS_FILE, EventFile
 from pixelis.training.inputs import check_kernels, check_model
-from pixelis.training.precision import BF16, resolve_precision
+from pixelis.training.precision import BF16, resolve_precision, spare_casts
 from pixelis.training.processes import ALONE, Processes, ignore_signals
 from pixelis.training.progress import ProgressCallback
 from pixelis.training.stopping import Stopped, stop_on_signals
@@ -169,6 +169,8 @@ def run_training(
         gradient_checkpointing=model_config.gradient_checkpointing,
         bf16=precision == BF16,
     )
+    if precision == BF16 and arguments.use_cpu:
+        spare_casts(model)
     assert (arguments.process_index, arguments.world_size) == (
         processes.rank,
         processes.world_size,
