@@ -1,17 +1,18 @@
 """A study as Optuna draws it: one page for the browser, and a picture of each plot."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
 import plotly.io  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
-from optuna.importance import get_param_importances
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as pictures
 
 LEAST_TRIALS = 2  # whole ones, that most plots need
-EVALUATOR = "fANOVA"  # Hutter, Hoos, Leyton-Brown 2014: Optuna's default
+EVALUATOR = "fANOVA"  # Hutter, Hoos, Leyton-Brown 2014; others rank keys in another order
 
 
 def _plots(study: optuna.Study, drawer: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -30,7 +31,8 @@ def _plots(study: optuna.Study, drawer: Any) -> Iterator[tuple[str, Callable[[],
         yield f"history{suffix}", _call(drawer.plot_optimization_history, study, words)
         if len(whole) < LEAST_TRIALS:
             continue
-        yield f"importances{suffix}", _call(drawer.plot_param_importances, study, words)
+        judged = {**words, "evaluator": FanovaImportanceEvaluator(seed=0)}
+        yield f"importances{suffix}", _call(drawer.plot_param_importances, study, judged)
         yield f"slices{suffix}", _call(drawer.plot_slice, study, words)
         yield f"parallel coordinates{suffix}", _call(drawer.plot_parallel_coordinate, study, words)
         if several:
@@ -72,7 +74,9 @@ def draw_pictures(study: optuna.Study) -> Iterator[tuple[str, Figure]]:
         figure.set_size_inches(11, 5)
         if name.startswith("importances"):
             first.set_title(f"{first.get_title()} ({EVALUATOR})")
-        figure.tight_layout()
+        with warnings.catch_warnings():  # the axes of parallel coordinates stay where they are
+            warnings.filterwarnings("ignore", message=".*tight_layout.*")
+            figure.tight_layout()
         yield name.replace(" ", "_"), figure
         pyplot.close(figure)
 
@@ -82,5 +86,6 @@ def importances(study: optuna.Study) -> dict[str, float]:
     whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(whole) < LEAST_TRIALS or len({trial.values[0] for trial in whole}) < LEAST_TRIALS:
         return {}
-    found = get_param_importances(study, target=_nth(0))
+    evaluator = FanovaImportanceEvaluator(seed=0)
+    found = get_param_importances(study, evaluator=evaluator, target=_nth(0))
     return {name: float(value) for name, value in found.items()}

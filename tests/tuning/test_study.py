@@ -144,31 +144,31 @@ def start(url, folder, num_trials, seconds):
 
 
 def test_four_workers_lose_no_trial_and_run_none_twice(url, settings, tmp_path):
-    workers = [start(url, tmp_path, 24, 0.1) for _ in range(4)]
+    workers = [start(url, tmp_path, 16, 0.05) for _ in range(4)]
     for worker in workers:
         _, err = worker.communicate(timeout=100)
         assert worker.returncode == 0, err.decode()
     study = open_study(url, "search", settings, identity={"a": 1})
-    assert len(study.trials) == len(finished_trials(study)) == 24
+    assert len(study.trials) == len(finished_trials(study)) == 16
     ran = [json.loads(line)[0] for line in (tmp_path / "ran.jsonl").read_text().splitlines()]
-    assert sorted(ran) == list(range(24))
+    assert sorted(ran) == list(range(16))
 
 
 def test_killed_at_random_moments_every_trial_is_ended_and_whole_ones_are_not_run_again(
     url, settings, tmp_path
 ):
     draw = random.Random(5)
-    for _ in range(5):
-        workers = [start(url, tmp_path, 16, 0.3) for _ in range(2)]
+    for _ in range(3):
+        workers = [start(url, tmp_path, 12, 0.3) for _ in range(2)]
         time.sleep(draw.uniform(1.5, 4))
         for worker in workers:
             worker.send_signal(signal.SIGKILL)
             worker.communicate()
-    last = start(url, tmp_path, 16, 0.05)
+    last = start(url, tmp_path, 12, 0.05)
     _, err = last.communicate(timeout=100)
     assert last.returncode == 0, err.decode()
     study = open_study(url, "search", settings, identity={"a": 1})
-    assert len(finished_trials(study)) == 16
+    assert len(finished_trials(study)) == 12
     assert not [t for t in study.trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
     killed = [t for t in study.trials if t.state == TrialState.FAIL]
     tried_again = [t for t in study.trials if "failed_trial" in t.system_attrs]
