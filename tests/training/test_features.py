@@ -51,7 +51,8 @@ def test_an_image_that_changes_changes_the_loss(train, advancing, folder, tmp_pa
     after = losses(train, advancing, tmp_path / "after", **words)
     assert len(list(cache_folder(folder).glob("vision-*"))) == 2
     seen = losses(train, advancing, tmp_path / "seen", **words, vision_cache="off")
-    assert after == pytest.approx(seen, rel=2e-3)
+    # In bf16, the tower is rounded where it is asked each time; where it is kept, what it says.
+    assert after == pytest.approx(seen, rel={"fp32": 2e-3, "bf16": 1e-2}[precision])
     assert abs(after[0] - before[0]) > 10 * abs(after[0] - seen[0])
 
 
