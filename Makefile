@@ -32,12 +32,12 @@ $(STAMP): pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]' $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	@touch $@
 
-sft: install ## train, evaluate and record the default run: 8 to 9 min (ARGS="-P key=value")
-	@echo "sft: data, training, evaluation; 8 to 9 min. Look at it with: make ui"
+sft: install ## train, evaluate and record the default run: 5 to 7 min (ARGS="-P key=value")
+	@echo "sft: data, training, evaluation; 5 to 7 min. Look at it with: make ui"
 	$(ACTIVE) mlflow run . -e sft --env-manager local $(if $(MLFLOW_EXPERIMENT_ID),,--experiment-name sft_curriculum) $(ARGS)
 
-test: install ## run the tests: 6 to 8 min in WORKERS=2 processes (ARGS="-k config")
-	@echo "test: 6 to 8 min in $(WORKERS) processes"
+test: install ## run the tests: 10 to 15 min in WORKERS=2 processes (ARGS="-k config")
+	@echo "test: 10 to 15 min in $(WORKERS) processes"
 	$(ACTIVE) python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: install ## ruff and mypy: 1 to 2 min the first time, then seconds
