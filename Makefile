@@ -36,9 +36,9 @@ sft: install ## train, evaluate and record the default run: 5 to 7 min (ARGS="-P
 	@echo "sft: data, training, evaluation; 5 to 7 min. Look at it with: make ui"
 	$(ACTIVE) mlflow run . -e sft --env-manager local $(if $(MLFLOW_EXPERIMENT_ID),,--experiment-name sft_curriculum) $(ARGS)
 
-test: install ## run the tests: 10 to 15 min in WORKERS=2 processes (ARGS="-k config")
-	@echo "test: 10 to 15 min in $(WORKERS) processes"
-	$(ACTIVE) python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+test: install ## run the tests: about 10 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
+	@echo "test: about 10 min in $(WORKERS) processes (FULL=1: 15 min)"
+	$(ACTIVE) python -m pytest -n $(WORKERS) --dist loadfile $(if $(FULL),-m "slow or not slow") $(ARGS)
 
 check: install ## ruff and mypy: 1 to 2 min the first time, then seconds
 	@echo "check: 1 to 2 min the first time, then seconds"

@@ -106,6 +106,7 @@ def test_a_search_from_nothing_to_a_verdict(place, data, tune_arguments, client,
         assert float(run.data.params[name]) == pytest.approx(value)
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_with_every_finished_trial(place, data, tune_arguments, runs):
     words = tune_arguments("--final_seeds", "0", "--num_trials", "4")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -5,6 +5,8 @@ import pytest
 from pixelis.errors import ConfigError
 from pixelis.training.workbench import Workbench
 
+pytestmark = pytest.mark.slow  # real trainings: two minutes a file
+
 STAYING = {
     "advancement_interval": 2,
     "min_performance_for_advance": 0.0,
