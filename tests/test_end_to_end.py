@@ -85,7 +85,7 @@ def test_one_finished_run_holds_the_record(smoke):
         )
     } <= artifacts
     names = {i.dataset.name for i in run.inputs.dataset_inputs}
-    assert names == {"cota_simple", "cota_medium", "cota_hard"}
+    assert names == {"cota_simple", "cota_medium", "cota_hard", "cota_validation", "cota_test"}
 
 
 def test_the_adapter_is_whole(smoke):
@@ -112,7 +112,6 @@ def execute(smoke, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "smoke")
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(client.tracking_uri)
 
     def execute(name):
@@ -123,7 +122,7 @@ def execute(smoke, monkeypatch):
         return shown
 
     yield execute
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)
 
 
 def test_the_data_notebook_shows_the_data(execute, capsys):

@@ -58,7 +58,7 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, run
     process.send_signal(signal.SIGTERM)
     assert "go on with the same command" in process.communicate(timeout=60)[0]
     assert process.returncode == 130
-    (parent,) = [r for r in runs() if r.data.tags["pixelis.entry_point"] == "ablate"]
+    (parent,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "ablate"]
     assert parent.info.status == "KILLED"
     kept = {path: path.stat().st_mtime_ns for path in place.glob("arms/**/finished.json")}
     assert kept
@@ -168,7 +168,7 @@ def test_a_comparison_that_has_made_nothing_yet_is_begun_anew(place, words, capf
         assert run_cli(main, words(training__max_length=value, learning_rates="[0.002]")) == 2
         assert f"max_length {value}" in capfd.readouterr().err
     assert not list(place.glob("arms/**/finished.json"))
-    parents = [r for r in runs() if r.data.tags["pixelis.entry_point"] == "ablate"]
+    parents = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "ablate"]
     assert [run.info.status for run in parents] == ["FAILED", "FAILED"]
 
 

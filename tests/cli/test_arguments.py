@@ -17,7 +17,9 @@ ROOT = Path(__file__).parent.parent.parent
 ENTRY_POINTS = [
     file.stem
     for file in sorted((ROOT / "pixelis/cli").glob("*.py"))
-    if file.stem != "arguments" and "parse_arguments(" in file.read_text(encoding="utf-8")
+    # A worker is no entry point: tune starts it.
+    if file.stem not in ("arguments", "tuning_worker")
+    and "parse_arguments(" in file.read_text(encoding="utf-8")
 ]
 
 

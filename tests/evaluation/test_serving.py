@@ -29,7 +29,6 @@ def served(tmp_path_factory):
     model = add_lora(base, **names, lora_dropout=0.0, seed=0)
     model.save_pretrained(str(folder / "final"), save_embedding_layers=False)
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     client = MlflowClient(uri)
     home = client.create_experiment("served", str(folder / "artifacts"))
@@ -40,7 +39,7 @@ def served(tmp_path_factory):
     recorder.close("FINISHED")
     (found,) = client.search_logged_models([home])
     yield f"models:/{found.model_id}"
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)
 
 
 def test_an_image_and_a_question_give_a_trajectory_and_an_answer(served):

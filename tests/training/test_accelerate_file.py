@@ -40,7 +40,7 @@ def test_a_file_sets_what_the_trainer_reads(monkeypatch):
     assert fsdp["ACCELERATE_USE_FSDP"] == "true"
     assert (fsdp["FSDP_VERSION"], fsdp["FSDP_RESHARD_AFTER_FORWARD"]) == ("2", "true")
     assert fsdp["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"
-    assert {name.partition("_")[0] for name in fsdp} <= {"ACCELERATE", "FSDP"}
+    assert {name.partition("_")[0] for name in fsdp} <= {"ACCELERATE", "FSDP", "OMP"}
     assert "ACCELERATE_USE_FSDP" not in read_accelerate_file(FOLDER / "ddp.yaml", 2)
 
 
