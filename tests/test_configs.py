@@ -17,6 +17,7 @@ from pixelis.config import (
     load_config,
 )
 from pixelis.curriculum import CurriculumConfig
+from pixelis.export_config import ExportConfig
 from pixelis.settings import describe
 from pixelis.strict_yaml import read_mapping
 from pixelis.tune_config import TuneFileConfig
@@ -27,6 +28,7 @@ CLASSES = {
     "training_params": TrainingFileConfig,
     "model_arch": ModelFileConfig,
     "evaluate": EvaluateConfig,
+    "export": ExportConfig,
     "ablate": AblateFileConfig,
     "compare": CompareConfig,
     "tune": TuneFileConfig,
@@ -96,6 +98,12 @@ def test_evaluate_looks_where_sft_writes():
     training, evaluation = load("training_params.yaml"), load("evaluate.yaml")
     assert evaluation.data.path == training.data.path
     assert evaluation.experiment == training.exp_name
+
+
+def test_export_looks_where_sft_writes():
+    training, export = load("training_params.yaml"), load("export.yaml")
+    assert export.data.path == training.data.path
+    assert export.experiment == training.exp_name
 
 
 def test_compare_looks_where_sft_writes():

@@ -11,6 +11,7 @@ ENTRY_POINTS = {
     "data-prep": "make CoTA data",
     "sft": "fine-tune on a curriculum, then evaluate",
     "evaluate": "roll a trained adapter out on the test split",
+    "export": "merge an adapter into its base, for transformers and vLLM",
     "ablate": "the same budget for a uniform mix and several curricula, over seeds",
     "tune": "search a curriculum's settings with Optuna, judge the best on fresh seeds",
     "compare": "timelines and outcomes of finished trainings, side by side",

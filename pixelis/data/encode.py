@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from pixelis.data.chat import CALL, CALL_OPEN, Message, example_messages
+from pixelis.data.coordinates import as_seen, frames_of
 from pixelis.data.example import Example
 from pixelis.errors import DataError
 
@@ -88,6 +89,12 @@ class Encoder:
             found = self.process_images([Image.new("RGB", image.size)])
             grid = self._grids[image.size] = found["image_grid_thw"][0].tolist()
         return grid
+
+    def seen_size(self, image: Image.Image) -> tuple[int, int]:
+        """Width and height of the image that the processor makes of it."""
+        _, rows, columns = self.image_grid(image)
+        side = int(self.image_processor.patch_size)
+        return columns * side, rows * side
 
     def num_image_tokens(self, image: Image.Image) -> int:
         """How many visual tokens the image becomes by the processor's own resizing rule."""
@@ -189,8 +196,9 @@ class Encoder:
 
 
 def encode_example(example: Example, encoder: Encoder) -> Encoded:
-    """Encode the whole conversation of an example (see `Encoder.encode`)."""
-    return encoder.encode(example_messages(example))
+    """Encode the whole conversation of an example (see `Encoder.encode`), in seen pixels."""
+    frames = frames_of(example.images, encoder.seen_size)
+    return encoder.encode(example_messages(as_seen(example, frames)))
 
 
 def collate(encoded: Sequence[Encoded], encoder: Encoder) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from pixelis.errors import DataError
 # (3, T) positions of one example's tokens, from its ids and the grids of its images (N, 3).
 Positions = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # Changed when the same text would be encoded in another way.
-VERSION = 1
+VERSION = 2
 
 FEATURES = datasets.Features(
     {

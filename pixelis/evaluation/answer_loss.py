@@ -6,7 +6,6 @@ torch is imported only when losses are computed, so that data-prep can name this
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pixelis.data.chat import example_messages
 from pixelis.data.example import Example
 
 if TYPE_CHECKING:
@@ -83,10 +82,12 @@ def answer_losses(
     cannot be encoded (too long, a reserved character, an image as thin as a line) is infinite; the
     others have theirs.
     """
+    from pixelis.data.encode import encode_example
+
     encoded: dict[int, Encoded] = {}
     for index, example in enumerate(examples):
         try:
-            encoded[index] = encoder.encode(example_messages(example))
+            encoded[index] = encode_example(example, encoder)
         except ValueError:  # a DataError, or an image of a form that the processor refuses
             continue
     # By length, so that little is padded.

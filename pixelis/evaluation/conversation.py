@@ -15,6 +15,14 @@ from pixelis.data.chat import (
     prompt_messages,
     response_message,
 )
+from pixelis.data.coordinates import (
+    all_same,
+    as_seen,
+    call_as_stored,
+    frames_of,
+    result_as_seen,
+    text_as_seen,
+)
 from pixelis.data.encode import Encoded, Encoder
 from pixelis.data.example import Example, Step
 from pixelis.errors import DataError
@@ -30,7 +38,7 @@ from pixelis.evaluation.turns import (
     REPEATED_CALL,
     Turn,
 )
-from pixelis.operations import FAILED_OPERATION, Observation, execute
+from pixelis.operations import FAILED_OPERATION, Observation, OperationError, execute
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ def encode_response(encoder: Encoder, response: Message) -> Encoded:
 def encode_prompt(encoder: Encoder, conversation: Conversation) -> Encoded:
     """What stands before the model's first turn; a DataError names the example."""
     example = conversation.example
+    example = as_seen(example, frames_of(example.images, encoder.seen_size))
     messages = prompt_messages(example.question, example.images)
     for step in planted_steps(example) if conversation.planted else ():
         said = format_step(step.thought, step.operation, step.arguments)
@@ -107,21 +116,43 @@ def act(
     *,
     limit: bool,
 ) -> Turn:
-    """Read a turn and run its call, unless the limit is reached."""
+    """Read a turn and run its call, unless the limit is reached.
+
+    The model counts the pixels that it sees; the operation runs on those that are stored.
+    """
     text = encoder.tokenizer.decode(list(utterance.tokens), clean_up_tokenization_spaces=False)
     reply = parse_reply(text)
     kind = ERROR if reply.error else CALL if reply.answer is None else ANSWER
-    observation = None if limit or kind == ANSWER else _observe(encoder, reply, images)
+    frames = frames_of(images, encoder.seen_size)
+    observation, stored = None, reply.arguments
+    try:
+        stored = call_as_stored(reply.operation, reply.arguments, frames)
+    except OperationError as error:  # in the model's own pixels
+        if not limit:
+            observation = Observation({"error": str(error)}, problem=error.problem)
+    else:
+        if not limit and kind != ANSWER:
+            observation = _observe(encoder, replace(reply, arguments=stored), images)
+    told = None
+    if observation is not None and stored is not reply.arguments:
+        result = result_as_seen(
+            reply.operation, stored, reply.arguments, observation.result, frames
+        )
+        told = None if result == observation.result else result
+    answer = reply.answer
+    if answer is not None and not all_same(frames):
+        answer = text_as_seen(answer, frames[0].back)
     turn = Turn(
         text=text,
         kind=kind,
         operation=reply.operation,
-        arguments=reply.arguments,
-        answer=reply.answer,
+        arguments=stored,
+        answer=answer,
         result=observation.result if observation else None,
         image=observation.image if observation else None,
         num_new_tokens=len(utterance.tokens),
         ended=utterance.ended,
+        told=told,
     )
     return replace(turn, failure=_failure(turn, earlier, observation))
 

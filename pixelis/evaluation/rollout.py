@@ -210,8 +210,8 @@ def converse(
             limit = len(turns) == max_operations
             turns.append(act(encoder, utterance, images, turns, limit=limit))
             turn = turns[-1]
-            if turn.result is not None:
-                response = response_message(turn.result, turn.image)
+            if turn.fed_back is not None:
+                response = response_message(turn.fed_back, turn.image)
                 heard = encode_response(encoder, response)
                 speaker.hear(utterance.slot, heard.input_ids, heard.images)
                 continue

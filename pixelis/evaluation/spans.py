@@ -53,10 +53,10 @@ def build_spans(case: Case) -> list[dict[str, Any]]:
             }
         )
         messages.append(said)
-        if turn.result is not None:
+        if turn.fed_back is not None:
             if turn.kind == CALL:
                 spans.append(_operation(number, turn, images))
-            messages.append(response_message(turn.result, turn.image))
+            messages.append(response_message(turn.fed_back, turn.image))
     return spans
 
 

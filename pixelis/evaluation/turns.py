@@ -42,6 +42,9 @@ class Turn:
             without call or answer `cut_off`, `malformed_call`, `no_call`; of a call
             `repeated_call` (equal in operation and arguments to an earlier one of the rollout),
             `unknown_operation`, `wrong_arguments`, `failed_operation` (nothing found there).
+        told: the result as it was fed back, where it differs: in the pixels of the image that the
+            model sees, as its text has them. Else stored pixels are counted; only the arguments of
+            a call that was refused for its place are as the model wrote them.
     """
 
     text: str
@@ -54,6 +57,12 @@ class Turn:
     num_new_tokens: int
     ended: bool
     failure: str = ""
+    told: Mapping[str, Any] | None = None
+
+    @property
+    def fed_back(self) -> Mapping[str, Any] | None:
+        """The result as the model was told it; None where nothing was fed back."""
+        return self.result if self.told is None else self.told
 
     @property
     def call_key(self) -> tuple[str, str]:

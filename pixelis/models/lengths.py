@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pixelis.data.chat import example_messages
 from pixelis.data.example import Example
 
 
@@ -29,8 +28,8 @@ class TokenCounter:
 
 @lru_cache(maxsize=1)
 def _counter(model_name: str) -> Callable[[Example], int]:
-    from pixelis.data.encode import Encoder
+    from pixelis.data.encode import Encoder, encode_example
     from pixelis.models.load import load_processor
 
     encoder = Encoder(load_processor(model_name))
-    return lambda example: len(encoder.encode(example_messages(example)))
+    return lambda example: len(encode_example(example, encoder))

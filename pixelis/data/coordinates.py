@@ -1,0 +1,234 @@
+"""Examples and calls in the pixels that the model sees, and its calls back in stored pixels.
+
+A box or point belongs to the example's first image; TRACK_OBJECT's belong to the frames that it
+names. Crops have no pixels of their own: no operation takes them. Examples stay on disk in stored
+pixels and are mapped when they are encoded; where every image is seen as it is stored, nothing is
+touched, to the letter.
+
+Mapped are: arguments and results of calls, also where a flawed solution is told in a question; the
+numbers that a conclusion weighs (`Area of ...`, `Center x of ...`); and, in any text, boxes
+`[x1, y1, x2, y2]` and points `(x, y)` that lie inside the first image.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pixelis.data.example import Example, Step
+from pixelis.data.frames import Frame, Size
+from pixelis.operations import OPERATIONS, OperationError
+from pixelis.operations.base import check_bbox, check_point
+from pixelis.operations.masks import decode_mask, encode_mask
+
+Arguments = Mapping[str, Any]
+
+_BOX = re.compile(r"\[ *(\d{1,6}), *(\d{1,6}), *(\d{1,6}), *(\d{1,6}) *\]")
+_POINT = re.compile(r"\( *(\d{1,6}), *(\d{1,6}) *\)")
+# A step of a flawed solution in a question, see `pixelis.data.generate.describe_step`.
+_TOLD = re.compile(rf"(?P<operation>{'|'.join(OPERATIONS)}) ({{.*}}) -> ({{.*}})$")
+# What a conclusion weighs in pixels, see `pixelis.data.tasks.draft.weigh`; rows and columns of
+# drawn scenes are no pixels.
+_WEIGHED = re.compile(r"\b(?P<measure>Area|Box area|Center [xy]) of (?P<values>[^.]*: \d+)(?=\.)")
+_VALUE = re.compile(r"(?<=: )\d+(?=, |$)")
+
+
+def frames_of(
+    images: Sequence[Image.Image], seen_size: Callable[[Image.Image], Size]
+) -> list[Frame]:
+    """The frames of an example's images, in order."""
+    return [Frame(image.size, seen_size(image)) for image in images]
+
+
+def all_same(frames: Sequence[Frame]) -> bool:
+    """Whether there is nothing to map."""
+    return all(frame.is_same for frame in frames)
+
+
+def as_seen(example: Example, frames: Sequence[Frame]) -> Example:
+    """The example as the model is told it; the very same where its images are seen as stored."""
+    if all_same(frames):
+        return example
+    steps = tuple(_step_as_seen(step, frames) for step in example.trajectory)
+    areas = _box_areas(example.trajectory, frames)
+    return replace(
+        example,
+        question="\n".join(_line_as_seen(line, frames) for line in example.question.split("\n")),
+        trajectory=steps,
+        conclusion=text_as_seen(_weighed_as_seen(example.conclusion, frames[0], areas), frames[0]),
+        answer=text_as_seen(example.answer, frames[0]),
+    )
+
+
+def text_as_seen(text: str, frame: Frame) -> str:
+    """A text with its boxes and points mapped, those that lie inside the image."""
+    width, height = frame.stored
+
+    def box(found: re.Match[str]) -> str:
+        x1, y1, x2, y2 = map(int, found.groups())
+        inside = x1 < x2 <= width and y1 < y2 <= height
+        return str(list(frame.box((x1, y1, x2, y2)))) if inside else found[0]
+
+    def point(found: re.Match[str]) -> str:
+        x, y = map(int, found.groups())
+        return str(frame.point(x, y)) if x < width and y < height else found[0]
+
+    return text if frame.is_same else _POINT.sub(point, _BOX.sub(box, text))
+
+
+def call_as_seen(operation: str, arguments: Arguments, frames: Sequence[Frame]) -> dict[str, Any]:
+    """The arguments of a call in seen pixels; what is no right argument stays as it is."""
+    try:
+        return _map_call(operation, arguments, frames)
+    except OperationError:
+        return dict(arguments)
+
+
+def call_as_stored(operation: str, arguments: Any, frames: Sequence[Frame]) -> Any:
+    """What a model's call means in stored pixels; a call that is none stays as it is.
+
+    Raises:
+        OperationError: when a place lies outside of what the model sees, in its own pixels.
+    """
+    known = OPERATIONS.get(operation) if isinstance(operation, str) else None
+    if all_same(frames) or known is None or not isinstance(arguments, Mapping):
+        return arguments
+    if not known.accepts({**known.defaults, **arguments}):
+        return arguments
+    return _map_call(operation, arguments, [frame.back for frame in frames])
+
+
+def result_as_seen(
+    operation: str,
+    arguments: Arguments,
+    seen: Arguments,
+    result: Mapping[str, Any],
+    frames: Sequence[Frame],
+) -> dict[str, Any]:
+    """The result of a call in seen pixels.
+
+    Args:
+        operation: called.
+        arguments: of the call, in stored pixels.
+        seen: the same, in the pixels in which the model wrote them.
+        result: in stored pixels.
+        frames: of the example's images.
+    """
+    told = dict(result)
+    if "error" in told:  # repeats the place that was asked for
+        return told | {"error": _error_as_seen(str(told["error"]), arguments, seen)}
+    first = frames[0]
+    if _is_box(told.get("bbox")):
+        told["bbox"] = list(first.box(tuple(told["bbox"])))
+    if _are_numbers(told.get("center"), 2):
+        told["center"] = list(first.point(*told["center"]))
+    if type(told.get("area")) is int:
+        told["area"] = first.area(told["area"])
+    numbers, boxes = arguments.get("frames"), told.get("boxes")
+    if isinstance(boxes, list) and all(map(_is_box, boxes)) and _name_frames(numbers, frames):
+        pairs = zip(list(numbers or ()), boxes, strict=False)
+        told["boxes"] = [list(frames[number - 1].box(tuple(box))) for number, box in pairs]
+    if operation == "ZOOM_IN" and "size" in told and _is_box(seen.get("bbox")):
+        # As many pixels as the box and the factor say; the crop is resized to be seen anyway.
+        factor = seen.get("factor", OPERATIONS[operation].defaults["factor"])
+        x1, y1, x2, y2 = seen["bbox"]
+        told["size"] = [(x2 - x1) * factor, (y2 - y1) * factor]
+    return told
+
+
+def _map_call(operation: str, arguments: Arguments, frames: Sequence[Frame]) -> dict[str, Any]:
+    told = dict(arguments)
+    frame = frames[0]
+    if operation == "TRACK_OBJECT":
+        if not _name_frames(told.get("frames"), frames):
+            return told  # the operation says so itself
+        frame = frames[told["frames"][0] - 1]
+    if "bbox" in told:
+        told["bbox"] = list(frame.box(check_bbox(told["bbox"], frame.stored)))
+    if {"x", "y"} <= set(told):
+        told["x"], told["y"] = frame.point(*check_point(told["x"], told["y"], frame.stored))
+    if "mask" in told and not frame.is_same:
+        mask = Image.fromarray(decode_mask(told["mask"], frame.stored))
+        told["mask"] = encode_mask(np.asarray(mask.resize(frame.seen, Image.Resampling.NEAREST)))
+    return told
+
+
+def _step_as_seen(step: Step, frames: Sequence[Frame]) -> Step:
+    seen = call_as_seen(step.operation, step.arguments, frames)
+    return replace(
+        step,
+        thought=text_as_seen(step.thought, frames[0]),
+        arguments=seen,
+        result=result_as_seen(step.operation, step.arguments, seen, step.result, frames),
+    )
+
+
+def _line_as_seen(line: str, frames: Sequence[Frame]) -> str:
+    """A line of a question: the call that it tells, or places in words."""
+    found = _TOLD.search(line)
+    if found is None:
+        return text_as_seen(line, frames[0])
+    operation = found["operation"]
+    try:
+        arguments, result = dict(json.loads(found[2])), dict(json.loads(found[3]))
+    except (TypeError, ValueError):  # not as it was written here
+        return text_as_seen(line, frames[0])
+    seen = call_as_seen(operation, arguments, frames)
+    told = result_as_seen(operation, arguments, seen, result, frames)
+    before = text_as_seen(line[: found.start()], frames[0])
+    return f"{before}{operation} {json.dumps(seen)} -> {json.dumps(told)}"
+
+
+def _weighed_as_seen(text: str, frame: Frame, areas: Mapping[int, int]) -> str:
+    def weighed(found: re.Match[str]) -> str:
+        measure = found["measure"]
+
+        def value(number: re.Match[str]) -> str:
+            amount = int(number[0])
+            if measure.startswith("Center"):
+                return str(frame.pixel("xy".index(measure[-1]), amount))
+            if measure == "Box area" and amount in areas:
+                return str(areas[amount])
+            return str(frame.area(amount))
+
+        return f"{measure} of {_VALUE.sub(value, found['values'])}"
+
+    return _WEIGHED.sub(weighed, text)
+
+
+def _box_areas(steps: Sequence[Step], frames: Sequence[Frame]) -> dict[int, int]:
+    """The areas of the boxes that are looked at, in stored and in seen pixels."""
+    boxes = [step.arguments["bbox"] for step in steps if _is_box(step.arguments.get("bbox"))]
+    return {_area(box): _area(frames[0].box(tuple(box))) for box in boxes}
+
+
+def _area(box: Sequence[int]) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _error_as_seen(text: str, arguments: Arguments, seen: Arguments) -> str:
+    """An error with the place that was asked for as it was asked for."""
+    if _is_box(arguments.get("bbox")) and _is_box(seen.get("bbox")):
+        text = text.replace(str(list(arguments["bbox"])), str(list(seen["bbox"])))
+    if {"x", "y"} <= set(arguments) and {"x", "y"} <= set(seen):
+        stored, asked = (f"({a['x']}, {a['y']})" for a in (arguments, seen))
+        text = text.replace(stored, asked)
+    return text
+
+
+def _name_frames(value: Any, frames: Sequence[Frame]) -> bool:
+    numbers = isinstance(value, list | tuple) and value and all(type(v) is int for v in value)
+    return bool(numbers) and all(1 <= number <= len(frames) for number in value)
+
+
+def _are_numbers(value: Any, count: int) -> bool:
+    given = isinstance(value, list | tuple) and len(value) == count
+    return given and all(type(v) is int for v in value)
+
+
+def _is_box(value: Any) -> bool:
+    return _are_numbers(value, 4)
