@@ -19,7 +19,14 @@ from transformers import AutoConfig
 from pixelis.data.encode import Encoder, collate, encode_example
 from pixelis.data.example import Example
 from pixelis.errors import CheckpointError, ConfigError
-from pixelis.models.load import DTYPES, load_model, load_processor, resolve_model
+from pixelis.models.load import (
+    DTYPES,
+    UNLOADABLE,
+    in_one_line,
+    load_model,
+    load_processor,
+    resolve_model,
+)
 from pixelis.models.lora import load_adapter
 
 ABOUT_FILE = "pixelis_export.json"
@@ -96,7 +103,9 @@ def export_merged(
         CheckpointError: when adapter or base cannot be loaded, or a difference is over `tolerance`.
     """
     check_place(folder)
-    dtype = base_dtype(model_name) if save_dtype == BASE_DTYPE else save_dtype
+    dtype = save_dtype
+    if save_dtype == BASE_DTYPE:
+        dtype = base_dtype(model_name, trust_remote_code=trust_remote_code)
     load: dict[str, Any] = {"torch_dtype": "float32", "trust_remote_code": trust_remote_code}
     processor = load_processor(
         model_name,
@@ -113,14 +122,15 @@ def export_merged(
         raise CheckpointError(f"the adapter {source} cannot be merged: {error}") from error
     merging = _difference(before, _logits(merged, inputs))
     _check(merging, tolerance, "merged into its base, the adapter says something else")
-    merged = merged.to(DTYPES[dtype])
+    _convert(merged, DTYPES[dtype])
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(staged, ignore_errors=True)  # of an export that was killed
     try:
         merged.save_pretrained(str(staged))
         processor.save_pretrained(str(staged))
-        rounded = _logits(merged.to(torch.float32), inputs)
+        _convert(merged, torch.float32)
+        rounded = _logits(merged, inputs)
         del adapted, merged
         gc.collect()  # two of a large model may not fit
         again = load_model(str(staged.resolve()), **load)
@@ -146,16 +156,17 @@ def export_merged(
     return exported
 
 
-def base_dtype(model_name: str) -> str:
+def base_dtype(model_name: str, *, trust_remote_code: bool = False) -> str:
     """The type in which a base's weights are saved, by its configuration; float32 if it is silent.
 
     Raises:
         CheckpointError: when the base cannot be found.
     """
+    place = resolve_model(model_name)
     try:
-        saved = AutoConfig.from_pretrained(resolve_model(model_name)).dtype
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no model for {model_name!r}: {error}") from error
+        saved = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code).dtype
+    except UNLOADABLE as error:
+        raise CheckpointError(f"no model for {model_name!r}: {in_one_line(error)}") from error
     names = {dtype: name for name, dtype in DTYPES.items()}
     return names.get(saved, "float32")
 
@@ -171,6 +182,12 @@ def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Logits (1, T, V) of every position."""
     found: torch.Tensor = model.eval()(**inputs).logits
     return found
+
+
+def _convert(model: Any, dtype: torch.dtype) -> None:
+    """Give the weights a type; not the buffers, which are made in fp32 and saved by nobody."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _difference(first: torch.Tensor, second: torch.Tensor) -> float:

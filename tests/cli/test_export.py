@@ -92,6 +92,11 @@ def test_what_it_refuses_is_one_line(adapter, capfd, words, message):
     assert not Path("merged").exists()
 
 
+def test_without_an_address_the_newest_training_is_looked_for(place, capfd):
+    assert run_cli(main, arguments("--output_dir", "merged")) == 2
+    assert "error: no finished sft run in the experiment 'sft_curriculum'" in capfd.readouterr().err
+
+
 def test_a_real_process(adapter):
     words = ("--adapter", "adapter", "--output_dir", "merged", "--save_dtype", "float32")
     done = subprocess.run(

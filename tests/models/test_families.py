@@ -28,6 +28,7 @@ from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data.generate import generate_example
 from pixelis.data.prepare import prepare_folder
 from pixelis.evaluation.rollout import OUTCOMES, roll_out
+from pixelis.models.export import export_merged
 from pixelis.models.load import EMBEDDED_DIR, load_model, load_processor
 from pixelis.models.lora import load_adapter
 from pixelis.recorder import NullRecorder
@@ -257,3 +258,13 @@ def test_a_training_and_its_adapter(name, encoder, example, data_dir, tmp_path):
     )
     assert rollout.outcome in OUTCOMES
     assert rollout.turns[0].num_new_tokens > 0
+    about = export_merged(
+        result.final_dir,
+        tmp_path / "merged",
+        example,
+        model_name=name,
+        source="final",
+        save_dtype="float32",
+    )
+    assert about.merging < 1e-3 and about.reading < 1e-3
+    assert type(load_model(str(tmp_path / "merged"))) is type(base)
