@@ -129,7 +129,8 @@ def test_limit_ends_a_rollout_without_an_answer(encoder, example, last, outcome)
 
 def test_image_that_the_processor_refuses_is_an_error_observation(encoder, example):
     wide = replace(example, images=(Image.new("RGB", (600, 40), "white"),))
-    call = format_call("ZOOM_IN", {"bbox": [0, 0, 600, 1], "factor": 1})
+    # Seen as 588 x 28.
+    call = format_call("ZOOM_IN", {"bbox": [0, 0, 588, 1], "factor": 1})
     rollout, _ = run_script(encoder, wide, call, "<answer>x</answer>")
     assert "the image cannot be shown" in rollout.turns[0].result["error"]
     assert (rollout.turns[0].image, rollout.num_failed) == (None, 1)
