@@ -12,6 +12,7 @@ from pixelis.config import (
     DataPrepConfig,
     EvaluateConfig,
     ModelFileConfig,
+    PlanFileConfig,
     TrainingFileConfig,
     flatten,
     load_config,
@@ -29,6 +30,7 @@ CLASSES = {
     "evaluate": EvaluateConfig,
     "ablate": AblateFileConfig,
     "compare": CompareConfig,
+    "plan": PlanFileConfig,
     "tune": TuneFileConfig,
 }
 ACCELERATE = ROOT / "configs" / "accelerate"  # in accelerate's own format

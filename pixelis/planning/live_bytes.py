@@ -20,7 +20,7 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Count nothing yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._sizes: dict[int, int] = {}
 

@@ -113,7 +113,7 @@ def build_on_meta(
         train_vision=model.train_vision,
         train_merger=model.train_merger,
     )
-    if precision == BF16:
+    if precision == BF16 and as_on_cpu:
         spare_casts(adapted)
     return adapted
 
@@ -125,10 +125,11 @@ def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf1
     blocks. Attention is torch's SDPA with a fused kernel, which keeps no (T, T) matrix.
     """
     adapted.train()
+    base: Any = adapted.get_base_model()
     if model.gradient_checkpointing:
-        adapted.get_base_model().activation_checkpointing_enable()
+        base.activation_checkpointing_enable()
     else:
-        adapted.get_base_model().activation_checkpointing_disable()
+        base.activation_checkpointing_disable()
     live = LiveBytes()
     with FakeTensorMode(), live, _contents_free(adapted):
         trained = [p for p in adapted.parameters() if p.requires_grad]
@@ -165,7 +166,8 @@ def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf1
 
 def _inputs(adapted: PeftModel, shape: Shape) -> dict[str, torch.Tensor]:
     """What a collated batch brings; see `pixelis.data.encode.collate`."""
-    size, base = (shape.batch_size, shape.length), adapted.get_base_model()
+    size: tuple[int, int] = (shape.batch_size, shape.length)
+    base: Any = adapted.get_base_model()
     vision, hidden = base.config.vision_config, base.config.text_config.hidden_size
     ids = ("input_ids", "labels", "kinds", "attention_mask", "mm_token_type_ids")
     made = {name: torch.empty(size, dtype=torch.long) for name in ids}
@@ -192,6 +194,7 @@ def _step(
     base: Any = adapted.get_base_model()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         embedded = base.get_input_embeddings()(inputs["input_ids"])
+        features: torch.Tensor | None
         if "pixel_values" in inputs:
             features = _look(base, inputs.pop("pixel_values"))
         else:
@@ -214,7 +217,7 @@ def _step(
     targets = torch.empty(shape.supervised, dtype=torch.long)
     loss = nn.functional.cross_entropy(logits, targets, reduction="sum") / shape.supervised
     del logits, targets
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
 
 
 def _look(base: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -267,7 +270,7 @@ def _bytes(tensor: torch.Tensor) -> int:
 @contextmanager
 def _contents_free(model: nn.Module) -> Iterator[None]:
     """Put tensors that look as if they were on a device in the place of a model's meta tensors."""
-    kept = [
+    kept: list[tuple[Any, dict[str, torch.Tensor | None]]] = [
         (tensors, dict(tensors))
         for module in model.modules()
         for tensors in (module._parameters, module._buffers)

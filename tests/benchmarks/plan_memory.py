@@ -1,6 +1,6 @@
-"""The memory that `plan` forecasts against what trainings took: the embedded base and a larger one.
+"""The memory that `plan` forecasts, against what trainings of two bases took.
 
-    python tests/benchmarks/plan_memory.py            # 3 minutes on one core; exit code 1 beyond 15 %
+    python tests/benchmarks/plan_memory.py   # minutes; exit code 1 beyond 15 %
 
 Each case is a training of two steps in a fresh process (`tests/planning/measured_memory.py`). Held
 is the peak of live tensor bytes, above the base's weights and with them.
