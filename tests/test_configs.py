@@ -12,12 +12,12 @@ from pixelis.config import (
     DataPrepConfig,
     EvaluateConfig,
     ModelFileConfig,
-    PlanFileConfig,
     TrainingFileConfig,
     flatten,
     load_config,
 )
 from pixelis.curriculum import CurriculumConfig
+from pixelis.plan_config import PlanFileConfig
 from pixelis.settings import describe
 from pixelis.strict_yaml import read_mapping
 from pixelis.tune_config import TuneFileConfig

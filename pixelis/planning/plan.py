@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig
+from pixelis.config import ModelConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.models.published import model_config
+from pixelis.plan_config import PlanFileConfig
 from pixelis.planning.course import DEPENDS, StagePlan, drawn_in_all, plan_course
 from pixelis.planning.data_facts import DataFacts, read_data_facts
 from pixelis.planning.gpus import beside_tensors, gpu_bytes

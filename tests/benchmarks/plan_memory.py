@@ -93,13 +93,16 @@ def measure(model_name, data_dir, place, *, batch_size, checkpointing, precision
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[4, 8])
-    batch_sizes = parser.parse_args().batch_sizes
+    parser.add_argument("--bases", nargs="+", default=["embedded", "larger"])
+    given = parser.parse_args()
+    batch_sizes = given.batch_sizes
     worst = 0.0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare_folder(DataPrepConfig(num_samples=200, num_workers=1), folder / "data")
         number = make_larger(folder / "larger")
         bases = {"embedded": "pixelis-nano", f"larger ({number / 1e6:.0f} M)": folder / "larger"}
+        bases = {name: place for name, place in bases.items() if name.split()[0] in given.bases}
         cases = [
             (base, size, checkpointing, precision, "auto")
             for base, size, checkpointing, precision in product(
