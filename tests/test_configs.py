@@ -18,6 +18,7 @@ from pixelis.config import (
 )
 from pixelis.curriculum import CurriculumConfig
 from pixelis.export_config import ExportConfig
+from pixelis.plan_config import PlanFileConfig
 from pixelis.settings import describe
 from pixelis.strict_yaml import read_mapping
 from pixelis.tune_config import TuneFileConfig
@@ -31,6 +32,7 @@ CLASSES = {
     "export": ExportConfig,
     "ablate": AblateFileConfig,
     "compare": CompareConfig,
+    "plan": PlanFileConfig,
     "tune": TuneFileConfig,
 }
 ACCELERATE = ROOT / "configs" / "accelerate"  # in accelerate's own format

@@ -11,10 +11,10 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "pixelis").rglob("*.py"))
 PYTHON_FILES = MODULES + sorted((ROOT / "tests").rglob("*.py"))
 
-# cli -> tuning | ablation | comparison -> training | evaluation -> models | data -> ...
+# cli -> tuning | ablation | comparison | planning -> training | evaluation -> models | data -> ...
 LAYERS = (
     {"cli"},
-    {"tuning", "ablation", "comparison"},
+    {"tuning", "ablation", "comparison", "planning"},
     {"training", "evaluation"},
     {"models", "data"},
     {"operations", "curriculum"},
@@ -23,7 +23,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # For all.
 FOUNDATION = {
     *("config", "data_config", "settings", "strict_yaml", "errors", "recorder", "figures"),
-    *("estimate", "export_config", "tune_config"),
+    *("estimate", "export_config", "plan_config", "tune_config"),
 }
 
 

@@ -14,6 +14,7 @@ ENTRY_POINTS = {
     "export": "merge an adapter into its base, for transformers and vLLM",
     "ablate": "the same budget for a uniform mix and several curricula, over seeds",
     "tune": "search a curriculum's settings with Optuna, judge the best on fresh seeds",
+    "plan": "what a training would take: memory by part, steps, hours; without weights",
     "compare": "timelines and outcomes of finished trainings, side by side",
     "sync": "deliver to MLflow what waits on disk because it was away",
 }

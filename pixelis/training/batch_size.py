@@ -114,7 +114,8 @@ def _probe(trainer: Any, keys: Sequence[Key]) -> None:
             # Both of Adam's, and what several processes exchange.
             copies = 3 if trainer.processes.world_size > 1 else 2
             moments = [torch.zeros_like(p) for p in trained for _ in range(copies)]
-            trainer.training_step(trainer.model, batch, num_items_in_batch=torch.tensor(1.0))
+            with trainer.accelerator.autocast():  # which `train` wraps the model in
+                trainer.training_step(trainer.model, batch, num_items_in_batch=torch.tensor(1.0))
             del moments
     finally:
         trainer.model.zero_grad(set_to_none=True)

@@ -34,8 +34,13 @@ def halve_base(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(torch.bfloat16)
-    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
-    if on_cpu and model.config._attn_implementation == "sdpa":
+    if all(parameter.device.type == "cpu" for parameter in model.parameters()):
+        attend_as_on_cpu(model)
+
+
+def attend_as_on_cpu(model: Any) -> None:
+    """Give a bf16 base the attention that is fast on CPUs."""
+    if model.config._attn_implementation == "sdpa":
         AttentionInterface.register(CPU_ATTENTION, _attend)
         AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
         model.set_attn_implementation(CPU_ATTENTION)

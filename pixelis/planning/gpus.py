@@ -1,0 +1,41 @@
+"""GPUs by name, and what of their memory is there for tensors."""
+
+from pixelis.errors import ConfigError
+
+GIB = 2**30
+# Memory as sold, in GiB.
+GPUS = {
+    "RTX-4090": 24,
+    "RTX-5090": 32,
+    "L4": 24,
+    "A10G": 24,
+    "L40S": 48,
+    "A100-40": 40,
+    "A100-80": 80,
+    "H100-80": 80,
+    "H200-141": 141,
+    "B200-192": 192,
+}
+# Not measured: a CUDA context with its libraries' kernels, and what torch's allocator keeps or
+# loses between blocks, as a share of what tensors take.
+CONTEXT_GIB = 0.8
+FRAGMENTED = 0.06
+
+
+def gpu_bytes(name: str, memory_gib: float | None) -> int:
+    """The memory of a GPU: `memory_gib` where it is given, else by its name.
+
+    Raises:
+        ConfigError: for a name that is not in the table.
+    """
+    if memory_gib is None and name not in GPUS:
+        raise ConfigError(
+            f"gpu must be one of {', '.join(GPUS)}, got {name!r}; for another one set "
+            "gpu_memory_gib"
+        )
+    return int((GPUS[name] if memory_gib is None else memory_gib) * GIB)
+
+
+def beside_tensors(tensor_bytes: int) -> int:
+    """Context and the allocator's loss, for so many bytes of tensors."""
+    return int(CONTEXT_GIB * GIB + FRAGMENTED * tensor_bytes)
