@@ -119,7 +119,7 @@ class Watch:
     def __init__(self):
         from transformers import TrainerCallback
 
-        self.ends, self.losses, self.level = [], {}, 0.0
+        self.ends, self.losses, self.level, self.peak = [], {}, 0.0, 0.0
         watch = self
 
         class Callback(TrainerCallback):
@@ -130,6 +130,7 @@ class Watch:
 
             def on_step_end(self, *args, **words):
                 watch.ends.append(CLOCK())
+                watch.peak = memory("VmHWM") - watch.level
 
         self.callback = Callback()
 
@@ -482,7 +483,7 @@ def main():
         name, base, data = arguments.peak
         with silence():
             watch = CONTESTANTS[name](Path(base), Path(data), 6)
-        print(json.dumps(memory("VmHWM") - watch.level))
+        print(json.dumps(watch.peak))
         return 0
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "peft")}
     print(f"TRL {version}, {', '.join(f'{k} {v}' for k, v in versions.items())}")
