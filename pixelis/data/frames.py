@@ -4,9 +4,10 @@ Qwen2.5-VL gives places as pixels of the image that its processor made (sides of
 28, an area within bounds). Data on disk, operations and measures count stored pixels.
 
 Rounding: an edge of a box lies between pixels and goes to the nearest edge, halves up; a point is a
-pixel and goes to the pixel that its centre falls into; a box keeps at least one pixel a side, and
-an area at least one. All in whole numbers, so that every machine rounds alike. Where the image is
-enlarged, there and back gives the same stored pixels; where it is reduced, the nearest ones.
+pixel and goes to the pixel that its centre falls into; a side of a box that would be empty becomes
+the pixel that its centre falls into, and an area is at least one. All in whole numbers, so that
+every machine rounds alike. Where the image is enlarged, there and back gives the same stored
+pixels; where it is reduced, the nearest ones.
 """
 
 from dataclasses import dataclass
@@ -54,8 +55,8 @@ class Frame:
         first, last = self._edge(axis, low), self._edge(axis, high)
         if first < last or low >= high:
             return first, last
-        first = min(first, self.seen[axis] - 1)
-        return first, first + 1
+        centre = (low + high) * self.seen[axis] // (2 * self.stored[axis])
+        return centre, centre + 1
 
     def _edge(self, axis: int, value: int) -> int:
         stored = self.stored[axis]
