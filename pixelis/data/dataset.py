@@ -78,6 +78,18 @@ class CurriculumDataset(Dataset[Encoded]):
         assert self._tokens is not None
         return [str(digest) for digest in self._tokens[key[0]][0][key[1]]["images"]]
 
+    @property
+    def distinct_images(self) -> set[str]:
+        """The SHA-256 of every stored image of the examples that are not left out."""
+        assert self._tokens is not None
+        columns = [found.select_columns("images") for found, _ in self._tokens.values()]
+        return {
+            str(digest)
+            for column in columns
+            for digests in column.with_format("arrow")[:]["images"].to_pylist()
+            for digest in digests
+        }
+
     def all_keys(self) -> Iterator[Key]:
         """Every key, difficulty by difficulty."""
         return ((name, i) for name, size in self.sizes.items() for i in range(size))

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,8 +29,10 @@ def takes_features(model: Any) -> bool:
 
 
 def vision_digest(model: Any) -> str:
-    """SHA-256 of the tower's weights, their names and types."""
-    digest = hashlib.sha256()
+    """SHA-256 of the tower's configuration, its way of attention, and its weights."""
+    tower = model.model.visual.config
+    facts = {**tower.to_dict(), "attention": tower._attn_implementation}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for name, parameter in model.model.visual.state_dict().items():
         digest.update(f"{name} {parameter.dtype}".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

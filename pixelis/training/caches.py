@@ -1,5 +1,6 @@
 """What trainings on the same data need not compute again: tokens, positions, vision features."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -108,7 +109,8 @@ def use_vision_cache(
             "data": noted_digests(folder),
             "images": encoder.image_processor.to_dict(),
             "tower": vision_digest(base),
-            "splits": {split: dataset.sizes for split, dataset in datasets.items()},
+            # Which are left out for their length is the tokenizer's doing.
+            "seen": _digest_of_images(datasets),
         }
     )
 
@@ -188,6 +190,11 @@ def _in_first(
             failed = error
     assert failed is not None
     raise failed
+
+
+def _digest_of_images(datasets: Mapping[str, CurriculumDataset]) -> str:
+    found = sorted(set().union(*(dataset.distinct_images for dataset in datasets.values())))
+    return hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def _images(datasets: Mapping[str, CurriculumDataset]) -> Iterator[tuple[str, bytes]]:

@@ -13,6 +13,7 @@ from pixelis.data.encode import IGNORE_INDEX, PAD_TO, Encoder
 from pixelis.data.store import load_split
 from pixelis.errors import ConfigError
 from pixelis.models.load import load_model, load_processor
+from pixelis.models.vision import vision_digest
 from pixelis.training import caches as caches_module
 from pixelis.training.caches import left_out, use_token_cache, use_vision_cache
 from pixelis.training.workbench import Workbench
@@ -145,6 +146,34 @@ def test_the_caches_go_by_content_not_by_place(open_splits, folder, tmp_path):
     use_token_cache(data, other, folder, MODEL, print)
     added = {p.name for p in cache_folder(folder).iterdir() if p.is_dir()} - names
     assert len(added) == 1  # smaller images take fewer tokens
+
+
+def test_as_many_other_images_have_other_features(open_splits, base, folder):
+    """Which examples are left out for their length depends on the tokenizer; all are looked at."""
+    kept = {}
+    for name, shift in (("first", 0), ("second", 1)):
+        splits, _ = open_splits()
+        train = splits["train"]
+        size = train.sizes["hard"] - 1
+        rows, (tokens, lengths) = train.rows["hard"], train._tokens["hard"]
+        chosen = range(shift, shift + size)
+        train.rows["hard"] = rows.select(chosen)
+        train._tokens["hard"] = tokens.select(chosen), lengths[shift : shift + size]
+        use_vision_cache(splits, base, train.encoder, folder, print, limit_gib=8.0)
+        kept[name] = [train[key].features for key in train.all_keys()]
+    assert all(features is not None for found in kept.values() for features in found)
+    assert len(kept["first"]) == len(kept["second"])
+
+
+def test_a_tower_with_other_settings_has_another_digest(base):
+    config = base.model.visual.config
+    before, blocks = vision_digest(base), config.fullatt_block_indexes
+    config.fullatt_block_indexes = [*blocks, 99]
+    try:
+        assert vision_digest(base) != before
+    finally:
+        config.fullatt_block_indexes = blocks
+    assert vision_digest(base) == before
 
 
 # Examples that are too long
