@@ -20,9 +20,9 @@ class ExportConfig:
     experiment: str = setting("sft_curriculum", "experiment whose newest finished run is taken")
     output_dir: str = setting("outputs/export", "folder that is made; must not be there yet")
     save_dtype: str = setting(
-        "base",
-        "type of the saved weights; base: as the base's are saved",
-        choices=("base", "float32", "bfloat16", "float16"),
+        "float32",
+        "type of the saved weights; half as large ones are rounded; base: as the base's are saved",
+        choices=("float32", "bfloat16", "float16", "base"),
     )
     tolerance: float = setting(1e-3, "largest difference of a logit before and after", above=0)
     data: ExportDataConfig = ExportDataConfig()

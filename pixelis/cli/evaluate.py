@@ -20,8 +20,6 @@ def main(argv: Sequence[str]) -> int:
     )
     config, model_config = arguments.config, arguments.extra["model"].model
 
-    import torch
-
     from pixelis.cli.champion import contest
     from pixelis.cli.evaluation_identity import (
         check_sampling,
@@ -33,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
     from pixelis.cli.rollouts import evaluate_and_record
     from pixelis.cli.subject import choose_subject, record_score
     from pixelis.data.encode import Encoder
+    from pixelis.models.device import best_device
     from pixelis.models.load import load_model, load_processor
     from pixelis.models.lora import check_adapter, load_adapter, other_adapter
     from pixelis.tracking import (
@@ -62,9 +61,7 @@ def main(argv: Sequence[str]) -> int:
     pixels = {"min_pixels": model_config.min_pixels, "max_pixels": model_config.max_pixels}
     encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
     base = load_model(name, torch_dtype=model_config.torch_dtype, trust_remote_code=trust)
-    model = load_adapter(base, folders["adapter"], model_name=name)
-    if torch.cuda.is_available():
-        model = model.to("cuda")
+    model = load_adapter(base, folders["adapter"], model_name=name).to(best_device())
     against = None
     if config.against is not None:
         against = partial(other_adapter, model, folders["against"], model_name=name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
 from pixelis.config import ModelFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
+from pixelis.errors import ConfigError
 from pixelis.plan_config import PlanFileConfig
 
 
@@ -28,6 +29,8 @@ def main(argv: Sequence[str]) -> int:
         },
     )
     config, plan = arguments.config, arguments.extra["plan"]
+    if plan.json is not None and not Path(plan.json).parent.is_dir():
+        raise ConfigError(f"json: there is no folder {Path(plan.json).parent}")
     curriculum = CurriculumConfig.from_dict(config.curriculum)
     os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 

@@ -8,6 +8,7 @@ from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_c
 from pixelis.cli.training_run import Search, run_sft
 from pixelis.config import ModelFileConfig
 from pixelis.evaluation.validation import Validation
+from pixelis.models.device import best_device
 from pixelis.models.lora import load_adapter
 from pixelis.training.checkpoint import read_json
 from pixelis.training.resume import FINISHED_FILE
@@ -100,6 +101,7 @@ class Bench:
             self.workbench.load_base(model), adapter, model_name=model.model_name
         )
         self.workbench.lend(adapted)
+        adapted.to(best_device())
         measure = Validation(
             self.workbench.load_test(Path(config.data.path), encoder),
             training.curriculum.difficulties,

@@ -49,9 +49,8 @@ def build_answer_losses(
         return answer_losses(model, encoder, examples, batch_size=batch_size, progress=progress)
 
     def _load(name: str) -> tuple[Any, Any]:
-        import torch
-
         from pixelis.data.encode import Encoder
+        from pixelis.models.device import best_device
         from pixelis.models.load import load_model, load_processor
 
         processor = load_processor(
@@ -61,9 +60,7 @@ def build_answer_losses(
             trust_remote_code=trust_remote_code,
         )
         model: Any = load_model(name, torch_dtype=torch_dtype, trust_remote_code=trust_remote_code)
-        if torch.cuda.is_available():
-            model = model.to("cuda")
-        return model, Encoder(processor, max_length)
+        return model.to(best_device()), Encoder(processor, max_length)
 
     return losses
 

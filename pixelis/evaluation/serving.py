@@ -14,6 +14,7 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
 from pixelis.errors import DataError
 from pixelis.evaluation.rollout import Rollout, roll_out
+from pixelis.models.device import best_device
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import load_adapter
 
@@ -69,7 +70,8 @@ def _load_pyfunc(path: str) -> AdapterModel:
     pixels = {key: about[key] for key in ("min_pixels", "max_pixels")}
     base = load_model(name, torch_dtype="auto", trust_remote_code=trust)
     encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
-    return AdapterModel(load_adapter(base, folder, model_name=name).eval(), encoder)
+    model = load_adapter(base, folder, model_name=name).to(best_device())
+    return AdapterModel(model.eval(), encoder)
 
 
 def _example(number: int, image: bytes, question: str) -> Example:

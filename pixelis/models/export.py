@@ -8,6 +8,7 @@ the type in which they are saved.
 import gc
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,13 +63,19 @@ class Exported:
 
 
 def check_place(folder: Path) -> None:
-    """Refuse to write over anything.
+    """Refuse to write over anything, and a place where no folder can be made.
 
     Raises:
-        ConfigError: when the folder is there.
+        ConfigError: when the folder is there, or its parent is none.
     """
     if folder.exists():
         raise ConfigError(f"output_dir must not be there yet, got {folder}; name another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir {folder} cannot be made: {error.strerror}") from error
+    if not os.access(folder.parent, os.W_OK):
+        raise ConfigError(f"output_dir {folder} cannot be made: {folder.parent} is read-only")
 
 
 def export_merged(
@@ -78,7 +85,7 @@ def export_merged(
     *,
     model_name: str,
     source: str,
-    save_dtype: str = BASE_DTYPE,
+    save_dtype: str = "float32",
     tolerance: float = 1e-3,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
@@ -92,7 +99,7 @@ def export_merged(
         example: whose conversation the logits are compared on.
         model_name: of the base.
         source: the adapter's address, as the user gave it.
-        save_dtype: `base`, or a key of `DTYPES`.
+        save_dtype: a key of `DTYPES`, or `base`; any but float32 rounds, which `tolerance` allows.
         tolerance: of `Exported.merging` and `Exported.reading`.
         min_pixels: smallest area of an image; it is saved with the processor.
         max_pixels: largest area of an image; it is saved with the processor.

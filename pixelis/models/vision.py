@@ -48,7 +48,7 @@ def compute_features(model: Any, encoder: Encoder, contents: Sequence[bytes]) ->
     outputs = model.model.get_image_features(
         inputs["pixel_values"].to(device), inputs["image_grid_thw"].to(device), return_dict=True
     )
-    return list(outputs.pooler_output)
+    return [found.cpu() for found in outputs.pooler_output]
 
 
 class PositionRule:

@@ -3,18 +3,18 @@
 from pixelis.errors import ConfigError
 
 GIB = 2**30
-# Memory as sold, in GiB.
+# In GiB, as torch's messages of memory that is out give the capacity: less than what is sold.
 GPUS = {
-    "RTX-4090": 24,
-    "RTX-5090": 32,
-    "L4": 24,
-    "A10G": 24,
-    "L40S": 48,
-    "A100-40": 40,
-    "A100-80": 80,
-    "H100-80": 80,
-    "H200-141": 141,
-    "B200-192": 192,
+    "RTX-4090": 23.6,
+    "RTX-5090": 31.3,
+    "L4": 22.0,
+    "A10G": 22.0,
+    "L40S": 44.4,
+    "A100-40": 39.4,
+    "A100-80": 79.1,
+    "H100-80": 79.1,
+    "H200-141": 139.7,
+    "B200-180": 178.3,
 }
 # Not measured: a CUDA context with its libraries' kernels, and what torch's allocator keeps or
 # loses between blocks, as a share of what tensors take.

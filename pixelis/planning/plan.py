@@ -8,6 +8,7 @@ from typing import Any
 
 from pixelis.config import ModelConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
+from pixelis.errors import ConfigError
 from pixelis.models.published import model_config
 from pixelis.plan_config import PlanFileConfig
 from pixelis.planning.course import DEPENDS, StagePlan, drawn_in_all, plan_course
@@ -108,6 +109,8 @@ def make_plan(
     training = config.training
     available = gpu_bytes(plan.gpu, plan.gpu_memory_gib)
     num_gpus = plan.num_gpus or config.num_processes or 1
+    if config.accelerate_config is not None and num_gpus < 2:
+        raise ConfigError("accelerate_config is for several processes: set num_processes")
     data = read_data_facts(Path(config.data.path), model)
     share = data.images if data is not None and data.images is not None else IMAGES
     setup = Setup(model, training.batch_size, training.max_length, share, _is_sharded(config))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pixelis.config import EVA, ModelConfig
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX
-from pixelis.errors import ConfigError
+from pixelis.errors import CheckpointError, ConfigError
 from pixelis.figures import as_figure, as_page, layer_ranks, layer_spectra
 from pixelis.models.changed_base import (
     WEIGHTS_FILE,
@@ -24,6 +24,7 @@ from pixelis.models.changed_base import (
     take_from_base,
     write_plain,
 )
+from pixelis.models.device import on_best_device
 from pixelis.models.eva import Spectrum, fit_eva, largest_spectrum, positions_needed
 from pixelis.models.load import load_model
 from pixelis.models.lora import add_lora, wrap
@@ -105,7 +106,8 @@ def build_adapter(
     spread = config.lora_auto_spread if config.lora_r == "auto" else 1.0
     model = _add(config, EVA, load, seed=seed, eva_spread=spread)
     batches = _look_at(dataset, model, config, seed=seed, batch_size=batch_size, spread=spread)
-    spectra = fit_eva(model, batches)
+    with on_best_device(model) as device:
+        spectra = fit_eva(model, [{k: x.to(device) for k, x in each.items()} for each in batches])
     _record(spectra, output_dir, recorder)
     return Adapter(model)
 
@@ -123,7 +125,16 @@ def write_adapter(
         folder: made.
         tensors: the adapter's, where they are not on the model alone (sharded).
         initial: of `Adapter`.
+
+    Raises:
+        CheckpointError: when a weight has no numbers here: DeepSpeed's ZeRO-3 keeps them in parts.
     """
+    trained = tensors or {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if empty := [name for name, weight in trained.items() if weight.numel() == 0]:
+        raise CheckpointError(
+            f"{len(empty)} weights of the adapter, {empty[0]} first, are empty in this process, so "
+            "it is not saved; train with configs/accelerate/fsdp.yaml or ddp.yaml"
+        )
     # The embeddings are never trained; asked to look, peft would ask the hub for the base.
     model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=tensors)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card

@@ -16,6 +16,7 @@ from pixelis.data.folder import file_sha256
 from pixelis.data.store import SUMMARY_FILE, data_files
 from pixelis.data.token_cache import image_bytes, open_tokens, tokens_key
 from pixelis.data.vision_cache import VisionCache, open_features
+from pixelis.models.device import on_best_device
 from pixelis.models.vision import PositionRule, compute_features, takes_features, vision_digest
 
 GIB = 2**30
@@ -126,7 +127,8 @@ def use_vision_cache(
             )
 
     try:
-        cache = _in_first(folder, features_in, "vision features", say, temporary=False)
+        with on_best_device(base.model.visual):
+            cache = _in_first(folder, features_in, "vision features", say, temporary=False)
     except OSError as error:
         say(f"vision features are not cached: {error}")
         return False

@@ -52,6 +52,8 @@ def check_kernels(training: TrainingConfig) -> None:
     """
     if training.use_liger_kernel:
         _check_for_gpu("training.use_liger_kernel", "true", "liger_kernel")
+    if training.torch_compile:  # on a CPU minutes of compiling, and slower after them
+        _check_for_gpu("training.torch_compile", "true", "torch")
 
 
 def _check_for_gpu(key: str, value: str, package: str) -> None:

@@ -258,6 +258,8 @@ def run_training(
     if processes.is_main and (trainer.is_sharded or changed):
         name = model_config.model_name
         model = load_adapter(load_base(model_config), output_dir / "final", model_name=name)
+        if not model_config.load_in_4bit:  # which is on the GPU already
+            model.to(arguments.device)
     return TrainingResult(
         model=model.eval(),
         encoder=encoder,

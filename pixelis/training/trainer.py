@@ -84,8 +84,7 @@ class CurriculumTrainer(Trainer):
             callbacks=[curriculum],
         )
         self.output_dir = Path(str(args.output_dir))
-        self.loader = loader
-        self.validation = validation
+        self.loader, self.validation = loader, validation
         self.curriculum = curriculum
         self.run_state = dict(run_state)
         self.save_total_limit = save_total_limit
@@ -119,23 +118,24 @@ class CurriculumTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The loss of a micro-batch; logits only where a supervised token is predicted."""
         labels, self._kinds = inputs["labels"], inputs["kinds"]
-        with supervised_logits(self.head, labels):
+        with supervised_logits(self.head, labels), self.accelerator.autocast():  # FSDP's has none
             return super().compute_loss(model, {**feed(inputs), "labels": labels}, *args, **kwargs)
 
     def _token_loss(self, outputs: Any, labels: torch.Tensor, **words: Any) -> torch.Tensor:
-        weight, kinds = self.operation_weight, self._kinds
-        return compute_token_loss(outputs, labels, **words, kinds=kinds, operation_weight=weight)
+        words |= {"kinds": self._kinds, "operation_weight": self.operation_weight}
+        return compute_token_loss(outputs, labels, **words)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the strata in one pass and hand them to the callbacks as `eval_*` metrics."""
-        strata = self.validation(self.model)
+        with self.accelerator.autocast():
+            strata = self.validation(self.model)
         metrics = {
             f"eval_{difficulty}_{name}": value
             for difficulty, stratum in strata.items()
             for name, value in {**asdict(stratum), "likelihood": stratum.likelihood}.items()
         }
-        tell = self.callback_handler.on_evaluate
-        self.control = tell(self.args, self.state, self.control, metrics)
+        on_evaluate = self.callback_handler.on_evaluate
+        self.control = on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def score_if_needed(self, step: int) -> None:

@@ -79,7 +79,7 @@ def test_the_folder_is_a_model_for_the_other_entry_points(data, adapter, capfd, 
     [
         (("--output_dir", "adapter"), "output_dir must not be there yet, got adapter; name anoth"),
         (("--adapter", "nowhere"), "the adapter nowhere is not a folder"),
-        (("--save_dtype", "int8"), "save_dtype must be one of base, float32, bfloat16, float16"),
+        (("--save_dtype", "int8"), "save_dtype must be one of float32, bfloat16, float16, base"),
         (("--model.model_name", "./none"), "the adapter in adapter is for the base 'pixelis-nano'"),
         (("--tolerance", "1e-12"), "merged into its base, the adapter says something else: "),
     ],

@@ -106,9 +106,15 @@ def test_processor_template_and_limits_come_along(exported):
     assert not list(folder.parent.glob(".merged*"))
 
 
-def test_saved_in_the_bases_type_by_default(adapter, tmp_path):
-    assert base_dtype(NANO) == "bfloat16"
+def test_exact_by_default(adapter, tmp_path):
     about = export(adapter, tmp_path / "merged")
+    assert dtypes(tmp_path / "merged") == {torch.float32}
+    assert max(about.merging, about.reading, about.rounding) < 1e-4
+
+
+def test_saved_in_the_bases_type_when_asked(adapter, tmp_path):
+    assert base_dtype(NANO) == "bfloat16"
+    about = export(adapter, tmp_path / "merged", save_dtype="base")
     assert dtypes(tmp_path / "merged") == {torch.bfloat16}
     # What is saved is the merged weights, rounded once; that alone moves the logits.
     assert about.merging < 1e-4 and about.reading == 0

@@ -73,8 +73,14 @@ def test_a_sharded_base_takes_a_part_of_its_weights(tmp_path):
     assert found.memory.weights < alone.memory.weights
 
 
+def test_one_gpu_shares_nothing():
+    config = TrainingFileConfig(accelerate_config="configs/accelerate/fsdp.yaml")
+    with pytest.raises(ConfigError, match="^accelerate_config is for several processes: set num_"):
+        make_plan(config, NANO, CurriculumConfig(), PlanFileConfig())
+
+
 def test_gpus_by_name():
-    assert gpu_bytes("A10G", None) == 24 * GIB
+    assert gpu_bytes("A10G", None) == 22 * GIB
     assert gpu_bytes("whatever", 11.5) == 11.5 * GIB
     with pytest.raises(ConfigError, match="^gpu must be one of RTX-4090, .*, got 'A10'; for anoth"):
         gpu_bytes("A10", None)

@@ -265,6 +265,17 @@ def test_a_sharded_model_is_trained_stopped_and_taken_up_again_alike(
         assert run.decided(0)[name] == run.decided(1)[name]
 
 
+def test_a_sharded_model_in_bf16_is_trained_as_a_whole_one(launch, advancing, tmp_path):
+    """Nobody but us wraps a sharded model in autocast."""
+    words = {"precision": "bf16", "max_steps": 4}
+    sharded = launch(tmp_path / "sharded" / "sft", advancing, env=FSDP, **words)
+    whole = launch(tmp_path / "whole" / "sft", advancing, **words)
+    assert sharded.codes == whole.codes == [0, 0], sharded.printed
+    assert sharded.decided(0)["sharded"] and not whole.decided(0)["sharded"]
+    assert_alike(sharded.adapter, whole.adapter)
+    assert set(sharded.adapter) == set(whole.adapter)
+
+
 def test_one_failure_is_said_once_and_ends_both(launch, advancing, tmp_path):
     run = launch(tmp_path / "sft", advancing, hurt=[1, 2, "user"])
     assert run.codes == [1, 2]
