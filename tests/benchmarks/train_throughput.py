@@ -152,8 +152,13 @@ def memory(name):
 # The contestants: each trains for some steps and gives back what a watch saw
 
 
-def run_ours(base, data, steps, *, head=True, **training):
-    """`run_training`, as the command runs it; `training` are keys of the configuration."""
+def run_ours(base, data, steps, *, without=(), **training):
+    """`run_training`, as the command runs it; `training` are keys of the configuration.
+
+    `without` takes away what no key does: "positions" (kept ones), "no mask" (so there is one),
+    "supervised logits", "sorting" (by length inside a step).
+    """
+    import pixelis.data.loader as loader
     import pixelis.training.sft as sft
     import pixelis.training.trainer as trainer
     from pixelis.config import ModelConfig, TrainingConfig
@@ -186,10 +191,25 @@ def run_ours(base, data, steps, *, head=True, **training):
         "save_steps": 10**6,
     } | training
     stages = [{"name": "all", "difficulty_mix": {"simple": 1.0}}]
-    whole = sft.CurriculumTrainer, trainer.output_head
-    sft.CurriculumTrainer = Watched
-    if not head:
+
+    def feed(batch):
+        given = whole[2](batch)
+        if "no mask" in without:
+            given["attention_mask"] = batch["attention_mask"]
+        if "positions" in without:
+            given.pop("position_ids")
+            given["mm_token_type_ids"] = batch["mm_token_type_ids"]
+            if "mm_encoder_outputs" in given:
+                given["image_grid_thw"] = batch["image_grid_thw"]
+        return given
+
+    whole = sft.CurriculumTrainer, trainer.output_head, trainer.feed, loader.CurriculumDataset
+    sft.CurriculumTrainer, trainer.feed = Watched, feed
+    if "supervised logits" in without:
         trainer.output_head = lambda model: None
+    length = whole[3].length
+    if "sorting" in without:
+        whole[3].length = lambda self, key: 0
     try:
         with tempfile.TemporaryDirectory() as out:
             sft.run_training(
@@ -211,7 +231,8 @@ def run_ours(base, data, steps, *, head=True, **training):
                 say=lambda line: None,
             )
     finally:
-        sft.CurriculumTrainer, trainer.output_head = whole
+        sft.CurriculumTrainer, trainer.output_head, trainer.feed, _ = whole
+        whole[3].length = length
     return watch
 
 
@@ -350,14 +371,18 @@ CONTESTANTS = {
 TRLS = [name for name in CONTESTANTS if name.startswith("TRL")]
 # One idea more with each row, from the plain Trainer to ours.
 ONE_BATCH = {"batch_size": BATCH, "gradient_accumulation_steps": 1}
+NOTHING = ("positions", "no mask", "supervised logits", "sorting")
+PLAIN = {"precision": "fp32", "vision_cache": "off"}
 IDEAS = {
-    "tokens and positions cached, no mask": {
-        **ONE_BATCH, "precision": "fp32", "vision_cache": "off", "head": False,
-    },
-    "+ vision features cached": {**ONE_BATCH, "precision": "fp32", "head": False},
-    "+ logits where supervised": {**ONE_BATCH, "precision": "fp32"},
-    "+ like lengths together, small batches": {"precision": "fp32"},
+    "tokens cached": {**ONE_BATCH, **PLAIN, "without": NOTHING},
+    "+ M-RoPE positions cached": {**ONE_BATCH, **PLAIN, "without": NOTHING[1:]},
+    "+ no attention mask": {**ONE_BATCH, **PLAIN, "without": NOTHING[2:]},
+    "+ vision features cached": {**ONE_BATCH, "precision": "fp32", "without": NOTHING[2:]},
+    "+ logits where supervised": {**ONE_BATCH, "precision": "fp32", "without": NOTHING[3:]},
+    "+ small batches, accumulated": {"precision": "fp32", "without": NOTHING[3:]},
+    "+ like lengths together in a step": {"precision": "fp32"},
     "+ base in bf16 under autocast (pixelis)": {},
+    "that, with 2 loader workers": {"num_workers": 2},
 }  # fmt: skip
 
 
@@ -436,10 +461,77 @@ def differences(base, data, steps):
         ]
     names = ("Trainer", "fp32", "defaults", "Tr. bf16")
     print(f"  step {' '.join(f'{name:>9}' for name in names)}")
-    for step in range(0, steps, max(1, steps // 10)):
+    for step in range(steps):
         found = [losses[step] for losses in (plain, *others)]
         print(f"  {step + 1:4} {' '.join(f'{loss:9.5f}' for loss in found)}")
     return [max(abs(losses[s] - plain[s]) for s in plain) for losses in others]
+
+
+def validation(base, data, rounds):
+    """Print seconds of evaluating 48 examples: transformers' Trainer, and ours."""
+    import torch
+    from torch.utils.data import DataLoader
+    from transformers import Trainer, TrainingArguments
+
+    from pixelis.config import ModelConfig
+    from pixelis.curriculum import CurriculumConfig
+    from pixelis.data.encode import collate, encode_example
+    from pixelis.data.store import from_row, load_split
+    from pixelis.evaluation.validation import Validation
+    from pixelis.training.workbench import Workbench
+
+    keys = drawn(data, 6)
+    rows = load_split(data, "train")
+    with silence():
+        model, encoder = load_plain(base)
+
+    def make_batch(chosen):
+        items = [encode_example(from_row(rows[name][i]), encoder) for name, i in chosen]
+        batch = collate(items, encoder)
+        batch.pop("kinds")
+        return batch
+
+    class Plain(Trainer):
+        def get_eval_dataloader(self, eval_dataset=None):
+            return DataLoader(keys, BATCH, collate_fn=make_batch)
+
+    bench, config = (
+        Workbench(),
+        ModelConfig(
+            model_name=str(base),
+            torch_dtype="float32",
+            min_pixels=PIXELS,
+            max_pixels=PIXELS,
+            **LORA,
+        ),
+    )
+    curriculum = CurriculumConfig.from_dict(
+        {"stages": [{"name": "all", "difficulty_mix": {"simple": 1.0}}]}
+    )
+    with silence(), tempfile.TemporaryDirectory() as out:
+        _, splits = bench.load_data(config, data, curriculum, max_length=1024)
+        half = bench.load_base(config, precision="bf16")
+        measure = Validation(
+            splits["train"], ["simple"], samples_per_difficulty=48, batch_size=BATCH, seed=0
+        )
+        trainer = Plain(
+            model, plain_arguments(TrainingArguments, out, 1, prediction_loss_only=True)
+        )
+
+    def ours():
+        with torch.autocast("cpu", torch.bfloat16):
+            measure(half)
+
+    found = {"evaluating 48 examples, transformers' Trainer": [], "the same, pixelis": []}
+    for _ in range(rounds):
+        for name, act in zip(found, (lambda: trainer.evaluate(keys), ours), strict=True):
+            with silence():
+                began = CLOCK()
+                act()
+            found[name].append(CLOCK() - began)
+    for name, seconds in found.items():
+        spread = f"({min(seconds):.2f} to {max(seconds):.2f})"
+        print(f"  {name:46} {statistics.median(seconds):7.2f} s       {spread}", flush=True)
 
 
 def peak(name, base, data):
@@ -509,12 +601,17 @@ def main():
             if ratio < SPEED_TARGET:
                 missed.append(f"{name}: {ratio:.2f} times the faster TRL, {SPEED_TARGET} wanted")
             print("  one idea more with each row:")
-            ideas = {
+            ideas = {"transformers' Trainer": lambda d=data: run_plain(base, d, WARM_UP + steps)}
+            ideas |= {
                 idea: (lambda k=keys, d=data: run_ours(base, d, WARM_UP + steps, **k))
                 for idea, keys in IDEAS.items()
             }
-            table(in_turn(ideas, min(rounds, 2)), 0)
-            peaks = {who: peak(who, base, data) for who in ("pixelis", *TRLS)}
+            table(in_turn(ideas, min(rounds, 3)), 0)
+            validation(base, data, min(rounds, 3))
+            peaks = {
+                who: statistics.median(peak(who, base, data) for _ in range(min(rounds, 3)))
+                for who in ("pixelis", *TRLS)
+            }
             share = peaks["pixelis"] / min(peaks[who] for who in TRLS)
             listed = ", ".join(f"{who} {size:.0f} MB" for who, size in peaks.items())
             print(f"  peak memory above the start: {listed}: {share:.2f}", flush=True)
