@@ -93,5 +93,6 @@ def _with_restored(strata: Strata, events: Sequence[Event]) -> Strata:
     for event in events:
         if event["kind"] == "rollback" and trial.get("strata"):
             found.append((int(event["step"]), trial["strata"]))
-        trial = event if event["kind"] == "trial" else {}
+        if event["kind"] != "restore":  # which leaves a trial open
+            trial = event if event["kind"] == "trial" else {}
     return sorted(found, key=lambda each: each[0])  # stable: after what was measured there
