@@ -35,6 +35,7 @@ class BadSteps:
         good: the newest checkpoint of the schedule (`save_steps`) whose weights are finite and were
             not saved between bad steps; None before the first.
         gone_back_to: the step of the checkpoint that weights were last taken from.
+        just_back: no step was applied since; a checkpoint of then holds nothing new.
         examples: ids of the newest bad step's: of the micro-batches without a finite loss, of all
             where every loss is finite and the gradient alone is not.
         what: its loss and gradient norm, in words.
@@ -46,6 +47,7 @@ class BadSteps:
         self.count = self.in_a_row = 0
         self.good: Path | None = None
         self.gone_back_to: int | None = None
+        self.just_back = False
         self.examples: list[str] = []
         self.what = ""
 
@@ -92,7 +94,7 @@ class BadSteps:
         self.gone_back_to = step_of(self.good)
         ids = f"; examples {named(self.examples)}" if self.in_a_row else ""
         reason = f"{self._what_happened()}; weights of step {self.gone_back_to} are back{ids}"
-        self.in_a_row = 0
+        self.in_a_row, self.just_back = 0, True
         return reason
 
     def _what_happened(self) -> str:
@@ -107,12 +109,13 @@ class BadSteps:
             "in_a_row": self.in_a_row,
             "good": None if self.good is None else step_of(self.good),
             "gone_back_to": self.gone_back_to,
+            "just_back": self.just_back,
         }
 
     def load_state_dict(self, state: Mapping[str, Any], folder: Path) -> None:
         """Go on from the checkpoint `folder`; what to go back to lies beside it."""
         self.count, self.in_a_row = state["count"], state["in_a_row"]
-        self.gone_back_to = state["gone_back_to"]
+        self.gone_back_to, self.just_back = state["gone_back_to"], state["just_back"]
         beside = folder.with_name(f"checkpoint-{state['good']}")
         if beside.is_dir():
             self.good = beside
@@ -172,7 +175,7 @@ class GuardedTrainer(Trainer):
         size = torch.as_tensor(0.0 if whole is None else whole).to(losses)
         # Another process's loss may be infinite where the gradient that all share is finite.
         if not self.processes.any(not bool(torch.isfinite(torch.cat([losses, size[None]])).all())):
-            self.bad.in_a_row = 0
+            self.bad.in_a_row, self.bad.just_back = 0, False
             return norm
         self._note(losses, float(size))
         model.zero_grad(set_to_none=True)  # an optimiser passes over what has no gradient
@@ -221,8 +224,8 @@ class GuardedTrainer(Trainer):
         Only one of the schedule: a training that is stopped in between goes back as far as one that
         is not.
         """
-        is_scheduled = step % int(self.args.save_steps) == 0
-        if is_scheduled and self.bad.in_a_row == 0 and self._weights_are_finite():
+        is_due = step % int(self.args.save_steps) == 0 and not self.bad.just_back
+        if is_due and self.bad.in_a_row == 0 and self._weights_are_finite():
             self.bad.good = output_dir / f"checkpoint-{step}"
 
     def load_weights(self, folder: Path) -> None:
