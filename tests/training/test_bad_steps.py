@@ -213,3 +213,30 @@ def test_a_second_time_to_the_same_checkpoint_stops(faulty):
     faults = dict.fromkeys((3, 4, 6, 7), "nan")
     with pytest.raises(UserError, match=r"checkpoint-2 led here once before; its examples: \w+"):
         faulty(faults, max_steps=9, save_steps=2, max_bad_steps=2, eval_steps=9)
+
+
+FAULTS = {4: "nan", 5: "nan", 7: "inf"}  # back to step 2 at 5, and a bad step after it
+
+
+@pytest.mark.parametrize("stopped_at", [2, 4, 6])
+def test_what_a_stopped_training_goes_on_to_is_what_it_would_have_come_to(
+    faulty, tmp_path, stopped_at
+):
+    """Before bad steps, between two of them, and after weights went back."""
+    settings = {"max_steps": 8, "max_bad_steps": 2, "eval_steps": 8, "save_total_limit": 9}
+    whole, told, _, looks = faulty(FAULTS, **settings, output_dir=tmp_path / "whole")
+    assert [(e.kind, e.step) for e in whole.events] == [("start", 0), ("restore", 5), ("end", 8)]
+    checkpoint = tmp_path / "whole" / f"checkpoint-{stopped_at}"
+    resumed, told_again, _, relooked = faulty(
+        FAULTS, **settings, output_dir=tmp_path / "resumed", resume_from=checkpoint
+    )
+    assert min(relooked) == stopped_at + 1
+    for step, (adapter, moments, rate) in relooked.items():
+        assert same(adapter, looks[step][0]) and same(moments, looks[step][1]), step
+        assert rate == looks[step][2]
+    assert resumed.events == whole.events
+    assert resumed.losses == whole.losses
+    assert resumed.num_bad_steps == whole.num_bad_steps == 3
+    # What was told before the stop is told again: nothing is lost, and nothing is another.
+    assert told_again.values == told.values
+    assert bad_steps(told) == {4: 1, 5: 2, 7: 3}
