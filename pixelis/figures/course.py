@@ -64,12 +64,12 @@ def build_course(
     told = _by_step(history, {f"{MIX}{name}": name for name in names})
     mixes = dict(told) | {int(event["step"]): event["mix"] for event in events}
     steps = [step for values in history.values() for step, _ in values]
-    strata = _with_restored(strata, events) if rules.restores_weights else strata
+    measured: Strata = _with_restored(strata, events) if rules.restores_weights else strata
     shown = thin_events(events)
     ends = {int(event["step"]) for event in shown}
     return Course(
         events=shown,
-        strata=thin_rows(strata, keep=ends),
+        strata=thin_rows(measured, keep=ends),
         losses=thin_rows(_by_step(history, {f"eval/{name}/loss": name for name in names})),
         training_loss=thin_points(history.get(TRAINING_LOSS, ())),
         mixes=sorted(mixes.items()),
