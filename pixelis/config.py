@@ -64,6 +64,9 @@ class TrainingConfig:
     eval_batch_size: int = setting(8, "examples in one evaluation batch", at_least=1)
     save_steps: int = setting(500, "steps between checkpoints", at_least=1)
     save_total_limit: int = setting(2, "checkpoints kept, the newest", at_least=1)
+    max_bad_steps: int = setting(
+        3, "steps in a row without finite loss and gradient, until weights go back", at_least=1
+    )
     logging_steps: int = setting(10, "steps between logged losses", at_least=1)
     num_workers: int = setting(0, "loader processes; 0: in the trainer's own", at_least=0)
     precision: str = setting(

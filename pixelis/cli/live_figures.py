@@ -14,7 +14,6 @@ from typing import Any
 from pixelis.curriculum import CurriculumConfig
 from pixelis.figures import (
     Chart,
-    Course,
     Rules,
     as_figure,
     as_page,
@@ -25,12 +24,13 @@ from pixelis.figures import (
 )
 from pixelis.tracking import MlflowRecorder
 
-ATTEMPTS = ("trial", "advance", "rollback", "hold")
+DRAWN = ("trial", "advance", "rollback", "hold", "restore")
 CHARTS = {
     "timeline": timeline,
     "samples_drawn": samples_drawn,
     "loss_by_difficulty": loss_by_difficulty,
 }
+History = Mapping[str, list[tuple[int, float]]]
 # Of all metrics, those that a figure is drawn from.
 KEPT = ("eval/", "train/loss", "curriculum/mix/")
 
@@ -93,7 +93,7 @@ class LiveFigures:
         self._recorder.event(event)
         self._events.append(dict(event))
         self._tell()
-        if event["kind"] in ATTEMPTS:
+        if event["kind"] in DRAWN:
             self._draw_soon()
 
     def restore_events(self, events: Sequence[Mapping[str, Any]]) -> None:
@@ -127,13 +127,11 @@ class LiveFigures:
         if self._newest is not None:
             self._newest.cancel()  # what has not begun would be drawn over at once
         history = {key: list(values) for key, values in self._history.items()}
-        course = build_course(
-            list(self._events), history, max_steps=self._max_steps, rules=self._rules
-        )
-        self._newest = self._thread.submit(self._draw, course)
+        self._newest = self._thread.submit(self._draw, list(self._events), history)
 
-    def _draw(self, course: Course) -> None:
+    def _draw(self, events: list[dict[str, Any]], history: History) -> None:
         try:
+            course = build_course(events, history, max_steps=self._max_steps, rules=self._rules)
             for name, chart in CHARTS.items():
                 record_chart(self._recorder, chart(course), f"curriculum/{name}")
         # Whatever a drawing library does not like is no reason to stop a training.

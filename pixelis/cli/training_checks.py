@@ -20,6 +20,7 @@ NOT_IDENTITY = (
     *("resume", "register", "training.output_dir"),
     *("num_processes", "accelerate_config", "training.vision_cache_gib"),
     *("evaluation.num_traces", "evaluation.num_reported"),
+    "training.max_bad_steps",  # how much is borne: a training that it stopped can go on with more
     # How a step is split into forward passes; their product stands for both.
     *("training.batch_size", "training.gradient_accumulation_steps", "training.auto_batch_size"),
 )

@@ -40,6 +40,7 @@ def record_result(
             "best/full_mix": result.best["performance"],
             "best/step": result.best["step"],
             "rollbacks": events[-1]["rollback_count"],
+            "bad_steps": result.num_bad_steps,
             **stages,
         },
         max_steps,

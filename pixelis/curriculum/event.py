@@ -11,7 +11,7 @@ from pixelis.curriculum.performance import compute_delta_standard_error
 from pixelis.curriculum.strategies import Decision
 from pixelis.errors import ConfigError
 
-KINDS = ("start", "trial", "advance", "rollback", "hold", "end")
+KINDS = ("start", "trial", "advance", "rollback", "hold", "restore", "end")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class CurriculumEvent:
 
     `from_stage` is the stage before the event, `to_stage` the stage whose mix holds after it: the
     next one for `trial` and `advance`, the same one for every other kind. `mix`, `interval`,
-    `cooldown_until` and `rollback_count` are those that hold after the event.
+    `cooldown_until` and `rollback_count` are those that hold after the event. A `restore` is no
+    decision of the curriculum: weights of before were put back after steps without finite numbers.
     """
 
     step: int

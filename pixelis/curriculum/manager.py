@@ -154,9 +154,8 @@ class CurriculumManager:
 
     def strata_at(self, step: int) -> dict[str, float] | None:
         """Return the strata already measured after this step: an evaluation is never repeated."""
-        history = self._state.history
-        is_known = bool(history) and history[-1].step == step
-        return dict(history[-1].strata) if is_known else None
+        known = [dict(last.strata) for last in self._state.history[-1:] if last.step == step]
+        return known[0] if known else None
 
     def observe(self, step: int, strata: Mapping[str, float]) -> None:
         """Take a scheduled evaluation into the window."""
@@ -209,6 +208,10 @@ class CurriculumManager:
             return None
         return self._record("advance", step, self.stage, decision, examples_seen=examples_seen)
 
+    def restored(self, step: int, reason: str, examples_seen: int | None = None) -> CurriculumEvent:
+        """Record that weights of before were put back; nothing of the curriculum changes."""
+        return self._record("restore", step, reason=reason, examples_seen=examples_seen)
+
     def finish(
         self,
         step: int,
@@ -249,8 +252,7 @@ class CurriculumManager:
         require(is_list, "curriculum state: events", "a list that begins with the start", events)
         loaded = [CurriculumEvent.from_dict(event) for event in events]
         num_stages, required = len(self.config.stages), self.required_difficulties
-        self._state = CurriculumState.from_dict(state, num_stages, required)
-        self._events = loaded
+        self._state, self._events = CurriculumState.from_dict(state, num_stages, required), loaded
 
     def _name(self) -> str:
         return self.config.strategy if self.config.enabled else "disabled"
@@ -278,7 +280,7 @@ class CurriculumManager:
         event = CurriculumEvent(
             step=step,
             kind=kind,
-            reason=self._complete(decision.reason if decision else reason),
+            reason=self._complete(kind, decision.reason if decision else reason),
             from_stage=from_stage or self.stage,
             to_stage=self._stage_name(state.stage_index + (kind == "trial")),
             mix=self.mix_at(step + 1),
@@ -291,8 +293,8 @@ class CurriculumManager:
         self._events.append(event)
         return event
 
-    def _complete(self, reason: str | None) -> str | None:
+    def _complete(self, kind: str, reason: str | None) -> str | None:
         """Add to the reason that the strategy does not roll back, where it does not."""
-        if self._strategy.rolls_back:
+        if self._strategy.rolls_back or kind == "restore":
             return reason
         return "; ".join([f"{self._name()} does not roll back", *([reason] if reason else [])])

@@ -31,6 +31,8 @@ def event_line(event: CurriculumEvent, config: CurriculumConfig | None = None) -
     if event.kind == "trial":
         performance = _fixed(event.perf_before)
         return f"🧪 Trying stage {event.to_stage} after step {step}. Performance: {performance}"
+    if event.kind == "restore":
+        return f"⏪ Put weights back after step {step}: {event.reason}"
     if event.kind == "hold":
         count = event.rollback_count
         return f"⏸️ Holding stage {event.to_stage} from step {step}. Total rollbacks: {count}"
@@ -64,8 +66,8 @@ def _fixed(value: float | None) -> str:
     return f"{round(value, 4) + 0.0:.4f}"  # + 0.0: a delta of -0.00001 is no "-0.0000"
 
 
-def final_statistics(manager: CurriculumManager, examples_seen: int) -> str:
-    """Return the block that closes a training."""
+def final_statistics(manager: CurriculumManager, examples_seen: int, num_bad_steps: int = 0) -> str:
+    """Return the block that closes a training; bad steps were counted, but not applied."""
     config = manager.config
     strategy = config.strategy_class
     has_stages = config.enabled and strategy.uses_stages
@@ -74,6 +76,7 @@ def final_statistics(manager: CurriculumManager, examples_seen: int) -> str:
     lines += [f"  Final stage: {manager.stage}"] if has_stages else []
     lines += [f"  Total rollbacks: {manager.rollback_count}"] if strategy.rolls_back else []
     lines += [f"  Final weights: {_round(manager.mix)}", f"  Total samples used: {examples_seen}"]
+    lines += [f"  Steps not applied: {num_bad_steps}"] if num_bad_steps else []
     return "\n".join([RULE, "Final Curriculum Statistics:", *lines, RULE])
 
 

@@ -93,6 +93,7 @@ class CurriculumLoader:
         self._origin = sampler.state_dict()
         self._plan: list[_StepPlan] = []
         self._served = 0
+        self._drawn: Sequence[Key] = ()
 
     def split_steps(self, batch_size: int, accumulation_steps: int) -> None:
         """Cut the same optimiser steps into micro-batches of another size, before the first."""
@@ -105,7 +106,8 @@ class CurriculumLoader:
             self._step += len(self._plan)
             self._plan, self._served = self._plan_segment(), 0
             self._origin = self.sampler.state_dict()
-            yield from self._load(self._draw(self.sampler, self._plan))
+            self._drawn = self._draw(self.sampler, self._plan)
+            yield from self._load(self._drawn)
 
     def _plan_segment(self) -> list[_StepPlan]:
         ahead = self.manager.steps_to_next_decision(self._step)
@@ -157,6 +159,15 @@ class CurriculumLoader:
                 raise batch
             self._served += 1
             yield batch
+
+    def newest_step(self) -> list[list[str]]:
+        """The ids of the examples of the last whole step served, a list a micro-batch of this rank.
+
+        Valid from the last micro-batch of a step to the first of the next.
+        """
+        first = (self._served // self.accumulation_steps - 1) * self.examples_per_step
+        keys = self._micro_batches(self._drawn[first : first + self.examples_per_step])
+        return [[self.dataset.example(key).id for key in micro_batch] for micro_batch in keys]
 
     def state_dict(self) -> dict[str, Any]:
         """The state as if only the optimiser steps served so far had been drawn.

@@ -96,7 +96,12 @@ class Validation:
         for difficulty in difficulties:
             chosen = [item for key, item in encoded.items() if key[0] == difficulty]
             if not any(label != IGNORE_INDEX for item in chosen for label in item.labels):
-                raise DataError(f"the validation split of {difficulty} has no supervised token")
+                raise DataError(
+                    f"the validation split of {difficulty} has no supervised token in the "
+                    f"{len(chosen)} examples that its stratum is measured on (at most "
+                    f"curriculum.eval_samples_per_difficulty={samples_per_difficulty}): at least "
+                    "one must have words of the assistant to predict"
+                )
         self.batches = Batches(dataset, by_length(dataset, self.keys), batch_size)
 
     @torch.inference_mode()

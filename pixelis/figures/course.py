@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixelis.figures.stage_visits import Event
+from pixelis.figures.thinned import thin_events, thin_points, thin_rows
 
 Strata = Sequence[tuple[int, Mapping[str, float]]]
 History = Mapping[str, Sequence[tuple[int, float]]]  # metric -> its values by step
@@ -37,6 +38,7 @@ class Course:
         mixes: The mix that held after a step, wherever it changed.
         max_steps: The last step of the x axis.
         reached: The step that training has come to.
+        num_events: Those that there were; of very many, `events` has those that can be told apart.
     """
 
     events: Sequence[Event]
@@ -47,26 +49,34 @@ class Course:
     max_steps: int
     reached: int
     rules: Rules = Rules()
+    num_events: int = 0
 
 
 def build_course(
     events: Sequence[Event], history: History, *, max_steps: int, rules: Rules
 ) -> Course:
-    """Read the course from what was recorded: events, and metrics under their names in MLflow."""
+    """Read the course from what was recorded: events, and metrics under their names in MLflow.
+
+    A very long one is thinned out (`pixelis.figures.thinned`), except for its mixes.
+    """
     names = _difficulties(events, history)
     strata = _by_step(history, {f"eval/{name}/{rules.metric}": name for name in names})
     told = _by_step(history, {f"{MIX}{name}": name for name in names})
     mixes = dict(told) | {int(event["step"]): event["mix"] for event in events}
     steps = [step for values in history.values() for step, _ in values]
+    measured: Strata = _with_restored(strata, events) if rules.restores_weights else strata
+    shown = thin_events(events)
+    ends = {int(event["step"]) for event in shown}
     return Course(
-        events=events,
-        strata=_with_restored(strata, events) if rules.restores_weights else strata,
-        losses=_by_step(history, {f"eval/{name}/loss": name for name in names}),
-        training_loss=list(history.get(TRAINING_LOSS, ())),
+        events=shown,
+        strata=thin_rows(measured, keep=ends),
+        losses=thin_rows(_by_step(history, {f"eval/{name}/loss": name for name in names})),
+        training_loss=thin_points(history.get(TRAINING_LOSS, ())),
         mixes=sorted(mixes.items()),
         max_steps=max_steps,
         reached=max([0, *steps, *(int(event["step"]) for event in events)]),
         rules=rules,
+        num_events=len(events),
     )
 
 
@@ -93,5 +103,6 @@ def _with_restored(strata: Strata, events: Sequence[Event]) -> Strata:
     for event in events:
         if event["kind"] == "rollback" and trial.get("strata"):
             found.append((int(event["step"]), trial["strata"]))
-        trial = event if event["kind"] == "trial" else {}
+        if event["kind"] != "restore":  # which leaves a trial open
+            trial = event if event["kind"] == "trial" else {}
     return sorted(found, key=lambda each: each[0])  # stable: after what was measured there

@@ -2,11 +2,12 @@
 
 from pixelis.figures.chart import Area, Chart, Item, Panel, Rule, colour_of
 from pixelis.figures.course import Course
+from pixelis.figures.thinned import thin_rows
 
 
 def samples_drawn(course: Course) -> Chart:
     """How many examples of each difficulty were drawn until each step; advances are marked."""
-    counts = drawn_so_far(course)
+    counts = thin_rows(drawn_so_far(course))
     names = list(dict.fromkeys(name for _, values in counts for name in values))
     items: list[Item] = [
         Area(name, [(step, values.get(name, 0.0)) for step, values in counts], colour_of(index))

@@ -1,5 +1,6 @@
 """The timeline: stages as bands, events as marks, performance as lines, thresholds dotted."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from pixelis.figures.chart import (
@@ -21,6 +22,7 @@ from pixelis.figures.chart import (
 from pixelis.figures.course import Course, Strata
 from pixelis.figures.event_notes import event_note, values_note
 from pixelis.figures.stage_visits import Visit, visits
+from pixelis.figures.thinned import thin_rows
 
 HATCH = "#8fa6ba"
 MARKS = {
@@ -28,6 +30,7 @@ MARKS = {
     "rollback": ("down", "#B2182B", "rollback"),
     "trial": ("right", "#56B4E9", "trial begins"),
     "hold": ("square", "#7f7f7f", "hold"),
+    "restore": ("square", "#B2182B", "weights put back"),
 }
 TO_BEAT = "#B2182B"
 
@@ -57,6 +60,9 @@ def stage_names(courses: Sequence[Course]) -> list[str]:
 def timeline_panels(course: Course, stages: Sequence[str], title: str = "") -> list[Panel]:
     """A lane with stages (or the mix) and events, and below it the lines of performance."""
     rules, bands = course.rules, stage_bands(course, stages)
+    if len(course.events) < course.num_events:
+        shown = f"{len(course.events):,} of {course.num_events:,} events"
+        title = f"{title}: {shown}" if title else f"{shown}; all: curriculum/events.json"
     if rules.has_stages:
         items: list[Item] = [*bands, *_stage_words(course), *_marks(course)]
         lane = Panel(items, height=0.6, low=0, high=1, ticks=(), title=title)
@@ -106,7 +112,7 @@ def _marks(course: Course) -> list[Marks]:
     for kind, (symbol, colour, label) in MARKS.items():
         events = [event for event in course.events if event["kind"] == kind]
         # A hold comes at the step of a rollback: beside it, not over it.
-        height = 0.1 if kind == "hold" else 0.3
+        height = 0.1 if kind in ("hold", "restore") else 0.3
         if events:
             points = [(int(event["step"]), height) for event in events]
             notes = [event_note(event) for event in events]
@@ -127,6 +133,7 @@ def _rules(course: Course) -> list[Rule]:
 def _mix_areas(course: Course) -> list[Area]:
     """The shares of the mix on top of each other, in the colours of the difficulties."""
     held = [*course.mixes, (course.reached, course.mixes[-1][1])] if course.mixes else []
+    held = thin_rows(held)
     names = list(dict.fromkeys(name for _, mix in held for name in mix))
     return [
         Area(name, [(step, mix.get(name, 0.0)) for step, mix in held], colour_of(index), held=True)
@@ -159,9 +166,10 @@ def _mix_lines(course: Course) -> list[Line]:
     else:
         # One line: a mix may change at every step, and no piece of it would hold two points.
         pieces = [[]]
+        begins = [step for step, _ in course.mixes]
         for step, values in strata:
-            held = [mix for at, mix in course.mixes if at < step][-1:] or [course.mixes[0][1]]
-            pieces[0] += performance([(step, values)], held[0], step, step)
+            held = course.mixes[max(0, bisect_left(begins, step) - 1)][1]
+            pieces[0] += performance([(step, values)], held, step, step)
     return [Line("current mix", piece, DARK, width=3.0) for piece in pieces if piece]
 
 

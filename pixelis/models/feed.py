@@ -14,6 +14,8 @@ from pixelis.data.encode import IGNORE_INDEX
 # Of a batch, for the loss alone.
 NOT_FED = ("labels", "kinds")
 
+ROWS_TO = 64
+
 
 def feed(batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """The arguments of `forward` for a batch of `pixelis.data.encode.collate`.
@@ -44,7 +46,9 @@ def output_head(model: PeftModel) -> nn.Module | None:
 def supervised_logits(head: nn.Module | None, labels: torch.Tensor) -> Iterator[None]:
     """Let the head compute logits only where a supervised token is predicted: (N, V), row by row.
 
-    With a vocabulary of 150,000 the others are most of the memory and much of the time.
+    With a vocabulary of 150,000 the others are most of the memory and much of the time. The head
+    is given a multiple of 64 rows, the last of them for nothing: on a CPU, oneDNN keeps code and
+    room for every number of rows that it meets, and no two steps supervise as many tokens.
 
     Args:
         head: the model's output embeddings; None: all logits, (B, T, V).
@@ -55,12 +59,18 @@ def supervised_logits(head: nn.Module | None, labels: torch.Tensor) -> Iterator[
         return
     wanted = nn.functional.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1)).flatten()
     places = wanted.nonzero().squeeze(1)
+    num_wanted = len(places)
+    filled = nn.functional.pad(places, (0, -num_wanted % ROWS_TO))
 
     def select(module: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        return (given[0].flatten(0, 1)[places.to(given[0].device)],)
+        return (given[0].flatten(0, 1)[filled.to(given[0].device)],)
 
-    handle = head.register_forward_pre_hook(select)
+    def cut(module: nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> torch.Tensor:
+        return made[:num_wanted]
+
+    handles = [head.register_forward_pre_hook(select), head.register_forward_hook(cut)]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

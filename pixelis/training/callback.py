@@ -12,6 +12,7 @@ from pixelis.errors import UserError
 from pixelis.recorder import ADAPTERS, Recorder, visit_name
 
 MIX = "curriculum/mix/"
+BAD_STEPS = "train/bad_steps"  # so far
 STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood")
 
 
@@ -53,6 +54,7 @@ class CurriculumCallback(TrainerCallback):
         self.say = say
         self.agree: Callable[[bool], bool] = bool
         self.on_begin: Callable[[], None] = _nothing
+        self.on_step: Callable[[int], None] = lambda step: None
         self.on_score: Callable[[int], None] = lambda step: None
         self.on_snapshot: Callable[[], None] = _nothing
         self.on_restore: Callable[[], None] = _nothing
@@ -65,6 +67,7 @@ class CurriculumCallback(TrainerCallback):
         self.evaluations: list[tuple[int, dict[str, float]]] = []
         self.losses: list[tuple[int, float]] = []
         self.best: dict[str, float] | None = None
+        self.num_bad_steps = 0
         self.stop_requested = False
         self.told: list[tuple[int, dict[str, float]]] = []
         self._num_recorded = 0
@@ -84,6 +87,7 @@ class CurriculumCallback(TrainerCallback):
         """Count the step; ask for an evaluation where one is due."""
         step = state.global_step
         self.manager.step()
+        self.on_step(step)
         self.on_score(step)
         due = self.manager.attempt_due(step)
         if due or step % self.eval_steps == 0 or step == state.max_steps:
@@ -153,6 +157,16 @@ class CurriculumCallback(TrainerCallback):
     def _tell(self, values: Mapping[str, float], step: int) -> None:
         self.told.append((step, dict(values)))
         self.recorder.metrics(values, step)
+
+    def tell_bad_step(self, step: int, num_bad_steps: int, line: str) -> None:
+        """Tell of a step that was not applied, how many there are now, and say a line."""
+        self.num_bad_steps = num_bad_steps
+        self._tell({BAD_STEPS: num_bad_steps}, step)
+        self.say(line)
+
+    def tell_restored(self, step: int, reason: str) -> None:
+        """Let an event say that the weights of before are back."""
+        self.manager.restored(step, reason, step * self.examples_per_step)
 
     def _apply(self, event: CurriculumEvent, trial: Mapping[str, Any] | None) -> None:
         if self.manager.config.rollback_scope != "data+weights":
@@ -257,6 +271,8 @@ class CurriculumCallback(TrainerCallback):
         self.losses = [(step, loss) for step, loss in state["losses"]]
         self.strata = dict(self.evaluations[-1][1]) if self.evaluations else {}
         self.best = state["best"]
+        known = [int(values[BAD_STEPS]) for _, values in state["told"] if BAD_STEPS in values]
+        self.num_bad_steps = max(known, default=0)
         self._num_recorded = len(self.manager.events)
         self._visits_ended = len(self._ended_visits())
         for step, values in state["told"]:

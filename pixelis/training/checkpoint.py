@@ -179,11 +179,15 @@ def checkpoints(output_dir: Path) -> Iterator[Path]:
         yield path
 
 
-def delete_older(newest: Path, num_kept: int) -> None:
-    """Keep `newest` and the checkpoints just before it, `num_kept` in all; delete older ones."""
+def delete_older(newest: Path, num_kept: int, spare: Path | None = None) -> None:
+    """Keep `newest` and the checkpoints just before it, `num_kept` in all; delete older ones.
+
+    `spare` stays as well, however old it is.
+    """
     found = list(checkpoints(newest.parent))
     for folder in found[found.index(newest) + num_kept :]:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder != spare:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_whole(folder: Path) -> None:

@@ -88,6 +88,8 @@ class ProgressCallback(TrainerCallback):
     def describe(self, step: int, max_steps: int) -> str:
         """The text behind the bar, such as `loss 0.41, simple .91 medium .84, next attempt 300`."""
         parts = [] if self.loss is None else [f"loss {self.loss:.3f}"]
+        if self.curriculum.num_bad_steps:
+            parts.append(f"bad steps {self.curriculum.num_bad_steps}")
         strata = self.curriculum.strata
         if strata:
             parts.append(" ".join(f"{name} {value:.3f}" for name, value in strata.items()))

@@ -57,6 +57,7 @@ class TrainingResult:
     mixes: list[tuple[int, dict[str, float]]]
     best: dict[str, float]
     num_tokens: int
+    num_bad_steps: int
     final_dir: Path
     statistics: str
 
@@ -215,6 +216,7 @@ def run_training(
         curriculum=callback,
         run_state={**run_state, "vision_features": datasets["train"].features is not None},
         save_total_limit=training.save_total_limit,
+        max_bad_steps=training.max_bad_steps,
         processes=processes,
         initial=adapter.initial,
         operation_weight=training.operation_token_weight,
@@ -269,8 +271,11 @@ def run_training(
         mixes=callback.mixes,
         best=callback.best,
         num_tokens=int(trainer.state.num_input_tokens_seen),
+        num_bad_steps=callback.num_bad_steps,
         final_dir=output_dir / "final",
-        statistics=final_statistics(manager, training.max_steps * loader.examples_per_step),
+        statistics=final_statistics(
+            manager, training.max_steps * loader.examples_per_step, callback.num_bad_steps
+        ),
     )
 
 

@@ -1,19 +1,16 @@
 """CurriculumTrainer: transformers' Trainer with the curriculum's loader, validation and state."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from pixelis.curriculum import Visit, draw_scored
 from pixelis.data.loader import CurriculumLoader
@@ -23,6 +20,7 @@ from pixelis.models.changed_base import split_plain
 from pixelis.models.feed import feed, output_head, supervised_logits
 from pixelis.recorder import visit_name
 from pixelis.training.adapter import write_adapter
+from pixelis.training.bad_steps import BadSteps, GuardedTrainer
 from pixelis.training.callback import CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
     ADAPTER_FILE,
@@ -45,12 +43,13 @@ from pixelis.training.checkpoint import (
 )
 from pixelis.training.loss import compute_token_loss
 from pixelis.training.processes import ALONE, Processes
+from pixelis.training.sharding import shard_on_cpu
 
 SNAPSHOT_FILE = "trial_snapshot.safetensors"
 VISITS = "visits"  # below output_dir: the adapter that each stage's visit ended with
 
 
-class CurriculumTrainer(Trainer):
+class CurriculumTrainer(GuardedTrainer):
     """Trains on what the curriculum draws, evaluates its strata, saves and restores its state."""
 
     def __init__(
@@ -63,6 +62,7 @@ class CurriculumTrainer(Trainer):
         curriculum: CurriculumCallback,
         run_state: Mapping[str, Any],
         save_total_limit: int,
+        max_bad_steps: int = 3,
         processes: Processes = ALONE,
         initial: Mapping[str, torch.Tensor] | None = None,
         operation_weight: float = 1.0,
@@ -88,11 +88,13 @@ class CurriculumTrainer(Trainer):
         self.curriculum = curriculum
         self.run_state = dict(run_state)
         self.save_total_limit = save_total_limit
-        self.processes = processes
+        self.processes, self.bad = processes, BadSteps(max_bad_steps)
+        self.on_ids = loader.newest_step
         self._snapshot: dict[str, torch.Tensor] | None = None
         self._unlogged: tuple[float, int] | None = None
         curriculum.agree = processes.any
         curriculum.on_begin = self._restore_unlogged
+        curriculum.on_step = self.after_step
         curriculum.on_score = self.score_if_needed
         curriculum.on_snapshot = self.take_snapshot
         curriculum.on_restore = self.restore_snapshot
@@ -102,13 +104,7 @@ class CurriculumTrainer(Trainer):
     def create_accelerator_and_postprocess(self) -> None:
         """Let FSDP be what it is on a GPU on a CPU too: accelerate would quietly use DDP there."""
         super().create_accelerator_and_postprocess()
-        state = self.accelerator.state
-        wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-        if wanted and state.distributed_type == DistributedType.MULTI_CPU:
-            # In both: accelerate copies the one into the other whenever it is asked for its state.
-            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
-            state.distributed_type = DistributedType.FSDP
-            state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        if shard_on_cpu(self.accelerator.state):
             self.is_fsdp_enabled = True
 
     def get_train_dataloader(self) -> Any:
@@ -127,6 +123,7 @@ class CurriculumTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the strata in one pass and hand them to the callbacks as `eval_*` metrics."""
+        self.mend_weights(self.state.global_step)
         with self.accelerator.autocast():
             strata = self.validation(self.model)
         metrics = {
@@ -220,6 +217,7 @@ class CurriculumTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.note_good_checkpoint(self.output_dir, self.state.global_step)
         totals = self.processes.gather(self._tr_loss.item())
         if not self.processes.is_main:
             return
@@ -231,6 +229,7 @@ class CurriculumTrainer(Trainer):
             "batch_size": self.loader.batch_size,
             "loader": self.loader.state_dict(),
             "callback": self.curriculum.state_dict(),
+            "bad_steps": self.bad.state_dict(),
             # A stop may fall between two logged steps: the next one averages over both sides of it.
             "unlogged_loss": [totals, self._globalstep_last_logged],
         }
@@ -239,7 +238,7 @@ class CurriculumTrainer(Trainer):
             save_file(self._snapshot, folder / SNAPSHOT_FILE)
         seal(folder)
         # Only now: transformers would delete the last whole checkpoint before this one is whole.
-        delete_older(folder, self.save_total_limit)
+        delete_older(folder, self.save_total_limit, spare=self.bad.good)
 
     def restore_curriculum(self, folder: Path) -> None:
         """Put loader, manager and an open trial's snapshot back from a checkpoint."""
@@ -253,6 +252,7 @@ class CurriculumTrainer(Trainer):
         self.curriculum.load_state_dict(state["callback"])
         self.curriculum.tell_adapters_again(folder.parent / VISITS)
         self.loader.load_state_dict(state["loader"])
+        self.bad.load_state_dict(state["bad_steps"], folder)
         totals, since = state["unlogged_loss"]
         self._unlogged = (totals[self.processes.rank], since)
         if (folder / SNAPSHOT_FILE).is_file():

@@ -169,7 +169,10 @@ class Silent(CurriculumDataset):
 
 def test_a_stratum_without_supervised_tokens(rows, encoder, lively):
     dataset = Silent(rows, encoder)
-    with pytest.raises(DataError, match="^the validation split of hard has no supervised token$"):
+    said = (
+        r"^the validation split of hard has no supervised token in the 4 examples that its stratum"
+    )
+    with pytest.raises(DataError, match=said):
         build(dataset)
     assert build(dataset, ("simple", "medium"))(lively)["simple"].num_examples == 4
 

@@ -7,6 +7,7 @@ is that of a process that a signal ended.
 import gc
 import hashlib
 import json
+import math
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 import pixelis.cli.sft as sft_command
 import pixelis.cli.training_run  # what each process would spend seconds on # noqa: F401
 import pixelis.training.sft as sft_module
+import pixelis.training.trainer as trainer_module
 from pixelis.cli.arguments import run_cli
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
@@ -72,7 +74,19 @@ def bug():
     raise ZeroDivisionError("planted")
 
 
+def infinite_loss():
+    """Of the micro-batch in hand, in this process alone; every gradient is finite."""
+    computed = trainer_module.compute_token_loss
+
+    def once(*arguments, **words):
+        trainer_module.compute_token_loss = computed
+        return computed(*arguments, **words) + math.inf
+
+    trainer_module.compute_token_loss = once
+
+
 HURTS = {
+    "infinite": infinite_loss,
     "user": user_error,
     "bug": bug,
     "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),

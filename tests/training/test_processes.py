@@ -276,6 +276,30 @@ def test_a_sharded_model_in_bf16_is_trained_as_a_whole_one(launch, advancing, tm
     assert set(sharded.adapter) == set(whole.adapter)
 
 
+@pytest.mark.parametrize("env", [{}, FSDP], ids=["whole", "sharded"])
+def test_a_bad_step_of_one_process_is_one_of_both_and_both_go_back(
+    launch, retreating, tmp_path, env
+):
+    # The gradient that both share is finite: only rank 1 sees that its loss is not.
+    place, curriculum = tmp_path / "sft", retreating | {"enabled": False}
+    hurt = {"hurt": [1, 4, "infinite"], "max_bad_steps": 1, "env": env}
+    run = launch(place, curriculum, max_steps=5, eval_steps=5, **hurt)
+    assert run.codes == [0, 0], run.printed
+    first, second = run.decided(0), run.decided(1)
+    assert first["events"] == second["events"] and first["ended"] == second["ended"]
+    assert [(e["kind"], e["step"]) for e in first["events"]] == [
+        ("start", 0),
+        ("restore", 4),
+        ("end", 5),
+    ]
+    assert "weights of step 3 are back" in first["events"][1]["reason"]
+    assert run.records["train/bad_steps", 4] == 1
+    # The examples of rank 1 alone, one in each of its micro-batches.
+    said = place.with_suffix(".txt").read_text().splitlines()
+    (line,) = [line for line in said if "Step 4 is not applied: loss inf" in line]
+    assert len(line.partition("Examples: ")[2].partition(". Bad")[0].split(", ")) == 2
+
+
 def test_one_failure_is_said_once_and_ends_both(launch, advancing, tmp_path):
     run = launch(tmp_path / "sft", advancing, hurt=[1, 2, "user"])
     assert run.codes == [1, 2]

@@ -1,0 +1,105 @@
+"""Numbers that are not finite, in the real process: what is lost and said, what MLflow shows."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from pixelis.data.store import load_split
+from pixelis.training.bad_steps import all_finite
+
+pytestmark = pytest.mark.faults
+
+ROOT = Path(__file__).parent.parent.parent
+SMOKE = ROOT / "configs" / "smoke"
+OPTIONS = {
+    "config": SMOKE / "training_params.yaml",
+    "model": ROOT / "configs" / "model_arch.yaml",
+    "data.prep": SMOKE / "data_prep.yaml",
+    "training.max_steps": 12,
+    "training.save_steps": 4,
+    "evaluation.enabled": "false",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tmp_path_factory.mktemp("data") / "cota"
+
+
+@pytest.fixture
+def sft(tmp_path, data):
+    """Train with NaN in certain steps; returns the exit code and what was printed."""
+
+    def run(steps, **options):
+        given = OPTIONS | {"data.path": data, "training.output_dir": "out"} | options
+        words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+        store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+        ended = subprocess.run(
+            [sys.executable, Path(__file__).with_name("faulty_sft.py"), json.dumps(steps), *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": store},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return ended.returncode, ended.stdout, ended.stderr
+
+    return run
+
+
+def ids_in(text, data):
+    known = {row["id"] for rows in load_split(data, "train").values() for row in rows}
+    found = set(text.split(", "))
+    assert found and found <= known
+    return found
+
+
+def test_bad_steps_are_counted_and_too_many_take_weights_back(sft, tmp_path, data):
+    code, said, shown = sft([2, 7, 8, 9])
+    assert code == 0, shown
+    told = [line for line in said.splitlines() if "is not applied" in line]
+    assert [line.split()[2] for line in told] == ["2", "7", "8", "9"]
+    assert "⏪ Put weights back after step 9: 3 bad steps in a row (loss nan" in said
+    assert "weights of step 4 are back" in said
+    assert "  Steps not applied: 4" in said
+    assert "bad steps 4" in shown  # behind the progress bar
+    for folder in (tmp_path / "out").glob("checkpoint-*"):
+        assert all_finite(load_file(folder / "adapter_model.safetensors").values())
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        query = "SELECT run_uuid FROM metrics WHERE key = 'summary/bad_steps' AND value = 4"
+        ((run_id,),) = store.execute(query)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    points = client.get_metric_history(run_id, "train/bad_steps")
+    assert [(point.step, point.value) for point in points] == [(2, 1), (7, 2), (8, 3), (9, 4)]
+    assert "| 9 | restore |" in run.data.tags["mlflow.note.content"]
+    artifact = client.download_artifacts(run_id, "curriculum/events.json", str(tmp_path))
+    events = json.loads(Path(artifact).read_text(encoding="utf-8"))
+    assert events == json.loads((tmp_path / "out" / "events.json").read_text(encoding="utf-8"))
+    (event,) = [event for event in events if event["kind"] == "restore"]
+    ids_in(event["reason"].partition("; examples ")[2], data)
+    losses = client.get_metric_history(run_id, "train/loss")
+    assert losses and all(point.value == point.value for point in losses)
+
+
+def test_without_a_checkpoint_the_error_names_the_examples(sft, tmp_path, data):
+    code, said, shown = sft([1, 2, 3])
+    assert code == 2
+    (error,) = [line for line in shown.splitlines() if line.startswith("error:")]
+    assert "up to step 3, where training.max_bad_steps is 3, and there is no checkpoint" in error
+    ids_in(error.partition("its examples: ")[2].partition(". Mend")[0], data)
+    assert "Traceback" not in said + shown
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        statuses = store.execute(
+            "SELECT status FROM runs JOIN tags USING (run_uuid) WHERE key = 'pixelis.error'"
+        )
+        assert list(statuses) == [("FAILED",)]
