@@ -4,7 +4,7 @@ import resource
 import signal
 from contextlib import contextmanager
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 # Cases by kind of input; `test_hostile_count.py` holds the sum to at least 2,000. Each test ends by
@@ -62,6 +62,7 @@ def run_cases(kind, strategy, check, *, times=1):
         deadline=None,
         derandomize=times == 1,
         database=None,
+        phases=[Phase.generate],  # shrinking a fault would take longer than all cases
         suppress_health_check=list(HealthCheck),
     )
     @given(case=strategy)
