@@ -15,6 +15,7 @@ from pixelis.config import EVA
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.models.load import UNLOADABLE, in_one_line
 from pixelis.models.targets import target_pattern
+from pixelis.models.untrusted import check_adapter_config, tell_of_pickles
 
 OTHER = "other"
 
@@ -129,17 +130,21 @@ def check_adapter(folder: Path, *, model_name: str) -> None:
     config_file = folder / "adapter_config.json"
     for path in (config_file, folder / "adapter_model.safetensors"):
         if not path.is_file():
-            raise CheckpointError(f"{folder} holds no adapter: {path.name} is missing")
+            told = tell_of_pickles(folder)
+            raise CheckpointError(f"{folder} holds no adapter: {path.name} is missing{told}")
     try:
-        base = json.loads(config_file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        base = config.get("base_model_name_or_path")
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{config_file} cannot be read: {error}") from error
     # In a tracking store a folder in somebody's home begins with ~.
-    if base is None or Path(base).expanduser() != Path(model_name).expanduser():
+    given = isinstance(base, str)
+    if not given or Path(base).expanduser() != Path(model_name).expanduser():
         raise CheckpointError(
-            f"the adapter in {folder} is for the base {base!r}, not for {model_name!r}; "
-            f"set model.model_name={base}"
+            f"the adapter in {folder} is for the base {base!r:.200}, not for {model_name!r}; "
+            f"set model.model_name={base!s:.200}"
         )
+    check_adapter_config(config, folder)
 
 
 def load_adapter(model: Any, folder: Path, *, model_name: str) -> PeftModel:
