@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model
+from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.error import NoMatchingPeftModuleError
+from safetensors import safe_open
 
 from pixelis.config import EVA
 from pixelis.errors import CheckpointError, ConfigError
@@ -113,6 +114,11 @@ def other_adapter(model: PeftModel, folder: Path, *, model_name: str) -> Iterato
         raise CheckpointError(
             f"the adapter in {folder} does not fit {model_name!r}: {in_one_line(error)}"
         ) from error
+    try:
+        _check_used(model, OTHER, folder, model_name)
+    except CheckpointError:
+        model.delete_adapter(OTHER)
+        raise
     model.set_adapter(OTHER)
     try:
         yield model.eval()
@@ -155,8 +161,22 @@ def load_adapter(model: Any, folder: Path, *, model_name: str) -> PeftModel:
     """
     check_adapter(folder, model_name=model_name)
     try:
-        return PeftModel.from_pretrained(model, str(folder))
+        adapted = PeftModel.from_pretrained(model, str(folder))
     except UNLOADABLE as error:
         raise CheckpointError(
             f"the adapter in {folder} does not fit {model_name!r}: {in_one_line(error)}"
         ) from error
+    _check_used(adapted, "default", folder, model_name)
+    return adapted
+
+
+def _check_used(model: PeftModel, name: str, folder: Path, model_name: str) -> None:
+    """Refuse weights that peft passed over, and layers that it left as they begin: the base's."""
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as opened:
+        held = set(opened.keys())
+    tensors = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    if differing := sorted(held ^ set(tensors)):
+        raise CheckpointError(
+            f"the adapter in {folder} does not fit {model_name!r}: {len(differing)} of its tensors "
+            f"are missing or belong to no layer, such as {differing[0]:.200}"
+        )
