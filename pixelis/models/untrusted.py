@@ -27,7 +27,9 @@ ADAPTER_KEYS = {
     *("init_lora_weights", "eva_config", "layers_to_transform", "qalora_group_size"),
     "megatron_core",  # a name that PEFT always writes; read only beside megatron_config
 }
-_OURS = {target_pattern(train_vision=v, train_merger=m) for v in (True, False) for m in (True, False)}
+_OURS = {
+    target_pattern(train_vision=v, train_merger=m) for v in (True, False) for m in (True, False)
+}
 # A pattern without repetition takes no time; names are joined by | where each has its own rank.
 _NAMES = re.compile(r"[\w.\\|^$-]+")
 _LAYERS = ("num_hidden_layers", "num_layers", "depth", "n_layer", "num_blocks")
@@ -57,7 +59,7 @@ def check_model_folder(folder: Path, *, trust_remote_code: bool) -> None:
 
 
 def tell_of_pickles(folder: Path) -> str:
-    """What to say of a folder without safetensors: which of its files are pickled, and so unread."""
+    """What to say of a folder without safetensors: which files are pickled, and so unread."""
     found = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
     if not found:
         return ""

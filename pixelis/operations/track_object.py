@@ -69,7 +69,9 @@ def _search(frame: Pixels, template: Pixels, x: float, y: float) -> tuple[int, i
     num_positions = frame.shape[axis] - length + 1
     step = max(length, MAX_SEARCHED_PIXELS // frame.shape[1 - axis])
     bands = [
-        _costs(frame.take(range(start, min(start + step, num_positions) + length - 1), axis), template)
+        _costs(
+            frame.take(range(start, min(start + step, num_positions) + length - 1), axis), template
+        )
         for start in range(0, num_positions, step)
     ]
     return _nearest_minimum(np.concatenate(bands, axis), x, y)

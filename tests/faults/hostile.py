@@ -1,4 +1,4 @@
-"""What the tests of hostile input share: how many cases, what breaks things, what may be used up."""
+"""What the tests of hostile input share: how many cases, what breaks things, how much may go."""
 
 import resource
 import signal
@@ -84,7 +84,18 @@ TOKENS = (
 )
 PATHS = ("../outside.png", "/etc/passwd", "link.png", "folder.png", "ring.png", "a/../../x.png")
 NASTY = (
-    *("", " ", "\x00", "a\x00b", "\x1b[2J", "\ud800", "\ue000", "\ue0010\ue001", "\u202e", "\ufeff"),
+    *(
+        "",
+        " ",
+        "\x00",
+        "a\x00b",
+        "\x1b[2J",
+        "\ud800",
+        "\ue000",
+        "\ue0010\ue001",
+        "\u202e",
+        "\ufeff",
+    ),
     *("{", "[1]", "NaN", "1e999", "null", "file:///etc/passwd", "data:;base64,AAAA", "%s%n"),
     *("user", "gpt", "tool", "system", "positive", "self_correction", "ZOOM_IN", "READ_TEXT"),
     *("c.jpg", "text.png", "zero.png", "bomb.png", "x" * 5000),

@@ -45,7 +45,9 @@ def a_value(rng):
 
 def a_call(rng):
     """The right arguments, or some of them wrong, missing, or one too many."""
-    name = rng.choice([*OPERATIONS, *OPERATIONS, *OPERATIONS, "os.system", "__import__", "open", "ZOOM_IN "])
+    name = rng.choice(
+        [*OPERATIONS, *OPERATIONS, *OPERATIONS, "os.system", "__import__", "open", "ZOOM_IN "]
+    )
     arguments = {"bbox": a_box(rng)}
     if name == "ZOOM_IN":
         arguments["factor"] = rng.randrange(0, 6)

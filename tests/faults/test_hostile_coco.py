@@ -196,4 +196,3 @@ def test_files_that_are_refused_as_a_whole(made, content, says):
     with bounded():
         refused, _ = made(content)
     assert isinstance(refused, str) and says in refused and len(refused) < 1000
-

@@ -25,7 +25,7 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 from pixelis.settings import load_config
 from pixelis.strict_yaml import parse_yaml
-from tests.faults.hostile import broken, bounded, mutated, one_line, run_cases, values
+from tests.faults.hostile import bounded, broken, mutated, one_line, run_cases, values
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 FILES = {
@@ -161,6 +161,20 @@ def test_what_is_refused_and_why(file, text, rule):
         refused = read(file, TrainingFileConfig)
     assert isinstance(refused, str) and rule in refused
     assert len(refused) < 1000
+
+
+@pytest.mark.parametrize(
+    ("config_class", "text", "rule"),
+    [
+        (DataPrepConfig, "num_samples: 1000000000000", "num_samples must be in [1, 5000000]"),
+        (DataPrepConfig, "num_workers: 1000000", "num_workers must be in [1, 256]"),
+        (ModelFileConfig, "model: {lora_r: 1000000}", "model.lora_r must be in [1, 1024]"),
+        (EvaluateConfig, "bootstrap_samples: 1000000000", "must be in [1, 100000]"),
+    ],
+)
+def test_numbers_that_would_use_up_the_machine(file, config_class, text, rule):
+    file.write_text(text)
+    assert rule in read(file, config_class)
 
 
 def test_a_long_text_that_is_no_file_is_bounded_too():

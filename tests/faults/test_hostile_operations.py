@@ -100,8 +100,10 @@ def test_arguments_that_no_schema_names_are_refused():
         for extra in ("path", "command", "__class__", "image", "self"):
             given = dict.fromkeys([*operation.parameters, extra], 1)
             observation = execute(name, given, IMAGES)
-            assert observation.is_error and extra in str(observation.result) or "got" in str(
-                observation.result
+            assert (
+                observation.is_error
+                and extra in str(observation.result)
+                or "got" in str(observation.result)
             )
 
 
@@ -109,7 +111,9 @@ def test_arguments_that_no_schema_names_are_refused():
     ("bbox", "factor"), [([0, 0, 3000, 3000], 1), ([0, 0, 1000, 9], 4), ([0, 0, 3000, 1], 4)]
 )
 def test_a_zoom_is_bounded_in_pixels(bbox, factor):
-    observation = execute("ZOOM_IN", {"bbox": bbox, "factor": factor}, [Image.new("RGB", (3000, 3000))])
+    observation = execute(
+        "ZOOM_IN", {"bbox": bbox, "factor": factor}, [Image.new("RGB", (3000, 3000))]
+    )
     assert "must be at most 2048 pixels a side" in observation.result["error"]
 
 
@@ -148,6 +152,7 @@ def noise(width, height):
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_the_largest_images_are_bounded_in_memory_and_time():
     """Two frames of 25 million pixels, which an import lets in."""
     pixels = noise(5000, 5000)

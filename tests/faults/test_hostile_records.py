@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
-from tests.faults.hostile import LONG, bounded, broken, deep, mutated, run_cases, values
+from tests.faults.hostile import LONG, bounded, broken, deep, mutated, run_cases
 from tests.faults.imports import take
 
 CALL = {"name": "SEGMENT_OBJECT_AT", "arguments": {"x": 20, "y": 20}}
@@ -84,7 +84,9 @@ def imported(folder, tmp_path, encoder):
 @pytest.mark.parametrize("name", list(RECORDS))
 @pytest.mark.parametrize("write", [as_lines, as_list])
 def test_the_records_are_right_before_they_are_changed(imported, name, write):
-    examples, rejections = imported("some.json", write([named(RECORDS[name], f"{i}") for i in "ab"]))
+    examples, rejections = imported(
+        "some.json", write([named(RECORDS[name], f"{i}") for i in "ab"])
+    )
     assert [example.id for example in examples] == ["a", "b"] and rejections == []
 
 
@@ -221,7 +223,9 @@ def test_what_is_long_or_odd_and_right(imported):
     assert examples[0].question == LONG.strip() and examples[3].answer == str(10**400)
 
 
-@pytest.mark.parametrize("content", [b"[" * 10**6, b'{"a":' * 10**6, b'["' * 10**6, b"\x00" * 10**6])
+@pytest.mark.parametrize(
+    "content", [b"[" * 10**6, b'{"a":' * 10**6, b'["' * 10**6, b"\x00" * 10**6]
+)
 def test_a_million_brackets(imported, content):
     with bounded():
         refused, _ = imported("some.json", content)

@@ -55,7 +55,9 @@ def check(example, encoder):
         encoded = encode_example(example, encoder)
     except DataError as error:
         assert "a text may not hold U+E000 or U+E001" in str(error)
-        words = json.dumps([example.question, example.conclusion, example.answer], ensure_ascii=False)
+        words = json.dumps(
+            [example.question, example.conclusion, example.answer], ensure_ascii=False
+        )
         words += example.trajectory[0].thought
         assert "\ue000" in words or "\ue001" in words
         return
@@ -66,9 +68,9 @@ def check(example, encoder):
     for message in example_messages(example):
         if message.supervised:
             (text,) = message.parts
-            expected += encoder.tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
-                "input_ids"
-            ]
+            expected += encoder.tokenizer(
+                text, add_special_tokens=False, split_special_tokens=True
+            )["input_ids"]
             expected.append(encoder.end_of_turn_id)
     assert learnt(encoded) == expected
 
@@ -107,9 +109,7 @@ def test_a_rollout_s_result_puts_no_turn_in(encoder, token):
     call = json.dumps({"name": token, "arguments": {}})
     script = Script(encoder, [f"<tool_call>\n{call}\n</tool_call>", "<answer>1</answer>"])
     example = replace(make(question=token), trajectory=())
-    [rollout] = converse(
-        script, encoder, [Conversation(example)], num_slots=1, max_operations=3
-    )
+    [rollout] = converse(script, encoder, [Conversation(example)], num_slots=1, max_operations=3)
     assert rollout.answer == "1"
     starts = encoder.tokenizer("<|im_start|>", add_special_tokens=False)["input_ids"][0]
     heard = script.heard[0]
