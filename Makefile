@@ -38,7 +38,7 @@ sft: install ## train, evaluate and record the default run: 5 to 7 min (ARGS="-P
 
 test: install ## run the tests: about 10 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
 	@echo "test: about 10 min in $(WORKERS) processes (FULL=1: 15 min)"
-	$(ACTIVE) python -m pytest -n $(WORKERS) --dist loadfile $(if $(FULL),-m "slow or not slow") $(ARGS)
+	$(ACTIVE) python -m pytest -n $(WORKERS) --dist loadfile $(if $(FULL),-m "not faults") $(ARGS)
 
 check: install ## ruff and mypy: 1 to 2 min the first time, then seconds
 	@echo "check: 1 to 2 min the first time, then seconds"

@@ -31,6 +31,7 @@ EVA = "eva"
 # These take a part of the base's weights into the adapter, so that training moves that part.
 CHANGING_INITS = ("olora", "pissa", "pissa_niter_4")
 INITS = ("default", "gaussian", EVA, *CHANGING_INITS)
+MAX_RANK = 1024  # of an adapter; beyond, training the layers themselves takes less memory
 FIRST_TUNING_SEED = 1000  # beyond the first: far from the seeds that are compared
 
 
@@ -178,7 +179,10 @@ class ModelConfig:
     model_name: str = setting("pixelis-nano", "pixelis-nano (embedded), a hub name or a folder")
     use_lora: bool = setting(True, "train a LoRA adapter; must be true for now")
     lora_r: int | Literal["auto"] = setting(
-        32, "rank of the adapter; auto: each layer's own, from its inputs (EVA)", at_least=1
+        32,
+        "rank of the adapter; auto: each layer's own, from its inputs (EVA)",
+        at_least=1,
+        at_most=MAX_RANK,
     )
     lora_alpha: int = setting(64, "the adapter is scaled by alpha / r", at_least=1)
     lora_dropout: float = setting(0.1, "dropout before the adapter", at_least=0, below=1)
@@ -267,7 +271,9 @@ class EvaluateConfig:
     teacher_forced: bool = setting(True, "measure accuracy with the right words given as well")
     seed: int = setting(0, "seed of samples, draws and intervals", at_least=0, at_most=MAX_SEED)
     compare_base: bool = setting(True, "roll out the base too, side by side")
-    bootstrap_samples: int = setting(1000, "resamples behind each 95 % interval", at_least=1)
+    bootstrap_samples: int = setting(
+        1000, "resamples behind each 95 % interval", at_least=1, at_most=100_000
+    )
     num_traces: int = setting(12, "rollouts kept as MLflow traces, worst first", at_least=0)
     num_reported: int = setting(60, "trajectories in the HTML report; 0: none", at_least=0)
     resume: str = setting(

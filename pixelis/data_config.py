@@ -6,6 +6,8 @@ from pixelis.errors import ConfigError
 from pixelis.settings import setting
 
 MAX_SEED = 2**32 - 1  # numpy takes no larger one
+MAX_SAMPLES = 5_000_000  # planned in memory: within 2 GiB
+MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class DifficultyConfig:
 class DataPrepConfig:
     """configs/data_prep.yaml."""
 
-    num_samples: int = setting(8000, "examples to make; an import takes all", at_least=1)
+    num_samples: int = setting(
+        8000, "examples to make; an import takes all", at_least=1, at_most=MAX_SAMPLES
+    )
     seed: int = setting(0, "seed of every random choice", at_least=0, at_most=MAX_SEED)
     output_dir: str = setting("data/cota", "folder for the parquet files and summary.json")
     source: str = setting("scenes", "where images and truth come from", choices=("scenes", "coco"))
@@ -90,7 +94,9 @@ class DataPrepConfig:
         0.1, "share of trajectories that mend a wrong step", at_least=0, at_most=1
     )
     split_by_category: bool = setting(True, "split into simple, medium and hard by score")
-    num_workers: int = setting(2, "processes that draw and check examples", at_least=1)
+    num_workers: int = setting(
+        2, "processes that draw and check examples", at_least=1, at_most=MAX_WORKERS
+    )
     validation_fraction: float = setting(0.12, "share of the validation split", above=0, below=1)
     test_fraction: float = setting(0.12, "share of the test split", above=0, below=1)
     difficulty: DifficultyConfig = DifficultyConfig()

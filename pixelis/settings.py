@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pixelis.errors import ConfigError
-from pixelis.strict_yaml import dump_yaml, parse_yaml, read_mapping
+from pixelis.strict_yaml import check_text, dump_yaml, parse_yaml, read_mapping, show
 
 ConfigType = TypeVar("ConfigType")
 Scalar = bool | int | float | str | None
@@ -118,7 +118,7 @@ def unknown_key(key: str, origin: str, valid: Iterable[str], others: Iterable[st
     near = difflib.get_close_matches(name, valid, n=1)
     near = near or [other for other in others if other.rpartition(".")[2] == name][:1]
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown key {key!r} in {origin}.{hint} Valid keys here: {', '.join(valid)}"
+    return f"Unknown key {show(key)} in {origin}.{hint} Valid keys here: {', '.join(valid)}"
 
 
 def without_none(kind: Any) -> tuple[Any, bool]:
@@ -165,7 +165,7 @@ def _override(config_class: type[Any], tree: dict[Any, Any], key: str, value: An
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             section = ".".join(parents[: depth + 1])
-            raise ConfigError(f"{key} cannot be set: {section} is no section but {_show(node)}")
+            raise ConfigError(f"{key} cannot be set: {section} is no section but {show(node)}")
     _merge(node, leaf, value)
 
 
@@ -187,7 +187,7 @@ def _parse_text(key: str, text: str, kind: Any) -> Any:
         return text
     if text.strip().lower() in NONE_WORDS:
         return None
-    return parse_yaml(text, f"{key}: {_show(text)}")
+    return parse_yaml(text, f"{key}: {show(text)}")
 
 
 def _merge(node: dict[Any, Any], name: Any, value: Any) -> None:
@@ -203,7 +203,7 @@ def _build(config_class: type[Any], tree: Any, prefix: str, origin: Origin) -> A
     if not isinstance(tree, dict):
         section = prefix.rstrip(".")
         rule = f"a section with the keys {', '.join(members)}"
-        raise ConfigError(f"{section} must be {rule}, got {_show(tree)} ({origin.of(section)})")
+        raise ConfigError(f"{section} must be {rule}, got {show(tree)} ({origin.of(section)})")
     values = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
@@ -228,24 +228,26 @@ def _convert(key: str, value: Any, kind: Any, rules: Mapping[str, Any], origin: 
         return None
     if typing.get_origin(kind) is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"{key} must be a section, got {_show(value)} ({origin})")
+            raise ConfigError(f"{key} must be a section, got {show(value)} ({origin})")
         try:
             return _plain(key, value, origin)
         except RecursionError as error:  # YAML's &anchors allow it
             raise ConfigError(f"{key} must not contain itself ({origin})") from error
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{key} must be a list, as in [a, b], got {_show(value)} ({origin})")
+            raise ConfigError(f"{key} must be a list, as in [a, b], got {show(value)} ({origin})")
         item = typing.get_args(kind)[0]
         return tuple(_convert(f"{key}[{i}]", v, item, rules, origin) for i, v in enumerate(value))
     right = isinstance(value, (int, float) if kind is float else kind)
     if not right or (isinstance(value, bool) and kind is not bool) or not _finite(value):
         named = " or ".join([KIND_NAMES[kind], *words])
-        raise ConfigError(f"{key} must be {named}, got {_show(value)} ({origin})")
+        raise ConfigError(f"{key} must be {named}, got {show(value)} ({origin})")
     if value == "":
         raise ConfigError(f"{key} must not be empty ({origin})")
+    if isinstance(value, str):
+        check_text(key, value, origin)
     if not _holds(value, rules):
-        raise ConfigError(f"{key} must be {_rule(rules)}, got {_show(value)} ({origin})")
+        raise ConfigError(f"{key} must be {_rule(rules)}, got {show(value)} ({origin})")
     return kind(value)
 
 
@@ -254,13 +256,16 @@ def _plain(key: str, value: Any, origin: str) -> Any:
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str):
-                raise ConfigError(f"{key} must have text as keys, got {_show(name)} ({origin})")
+                raise ConfigError(f"{key} must have text as keys, got {show(name)} ({origin})")
+            check_text(f"a key of {key}", name, origin)
         return {name: _plain(f"{key}.{name}", inner, origin) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(f"{key}[{i}]", inner, origin) for i, inner in enumerate(value)]
     if value is not None and not (isinstance(value, bool | int | float | str) and _finite(value)):
         rule = "a finite number, text, true, false, null, a list or a section"
-        raise ConfigError(f"{key} must be {rule}, got {_show(value)} ({origin})")
+        raise ConfigError(f"{key} must be {rule}, got {show(value)} ({origin})")
+    if isinstance(value, str):
+        check_text(key, value, origin)
     return value
 
 
@@ -290,8 +295,3 @@ def _rule(rules: Mapping[str, Any]) -> str:
         return f"in {left}{rules[lower[0]]}, {rules[upper[0]]}{right}"
     signs = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
     return "".join(f"{signs[name]} {rules[name]}" for name in lower + upper)
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -464,7 +464,7 @@ def test_bytes_that_are_no_text(tmp_path):
         ("a: 1\n---\nb: 2\n", "but found another document (line 2)"),
         ("a: !!python/name:os.system\n", "could not determine a constructor for the tag"),
         ("a: 2024-13-45\n", "month must be in 1..12"),
-        ("a: " + "[" * 3000, "maximum recursion depth exceeded"),
+        ("a: " + "[" * 3000, "values may be nested 50 deep (line 1)"),
         ("a: \x00\n", "unacceptable character"),
     ],
 )

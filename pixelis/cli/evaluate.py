@@ -77,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
                 "pixelis.seed": str(config.seed),
                 "pixelis.base_model": name,
                 "pixelis.adapter": address,
+                "pixelis.trust_remote_code": str(trust).lower(),
                 **({"pixelis.against": config.against} if config.against else {}),
                 **({"pixelis.resumed_rollouts": str(len(kept))} if len(kept) else {}),
             },

@@ -19,6 +19,7 @@ from pixelis.operations import OPERATIONS, Observation
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 RESPONSE_OPEN, RESPONSE_CLOSE = "<tool_response>", "</tool_response>"
 CALL = re.compile(re.escape(CALL_OPEN) + r"(.*?)" + re.escape(CALL_CLOSE), re.DOTALL)
+MAX_CALL_DEPTH = 32
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -98,6 +99,19 @@ class Reply:
     error: str = ""
 
 
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects are nested more than MAX_CALL_DEPTH deep; never recurses."""
+    level = [value]
+    for _ in range(MAX_CALL_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return any(isinstance(inner, dict | list) for inner in level)
+
+
 def parse_reply(text: str) -> Reply:
     """Read a generated turn: a call wins over an answer; anything else is a named error."""
     calls = CALL.findall(text)
@@ -108,6 +122,8 @@ def parse_reply(text: str) -> Reply:
             call = json.loads(calls[0])
         except (ValueError, RecursionError):  # ValueError: also a number of 5,000 digits
             return Reply(error="the call is not valid JSON")
+        if _is_deep(call):  # who writes or compares it again would recurse too far
+            return Reply(error=f"a call may be nested {MAX_CALL_DEPTH} deep")
         if not isinstance(call, dict) or set(call) != {"name", "arguments"}:
             return Reply(error='a call is {"name": ..., "arguments": {...}}')
         return Reply(operation=str(call["name"]), arguments=call["arguments"])

@@ -74,7 +74,12 @@ def load_image(encoded: bytes) -> Image.Image:
         raise ImageError(f"an image does not open ({why:.100})") from error
 
 
-def _decode(encoded: bytes) -> Image.Image:
+def open_header(encoded: bytes) -> Image.Image:
+    """An image of one of FORMATS whose pixels are yet to be decoded; Pillow's errors as they come.
+
+    Raises:
+        ImageError: when its header gives no pixels, or more than MAX_PIXELS.
+    """
     opened: Image.Image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     width, height = opened.size
     if width * height > MAX_PIXELS:
@@ -84,6 +89,11 @@ def _decode(encoded: bytes) -> Image.Image:
         )
     if width * height == 0:
         raise ImageError(f"an image must have pixels, got {width} x {height}")
+    return opened
+
+
+def _decode(encoded: bytes) -> Image.Image:
+    opened = open_header(encoded)
     opened.load()
     # After `load`, which turns TIFF by itself and takes its tag away.
     turn = _UPRIGHT.get(opened.getexif().get(ExifTags.Base.Orientation, 1))

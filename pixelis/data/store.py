@@ -1,6 +1,5 @@
 """Examples on disk: three parquet files with embedded images, and back."""
 
-import io
 import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pixelis.data.example import DIFFICULTIES, SPLITS, Example, Step
-from pixelis.data.images import encode_image
+from pixelis.data.images import encode_image, open_header
 from pixelis.errors import DataError
 
 SUMMARY_FILE = "summary.json"
@@ -85,9 +84,10 @@ def to_row(example: Example) -> dict[str, Any]:
 
 def _open_image(stored: Mapping[str, Any], example_id: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(stored["bytes"]))
+        image = open_header(stored["bytes"])
         image.load()
-    except (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    # Pillow's readers raise whatever broken bytes lead them to.
+    except Exception as error:
         raise DataError(f"example {example_id}: an image does not open ({error})") from error
     return image.convert("RGB")
 
@@ -102,6 +102,22 @@ def _load_object(text: Any, what: str, example_id: str) -> dict[str, Any]:
     return value
 
 
+def _step(step: Any, example_id: str) -> Step:
+    for name, kind in (("thought", str), ("operation", str), ("supervised", bool)):
+        value = step[name] if isinstance(step, Mapping) else None
+        if not isinstance(value, kind):
+            rule = "a text" if kind is str else "true or false"
+            raise DataError(f"example {example_id}: a step's {name} must be {rule}, got {value!r}")
+    return Step(
+        step["thought"],
+        step["operation"],
+        _load_object(step["arguments"], "a step's arguments", example_id),
+        _load_object(step["result"], "a step's result", example_id),
+        _open_image(step["image"], example_id) if step["image"] else None,
+        step["supervised"],
+    )
+
+
 def from_row(row: Mapping[str, Any]) -> Example:
     """The example of a row.
 
@@ -110,17 +126,7 @@ def from_row(row: Mapping[str, Any]) -> Example:
             example.
     """
     example_id = str(row["id"])
-    steps = tuple(
-        Step(
-            step["thought"],
-            step["operation"],
-            _load_object(step["arguments"], "a step's arguments", example_id),
-            _load_object(step["result"], "a step's result", example_id),
-            _open_image(step["image"], example_id) if step["image"] else None,
-            step["supervised"],
-        )
-        for step in row["trajectory"] or ()
-    )
+    steps = tuple(_step(step, example_id) for step in row["trajectory"] or ())
     plain = ("task", "sample_type", "question", "conclusion", "answer", "ground_truth")
     for name in plain:
         if not isinstance(row[name], str):

@@ -1,6 +1,5 @@
 """An adapter behind MLflow's `pyfunc`: image and question in, trajectory and answer out."""
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 import yaml
-from PIL import Image, UnidentifiedImageError
 
 from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
+from pixelis.data.images import ImageError, load_image
 from pixelis.errors import DataError
 from pixelis.evaluation.rollout import Rollout, roll_out
 from pixelis.models.device import best_device
@@ -75,9 +74,12 @@ def _load_pyfunc(path: str) -> AdapterModel:
 
 
 def _example(number: int, image: bytes, question: str) -> Example:
+    if not isinstance(image, bytes):
+        got = type(image).__name__
+        raise DataError(f"the image of input {number} cannot be read: it must be bytes, got {got}")
     try:
-        picture = Image.open(io.BytesIO(image)).convert("RGB")
-    except (UnidentifiedImageError, OSError, TypeError) as error:
+        picture = load_image(image)
+    except ImageError as error:
         raise DataError(f"the image of input {number} cannot be read: {error}") from error
     return Example(
         id=f"input {number}",

@@ -4,16 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.models.quantized import check_quantization, quantization_config
+from pixelis.models.untrusted import check_model_folder, tell_of_pickles
 
 EMBEDDED = "pixelis-nano"
 EMBEDDED_DIR = Path(__file__).parent / "nano"
-# Files that are missing, broken, or of another architecture.
-UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+# Files that are missing, broken, of another architecture, or with values that are none.
+UNLOADABLE = (
+    *(OSError, ValueError, LookupError, RuntimeError, SafetensorError),
+    *(TypeError, AttributeError, ArithmeticError, StrictDataclassError),
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -48,7 +53,8 @@ def check_weights(model_name: str) -> None:
         return  # a hub name
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise CheckpointError(f"no model for {model_name!r}: {folder} holds no *.safetensors")
+        told = tell_of_pickles(folder)
+        raise CheckpointError(f"no model for {model_name!r}: {folder} holds no *.safetensors{told}")
     for file in files:
         try:
             with safe_open(file, framework="pt"):
@@ -72,6 +78,8 @@ def load_processor(
         CheckpointError: when it cannot be loaded or has no chat template.
     """
     place = resolve_model(model_name)
+    if Path(place).is_dir():
+        check_model_folder(Path(place), trust_remote_code=trust_remote_code)
     try:
         processor = AutoProcessor.from_pretrained(place, trust_remote_code=trust_remote_code)
     except UNLOADABLE as error:
@@ -113,16 +121,26 @@ def load_model(
         check_quantization()
         words["quantization_config"] = quantization_config(DTYPES.get(torch_dtype, torch.bfloat16))
     place = resolve_model(model_name)
+    if Path(place).is_dir():
+        check_weights(model_name)
+        check_model_folder(Path(place), trust_remote_code=trust_remote_code)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
+        opened: Any = AutoModelForImageTextToText.from_pretrained(
             place,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            output_loading_info=True,
             **words,
         )
     except (*UNLOADABLE, ImportError) as error:
         raise CheckpointError(f"no model for {model_name!r}: {in_one_line(error)}") from error
+    model, found = opened
+    if missing := sorted(found["missing_keys"]):  # transformers would draw them by lot
+        raise CheckpointError(
+            f"no model for {model_name!r}: its weights lack {len(missing)} tensors, such as "
+            f"{missing[0]}"
+        )
     loaded: torch.nn.Module = model.eval()
     return loaded
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model
+from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.error import NoMatchingPeftModuleError
+from safetensors import safe_open
 
 from pixelis.config import EVA
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.models.load import UNLOADABLE, in_one_line
 from pixelis.models.targets import target_pattern
+from pixelis.models.untrusted import check_adapter_config, tell_of_pickles
 
 OTHER = "other"
 
@@ -112,6 +114,11 @@ def other_adapter(model: PeftModel, folder: Path, *, model_name: str) -> Iterato
         raise CheckpointError(
             f"the adapter in {folder} does not fit {model_name!r}: {in_one_line(error)}"
         ) from error
+    try:
+        _check_used(model, OTHER, folder, model_name)
+    except CheckpointError:
+        model.delete_adapter(OTHER)
+        raise
     model.set_adapter(OTHER)
     try:
         yield model.eval()
@@ -129,17 +136,21 @@ def check_adapter(folder: Path, *, model_name: str) -> None:
     config_file = folder / "adapter_config.json"
     for path in (config_file, folder / "adapter_model.safetensors"):
         if not path.is_file():
-            raise CheckpointError(f"{folder} holds no adapter: {path.name} is missing")
+            told = tell_of_pickles(folder)
+            raise CheckpointError(f"{folder} holds no adapter: {path.name} is missing{told}")
     try:
-        base = json.loads(config_file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        base = config.get("base_model_name_or_path")
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{config_file} cannot be read: {error}") from error
     # In a tracking store a folder in somebody's home begins with ~.
-    if base is None or Path(base).expanduser() != Path(model_name).expanduser():
+    given = isinstance(base, str)
+    if not given or Path(base).expanduser() != Path(model_name).expanduser():
         raise CheckpointError(
-            f"the adapter in {folder} is for the base {base!r}, not for {model_name!r}; "
-            f"set model.model_name={base}"
+            f"the adapter in {folder} is for the base {base!r:.200}, not for {model_name!r}; "
+            f"set model.model_name={base!s:.200}"
         )
+    check_adapter_config(config, folder)
 
 
 def load_adapter(model: Any, folder: Path, *, model_name: str) -> PeftModel:
@@ -150,8 +161,22 @@ def load_adapter(model: Any, folder: Path, *, model_name: str) -> PeftModel:
     """
     check_adapter(folder, model_name=model_name)
     try:
-        return PeftModel.from_pretrained(model, str(folder))
+        adapted = PeftModel.from_pretrained(model, str(folder))
     except UNLOADABLE as error:
         raise CheckpointError(
             f"the adapter in {folder} does not fit {model_name!r}: {in_one_line(error)}"
         ) from error
+    _check_used(adapted, "default", folder, model_name)
+    return adapted
+
+
+def _check_used(model: PeftModel, name: str, folder: Path, model_name: str) -> None:
+    """Refuse weights that peft passed over, and layers that it left as they begin: the base's."""
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as opened:
+        held = set(opened.keys())
+    tensors = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    if differing := sorted(held ^ set(tensors)):
+        raise CheckpointError(
+            f"the adapter in {folder} does not fit {model_name!r}: {len(differing)} of its tensors "
+            f"are missing or belong to no layer, such as {differing[0]:.200}"
+        )

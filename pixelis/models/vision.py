@@ -1,16 +1,15 @@
 """The frozen vision tower of a base, asked once for each image."""
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from pixelis.data.encode import Encoder
+from pixelis.data.images import open_header
 from pixelis.models.load import resolve_model
 
 
@@ -42,7 +41,7 @@ def vision_digest(model: Any) -> str:
 @torch.inference_mode()
 def compute_features(model: Any, encoder: Encoder, contents: Sequence[bytes]) -> list[torch.Tensor]:
     """Of each stored image, (visual tokens, hidden size of the language model)."""
-    images = [Image.open(io.BytesIO(content)).convert("RGB") for content in contents]
+    images = [open_header(content).convert("RGB") for content in contents]
     inputs = encoder.process_images(images)
     device = next(model.model.visual.parameters()).device
     outputs = model.model.get_image_features(

@@ -60,7 +60,25 @@ def _nearest_minimum(costs: npt.NDArray[np.float64], x: float, y: float) -> tupl
 
 
 def _search(frame: Pixels, template: Pixels, x: float, y: float) -> tuple[int, int]:
-    """The best position of the template among all of the frame."""
+    """The best position of the template among all of the frame.
+
+    Large frames are searched in bands, since a pixel takes 150 bytes.
+    """
+    axis = 0 if template.shape[0] <= template.shape[1] else 1
+    length = template.shape[axis]
+    num_positions = frame.shape[axis] - length + 1
+    step = max(length, MAX_SEARCHED_PIXELS // frame.shape[1 - axis])
+    bands = [
+        _costs(
+            frame.take(range(start, min(start + step, num_positions) + length - 1), axis), template
+        )
+        for start in range(0, num_positions, step)
+    ]
+    return _nearest_minimum(np.concatenate(bands, axis), x, y)
+
+
+def _costs(frame: Pixels, template: Pixels) -> npt.NDArray[np.float64]:
+    """The weighted sum of squared differences at every position of the template in the frame."""
     weights = _weights(template)
     # About the middle grey the sums stay small, and so does the rounding.
     pixels = np.moveaxis(frame, 2, 0).astype(np.float64) - 128
@@ -73,8 +91,8 @@ def _search(frame: Pixels, template: Pixels, x: float, y: float) -> tuple[int, i
     spectrum = fft.rfft2(planes, size) * fft.rfft2(kernels, size).conj()
     products = fft.irfft2(spectrum.sum(axis=0), size)
     rows, columns = (a - b + 1 for a, b in zip(frame.shape[:2], template.shape[:2], strict=True))
-    costs = products[:rows, :columns] + (weights * model**2).sum()
-    return _nearest_minimum(costs, x, y)
+    costs: npt.NDArray[np.float64] = products[:rows, :columns] + (weights * model**2).sum()
+    return costs
 
 
 def _refine(frame: Pixels, template: Pixels, x: int, y: int, reach: int) -> tuple[int, int]:

@@ -1,20 +1,19 @@
 """What a training reads, checked before anything is begun."""
 
 import importlib.util
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig, check_examples
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.folder import file_sha256
+from pixelis.data.images import FORMATS, MAX_PIXELS, open_header
 from pixelis.data.store import SUMMARY_FILE, data_files, difficulty_file, load_split
 from pixelis.errors import ConfigError, DataError
 from pixelis.models.load import resolve_model
@@ -22,8 +21,6 @@ from pixelis.models.quantized import check_quantization
 
 SPLITS_READ = ("train", "validation")
 ROWS_AT_ONCE = 100
-# What Pillow raises for bytes that are no image, or a broken one.
-UNREADABLE = (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def check_model(model: ModelConfig) -> None:
@@ -131,9 +128,11 @@ def _check_images(rows: Any, path: Path) -> None:
             seen = [step["image"] for step in steps or () if step["image"]]
             for image in [*(images or ()), *seen]:
                 try:
-                    Image.open(io.BytesIO(image["bytes"])).verify()
-                except UNREADABLE as error:
+                    open_header(image["bytes"]).verify()
+                # Pillow's readers raise whatever broken bytes lead them to.
+                except Exception as error:
+                    formats = ", ".join(FORMATS)
                     raise DataError(
                         f"{path}: an image of example {example_id} does not open; "
-                        "images are embedded in any format that Pillow reads, such as PNG"
+                        f"images are embedded as {formats}, of at most {MAX_PIXELS} pixels"
                     ) from error

@@ -95,7 +95,7 @@ def test_an_image_that_does_not_open(folder, rewrite, split, harm):
         check_inputs(folder, CURRICULUM)
     assert str(caught.value) == (
         f"{path}: an image of example {broken[0]} does not open; "
-        "images are embedded in any format that Pillow reads, such as PNG"
+        "images are embedded as PNG, JPEG, WEBP, GIF, BMP, TIFF, PPM, of at most 25000000 pixels"
     )
 
 

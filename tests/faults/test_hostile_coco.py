@@ -1,0 +1,198 @@
+"""COCO data sets, broken in every way: used rightly, or refused with file, line and reason."""
+
+import json
+import shutil
+from itertools import count
+
+import pytest
+
+from pixelis.config import DataPrepConfig
+from pixelis.data.prepare import open_stream
+from pixelis.data.sources.coco_records import COCO_REASONS
+from pixelis.data.store import from_row
+from pixelis.errors import UserError
+from tests.faults.hostile import bounded, broken, deep, mutated, one_line, run_cases
+from tests.faults.pictures import RIGHT, WRONG
+
+CIRCLE = [10, 10, 20, 20]
+COCO = {
+    "info": {"year": 2017},
+    "images": [
+        {"id": 1, "file_name": "rgb.png", "width": 64, "height": 48},
+        {"id": 2, "file_name": "c.jpg", "width": 64, "height": 48},
+    ],
+    "categories": [{"id": 1, "name": "ball"}, {"id": 2, "name": "box"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": CIRCLE, "iscrowd": 0, "area": 317.0},
+        {
+            "id": 2,
+            "image_id": 1,
+            "category_id": 2,
+            "bbox": [40, 5, 3, 3],
+            "segmentation": [[40, 5, 43, 5, 43, 8, 40, 8]],
+        },
+        {
+            "id": 3,
+            "image_id": 2,
+            "category_id": 1,
+            "bbox": CIRCLE,
+            "segmentation": {"size": [48, 64], "counts": [490, 20, 28, 20, 28, 20, 2466]},
+        },
+    ],
+}
+RUNS = COCO["annotations"][2]["segmentation"]["counts"]
+RUNS[:] = [490] + [20, 28] * 19 + [20, 64 * 48 - 490 - 19 * 48 - 20]
+
+
+@pytest.fixture
+def made(folder, tmp_path):
+    """Make three examples of a COCO file's bytes; gives them and the rejections, or a refusal."""
+    numbers = count()
+
+    def make(content):
+        path = folder / "instances.json"
+        path.write_bytes(content)
+        out = tmp_path / f"out{next(numbers) % 2}"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        config = DataPrepConfig(
+            source="coco", input=str(path), num_samples=3, num_workers=1, self_correction_ratio=0.0
+        )
+        try:
+            stream = open_stream(config, None)
+            examples = [from_row(row) for m in stream.read(out) for row in m.batch.to_pylist()]
+        except UserError as error:
+            return one_line(error), []
+        file, rejections = out / "rejected.jsonl", []
+        if file.exists():
+            rejections = [json.loads(line) for line in file.read_text().splitlines()]
+        for rejection in rejections:
+            assert rejection["file"] == "instances.json" and rejection["reason"] in COCO_REASONS
+            assert type(rejection["line"]) is int and 0 < len(rejection["detail"]) <= 300
+        return examples, rejections
+
+    return make
+
+
+def test_the_data_set_is_right_before_it_is_changed(made):
+    examples, rejections = made(json.dumps(COCO).encode())
+    assert len(examples) == 3 and rejections == []
+
+
+def test_wrong_values(made):
+    def check(tree):
+        made(json.dumps(tree).encode())
+
+    run_cases("coco", mutated([COCO]), check)
+
+
+def test_broken_bytes(made):
+    originals = [json.dumps(COCO).encode(), json.dumps(COCO, indent=1).encode("utf-16")]
+
+    def check(content):
+        made(content)
+
+    run_cases("coco bytes", broken(originals), check)
+
+
+def only(kind, number, **changes):
+    """The data set with one record of a list changed."""
+    records = [dict(record) for record in COCO[kind]]
+    records[number] |= changes
+    return COCO | {kind: records}
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("tree", "reason", "line"),
+    [
+        (only("annotations", 1, bbox=[NAN, 5, 3, 3]), "broken_box", 2),
+        (only("annotations", 1, bbox=[40, 5, float("inf"), 3]), "broken_box", 2),
+        (only("annotations", 1, bbox=[40, 5, 10**400, 3]), "broken_box", 2),
+        (only("annotations", 1, bbox=[40, 5, 0, 3]), "broken_box", 2),
+        (only("annotations", 1, bbox=[-40, 5, 3, 3]), "broken_box", 2),
+        (only("annotations", 1, bbox=["40", 5, 3, 3]), "broken_box", 2),
+        (only("annotations", 1, bbox=deep(500)), "broken_box", 2),
+        (only("annotations", 1, segmentation=[[NAN] * 6]), "broken_mask", 2),
+        (only("annotations", 1, segmentation=[[1e300] * 6]), "broken_mask", 2),
+        (only("annotations", 1, segmentation=[[1, 2]]), "broken_mask", 2),
+        (only("annotations", 1, segmentation=deep(500)), "broken_mask", 2),
+        (
+            only("annotations", 1, segmentation={"size": [48, 64], "counts": [10**9]}),
+            "broken_mask",
+            2,
+        ),
+        (
+            only("annotations", 1, segmentation={"size": [48, 64], "counts": "o" * 10**5}),
+            "broken_mask",
+            2,
+        ),
+        (
+            only("annotations", 1, segmentation={"size": [10**9, 10**9], "counts": [10**18]}),
+            "broken_mask",
+            2,
+        ),
+        (only("annotations", 1, image_id=77), "unknown_image", 2),
+        (only("annotations", 1, image_id=[1]), "wrong_type", 2),
+        (only("annotations", 1, category_id=77), "unknown_category", 2),
+        (only("categories", 1, id=1), "duplicate_id", 1),
+        (only("categories", 1, name="a\x00b"), "wrong_type", 2),
+        (only("categories", 1, name="x" * 10**5), "wrong_type", 2),
+        (only("images", 1, id=1), "duplicate_id", 1),
+        (only("images", 1, file_name="rgb.png"), "duplicate_id", 2),
+        (only("images", 1, file_name="../outside.png"), "outside_folder", 2),
+        (only("images", 1, file_name="/etc/hostname"), "outside_folder", 2),
+        (only("images", 1, file_name="link.png"), "outside_folder", 2),
+        (only("images", 1, file_name="up/outside.png"), "outside_folder", 2),
+        (only("images", 1, file_name="ring.png"), "no_image", 2),
+        (only("images", 1, file_name="folder.png"), "unreadable_image", 2),
+        (only("images", 1, file_name="x" * 5000), "no_image", 2),
+        (only("images", 1, file_name="a\x00b"), "wrong_type", 2),
+        (only("images", 1, width=10**400), "size_differs", 2),
+        (only("images", 1, width=50_000, height=50_000), "size_differs", 2),
+        (only("images", 1, file_name="mirrored.jpg"), "turned_image", 2),
+    ],
+    ids=range(33),
+)
+def test_what_is_turned_away_and_why(made, tree, reason, line):
+    with bounded():
+        examples, rejections = made(json.dumps(tree).encode())
+    assert len(examples) == 3
+    assert (reason, line) in {(one["reason"], one["line"]) for one in rejections}
+
+
+@pytest.mark.parametrize("name", [*RIGHT, *WRONG])
+def test_images_of_every_kind(made, name):
+    """The size that is listed is the right one; a wrong image is left out for what it is."""
+    width, height = RIGHT[name][1] if name in RIGHT else (64, 48)
+    tree = only("images", 1, file_name=name, width=width, height=height)
+    if name == "rgb.png":
+        tree["images"] = tree["images"][1:]
+    with bounded():
+        _, rejections = made(json.dumps(tree).encode())
+    reasons = {one["reason"] for one in rejections if "was turned away" not in one["detail"]}
+    if name in WRONG:
+        assert reasons & {"unreadable_image", "too_large"}, rejections
+    else:
+        assert not reasons & {"unreadable_image", "too_large"}, rejections
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "input"),
+        (b"{", "input"),
+        (b'{"images": [' + b"[" * 10**6, "input"),
+        (json.dumps(COCO).encode()[:-40], "instances.json"),
+        (json.dumps({"images": [], "annotations": [], "categories": []}).encode(), "no image"),
+        (json.dumps(COCO).replace("317.0", "[" * 10**5 + "]" * 10**5).encode(), "not JSON"),
+        (json.dumps(COCO).replace("317.0", "9" * 5000).encode(), "not JSON"),
+    ],
+    ids=range(7),
+)
+def test_files_that_are_refused_as_a_whole(made, content, says):
+    with bounded():
+        refused, _ = made(content)
+    assert isinstance(refused, str) and says in refused and len(refused) < 1000
