@@ -1,12 +1,15 @@
 """Trials an hour of `tune` against one `mlflow run . -e sft` for each trial, on this machine.
 
-    python tests/benchmarks/tune_throughput.py [--config configs/tune.yaml] [--trials 12]
+    python tests/benchmarks/tune_throughput.py [--config configs/tune.yaml] [--again 2]
 
 A study is run whole, as a user runs it: `python -m pixelis.cli.tune`, from its start to its end,
 its baselines included, nothing stopped early, no verdict. Then some of its trials are trained again
 by `mlflow run . -e sft --env-manager local` with the same settings, without rollouts, as trials
-have none. Both use the same data and the same warm caches of tokens and vision features. The
-adapters must be equal to the byte.
+have none. Both use the same data and the same warm caches of tokens and vision features.
+
+Each trial is trained twice more: as a user would, on all cores, for the time; and on as many
+threads as a worker has, for the adapter, which must be the trial's to the byte (sums depend on how
+they are split among threads).
 
 Exit code: 0; 1 where an adapter differs or the ratio is below 3.
 """
@@ -26,11 +29,12 @@ NEEDED_RATIO = 3.0
 ADAPTER = "adapter_model.safetensors"
 
 
-def run(command, log):
+def run(command, log, **environment):
     """Run to the end in the project's folder; returns seconds."""
     began = time.perf_counter()
-    with log.open("w") as output:
-        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    words = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, **words)
+    log.write_text(done.stdout)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{log.read_text()[-3000:]}")
     return time.perf_counter() - began
@@ -39,8 +43,7 @@ def run(command, log):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/smoke/tune.yaml")
-    parser.add_argument("--trials", type=int, default=12, help="of the search; baselines beside")
-    parser.add_argument("--workers", type=int, default=1, help="of the search")
+    parser.add_argument("--trials", type=int, default=24, help="of the search; baselines beside")
     parser.add_argument("--again", type=int, default=4, help="trials that sft trains again")
     arguments = parser.parse_args()
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -58,7 +61,7 @@ def compare(arguments, folder):
     data = folder / "data"
     words = [
         *("--config", arguments.config, "--num_trials", str(arguments.trials)),
-        *("--num_workers", str(arguments.workers), "--pruner", "none", "--final_seeds", "0"),
+        *("--pruner", "none", "--final_seeds", "0"),
         *("--storage", f"sqlite:///{folder}/optuna.db", "--data.path", str(data)),
         *("--training.output_dir", str(folder / "tune"), "--best_config", f"{folder}/best.yaml"),
     ]
@@ -74,7 +77,7 @@ def compare(arguments, folder):
         folder / "data.log",
     )
 
-    def sft(values, seed, number):
+    def sft(values, seed, number, **environment):
         """Seconds and adapter of the same training by itself."""
         training = plan.training(values, seed, folder / f"sft-{number}")
         file = folder / f"sft-{number}.yaml"
@@ -83,7 +86,8 @@ def compare(arguments, folder):
         model.write_text(to_yaml(ModelFileConfig(model=training.model)))
         command = ["mlflow", "run", ".", "-e", "sft", "--env-manager", "local"]
         command += ["--experiment-name", config.exp_name, "-P", f"config={file}"]
-        seconds = run([*command, "-P", f"model={model}"], folder / f"sft-{number}.log")
+        log = folder / f"sft-{number}.log"
+        seconds = run([*command, "-P", f"model={model}"], log, **environment)
         return seconds, Path(training.config.training.output_dir) / "final" / ADAPTER
 
     sft({}, config.training.seed, "warm")
@@ -99,12 +103,14 @@ def compare(arguments, folder):
         flush=True,
     )
     alone, same = [], True
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // config.num_workers))}
     for number in range(arguments.again):
         part, trial = trials[number * (len(trials) - 1) // max(1, arguments.again - 1)]
-        took, adapter = sft(values_of(trial), config.training.seed, number)
+        seed = config.training.seed
+        took, _ = sft(values_of(trial), seed, number)
         alone.append(took)
-        seed = f"seed-{config.training.seed}"
-        twin = plan.root / part / str(trial.number) / seed / "sft" / "final" / ADAPTER
+        _, adapter = sft(values_of(trial), seed, f"{number}-threads", **threads)
+        twin = plan.root / part / str(trial.number) / f"seed-{seed}" / "sft" / "final" / ADAPTER
         equal = adapter.read_bytes() == twin.read_bytes()
         same &= equal
         said = "the same adapter" if equal else "ANOTHER ADAPTER"
