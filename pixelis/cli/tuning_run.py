@@ -16,6 +16,7 @@ from pixelis.cli.training_checks import check_training
 from pixelis.cli.tuning_record import record_search, record_verdict, write_best
 from pixelis.config import flatten, to_yaml
 from pixelis.errors import UserError
+from pixelis.files import write_whole
 from pixelis.tracking import MlflowRecorder, nested_environment, open_run
 from pixelis.training.inputs import data_digest
 from pixelis.tuning import (
@@ -61,6 +62,7 @@ def run_search(plan: Plan) -> Verdict | None:
         resume_run_id=search.study.user_attrs.get(RUN_ID),
         spool_dir=plan.root,
         system_metrics=False,
+        shared=True,
     ) as recorder:
         search.study.set_user_attr(RUN_ID, recorder.run_id)
         record_inputs(recorder, data_dir, digests, context="training")
@@ -143,8 +145,8 @@ def _run_workers(plan: Plan, parts: list[Part], recorder: MlflowRecorder) -> Non
 
 def _jobs(plan: Plan, num_left: int) -> list[Job]:
     config, model = plan.root / "tune.yaml", plan.root / "model_arch.yaml"
-    config.write_text(to_yaml(plan.config), encoding="utf-8")
-    model.write_text(to_yaml(plan.model), encoding="utf-8")
+    write_whole(config, to_yaml(plan.config))
+    write_whole(model, to_yaml(plan.model))
     words = ("--config", str(config), "--model", str(model))
     num = min(plan.config.num_workers, num_left)
     return [Job(f"worker {i}", words, plan.root / f"worker-{i}.log") for i in range(num)]

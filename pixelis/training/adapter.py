@@ -16,6 +16,7 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.errors import ConfigError
 from pixelis.figures import as_figure, as_page, layer_ranks, layer_spectra
+from pixelis.files import write_whole
 from pixelis.models.changed_base import (
     WEIGHTS_FILE,
     changes_base,
@@ -213,10 +214,10 @@ def _record(spectra: list[Spectrum], output_dir: Path, recorder: Recorder) -> No
     """Leave ranks and spectra as JSON and as figures."""
     rows = [asdict(one) for one in spectra]
     file = output_dir / RANKS_FILE
-    file.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    write_whole(file, json.dumps(rows, indent=1))
     recorder.artifact(file, FOLDER)
     for name, chart in (("ranks", layer_ranks(rows)), ("spectra", layer_spectra(rows))):
         recorder.figure(f"{FOLDER}/{name}.png", as_figure(chart))
         page = output_dir / f"lora_{name}.html"
-        page.write_text(as_page(chart, f"lora {name}"), encoding="utf-8")
+        write_whole(page, as_page(chart, f"lora {name}"))
         recorder.artifact(page, FOLDER)

@@ -62,6 +62,8 @@ def choose_start(
     if resume is None:
         set_aside(output_dir, say)
         return Start()
+    if output_dir.is_dir():
+        clear_leftovers(output_dir)
     finished = output_dir / FINISHED_FILE
     if finished.is_file():
         done = read_json(finished)
@@ -105,6 +107,15 @@ def _newest_whole(output_dir: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
+def clear_leftovers(output_dir: Path) -> None:
+    """Take away what a killed training was in the middle of writing; nobody else writes there."""
+    for path in output_dir.glob(".*"):
+        if path.suffix == ".tmp":
+            path.unlink(missing_ok=True)
+        elif path.suffix in (".new", ".old"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
     """Move an earlier run's output out of the way of a fresh start; nothing is deleted.
 
@@ -113,7 +124,9 @@ def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
     """
     if not output_dir.exists():
         return
-    if not output_dir.is_dir():
+    if output_dir.is_dir():
+        clear_leftovers(output_dir)
+    else:
         raise CheckpointError(f"training.output_dir {output_dir} is a file; name a folder")
     # What an earlier run could not tell its tracker stays where it is looked for.
     if all(path.name.lstrip(".").startswith("pixelis-") for path in output_dir.iterdir()):

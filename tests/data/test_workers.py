@@ -1,6 +1,9 @@
 import operator
 import os
+import signal
+import threading
 import time
+from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 
@@ -115,3 +118,28 @@ def test_items_larger_than_a_pipe_do_not_hold_up_the_end():
     started = time.monotonic()
     found.close()
     assert time.monotonic() - started < 3
+
+
+def test_a_worker_killed_in_the_middle_of_a_large_result_does_not_hang_who_waits():
+    ended = []
+
+    def listen():
+        with pytest.raises(DataError, match="^a worker process was killed"):
+            list(map_ordered(bytes, [3 * 10**8] * 4, 2))
+        ended.append(True)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    killed, ends = False, time.monotonic() + 60
+    while not killed and time.monotonic() < ends:
+        for pid in children():
+            with suppress(psutil.Error):
+                # The result, and what is sent of it: it is on its way.
+                if psutil.Process(pid).memory_info().rss > 7 * 10**8:
+                    time.sleep(0.005)
+                    os.kill(pid, signal.SIGKILL)
+                    killed = True
+                    break
+    assert killed
+    listener.join(30)
+    assert ended, "it waits for the rest of a result that nobody sends"
