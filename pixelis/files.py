@@ -73,7 +73,8 @@ def sync(path: Path) -> None:
 def sync_folder(folder: Path) -> None:
     """Have all below a folder on disk, contents before names."""
     for path in sorted(folder.rglob("*"), reverse=True):
-        sync(path)
+        if not path.is_symlink():
+            sync(path)
     sync(folder)
 
 

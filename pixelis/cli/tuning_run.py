@@ -1,6 +1,7 @@
 """The parent of a search: its run, its workers, its verdict."""
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from pixelis.tuning import (
     enqueue_final,
     final_key,
     finished_trials,
+    is_running,
     judge,
     open_parts,
     value_of,
@@ -37,6 +39,7 @@ from pixelis.tuning import (
 
 # A worker that was killed is started again, so often.
 MAX_RESTARTS = 3
+OTHERS_SECONDS = 150.0  # that workers of a killed start, or of other machines, are waited for
 BEST = "best"
 
 
@@ -135,12 +138,21 @@ def _run_workers(plan: Plan, parts: list[Part], recorder: MlflowRecorder) -> Non
                 return
             for why in failures:
                 progress.say(why)
+            if not failures:
+                _wait_for_others(parts)
             if any("exit code -" not in why for why in failures) or attempt == MAX_RESTARTS:
                 break
         raise UserError(
             f"the study has {_count(parts)} of {wanted} trials and its workers have ended: "
             f"{(failures or ['another machine has the rest'])[-1]}"
         )
+
+
+def _wait_for_others(parts: list[Part]) -> None:
+    """Let other processes end the trials that they are at: those of a killed start save them."""
+    until = time.monotonic() + OTHERS_SECONDS
+    while time.monotonic() < until and any(is_running(part.study) for part in parts):
+        time.sleep(1)
 
 
 def _jobs(plan: Plan, num_left: int) -> list[Job]:

@@ -110,6 +110,8 @@ def _newest_whole(output_dir: Path, say: Callable[[str], None]) -> Path | None:
 def clear_leftovers(output_dir: Path) -> None:
     """Take away what a killed training was in the middle of writing; nobody else writes there."""
     for path in output_dir.glob(".*"):
+        if path.name.startswith(".pixelis-"):
+            continue  # records that may be on their way by a `sync`
         if path.suffix == ".tmp":
             path.unlink(missing_ok=True)
         elif path.suffix in (".new", ".old"):

@@ -130,12 +130,13 @@ def test_a_worker_killed_in_the_middle_of_a_large_result_does_not_hang_who_waits
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
-    killed, ends = False, time.monotonic() + 60
+    killed, before, ends = False, {}, time.monotonic() + 60
     while not killed and time.monotonic() < ends:
         for pid in children():
             with suppress(psutil.Error):
-                # The result, and what is sent of it: it is on its way.
-                if psutil.Process(pid).memory_info().rss > 7 * 10**8:
+                size = psutil.Process(pid).memory_info().rss
+                # What is sent of the result is made: it is on its way.
+                if size - before.setdefault(pid, size) > 2.9 * 10**8:
                     time.sleep(0.005)
                     os.kill(pid, signal.SIGKILL)
                     killed = True
