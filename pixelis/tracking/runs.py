@@ -118,9 +118,9 @@ def open_run(
     earlier = {"pixelis.error", "pixelis.stopped", DIED_TAG}  # of an earlier end
     for tag in earlier & set(run.data.tags):
         recorder.attempt("clearing", partial(client.delete_tag, run.info.run_id, tag))
-    recorder.flush(OPEN_SECONDS)
-    say = partial(print, "pixelis:", file=sys.stderr, flush=True)
-    recorder.attempt("ending killed runs", lambda: end_dead_runs(client, say, but=recorder.run_id))
+    if recorder.flush(OPEN_SECONDS):
+        say, own = partial(print, "pixelis:", file=sys.stderr, flush=True), recorder.run_id
+        recorder.attempt("ending killed runs", lambda: end_dead_runs(client, say, but=own))
     shell = None
     if resumed and shell_id:
         shell = recorder.attempt(

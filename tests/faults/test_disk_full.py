@@ -94,7 +94,8 @@ def test_a_checkpoint_that_finds_no_room_leaves_those_before_it(
     watch.end()
     said = [line for line in place.log().splitlines() if line.startswith("error: ")][-1]
     assert code == 2, place.log()[-3000:]
-    assert f"{out / 'checkpoint-4'} cannot be written: no space left on its disk: about" in said
+    assert said.startswith(f"error: {out}")  # the stage's adapter, or the checkpoint after it
+    assert "cannot be written: no space left on its disk: about" in said
     assert f"{out / 'checkpoint-2'} is whole" in said and "resume=auto" in said
     assert find_fault(out / "checkpoint-2") is None
     assert not (out / "checkpoint-4").exists() and "Traceback" not in place.log()
@@ -114,7 +115,7 @@ def test_what_mlflow_s_full_disk_does_not_take_waits(
     new_place, starter, small_disk, made_data, tell
 ):
     place, disk = new_place("work", data=made_data), small_disk("disk", 100)
-    (place.folder / "artifacts").symlink_to(disk)
+    (place.folder / "mlruns").symlink_to(disk)
     words = sft_arguments("out", evaluation__enabled="false")
     assert starter.finish(place, "sft", words) == 0, place.log()[-3000:]
     said = place.log()

@@ -15,7 +15,7 @@ ARGUMENTS = [
 
 
 def classify(place):
-    if place.startswith(("artifacts", "mlflow.db")):
+    if place.startswith(("mlruns", "artifacts", "mlflow.db")):
         return "upload"
     return "save" if place.startswith((".data.", "data")) else None
 

@@ -16,7 +16,7 @@ ARGUMENTS = [
 
 
 def classify(place):
-    if place.startswith(("artifacts", "mlflow.db")):
+    if place.startswith(("mlruns", "artifacts", "mlflow.db")):
         return "upload"
     return "save" if place.startswith("outputs") else None
 

@@ -12,7 +12,7 @@ ARGUMENTS = [*sft_arguments("out"), "--resume", "auto"]
 
 
 def classify(place):
-    if place.startswith(("artifacts", "mlflow.db")):
+    if place.startswith(("mlruns", "artifacts", "mlflow.db")):
         return "upload"
     if place.startswith("out/"):
         return "save"

@@ -15,7 +15,7 @@ NUM_TRIALS = {"smoke": 3, "smoke final": 2}  # the guide is one of the three
 
 
 def classify(place):
-    if place.startswith(("artifacts", "mlflow.db")):
+    if place.startswith(("mlruns", "artifacts", "mlflow.db")):
         return "upload"
     if place.startswith(("tuned/", "optuna.db", "best.yaml")):
         return "save"
