@@ -122,7 +122,8 @@ def test_what_mlflow_s_full_disk_does_not_take_waits(
     assert "warning: MLflow did not take a record (" in said and "Traceback" not in said
     assert "no space left on its disk: about" in said
     (run,) = place.runs("sft")
-    assert run.info.status == "RUNNING" and run.data.metrics["summary/final/simple"] >= 0
+    assert run.info.status == "FINISHED"  # what is small is there
+    assert list((place.folder / "out").glob("pixelis-undelivered-*"))
     subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
     assert starter.finish(place, "sync", ["out"]) == 0, place.log()[-3000:]
     run = place.client.get_run(run.info.run_id)
