@@ -20,7 +20,7 @@ from tests.faults.watching import Watch
 
 ROOT = Path(__file__).parent.parent.parent
 KILLED = -signal.SIGKILL
-PATIENCE = 400  # seconds on a busy machine, after which a process hangs
+PATIENCE = 900  # seconds on a busy machine, after which a process hangs
 
 
 class Place:
