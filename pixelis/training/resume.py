@@ -1,5 +1,6 @@
 """Where a training begins: anew, at a checkpoint, or not at all because it is done."""
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ from pixelis.training.event_file import EVENTS_FILE
 FINISHED_FILE = "finished.json"
 AUTO = "auto"
 BEST = "best"
+# What `write_whole` and `replace_folder` leave of the files and folders of a training.
+_LEFTOVER = re.compile(
+    r"\.((events|finished|lora_ranks)\.json|lora_\w+\.html)\.\d+\.tmp"
+    r"|\.(best|final)\.(new|\d+\.old)"
+)
 
 
 @dataclass(frozen=True)
@@ -108,14 +114,12 @@ def _newest_whole(output_dir: Path, say: Callable[[str], None]) -> Path | None:
 
 
 def clear_leftovers(output_dir: Path) -> None:
-    """Take away what a killed training was in the middle of writing; nobody else writes there."""
+    """Take away what a killed training was in the middle of writing, and nothing else."""
     for path in output_dir.glob(".*"):
-        if path.name.startswith(".pixelis-"):
-            continue  # records that may be on their way by a `sync`
-        if path.suffix == ".tmp":
-            path.unlink(missing_ok=True)
-        elif path.suffix in (".new", ".old"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+        elif _LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
