@@ -17,7 +17,7 @@ ACTIVE := PATH="$(abspath $(VENV))/bin:$$PATH"
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help install sft test check ui base
+.PHONY: help install sft test faults check ui base
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,10 @@ sft: install ## train, evaluate and record the default run: 5 to 7 min (ARGS="-P
 test: install ## run the tests: about 10 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
 	@echo "test: about 10 min in $(WORKERS) processes (FULL=1: 15 min)"
 	$(ACTIVE) python -m pytest -n $(WORKERS) --dist loadfile $(if $(FULL),-m "not faults") $(ARGS)
+
+faults: install ## break the program on purpose: 12 kills and more in about 15 min; FULL=1: all in about 75 min
+	@echo "faults: kills, full disks, several at once; about 15 min (FULL=1: 75 min)"
+	$(ACTIVE) $(if $(FULL),PIXELIS_FAULTS=full) python -m pytest tests/faults -n $(WORKERS) --dist loadfile -m faults $(ARGS)
 
 check: install ## ruff and mypy: 1 to 2 min the first time, then seconds
 	@echo "check: 1 to 2 min the first time, then seconds"

@@ -26,6 +26,7 @@ from pixelis.cli.training_checks import check_training
 from pixelis.config import FIRST_TUNING_SEED, AblateFileConfig, ModelFileConfig, flatten
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError, UserError
+from pixelis.files import write_whole
 from pixelis.tracking import MlflowRecorder, open_run
 from pixelis.training.checkpoint import check_same_config, read_json, write_json
 from pixelis.training.inputs import check_inputs, data_digest
@@ -183,7 +184,7 @@ def _record(
     figure = ablation_figure(table, metric=metric, steps=steps)
     recorder.figure("ablation/arms.png", figure)
     root = Path(config.training.output_dir)
-    (root / "table.md").write_text(text + "\n", encoding="utf-8")
+    write_whole(root / "table.md", text + "\n")
     figure.savefig(root / "arms.png")
     values = {
         f"{row['arm']}/{key}": value

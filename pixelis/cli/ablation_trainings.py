@@ -17,6 +17,7 @@ from pixelis.cli.training_run import lock_file
 from pixelis.config import AblateFileConfig, ModelFileConfig, TrainingFileConfig, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError
+from pixelis.files import write_whole
 from pixelis.tracking import (
     MlflowRecorder,
     deliver_spools,
@@ -162,8 +163,8 @@ class Runs:
     def _job(self, run: PlannedRun) -> Job:
         run.folder.mkdir(parents=True, exist_ok=True)
         config, model = run.folder / "training_params.yaml", self.root / "model_arch.yaml"
-        config.write_text(to_yaml(run.config), encoding="utf-8")
-        model.write_text(to_yaml(self.model), encoding="utf-8")
+        write_whole(config, to_yaml(run.config))
+        write_whole(model, to_yaml(self.model))
         words = ("--config", str(config), "--model", str(model))
         name = str(run.folder.relative_to(self.root)).replace("/", " ")
         self._wait_for_an_earlier_one(run, name)

@@ -5,6 +5,7 @@ Light on purpose: `--help` imports nothing heavier than yaml.
 
 import dataclasses
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pixelis.cli.help_text import build_help
 from pixelis.errors import ConfigError, UserError
+from pixelis.files import is_full, no_room
 from pixelis.settings import Setting, describe, load_config, unknown_key
 
 ConfigType = TypeVar("ConfigType")
@@ -88,7 +90,11 @@ def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None)
         return 2
     except OSError as error:
         if error.filename is None:
-            raise
+            if not is_full(error):
+                raise
+            where = f"the working folder, or {tempfile.gettempdir()}"
+            print(f"error: {no_room(Path())} ({where})", file=sys.stderr)
+            return 2
         # A path that is too long, on a read-only or a full disk, below a file, ...
         print(f"error: {str(error.filename):.200}: {error.strerror}", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
 from pixelis.config import ModelFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
+from pixelis.files import write_whole
 from pixelis.plan_config import PlanFileConfig
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     made = make_plan(config, arguments.extra["model"].model, curriculum, plan)
     print_plan(made, Console(width=120))
     if plan.json is not None:
-        Path(plan.json).write_text(json.dumps(made.as_json(), indent=2) + "\n", encoding="utf-8")
+        write_whole(Path(plan.json), json.dumps(made.as_json(), indent=2) + "\n")
     return 0
 
 

@@ -11,7 +11,8 @@ HELP = f"""usage: pixelis sync [FOLDER ...] [--folder FOLDER]
 
 Deliver to MLflow what runs could not deliver while it was away, and end the runs. Looks for
 pixelis-undelivered-<run id>.jsonl in the folders and everything below them, and removes each file
-when its records have arrived. The store is the one that MLFLOW_TRACKING_URI names.
+when its records have arrived. Runs of this machine whose processes were killed become KILLED. The
+store is the one that MLFLOW_TRACKING_URI names.
 
 FOLDER           the training.output_dir of the runs, or a folder above it
                  [default: {DEFAULT}, and the working folder itself without what is below it]
@@ -30,14 +31,19 @@ def main(argv: Sequence[str]) -> int:
         if not folder.is_dir():
             raise ConfigError(f"folder must be a folder that exists, got {str(folder)!r}")
 
-    from pixelis.tracking import deliver_spools, find_spools
+    from pixelis.tracking import deliver_spools, end_killed_runs, find_spools
 
     # A run without an output_dir leaves its file where it was started.
     found = find_spools(folders or [Path(DEFAULT)], [] if folders else [Path()])
     if not found:
         print(f"nothing to deliver in {', '.join(map(str, folders)) or DEFAULT}")
-        return 0
-    return 0 if deliver_spools(found, lambda line: print(line, flush=True)) else 1
+    is_delivered = deliver_spools(found, _say) if found else True
+    end_killed_runs(_say)
+    return 0 if is_delivered else 1
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _folders(argv: Sequence[str]) -> list[Path]:

@@ -24,7 +24,14 @@ from pixelis.evaluation.evaluate import choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
 from pixelis.strict_yaml import dump_yaml
-from pixelis.tracking import Origin, data_tag, deliver_spools, find_spools, open_run
+from pixelis.tracking import (
+    Origin,
+    data_tag,
+    deliver_spools,
+    end_finished,
+    find_spools,
+    open_run,
+)
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
 from pixelis.training.inputs import data_digest
 from pixelis.training.processes import ALONE, Processes
@@ -144,6 +151,7 @@ def _run_sft(
             _say(f"register={config.register} has no effect on a training that is finished")
         # Stopped in the moment after its last word, it has left the last of its records on disk.
         deliver_spools(find_spools([], [output_dir]), _say)
+        end_finished(start.run_id or "")
         return
     began = time.monotonic()
     run = open_run(
@@ -238,6 +246,7 @@ def _run_sft(
             record_test(recorder, result, config.training.max_steps, test)
             record_rollouts(recorder, evaluation, config, model.model_name, digests)
             print(f"evaluation took {time.monotonic() - trained:.0f} s", flush=True)
+        recorder.secure()  # what is finished is not taken up again
         write_json(
             {
                 "step": config.training.max_steps,

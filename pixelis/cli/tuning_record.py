@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelis.config import ModelFileConfig, to_yaml
+from pixelis.files import write_whole
 from pixelis.tracking import MlflowRecorder
 from pixelis.tuning import (
     BASELINE,
@@ -48,9 +49,7 @@ def write_best(plan: Plan, study: Any) -> Path:
 
 
 def _write(place: Path, text: str) -> None:
-    scratch = place.with_name(f".{place.name}.new")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(place)
+    write_whole(place, text)
 
 
 def record_search(
@@ -86,7 +85,7 @@ def record_verdict(
     """Leave the table that says whether tuning helped."""
     text = verdict.as_markdown()
     recorder.text(text + "\n", f"{FOLDER}/verdict.md")
-    (plan.root / "verdict.md").write_text(text + "\n", encoding="utf-8")
+    write_whole(plan.root / "verdict.md", text + "\n")
     values = {f"verdict/{row.name.split(' ')[0]}": row.test.mean for row in verdict.rows}
     values |= {f"verdict/gain_over_{row.name}": row.gain.mean for row in verdict.rows if row.gain}
     recorder.summary(values, len(finished_trials(search.study)))

@@ -1,6 +1,7 @@
 """The parent of a search: its run, its workers, its verdict."""
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pixelis.cli.training_checks import check_training
 from pixelis.cli.tuning_record import record_search, record_verdict, write_best
 from pixelis.config import flatten, to_yaml
 from pixelis.errors import UserError
+from pixelis.files import write_whole
 from pixelis.tracking import MlflowRecorder, nested_environment, open_run
 from pixelis.training.inputs import data_digest
 from pixelis.tuning import (
@@ -29,6 +31,7 @@ from pixelis.tuning import (
     enqueue_final,
     final_key,
     finished_trials,
+    is_running,
     judge,
     open_parts,
     value_of,
@@ -36,6 +39,7 @@ from pixelis.tuning import (
 
 # A worker that was killed is started again, so often.
 MAX_RESTARTS = 3
+OTHERS_SECONDS = 150.0  # that workers of a killed start, or of other machines, are waited for
 BEST = "best"
 
 
@@ -61,6 +65,7 @@ def run_search(plan: Plan) -> Verdict | None:
         resume_run_id=search.study.user_attrs.get(RUN_ID),
         spool_dir=plan.root,
         system_metrics=False,
+        shared=True,
     ) as recorder:
         search.study.set_user_attr(RUN_ID, recorder.run_id)
         record_inputs(recorder, data_dir, digests, context="training")
@@ -133,6 +138,8 @@ def _run_workers(plan: Plan, parts: list[Part], recorder: MlflowRecorder) -> Non
                 return
             for why in failures:
                 progress.say(why)
+            if not failures:
+                _wait_for_others(parts)
             if any("exit code -" not in why for why in failures) or attempt == MAX_RESTARTS:
                 break
         raise UserError(
@@ -141,10 +148,17 @@ def _run_workers(plan: Plan, parts: list[Part], recorder: MlflowRecorder) -> Non
         )
 
 
+def _wait_for_others(parts: list[Part]) -> None:
+    """Let other processes end the trials that they are at: those of a killed start save them."""
+    until = time.monotonic() + OTHERS_SECONDS
+    while time.monotonic() < until and any(is_running(part.study) for part in parts):
+        time.sleep(1)
+
+
 def _jobs(plan: Plan, num_left: int) -> list[Job]:
     config, model = plan.root / "tune.yaml", plan.root / "model_arch.yaml"
-    config.write_text(to_yaml(plan.config), encoding="utf-8")
-    model.write_text(to_yaml(plan.model), encoding="utf-8")
+    write_whole(config, to_yaml(plan.config))
+    write_whole(model, to_yaml(plan.model))
     words = ("--config", str(config), "--model", str(model))
     num = min(plan.config.num_workers, num_left)
     return [Job(f"worker {i}", words, plan.root / f"worker-{i}.log") for i in range(num)]

@@ -12,6 +12,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from pixelis.files import folder_bytes, named, put_folder
+
 SCRATCH = ".part"
 
 
@@ -43,15 +45,16 @@ def cache_key(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def build_once(place: Path, build: Callable[[Path], None]) -> Path:
+def build_once(place: Path, build: Callable[[Path], None], *, needed: float | None = None) -> Path:
     """A folder that `build` fills, once; several processes that need it wait for the one that does.
 
     Args:
         place: where it is to be.
         build: writes into an empty folder beside it, which then takes its place.
+        needed: bytes that it takes, for the message of a full disk; None: more than it came to.
 
     Raises:
-        OSError: when the disk does not take it; nothing is left of it.
+        OSError: when the disk does not take it, naming the place; nothing is left of it.
     """
     if place.is_dir():
         return place
@@ -66,16 +69,9 @@ def build_once(place: Path, build: Callable[[Path], None]) -> Path:
         try:
             scratch.chmod(0o755)  # others of a team may read it
             build(scratch)
-            _sync(scratch)
-            os.replace(scratch, place)
+            put_folder(scratch, place)
+        except OSError as error:
+            raise named(error, place, needed or folder_bytes(scratch)) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return place
-
-
-def _sync(folder: Path) -> None:
-    """Have the content on disk before the name is."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())

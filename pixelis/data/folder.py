@@ -1,12 +1,10 @@
 """The folder that data-prep leaves: written beside its place, put there whole in one move."""
 
-import ctypes
-import errno
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,15 +13,13 @@ import psutil
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import SUMMARY_FILE, difficulty_file
 from pixelis.errors import DataError
+from pixelis.files import exchange, is_full, named, sync
 
 REJECTED_FILE = "rejected.jsonl"
 DIFFICULTY_FIGURE = "difficulty.png"
 EXAMPLES_FIGURE = "examples.png"
 DATA_FILES = tuple(difficulty_file(difficulty) for difficulty in DIFFICULTIES)
 OURS = {SUMMARY_FILE, REJECTED_FILE, DIFFICULTY_FIGURE, EXAMPLES_FIGURE, *DATA_FILES}
-
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
 
 
 def check_place(out: Path) -> None:
@@ -54,11 +50,15 @@ def check_place(out: Path) -> None:
 
 
 @contextmanager
-def staged_folder(out: Path) -> Iterator[Path]:
+def staged_folder(out: Path, needed: Callable[[], float | None] = lambda: None) -> Iterator[Path]:
     """A folder to write in, which takes the place of `out` when the block ends well.
 
     Whoever looks at `out` sees the complete old files or the complete new ones, at every moment.
     What a killed process left beside it is taken away first.
+
+    Args:
+        out: the place.
+        needed: bytes that all of it takes, where that can be told, for the message of a full disk.
 
     Raises:
         DataError: when `out` is taken by something else, or cannot be written.
@@ -71,11 +71,12 @@ def staged_folder(out: Path) -> Iterator[Path]:
         staged.mkdir()
         yield staged
         for path in staged.iterdir():
-            _flush(path)
-        _flush(staged)
+            sync(path)
+        sync(staged)
         _put(staged, place)
     except OSError as error:
-        raise DataError(f"output_dir {out} cannot be written: {error}") from error
+        why = named(error, staged, needed()).strerror if is_full(error) else error
+        raise DataError(f"output_dir {out} cannot be written: {why}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -86,19 +87,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _put(staged: Path, place: Path) -> None:
     """Put the new folder in its place; the old one, if any, is then where the new one was."""
     if not place.is_dir():
         os.replace(staged, place)
-    elif not _exchange(staged, place):
+    elif not exchange(staged, place):
         # Two moves, where the system knows no exchange; `_clear_leftovers` mends a kill between.
         old = place.with_name(f".{place.name}.{os.getpid()}.old")
         try:
@@ -109,21 +102,7 @@ def _put(staged: Path, place: Path) -> None:
                 os.replace(old, place)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    _flush(place.parent)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; False where the system or the file system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    names = os.fsencode(first), os.fsencode(second)
-    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM):
-        return False
-    raise OSError(number, os.strerror(number), str(second))
+    sync(place.parent)
 
 
 def _clear_leftovers(place: Path) -> None:

@@ -143,8 +143,8 @@ def prepare_folder(
     """
     check_place(out)
     stream = stream or open_stream(config, count_tokens)
-    with staged_folder(out) as folder:
-        columns = Columns()
+    columns = Columns()
+    with staged_folder(out, lambda: columns.bytes_of(stream.total)) as folder:
         with Spool(folder) as spool, progress("examples", stream.total) as report:
             for made in stream.read(folder):
                 batch, metas = made.batch, made.metas
@@ -153,6 +153,7 @@ def prepare_folder(
                 for meta in metas:
                     columns.add(meta)
                 spool.write(batch)
+                columns.num_bytes += batch.nbytes
                 report(len(metas))
         _check_rejected(stream, columns, config, out, folder)
         difficulties, thresholds = categorise(columns, config)

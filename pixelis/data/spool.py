@@ -23,6 +23,7 @@ class Columns:
         self.keys = array("Q")
         self.scores = array("d")
         self.num_objects = array("L")
+        self.num_bytes = 0  # of their rows
         self.components: dict[str, array[float]] = {}
         # Of an import, every example may have a task of its own.
         self._codes = {name: array("L") for name in ("task", "sample_type", "split")}
@@ -46,6 +47,10 @@ class Columns:
         for name, codes in self._codes.items():
             names = self._names[name]
             codes.append(names.setdefault(getattr(meta, name), len(names)))
+
+    def bytes_of(self, total: int | None) -> float | None:
+        """Bytes of spool and files of so many examples, by those so far; None where unknown."""
+        return 2 * self.num_bytes * max(1.0, total / len(self)) if total and len(self) else None
 
     def column(self, name: str) -> list[str]:
         """`task`, `sample_type` or `split` of every example."""

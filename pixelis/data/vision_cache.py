@@ -55,6 +55,7 @@ def open_features(
     width: int,
     batch_size: int,
     progress: Callable[[int], None],
+    num_bytes: int | None = None,
 ) -> VisionCache:
     """Map the features, computing them where they are not there.
 
@@ -65,6 +66,7 @@ def open_features(
         width: of the features.
         batch_size: images that are computed at once.
         progress: told how many distinct images are through.
+        num_bytes: that they may take, for the message of a full disk.
 
     Raises:
         OSError: when the disk does not take them.
@@ -95,4 +97,4 @@ def open_features(
         index: Mapping[str, object] = {"width": width, "spans": spans}
         (folder / INDEX_FILE).write_text(json.dumps(index), encoding="utf-8")
 
-    return VisionCache(build_once(place, build))
+    return VisionCache(build_once(place, build, needed=num_bytes))

@@ -1,4 +1,10 @@
-"""A map over processes that keeps order: little is read ahead, and no worker is left behind."""
+"""A map over processes that keeps order: little is read ahead, and no worker is left behind.
+
+Each worker has a pipe of its own, whose other end nobody but this process holds: one that is killed
+in the middle of a result, or of reading an item, ends the pipe. In a pool with one pipe for all
+(`concurrent.futures`, CPython 3.11) the others keep it open, and who waits for the rest of that
+result waits for ever.
+"""
 
 import multiprocessing
 import os
@@ -6,9 +12,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from pixelis.errors import DataError
@@ -20,16 +26,106 @@ Result = TypeVar("Result")
 AHEAD = 3
 # Imported once, in the server that workers are forked from.
 PRELOADED = ("pixelis.data.produce",)
+END_SECONDS = 10.0  # that a worker has to end by itself when there is nothing left to do
 
-_function: Callable[[Any], Any] | None = None
+
+class _WorkerDiedError(Exception):
+    """A worker's pipe has ended before its result."""
 
 
-def _install(function: Callable[[Any], Any]) -> None:
-    """What a worker keeps between calls; it ends with its parent, and leaves Ctrl-C to it."""
-    global _function
-    _function = function
+class _Worker:
+    """A process, the pipe to it, and the thread that waits for its results."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, function))
+        try:
+            self.process.start()
+        finally:
+            theirs.close()  # or the pipe would not end with the worker
+
+    def call(self, item: Any) -> Any:
+        """The result of one item; what the function raises is raised here."""
+        try:
+            self.connection.send(item)
+            is_result, value = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise _WorkerDiedError from error
+        if is_result:
+            return value
+        raise value
+
+    def end(self) -> None:
+        """Let it end, or end it."""
+        self.connection.close()
+        self.process.join(END_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+class _Workers:
+    """A worker for each thread of a pool, started by it at its first item.
+
+    In the pool's threads, since Ctrl-C only ever interrupts the main one: a start that is cut off
+    in the middle would leave a worker that reads half of what it is to do, and says so.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.all: list[_Worker] = []
+        self._function = function
+        self._mine = threading.local()
+        self._starting = threading.Lock()
+        self._ended = False
+
+    def call(self, item: Any) -> Any:
+        """The result of one item, by this thread's worker."""
+        if not hasattr(self._mine, "worker"):
+            with self._starting:
+                if self._ended:
+                    raise _WorkerDiedError
+                try:
+                    self._mine.worker = _Worker(self._function)
+                except (EOFError, OSError) as error:  # the server of workers was killed
+                    raise _WorkerDiedError from error
+                self.all.append(self._mine.worker)
+        return self._mine.worker.call(item)
+
+    def kill(self) -> None:
+        """End all at once: nobody waits for what they are at, which may take long."""
+        with self._starting:
+            self._ended = True
+        for worker in self.all:
+            worker.process.kill()
+
+    def end(self) -> None:
+        """Let all end, when no thread waits for them any more."""
+        for worker in self.all:
+            worker.end()
+
+
+def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
+    """What a worker does: it ends with its parent, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            item = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer = True, function(item)
+        # Whatever it is belongs to the caller.
+        except Exception as error:
+            answer = False, error
+        try:
+            connection.send(answer)
+        except BrokenPipeError:
+            return
+        # Nothing is sent of what cannot be pickled.
+        except Exception as error:
+            connection.send((False, RuntimeError(f"{answer[1]!r} cannot be sent: {error}")))
 
 
 def _end_with_parent() -> None:
@@ -54,11 +150,6 @@ def start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _call(item: Any) -> Any:
-    assert _function is not None, "the worker was not set up"
-    return _function(item)
-
-
 def map_ordered(
     function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
 ) -> Iterator[Result]:
@@ -75,30 +166,27 @@ def map_ordered(
     if num_workers == 1:
         yield from map(function, items)
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     start_server()
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(
-        num_workers, mp_context=context, initializer=_install, initargs=(function,)
-    ) as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(_call, item))
-                if len(waiting) >= AHEAD * num_workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    workers = _Workers(function)
+    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="worker")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(workers.call, item))
+            if len(waiting) >= AHEAD * num_workers:
                 yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process was killed or could not start (out of memory?); "
-                f"try fewer than num_workers {num_workers}"
-            ) from error
-        except BaseException:
-            # Nobody waits for what they are at: it may take long.
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.kill()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    except _WorkerDiedError as error:
+        workers.kill()
+        raise DataError(
+            "a worker process was killed or could not start (out of memory?); "
+            f"try fewer than num_workers {num_workers}"
+        ) from error
+    except BaseException:
+        workers.kill()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        workers.end()

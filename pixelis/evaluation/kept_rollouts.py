@@ -6,7 +6,9 @@ are not written: operations are functions of the pixels, so they are run again o
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,7 @@ from pixelis.data.example import Example
 from pixelis.errors import DataError
 from pixelis.evaluation.conversation import Conversation
 from pixelis.evaluation.turns import CALL, Rollout, Turn
+from pixelis.files import named, write_whole
 from pixelis.operations import execute
 
 ROLLOUTS_FILE = "rollouts.jsonl"
@@ -43,6 +46,7 @@ class KeptRollouts:
         self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
         self._lines: dict[Key, dict[str, Any]] = {}
         self._file: TextIO | None = None
+        self._full = False  # the disk
 
     def __enter__(self) -> "KeptRollouts":
         """Make, lock and read the folder.
@@ -64,7 +68,7 @@ class KeptRollouts:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(exist_ok=True)
         text = json.dumps(self.identity, indent=2, sort_keys=True)
-        (self.folder / IDENTITY_FILE).write_text(text + "\n", encoding="utf-8")
+        write_whole(self.folder / IDENTITY_FILE, text + "\n")
         path = self.folder / ROLLOUTS_FILE
         self._lines, whole = _read(path)
         self._file = path.open("a", encoding="utf-8", newline="\n")
@@ -81,7 +85,8 @@ class KeptRollouts:
         if not self._lines:
             self.discard()
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what a full disk has not taken
+                self._file.close()
             self._file = None
         self._lock.release()
 
@@ -107,14 +112,27 @@ class KeptRollouts:
         assert self._file is not None, "kept rollouts are written only between enter and exit"
         line = {"model": model, **_as_json(rollout)}
         self._lines[_key(line)] = line
-        self._file.write(json.dumps(line) + "\n")
-        # To the system, which outlives the process.
-        self._file.flush()
+        if self._full:
+            return
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            # To the system, which outlives the process.
+            self._file.flush()
+        except OSError as error:
+            self._full = True
+            why = named(error, self.folder / ROLLOUTS_FILE).strerror
+            print(
+                f"pixelis: warning: finished rollouts are no longer kept in {self.folder} ({why}); "
+                "the evaluation goes on",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def discard(self) -> None:
         """Remove what is kept: the evaluation is complete and recorded."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
             self._file = None
         shutil.rmtree(self.folder, ignore_errors=True)
 

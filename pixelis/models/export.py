@@ -20,6 +20,7 @@ from transformers import AutoConfig
 from pixelis.data.encode import Encoder, collate, encode_example
 from pixelis.data.example import Example
 from pixelis.errors import CheckpointError, ConfigError
+from pixelis.files import put_folder
 from pixelis.models.load import (
     DTYPES,
     UNLOADABLE,
@@ -157,7 +158,7 @@ def export_merged(
         )
         text = json.dumps(asdict(exported), indent=2)
         (staged / ABOUT_FILE).write_text(text, encoding="utf-8")
-        staged.replace(folder)
+        put_folder(staged, folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return exported

@@ -30,8 +30,13 @@ from pixelis.tracking.registry import (
     find_champion,
     find_version,
 )
-from pixelis.tracking.runs import nested_environment, open_run, without_environment
-from pixelis.tracking.sync import deliver_spools, find_spools
+from pixelis.tracking.runs import (
+    end_finished,
+    nested_environment,
+    open_run,
+    without_environment,
+)
+from pixelis.tracking.sync import deliver_spools, end_killed_runs, find_spools
 from pixelis.tracking.tables import log_image_table
 from pixelis.tracking.trainings import TrainingRun, find_trainings
 
@@ -46,6 +51,8 @@ __all__ = [
     "crown",
     "data_tag",
     "deliver_spools",
+    "end_finished",
+    "end_killed_runs",
     "final_model",
     "find_champion",
     "find_data_run",

@@ -1,7 +1,9 @@
 """What the tracker says on stderr: shortly, once, and nothing that is nobody's business."""
 
 import sys
+from pathlib import Path
 
+from pixelis.files import is_full, no_room
 from pixelis.tracking.source import public
 
 
@@ -32,5 +34,11 @@ class Console:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, shortly."""
+    """What an error says, shortly; of a full disk, where, what was needed and what is free."""
+    if isinstance(error, OSError) and is_full(error):
+        names = [Path(str(name)) for name in (error.filename2, error.filename) if name]
+        if names and not str(error.strerror).startswith("no space left on its disk"):
+            source = names[-1]
+            size = source.stat().st_size if len(names) > 1 and source.is_file() else None
+            return f"{names[0]}: {no_room(names[0], size)}"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,6 +1,7 @@
 """How one kind of record reaches MLflow, and which answers mean that it never will."""
 
 import base64
+import errno
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,8 +14,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from requests import HTTPError
 
+from pixelis.files import no_room
 from pixelis.tracking.adapters import send_model
 from pixelis.tracking.measured import send_measured
+from pixelis.tracking.store import sqlite_file
 from pixelis.tracking.traces import send_trace
 from pixelis.tracking.visits import send_visit
 
@@ -77,6 +80,9 @@ def send(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
     except MlflowException as error:
         if error.error_code in _FINAL_ERRORS:
             raise RejectedError(str(error)) from error
+        file = sqlite_file(str(client.tracking_uri))
+        if file is not None and "disk is full" in str(error):
+            raise OSError(errno.ENOSPC, no_room(file), str(file)) from error
         raise
     except HTTPError as error:  # of an artifact proxy, or of what stands before it
         if error.response is not None and error.response.status_code in _FINAL_STATUS:

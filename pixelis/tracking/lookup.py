@@ -2,7 +2,6 @@
 
 import atexit
 import hashlib
-import logging
 import os
 import shutil
 import tempfile
@@ -16,30 +15,12 @@ from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from pixelis.errors import CheckpointError, UserError
+from pixelis.tracking.store import connect
 
 FINAL_ADAPTER = "adapters/final"
 # On a data-prep run: the digest of what it made. A run that reads the same files finds it by this.
 DATA_TAG = "pixelis.data_digest"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-
-
-_SETTINGS = {
-    # MLflow's own patience with a server that is away is minutes a call.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    # Printed from a thread, in the middle of a line, with the server's password.
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-
-
-def be_impatient() -> None:
-    """Let MLflow give up on a server that is away within seconds, and quietly, unless told not to.
-
-    The tracker itself says once that MLflow is away, and when it answers again.
-    """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,13 @@ def open_experiment(client: MlflowClient, name: str) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
     found = client.get_experiment_by_name(name)
     if found is None:
-        return str(client.create_experiment(name))
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another process was faster
+    assert found is not None
     if found.lifecycle_stage != "active":
         raise UserError(
             f"the MLflow experiment {name!r} was deleted: take another name, or bring it back with "
@@ -86,9 +73,8 @@ def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
         UserError: There is none (the text says which experiments have one), or MLflow cannot be
             read.
     """
-    be_impatient()
     try:
-        client = MlflowClient()
+        client = connect()
         for found in candidates(client, experiment):
             if runs := finished_runs(client, [found.experiment_id], entry_point):
                 return run_info(runs[0])
@@ -117,7 +103,7 @@ def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
     Args:
         digests: File name -> SHA-256, as in the summary of the data.
     """
-    client = MlflowClient()
+    client = connect()
     everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
     query = f"attributes.status = 'FINISHED' and tags.`{DATA_TAG}` = '{data_tag(digests)}'"
     runs = client.search_runs(

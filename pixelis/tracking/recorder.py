@@ -35,8 +35,7 @@ T = TypeVar("T")
 Scalar = str | int | float | bool | None
 
 EVENTS_FILE = "curriculum/events.json"
-MAX_PARAM = 6000  # characters that MLflow keeps; it would cut the rest off without a word
-MAX_TAG = 8000
+MAX_PARAM, MAX_TAG = 6000, 8000  # characters that MLflow keeps; it would cut the rest off silently
 SYNC_SECONDS = 30.0  # that a resumed run waits for a `sync` of its records
 
 
@@ -137,8 +136,7 @@ class MlflowRecorder:
     def restore_events(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Start from the events of the training that is resumed; all are told again.
 
-        What the run has of them stays as it is. What was still to be delivered died with its
-        process, and a new run, because the store lacks the first, has nothing.
+        What the run has of them stays as it is; a new run, or what died undelivered, has nothing.
         """
         self._events = [dict(event) for event in events]
         self._events_changed = True
@@ -249,6 +247,10 @@ class MlflowRecorder:
         """Wait until everything has arrived; False at once while MLflow is away."""
         return self._outbox.flush(patience)
 
+    def secure(self) -> bool:
+        """Have all that was recorded in MLflow, or on this disk; False where neither takes it."""
+        return self._outbox.flush() or self._outbox.write_down()
+
     def attempt(self, what: str, call: Callable[[], T]) -> T | None:
         """Call MLflow for something that is not tried again: None, and a warning, if it fails."""
         try:
@@ -261,9 +263,9 @@ class MlflowRecorder:
 
     def url_hint(self) -> str:
         """A line for the console: which run this is, and how to look at it."""
-        uri = str(self.client.tracking_uri)
-        where = f"{without_secrets(uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
-        look = where if uri.startswith("http") else "make ui"
+        uri, place = str(self.client.tracking_uri), f"{self.experiment_id}/runs/{self.run_id}"
+        address = f"{without_secrets(uri)}/#/experiments/{place}"
+        look = address if uri.startswith("http") else "make ui"
         return f"MLflow run {self.run_name!r} ({self.run_id}); look at it with: {look}"
 
     def close(self, status: str) -> None:

@@ -6,6 +6,7 @@ from mlflow.exceptions import MlflowException
 
 from pixelis.errors import CheckpointError
 from pixelis.tracking.lookup import FINAL_ADAPTER
+from pixelis.tracking.store import connect
 
 CANDIDATE = "candidate"
 CHAMPION = "champion"
@@ -47,7 +48,7 @@ def find_version(uri: str) -> ModelVersion | None:
         CheckpointError: There is no such version.
     """
     try:
-        return _find_version(MlflowClient(), uri)
+        return _find_version(connect(), uri)
     except MlflowException as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise CheckpointError(f"the adapter {uri} cannot be found: {reason}") from error

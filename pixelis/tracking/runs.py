@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pixelis.errors import UserError
 from pixelis.tracking.console import first_line
-from pixelis.tracking.lookup import be_impatient, open_experiment
+from pixelis.tracking.lookup import open_experiment
+from pixelis.tracking.patience import ATTEMPT_SECONDS, call_within
+from pixelis.tracking.process import DIED_TAG, claim, claim_tags, end_dead_runs, signs_of_life
 from pixelis.tracking.recorder import MlflowRecorder, Scalar
 from pixelis.tracking.source import git_tags, public
+from pixelis.tracking.store import connect, patiently
 from pixelis.tracking.system import FIRST_KEY, SystemMonitor
 
 OPEN_SECONDS = 5.0  # that are waited for what a run begins with
@@ -64,13 +67,15 @@ def open_run(
     resume_run_id: str | None = None,
     spool_dir: Path = Path(),
     system_metrics: bool = True,
+    shared: bool = False,
 ) -> Iterator[MlflowRecorder]:
     """Open a run and close it with the status that the work earned.
 
     Under `mlflow run` (which sets MLFLOW_RUN_ID) it is the run that MLflow opened; otherwise a new
     one in the experiment that MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME gives, else in
     `experiment`. It ends FINISHED; KILLED after Ctrl-C or a signal; after an error FAILED, with its
-    first line in the tag `pixelis.error`.
+    first line in the tag `pixelis.error`. Runs whose processes were killed earlier on this machine
+    become KILLED now.
 
     Args:
         entry_point: The MLproject entry point, for the tag `pixelis.entry_point`.
@@ -81,6 +86,7 @@ def open_run(
         resume_run_id: A run to go on in. The one that `mlflow run` opened then only points to it.
         spool_dir: Where records wait while MLflow is away, and stay when it does not come back.
         system_metrics: Record processor, memory and disk use beside (`system/*`).
+        shared: Processes of several machines may be at work in this run at once.
 
     Yields:
         The recorder of the run.
@@ -89,16 +95,18 @@ def open_run(
         UserError: MLflow cannot be reached, or refuses to open the run; or another process is
             delivering what it recorded earlier.
     """
-    be_impatient()
     shell_id = os.environ.pop("MLFLOW_RUN_ID", None)
     try:
-        client = MlflowClient()
+        client = connect()
         resumed = _find(client, resume_run_id) if resume_run_id else None
         shell_id = None if resumed and shell_id == resume_run_id else shell_id
-        run = resumed or _start(client, shell_id, experiment, public(run_name))
+        run = resumed or patiently(
+            lambda: _start(client, shell_id, experiment, public(run_name)), str(client.tracking_uri)
+        )
         # Takes up what an earlier process left, and with it the lock that keeps a `sync` away.
         recorder = MlflowRecorder(client, run, resumed=resumed is not None, spool_dir=spool_dir)
         if resumed:
+            claim(client, run, shared=shared)  # before it is RUNNING: else it would look dead
             client.update_run(run.info.run_id, status="RUNNING")
     # The store may be a server, a database or a folder: each fails with its own exceptions.
     except Exception as error:
@@ -107,9 +115,12 @@ def open_run(
         raise UserError(public(f"MLflow cannot open a run ({first_line(error)})")) from error
     recorder.tags({"pixelis.entry_point": entry_point, **git_tags(), **_cleaned(run), **tags})
     recorder.params(params)
-    for tag in {"pixelis.error", "pixelis.stopped"} & set(run.data.tags):  # of an earlier end
+    earlier = {"pixelis.error", "pixelis.stopped", DIED_TAG}  # of an earlier end
+    for tag in earlier & set(run.data.tags):
         recorder.attempt("clearing", partial(client.delete_tag, run.info.run_id, tag))
-    recorder.flush(OPEN_SECONDS)
+    if recorder.flush(OPEN_SECONDS):
+        say, own = partial(print, "pixelis:", file=sys.stderr, flush=True), recorder.run_id
+        recorder.attempt("ending killed runs", lambda: end_dead_runs(client, say, but=own))
     shell = None
     if resumed and shell_id:
         shell = recorder.attempt(
@@ -118,7 +129,7 @@ def open_run(
     with _interruptible():
         outer = _open_run_id.set(run.info.run_id)
         try:
-            with _system_metrics(recorder, system_metrics):
+            with signs_of_life(recorder.tags), _system_metrics(recorder, system_metrics):
                 yield recorder
         except BaseException as error:
             _close(recorder, shell, error)
@@ -127,6 +138,20 @@ def open_run(
             _close(recorder, shell, None)
         finally:
             _open_run_id.reset(outer)
+
+
+def end_finished(run_id: str) -> None:
+    """Let a run whose work is whole be FINISHED: its process was killed in its last moment.
+
+    Says nothing, and changes nothing, where MLflow is away or does not have it.
+    """
+    with suppress(MlflowException, OSError, TimeoutError):
+        client = connect()
+        run = call_within(ATTEMPT_SECONDS, lambda: client.get_run(run_id))
+        if run.info.status in ("RUNNING", "KILLED"):
+            client.set_terminated(run_id, "FINISHED")
+            if DIED_TAG in run.data.tags:
+                client.delete_tag(run_id, DIED_TAG)
 
 
 def _cleaned(run: Run) -> dict[str, str]:
@@ -155,10 +180,11 @@ def _find(client: MlflowClient, run_id: str) -> Run | None:
 def _start(client: MlflowClient, run_id: str | None, experiment: str, run_name: str) -> Run:
     """Start a run, or the one that `mlflow run` opened."""
     if run_id:
+        claim(client, client.get_run(run_id))
         client.update_run(run_id, status="RUNNING", name=run_name)
         return client.get_run(run_id)
     # MLflow's default for the source would be the path of the script, with the user's home in it.
-    tags = {"mlflow.source.name": "pixelis"}
+    tags = {"mlflow.source.name": "pixelis", **claim_tags()}
     if parent := _open_run_id.get():
         tags[MLFLOW_PARENT_RUN_ID] = parent
     experiment_id = open_experiment(client, experiment)

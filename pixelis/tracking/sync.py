@@ -9,10 +9,11 @@ from mlflow.exceptions import MlflowException
 
 from pixelis.tracking.console import first_line
 from pixelis.tracking.delivery import Record
-from pixelis.tracking.lookup import be_impatient
 from pixelis.tracking.outbox import Outbox
+from pixelis.tracking.process import end_dead_runs
 from pixelis.tracking.source import public, without_secrets
 from pixelis.tracking.spool import PREFIX, SUFFIX, Spool
+from pixelis.tracking.store import be_impatient, connect
 
 
 def find_spools(trees: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
@@ -38,6 +39,19 @@ def deliver_spools(paths: Sequence[Path], say: Callable[[str], None]) -> bool:
     be_impatient()
     client = MlflowClient()
     return all([_sync_one(client, path, say) for path in paths])
+
+
+def end_killed_runs(say: Callable[[str], None]) -> None:
+    """End the runs of killed processes of this machine, where MLflow can be reached.
+
+    Args:
+        say: Takes a line a run.
+    """
+    # The store may be a server, a database or a folder: each fails with its own exceptions.
+    try:
+        end_dead_runs(connect(), say)
+    except Exception as error:
+        say(f"killed runs stay as they are: MLflow cannot be reached ({public(first_line(error))})")
 
 
 def _sync_one(client: MlflowClient, path: Path, say: Callable[[str], None]) -> bool:

@@ -11,8 +11,9 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from pixelis.errors import UserError
-from pixelis.tracking.lookup import RunInfo, be_impatient, candidates, finished_runs, run_info
+from pixelis.tracking.lookup import RunInfo, candidates, finished_runs, run_info
 from pixelis.tracking.recorder import EVENTS_FILE
+from pixelis.tracking.store import connect
 
 SHORT = 8  # letters of an id that are shown, and the fewest that are taken for its beginning
 MOST_LISTED = 10
@@ -51,10 +52,9 @@ def find_trainings(
         UserError: A word that names no run, or several; a run without a curriculum; fewer than two
             runs; or MLflow cannot be read.
     """
-    be_impatient()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for a file of 2 kB
-    client = MlflowClient()
     try:
+        client = connect()
         if words is None:
             runs = _newest(client, experiment, last)
         else:

@@ -16,6 +16,7 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.figures import as_figure, as_page, layer_ranks, layer_spectra
+from pixelis.files import write_whole
 from pixelis.models.changed_base import (
     WEIGHTS_FILE,
     changes_base,
@@ -24,10 +25,10 @@ from pixelis.models.changed_base import (
     take_from_base,
     write_plain,
 )
-from pixelis.models.device import on_best_device
+from pixelis.models.device import best_device, on_best_device
 from pixelis.models.eva import Spectrum, fit_eva, largest_spectrum, positions_needed
 from pixelis.models.load import load_model
-from pixelis.models.lora import add_lora, wrap
+from pixelis.models.lora import add_lora, load_adapter, wrap
 from pixelis.recorder import Recorder
 
 RANKS_FILE = "lora_ranks.json"
@@ -62,6 +63,12 @@ def load_base(model: ModelConfig) -> Any:
         # Norms in fp32; checkpointing is switched on by the trainer.
         prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     return base
+
+
+def load_trained(config: ModelConfig, folder: Path) -> PeftModel:
+    """The base of a configuration with an adapter that was saved, where it computes best."""
+    model = load_adapter(load_base(config), folder, model_name=config.model_name)
+    return model if config.load_in_4bit else model.to(best_device())
 
 
 def build_adapter(
@@ -224,10 +231,10 @@ def _record(spectra: list[Spectrum], output_dir: Path, recorder: Recorder) -> No
     """Leave ranks and spectra as JSON and as figures."""
     rows = [asdict(one) for one in spectra]
     file = output_dir / RANKS_FILE
-    file.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    write_whole(file, json.dumps(rows, indent=1))
     recorder.artifact(file, FOLDER)
     for name, chart in (("ranks", layer_ranks(rows)), ("spectra", layer_spectra(rows))):
         recorder.figure(f"{FOLDER}/{name}.png", as_figure(chart))
         page = output_dir / f"lora_{name}.html"
-        page.write_text(as_page(chart, f"lora {name}"), encoding="utf-8")
+        write_whole(page, as_page(chart, f"lora {name}"))
         recorder.artifact(page, FOLDER)

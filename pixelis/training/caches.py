@@ -124,6 +124,7 @@ def use_vision_cache(
                 width=width,
                 batch_size=IMAGES_AT_ONCE,
                 progress=bar.update,
+                num_bytes=num_bytes,
             )
 
     try:

@@ -5,11 +5,11 @@
 
 import hashlib
 import json
-import os
 import random
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pixelis.errors import CheckpointError
+from pixelis.files import is_full, put_folder, sync_folder, write_whole, writing
 
 COMPLETE_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum_state.json"
@@ -27,17 +28,13 @@ GROUPS_FILE = "optimizer_groups.json"
 SCHEDULER_FILE = "scheduler.json"
 RNG_FILE = "rng_state.json"  # of the only, or the first process; see `rng_file`
 ADAPTER_FILE = "adapter_model.safetensors"
+NUM_COPIES = 6  # adapter and moments of a checkpoint, and of the one before until it is whole
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON under a temporary name in the same folder, then put it in its place."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with staged.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(staged, path)
+    """Write JSON whole or not at all, see `write_whole`."""
+    write_whole(path, json.dumps(value, indent=2))
 
 
 def read_json(path: Path) -> Any:
@@ -155,7 +152,8 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def seal(folder: Path) -> None:
-    """Mark a checkpoint as whole: the digests of its files, written last."""
+    """Mark a checkpoint as whole: the digests of its files, written when these are on disk."""
+    sync_folder(folder)
     write_json(_digests(folder), folder / COMPLETE_FILE)
 
 
@@ -188,6 +186,35 @@ def delete_older(newest: Path, num_kept: int, spare: Path | None = None) -> None
     for folder in found[found.index(newest) + num_kept :]:
         if folder != spare:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def told_of_full_disk(output_dir: Path, num_bytes: int) -> Iterator[None]:
+    """End a training that the disk has no more room for: resumable, and saying what it needs.
+
+    Args:
+        output_dir: of the training.
+        num_bytes: of what it trains.
+
+    Raises:
+        CheckpointError: naming the file, what a checkpoint takes and what is free; what the disk
+            took of a checkpoint is removed, those before it stay.
+    """
+    try:
+        with writing(output_dir, NUM_COPIES * num_bytes):
+            yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        torn = [each for each in checkpoints(output_dir) if find_fault(each) is not None]
+        for folder in torn:
+            shutil.rmtree(folder, ignore_errors=True)
+        kept = next(checkpoints(output_dir), None)
+        begun = f"{kept} is whole" if kept else "there is none yet"
+        raise CheckpointError(
+            f"{torn[0] if torn else error.filename} cannot be written: {error.strerror}; of the "
+            f"checkpoints before, {begun}: make room and go on with -P resume=auto"
+        ) from error
 
 
 def check_whole(folder: Path) -> None:
@@ -245,8 +272,4 @@ def check_same_config(
 
 def replace_folder(staged: Path, place: Path) -> None:
     """Put a finished folder in its place, whatever stood there before."""
-    old = place.with_name(f".{place.name}.{os.getpid()}.old")
-    if place.exists():
-        os.replace(place, old)
-    os.replace(staged, place)
-    shutil.rmtree(old, ignore_errors=True)
+    put_folder(staged, place)

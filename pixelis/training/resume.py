@@ -1,5 +1,6 @@
 """Where a training begins: anew, at a checkpoint, or not at all because it is done."""
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ from pixelis.training.event_file import EVENTS_FILE
 FINISHED_FILE = "finished.json"
 AUTO = "auto"
 BEST = "best"
+# What `write_whole` and `replace_folder` leave of the files and folders of a training.
+_LEFTOVER = re.compile(
+    r"\.((events|finished|lora_ranks)\.json|lora_\w+\.html)\.\d+\.tmp"
+    r"|\.(best|final)\.(new|\d+\.old)"
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ def choose_start(
     if resume is None:
         set_aside(output_dir, say)
         return Start()
+    if output_dir.is_dir():
+        clear_leftovers(output_dir)
     finished = output_dir / FINISHED_FILE
     if finished.is_file():
         done = read_json(finished)
@@ -105,6 +113,15 @@ def _newest_whole(output_dir: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
+def clear_leftovers(output_dir: Path) -> None:
+    """Take away what a killed training was in the middle of writing, and nothing else."""
+    for path in output_dir.glob(".*"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif _LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
     """Move an earlier run's output out of the way of a fresh start; nothing is deleted.
 
@@ -113,7 +130,9 @@ def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
     """
     if not output_dir.exists():
         return
-    if not output_dir.is_dir():
+    if output_dir.is_dir():
+        clear_leftovers(output_dir)
+    else:
         raise CheckpointError(f"training.output_dir {output_dir} is a file; name a folder")
     # What an earlier run could not tell its tracker stays where it is looked for.
     if all(path.name.lstrip(".").startswith("pixelis-") for path in output_dir.iterdir()):

@@ -24,13 +24,17 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.validation import Validation
-from pixelis.models.lora import load_adapter
 from pixelis.recorder import NullRecorder, Recorder
-from pixelis.training.adapter import build_adapter, load_base
+from pixelis.training.adapter import build_adapter, load_trained
 from pixelis.training.batch_size import Split, fit_batch_size
 from pixelis.training.caches import left_out, look_once
 from pixelis.training.callback import CurriculumCallback
-from pixelis.training.checkpoint import CURRICULUM_FILE, read_json
+from pixelis.training.checkpoint import (
+    CURRICULUM_FILE,
+    read_json,
+    told_of_full_disk,
+    write_json,
+)
 from pixelis.training.event_file import EVENTS_FILE, EventFile
 from pixelis.training.inputs import check_kernels, check_model
 from pixelis.training.precision import BF16, resolve_precision, spare_casts
@@ -138,6 +142,8 @@ def run_training(
     output_dir.mkdir(parents=True, exist_ok=True)
     if not processes.is_main:
         recorder, say = NullRecorder(), _say_nothing
+    elif not (output_dir / EVENTS_FILE).exists():
+        write_json([], output_dir / EVENTS_FILE)  # from now on the folder is a training's
     workbench = workbench or Workbench()
     encoder, datasets = workbench.load_data(
         model_config, data_dir, curriculum, max_length=training.max_length, say=say
@@ -164,6 +170,7 @@ def run_training(
         ),
     )
     model = adapter.model
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     workbench.lend(model)
     arguments = training_arguments(
         training,
@@ -242,7 +249,11 @@ def run_training(
         trainer.state = TrainerState.load_from_json(str(resume_from / TRAINER_STATE_NAME))
     else:
         try:
-            with stop_on_signals(callback, processes), processes.together():
+            with (
+                stop_on_signals(callback, processes),
+                processes.together(),
+                told_of_full_disk(output_dir, trained),
+            ):
                 trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
                 # A signal in the last step, after that step's agreement.
                 callback.stop_requested = processes.any(callback.stop_requested)
@@ -253,15 +264,13 @@ def run_training(
         step = trainer.state.global_step
         if callback.stop_requested or step < training.max_steps:
             raise Stopped(output_dir / f"checkpoint-{step}", step)
-    trainer.save_adapter(output_dir / "final")
+    with told_of_full_disk(output_dir, trained):
+        trainer.save_adapter(output_dir / "final")
     assert callback.best is not None
     # For rollouts, by this process alone, beside a base as it was loaded.
     changed = adapter.initial is not None or (precision == BF16 and arguments.use_cpu)
     if processes.is_main and (trainer.is_sharded or changed):
-        name = model_config.model_name
-        model = load_adapter(load_base(model_config), output_dir / "final", model_name=name)
-        if not model_config.load_in_4bit:  # which is on the GPU already
-            model.to(arguments.device)
+        model = load_trained(model_config, output_dir / "final")
     return TrainingResult(
         model=model.eval(),
         encoder=encoder,

@@ -28,6 +28,7 @@ from pixelis.tuning.study import (
     best_trial,
     enqueue,
     finished_trials,
+    is_running,
     run_trials,
 )
 from pixelis.tuning.verdict import Verdict, judge
@@ -58,6 +59,7 @@ __all__ = [
     "final_key",
     "finished_trials",
     "importances",
+    "is_running",
     "judge",
     "open_parts",
     "open_study",

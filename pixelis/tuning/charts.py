@@ -32,7 +32,8 @@ def _plots(study: optuna.Study, drawer: Any) -> Iterator[tuple[str, Callable[[],
         if len(whole) < LEAST_TRIALS:
             continue
         judged = {**words, "evaluator": FanovaImportanceEvaluator(seed=0)}
-        yield f"importances{suffix}", _call(drawer.plot_param_importances, study, judged)
+        if _shares(study, words.get("target")):
+            yield f"importances{suffix}", _call(drawer.plot_param_importances, study, judged)
         yield f"slices{suffix}", _call(drawer.plot_slice, study, words)
         yield f"parallel coordinates{suffix}", _call(drawer.plot_parallel_coordinate, study, words)
         if several:
@@ -86,6 +87,14 @@ def importances(study: optuna.Study) -> dict[str, float]:
     whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(whole) < LEAST_TRIALS or len({trial.values[0] for trial in whole}) < LEAST_TRIALS:
         return {}
-    evaluator = FanovaImportanceEvaluator(seed=0)
-    found = get_param_importances(study, evaluator=evaluator, target=_nth(0))
+    return _shares(study, _nth(0))
+
+
+def _shares(study: optuna.Study, target: Callable[[Any], float] | None) -> dict[str, float]:
+    """What each key explains; nothing where all trials came out alike, or as good as."""
+    try:
+        evaluator = FanovaImportanceEvaluator(seed=0)
+        found = get_param_importances(study, evaluator=evaluator, target=target)
+    except RuntimeError:  # of Optuna: no variance to explain
+        return {}
     return {name: float(value) for name, value in found.items()}

@@ -114,6 +114,11 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     ]
 
 
+def is_running(study: optuna.Study) -> bool:
+    """Whether any process is at a trial, or has died at one and nobody has noticed."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """The whole trial with the highest first objective; the earliest of equals."""
     whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

@@ -1,5 +1,6 @@
 """What is computed once: whole or not at all, by one of many, in the first place that takes it."""
 
+import errno
 import multiprocessing
 import os
 from pathlib import Path
@@ -26,10 +27,12 @@ def test_it_is_built_once_and_then_found(tmp_path):
 def test_what_fails_half_way_leaves_nothing(tmp_path):
     def build(folder):
         (folder / "value").write_text("half")
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="^No space left on device$"):
-        build_once(tmp_path / "one", build)
+    needed = "no space left on its disk: about 5.0 MiB needed"
+    with pytest.raises(OSError, match=needed) as error:
+        build_once(tmp_path / "one", build, needed=5 * 2**20)
+    assert error.value.filename == str(tmp_path / "one")
     assert [path.name for path in tmp_path.iterdir()] in ([], [".one.lock"])
 
 

@@ -1,5 +1,8 @@
 import operator
 import os
+import signal
+import subprocess
+import sys
 import time
 from itertools import count, islice
 from pathlib import Path
@@ -115,3 +118,66 @@ def test_items_larger_than_a_pipe_do_not_hold_up_the_end():
     started = time.monotonic()
     found.close()
     assert time.monotonic() - started < 3
+
+
+ASKING = """
+import sys
+from pixelis.data.workers import AHEAD, map_ordered
+
+def items():
+    yield from [1] * 2 * AHEAD  # the first result is asked for behind them
+    print("up", flush=True)
+    sys.stdin.readline()
+    yield from [10**7, 10**7]
+    print("sent", flush=True)
+
+try:
+    for number, result in enumerate(map_ordered(bytes, items(), 2)):
+        pass
+except Exception as error:
+    print(type(error).__name__, error, flush=True)
+"""
+
+
+@pytest.fixture
+def asking():
+    words = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", ASKING], **words) as process:
+        yield process
+        process.kill()
+
+
+def test_a_worker_killed_in_the_middle_of_a_result_does_not_hang_who_waits(asking):
+    def workers():
+        started = psutil.Process(asking.pid).children(recursive=True)
+        return [one for one in started if one.ppid() != asking.pid]
+
+    assert asking.stdout.readline() == "up\n"
+    wait_for(lambda: len(workers()) == 2)
+    both = workers()
+    for worker in both:
+        worker.suspend()
+    asking.stdin.write("\n")
+    asking.stdin.flush()
+    assert asking.stdout.readline() == "sent\n"
+    time.sleep(0.5)  # both have their item
+    asking.send_signal(signal.SIGSTOP)  # nobody reads: a result is larger than the pipe
+    for worker in both:
+        worker.resume()
+    time.sleep(1)
+    wait_for(lambda: all(worker.status() == "sleeping" for worker in both))
+    for worker in both:  # of which one is writing for sure
+        worker.kill()
+    asking.send_signal(signal.SIGCONT)
+    try:
+        said, _ = asking.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        pytest.fail("it waits for the rest of a result that nobody sends")
+    assert said.startswith("DataError a worker process was killed")
+
+
+def wait_for(condition):
+    ends = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < ends, "it never happened"
+        time.sleep(0.02)

@@ -179,3 +179,14 @@ def test_a_stopped_evaluation_goes_on_to_the_same_result(tmp_path, adapted, enco
         )
     assert result == whole
     assert seen == [(n, 56) for n in range(1, 57)]
+
+
+def test_a_full_disk_ends_the_keeping_and_not_the_evaluation(folder, rollouts, capsys):
+    with KeptRollouts(folder, {"seed": 0}) as kept:
+        kept._file.close()
+        kept._file = open("/dev/full", "w", encoding="utf-8")
+        for rollout in rollouts:
+            kept.add("adapter", rollout)
+    said = capsys.readouterr().err
+    assert said.count("finished rollouts are no longer kept in") == 1
+    assert "no space left on its disk" in said and "the evaluation goes on" in said

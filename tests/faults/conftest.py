@@ -1,8 +1,24 @@
-import pytest
+"""What breaks the program on purpose shares: folders with a store, processes, and the table."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from pixelis.config import DataPrepConfig
 from pixelis.data.encode import Encoder
-from pixelis.models.load import load_processor
+from pixelis.data.prepare import prepare_folder
+from pixelis.models.load import load_model, load_processor
+from pixelis.models.lora import add_lora
 from tests.faults.pictures import write_all
+from tests.faults.processes import ROOT, Place, Starter
+
+FULL = os.environ.get("PIXELIS_FAULTS") == "full"
 
 
 @pytest.fixture
@@ -18,3 +34,117 @@ def folder(tmp_path):
 def encoder():
     """The embedded base's own, by what an entry point loads it with."""
     return Encoder(load_processor("pixelis-nano"))
+
+
+@pytest.fixture
+def is_full():
+    """Whether all faults are asked for (`FULL=1 make faults`), not a part of them."""
+    return FULL
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A SQLite store with its tables: making them takes seconds, copying them does not."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    store = SqlAlchemyStore(f"sqlite:///{path}", str(path.parent / "artifacts"))
+    store.engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def made_data(tmp_path_factory):
+    """Three data files of a few dozen examples."""
+    folder = tmp_path_factory.mktemp("faults") / "data"
+    config = DataPrepConfig(
+        num_samples=60,
+        num_workers=1,
+        tasks=("attribute_recognition", "text_extraction"),
+        validation_fraction=0.2,
+        test_fraction=0.2,
+        self_correction_ratio=0.0,
+    )
+    prepare_folder(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made_adapter(tmp_path_factory):
+    """A fresh adapter of the embedded base."""
+    folder = tmp_path_factory.mktemp("adapter") / "final"
+    names = {"model_name": "pixelis-nano", "lora_r": 4, "lora_alpha": 8}
+    base = load_model("pixelis-nano", torch_dtype="float32")
+    model = add_lora(base, **names, lora_dropout=0.0, seed=0)
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    return folder
+
+
+@pytest.fixture
+def new_place(empty_store, tmp_path):
+    """Makes working folders, each with a store of its own and what is copied into it."""
+
+    def make(name, **copied):
+        place = Place(tmp_path / name)
+        place.use_store(empty_store)
+        for inside, source in copied.items():
+            shutil.copytree(source, place.folder / inside)
+        return place
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def starter():
+    """Starts entry points in processes of their own."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    environment |= {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
+    }
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("forked_cli.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    yield Starter(server, environment)
+    server.stdin.close()
+    server.wait(timeout=60)
+
+
+@pytest.fixture
+def tell(record_property):
+    """Puts a line of the table: the class of a fault, how often, and what was lost."""
+
+    def line(fault, times, lost="nothing", detail=""):
+        record_property("fault", json.dumps([fault, times, lost, detail]))
+
+    return line
+
+
+def pytest_terminal_summary(terminalreporter):
+    lines = [
+        json.loads(value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in getattr(report, "user_properties", ())
+        if name == "fault"
+    ]
+    if not lines:
+        return
+    terminalreporter.section("what was broken on purpose")
+    for fault, _, _, detail in lines:
+        for moment in detail.splitlines():
+            terminalreporter.line(f"{fault}: {moment}")
+    totals = {}
+    for fault, times, lost, _ in lines:
+        so_far, what = totals.get(fault, (0, set()))
+        totals[fault] = so_far + times, what | {lost}
+    terminalreporter.line("")
+    terminalreporter.line("| fault | times | lost |")
+    terminalreporter.line("| --- | ---: | --- |")
+    for fault, (times, what) in sorted(totals.items()):
+        terminalreporter.line(f"| {fault} | {times} | {', '.join(sorted(what))} |")

@@ -336,6 +336,25 @@ def test_what_an_earlier_run_could_not_tell_its_tracker_stays_where_it_is(tmp_pa
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])
+def test_what_a_kill_left_of_the_first_file_is_taken_away(tmp_path, resume):
+    folder = tmp_path / "sft"
+    (folder / ".best.new").mkdir(parents=True)
+    (folder / ".best.17.old").mkdir()
+    (folder / ".events.json.17.tmp").write_text("[")
+    assert choose_start(resume, folder, IDENTITY, lambda line: None) == Start()
+    assert os.listdir(folder) == []
+
+
+def test_hidden_files_of_others_are_left_alone(tmp_path):
+    names = [".emacs.new", ".notes.tmp", ".thesis.17.old"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    with pytest.raises(CheckpointError, match="holds other files"):
+        choose_start(None, tmp_path, IDENTITY, lambda line: None)
+    assert sorted(os.listdir(tmp_path)) == names
+
+
+@pytest.mark.parametrize("resume", [None, "auto"])
 def test_a_folder_with_foreign_files_is_refused(tmp_path, resume):
     (tmp_path / "thesis.tex").write_text("years of work")
     expected = f"training.output_dir {tmp_path} holds other files; name an empty or a new folder"

@@ -1,0 +1,61 @@
+"""sft is SIGKILLed at random moments and started again: as if it never had been."""
+
+import json
+
+import pytest
+
+from tests.faults.processes import Killer
+from tests.faults.settings import sft_arguments
+
+pytestmark = pytest.mark.faults
+ARGUMENTS = [*sft_arguments("out"), "--resume", "auto"]
+
+
+def classify(place):
+    if place.startswith(("mlruns", "artifacts", "mlflow.db")):
+        return "upload"
+    if place.startswith("out/"):
+        return "save"
+    return "cache" if place.startswith(".data.cache") else None
+
+
+def snapshot(place):
+    (run,) = [run for run in place.runs("sft") if run.info.status == "FINISHED"]
+    out = place.folder / "out"
+    histories = place.histories(run)
+    for key, values in histories.items():
+        assert len({step for step, _ in values}) == len(values), key
+    events = json.loads((out / "events.json").read_text())
+    assert json.loads(place.artifact(run, "curriculum/events.json")) == events
+    adapters = place.client.list_artifacts(run.info.run_id, "evaluation")
+    return {
+        "histories": histories,
+        "events": events,
+        "final": (out / "final/adapter_model.safetensors").read_bytes(),
+        "best": (out / "best/adapter_model.safetensors").read_bytes(),
+        "files": sorted(path.name for path in out.iterdir()),
+        "params": run.data.params,
+        "rollouts": place.artifact(run, "evaluation/rollouts.json"),
+        "artifacts": sorted(each.path for each in adapters),
+    }
+
+
+def test_sft(new_place, starter, made_data, tell, is_full):
+    killer = Killer(starter, "sft", ARGUMENTS, classify, seed=2)
+    whole = new_place("whole", data=made_data)
+    killer.whole(whole)
+    expected = snapshot(whole)
+    assert {event["kind"] for event in expected["events"]} >= {"start", "advance", "end"}
+    number, wanted = 0, 15 if is_full else 4
+    while len(killer.moments) < wanted:
+        place = new_place(f"killed-{number}", data=made_data)
+        for _ in range(killer.random.choice((1, 2, 3))):
+            if len(killer.moments) < wanted:
+                killer.kill(place)
+        assert starter.finish(place, "sft", ARGUMENTS) == 0, place.log()[-3000:]
+        found = snapshot(place)
+        for key in expected:
+            assert found[key] == expected[key], (key, killer.moments)
+        assert place.statuses() <= {"FINISHED", "KILLED"}, killer.moments
+        number += 1
+    tell("SIGKILL of sft", len(killer.moments), detail="\n".join(killer.moments))

@@ -1,0 +1,69 @@
+"""tune is SIGKILLed at random moments and started again: every trial finished exactly once."""
+
+from collections import Counter
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.faults.processes import Killer
+from tests.faults.settings import tune_arguments
+
+pytestmark = pytest.mark.faults
+ARGUMENTS = tune_arguments("tuned", num_workers=2)
+
+
+def classify(place):
+    if place.startswith(("mlruns", "artifacts", "mlflow.db")):
+        return "upload"
+    if place.startswith(("tuned/", "optuna.db", "best.yaml")):
+        return "save"
+    return "cache" if place.startswith(".data.cache") else None
+
+
+def check(place, moments):
+    """Every trial ended once, in the study and in MLflow, and the verdict is there.
+
+    Returns:
+        how many trials ended, by study.
+    """
+    storage = f"sqlite:///{place.folder / 'optuna.db'}"
+    numbers = {}
+    for name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        number = numbers[name] = len(ended)
+        first = [t.system_attrs.get("failed_trial", t.number) for t in ended]
+        assert len(set(first)) == number, (name, first, moments)
+        assert not [t for t in study.trials if t.state == TrialState.RUNNING], moments
+    runs = place.runs("sft")
+    finished = Counter(
+        (run.data.tags["optuna.part"], run.data.tags["optuna.trial"])
+        for run in runs
+        if run.info.status == "FINISHED" or "pixelis.stopped" in run.data.tags
+    )
+    assert place.statuses() <= {"FINISHED", "KILLED"}, moments
+    assert set(finished.values()) == {1}, (finished, moments)
+    (parent,) = [run for run in place.runs("tune") if run.info.status == "FINISHED"]
+    assert "summary/verdict/best" in parent.data.metrics
+    assert (place.folder / "best.yaml").is_file()
+    assert "guide" in place.artifact(parent, "tune/verdict.md")
+    return numbers
+
+
+def test_tune(new_place, starter, made_data, tell, is_full):
+    killer = Killer(starter, "tune", ARGUMENTS, classify, whom=("main", "all", "worker"), seed=4)
+    whole = new_place("whole", data=made_data)
+    killer.whole(whole)
+    expected = check(whole, [])
+    assert expected["smoke"] == 3 and expected["smoke final"] >= 2
+    number, wanted = 0, 11 if is_full else 2
+    while len(killer.moments) < wanted:
+        place = new_place(f"killed-{number}", data=made_data)
+        for _ in range(killer.random.choice((2, 3, 4))):
+            if len(killer.moments) < wanted:
+                killer.kill(place)
+        assert starter.finish(place, "tune", ARGUMENTS) == 0, place.log()[-3000:]
+        assert check(place, killer.moments) == expected, killer.moments
+        number += 1
+    tell("SIGKILL of tune", len(killer.moments), detail="\n".join(killer.moments))
