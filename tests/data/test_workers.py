@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import count, islice
 from pathlib import Path
@@ -121,11 +122,12 @@ def test_items_larger_than_a_pipe_do_not_hold_up_the_end():
 
 
 ASKING = """
-import sys
+import sys, time
 from pixelis.data.workers import AHEAD, map_ordered
 
 def items():
     yield from [1] * 2 * AHEAD  # the first result is asked for behind them
+    time.sleep(2)  # their results are there: no worker is stopped in the middle of one
     print("up", flush=True)
     sys.stdin.readline()
     yield from [10**7, 10**7]
@@ -143,7 +145,16 @@ except Exception as error:
 def asking():
     words = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", ASKING], **words) as process:
+
+        def end_all():  # workers hold the pipe that is read from
+            for one in psutil.Process(process.pid).children(recursive=True):
+                one.kill()
+            process.kill()
+
+        patience = threading.Timer(90, end_all)
+        patience.start()
         yield process
+        patience.cancel()
         process.kill()
 
 
