@@ -46,8 +46,8 @@ def output_head(model: PeftModel) -> nn.Module | None:
 def supervised_logits(head: nn.Module | None, labels: torch.Tensor) -> Iterator[None]:
     """Let the head compute logits only where a supervised token is predicted: (N, V), row by row.
 
-    With a vocabulary of 150,000 the others are most of the memory and much of the time. The head
-    is given a multiple of 64 rows, the last of them for nothing: on a CPU, oneDNN keeps code and
+    With a vocabulary of 150,000 the others are most of the memory and much of the time. On a CPU
+    the head is given a multiple of 64 rows, the last of them for nothing: oneDNN keeps code and
     room for every number of rows that it meets, and no two steps supervise as many tokens.
 
     Args:
@@ -60,13 +60,14 @@ def supervised_logits(head: nn.Module | None, labels: torch.Tensor) -> Iterator[
     wanted = nn.functional.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1)).flatten()
     places = wanted.nonzero().squeeze(1)
     num_wanted = len(places)
-    filled = nn.functional.pad(places, (0, -num_wanted % ROWS_TO))
+    rows_to = ROWS_TO if labels.device.type == "cpu" else 1
+    filled = nn.functional.pad(places, (0, -num_wanted % rows_to))
 
     def select(module: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         return (given[0].flatten(0, 1)[filled.to(given[0].device)],)
 
     def cut(module: nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> torch.Tensor:
-        return made[:num_wanted]
+        return made if len(made) == num_wanted else made[:num_wanted]
 
     handles = [head.register_forward_pre_hook(select), head.register_forward_hook(cut)]
     try:

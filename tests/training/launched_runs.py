@@ -54,9 +54,11 @@ class WatchedTrainer(CurriculumTrainer):
 
     def evaluate(self, *arguments, **words):
         if not self.same:
-            dealt = self.validation(self.model)
+            with self.accelerator.autocast():  # as `evaluate` does
+                dealt = self.validation(self.model)
             self.validation.deal = in_this_process
-            self.same.append(dealt == self.validation(self.model))
+            with self.accelerator.autocast():
+                self.same.append(dealt == self.validation(self.model))
             self.validation.deal = self.processes.deal
         return super().evaluate(*arguments, **words)
 
