@@ -8,7 +8,6 @@ from pixelis.files import write_whole
 from pixelis.tracking import MlflowRecorder
 from pixelis.tuning import (
     BASELINE,
-    ERROR,
     REASON,
     Part,
     Plan,
@@ -16,6 +15,7 @@ from pixelis.tuning import (
     best_trial,
     draw_page,
     draw_pictures,
+    error_of,
     finished_trials,
     importances,
     replay,
@@ -99,7 +99,7 @@ def _row(trial: Any) -> dict[str, Any]:
         "state": trial.state.name,
         "name": trial.user_attrs.get(BASELINE) or "",
         "value": trial.values[0] if trial.state.name == COMPLETE else None,
-        "why": trial.user_attrs.get(REASON) or trial.user_attrs.get(ERROR) or "",
+        "why": trial.user_attrs.get(REASON) or error_of(trial) or "",
         **trial.params,
     }
 
