@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +109,22 @@ def _judge(plan: Plan, search: Part, others: list[Part], recorder: MlflowRecorde
         key: value for key in plan.baselines if (value := value_of(tried, key)) is not None
     }
     test: dict[str, list[float]] = {}
+    failed: dict[str, str] = {}
     for contestant in contestants:
         found = [value_of(final, final_key(contestant, seed)) for seed in plan.final_seeds]
         if None not in found:  # one that diverges has no mean
             test[contestant] = [value for value in found if value is not None]
+        else:
+            seed = plan.final_seeds[found.index(None)]
+            failed[contestant] = f"seed {seed} ({_why(final, final_key(contestant, seed))})"
     if name not in test:
         raise UserError(f"{name} could not be trained on every fresh seed (logs: {plan.root})")
-    return judge(test, searched)
+    return judge(test, searched, failed)
+
+
+def _why(trials: Sequence[Any], name: str) -> str:
+    said = [error_of(trial) for trial in trials if trial.user_attrs.get(BASELINE) == name]
+    return next(filter(None, said), "it did not end").replace("|", "/")
 
 
 def _run_workers(plan: Plan, parts: list[Part], recorder: MlflowRecorder) -> None:

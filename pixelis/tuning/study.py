@@ -50,7 +50,8 @@ class Trial:
         if not self._prunable:
             return None
         self._trial.report(value, examples)
-        if self.baseline is not None or not self._trial.should_prune():
+        is_free = self.baseline is not None or examples < self._settings.warmup
+        if is_free or not self._trial.should_prune():
             return None
         reason = explain(
             self._trial.study, _frozen(self._trial), examples, value, self._settings.pruner
