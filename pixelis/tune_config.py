@@ -10,6 +10,7 @@ from pixelis.settings import open_section, setting
 
 SAMPLERS = ("tpe", "gp", "random")
 PRUNERS = ("median", "hyperband", "none")
+PART_ENDINGS = (" baselines", " final")
 FIRST_FINAL_SEED = 2000  # beyond training.seed: far from those of the search
 
 
@@ -60,3 +61,8 @@ class TuneFileConfig:
             )
         if "/" in self.study or self.study.startswith("."):
             raise ConfigError(f"study must be a name, not a path, got {self.study!r}")
+        if self.study.endswith(PART_ENDINGS):
+            endings = " or ".join(repr(ending) for ending in PART_ENDINGS)
+            raise ConfigError(
+                f"study must not end in {endings}, got {self.study!r}: its parts are so named"
+            )

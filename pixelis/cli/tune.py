@@ -30,11 +30,12 @@ def main(argv: Sequence[str]) -> int:
     from pixelis.cli.making import make_data
     from pixelis.cli.tuning_run import run_search
     from pixelis.training.inputs import check_model
-    from pixelis.tuning import Plan
+    from pixelis.tuning import Plan, check_storage
 
     plan = Plan(config, model)
     plan.check()
     check_model(model.model)
+    check_storage(plan.storage)  # before minutes of making data for nothing
     if prep is not None:
         prepare(config.num_workers)
         print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)

@@ -1,5 +1,7 @@
 """What a search leaves: the best settings as a file, and the study in its MLflow run."""
 
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,6 @@ from pixelis.files import write_whole
 from pixelis.tracking import MlflowRecorder
 from pixelis.tuning import (
     BASELINE,
-    ERROR,
     REASON,
     Part,
     Plan,
@@ -16,6 +17,7 @@ from pixelis.tuning import (
     best_trial,
     draw_page,
     draw_pictures,
+    error_of,
     finished_trials,
     importances,
     replay,
@@ -67,7 +69,7 @@ def record_search(
     # A step counts once: a study that grows has its newest values at its newest size.
     values = {"best": best.values[0], "best_trial": best.number, "trials": len(trials)}
     values |= {f"importance/{name}": value for name, value in importances(study).items()}
-    values |= {"compute_saved": saved_share(trials, plan.examples)}
+    values |= {"compute_saved": saved_share(trials, plan.examples, plan.config.seeds_per_trial)}
     recorder.summary(values, len(trials))
     recorder.tags({f"best.{name}": str(value) for name, value in best.params.items()})
     recorder.tags({"mlflow.runName": _run_name(plan, search)})
@@ -99,7 +101,7 @@ def _row(trial: Any) -> dict[str, Any]:
         "state": trial.state.name,
         "name": trial.user_attrs.get(BASELINE) or "",
         "value": trial.values[0] if trial.state.name == COMPLETE else None,
-        "why": trial.user_attrs.get(REASON) or trial.user_attrs.get(ERROR) or "",
+        "why": trial.user_attrs.get(REASON) or error_of(trial) or "",
         **trial.params,
     }
 
@@ -120,12 +122,27 @@ def _describe(plan: Plan, search: Part) -> str:
     lines += [f"- `{name}`: {value}" for name, value in best.params.items()]
     num_pruned = sum(trial.state.name == PRUNED for trial in trials)
     lines += ["", f"{num_pruned} of {len(trials)} trials were stopped early, which saved "]
-    lines[-1] += f"{saved_share(trials, plan.examples):.0%} of the examples."
+    lines[-1] += (
+        f"{saved_share(trials, plan.examples, plan.config.seeds_per_trial):.0%} of the examples."
+    )
     if plan.config.target is None:
-        again = replay(trials, plan.settings.build_pruner())
+        lines += _replays(plan, trials, num_pruned)
+    return "\n".join(lines)
+
+
+def _replays(plan: Plan, trials: Sequence[Any], num_pruned: int) -> Iterator[str]:
+    """What pruning would have done; after a study without it that is known of every trial."""
+    named = plan.config.pruner
+    for pruner in ("median", "hyperband") if named == "none" else (named,):
+        settings = dataclasses.replace(plan.settings, pruner=pruner)
+        again = replay(trials, settings.build_pruner(), settings.warmup, BASELINE)
         kept = "would have been stopped too" if again.winner_pruned else "would not have been"
-        lines.append(
-            f"Replayed on the {again.num} whole trials in their order, the same pruner stops "
+        yield (
+            f"Replayed on the {again.num} whole trials in their order, {pruner} stops "
             f"{again.num_pruned}; the winner {kept}."
         )
-    return "\n".join(lines)
+    if num_pruned:
+        yield (
+            f"This is a replay of survivors only: where the {num_pruned} that were stopped would "
+            "have ended is not known. Full runs (pruner: none) would tell."
+        )

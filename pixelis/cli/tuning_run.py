@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,19 @@ from pixelis.tracking import MlflowRecorder, nested_environment, open_run
 from pixelis.training.inputs import data_digest
 from pixelis.tuning import (
     BASELINE,
-    ERROR,
     RUN_ID,
     Part,
     Plan,
     Verdict,
     best_trial,
     enqueue_final,
+    error_of,
     final_key,
     finished_trials,
     is_running,
     judge,
     open_parts,
+    storage_errors,
     value_of,
 )
 
@@ -43,6 +44,7 @@ OTHERS_SECONDS = 150.0  # that workers of a killed start, or of other machines, 
 BEST = "best"
 
 
+@storage_errors()
 def run_search(plan: Plan) -> Verdict | None:
     """Run the study to its end, write the best settings, judge them; all in one run of MLflow.
 
@@ -86,7 +88,7 @@ def run_search(plan: Plan) -> Verdict | None:
 
 def _check_any(search: Part) -> None:
     if best_trial(search.study) is None:
-        errors = [trial.user_attrs.get(ERROR) for trial in finished_trials(search.study)]
+        errors = [error_of(trial) for trial in finished_trials(search.study)]
         said = next(filter(None, errors), "every one was stopped early")
         raise UserError(f"none of the study's {len(errors)} trials was trained to its end: {said}")
 
@@ -103,15 +105,26 @@ def _judge(plan: Plan, search: Part, others: list[Part], recorder: MlflowRecorde
     baselines, final = (finished_trials(part.study) for part in parts[1:])
     tried = [*finished_trials(search.study), *baselines]
     searched = {name: float(best.values[0])}
-    searched |= {key: value for key in plan.baselines if (value := value_of(tried, key))}
+    searched |= {
+        key: value for key in plan.baselines if (value := value_of(tried, key)) is not None
+    }
     test: dict[str, list[float]] = {}
+    failed: dict[str, str] = {}
     for contestant in contestants:
         found = [value_of(final, final_key(contestant, seed)) for seed in plan.final_seeds]
         if None not in found:  # one that diverges has no mean
             test[contestant] = [value for value in found if value is not None]
+        else:
+            seed = plan.final_seeds[found.index(None)]
+            failed[contestant] = f"seed {seed} ({_why(final, final_key(contestant, seed))})"
     if name not in test:
         raise UserError(f"{name} could not be trained on every fresh seed (logs: {plan.root})")
-    return judge(test, searched)
+    return judge(test, searched, failed)
+
+
+def _why(trials: Sequence[Any], name: str) -> str:
+    said = [error_of(trial) for trial in trials if trial.user_attrs.get(BASELINE) == name]
+    return next(filter(None, said), "it did not end").replace("|", "/")
 
 
 def _run_workers(plan: Plan, parts: list[Part], recorder: MlflowRecorder) -> None:
@@ -207,7 +220,7 @@ class _Progress:
             said = " ".join(f"{value:.4f}" for value in trial.values)
         else:
             notes = trial.user_attrs
-            said = f"{trial.state.name.lower()}: {notes.get(ERROR) or notes.get('pixelis.reason')}"
+            said = f"{trial.state.name.lower()}: {error_of(trial) or notes.get('pixelis.reason')}"
         return f"{name}{f' ({values})' if values else ''}: {said}"
 
 

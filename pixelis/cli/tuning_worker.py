@@ -1,6 +1,7 @@
 """One worker of a search: trial after trial in one process, on one base and the same data."""
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,18 @@ from pixelis.training.sft import Evaluations
 from pixelis.training.stopping import Pruned
 from pixelis.training.workbench import Workbench
 from pixelis.tune_config import TuneFileConfig
-from pixelis.tuning import TRIALS, Plan, Training, Trial, TrialStopped, open_parts, run_trials
+from pixelis.tuning import (
+    POLL_SECONDS,
+    TRIALS,
+    Plan,
+    Training,
+    Trial,
+    TrialStopped,
+    is_running,
+    open_parts,
+    run_trials,
+    storage_errors,
+)
 
 TRIAL_TAG, PART_TAG = "optuna.trial", "optuna.part"
 
@@ -128,13 +140,27 @@ def main(argv: Sequence[str]) -> int:
     plan = Plan(arguments.config, arguments.extra["model"])
     bench = Bench(plan)
     try:
-        for part in open_parts(plan):
-            bench.part = part.name
-            objective = bench.judge if part.is_final else bench.search
-            run_trials(part.study, part.space, part.settings, objective, plan.root / part.name)
+        _run_all(plan, bench)
     except TrialStopped:
         return INTERRUPTED
     return 0
+
+
+@storage_errors()
+def _run_all(plan: Plan, bench: Bench) -> None:
+    """Run what is left of each part; what others are at may still come back."""
+    parts = open_parts(plan)
+    while True:
+        others, ran = any(is_running(part.study) for part in parts), 0
+        for part in parts:
+            bench.part = part.name
+            objective = bench.judge if part.is_final else bench.search
+            folder = plan.root / part.name
+            ran += run_trials(part.study, part.space, part.settings, objective, folder, wait=False)
+        if not ran and not others:
+            return
+        if not ran:
+            time.sleep(POLL_SECONDS)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -18,24 +18,25 @@ from pixelis.tuning.plan import Plan, Training
 from pixelis.tuning.pruning import Replay, explain, replay, saved_share
 from pixelis.tuning.settings import Settings
 from pixelis.tuning.space import Parameter, build_space, changed
-from pixelis.tuning.storage import open_study
+from pixelis.tuning.storage import check_storage, open_study, storage_errors
 from pixelis.tuning.study import (
     BASELINE,
     ERROR,
     REASON,
     Trial,
-    TrialStopped,
     best_trial,
     enqueue,
+    error_of,
     finished_trials,
     is_running,
-    run_trials,
 )
 from pixelis.tuning.verdict import Verdict, judge
+from pixelis.tuning.workers import POLL_SECONDS, TrialStopped, run_trials
 
 __all__ = [
     "BASELINE",
     "ERROR",
+    "POLL_SECONDS",
     "Parameter",
     "Part",
     "Plan",
@@ -51,10 +52,12 @@ __all__ = [
     "best_trial",
     "build_space",
     "changed",
+    "check_storage",
     "draw_page",
     "draw_pictures",
     "enqueue",
     "enqueue_final",
+    "error_of",
     "explain",
     "final_key",
     "finished_trials",
@@ -66,5 +69,6 @@ __all__ = [
     "replay",
     "run_trials",
     "saved_share",
+    "storage_errors",
     "value_of",
 ]

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pixelis.tuning.plan import Plan
 from pixelis.tuning.settings import Settings
 from pixelis.tuning.space import Parameter
-from pixelis.tuning.storage import open_study
+from pixelis.tuning.storage import open_study, storage_errors
 from pixelis.tuning.study import BASELINE, enqueue
 
 TRIALS, BASELINES, FINAL = "trials", "baselines", "final"
@@ -43,6 +43,7 @@ class Part:
         return self.name == FINAL
 
 
+@storage_errors()
 def open_parts(plan: Plan) -> list[Part]:
     """Open the parts of a study, or make them; baselines wait to be tried first.
 

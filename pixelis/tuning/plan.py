@@ -138,6 +138,7 @@ class Plan:
             warmup=int(config.prune_after * self.examples),
             examples=self.examples,
             num_trials=config.num_trials,
+            interval=self.interval,
         )
 
     @property
@@ -157,6 +158,12 @@ class Plan:
         """That every training sees."""
         training = self.config.training
         return training.max_steps * training.batch_size * training.gradient_accumulation_steps
+
+    @property
+    def interval(self) -> int:
+        """Examples between two evaluations."""
+        training = self.config.training
+        return training.eval_steps * training.batch_size * training.gradient_accumulation_steps
 
     @property
     def root(self) -> Path:

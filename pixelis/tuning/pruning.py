@@ -1,6 +1,5 @@
 """Why a trial was stopped early, what that saved, and whether it would have stopped the winner."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -34,20 +33,23 @@ def explain(study: optuna.Study, trial: FrozenTrial, step: int, value: float, pr
     )
 
 
-def saved_share(trials: Sequence[FrozenTrial], examples: int) -> float:
+def saved_share(trials: Sequence[FrozenTrial], examples: int, seeds_per_trial: int = 1) -> float:
     """The share of the examples that pruning saved, of those that all trials would have seen.
 
     Args:
-        trials: complete and pruned ones.
-        examples: that a whole trial sees.
+        trials: of a study; those that are complete or pruned count.
+        examples: that one whole training sees.
+        seeds_per_trial: trainings of a whole trial; a trial is stopped in its first.
     """
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    trials, whole = [t for t in trials if t.state in ended], examples * seeds_per_trial
     if not trials:
         return 0.0
     seen = [
-        max(trial.intermediate_values, default=0) if trial.state == TrialState.PRUNED else examples
+        max(trial.intermediate_values, default=0) if trial.state == TrialState.PRUNED else whole
         for trial in trials
     ]
-    return 1 - sum(seen) / (examples * len(trials))
+    return 1 - sum(seen) / (whole * len(trials))
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Replay:
     winner_pruned: bool | None
 
 
-def replay(trials: Sequence[FrozenTrial], pruner: BasePruner) -> Replay:
+def replay(
+    trials: Sequence[FrozenTrial], pruner: BasePruner, warmup: int = 0, spared: str | None = None
+) -> Replay:
     """Ask a pruner at each intermediate value of full runs whether it would have stopped there.
 
     What it stops contributes no more than it had reported by then, as in the study. Of trials that
@@ -74,25 +78,27 @@ def replay(trials: Sequence[FrozenTrial], pruner: BasePruner) -> Replay:
     Args:
         trials: of a study with one objective that is maximised; those that are complete are taken.
         pruner: a fresh one.
+        warmup: examples that no trial is stopped before.
+        spared: a note of the trials that are never stopped, as baselines are.
     """
     whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        study = optuna.create_study(direction="maximize", pruner=pruner)
-        stopped = {trial.number: _is_stopped(study, trial) for trial in whole}
+        study = optuna.create_study(study_name="replay", direction="maximize", pruner=pruner)
+        stopped = {t.number: _is_stopped(study, t, warmup, spared in t.user_attrs) for t in whole}
     finally:
         optuna.logging.set_verbosity(verbosity)
-    best = max(whole, key=lambda trial: trial.value or -math.inf, default=None)
+    best = max(whole, key=lambda trial: trial.values[0], default=None)
     return Replay(len(whole), sum(stopped.values()), None if best is None else stopped[best.number])
 
 
-def _is_stopped(study: optuna.Study, old: FrozenTrial) -> bool:
+def _is_stopped(study: optuna.Study, old: FrozenTrial, warmup: int, is_free: bool) -> bool:
     study.enqueue_trial(old.params)
     trial = study.ask(old.distributions)
     for step, value in sorted(old.intermediate_values.items()):
         trial.report(value, step)
-        if trial.should_prune():
+        if not is_free and step >= warmup and trial.should_prune():
             study.tell(trial, state=TrialState.PRUNED)
             return True
     study.tell(trial, old.value)

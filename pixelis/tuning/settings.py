@@ -16,6 +16,7 @@ class Settings:
         pruner: median, hyperband or none.
         warmup: examples that no trial is stopped before.
         examples: that a whole trial sees.
+        interval: examples between two evaluations, what Hyperband counts in.
         num_trials: ended ones, whole, pruned or failed for good, after which the study is done.
     """
 
@@ -25,14 +26,15 @@ class Settings:
     warmup: int
     examples: int
     num_trials: int
+    interval: int = 1
 
     def build_pruner(self) -> BasePruner:
         """A fresh pruner."""
         if self.pruner == "median":
             return MedianPruner(n_startup_trials=4, n_warmup_steps=self.warmup, n_min_trials=3)
         if self.pruner == "hyperband":
-            low = max(1, self.warmup)
-            return HyperbandPruner(min_resource=low, max_resource=max(low, self.examples))
+            low = min(self.interval, self.examples)
+            return HyperbandPruner(min_resource=low, max_resource=self.examples)
         return NopPruner()
 
     def build_sampler(self, num_known: int, num_objectives: int = 1) -> BaseSampler:

@@ -1,5 +1,6 @@
 """What a study searches: dotted keys of the configuration, each with its range or choices."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from pixelis.settings import unknown_key
 Scalar = bool | int | float | str | None
 
 SECTION = "space"
+LARGEST = 2**31 - 1
 FIELDS = ("low", "high", "log", "step", "choices")
 
 
@@ -156,6 +158,13 @@ def _range(name: str, words: Mapping[str, Any], default: Any) -> BaseDistributio
         raise ConfigError(f"{place} must have log or step, got both")
     if step is not None and step <= 0:
         raise ConfigError(f"{place}.step must be above 0, got {step}")
+    if step is not None and step > high - low:
+        raise ConfigError(f"{place}.step must be at most high - low = {high - low}, got {step}")
+    if not math.isfinite(high - low):
+        raise ConfigError(f"{place} must have high - low that is a number, got {low} and {high}")
+    for word, value in numbers.items():
+        if whole and abs(value) > LARGEST:
+            raise ConfigError(f"{place}.{word} must be in [-{LARGEST}, {LARGEST}], got {value}")
     if whole:
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(low, high, log=log, step=step)

@@ -1,28 +1,29 @@
 """Where a study lives: SQLite beside the project, or a server's database for many machines."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.pruners import NopPruner
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from pixelis.errors import ConfigError, UserError
 from pixelis.training.checkpoint import check_same_config
+from pixelis.tuning.exclusive import Exclusive
 from pixelis.tuning.settings import Settings
 
 HEARTBEAT_SECONDS = 20
 GRACE_SECONDS = 120  # without a heartbeat, on another machine, after which a trial has died
 SQLITE_SECONDS = 60.0  # that a locked SQLite file is waited for
-MAX_RETRIES = 10
+
 IDENTITY = "pixelis.identity"
+NO_RECORD = "Record does not exist"  # of Optuna, where a study is not in its database
 Direction = Literal["maximize", "minimize"]
 GONE = (StorageInternalError, SQLAlchemyError)
 
@@ -49,23 +50,21 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", ExperimentalWarning)
-    try:
-        study = optuna.create_study(
-            storage=_open_storage(url),
-            study_name=name,
-            directions=list(directions),
-            pruner=settings.build_pruner() if len(directions) == 1 else NopPruner(),
-            load_if_exists=True,
-        )
-        saved = study.user_attrs.get(IDENTITY)
-        if saved is None:
-            study.set_user_attr(IDENTITY, dict(identity))
-            saved = study.user_attrs[IDENTITY]
+    with _opening(url):
+        storage = _open_storage(url)
+        with making(url):
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                directions=list(directions),
+                pruner=settings.build_pruner() if len(directions) == 1 else NopPruner(),
+                load_if_exists=True,
+            )
+            saved = study.user_attrs.get(IDENTITY)
+            if saved is None:
+                study.set_user_attr(IDENTITY, dict(identity))
+                saved = study.user_attrs[IDENTITY]
         ways = [direction.name.lower() for direction in study.directions]
-    except (*GONE, OSError, ImportError, ValueError) as error:
-        raise UserError(
-            f"the storage {_shown(url)} cannot be opened: {first_line(error)}"
-        ) from error
     check_same_config(
         {**saved, "objectives": ways},
         {**identity, "objectives": list(directions)},
@@ -76,25 +75,85 @@ def open_study(
     return study
 
 
+def check_storage(url: str) -> None:
+    """Open a storage, or make it, before anything else is done for it.
+
+    Raises:
+        UserError: when it cannot be opened.
+    """
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    with _opening(url):
+        _open_storage(url)
+
+
+@contextmanager
+def _opening(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (*GONE, OSError, ImportError, ValueError) as error:
+        raise UserError(f"the storage {_shown(url)} cannot be opened: {cause_of(error)}") from error
+
+
 def _open_storage(url: str) -> RDBStorage:
     place = make_url(url)
     is_sqlite = place.get_backend_name() == "sqlite"
     if is_sqlite and not place.database:
         raise ConfigError("a study in memory ends with its process; name a file")
-    file = Path(place.database) if is_sqlite and place.database else None
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    words: dict[str, Any] = {"connect_args": {"timeout": SQLITE_SECONDS}} if file else {}
+    words: dict[str, Any] = {}
+    if is_sqlite and place.database:
+        Path(place.database).parent.mkdir(parents=True, exist_ok=True)
+        words = {"connect_args": {"timeout": SQLITE_SECONDS}}
     # Several processes that make the tables at once: all but one would fail.
-    lock = FileLock(file.with_name(f".{file.name}.lock")) if file else nullcontext()
-    with lock:
+    with making(url):
         return RDBStorage(
             url,
             engine_kwargs=words,
             heartbeat_interval=HEARTBEAT_SECONDS,
             grace_period=GRACE_SECONDS,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES),
         )
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Say in one line that a study's storage cannot be used any more, whatever call noticed it.
+
+    Raises:
+        UserError: with what the database said.
+    """
+    try:
+        yield
+    # Optuna fails in its own ways where it cannot tell how a trial ended, or finds no study.
+    except (*GONE, UnboundLocalError, KeyError) as error:
+        if not _is_gone(error):
+            raise
+        raise UserError(
+            f"the study's storage is gone or locked ({cause_of(error)}); every finished trial "
+            "is kept in it: go on with the same command when it is back"
+        ) from error
+
+
+def _is_gone(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, GONE) or (isinstance(error, KeyError) and NO_RECORD in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def cause_of(error: BaseException) -> str:
+    """What the database said, in a line, behind whatever SQLAlchemy and Optuna say of it."""
+    found: BaseException | None = error
+    while found is not None:
+        original = getattr(found, "orig", None)
+        if isinstance(original, BaseException):
+            return first_line(original)
+        found = found.__cause__ or found.__context__
+    return first_line(error)
+
+
+def making(url: str) -> Exclusive:
+    """The lock under which tables and studies are made."""
+    return Exclusive(url, "making", f"the making of studies in {_shown(url)}")
 
 
 def _shown(url: str) -> str:

@@ -172,6 +172,7 @@ def refused(place, capfd, runs):
         (("--target", "0.5"), "pruner must be none where target is set, got 'median'"),
         (("--sampler", "cma"), "sampler must be one of tpe, gp, random, got 'cma'"),
         (("--study", "../x"), "study must be a name, not a path, got '../x'"),
+        (("--study", "x final"), "study must not end in ' baselines' or ' final', got 'x final'"),
         (("--storage", "nothing://x"), "the storage nothing://x cannot be opened: "),
         (("--storage", "sqlite:////proc/x/y.db"), "the storage sqlite:////proc/x/y.db cannot be"),
     ],

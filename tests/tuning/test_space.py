@@ -59,6 +59,12 @@ def test_ranges_and_choices_by_dotted_or_nested_names():
         ({INTERVAL: {"low": 0, "high": 3, "log": True}}, "above 0 where log is true, got 0"),
         ({INTERVAL: {"low": 1, "high": 3, "log": True, "step": 1}}, "must have log or step"),
         ({INTERVAL: {"low": 1, "high": 3, "step": 0}}, "step must be above 0, got 0"),
+        (
+            {INTERVAL: {"low": 1, "high": 3, "step": 5}},
+            "step must be at most high - low = 2, got 5",
+        ),
+        ({INTERVAL: {"low": 1, "high": 10**26}}, "high must be in .*2147483647], got 1000000"),
+        ({THRESHOLD: {"low": -1e308, "high": 1e308}}, "high - low that is a number, got -1e"),
         ({INTERVAL: {"low": 1, "high": 3, "log": "yes"}}, "log must be true or false, got 'yes'"),
         ({THRESHOLD: {"low": "a", "high": 0}}, "low must be a number, got 'a'"),
         ({THRESHOLD: {"low": None, "high": 0.1}}, "low must be below high, got None"),

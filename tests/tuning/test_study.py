@@ -25,6 +25,7 @@ from pixelis.tuning import (
     finished_trials,
     open_study,
     run_trials,
+    storage_errors,
 )
 from tests.tuning.objective import objective, value
 
@@ -240,3 +241,55 @@ def test_two_objectives_are_never_stopped_and_the_best_is_that_of_the_first(
 
     run_trials(study, space, settings, both, tmp_path)
     assert best_trial(study).values[0] == max(t.values[0] for t in study.trials)
+
+
+@pytest.mark.parametrize("how", ["locked", "emptied"])
+def test_a_storage_that_goes_while_it_is_used_is_said_with_what_the_database_said(
+    how, url, settings, space, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("pixelis.tuning.storage.SQLITE_SECONDS", 0.5)
+    study = open_study(url, "search", settings, identity={"a": 1})
+    file = tmp_path / "optuna.db"
+    other = sqlite3.connect(file, isolation_level=None)
+
+    def lose(trial):
+        if how == "locked":
+            other.execute("BEGIN EXCLUSIVE")
+        else:
+            for name in ("trial_values", "trials", "studies"):
+                other.execute(f"DROP TABLE {name}")
+        return 0.5
+
+    said = {"locked": "database is locked", "emptied": "no such table: "}[how]
+    message = rf"the study's storage is gone or locked \({said}"
+    with pytest.raises(UserError, match=message):
+        run_trials(study, space, settings, lose, tmp_path)
+    for call in (lambda: finished_trials(study), lambda: study.set_user_attr("a", 1)):
+        with pytest.raises(UserError, match=message), storage_errors():
+            call()
+    if how == "locked":
+        with pytest.raises(UserError, match="cannot be opened: database is locked"):
+            open_study(url, "search", settings, identity={"a": 1})
+    other.close()
+
+
+def test_a_lock_that_another_process_keeps_is_named(url, study, monkeypatch):
+    monkeypatch.setattr("pixelis.tuning.exclusive.WAIT_SECONDS", 0.2)
+    from threading import Thread
+
+    from pixelis.tuning.exclusive import choosing
+
+    with choosing(study):
+        caught = []
+
+        def other():
+            try:
+                enqueue(study, "guide")
+            except UserError as error:
+                caught.append(str(error))
+
+        thread = Thread(target=other)
+        thread.start()
+        thread.join()
+    assert caught[0].startswith("the choice of a trial is one process's at a time, and another")
+    assert "of the lock file" in caught[0] and ".optuna.db." in caught[0]
