@@ -13,12 +13,17 @@ from pixelis.data.example import Example
 from pixelis.evaluation.evaluate import EvaluationResult, evaluate_model
 from pixelis.evaluation.groups import strata
 from pixelis.evaluation.kept_rollouts import KeptRollouts
-from pixelis.evaluation.measures_report import measure_rows, measures_table
+from pixelis.evaluation.measures_report import (
+    evaluated_models,
+    measure_rows,
+    measured_groups,
+    measures_table,
+)
 from pixelis.evaluation.metrics import answers_match
 from pixelis.evaluation.report import (
     against_table,
-    as_rows,
     as_text,
+    result_rows,
     result_table,
     result_values,
 )
@@ -82,21 +87,23 @@ def evaluate_and_record(
             progress=progress,
         )
     table = result_table(result, title=f"Answer accuracy on {title}, 95 % intervals")
-    Console(width=100).print(table)
+    console = Console(width=max(80, min(100, Console().width)))
+    console.print(table)
     recorder.text(as_text(table), f"{FOLDER}/table.txt")
     second = against_table(result, title="The same examples, against the second adapter")
     measures = measures_table(result, title=f"Measures on {title}, 95 % intervals")
     if second is not None:
-        Console(width=100).print(second)
+        console.print(second)
         recorder.text(as_text(second), f"{FOLDER}/against.txt")
     if show_measures:
-        Console(width=100).print(measures)
-    recorder.text(as_text(measures), f"{FOLDER}/measures.txt")
+        console.print(measures)
+    every = [
+        as_text(measures_table(result, title=f"{group}, 95 % intervals", group=group))
+        for group in measured_groups(result)
+    ]
+    recorder.text("\n".join(every), f"{FOLDER}/measures.txt")
     recorder.table(measure_rows(result), f"{FOLDER}/measures.json")
-    base = result.base.accuracy if result.base else None
-    recorder.table(
-        as_rows(base, result.adapter.accuracy, result.comparison), f"{FOLDER}/table.json"
-    )
+    recorder.table(result_rows(result), f"{FOLDER}/table.json")
     recorder.table(_rollout_rows(result), f"{FOLDER}/rollouts.json")
     recorder.metrics(result_values(result, split), step)
     bars = figures.accuracy_bars(_bars(result))
@@ -106,7 +113,6 @@ def evaluate_and_record(
 
 
 def _bars(result: EvaluationResult) -> list[dict[str, Any]]:
-    models = [("base", result.base)] if result.base else []
     return [
         {
             "difficulty": difficulty,
@@ -116,8 +122,7 @@ def _bars(result: EvaluationResult) -> list[dict[str, Any]]:
             "high": evaluation.accuracy[difficulty].high,
             "n": evaluation.accuracy[difficulty].num,
         }
-        for name, evaluation in [*models, ("adapter", result.adapter)]
-        if evaluation is not None
+        for name, evaluation in evaluated_models(result).items()
         for difficulty in strata(evaluation.accuracy)
     ]
 

@@ -15,9 +15,7 @@ def fits_schema(value: Any, schema: Mapping[str, Any]) -> bool:
     if kind == "integer":
         low, high = schema.get("minimum"), schema.get("maximum")
         return (
-            type(value) is int
-            and (low is None or value >= low)
-            and (high is None or value <= high)
+            type(value) is int and (low is None or value >= low) and (high is None or value <= high)
         )
     if kind == "array":
         return (
