@@ -8,9 +8,10 @@ from rich.console import Console
 from tqdm import tqdm
 
 from pixelis import figures
+from pixelis.cli.rollout_table import record_rollouts
 from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
-from pixelis.evaluation.evaluate import EvaluationResult, evaluate_model
+from pixelis.evaluation.evaluate import EvaluationResult, Standing, evaluate_model
 from pixelis.evaluation.groups import strata
 from pixelis.evaluation.kept_rollouts import KeptRollouts
 from pixelis.evaluation.measures_report import (
@@ -19,7 +20,6 @@ from pixelis.evaluation.measures_report import (
     measured_groups,
     measures_table,
 )
-from pixelis.evaluation.metrics import answers_match
 from pixelis.evaluation.report import (
     against_table,
     as_text,
@@ -63,10 +63,12 @@ def evaluate_and_record(
     """
     with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
 
-        def progress(done: int, total: int, right: int) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"right {right / done:.2f}", refresh=False)
-            bar.update(done - bar.n)
+        def progress(standing: Standing) -> None:
+            bar.total, bar.initial = standing.total, standing.taken
+            if standing.counted:
+                accuracy = f"{standing.model} right {standing.right / standing.counted:.2f}"
+                bar.set_postfix_str(accuracy, refresh=False)
+            bar.update(standing.done - bar.n)
 
         result = evaluate_model(
             model,
@@ -104,7 +106,7 @@ def evaluate_and_record(
     recorder.text("\n".join(every), f"{FOLDER}/measures.txt")
     recorder.table(measure_rows(result), f"{FOLDER}/measures.json")
     recorder.table(result_rows(result), f"{FOLDER}/table.json")
-    recorder.table(_rollout_rows(result), f"{FOLDER}/rollouts.json")
+    record_rollouts(recorder, result)
     recorder.metrics(result_values(result, split), step)
     bars = figures.accuracy_bars(_bars(result))
     recorder.figure(f"{FOLDER}/accuracy.png", figures.bars_figure(bars))
@@ -124,26 +126,4 @@ def _bars(result: EvaluationResult) -> list[dict[str, Any]]:
         }
         for name, evaluation in evaluated_models(result).items()
         for difficulty in strata(evaluation.accuracy)
-    ]
-
-
-def _rollout_rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """One row a rollout: what was asked, said, done, and whether it was right."""
-    models = [("base", result.base)] if result.base else []
-    return [
-        {
-            "model": name,
-            "id": example.id,
-            "difficulty": example.difficulty,
-            "task": example.task,
-            "question": example.question,
-            "truth": example.ground_truth,
-            "answer": rollout.answer,
-            "right": answers_match(rollout.answer, example),
-            "outcome": rollout.outcome,
-            "turns": "\n---\n".join(turn.text for turn in rollout.turns),
-        }
-        for name, evaluation in [*models, ("adapter", result.adapter)]
-        if evaluation is not None
-        for example, rollout in zip(result.examples, evaluation.rollouts, strict=True)
     ]

@@ -54,7 +54,7 @@ def example(example_id="e", truth="A9", steps=None, **more):
         id=example_id,
         sample_type="positive",
         trajectory=tuple(Step("There.", "READ_TEXT", each, {"text": truth}) for each in steps),
-        conclusion="",
+        conclusion=f"The sign says {truth}.",
         answer=truth,
         ground_truth=truth,
         **fields,

@@ -75,7 +75,9 @@ def test_it_shows_numbers_and_then_trajectories_worst_first(found):
     for words in (
         "the adapter is wrong where the base is right",
         "What does the sign say?",
-        "It answered “B2”, the truth is “A9”. It did not look at R1 of the reference.",
+        "It answered “B2”, the truth is “A9”. "
+        "It says “So it is”; the reference finds “The sign says A9”. "
+        "It did not look at R1 of the reference.",
         'ZOOM_IN(bbox=[60, 50, 90, 70], factor=1)',
         "error: no text there",
         "how the reference solves it",
