@@ -89,7 +89,8 @@ def evaluate_and_record(
             progress=progress,
         )
     table = result_table(result, title=f"Answer accuracy on {title}, 95 % intervals")
-    console = Console(width=max(80, min(100, Console().width)))
+    plain = Console()
+    console = Console(width=max(80, min(100, plain.width)) if plain.is_terminal else 100)
     console.print(table)
     recorder.text(as_text(table), f"{FOLDER}/table.txt")
     second = against_table(result, title="The same examples, against the second adapter")
