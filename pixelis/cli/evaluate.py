@@ -106,7 +106,8 @@ def main(argv: Sequence[str]) -> int:
             kept=kept,
             show_measures=True,
         )
-        record_score(recorder, subject, result)
+        again = {"bootstrap_samples": config.bootstrap_samples, "seed": config.seed}
+        record_score(recorder, subject, result, **again)
         tell_result(recorder, result, f"{address} on {subject.title}")
         record_evaluation(
             recorder,

@@ -17,7 +17,7 @@ from pixelis.evaluation.kept_rollouts import KeptRollouts
 from pixelis.models.load import resolve_model
 from pixelis.tracking.lookup import ADAPTER_FILES
 
-# Where things are, and what is made of the rollouts; batches only change the speed.
+# Where things are, and what is made of the rollouts. In float32 batches only change the speed.
 NOT_IDENTITY = (
     "adapter",
     "against",
@@ -78,6 +78,9 @@ def evaluation_identity(
         [file.name, file.stat().st_size, file.stat().st_mtime_ns]
         for file in sorted(place.glob("*.safetensors"))
     ]
+    if model_config.torch_dtype != "float32":
+        # Sums of other shapes round otherwise, and fewer digits make more ties.
+        identity["batch_size"] = config.batch_size
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return identity | {"pixelis": __version__, "device": device}
 

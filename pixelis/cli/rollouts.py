@@ -8,17 +8,22 @@ from rich.console import Console
 from tqdm import tqdm
 
 from pixelis import figures
+from pixelis.cli.rollout_table import record_rollouts
 from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
-from pixelis.evaluation.evaluate import EvaluationResult, evaluate_model
+from pixelis.evaluation.evaluate import EvaluationResult, Standing, evaluate_model
 from pixelis.evaluation.groups import strata
 from pixelis.evaluation.kept_rollouts import KeptRollouts
-from pixelis.evaluation.measures_report import measure_rows, measures_table
-from pixelis.evaluation.metrics import answers_match
+from pixelis.evaluation.measures_report import (
+    evaluated_models,
+    measure_rows,
+    measured_groups,
+    measures_table,
+)
 from pixelis.evaluation.report import (
     against_table,
-    as_rows,
     as_text,
+    result_rows,
     result_table,
     result_values,
 )
@@ -58,10 +63,12 @@ def evaluate_and_record(
     """
     with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
 
-        def progress(done: int, total: int, right: int) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"right {right / done:.2f}", refresh=False)
-            bar.update(done - bar.n)
+        def progress(standing: Standing) -> None:
+            bar.total, bar.initial = standing.total, standing.taken
+            if standing.counted:
+                accuracy = f"{standing.model} right {standing.right / standing.counted:.2f}"
+                bar.set_postfix_str(accuracy, refresh=False)
+            bar.update(standing.done - bar.n)
 
         result = evaluate_model(
             model,
@@ -82,22 +89,25 @@ def evaluate_and_record(
             progress=progress,
         )
     table = result_table(result, title=f"Answer accuracy on {title}, 95 % intervals")
-    Console(width=100).print(table)
+    plain = Console()
+    console = Console(width=max(80, min(100, plain.width)) if plain.is_terminal else 100)
+    console.print(table)
     recorder.text(as_text(table), f"{FOLDER}/table.txt")
     second = against_table(result, title="The same examples, against the second adapter")
     measures = measures_table(result, title=f"Measures on {title}, 95 % intervals")
     if second is not None:
-        Console(width=100).print(second)
+        console.print(second)
         recorder.text(as_text(second), f"{FOLDER}/against.txt")
     if show_measures:
-        Console(width=100).print(measures)
-    recorder.text(as_text(measures), f"{FOLDER}/measures.txt")
+        console.print(measures)
+    every = [
+        as_text(measures_table(result, title=f"{group}, 95 % intervals", group=group))
+        for group in measured_groups(result)
+    ]
+    recorder.text("\n".join(every), f"{FOLDER}/measures.txt")
     recorder.table(measure_rows(result), f"{FOLDER}/measures.json")
-    base = result.base.accuracy if result.base else None
-    recorder.table(
-        as_rows(base, result.adapter.accuracy, result.comparison), f"{FOLDER}/table.json"
-    )
-    recorder.table(_rollout_rows(result), f"{FOLDER}/rollouts.json")
+    recorder.table(result_rows(result), f"{FOLDER}/table.json")
+    record_rollouts(recorder, result)
     recorder.metrics(result_values(result, split), step)
     bars = figures.accuracy_bars(_bars(result))
     recorder.figure(f"{FOLDER}/accuracy.png", figures.bars_figure(bars))
@@ -106,7 +116,6 @@ def evaluate_and_record(
 
 
 def _bars(result: EvaluationResult) -> list[dict[str, Any]]:
-    models = [("base", result.base)] if result.base else []
     return [
         {
             "difficulty": difficulty,
@@ -116,29 +125,6 @@ def _bars(result: EvaluationResult) -> list[dict[str, Any]]:
             "high": evaluation.accuracy[difficulty].high,
             "n": evaluation.accuracy[difficulty].num,
         }
-        for name, evaluation in [*models, ("adapter", result.adapter)]
-        if evaluation is not None
+        for name, evaluation in evaluated_models(result).items()
         for difficulty in strata(evaluation.accuracy)
-    ]
-
-
-def _rollout_rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """One row a rollout: what was asked, said, done, and whether it was right."""
-    models = [("base", result.base)] if result.base else []
-    return [
-        {
-            "model": name,
-            "id": example.id,
-            "difficulty": example.difficulty,
-            "task": example.task,
-            "question": example.question,
-            "truth": example.ground_truth,
-            "answer": rollout.answer,
-            "right": answers_match(rollout.answer, example),
-            "outcome": rollout.outcome,
-            "turns": "\n---\n".join(turn.text for turn in rollout.turns),
-        }
-        for name, evaluation in [*models, ("adapter", result.adapter)]
-        if evaluation is not None
-        for example, rollout in zip(result.examples, evaluation.rollouts, strict=True)
     ]

@@ -16,6 +16,7 @@ from pixelis.data.benchmarks import (
 from pixelis.data.example import Example
 from pixelis.data.importing import count_by_reason
 from pixelis.data.store import load_split
+from pixelis.evaluation.count_error import count_errors
 from pixelis.evaluation.evaluate import EvaluationResult, choose_examples
 from pixelis.evaluation.groups import ALL, strata
 from pixelis.evaluation.measures_report import evaluated_models
@@ -39,6 +40,7 @@ class Subject:
         record: leaves it in a run as inputs; gives name and digest of the dataset.
         lines: what is said of it.
         score: the measure that a benchmark's paper takes, and what it calls it; empty: accuracy.
+        counts: answers are numbers of things: their RMSE is told as well.
     """
 
     examples: list[Example]
@@ -49,6 +51,7 @@ class Subject:
     record: Callable[[MlflowRecorder], tuple[str, str]]
     lines: list[str] = field(default_factory=list)
     score: tuple[str, str] = (ACCURACY, "accuracy")
+    counts: bool = False
 
 
 def choose_subject(config: EvaluateConfig) -> Subject:
@@ -104,6 +107,7 @@ def _questions(config: EvaluateConfig, path: Path) -> Subject:
         record=record,
         lines=_lines(found),
         score=(layout.score, layout.score_name) if layout else (ACCURACY, "accuracy"),
+        counts=layout is not None and layout.counts,
     )
 
 
@@ -117,8 +121,17 @@ def _lines(found: QuestionSet) -> list[str]:
     return lines
 
 
-def record_score(recorder: MlflowRecorder, subject: Subject, result: EvaluationResult) -> None:
-    """Where a benchmark's paper does not score by accuracy, print its score and record it."""
+def record_score(
+    recorder: MlflowRecorder,
+    subject: Subject,
+    result: EvaluationResult,
+    *,
+    bootstrap_samples: int,
+    seed: int,
+) -> None:
+    """Where a benchmark's paper does not score by accuracy alone, print its score and record it."""
+    if subject.counts:
+        _record_count_errors(recorder, subject, result, bootstrap_samples, seed)
     measure, called = subject.score
     if measure == ACCURACY:
         return
@@ -131,4 +144,20 @@ def record_score(recorder: MlflowRecorder, subject: Subject, result: EvaluationR
             values |= {key: score.value, f"{key}_low": score.low, f"{key}_high": score.high}
             shown = f"{100 * score.value:.1f} [{100 * score.low:.0f}, {100 * score.high:.0f}]"
             print(f"  {label}, {group} (n = {score.num}): {shown}", flush=True)
+    recorder.metrics(values, 0)
+
+
+def _record_count_errors(
+    recorder: MlflowRecorder, subject: Subject, result: EvaluationResult, num: int, seed: int
+) -> None:
+    values: dict[str, float] = {}
+    print(f"RMSE of counts on {subject.title}, with 95 % intervals; no number counts as 0:")
+    for label, evaluation in evaluated_models(result).items():
+        table = count_errors(evaluation.rollouts, result.examples, num_samples=num, seed=seed)
+        for group, (score, untold) in table.items():
+            key = f"{subject.name}/{label}/{group}/rmse"
+            values |= {key: score.value, f"{key}_low": score.low, f"{key}_high": score.high}
+            values[f"{key}_no_number"] = untold
+            shown = f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]"
+            print(f"  {label}, {group} (n = {score.num}, no number: {untold}): {shown}", flush=True)
     recorder.metrics(values, 0)

@@ -1,14 +1,17 @@
 """What one example came to: the adapter's rollout, the base's, and which of them is right.
 
-Worst first: what the base answers and the adapter does not, then the rest of the wrong ones.
+Worst first: what the base answers and the adapter does not, then the rest of the wrong ones; within
+each, no answer before any, then by how near the answer comes.
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pixelis.data.example import Example
 from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.matching import score_answer
 from pixelis.evaluation.metrics import correct_answers
 from pixelis.evaluation.reasons import explain
 from pixelis.evaluation.turns import Rollout
@@ -47,6 +50,12 @@ class Case:
         """Whether the adapter's answer is right."""
         return self.verdict in (GAINED, RIGHT)
 
+    @property
+    def worth(self) -> tuple[bool, float]:
+        """What cases of one verdict are ordered by: whether there is an answer, and its score."""
+        answer = self.rollout.answer
+        return answer is not None, score_answer(answer, self.example)
+
 
 def build_cases(result: EvaluationResult) -> list[Case]:
     """One case an example, in the examples' order."""
@@ -61,7 +70,7 @@ def build_cases(result: EvaluationResult) -> list[Case]:
             example=example,
             rollout=rollout,
             base=base,
-            verdict=_verdict(bool(is_right), base_is_right),
+            verdict=verdict_of(bool(is_right), base_is_right),
             why="" if is_right else explain(rollout, example),
         )
         for example, rollout, base, is_right, base_is_right in zip(
@@ -70,19 +79,23 @@ def build_cases(result: EvaluationResult) -> list[Case]:
     ]
 
 
-def _verdict(is_right: bool, base_is_right: bool | None) -> str:
+def verdict_of(is_right: bool, base_is_right: bool | None) -> str:
+    """The verdict of a rollout beside what the base came to from the same start, if it did."""
     if is_right:
         return GAINED if base_is_right is False else RIGHT
     return LOST if base_is_right else WRONG
 
 
 def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
-    """At most `limit` cases: lost, wrong, then a few right ones; groups and tasks in turn.
+    """At most `limit` cases: lost, wrong, then a few right ones, each from the worst.
+
+    Of a verdict those without an answer come first, then the lowest `matching.score_answer`; among
+    equals groups and tasks take turns.
 
     Args:
         cases: of `build_cases`.
         limit: how many.
-        seed: of the choice among cases of one verdict, group and task.
+        seed: of the choice among equal cases of one verdict, group and task.
     """
     ranked = {verdict: _in_turn(cases, verdict, seed) for verdict in VERDICTS}
     wrong, right = ranked[LOST] + ranked[WRONG], ranked[GAINED] + ranked[RIGHT]
@@ -91,7 +104,7 @@ def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
 
 
 def _in_turn(cases: Sequence[Case], verdict: str, seed: int) -> list[Case]:
-    """The cases of a verdict: of every group and task the first, then of every the second, ..."""
+    """The cases of a verdict, worst first; of equals each group's and task's first, second, ..."""
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         if case.verdict == verdict:
@@ -99,5 +112,11 @@ def _in_turn(cases: Sequence[Case], verdict: str, seed: int) -> list[Case]:
             groups.setdefault(key, []).append(case)
     for key, members in groups.items():
         random.Random(f"cases:{seed}:{verdict}:{key}").shuffle(members)
-    ranks = [(rank, case) for members in groups.values() for rank, case in enumerate(members)]
-    return [case for _, case in sorted(ranks, key=lambda item: item[0])]
+    ranks = []
+    for members in groups.values():
+        seen: Counter[tuple[bool, float]] = Counter()
+        for case in members:
+            worth = case.worth
+            ranks.append((worth, seen[worth], case))
+            seen[worth] += 1
+    return [case for _, _, case in sorted(ranks, key=lambda item: item[:2])]

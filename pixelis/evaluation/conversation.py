@@ -1,5 +1,6 @@
 """One conversation of a rollout: how it begins, how a turn is read, what is fed back."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -115,8 +116,9 @@ def act(
     earlier: Sequence[Turn],
     *,
     limit: bool,
+    seconds: float = 0.0,
 ) -> Turn:
-    """Read a turn and run its call, unless the limit is reached.
+    """Read a turn and run its call, unless the limit is reached; `seconds` are those of its words.
 
     The model counts the pixels that it sees; the operation runs on those that are stored.
     """
@@ -125,6 +127,7 @@ def act(
     kind = ERROR if reply.error else CALL if reply.answer is None else ANSWER
     frames = frames_of(images, encoder.seen_size)
     observation, stored = None, reply.arguments
+    began = time.perf_counter()
     try:
         stored = call_as_stored(reply.operation, reply.arguments, frames)
     except OperationError as error:  # in the model's own pixels
@@ -133,6 +136,7 @@ def act(
     else:
         if not limit and kind != ANSWER:
             observation = _observe(encoder, replace(reply, arguments=stored), images)
+    operation_seconds = time.perf_counter() - began if observation is not None else 0.0
     told = None
     if observation is not None and stored is not reply.arguments:
         result = result_as_seen(
@@ -153,6 +157,8 @@ def act(
         num_new_tokens=len(utterance.tokens),
         ended=utterance.ended,
         told=told,
+        seconds=seconds,
+        operation_seconds=operation_seconds if kind == CALL else 0.0,
     )
     return replace(turn, failure=_failure(turn, earlier, observation))
 

@@ -19,11 +19,40 @@ from pixelis.evaluation.rollout import Rollout, hold
 from pixelis.evaluation.summary import Evaluation, summarise
 from pixelis.evaluation.teacher_forced import tally_examples
 
-__all__ = ["Evaluation", "EvaluationResult", "Progress", "choose_examples", "evaluate_model"]
+__all__ = [
+    "Evaluation",
+    "EvaluationResult",
+    "Progress",
+    "Standing",
+    "choose_examples",
+    "evaluate_model",
+]
 
 ADAPTER, BASE, AGAINST = "adapter", "base", "against"
-# Rollouts done, rollouts to do, right answers so far.
-Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far an evaluation is, for a progress bar.
+
+    Attributes:
+        model: whose rollout ended last: `adapter`, `base` or `against`.
+        done: rollouts of all models that are there, planted starts and kept ones included.
+        total: rollouts of all models.
+        taken: of those done, the ones that a stopped evaluation had kept.
+        right: right answers of this model, planted starts left out.
+        counted: rollouts of this model that these are of.
+    """
+
+    model: str
+    done: int
+    total: int
+    taken: int
+    right: int
+    counted: int
+
+
+Progress = Callable[[Standing], None]
 
 
 @dataclass(frozen=True)
@@ -125,7 +154,7 @@ def evaluate_model(
         base_model: the base where it is another object; without one, the adapter is switched off.
         against: gives the model with a second adapter for a while (`lora.other_adapter`).
         kept: where finished rollouts are kept, and taken from.
-        progress: called with rollouts done, rollouts to do (of all models) and right answers.
+        progress: called as each model begins and as each rollout ends.
 
     Raises:
         ValueError: when there are no examples, or no base to compare with.
@@ -148,25 +177,36 @@ def evaluate_model(
     num_plain = len(conversations)
     if planted_errors:
         conversations += [Conversation(e, planted=True) for e in examples if planted_steps(e)]
-    done = right = 0
-
-    def count(place: int, rollout: Rollout) -> None:
-        nonlocal done, right
-        done += 1
-        right += answers_match(rollout.answer, conversations[place].example)
-        if progress is not None:
-            progress(done, len(conversations) * len(speakers), right)
+    taken = {n: kept.take(n, conversations) if kept is not None else {} for n in speakers}
+    num_taken = done = sum(map(len, taken.values()))
 
     def evaluate(name: str) -> Evaluation:
-        known = kept.take(name, conversations) if kept is not None else {}
+        known = taken[name]
+        right = counted = 0
+
+        def count(place: int, rollout: Rollout) -> None:
+            nonlocal right, counted
+            if place < num_plain:  # planted starts are another question
+                counted += 1
+                right += answers_match(rollout.answer, conversations[place].example)
+
+        def tell() -> None:
+            if progress is not None:
+                total = len(conversations) * len(speakers)
+                progress(Standing(name, done, total, num_taken, right, counted))
+
         for place, rollout in known.items():
             count(place, rollout)
+        tell()
         missing = [place for place in range(len(conversations)) if place not in known]
 
         def finish(position: int, rollout: Rollout) -> None:
+            nonlocal done
+            done += 1
             if kept is not None:
                 kept.add(name, rollout)
             count(missing[position], rollout)
+            tell()
 
         with speakers[name]() as speaking_model:
             found = hold(

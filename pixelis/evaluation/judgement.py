@@ -47,8 +47,10 @@ def detection_fractions(
 
     Returns:
         `detection_rate`: share of examples whose first turn begins with no;
-        `diagnosis_rate`: share whose first sentence is the reference's: it also names what is
-        wrong, such as the step or the answer.
+        `diagnosis_rate`: share whose first sentence, normalised (`verdict`), is the reference's to
+        the word: it also names what is wrong, such as the step or the answer. An exact match, as
+        ProcessBench asks for the very step that is first wrong (Zheng et al. 2024, section 2); it
+        bounds from below what a reader would accept, and is never above the detection rate.
     """
     detection: list[Fraction] = []
     diagnosis: list[Fraction] = []

@@ -81,13 +81,17 @@ class KeptRollouts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close and unlock it; what it holds stays."""
+        """Close and unlock it; what it holds stays. With the folder its lock goes, too."""
         if not self._lines:
             self.discard()
         if self._file is not None:
             with suppress(OSError):  # what a full disk has not taken
                 self._file.close()
             self._file = None
+        if not self.folder.exists():
+            # While it is held: whoever waits at the removed file sees that, and takes a new one.
+            with suppress(OSError):  # systems that do not remove an open file
+                Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
 
     def __len__(self) -> int:

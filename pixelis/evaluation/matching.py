@@ -16,6 +16,8 @@ An example says its kind in `provenance["answer_type"]` and further accepted ans
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
+from math import isfinite
 
 from pixelis.data.example import Example
 
@@ -24,7 +26,9 @@ ANLS_THRESHOLD = 0.5
 IOU_THRESHOLD = 0.5
 
 _DECIMAL = r"[+-]?[0-9]+(?:\.[0-9]+)?"
-_NUMBER = re.compile(_DECIMAL)
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
+)
 _BOX = re.compile(r"\[\s*" + r"\s*,\s*".join([f"({_DECIMAL})"] * 4) + r"\s*\]")
 _SET = re.compile(r"\{(.*)\}", re.DOTALL)
 
@@ -37,9 +41,20 @@ def normalise_text(text: str) -> str:
 
 
 def parse_number(text: str) -> float | None:
-    """A decimal number such as `3`, `+3` or `3.0`; None where the text is none."""
+    """A decimal number; None where the text is none.
+
+    Such as `3`, `+3`, `3.0`, `.5`, `1e3` and `1,000` (commas between groups of three). A percent is
+    a hundredth: `50 %` and `50%` are 0.5, not 50, as the relaxed accuracy of ChartQA is computed
+    (Masry et al. 2022, ACL Findings, section 5.1). A number too large for a float is none.
+    """
     stripped = text.strip()
-    return float(stripped) if _NUMBER.fullmatch(stripped) else None
+    bare = stripped.removesuffix("%").rstrip()
+    if not _NUMBER.fullmatch(bare):
+        return None
+    # As decimals: 0.7 / 100 is not the float that 0.007 is.
+    value = Decimal(bare.replace(",", ""))
+    found = float(value if bare == stripped else value / 100)
+    return found if isfinite(found) else None
 
 
 def parse_box(text: str) -> Box | None:
@@ -164,9 +179,9 @@ def answers_match(predicted: str | None, example: Example) -> bool:
 
     Case and runs of white space never count; anything else does (no partial credit, no synonyms:
     `a red circle` is not `red circle`). Several texts are right in order only. Two decimal numbers
-    are compared by value (`3`, `3.0` and `+3` agree; `three` and `3` do not), but for
-    text_extraction, where digits are characters. No answer is wrong. As the normalised exact match
-    of SQuAD (Rajpurkar et al. 2016, section 6.1), without its removal of articles and punctuation.
+    (`parse_number`) are compared by value (`3`, `3.0` and `+3` agree; `three` and `3` do not), but
+    for text_extraction, where digits are characters. No answer is wrong. As the normalised exact
+    match of SQuAD (Rajpurkar et al. 2016, section 6.1), without its removal of articles and punctuation.
     """
     if predicted is None:
         return False

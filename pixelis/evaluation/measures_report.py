@@ -58,14 +58,26 @@ def _cell(score: Score | None, name: str) -> str:
     return f"{100 * score.value:5.1f} [{100 * score.low:.0f}, {100 * score.high:.0f}]"
 
 
-def _measures(result: EvaluationResult) -> Iterator[tuple[str, list[Score | None]]]:
-    tables = [e.measures.get(ALL, {}) for e in evaluated_models(result).values()]
+def measures_of(result: EvaluationResult, group: str = ALL) -> Iterator[tuple[str, int, list[str]]]:
+    """Of a group every measure: its name, examples that it is about, a cell a model, for people.
+
+    In percent with the 95 % interval, steps as they are; empty where a model has no such measure.
+    """
+    tables = [e.measures.get(group, {}) for e in evaluated_models(result).values()]
     for name in dict.fromkeys(name for table in tables for name in table):
-        yield name, [table.get(name) for table in tables]
+        scores = [table.get(name) for table in tables]
+        num = max(score.num for score in scores if score is not None)
+        yield name.replace("_", " "), num, [_cell(score, name) for score in scores]
 
 
-def measures_table(result: EvaluationResult, *, title: str) -> Table:
-    """Every measure over all examples, a column a model; in percent, steps as they are."""
+def measured_groups(result: EvaluationResult) -> list[str]:
+    """The groups that have measures: all, then difficulties, tasks, sample types, operations."""
+    found = dict.fromkeys(g for e in evaluated_models(result).values() for g in e.measures)
+    return [ALL, *(group for group in found if group != ALL)]
+
+
+def measures_table(result: EvaluationResult, *, title: str, group: str = ALL) -> Table:
+    """Every measure of a group, a column a model; in percent, steps as they are."""
     table = Table(
         title=title,
         title_justify="left",
@@ -78,7 +90,6 @@ def measures_table(result: EvaluationResult, *, title: str) -> Table:
     table.add_column("n", justify="right")
     for label in evaluated_models(result):
         table.add_column(label, no_wrap=True)
-    for name, scores in _measures(result):
-        num = max(score.num for score in scores if score is not None)
-        table.add_row(name.replace("_", " "), str(num), *(_cell(score, name) for score in scores))
+    for name, num, cells in measures_of(result, group):
+        table.add_row(name, str(num), *cells)
     return table

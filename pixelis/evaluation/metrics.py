@@ -1,4 +1,4 @@
-"""What rollouts are worth: answer accuracy with intervals, paired comparison, rates of the calls.
+"""What rollouts are worth: answer accuracy with intervals, paired comparison, how rollouts end.
 
 All of it by group (`pixelis.evaluation.groups`).
 """
@@ -19,7 +19,7 @@ from pixelis.evaluation.groups import (
 )
 from pixelis.evaluation.intervals import Score, bootstrap_interval, compute_score
 from pixelis.evaluation.matching import answers_match, normalise_text
-from pixelis.evaluation.turns import ANSWER, CALL, FAILURES, OUTCOMES, Rollout
+from pixelis.evaluation.turns import FAILURES, OUTCOMES, Rollout
 
 __all__ = [
     "ALL",
@@ -113,33 +113,27 @@ def paired_comparison(
 
 
 def compute_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """How the model acts, over at least one rollout.
+    """How long rollouts are and how they end: plain means over at least one rollout.
+
+    These describe and compare nothing; rates of calls have intervals (`calls.call_fractions`). The
+    definitions are this project's own; tokens and turns are what costs are counted in, ends and
+    failures what is counted by kind so that a loop or a model that never stops is seen.
 
     Returns:
-        `valid_call_rate`: well-formed calls among all turns that are not an answer;
-        `failed_operation_rate`: operations that gave an error among those run (unknown operation,
-        wrong arguments, nothing found); `repeated_call_rate`: calls equal to an earlier one of
-        their rollout among all calls (these three are absent where nothing was called);
         `mean_operations`: operations run, a rollout; `mean_new_tokens`: tokens said, a rollout;
-        `outcome_<name>`: share of rollouts that ended so; `failure_<kind>`: turns that failed so
-        (`Turn.failure`), a rollout.
+        `outcome_<name>`: share of rollouts that ended so, in [0, 1]; `failure_<kind>`: turns that
+        failed so (`Turn.failure`), a rollout.
     """
     turns = [turn for rollout in rollouts for turn in rollout.turns]
-    num_calls = sum(turn.kind == CALL for turn in turns)
-    num_run = sum(rollout.num_operations for rollout in rollouts)
-    num_acts = sum(turn.kind != ANSWER for turn in turns)
     outcomes = Counter(rollout.outcome for rollout in rollouts)
     failures = Counter(turn.failure for turn in turns)
-    shares = {
-        "valid_call_rate": (num_calls, num_acts),
-        "failed_operation_rate": (sum(r.num_failed for r in rollouts), num_run),
-        "repeated_call_rate": (sum(r.num_repeated for r in rollouts), num_calls),
-        "mean_operations": (num_run, len(rollouts)),
-        "mean_new_tokens": (sum(turn.num_new_tokens for turn in turns), len(rollouts)),
-        **{f"outcome_{name}": (outcomes[name], len(rollouts)) for name in OUTCOMES},
-        **{f"failure_{kind}": (failures[kind], len(rollouts)) for kind in FAILURES},
+    sums = {
+        "mean_operations": sum(rollout.num_operations for rollout in rollouts),
+        "mean_new_tokens": sum(turn.num_new_tokens for turn in turns),
+        **{f"outcome_{name}": outcomes[name] for name in OUTCOMES},
+        **{f"failure_{kind}": failures[kind] for kind in FAILURES},
     }
-    return {name: part / whole for name, (part, whole) in shares.items() if whole}
+    return {name: total / len(rollouts) for name, total in sums.items()}
 
 
 def rate_table(

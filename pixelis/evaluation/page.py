@@ -16,10 +16,13 @@ import jinja2
 from pixelis.evaluation.cards import Card, build_card, num_bytes
 from pixelis.evaluation.cases import MEANINGS, Case, build_cases, worst_first
 from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.groups import strata
+from pixelis.evaluation.measures_report import evaluated_models, measures_of
 from pixelis.evaluation.metrics import ALL, TASK_PREFIX
-from pixelis.evaluation.report import as_rows
+from pixelis.evaluation.report import P_NOTE, result_rows, shown_p
 
 MAX_BYTES = 12_000_000  # of the trajectories' images
+COLOURS = {"base": "#b0b7bf", "against": "#E69F00", "adapter": "#0072B2"}
 
 
 def report_page(
@@ -49,6 +52,10 @@ def report_page(
         title=title,
         about=about,
         rows=_rows(result),
+        models=list(_models(result)),
+        compared=[label for label, _ in _compared(result)],
+        measures=_measures(result),
+        p_note=P_NOTE,
         has_base=result.base is not None,
         cards=cards,
         counts=_counts(cases),
@@ -79,20 +86,46 @@ def _counts(cases: Sequence[Case]) -> dict[str, int]:
 
 
 def _rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """The rows of the table, in percent: difficulties, all, tasks; each with a name to show."""
+    """The rows of the table: difficulties, all, tasks; each with a name, scores and gains."""
     shown = {ALL, *(example.difficulty for example in result.examples)}
     shown |= {TASK_PREFIX + example.task for example in result.examples}
-    base = result.base.accuracy if result.base else None
     rows = []
-    for row in as_rows(base, result.adapter.accuracy, result.comparison):
+    for row in result_rows(result):
         name = str(row["group"])
         if name not in shown:
             continue  # the others are in the run's table
         kind = "task" if name.startswith(TASK_PREFIX) else "all" if name == ALL else "group"
-        percent = {
-            key: 100 * value
-            for key, value in row.items()
-            if key.startswith(("base_", "adapter_", "gain")) and key != "gained"
-        }
-        rows.append({**row, **percent, "name": name.removeprefix(TASK_PREFIX), "kind": kind})
+        scores = [
+            (colour, [100 * row[f"{label}_{key}"] for key in ("accuracy", "low", "high")])
+            for label, colour in _models(result).items()
+        ]
+        gains = [
+            {
+                **{key: 100 * row[f"{key}{end}"] for key in ("gain", "gain_low", "gain_high")},
+                **{key: row[f"{key}{end}"] for key in ("gained", "lost")},
+                "p": shown_p(row[f"p_value{end}"]),
+            }
+            for _, end in _compared(result)
+        ]
+        told = {"name": name.removeprefix(TASK_PREFIX), "kind": kind, "n": row["n"]}
+        rows.append({**told, "scores": scores, "gains": gains})
     return rows
+
+
+def _models(result: EvaluationResult) -> dict[str, str]:
+    """Label -> colour of its bar."""
+    return {label: COLOURS[label] for label in evaluated_models(result)}
+
+
+def _compared(result: EvaluationResult) -> list[tuple[str, str]]:
+    """What the adapter is compared with, and how the names of these columns end."""
+    pairs = [("base", "", result.comparison)]
+    pairs += [("against", "_over_against", result.against_comparison)]
+    return [(label, end) for label, end, comparison in pairs if comparison is not None]
+
+
+def _measures(result: EvaluationResult) -> list[tuple[str, list[tuple[str, int, list[str]]]]]:
+    """Measures of all examples and of every difficulty; the others are in the run's table."""
+    names = [ALL, *strata(result.adapter.measures)]
+    tables = [(name, list(measures_of(result, name))) for name in names]
+    return [(name, table) for name, table in tables if table]

@@ -16,13 +16,18 @@ from pixelis.evaluation.turns import CALL, ERROR, MAX_OPERATIONS, NO_ANSWER, Rol
 # Boxes that overlap so much are of the same thing; the threshold of PASCAL VOC.
 SAME_PLACE = 0.5
 MAX_SHOWN = 60
+MAX_SAID = 160  # characters of a conclusion
 PARTLY = (TEXT, BOX)  # kinds of answers that count in part
 MAX_NUMBERS = 4  # of the reference's steps that a sentence lists
 
 
 def explain(rollout: Rollout, example: Example) -> str:
-    """One or two sentences about a wrong answer, or about why there is none."""
-    parts = [_ending(rollout, example)]
+    """A few sentences about a wrong answer, or about why there is none.
+
+    What the model concludes stands beside what the reference finds, in their own words, where both
+    say something and not the same.
+    """
+    parts = [_ending(rollout, example), _conclusions(rollout, example)]
     if (loop := _loop(rollout)) is not None:
         parts.append(loop)
     elif rollout.outcome not in (MAX_OPERATIONS, NO_ANSWER):
@@ -48,6 +53,20 @@ def _ending(rollout: Rollout, example: Example) -> str:
         return "Its last turn was neither a call nor an answer."
     said, truth = shorten(rollout.answer), shorten(example.ground_truth)
     return f"It answered “{said}”, the truth is “{truth}”{_distance(rollout, example)}."
+
+
+def _conclusions(rollout: Rollout, example: Example) -> str:
+    if rollout.answer is None:
+        return ""
+    said = _words(rollout.turns[-1].text.partition("<answer>")[0])
+    found = _words(example.conclusion)
+    if not said or not found or said.casefold() == found.casefold():
+        return ""
+    return f"It says “{shorten(said, MAX_SAID)}”; the reference finds “{shorten(found, MAX_SAID)}”."
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
 
 
 def _distance(rollout: Rollout, example: Example) -> str:

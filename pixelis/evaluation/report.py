@@ -16,6 +16,7 @@ from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Comparison, Score
 Scores = Mapping[str, Score]
 Comparisons = Mapping[str, Comparison]
 TITLE = "Answer accuracy with 95 % intervals"
+P_NOTE = "p: McNemar's exact test, two-sided, not corrected for several groups"
 
 
 def _groups(table: Scores) -> list[str]:
@@ -25,30 +26,59 @@ def _groups(table: Scores) -> list[str]:
 
 
 def as_rows(
-    base: Scores | None, adapter: Scores, comparison: Comparisons | None = None
+    base: Scores | None,
+    adapter: Scores,
+    comparison: Comparisons | None = None,
+    *,
+    against: Scores | None = None,
+    against_comparison: Comparisons | None = None,
 ) -> list[dict[str, Any]]:
-    """One flat dict a group, those that are not shown included; shares are in [0, 1]."""
+    """One flat dict a group, those that are not shown included; shares are in [0, 1].
+
+    The gain over the base is `gain`, `gained`, `lost`, `p_value`; over a second adapter the same
+    names end in `_over_against`.
+    """
     cells = sorted(name for name in adapter if name not in _groups(adapter))
     rows = []
     for name in (*_groups(adapter), *cells):
         row: dict[str, Any] = {"group": name, "n": adapter[name].num}
-        for label, table in (("base", base), ("adapter", adapter)):
+        for label, table in (("base", base), ("against", against), ("adapter", adapter)):
             if table is not None:
                 score = table[name]
                 row |= {f"{label}_accuracy": score.value}
                 row |= {f"{label}_low": score.low, f"{label}_high": score.high}
-        if comparison is not None:
-            compared = comparison[name]
-            row |= {
-                "gain": compared.gain.value,
-                "gain_low": compared.gain.low,
-                "gain_high": compared.gain.high,
-                "gained": compared.num_gained,
-                "lost": compared.num_lost,
-                "p_value": compared.p_value,
-            }
+        for end, pairs in (("", comparison), ("_over_against", against_comparison)):
+            if pairs is not None:
+                row |= {f"{key}{end}": value for key, value in _as_row(pairs[name]).items()}
         rows.append(row)
     return rows
+
+
+def _as_row(compared: Comparison) -> dict[str, float]:
+    return {
+        "gain": compared.gain.value,
+        "gain_low": compared.gain.low,
+        "gain_high": compared.gain.high,
+        "gained": compared.num_gained,
+        "lost": compared.num_lost,
+        "p_value": compared.p_value,
+    }
+
+
+def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
+    """`as_rows` of an evaluation's result."""
+    return as_rows(
+        result.base.accuracy if result.base else None,
+        result.adapter.accuracy,
+        result.comparison,
+        against=result.against.accuracy if result.against else None,
+        against_comparison=result.against_comparison,
+    )
+
+
+def shown_p(p_value: float) -> str:
+    """A p-value for people: three digits, or that it is below them."""
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _points(score: Score, sign: str = "") -> str:
@@ -66,35 +96,45 @@ def compare_table(
 ) -> Table:
     """Difficulties, all and tasks as rows; base and adapter in percent, and the gain in points.
 
+    Beside the gain: examples that only the adapter (won) or only the base (lost) answers right, and
+    McNemar's exact p of these.
+
     Args:
         base: the base's table; without one its column is left out.
         adapter: the adapter's table.
-        comparison: of both; adds the gain with its interval.
+        comparison: of both; adds the gain with its interval, won, lost and p.
         title: above the table.
         label: of the base's column.
     """
-    # Narrow enough for a terminal of 80 columns.
+    # Narrow enough for 100 columns; in 80 the first wraps.
     table = Table(
         title=title,
         title_justify="left",
+        caption=P_NOTE if comparison is not None else None,
+        caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         collapse_padding=True,
     )
-    table.add_column("")
+    table.add_column("", overflow="fold")
     table.add_column("n", justify="right")
     for name, scores in ((label, base), ("adapter", adapter)):
         if scores is not None:
             table.add_column(f"{name} %", no_wrap=True)
     if comparison is not None:
         table.add_column("gain in points", no_wrap=True)
+        table.add_column("won/ lost", justify="right", min_width=5)
+        table.add_column("p", justify="right", no_wrap=True)
     names = _groups(adapter)
     for position, name in enumerate(names):
         cells = [name.removeprefix(TASK_PREFIX), str(adapter[name].num)]
         cells += [_points(scores[name]) for scores in (base, adapter) if scores is not None]
         if comparison is not None:
-            cells.append(_points(comparison[name].gain, "+"))
+            compared = comparison[name]
+            cells.append(_points(compared.gain, "+"))
+            cells.append(f"{compared.num_gained}/{compared.num_lost}")
+            cells.append(shown_p(compared.p_value))
         # Room around the total, so that difficulties and tasks do not run into each other.
         last = ALL in (name, *names[position + 1 : position + 2])
         table.add_row(*cells, end_section=last)

@@ -4,6 +4,7 @@ Only an example's question and images are given; its trajectory and answer are n
 a planted start: there the wrong step that the trajectory holds stands in the conversation.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -188,6 +189,7 @@ def converse(
     # From the longest: neighbours in the queue are fed in one pass, and no long one comes last.
     queue = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     running: dict[int, tuple[int, list[Turn]]] = {}
+    due: dict[int, float] = {}  # when a slot's turn began
     finished: dict[int, Rollout] = {}
 
     def begin(slot: int) -> None:
@@ -197,6 +199,7 @@ def converse(
         index = queue.pop()
         running[slot] = index, []
         speaker.clear(slot, conversations[index].seed(seed))
+        due[slot] = time.perf_counter()
         speaker.hear(slot, prompts[index].input_ids, prompts[index].images)
 
     for slot in range(num_slots):
@@ -204,15 +207,18 @@ def converse(
     while running:
         spoken = list(speaker.speak())
         assert spoken, "a conversation is open and nobody speaks"
+        now = time.perf_counter()
         for utterance in spoken:
             index, turns = running[utterance.slot]
             images = conversations[index].example.images
             limit = len(turns) == max_operations
-            turns.append(act(encoder, utterance, images, turns, limit=limit))
+            seconds = now - due[utterance.slot]
+            turns.append(act(encoder, utterance, images, turns, limit=limit, seconds=seconds))
             turn = turns[-1]
             if turn.fed_back is not None:
                 response = response_message(turn.fed_back, turn.image)
                 heard = encode_response(encoder, response)
+                due[utterance.slot] = time.perf_counter()
                 speaker.hear(utterance.slot, heard.input_ids, heard.images)
                 continue
             finished[index] = _rollout(conversations[index], turns)

@@ -22,8 +22,8 @@ def build_spans(case: Case) -> list[dict[str, Any]]:
     """The spans of the adapter's rollout: one above all, one a turn, one an operation.
 
     Returns:
-        dicts with `name`, `type` (of MLflow's SpanType), `inputs`, `outputs` and, where an
-        operation failed, `error`.
+        dicts with `name`, `type` (of MLflow's SpanType), `inputs`, `outputs`, `seconds` (wall time;
+        of the first the sum of the others') and, where an operation failed, `error`.
     """
     example, rollout = case.example, case.rollout
     images = example.images[:MAX_IMAGES]
@@ -40,6 +40,7 @@ def build_spans(case: Case) -> list[dict[str, Any]]:
                 "outcome": rollout.outcome,
                 **({"why": case.why} if case.why else {}),
             },
+            "seconds": sum(turn.seconds + turn.operation_seconds for turn in rollout.turns),
         }
     ]
     for number, turn in enumerate(rollout.turns, 1):
@@ -50,6 +51,7 @@ def build_spans(case: Case) -> list[dict[str, Any]]:
                 "type": "CHAT_MODEL",
                 "inputs": {"messages": [_as_openai(message) for message in messages]},
                 "outputs": {"choices": [{"message": _as_openai(said)}]},
+                "seconds": turn.seconds,
             }
         )
         messages.append(said)
@@ -87,6 +89,7 @@ def _operation(number: int, turn: Turn, images: Sequence[Image.Image]) -> dict[s
         "type": "TOOL",
         "inputs": inputs,
         "outputs": outputs,
+        "seconds": turn.operation_seconds,
         **error,
     }
 

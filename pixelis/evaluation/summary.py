@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pixelis.data.example import Example
+from pixelis.evaluation.calls import call_fractions
 from pixelis.evaluation.groups import group_indices, without_cells
 from pixelis.evaluation.intervals import Fraction, Score, ratio_table
 from pixelis.evaluation.judgement import correction_fractions, detection_fractions
@@ -24,7 +25,8 @@ class Evaluation:
         rollouts: the first of each example, in the examples' order; accuracy and comparisons are
             about these.
         accuracy: answer accuracy, group -> score.
-        rates: how the model acts, group -> rate -> value (`metrics.compute_rates`).
+        rates: how long rollouts are and how they end, group -> rate -> value
+            (`metrics.compute_rates`).
         measures: group -> measure -> score (`compute_measures`); no cells.
         samples: all rollouts by example, the first included; empty where each has only one.
         planted: the rollouts with a planted start, of the examples that hold a wrong step.
@@ -84,10 +86,15 @@ def compute_measures(
     """What is measured beside accuracy and rates, one fraction an example.
 
     Returns:
-        `answer_score`: how near answers come (`matching.score_answer`: ANLS of texts, overlap of
-        boxes); `steps_to_answer`: operations run before an answer, where there is one; those of
-        `trajectory_match.operation_fractions`, `judgement.detection_fractions` and
-        `judgement.correction_fractions`.
+        `answer_score`: how near answers come, mean over all examples, in [0, 1], no answer scoring
+        0 (`matching.score_answer`: ANLS of texts, Biten et al. 2019, ICCV, section 4; intersection
+        over union of boxes, Everingham et al. 2010, section 4.2; else 1 where right);
+        `steps_to_answer`: operations run before the answer, failed and repeated ones included, mean
+        over the rollouts that end in an answer, right or wrong (others, which were cut off, have no
+        such number: read it with `outcome_answered`); this project's own, after the number of
+        actions that agents are compared by;
+        those of `calls.call_fractions`, `trajectory_match.operation_fractions`,
+        `judgement.detection_fractions` and `judgement.correction_fractions`.
     """
     pairs = list(zip(rollouts, examples, strict=True))
     return {
@@ -95,6 +102,7 @@ def compute_measures(
         "steps_to_answer": [
             (r.num_operations, 1) if r.outcome == ANSWERED else None for r in rollouts
         ],
+        **call_fractions(rollouts),
         **operation_fractions(rollouts, examples),
         **detection_fractions(rollouts, examples),
         **correction_fractions({r.example_id: r for r in planted}, examples),

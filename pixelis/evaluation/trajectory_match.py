@@ -68,8 +68,11 @@ def operation_fractions(
     """Precision and recall of the operations against the reference trajectory.
 
     Returns:
-        `operation_precision`: operations that are the reference's (`num_agreeing`) among those run;
-        `operation_recall`: the same among the reference's. Of examples with a reference only.
+        `operation_precision`: operations that are the reference's (`num_agreeing`) among those run,
+        summed over examples before dividing, so that every operation weighs the same (micro
+        average); `operation_recall`: the same among the reference's. Precision and recall of a
+        longest common subsequence as in ROUGE-L (Lin 2004, section 3). Of examples with a reference
+        only; the precision's also only where an operation was run.
     """
     precision: list[Fraction] = []
     recall: list[Fraction] = []

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -45,6 +45,9 @@ class Turn:
         told: the result as it was fed back, where it differs: in the pixels of the image that the
             model sees, as its text has them. Else stored pixels are counted; only the arguments of
             a call that was refused for its place are as the model wrote them.
+        seconds: wall time from when the turn was due to its end; others that speak beside it take
+            a share of the device meanwhile. Not compared: turns are equal where their words are.
+        operation_seconds: wall time of the operation, 0 where none was run. Not compared.
     """
 
     text: str
@@ -58,6 +61,8 @@ class Turn:
     ended: bool
     failure: str = ""
     told: Mapping[str, Any] | None = None
+    seconds: float = field(default=0.0, compare=False)
+    operation_seconds: float = field(default=0.0, compare=False)
 
     @property
     def fed_back(self) -> Mapping[str, Any] | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from pixelis.operations.schema import fits_schema
+
 # What can be wrong with a call that can be read.
 UNKNOWN_OPERATION, WRONG_ARGUMENTS, FAILED_OPERATION = PROBLEMS = (
     "unknown_operation",
@@ -93,6 +95,18 @@ class Operation:
         chosen = given & alternatives
         complete = given - alternatives == set(self.parameters) - alternatives
         return complete and len(chosen) == min(1, len(alternatives))
+
+    def takes(self, arguments: Any) -> bool:
+        """Whether a call with these arguments, parsed JSON, passes the schema: names and values.
+
+        What no schema says, such as that a box lies in the image, is left to `run`.
+        """
+        if not isinstance(arguments, Mapping):
+            return False
+        given = {**self.defaults, **arguments}
+        return self.accepts(given) and all(
+            fits_schema(value, self.parameters[name]) for name, value in given.items()
+        )
 
     def tool_schema(self) -> dict[str, Any]:
         """The operation as a JSON-schema function, the form that chat templates take."""

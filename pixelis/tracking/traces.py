@@ -28,7 +28,7 @@ from pixelis.tracking.source import public
 IMAGE = "$image"  # in inputs and outputs: stands for the image under this key
 MAX_SIDE = 768  # of an image, in pixels; larger ones are reduced
 MAX_PREVIEW = 900
-SPAN_NS = 1_000_000  # a rollout's turns are made in a batch with others: only their order is known
+MIN_NS = 1_000  # of a span, so that their order shows
 
 
 def trace_fields(
@@ -48,7 +48,8 @@ def trace_fields(
         key: tells the trace from the others of its run.
         name: of the trace.
         spans: in order, the first is above all others: `name`, `type`, `inputs`, `outputs`, and
-            optionally `error`. A PIL image anywhere in inputs and outputs is shown there.
+            optionally `seconds` (wall time) and `error`. A PIL image anywhere in inputs and outputs
+            is shown there.
         is_right: the verdict, kept as the assessment `right`.
         why: its rationale.
         answered: a trace without an answer has the state ERROR.
@@ -115,7 +116,11 @@ def send_trace(
         attachment._id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{trace_id} {key}"))
     references = {key: attachment.ref(trace_id) for key, attachment in shown.items()}
     spans = [_fill(span, references) for span in fields["spans"]]
-    num_ms = max(1, len(spans) - 1)
+    lengths = [max(MIN_NS, round(1e9 * span.get("seconds", 0))) for span in spans[1:]]
+    # One after the other, as they were; the first begins with the first below it and lasts as long.
+    begins = [0, *(sum(lengths[:i]) for i in range(len(lengths)))]
+    lengths.insert(0, max(MIN_NS, sum(lengths)))
+    began = timestamp * 1_000_000 - lengths[0]
     model = find_measured(client, run, fields["model"])
     metadata = {TraceMetadataKey.SOURCE_RUN: run_id}
     metadata |= {TraceMetadataKey.MODEL_ID: str(model.model_id)} if model else {}
@@ -124,8 +129,8 @@ def send_trace(
     info = TraceInfo(
         trace_id=trace_id,
         trace_location=TraceLocation.from_experiment_id(run.info.experiment_id),
-        request_time=timestamp,
-        execution_duration=num_ms,
+        request_time=began // 1_000_000,
+        execution_duration=max(1, round(lengths[0] / 1e6)),
         state=TraceState.OK if fields["answered"] else TraceState.ERROR,
         request_preview=metadata[TraceMetadataKey.INPUTS],
         response_preview=metadata[TraceMetadataKey.OUTPUTS],
@@ -135,7 +140,10 @@ def send_trace(
     )
     tracing = TracingClient(client.tracking_uri)
     returned = tracing.start_trace(info)
-    made = [_span(span, i, digest, trace_id, timestamp, num_ms) for i, span in enumerate(spans)]
+    made = [
+        _span(span, i, digest, trace_id, (began + begins[i], lengths[i]))
+        for i, span in enumerate(spans)
+    ]
     tracing.log_spans(run.info.experiment_id, made)
     folder = get_artifact_repository(get_artifact_uri_for_trace(returned))
     for attachment in shown.values():
@@ -167,11 +175,10 @@ def _feedback(fields: Mapping[str, Any], trace_id: str, timestamp: int) -> Feedb
 
 
 def _span(
-    span: Mapping[str, Any], place: int, digest: bytes, trace_id: str, timestamp: int, num_ms: int
+    span: Mapping[str, Any], place: int, digest: bytes, trace_id: str, time: tuple[int, int]
 ) -> Span:
-    """One span: the first is the root, the others are below it, one after the other."""
-    begin = timestamp * 1_000_000 + max(0, place - 1) * SPAN_NS
-    num_ns = SPAN_NS if place else SPAN_NS * num_ms
+    """One span, of a begin and a length in nanoseconds: the first is the root of the others."""
+    begin, num_ns = time
     failed = span.get("error")
     attributes = {
         SpanAttributeKey.REQUEST_ID: trace_id,

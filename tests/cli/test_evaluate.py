@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
@@ -62,7 +64,14 @@ def test_it_prints_the_table_and_records_it(data, adapter, client, runs, capfd):
     assert run.data.params["samples_per_difficulty"] == "1"
     rows = client.download_artifacts(run.info.run_id, "evaluation/rollouts.json")
     table = json.loads(Path(rows).read_text())
-    assert len(table["data"]) == 6  # three examples, base and adapter
+    columns = table["columns"]
+    assert columns[:7] == ["image", "model", "verdict", "why", "id", "sample", "planted"]
+    rows = [dict(zip(columns, row, strict=True)) for row in table["data"]]
+    assert sum(not row["planted"] for row in rows) == 6  # three examples, base and adapter
+    assert all(bool(row["why"]) != row["right"] for row in rows)
+    for row in rows:
+        image = client.download_artifacts(run.info.run_id, row["image"]["filepath"])
+        assert max(Image.open(image).size) <= 128
     assert set(run.data.metrics) and all(
         0 <= v <= 1 for k, v in run.data.metrics.items() if k.endswith("answer_accuracy")
     )
@@ -90,6 +99,15 @@ def test_two_adapters_on_the_same_examples(data, adapter, runs, client, capfd):
     assert metrics[f"test/base/{forced}"] != metrics[f"test/against/{forced}"]
     assert "test/gain_over_against/all_p_value" in metrics
     assert run.data.tags["pixelis.against"] == "second"
+    told = rollout_rows(client, run)
+    plain = Counter((row[1], row[5]) for row in told if not row[6])
+    assert plain == {(m, n): 3 for m in ("base", "against", "adapter") for n in (0, 1)}
+    path = client.download_artifacts(run.info.run_id, "evaluation/table.json")
+    assert "p_value_over_against" in json.loads(Path(path).read_text())["columns"]
+    path = client.download_artifacts(run.info.run_id, "evaluation/accuracy.html")
+    assert "against" in Path(path).read_text()
+    assert "gain over against" in Path("outputs/evaluate/report.html").read_text()
+    assert "test/adapter/all/well_formed_call_rate_low" in metrics
     rows = client.download_artifacts(run.info.run_id, "evaluation/measures.json")
     columns = json.loads(Path(rows).read_text())["columns"]
     assert columns == ["model", "group", "measure", "value", "low", "high", "n"]
@@ -136,6 +154,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, 
     assert f"{num} finished rollouts of this evaluation" in capfd.readouterr().out
     # Complete, nothing is left of it: the same command begins anew.
     assert [*Path("outputs/evaluate").glob("*/*")] == []
+    assert [*Path("outputs/evaluate").glob("*.lock")] == []
     assert run_cli(main, arguments(*words)) == 0
     assert "finished rollouts" not in capfd.readouterr().out
     whole, resumed = (r for r in runs() if r.info.run_id != stopped.info.run_id)

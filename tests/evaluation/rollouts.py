@@ -1,5 +1,7 @@
 """Rollouts and examples made by hand, for tests of what is told of them."""
 
+from dataclasses import replace
+
 from PIL import Image
 
 from pixelis.data.example import Example, Step
@@ -52,19 +54,22 @@ def example(example_id="e", truth="A9", steps=None, **more):
         id=example_id,
         sample_type="positive",
         trajectory=tuple(Step("There.", "READ_TEXT", each, {"text": truth}) for each in steps),
-        conclusion="",
+        conclusion=f"The sign says {truth}.",
         answer=truth,
         ground_truth=truth,
         **fields,
     )
 
 
-def result(examples, adapter, base=None):
+def result(examples, adapter, base=None, against=None):
     """An evaluation's result of rollouts, numbers and all."""
     numbers = {"bootstrap_samples": 20, "seed": 0}
     mine = summarise(adapter, [], examples, **numbers)
-    if base is None:
-        return EvaluationResult(tuple(examples), mine)
-    other = summarise(base, [], examples, **numbers)
-    pairs = paired_comparison(base, adapter, examples, num_samples=20, seed=0)
-    return EvaluationResult(tuple(examples), mine, other, pairs)
+    found = EvaluationResult(tuple(examples), mine)
+    for name, others in (("base", base), ("against", against)):
+        if others is not None:
+            comparison = "comparison" if name == "base" else "against_comparison"
+            pairs = paired_comparison(others, adapter, examples, num_samples=20, seed=0)
+            evaluated = summarise(others, [], examples, **numbers)
+            found = replace(found, **{name: evaluated, comparison: pairs})
+    return found

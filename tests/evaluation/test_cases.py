@@ -1,9 +1,10 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from pixelis.evaluation.cases import GAINED, LOST, RIGHT, VERDICTS, WRONG, build_cases, worst_first
-from tests.evaluation.rollouts import answer, example, result, rollout
+from tests.evaluation.rollouts import answer, example, noise, result, rollout
 
 
 def make(kinds, **more):
@@ -41,6 +42,20 @@ def test_worst_first_with_some_right_ones(limit, counts):
     assert Counter(case.verdict for case in shown) == counts
     places = [VERDICTS.index(case.verdict) for case in shown]
     assert places == sorted(places)
+
+
+def test_of_a_verdict_no_answer_comes_first_then_the_farthest():
+    said = ["A9X", None, "B2", "A9XYZ", None]  # scores 0.67, none, 0, 0, none
+    examples = [example(f"e{i}", task="ab"[i % 2]) for i in range(5)]
+    examples = [replace(e, provenance={"answer_type": "text"}) for e in examples]
+    mine = [
+        rollout(noise() if each is None else answer(each), example_id=f"e{i}")
+        for i, each in enumerate(said)
+    ]
+    shown = worst_first(build_cases(result(examples, mine)), 5, seed=0)
+    answers = [case.rollout.answer for case in shown]
+    assert answers[:2] == [None, None] and answers[4] == "A9X"
+    assert [case.worth[1] for case in shown] == [0, 0, 0, 0, pytest.approx(2 / 3)]
 
 
 def test_where_few_are_wrong_the_rest_are_right_ones():

@@ -6,7 +6,7 @@ import pytest
 from pixelis.data.generate import generate_example
 from pixelis.data.store import FEATURES, to_row
 from pixelis.errors import DataError
-from pixelis.evaluation.evaluate import choose_examples, evaluate_model
+from pixelis.evaluation.evaluate import Standing, choose_examples, evaluate_model
 from pixelis.evaluation.metrics import answers_match
 from pixelis.evaluation.rollout import roll_out
 
@@ -83,7 +83,7 @@ def test_evaluates_adapter_and_base_on_the_same_examples(adapted, encoder, examp
         compare_base=True,
         bootstrap_samples=20,
         seed=0,
-        progress=lambda *numbers: seen.append(numbers),
+        progress=seen.append,
     )
     assert result.examples == tuple(examples)
     assert list(result.adapter.rollouts) == roll_out(adapted, encoder, examples, **LIMITS)
@@ -93,14 +93,16 @@ def test_evaluates_adapter_and_base_on_the_same_examples(adapted, encoder, examp
     assert set(result.adapter.accuracy) == set(result.base.accuracy) == set(result.comparison)
     assert result.adapter.accuracy["all"].num == len(examples)
     assert result.adapter.rates["all"]["mean_new_tokens"] > 0
-    right = [
-        answers_match(rollout.answer, example)
-        for evaluation in (result.adapter, result.base)
-        for rollout, example in zip(evaluation.rollouts, examples, strict=True)
+    # Each model begins from no answers; what is done goes on.
+    num = len(examples)
+    assert [(s.model, s.done, s.counted) for s in seen] == [
+        *(("adapter", n, n) for n in range(num + 1)),
+        *(("base", num + n, n) for n in range(num + 1)),
     ]
-    assert [done for done, _, _ in seen] == list(range(1, 2 * len(examples) + 1))
-    assert {total for _, total, _ in seen} == {2 * len(examples)}
-    assert seen[-1][2] == sum(right)
+    assert {(s.total, s.taken) for s in seen} == {(2 * num, 0)}
+    for evaluation, last in ((result.adapter, seen[num]), (result.base, seen[-1])):
+        pairs = zip(evaluation.rollouts, examples, strict=True)
+        assert last.right == sum(answers_match(r.answer, e) for r, e in pairs)
 
 
 def test_evaluates_without_a_base(lively, encoder, examples):
@@ -144,10 +146,14 @@ def test_right_answers_of_the_embedded_base_are_counted(nano, encoder):
         compare_base=False,
         bootstrap_samples=5,
         seed=0,
-        progress=lambda *numbers: seen.append(numbers),
+        progress=seen.append,
     )
-    assert seen[-1] == (16, 16, round(16 * result.adapter.accuracy["simple"].value))
-    assert seen[-1][2] > 0
+    right = round(16 * result.adapter.accuracy["simple"].value)
+    assert seen[-1] == Standing("adapter", 16, 16, 0, right, 16)
+    assert right > 0
+    turns = [turn for rollout in result.adapter.rollouts for turn in rollout.turns]
+    assert all(turn.seconds > 0 for turn in turns)
+    assert all((turn.operation_seconds > 0) == (turn.result is not None) for turn in turns)
     assert result.adapter.rates["simple"]["mean_operations"] > 0
 
 

@@ -157,8 +157,8 @@ def test_a_stopped_evaluation_goes_on_to_the_same_result(tmp_path, adapted, enco
     whole = evaluate_model(adapted, encoder, examples, **given)
     for stop in (3, 30):
 
-        def progress(done, total, right, stop=stop):
-            if done == stop:
+        def progress(standing, stop=stop):
+            if standing.done == stop:
                 raise Stopped
 
         with (
@@ -175,10 +175,30 @@ def test_a_stopped_evaluation_goes_on_to_the_same_result(tmp_path, adapted, enco
             examples,
             **given,
             kept=kept,
-            progress=lambda *numbers: seen.append(numbers[:2]),
+            progress=seen.append,
         )
     assert result == whole
-    assert seen == [(n, 56) for n in range(1, 57)]
+    assert [s.done for s in seen] == [30, *range(30, 57)]
+    assert {(s.total, s.taken) for s in seen} == {(56, 30)}
+    # The adapter's were kept, planted starts among them, which its accuracy leaves out.
+    adapter = [rollout for samples in result.adapter.samples for rollout in samples]
+    assert seen[0].model == "adapter" and seen[0].counted == len(adapter) < 30
+    assert seen[1].model == "base" and seen[1].counted <= 2
+    assert all(turn.seconds > 0 for rollout in adapter for turn in rollout.turns)
+
+
+def test_the_lock_goes_with_the_folder_and_stays_with_what_is_kept(folder, rollouts):
+    lock = folder.with_name(f"{folder.name}.lock")
+    with KeptRollouts(folder, {"seed": 0}) as kept:
+        kept.add("adapter", rollouts[0])
+        assert lock.exists()
+    assert lock.exists() and len([*folder.iterdir()]) == 2
+    with KeptRollouts(folder, {"seed": 0}) as kept:
+        kept.discard()
+        assert lock.exists()  # until the end: another process must not begin
+    assert [*folder.parent.glob(f"{folder.name}*")] == []
+    with KeptRollouts(folder, {"seed": 0}) as kept:
+        assert len(kept) == 0
 
 
 def test_a_full_disk_ends_the_keeping_and_not_the_evaluation(folder, rollouts, capsys):

@@ -14,6 +14,7 @@ from pixelis.evaluation.matching import (
     box_iou,
     edit_distance,
     parse_box,
+    parse_number,
     parse_set,
     score_answer,
 )
@@ -133,3 +134,30 @@ def test_sets_and_keys():
     assert answer_key("3.0", text) != answer_key("3", text)
     one, other = (answer_key(t, make_example("{a, b}")) for t in ("b, a", "{A, b}"))
     assert one == other
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("3", 3), ("+3", 3), ("-3.50", -3.5), ("1,000", 1000), ("12,345,678.9", 12345678.9),
+     (".5", 0.5), ("-.5", -0.5), ("1e3", 1000), ("2.5E-1", 0.25), ("50 %", 0.5), ("50%", 0.5),
+     ("0.7 %", 0.007), (" 7 ", 7)],
+)  # fmt: skip
+def test_numbers_in_their_usual_forms(text, number):
+    assert parse_number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "%", "three", "3 dogs", "1,00", "1,0000", "1000,000", ",5", "1e", "e3", "1e999", "3.",
+     "50 % %", "inf", "nan", "1_000", "0x1", "٣"],
+)  # fmt: skip
+def test_what_is_no_number(text):
+    assert parse_number(text) is None
+
+
+def test_a_percent_is_a_hundredth():
+    half = make_example(truth="0.5", task="object_counting")
+    assert answers_match("50 %", half) and not answers_match("50", half)
+    whole = make_example(truth="50 %", task="object_counting")
+    assert answers_match("50%", whole) and not answers_match("50", whole)
+    assert answers_match("1000", make_example(truth="1,000", task="object_counting"))

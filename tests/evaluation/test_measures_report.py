@@ -6,6 +6,7 @@ from pixelis.evaluation.measures_report import (
     evaluated_models,
     measure_rows,
     measure_values,
+    measured_groups,
     measures_table,
 )
 from pixelis.evaluation.report import against_table, as_text, result_values
@@ -64,6 +65,12 @@ def test_table(result):
     assert precision.split() == ("operation precision 10 50.0 [40, 60] 75.0 [65, 85]".split())
     steps = next(line for line in lines if "steps to answer" in line)
     assert "0.75 [0.7, 0.8]" in steps or "0.75 [0.6, 0.8]" in steps
+
+
+def test_every_group_has_a_table(result):
+    assert measured_groups(result) == ["all", "type/positive"]
+    text = as_text(measures_table(result, title="T", group="type/positive"))
+    assert "operation precision" in text and "75.0 [65, 85]" in text
 
 
 def test_the_second_adapter_has_a_table_of_its_own(result):

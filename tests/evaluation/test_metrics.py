@@ -235,9 +235,6 @@ def acting_rollouts():
 
 def test_rates():
     assert compute_rates(acting_rollouts()) == {
-        "valid_call_rate": 4 / 5,
-        "failed_operation_rate": 1 / 3,
-        "repeated_call_rate": 1 / 4,
         "mean_operations": 1.5,
         "mean_new_tokens": 30,
         "outcome_answered": 0.5,
@@ -260,12 +257,6 @@ def test_failures_are_counted_a_rollout_by_kind():
     assert rates["failure_cut_off"] == 1
     assert rates["failure_unknown_operation"] == 1
     assert rates["failure_malformed_call"] == 0
-
-
-def test_rates_without_calls_are_absent():
-    rates = compute_rates([make_rollout(make_example(), "red", [make_turn("answer")])])
-    assert {"valid_call_rate", "failed_operation_rate", "repeated_call_rate"}.isdisjoint(rates)
-    assert (rates["mean_operations"], rates["outcome_answered"]) == (0, 1)
 
 
 def test_rate_table():

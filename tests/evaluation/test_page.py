@@ -75,7 +75,9 @@ def test_it_shows_numbers_and_then_trajectories_worst_first(found):
     for words in (
         "the adapter is wrong where the base is right",
         "What does the sign say?",
-        "It answered “B2”, the truth is “A9”. It did not look at R1 of the reference.",
+        "It answered “B2”, the truth is “A9”. "
+        "It says “So it is”; the reference finds “The sign says A9”. "
+        "It did not look at R1 of the reference.",
         'ZOOM_IN(bbox=[60, 50, 90, 70], factor=1)',
         "error: no text there",
         "how the reference solves it",
@@ -92,6 +94,34 @@ def test_without_a_base_nothing_speaks_of_one(found):
     alone = Reader(make(result(found.examples, found.adapter.rollouts)))
     assert {card["data-verdict"] for card in alone.all("article")} == {"wrong", "right"}
     assert "base %" not in alone.text and "what the base did" not in alone.text
+
+
+def test_the_test_and_the_second_adapter_are_shown(found):
+    examples, mine = found.examples, found.adapter.rollouts
+    read = Reader(
+        make(
+            result(
+                examples,
+                mine,
+                found.base.rollouts,
+                [*mine[:3], rollout(answer("B2"), example_id="e3")],
+            )
+        )
+    )
+    heads = "n base % against % adapter % gain in points won / lost p gain over against won / lost"
+    assert f"{heads} p 0 to 100 %" in read.text
+    # Against the base one is won and one lost; against the second adapter one is won.
+    row = re.search(r"all 4 (.*?) text_extraction", read.text)[1]
+    assert "+0.0 [" in row and "1 / 1 1.000 +25.0 [" in row and row.endswith("1 / 0 1.000")
+    assert "McNemar's exact test" in read.text and "not corrected" in read.text
+    assert "Bars from above: base, against, adapter" in read.text
+
+
+def test_measures_stand_in_the_report_with_intervals(found):
+    read = Reader(make(found))
+    row = re.search(r"valid call rate (\d+) ([\d.]+ \[\d+, \d+\]) ([\d.]+ \[\d+, \d+\])", read.text)
+    assert row and row[3] == row[3].strip()
+    assert read.text.count("well formed call rate") == 2  # of all, and of the only difficulty
 
 
 def test_nothing_hostile_gets_out_of_its_place():

@@ -1,5 +1,7 @@
 """Sentences about failures, from rollouts made by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from pixelis.evaluation.reasons import explain, shorten
@@ -27,7 +29,20 @@ FAILED = {"error": "no text in the box"}
 )  # fmt: skip
 def test_a_wrong_answer(turns, why):
     said = explain(rollout(*turns), example())
-    assert said == f"It answered “B2”, the truth is “A9”. {why}"
+    words = "It says “So it is”; the reference finds “The sign says A9”."
+    assert said == f"It answered “B2”, the truth is “A9”. {words} {why}"
+
+
+def test_a_conclusion_is_quoted_only_beside_another():
+    reference = example()
+    same = answer("B2")
+    same = replace(same, text=f"{reference.conclusion}\n<answer>B2</answer>")
+    bare = replace(same, text="<answer>B2</answer>")
+    for last in (same, bare):
+        assert "It says" not in explain(rollout(call(), last), reference)
+    assert "It says" not in explain(rollout(answer("B2")), replace(reference, conclusion=""))
+    long = replace(same, text=f"{'so ' * 200}\n<answer>B2</answer>")
+    assert len(explain(rollout(long), reference)) < 400
 
 
 @pytest.mark.parametrize(
@@ -66,7 +81,10 @@ def test_a_point_counts_as_the_object_that_it_found():
 
 def test_a_reference_without_steps_leaves_the_answer_alone():
     said = explain(rollout(call(result={"text": "B2"}), answer("B2")), example(steps=()))
-    assert said == "It answered “B2”, the truth is “A9”."
+    assert said == (
+        "It answered “B2”, the truth is “A9”. "
+        "It says “So it is”; the reference finds “The sign says A9”."
+    )
 
 
 @pytest.mark.parametrize("arguments", [None, [], "x", {"bbox": [0, 0, 10**400, 1]}, {"a": {}}])

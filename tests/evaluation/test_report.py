@@ -12,8 +12,10 @@ from pixelis.evaluation.report import (
     compare_table,
     gain_values,
     metric_values,
+    result_rows,
     result_table,
     result_values,
+    shown_p,
 )
 
 GROUPS = ("simple", "hard", "all", "task/object_counting", "task/text_extraction")
@@ -53,29 +55,46 @@ def result(base, adapter, comparison):
 
 def test_table_shows_base_and_adapter_side_by_side(base, adapter, comparison):
     text = as_text(compare_table(base, adapter, comparison))
-    title, heads, _, *rows = text.splitlines()
+    title, heads, _, *rows, _ = text.splitlines()
     assert title == "Answer accuracy with 95 % intervals"
-    for word in ("n", "base %", "adapter %", "gain in points"):
+    for word in ("n", "base %", "adapter %", "gain in points", "won/ lost", "p"):
         assert word in heads
     shown = [" ".join(row.split()) for row in rows if "[" in row]
     assert shown == [
-        "simple 40 25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65]",
-        "hard 40 25.0 [15, 35] 75.0 [65, 85] -2.5 [-10, +5]",
-        "all 40 25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65]",
-        "object_counting 40 25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65]",
-        "text_extraction 40 25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65]",
+        "simple 40 25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65] 22/2 <0.001",
+        "hard 40 25.0 [15, 35] 75.0 [65, 85] -2.5 [-10, +5] 1/2 1.000",
+        "all 40 25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65] 22/2 <0.001",
+        "object_counting 40 25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65] 22/2 <0.001",
+        "text_extraction 40 25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65] 22/2 <0.001",
     ]
 
 
-def test_table_fits_a_terminal_of_80_columns():
+def test_table_fits_100_columns_and_wraps_names_in_80():
     names = ("simple", "all", "task/attribute_recognition")
     full = {name: Score(1.0, 0.9, 1.0, 120) for name in names}
     gains = {name: Comparison(Score(0.9, 0.8, 1.0, 120), 108, 0, 0.0) for name in names}
     table = compare_table(full, full, gains)
-    assert max(map(len, as_text(table).splitlines())) <= 80
+    assert max(map(len, as_text(table).splitlines())) <= 100
     narrow = Console(width=80, file=io.StringIO())
     narrow.print(table)
-    assert "…" not in narrow.file.getvalue()
+    shown = narrow.file.getvalue()
+    assert "…" not in shown and shown.count("108/0") == 3 and shown.count("<0.001") == 3
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_table_says_which_test_its_p_is_of(base, adapter, comparison):
+    text = as_text(compare_table(base, adapter, comparison))
+    assert text.splitlines()[-1] == (
+        "p: McNemar's exact test, two-sided, not corrected for several groups"
+    )
+    assert "McNemar" not in as_text(compare_table(base, adapter))
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"), [(0.0, "<0.001"), (0.00099, "<0.001"), (0.001, "0.001"), (1, "1.000")]
+)
+def test_a_p_is_shown_in_three_digits(p, shown):
+    assert shown_p(p) == shown
 
 
 def test_table_without_a_base_has_no_empty_columns(adapter):
@@ -105,6 +124,30 @@ def test_rows_hold_every_group_and_are_json(base, adapter, comparison):
         "p_value": 1.0,
     }
     assert json.loads(json.dumps(rows)) == rows
+
+
+def test_rows_hold_the_second_adapter(base, adapter, comparison):
+    evaluations = [Evaluation((), scores, {}) for scores in (adapter, base)]
+    result = EvaluationResult(
+        (), evaluations[0], against=evaluations[1], against_comparison=comparison
+    )
+    row = result_rows(result)[1]
+    assert row == {
+        "group": "hard",
+        "n": 40,
+        "against_accuracy": 0.25,
+        "against_low": 0.15,
+        "against_high": 0.35,
+        "adapter_accuracy": 0.75,
+        "adapter_low": 0.65,
+        "adapter_high": 0.85,
+        "gain_over_against": -0.025,
+        "gain_low_over_against": -0.1,
+        "gain_high_over_against": 0.05,
+        "gained_over_against": 1,
+        "lost_over_against": 2,
+        "p_value_over_against": 1.0,
+    }
 
 
 def test_rows_without_a_base(adapter):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
@@ -35,6 +37,12 @@ def test_a_span_a_turn_and_an_operation_in_order():
     assert zoom["outputs"] == {"result": {"size": [20, 20]}, "image": CROP}
     (looked_at,) = zoom["inputs"]["looked_at"]
     assert (np.asarray(looked_at) == (0xD6, 0, 0x6C)).all(-1).any()
+
+
+def test_spans_take_the_seconds_that_their_turns_took():
+    looked = replace(call("READ_TEXT"), seconds=1.5, operation_seconds=0.25)
+    made = spans(looked, replace(answer("B2"), seconds=0.5))
+    assert [span["seconds"] for span in made] == [2.25, 1.5, 0.25, 0.5]
 
 
 def test_a_turn_is_given_all_that_was_said_and_shown_before_it():

@@ -46,6 +46,7 @@ class Layout:
         read: a record to its question; raises RejectedError.
         score: the paper's score: `answer_accuracy`, or a measure of `evaluation.summary`.
         score_name: what the paper calls it.
+        counts: answers are numbers of things, of which the paper gives the RMSE as well.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Layout:
     read: Callable[[Mapping[str, Any]], Question]
     score: str
     score_name: str
+    counts: bool = False
 
 
 def question_text(data: Mapping[str, Any], key: str) -> str:

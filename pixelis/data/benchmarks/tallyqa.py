@@ -5,7 +5,8 @@ Acharya, Kafle and Kanan 2019, "TallyQA: Answering Complex Counting Questions" (
 (a whole number), `issimple` and `question_id`.
 
 Score: accuracy, of simple and complex questions apart. A number in digits is compared by value, and
-a number word up to fifteen, the largest answer of the data, counts as well.
+a number word up to fifteen, the largest answer of the data, counts as well. Beside it the RMSE
+(`pixelis.evaluation.count_error`), with the number of answers that are no number.
 """
 
 from collections.abc import Mapping
@@ -46,4 +47,4 @@ def read(data: Mapping[str, Any]) -> Question:
     )
 
 
-LAYOUT = Layout("TallyQA", ("test.json",), read, "answer_accuracy", "accuracy")
+LAYOUT = Layout("TallyQA", ("test.json",), read, "answer_accuracy", "accuracy", counts=True)

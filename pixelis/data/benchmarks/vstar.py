@@ -5,8 +5,14 @@ Wu and Xie 2024, "V*: Guided Visual Search as a Core Mechanism in Multimodal LLM
 `text` (the question with its options, `(A) ...` a line each), `category` (direct_attributes or
 relative_position), `label` (the letter) and `question_id`; or `options`, a list, beside the text.
 
-Score: accuracy. The letter counts, with or without brackets, full stop or the option's words behind
-it, and so do the words alone where no other option has the same; any other wording is wrong.
+Score: accuracy. The paper compares the likelihoods of the options, or asks for the letter; here the
+answer is read by a rule: right is the letter, as `A`, `(A)`, `A.`, `A)` or `A:`, also with the
+option's words behind it (`A, red`, `(A) red`, ...), or the words alone where no other
+option has the same; each also after `the answer is`, `answer:` or `option`, and with a full stop.
+Case and white space never count. Any other wording is wrong, and so is a letter with the words of
+another option.
+
+`question_id` begins again in every category of the published file: ids have the group before them.
 """
 
 import re
@@ -26,6 +32,7 @@ from pixelis.data.importing.record import RejectedError
 from pixelis.data.importing.values import check_text, show
 
 LETTERS = "ABCDEFGHIJ"
+LEADS = ("", "the answer is ", "the answer is: ", "the answer is option ", "answer: ", "option ")
 _OPTION = re.compile(r"^\(([A-J])\)\s*(.*?)\s*$", re.MULTILINE)
 
 
@@ -50,20 +57,28 @@ def read(data: Mapping[str, Any]) -> Question:
         choices = ", ".join(options)
         raise RejectedError("wrong_type", f"label must be one of {choices}, got {show(letter)}")
     words = options[letter]
-    forms = [f"({letter})", f"{letter}.", f"({letter}) {words}", f"{letter}. {words}"]
-    forms += [f"{letter}: {words}", f"{letter}) {words}", f"{letter} {words}", f"{letter})"]
     same = [each for each in options.values() if each.casefold() == words.casefold()]
-    if words and len(same) == 1:
-        forms += [words, f"{words}."]
+    group, number = group_name(data.get("category"), "other"), own_id(data, "question_id")
     return Question(
-        id=own_id(data, "question_id"),
-        group=group_name(data.get("category"), "other"),
+        id=None if number is None else f"{group}/{number}",
+        group=group,
         text=text,
         image=image_path(data, "image"),
         truth=letter,
-        alternatives=tuple(forms),
-        answer_type="text",
+        alternatives=_forms(letter, words, alone=len(same) == 1),
+        answer_type="exact",
     )
+
+
+def _forms(letter: str, words: str, *, alone: bool) -> tuple[str, ...]:
+    """Every other wording of an option that counts; `alone`: its words do without the letter."""
+    marks = [f"{letter}{end}" for end in ("", ".", ")", ":")] + [f"({letter})"]
+    said = [*marks]
+    if words:
+        said += [f"{mark} {words}" for mark in (*marks, f"{letter},", f"({letter}),")]
+        said += [words] if alone else []
+    said += [f"{each}." for each in said if not each.endswith((".", ":"))]
+    return tuple(dict.fromkeys(lead + each for lead in LEADS for each in said))[1:]
 
 
 def _listed(value: Any) -> dict[str, str]:

@@ -22,24 +22,51 @@ def test_vstar(vstar):
     found = read(vstar, "vstar")
     assert (found.title, found.num_records, found.rejections) == ("V*Bench", 3, ())
     assert [(e.id, e.difficulty, e.task) for e in sorted(found.examples, key=lambda e: e.id)] == [
-        ("0", "direct_attributes", "vstar"),
-        ("1", "direct_attributes", "vstar"),
-        ("2", "relative_position", "vstar"),
+        ("direct_attributes/0", "direct_attributes", "vstar"),
+        ("direct_attributes/1", "direct_attributes", "vstar"),
+        ("relative_position/2", "relative_position", "vstar"),
     ]
-    (first,) = [e for e in found.examples if e.id == "0"]
+    (first,) = [e for e in found.examples if e.id == "direct_attributes/0"]
     assert first.question == VSTAR[0]["text"] and first.images[0].size == (40, 30)
 
 
-@pytest.mark.parametrize("said", ["B", "b", "(B)", "B.", "(B) blue", "B. Blue", "blue", "Blue."])
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("B", "b", "(B)", "B.", "(B) blue", "B. Blue", "blue", "Blue.", "B, blue", "B, blue."),
+        *("The answer is B", "The answer is B.", "the answer is (B) blue", "Option B", "Answer: B"),
+        *("The answer is option B.", "The answer is: blue", "B)", "(B), blue", "option (B)"),
+    ],
+)
 def test_vstar_takes_the_letter_or_the_words(vstar, said):
-    (first,) = [e for e in read(vstar, "vstar").examples if e.id == "0"]
+    (first,) = [e for e in read(vstar, "vstar").examples if e.id == "direct_attributes/0"]
     assert answers_match(said, first)
 
 
-@pytest.mark.parametrize("said", ["A", "(A)", "red", "Blue-green", "(C) blue", "the glove is blue"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "A",
+        "(A)",
+        "red",
+        "Blue-green",
+        "(C) blue",
+        "the glove is blue",
+        *("The answer is A", "A, blue", "B, red", "Option", "B or C", "A B", "not B"),
+    ],
+)
 def test_vstar_takes_no_other_option(vstar, said):
-    (first,) = [e for e in read(vstar, "vstar").examples if e.id == "0"]
+    (first,) = [e for e in read(vstar, "vstar").examples if e.id == "direct_attributes/0"]
     assert not answers_match(said, first)
+
+
+def test_vstar_ids_that_begin_again_in_a_group_are_apart():
+    read_one = LAYOUTS["vstar"].read
+    groups = ("direct_attributes", "relative_position")
+    ids = [read_one(VSTAR[0] | {"category": group, "question_id": 0}).id for group in groups]
+    assert ids == ["direct_attributes/0", "relative_position/0"]
+    bare = {k: v for k, v in VSTAR[0].items() if k != "question_id"}
+    assert read_one(bare).id is None
 
 
 def test_vstar_words_that_two_options_share_are_no_answer():

@@ -137,7 +137,7 @@ def test_broken_records_are_told_and_the_rest_is_used(vstar):
     lines = (vstar / "test_questions.jsonl").read_text().splitlines()
     (vstar / "test_questions.jsonl").write_text("\n".join([lines[0], "{broken", "[1]", lines[2]]))
     found = read(vstar, "vstar")
-    assert {e.id for e in found.examples} == {"0", "2"}
+    assert {e.id for e in found.examples} == {"direct_attributes/0", "relative_position/2"}
     assert [(r.line, r.reason) for r in found.rejections] == [(2, "broken_json"), (3, "wrong_type")]
 
 
