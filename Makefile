@@ -38,7 +38,7 @@ sft: install ## train, evaluate and record the default run: 5 to 7 min (ARGS="-P
 
 test: install ## run the tests: about 10 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
 	@echo "test: about 10 min in $(WORKERS) processes (FULL=1: 15 min)"
-	$(ACTIVE) python -m pytest -n $(WORKERS) --dist loadfile $(if $(FULL),-m "not faults") $(ARGS)
+	$(ACTIVE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -n $(WORKERS) --dist loadfile $(if $(FULL),-m "not faults") $(ARGS)
 
 faults: install ## break the program on purpose: 12 kills and more in about 15 min; FULL=1: all in about 75 min
 	@echo "faults: kills, full disks, several at once; about 15 min (FULL=1: 75 min)"
