@@ -57,9 +57,10 @@ def setting(default: Any, meaning: str, **rules: Any) -> Any:
     return dataclasses.field(default=default, metadata={"meaning": meaning, "rules": rules})
 
 
-def open_section(meaning: str) -> Any:
-    """A dataclass field that takes any mapping of plain values."""
-    return dataclasses.field(default_factory=dict, metadata={"meaning": meaning, "rules": {}})
+def open_section(meaning: str, merge: Any = None) -> Any:
+    """A field of any mapping of plain values; `merge(old, path, value)` puts an override in."""
+    metadata = {"meaning": meaning, "rules": {}, "merge": merge}
+    return dataclasses.field(default_factory=dict, metadata=metadata)
 
 
 def describe(config_class: type[Any], prefix: str = "") -> Iterator[Setting]:
@@ -86,8 +87,7 @@ def load_config(
     tree = {} if path is None else read_mapping(path)
     for key, value in pairs:
         _override(config_class, tree, key, value)
-    origin = Origin(path, [key for key, _ in pairs])
-    config: ConfigType = _build(config_class, tree, "", origin)
+    config: ConfigType = _build(config_class, tree, "", Origin(path, [key for key, _ in pairs]))
     return config
 
 
@@ -160,6 +160,11 @@ def _override(config_class: type[Any], tree: dict[Any, Any], key: str, value: An
     kind = _kind_at(config_class, key)
     value = _parse_text(key, value, kind) if isinstance(value, str) else copy.deepcopy(value)
     *parents, leaf = key.split(".")
+    (first, *below), members = key.split("."), _members(config_class)
+    merge = members[first][1].metadata.get("merge") if first in members else None
+    if merge and isinstance(tree.get(first, {}), dict) and (below or isinstance(value, dict)):
+        tree[first] = merge(tree.get(first, {}), below, value)
+        return
     node = tree
     for depth, part in enumerate(parents):
         node = node.setdefault(part, {})
@@ -182,8 +187,7 @@ def _kind_at(config_class: type[Any], key: str) -> Any:
 
 
 def _parse_text(key: str, text: str, kind: Any) -> Any:
-    kind, _ = without_none(kind)
-    if kind is str or kind is None:
+    if without_none(kind)[0] in (str, None):
         return text
     if text.strip().lower() in NONE_WORDS:
         return None
@@ -201,8 +205,7 @@ def _merge(node: dict[Any, Any], name: Any, value: Any) -> None:
 def _build(config_class: type[Any], tree: Any, prefix: str, origin: Origin) -> Any:
     members = _members(config_class)
     if not isinstance(tree, dict):
-        section = prefix.rstrip(".")
-        rule = f"a section with the keys {', '.join(members)}"
+        section, rule = prefix.rstrip("."), f"a section with the keys {', '.join(members)}"
         raise ConfigError(f"{section} must be {rule}, got {show(tree)} ({origin.of(section)})")
     values = {}
     for name, value in tree.items():

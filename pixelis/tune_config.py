@@ -6,6 +6,7 @@ from typing import Any
 from pixelis.config import EvaluationConfig, TrainingConfig, TrainingDataConfig
 from pixelis.data_config import MAX_SEED
 from pixelis.errors import ConfigError
+from pixelis.search_space import merge_space
 from pixelis.settings import open_section, setting
 
 SAMPLERS = ("tpe", "gp", "random")
@@ -39,7 +40,9 @@ class TuneFileConfig:
         0.4, "share of a training before which no trial is stopped", at_least=0, at_most=1
     )
     best_config: str = setting("configs/best.yaml", "where the best settings are written")
-    space: dict[str, Any] = open_section("what is searched: a range or choices for each key")
+    space: dict[str, Any] = open_section(
+        "what is searched: a range or choices for each key", merge_space
+    )
     baselines: dict[str, Any] = open_section("settings that are tried first, by name")
     data: TrainingDataConfig = TrainingDataConfig()
     training: TrainingConfig = TrainingConfig(output_dir="outputs/tune")

@@ -23,7 +23,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # For all.
 FOUNDATION = {
     *("config", "data_config", "settings", "strict_yaml", "errors", "recorder", "figures", "files"),
-    *("estimate", "export_config", "plan_config", "tune_config"),
+    *("estimate", "export_config", "plan_config", "tune_config", "search_space"),
 }
 
 

@@ -1,8 +1,10 @@
 """From tune.yaml to the trainings of a study: how each is configured, and what it is worth."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from typing import Any
 from pixelis.config import ModelConfig, ModelFileConfig, TrainingFileConfig, flatten, load_config
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
+from pixelis.training.inputs import data_digest
 from pixelis.training.resume import AUTO
 from pixelis.tune_config import FIRST_FINAL_SEED, TuneFileConfig
+from pixelis.tuning.batches import check_batches
 from pixelis.tuning.settings import Settings
 from pixelis.tuning.space import Parameter, build_space, changed
 
@@ -46,7 +50,7 @@ FREE = (
         "exp_name",
         "prune_after",
     ),
-    *("sampler", "pruner", "training.output_dir", "evaluation", "study"),
+    *("sampler", "pruner", "data", "training.output_dir", "evaluation", "study"),
 )
 Strata = Mapping[str, float]
 
@@ -92,6 +96,7 @@ class Plan:
     def space(self) -> tuple[Parameter, ...]:
         """What is searched; each end of each range gives a valid configuration."""
         found = build_space(self.config.space, dict(_flat("", self.tree)), FIXED)
+        check_batches(found, self.config.training, self.examples, self.interval)
         for parameter in found:
             for value in parameter.ends:
                 try:
@@ -151,7 +156,15 @@ class Plan:
         """What one study may not mix, flat."""
         params = flatten(self.config) | flatten(self.model)
         kept = {k: v for k, v in params.items() if not _is_free(k)}
+        # The same data elsewhere is the same, other data in its place is not.
+        kept["data.digest"] = self.digest
         return {key: _plain(value) for key, value in kept.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the data: a SHA-256 over those of its files, by their names."""
+        files = data_digest(Path(self.config.data.path))
+        return sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
     @property
     def examples(self) -> int:
@@ -194,6 +207,7 @@ class Plan:
             "seed": seed,
             "output_dir": str(folder / "sft"),
             "max_steps": max(1, ceil(self.examples / batch)),
+            "eval_steps": max(1, self.interval // batch),  # measured at the same examples
         }
         model = load_config(ModelFileConfig, None, {"model": tree["model"]}).model
         curriculum = CurriculumConfig.from_dict(tree["curriculum"])

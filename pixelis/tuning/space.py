@@ -1,7 +1,7 @@
 """What a study searches: dotted keys of the configuration, each with its range or choices."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,12 @@ from optuna.distributions import (
 )
 
 from pixelis.errors import ConfigError
+from pixelis.search_space import FIELDS, SECTION, flat_space
 from pixelis.settings import unknown_key
 
 Scalar = bool | int | float | str | None
 
-SECTION = "space"
 LARGEST = 2**31 - 1
-FIELDS = ("low", "high", "log", "step", "choices")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ def build_space(
     """
     found = [
         Parameter(name, _distribution(name, words, defaults, fixed))
-        for name, words in _leaves("", section)
+        for name, words in flat_space(section).items()
+        if words is not None
     ]
     if not found:
         raise ConfigError(f"{SECTION} must name at least one key to search, got none")
@@ -88,25 +88,16 @@ def changed(tree: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any
     return copy
 
 
-def _leaves(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if not isinstance(value, Mapping):
-            raise ConfigError(
-                f"{SECTION}.{name} must be {{low: , high: }} or {{choices: []}}, got {value!r}"
-            )
-        if value and not any(isinstance(inner, Mapping) for inner in value.values()):
-            yield name, value
-        else:
-            yield from _leaves(f"{name}.", value)
-
-
 def _distribution(
     name: str,
     words: Mapping[str, Any],
     defaults: Mapping[str, Any],
     fixed: Mapping[str, str],
 ) -> BaseDistribution:
+    if not isinstance(words, Mapping):
+        raise ConfigError(
+            f"{SECTION}.{name} must be {{low: , high: }} or {{choices: []}}, got {words!r}"
+        )
     if name not in defaults:
         raise ConfigError(unknown_key(name, f"the section {SECTION}", defaults))
     for prefix, why in fixed.items():
