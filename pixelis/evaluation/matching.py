@@ -181,7 +181,8 @@ def answers_match(predicted: str | None, example: Example) -> bool:
     `a red circle` is not `red circle`). Several texts are right in order only. Two decimal numbers
     (`parse_number`) are compared by value (`3`, `3.0` and `+3` agree; `three` and `3` do not), but
     for text_extraction, where digits are characters. No answer is wrong. As the normalised exact
-    match of SQuAD (Rajpurkar et al. 2016, section 6.1), without its removal of articles and punctuation.
+    match of SQuAD (Rajpurkar et al. 2016, section 6.1), without its removal of articles and
+    punctuation.
     """
     if predicted is None:
         return False
