@@ -55,6 +55,6 @@ def count_errors(
     for name in (*strata(groups), ALL):
         chosen = groups[name]
         mean = compute_score([squares[i] for i in chosen], num_samples=num_samples, seed=seed)
-        ends = {key: sqrt(getattr(mean, key)) for key in ("value", "low", "high")}
-        found[name] = replace(mean, **ends), sum(untold[i] for i in chosen)
+        root = replace(mean, value=sqrt(mean.value), low=sqrt(mean.low), high=sqrt(mean.high))
+        found[name] = root, sum(untold[i] for i in chosen)
     return found
