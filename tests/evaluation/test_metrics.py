@@ -41,7 +41,7 @@ from tests.evaluation.handmade import make_example, make_rollout, make_turn
         ("3 objects", "3", "object_counting", False),
         ("33", "3", "object_counting", False),
         ("-3", "3", "object_counting", False),
-        ("3e0", "3", "object_counting", False),
+        ("3e0", "3", "object_counting", True),
         ("٣", "3", "object_counting", False),
         ("nan", "nan", "object_counting", True),
         ("AB", "ab", "text_extraction", True),

@@ -61,7 +61,8 @@ def test_everything_that_is_measured(nano, encoder, examples, corrections):
     assert [r.example_id for r in result.planted] == [corrections[0].id, corrections[2].id]
     everything = result.measures["all"]
     assert set(everything) == {
-        "answer_score",
+        *("valid_call_rate", "well_formed_call_rate", "failed_operation_rate"),
+        *("repeated_call_rate", "answer_score"),
         "steps_to_answer",
         "operation_precision",
         "operation_recall",
