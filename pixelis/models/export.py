@@ -6,7 +6,6 @@ the type in which they are saved.
 """
 
 import gc
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from transformers import AutoConfig
 
 from pixelis.data.encode import Encoder, collate, encode_example
 from pixelis.data.example import Example
+from pixelis.data.folder import file_sha256
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.files import put_folder
 from pixelis.models.load import (
@@ -33,7 +33,6 @@ from pixelis.models.lora import load_adapter
 
 ABOUT_FILE = "pixelis_export.json"
 BASE_DTYPE = "base"
-_READ_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def export_merged(
             reading=reading,
             rounding=_difference(before, rounded),
             same_token=float((before.argmax(-1) == rounded.argmax(-1)).float().mean()),
-            sha256={file.name: _sha256(file) for file in sorted(staged.iterdir())},
+            sha256={file.name: file_sha256(file) for file in sorted(staged.iterdir())},
         )
         text = json.dumps(asdict(exported), indent=2)
         (staged / ABOUT_FILE).write_text(text, encoding="utf-8")
@@ -210,11 +209,3 @@ def _check(difference: float, tolerance: float, what: str) -> None:
             f"{what}: a logit differs by {difference:.3g}, more than tolerance {tolerance:g}; "
             "nothing was written"
         )
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_READ_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()

@@ -187,7 +187,7 @@ def test_an_interrupted_export_leaves_nothing(adapter, tmp_path, monkeypatch):
         assert (tmp_path / ".merged.new" / "model.safetensors").is_file()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export_module, "_sha256", interrupt)
+    monkeypatch.setattr(export_module, "file_sha256", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export(adapter, tmp_path / "merged")
     assert nothing_below(tmp_path)

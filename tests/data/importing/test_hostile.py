@@ -9,6 +9,7 @@ from pixelis.data.example import Example
 from pixelis.data.importing import REASONS, Record, Rejection, convert
 from pixelis.data.importing.record import FORMATS
 from pixelis.data.store import from_row, to_row
+from tests.faults.hostile import changed, places
 
 CALL = {"name": "SEGMENT_OBJECT_AT", "arguments": {"x": 20, "y": 20}}
 RECORDS = {
@@ -65,22 +66,6 @@ VALUES = st.recursive(
     ),
     max_leaves=8,
 )
-
-
-def places(value, path=()):
-    yield path
-    if not isinstance(value, dict | list):
-        return
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        yield from places(inner, (*path, key))
-
-
-def changed(value, path, new):
-    if not path:
-        return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[path[0]] = changed(value[path[0]], path[1:], new)
-    return copy
 
 
 @st.composite
