@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     from pixelis.models.device import best_device
     from pixelis.models.load import load_model, load_processor
     from pixelis.models.lora import check_adapter, load_adapter, other_adapter
+    from pixelis.models.quiet import quiet_libraries
     from pixelis.tracking import (
         find_run,
         find_version,
@@ -43,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
     )
 
     check_sampling(config)
+    quiet_libraries()
     subject = choose_subject(config)
     print(*subject.lines, sep="\n", end="\n" * bool(subject.lines), flush=True)
     address = config.adapter

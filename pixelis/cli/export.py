@@ -1,6 +1,5 @@
 """export: merge an adapter into its base, compare, and save it for transformers and vLLM."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,14 +25,12 @@ def main(argv: Sequence[str]) -> int:
     config, model = arguments.config, arguments.extra["model"].model
     folder = Path(config.output_dir).expanduser()
 
-    from transformers.utils import logging
-
     from pixelis.models.export import ABOUT_FILE, check_place, export_merged
     from pixelis.models.lora import check_adapter
+    from pixelis.models.quiet import quiet_libraries
     from pixelis.tracking import find_run, find_version, open_run, resolve_adapter
 
-    warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")  # peft's
-    logging.disable_progress_bar()
+    quiet_libraries()
     check_place(folder)
     example, where = _choose_example(Path(config.data.path))
     address = config.adapter or f"runs:/{find_run(config.experiment).run_id}"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,13 +34,13 @@ def main(argv: Sequence[str]) -> int:
     curriculum = CurriculumConfig.from_dict(config.curriculum)
     os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
-    warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")  # peft's
-
     from rich.console import Console
 
+    from pixelis.models.quiet import quiet_libraries
     from pixelis.planning.plan import make_plan
     from pixelis.planning.report import print_plan
 
+    quiet_libraries()
     made = make_plan(config, arguments.extra["model"].model, curriculum, plan)
     print_plan(made, Console(width=120))
     if plan.json is not None:

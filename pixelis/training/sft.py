@@ -1,6 +1,5 @@
 """Build one training from its configuration and run it, or go on with one that was stopped."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.utils import logging as transformers_logging
 
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import (
@@ -24,6 +22,7 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.validation import Validation
+from pixelis.models.quiet import quiet_libraries
 from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.adapter import build_adapter, load_trained
 from pixelis.training.batch_size import Split, fit_batch_size
@@ -151,9 +150,7 @@ def run_training(
     if lacking := left_out(datasets):
         recorder.metrics(lacking, 0)
     precision = resolve_precision(training.precision)
-    transformers_logging.disable_progress_bar()
-    # peft still reads the old name of activation checkpointing; nothing that a user can mend.
-    warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
+    quiet_libraries()
     set_seed(training.seed)
     adapter = build_adapter(
         model_config,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -30,7 +31,11 @@ class Place:
         self.folder = folder
         folder.mkdir(parents=True)
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
-        self.client = MlflowClient(self.uri)
+
+    @cached_property
+    def client(self):
+        """Of the store: made when it is first asked, since that makes the store where none is."""
+        return MlflowClient(self.uri)
 
     def use_store(self, template):
         """Have the tables already."""

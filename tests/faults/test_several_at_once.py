@@ -30,9 +30,8 @@ def test_trainings_and_a_search_at_once(tmp_path, starter, tell, is_full):
         seed: sft_arguments(f"out-{seed}", training__seed=seed, exp_name="at_once", **words)
         for seed in seeds
     }
-    search = tune_arguments(
-        "tuned", num_workers=2, num_trials=3 if is_full else 2, final_seeds=0, **words
-    )
+    num_trials = 3 if is_full else 2
+    search = tune_arguments("tuned", num_workers=2, num_trials=num_trials, final_seeds=0, **words)
     started = {
         seed: starter.start(place, "sft", training, from_nothing=True)
         for seed, training in trainings.items()
@@ -60,9 +59,12 @@ def test_trainings_and_a_search_at_once(tmp_path, starter, tell, is_full):
         steps = [step for step, _ in place.histories(run)["curriculum/stage"]]
         assert steps == list(range(1, 7))
         assert "mlflow.parentRunId" not in run.data.tags
-    assert len(runs) == len(seeds) + (3 if is_full else 2)
     (parent,) = place.runs("tune")
     trials = [r for r in runs.values() if r.data.tags.get("mlflow.parentRunId")]
+    assert len(runs) == len(seeds) + len(trials)
+    # The guide's settings are the search's first trial; the uniform mix has a study of its own.
+    parts = Counter(run.data.tags["optuna.part"] for run in trials)
+    assert parts == {"trials": num_trials, "baselines": 1}
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
 
     # Alone, with the same caches, a training ends with the same bytes.

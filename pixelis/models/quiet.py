@@ -1,0 +1,11 @@
+"""What the libraries below say while models are loaded, and no user can mend."""
+
+import warnings
+
+from transformers.utils import logging
+
+
+def quiet_libraries() -> None:
+    """Leave out transformers' bar for weights and peft's reading of a name that is going away."""
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
