@@ -180,3 +180,9 @@ def _check_used(model: PeftModel, name: str, folder: Path, model_name: str) -> N
             f"the adapter in {folder} does not fit {model_name!r}: {len(differing)} of its tensors "
             f"are missing or belong to no layer, such as {differing[0]:.200}"
         )
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise CheckpointError(
+            f"the adapter in {folder} holds weights that are not finite (NaN or infinite), in "
+            f"{len(broken)} of {len(tensors)} tensors, such as {broken[0]:.200}; take the adapter "
+            "of an earlier checkpoint"
+        )

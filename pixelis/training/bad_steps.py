@@ -80,12 +80,14 @@ class BadSteps:
 
     def error(self, step: int, why: str) -> UserError:
         """What ends a training that cannot go back: the last step, and what to do about it."""
-        ids = f"; its examples: {', '.join(self.examples)}" if self.in_a_row else ""
+        ids, mend = "", "Lower training.learning_rate"
+        if self.in_a_row:
+            ids = f"; its examples: {', '.join(self.examples)}"
+            mend = "Mend these examples or leave them out, lower training.learning_rate,"
         return UserError(
             f"training diverged: {self._what_happened()} up to step {step}, where "
-            f"training.max_bad_steps is {self.limit}, and {why}{ids}. Mend these examples or leave "
-            "them out, lower training.learning_rate, or raise training.max_bad_steps and go on "
-            "with resume=auto"
+            f"training.max_bad_steps is {self.limit}, and {why}{ids}. {mend} or raise "
+            "training.max_bad_steps and go on with resume=auto"
         )
 
     def went_back(self) -> str:

@@ -22,6 +22,7 @@ HEARTBEAT_SECONDS = 20
 GRACE_SECONDS = 120  # without a heartbeat, on another machine, after which a trial has died
 SQLITE_SECONDS = 60.0  # that a locked SQLite file is waited for
 
+BACKENDS = ("sqlite", "postgresql")
 IDENTITY = "pixelis.identity"
 NO_RECORD = "Record does not exist"  # of Optuna, where a study is not in its database
 Direction = Literal["maximize", "minimize"]
@@ -96,7 +97,13 @@ def _opening(url: str) -> Iterator[None]:
 
 def _open_storage(url: str) -> RDBStorage:
     place = make_url(url)
-    is_sqlite = place.get_backend_name() == "sqlite"
+    backend = place.get_backend_name()
+    if backend not in BACKENDS:
+        raise ConfigError(
+            f"the storage {_shown(url)} cannot be opened: it must be a database of "
+            f"{' or '.join(BACKENDS)}, whose locks the machines of a study share, got {backend}"
+        )
+    is_sqlite = backend == "sqlite"
     if is_sqlite and not place.database:
         raise ConfigError("a study in memory ends with its process; name a file")
     words: dict[str, Any] = {}
@@ -123,7 +130,7 @@ def storage_errors() -> Iterator[None]:
     try:
         yield
     # Optuna fails in its own ways where it cannot tell how a trial ended, or finds no study.
-    except (*GONE, UnboundLocalError, KeyError) as error:
+    except (*GONE, AssertionError, UnboundLocalError, KeyError) as error:
         if not _is_gone(error):
             raise
         raise UserError(

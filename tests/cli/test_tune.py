@@ -1,5 +1,6 @@
 """tune as a user meets it: a search, a kill, a second start, and every input that it refuses."""
 
+import hashlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import optuna
+import pyarrow.parquet as parquet
 import pytest
 from optuna.trial import TrialState
 
@@ -106,31 +108,58 @@ def test_a_search_from_nothing_to_a_verdict(place, data, tune_arguments, client,
         assert float(run.data.params[name]) == pytest.approx(value)
 
 
-@pytest.mark.slow
-def test_killed_it_goes_on_with_every_finished_trial(place, data, tune_arguments, runs):
-    words = tune_arguments("--final_seeds", "0", "--num_trials", "4")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def start(words):
+    """A search in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pixelis.cli.tune", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
-    def start():
-        return subprocess.Popen(
-            [sys.executable, "-m", "pixelis.cli.tune", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
 
-    process = start()
+def wait_for_a_trial(process, place):
+    """Until the first training of a search is through."""
     until = time.monotonic() + 120
     while not list((place / "tuned").rglob("finished.json")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_storage_that_goes_in_the_middle(place, data, tune_arguments, runs, workers):
+    words = tune_arguments("--final_seeds", "0", "--num_trials", "4", "--num_workers", workers)
+    process = start(words)
+    wait_for_a_trial(process, place)
+    away = (place / "optuna.db").rename(place / "kept.db")
+    (place / "optuna.db").write_bytes(b"this is no database" * 1000)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode != 0 and "Traceback" not in out + err
+    assert "the study's storage is gone or locked (" in err.splitlines()[-1], err
+    (search,) = [r for r in runs() if r.data.tags["pixelis.entry_point"] == "tune"]
+    assert search.info.status == "FAILED"
+
+    (place / "optuna.db").unlink()
+    away.rename(place / "optuna.db")
+    process = start(words)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert len(ended(load("smoke"))) == 4
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_with_every_finished_trial(place, data, tune_arguments, runs):
+    words = tune_arguments("--final_seeds", "0", "--num_trials", "4")
+    process = start(words)
+    wait_for_a_trial(process, place)
     time.sleep(1)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = {t.number: t.value for t in ended(load("smoke"))}
-    process = start()
+    process = start(words)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     study = load("smoke")
@@ -198,3 +227,12 @@ def test_a_study_with_other_parameters_is_refused(place, data, tune_arguments, r
     message = refused([*words, "--training.learning_rate", "0.5"])
     assert "study smoke is from another configuration: training.learning_rate was 0.002" in message
     assert "name another study" in message
+
+    # Other data in the same folder, as data-prep would have written it.
+    file, summary = data / "cota_hard.parquet", data / "summary.json"
+    rows = parquet.read_table(file)
+    parquet.write_table(rows.slice(0, rows.num_rows - 1), file)
+    told = json.loads(summary.read_text())
+    told["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    summary.write_text(json.dumps(told))
+    assert "study smoke is from another configuration: data.digest was " in refused(words)

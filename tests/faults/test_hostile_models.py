@@ -280,6 +280,18 @@ def test_weights_of_an_adapter_that_do_not_fit(adapter, base, harm):
     assert "does not fit 'pixelis-nano'" in said
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_an_adapter_that_are_not_finite(adapter, base, value):
+    path = adapter / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = sorted(tensors)[-1]
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, path)
+    said = refused(load_adapter, base, adapter, model_name=NANO)
+    assert f"holds weights that are not finite (NaN or infinite), in 1 of {len(tensors)}" in said
+    assert name in said
+
+
 def test_a_configuration_nested_without_end(adapter):
     (adapter / "adapter_config.json").write_text("[" * 10**6)
     assert "adapter_config.json cannot be read" in refused(check_adapter, adapter, model_name=NANO)
