@@ -42,7 +42,7 @@ test: install ## run the tests: about 10 min in WORKERS=2 processes (ARGS="-k co
 
 faults: install ## break the program on purpose: 12 kills and more in about 15 min; FULL=1: all in about 75 min
 	@echo "faults: kills, full disks, several at once; about 15 min (FULL=1: 75 min)"
-	$(ACTIVE) $(if $(FULL),PIXELIS_FAULTS=full) python -m pytest tests/faults -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m faults $(ARGS)
+	$(ACTIVE) $(if $(FULL),PIXELIS_FAULTS=full) python -m pytest tests/faults -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m $(if $(FULL),"faults or not faults",faults) $(ARGS)
 
 check: install ## ruff and mypy: 1 to 2 min the first time, then seconds
 	@echo "check: 1 to 2 min the first time, then seconds"

@@ -15,6 +15,7 @@ from pixelis.data.encode import Encoder
 from pixelis.data.prepare import prepare_folder
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
+from tests.faults.hostile import RAN
 from tests.faults.pictures import write_all
 from tests.faults.processes import ROOT, Place, Starter
 
@@ -132,12 +133,21 @@ def tell(record_property):
     return line
 
 
+@pytest.fixture(autouse=True)
+def tell_of_cases(tell):
+    """Puts the cases of hostile input that a test ran into the table."""
+    yield
+    while RAN:
+        kind, count = RAN.pop()
+        tell(f"hostile {kind}", count, "nothing: let in rightly, or refused in a line")
+
+
 def pytest_terminal_summary(terminalreporter):
     lines = [
         json.loads(value)
         for reports in terminalreporter.stats.values()
         for report in reports
-        if getattr(report, "when", "") == "call"
+        if getattr(report, "when", "") == "teardown"  # has what the test told, too
         for name, value in getattr(report, "user_properties", ())
         if name == "fault"
     ]

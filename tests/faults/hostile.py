@@ -24,6 +24,19 @@ CASES = {
     "special tokens": 250,
     "calls": 500,
 }
+# What a kind is called in the table, by its first word.
+KINDS = {
+    "config": "configuration files",
+    "json": "JSON records",
+    "chat": "chat files",
+    "parquet": "parquet files",
+    "coco": "COCO folders",
+    "image": "image files",
+    "prepared": "prepared data",
+    "special": "special tokens in texts",
+    "calls": "calls of a model",
+}
+RAN = []  # kind and number of what a test ran, until the table has it
 MAX_SECONDS = 60  # for a case: on a machine with other work, and far above what one takes
 MAX_BYTES = 2 << 30
 
@@ -74,6 +87,7 @@ def run_cases(kind, strategy, check, *, times=1):
 
     one()
     assert count >= wanted, f"{kind}: {count} cases, {wanted} were asked for"
+    RAN.append((KINDS[kind.split()[0]], count))
 
 
 LONG = "a question " * 9091  # more than 10^5 characters

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from pixelis.errors import CheckpointError
 from pixelis.models.load import EMBEDDED_DIR, check_weights, load_model, load_processor
 from pixelis.models.lora import add_lora, check_adapter, load_adapter
-from tests.faults.hostile import bounded
+from tests.faults.hostile import RAN, bounded
 
 NANO = "pixelis-nano"
 EVIL = """
@@ -93,6 +93,7 @@ def refused(load, *args, **words):
         load(*args, **words)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
+    RAN.append(("models and adapters", 1))
     return str(caught.value)
 
 

@@ -22,7 +22,7 @@ GROWTH = 1.05  # of the resident memory after step 200
 FILES = 4  # open for a moment: a database's, a figure's
 
 
-def test_memory_and_open_files_stay_what_they_were(tmp_path):
+def test_memory_and_open_files_stay_what_they_were(tmp_path, tell):
     options = {
         "config": ROOT / "configs/smoke/training_params.yaml",
         "model": ROOT / "configs/model_arch.yaml",
@@ -55,6 +55,9 @@ def test_memory_and_open_files_stay_what_they_were(tmp_path):
     ended = [note for note in notes if note["step"] > STEPS - 100]
     means = [sum(note["rss"] for note in part) / len(part) for part in (began, ended)]
     assert means[1] < GROWTH * means[0], means
+    growth = means[1] / means[0] - 1
     files = [note["files"] for note in notes if note["step"] >= WARM]
     assert max(files) - min(files) <= FILES, sorted(set(files))
     assert max(note["threads"] for note in notes[-5:]) <= max(note["threads"] for note in began)
+    told = f"nothing: memory {growth:+.1%} after step {WARM}, {max(files)} files open at most"
+    tell(f"{STEPS:,} steps in one process", 1, told)

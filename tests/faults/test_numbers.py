@@ -27,6 +27,9 @@ OPTIONS = {
     "evaluation.enabled": "false",
 }
 
+BAD_STEP = "loss or gradient of a step NaN or infinite"
+LOST = "those steps: not applied, counted; weights go back, or training stops with the example ids"
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -61,7 +64,7 @@ def ids_in(text, data):
     return found
 
 
-def test_bad_steps_are_counted_and_too_many_take_weights_back(sft, tmp_path, data):
+def test_bad_steps_are_counted_and_too_many_take_weights_back(sft, tmp_path, data, tell):
     code, said, shown = sft([2, 7, 8, 9])
     assert code == 0, shown
     told = [line for line in said.splitlines() if "is not applied" in line]
@@ -89,9 +92,10 @@ def test_bad_steps_are_counted_and_too_many_take_weights_back(sft, tmp_path, dat
     ids_in(event["reason"].partition("; examples ")[2], data)
     losses = client.get_metric_history(run_id, "train/loss")
     assert losses and all(point.value == point.value for point in losses)
+    tell(BAD_STEP, 4, LOST)
 
 
-def test_without_a_checkpoint_the_error_names_the_examples(sft, tmp_path, data):
+def test_without_a_checkpoint_the_error_names_the_examples(sft, tmp_path, data, tell):
     code, said, shown = sft([1, 2, 3])
     assert code == 2
     (error,) = [line for line in shown.splitlines() if line.startswith("error:")]
@@ -103,3 +107,4 @@ def test_without_a_checkpoint_the_error_names_the_examples(sft, tmp_path, data):
             "SELECT status FROM runs JOIN tags USING (run_uuid) WHERE key = 'pixelis.error'"
         )
         assert list(statuses) == [("FAILED",)]
+    tell(BAD_STEP, 3, LOST)
