@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pixelis.ablation.arms import build_curriculum, check_arms
 from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
-from pixelis.config import AblateFileConfig, DataPrepConfig, ModelFileConfig, load_config
+from pixelis.cli.missing_data import is_missing, load_prep
+from pixelis.config import AblateFileConfig, ModelFileConfig
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,9 +25,7 @@ def main(argv: Sequence[str]) -> int:
     for arm in config.arms:
         build_curriculum(arm, config.curriculum, config.training.max_steps)
     data_dir = Path(config.data.path)
-    prep = None
-    if not data_dir.exists():
-        prep = load_config(DataPrepConfig, Path(config.data.prep), {"output_dir": str(data_dir)})
+    prep = load_prep(data_dir, config.data.prep) if is_missing(data_dir) else None
 
     from pixelis.cli.ablation_run import run_ablation
     from pixelis.cli.jobs import prepare
@@ -36,8 +35,7 @@ def main(argv: Sequence[str]) -> int:
     check_model(model.model)
     if prep is not None:
         prepare(config.num_workers)
-        print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)
-        make_data(prep, data_dir, only_if_missing=True)
+        make_data(prep, data_dir, missing_from=config.data.prep)
     try:
         run_ablation(config, model)
     except (KeyboardInterrupt, SystemExit):  # SystemExit: SIGTERM

@@ -1,5 +1,6 @@
 """Data on the way to a run: made under a lock where it is missing, shown, recorded as inputs."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,6 +12,7 @@ from PIL import Image
 from pyarrow.parquet import ParquetFile
 from tqdm import tqdm
 
+from pixelis.cli.missing_data import unrecorded_mark
 from pixelis.config import DataPrepConfig, flatten
 from pixelis.data.folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE, REJECTED_FILE, check_place
 from pixelis.data.generate import describe_step
@@ -38,24 +40,33 @@ COUNTED = {
 ROWS_SHOWN = 8
 
 
-def make_data(config: DataPrepConfig, out: Path, *, only_if_missing: bool = False) -> Any:
+def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = None) -> Any:
     """Make or import the data of a configuration in `out`, in a run; returns the summary.
 
     Two processes that need the same folder at once make it once: the second waits for the first.
+    Where a process was killed between the folder and what its run tells of it, the next start that
+    needs the folder tells it.
 
     Args:
         config: what to make.
         out: where.
-        only_if_missing: on the way to another run, which keeps what `mlflow run` opened: nothing is
-            done where the folder is there, and the run is in the experiment `data_prep`.
+        missing_from: the file of `config`, on the way to another run, which keeps what `mlflow run`
+            opened: nothing is done where the folder is there and recorded, and the run is in the
+            experiment `data_prep`. None: made anew.
     """
     check_place(out)
-    rules, count_tokens = config.difficulty, None
-    if config.max_length is not None:
-        count_tokens = TokenCounter(rules.model_name)
+    on_the_way, mark = missing_from is not None, unrecorded_mark(out)
     with FileLock(out.with_name(f".{out.name}.lock")):
-        if only_if_missing and out.exists():
+        if on_the_way and out.exists():
+            if mark.exists():
+                _record_left(config, out)
+                mark.unlink()
             return None
+        if on_the_way:
+            print(f"{out} does not exist: making it from {missing_from}", flush=True)
+        rules, count_tokens = config.difficulty, None
+        if config.max_length is not None:
+            count_tokens = TokenCounter(rules.model_name)
         stream = open_stream(config, count_tokens)
         if stream.report:
             print(stream.report, flush=True)
@@ -65,17 +76,8 @@ def make_data(config: DataPrepConfig, out: Path, *, only_if_missing: bool = Fals
 
             resolve_model(rules.model_name)
             answer_losses = build_answer_losses(rules.model_name)
-        aside = without_environment() if only_if_missing else nullcontext()
-        with (
-            aside,
-            open_run(
-                entry_point="data-prep",
-                experiment="data_prep",
-                run_name=_run_name(config, stream),
-                params=flatten(config),
-                tags={"pixelis.seed": str(config.seed)},
-            ) as recorder,
-        ):
+        with _open_run(config, _run_name(config, stream), aside=on_the_way) as recorder:
+            mark.touch()
             summary = prepare_folder(
                 config,
                 out,
@@ -90,7 +92,35 @@ def make_data(config: DataPrepConfig, out: Path, *, only_if_missing: bool = Fals
                 print(f"file, line and reason of each: {out / REJECTED_FILE}", flush=True)
             record_data(recorder, out, summary)
             print(recorder.url_hint(), flush=True)
+        mark.unlink(missing_ok=True)
     return summary
+
+
+@contextmanager
+def _open_run(config: DataPrepConfig, name: str, *, aside: bool) -> Iterator[MlflowRecorder]:
+    with (
+        without_environment() if aside else nullcontext(),
+        open_run(
+            entry_point="data-prep",
+            experiment="data_prep",
+            run_name=name,
+            params=flatten(config),
+            tags={"pixelis.seed": str(config.seed)},
+        ) as recorder,
+    ):
+        yield recorder
+
+
+def _record_left(config: DataPrepConfig, out: Path) -> None:
+    """Tell of a folder whose own run was killed before it could, unless it did at the very end."""
+    from pixelis.training.inputs import data_digest  # imports torch
+
+    if find_data_run(data_digest(out)) is not None:
+        return
+    summary = json.loads((out / SUMMARY_FILE).read_text(encoding="utf-8"))
+    print(f"{out} was made by a run that was killed before it told of it: recorded now", flush=True)
+    with _open_run(config, f"data-prep {out.name}, recorded later", aside=True) as recorder:
+        record_data(recorder, out, summary)
 
 
 def _run_name(config: DataPrepConfig, stream: Stream) -> str:

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pixelis.cli.arguments import INTERRUPTED, Arguments, ExtraFile, parse_arguments, run_cli
-from pixelis.config import DataPrepConfig, ModelFileConfig, TrainingFileConfig, load_config
+from pixelis.cli.missing_data import is_missing, load_prep
+from pixelis.config import ModelFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.training.processes import OtherProcessFailed, Processes, join
 from pixelis.training.start import check_num_processes, is_launched, start_processes
@@ -56,8 +58,8 @@ def _train(argv: Sequence[str], processes: Processes) -> int:
     curriculum = CurriculumConfig.from_dict(config.curriculum)
     data_dir = Path(config.data.path)
     prep = None
-    if not processes.on_main(data_dir.exists):
-        prep = load_config(DataPrepConfig, Path(config.data.prep), {"output_dir": str(data_dir)})
+    if processes.on_main(partial(is_missing, data_dir)):
+        prep = load_prep(data_dir, config.data.prep)
 
     from pixelis.cli.making import make_data
     from pixelis.cli.training_run import run_sft
@@ -71,8 +73,7 @@ def _train(argv: Sequence[str], processes: Processes) -> int:
         check_model(model)
         if config.resume not in (None, AUTO):
             check_whole(Path(config.resume))
-        print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)
-        make_data(prep, data_dir, only_if_missing=True)
+        make_data(prep, data_dir, missing_from=config.data.prep)
 
     if prep is not None:
         processes.on_main(make_missing)

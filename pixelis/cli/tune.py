@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
-from pixelis.config import DataPrepConfig, ModelFileConfig, load_config
+from pixelis.cli.missing_data import is_missing, load_prep
+from pixelis.config import ModelFileConfig
 from pixelis.tune_config import TuneFileConfig
 
 
@@ -22,9 +23,7 @@ def main(argv: Sequence[str]) -> int:
     )
     config, model = arguments.config, arguments.extra["model"]
     data_dir = Path(config.data.path)
-    prep = None
-    if not data_dir.exists():
-        prep = load_config(DataPrepConfig, Path(config.data.prep), {"output_dir": str(data_dir)})
+    prep = load_prep(data_dir, config.data.prep) if is_missing(data_dir) else None
 
     from pixelis.cli.jobs import prepare
     from pixelis.cli.making import make_data
@@ -38,8 +37,7 @@ def main(argv: Sequence[str]) -> int:
     check_storage(plan.storage)  # before minutes of making data for nothing
     if prep is not None:
         prepare(config.num_workers)
-        print(f"{data_dir} does not exist: making it from {config.data.prep}", flush=True)
-        make_data(prep, data_dir, only_if_missing=True)
+        make_data(prep, data_dir, missing_from=config.data.prep)
     try:
         run_search(plan)
     except (KeyboardInterrupt, SystemExit):  # SystemExit: SIGTERM

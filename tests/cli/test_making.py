@@ -1,5 +1,6 @@
 """Data that is missing is made once, whoever asks, in a run that later runs point to."""
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from pixelis.cli import making
 from pixelis.cli.making import link_data_run, make_data
+from pixelis.cli.missing_data import is_missing, unrecorded_mark
 from pixelis.config import DataPrepConfig, DifficultyConfig
 from pixelis.errors import ConfigError
-from pixelis.tracking import open_run
+from pixelis.tracking import find_data_run, open_run
 
 CONFIG = DataPrepConfig(
     num_samples=40,
@@ -22,7 +25,7 @@ CONFIG = DataPrepConfig(
 
 
 def test_two_that_need_the_same_folder_make_it_once(tmp_path, place, capsys):
-    make = partial(make_data, CONFIG, tmp_path / "deep" / "data", only_if_missing=True)
+    make = partial(make_data, CONFIG, tmp_path / "deep" / "data", missing_from="prep.yaml")
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.submit(make), pool.submit(make)
         results = [first.result(), second.result()]
@@ -37,6 +40,36 @@ def test_asked_for_by_name_it_is_made_again(tmp_path, place):
     before = (out / "summary.json").stat().st_mtime_ns
     assert make_data(CONFIG, out) is not None
     assert (out / "summary.json").stat().st_mtime_ns > before
+
+
+def test_data_whose_run_was_killed_before_it_told_is_recorded_later(
+    place, runs, capsys, monkeypatch
+):
+    out = place / "data"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(making, "record_data", killed)
+        make_data(CONFIG, out)
+    assert [run.info.status for run in runs()] == ["KILLED"] and is_missing(out)
+    before = (out / "summary.json").stat().st_mtime_ns
+    assert make_data(CONFIG, out, missing_from="prep.yaml") is None
+    assert "was made by a run that was killed before it told of it" in capsys.readouterr().out
+    assert (out / "summary.json").stat().st_mtime_ns == before and not is_missing(out)
+
+    digests = json.loads((out / "summary.json").read_text())["sha256"]
+    found = find_data_run(digests)
+    (told,) = [run for run in runs() if run.info.status == "FINISHED"]
+    assert found.run_id == told.info.run_id
+    assert len(told.inputs.dataset_inputs) == len(digests)
+    assert told.data.metrics["summary/num_samples"] == 40
+
+    # Killed after its last word: there is nothing left to tell.
+    unrecorded_mark(out).touch()
+    make_data(CONFIG, out, missing_from="prep.yaml")
+    assert len(runs()) == 2 and not is_missing(out)
 
 
 def opened(entry_point="sft"):
@@ -106,7 +139,7 @@ def test_on_the_way_to_another_run_it_leaves_that_run_alone(place, client, monke
     opened_by_mlflow = client.create_run(home)
     monkeypatch.setenv("MLFLOW_RUN_ID", opened_by_mlflow.info.run_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", home)
-    make_data(CONFIG, place / "data", only_if_missing=True)
+    make_data(CONFIG, place / "data", missing_from="prep.yaml")
     assert os.environ["MLFLOW_RUN_ID"] == opened_by_mlflow.info.run_id
     assert os.environ["MLFLOW_EXPERIMENT_ID"] == home
     run = client.get_run(opened_by_mlflow.info.run_id)
