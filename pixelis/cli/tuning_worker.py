@@ -11,6 +11,7 @@ from pixelis.config import ModelFileConfig
 from pixelis.evaluation.validation import Validation
 from pixelis.models.device import best_device
 from pixelis.models.lora import load_adapter
+from pixelis.models.quiet import quiet_libraries
 from pixelis.training.checkpoint import read_json
 from pixelis.training.resume import FINISHED_FILE
 from pixelis.training.sft import Evaluations
@@ -41,6 +42,18 @@ class Bench:
         self.plan = plan
         self.workbench = Workbench()
         self.part = TRIALS
+
+    def prepare(self) -> None:
+        """Load what trials share; the first of several workers makes the caches, others wait."""
+        quiet_libraries()
+        seed = self.plan.config.training.seed
+        training = self.plan.training({}, seed, self.plan.root)
+        self.workbench.prepare(
+            training.model,
+            Path(training.config.data.path),
+            training.curriculum,
+            training.config.training,
+        )
 
     def search(self, trial: Trial) -> float | Sequence[float]:
         """The value of a trial of the search, or of a baseline: the mean over its seeds."""
@@ -139,6 +152,7 @@ def main(argv: Sequence[str]) -> int:
     )
     plan = Plan(arguments.config, arguments.extra["model"])
     bench = Bench(plan)
+    bench.prepare()
     try:
         _run_all(plan, bench)
     except TrialStopped:

@@ -214,7 +214,7 @@ def _point(client: MlflowClient, shell_id: str, first: Run, spool_dir: Path) -> 
     client.update_run(shell_id, name=f"resume of {name}")
     run = client.get_run(shell_id)
     shell = MlflowRecorder(client, run, spool_dir=spool_dir)
-    shell.tags({"pixelis.resumes": run_id, **_cleaned(run)})
+    shell.tags({"pixelis.resumes": run_id, **claim_tags(), **_cleaned(run)})
     link = f"#/experiments/{home}/runs/{run_id}"
     shell.note(f"This command resumed the training of [{name}]({link}) (`{run_id}`): look there.")
     shell.flush()

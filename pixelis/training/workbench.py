@@ -7,7 +7,7 @@ from typing import Any
 
 from peft import PeftModel
 
-from pixelis.config import ModelConfig
+from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig, check_examples
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
@@ -15,9 +15,9 @@ from pixelis.data.store import load_split
 from pixelis.models.changed_base import changes_base
 from pixelis.models.load import load_processor
 from pixelis.training.adapter import load_base
-from pixelis.training.caches import use_token_cache
+from pixelis.training.caches import look_once, use_token_cache
 from pixelis.training.inputs import build_datasets
-from pixelis.training.precision import BF16, FP32, halve_base
+from pixelis.training.precision import BF16, FP32, halve_base, resolve_precision
 
 Look = Callable[[Callable[[], Any]], None]
 Datasets = dict[str, CurriculumDataset]
@@ -81,6 +81,36 @@ class Workbench:
         too_long = f"those longer than training.max_length {max_length}"
         check_examples(curriculum, sizes, without=too_long)
         return encoder, datasets
+
+    def prepare(
+        self,
+        model: ModelConfig,
+        folder: Path,
+        curriculum: CurriculumConfig,
+        training: TrainingConfig,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """Load what the first training would: data, caches and the base, before its time begins.
+
+        Args:
+            model: section `model`.
+            folder: of the data.
+            curriculum: of the training.
+            training: section `training`.
+            say: takes a line.
+
+        Raises:
+            CheckpointError, ConfigError, DataError: see `load_data` and `load_base`.
+        """
+        encoder, datasets = self.load_data(
+            model, folder, curriculum, max_length=training.max_length, say=say
+        )
+        self.load_base(
+            model,
+            precision=resolve_precision(training.precision),
+            look=partial(look_once, datasets, encoder, training, model, folder, say),
+        )
+        self._given = None  # no adapter was put on it: it is as good as new
 
     def load_test(self, folder: Path, encoder: Encoder) -> CurriculumDataset:
         """The test split, encoded by an encoder of `load_data`.

@@ -2,8 +2,11 @@
 
 import pytest
 
+from pixelis.config import ModelConfig, TrainingConfig
+from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 from pixelis.training.workbench import Workbench
+from tests.training.conftest import MODEL, TRAINING
 
 pytestmark = pytest.mark.slow  # real trainings: two minutes a file
 
@@ -80,3 +83,20 @@ def test_the_base_and_the_data_are_loaded_once(adapters, monkeypatch):
     loaded.clear()
     adapters([HALF, {**HALF, "seed": 1}], Workbench())
     assert len(loaded) == 1  # the tower's features are known: nobody needs the unrounded base
+
+
+def test_what_is_prepared_is_what_the_first_training_takes(adapters, data_dir, monkeypatch):
+    alone = adapters([USUAL])
+    loaded, bench = [], Workbench()
+    from pixelis.training.adapter import load_base
+
+    load = "pixelis.training.workbench.load_base"
+    monkeypatch.setattr(load, lambda model: loaded.append(model) or load_base(model))
+    bench.prepare(
+        ModelConfig(**(MODEL | USUAL["model"])),
+        data_dir,
+        CurriculumConfig.from_dict(STAYING),
+        TrainingConfig(**(TRAINING | SHORT)),
+    )
+    assert adapters([USUAL], bench) == alone
+    assert len(loaded) == 1
