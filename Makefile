@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+SEED ?=
 PORT ?= 5000
 WORKERS ?= 2
 STORE ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
@@ -40,9 +41,9 @@ test: install ## run the tests: about 10 min in WORKERS=2 processes (ARGS="-k co
 	@echo "test: about 10 min in $(WORKERS) processes (FULL=1: 15 min)"
 	$(ACTIVE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -n $(WORKERS) --dist loadfile $(if $(FULL),-m "not faults") $(ARGS)
 
-faults: install ## break the program on purpose: 12 kills and more in about 15 min; FULL=1: all in about 75 min
-	@echo "faults: kills, full disks, several at once; about 15 min (FULL=1: 75 min)"
-	$(ACTIVE) $(if $(FULL),PIXELIS_FAULTS=full) python -m pytest tests/faults -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m $(if $(FULL),"faults or not faults",faults) $(ARGS)
+faults: install ## break the program on purpose: 13 kills and more, about 5 min; FULL=1: all of it, 25 min; SEED=1: other moments
+	@echo "faults: kills, full disks, several at once; about 5 min (FULL=1: 25 min)"
+	$(ACTIVE) $(if $(FULL),PIXELIS_FAULTS=full) PIXELIS_FAULTS_SEED=$(SEED) python -m pytest tests/faults -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m $(if $(FULL),"faults or not faults",faults) $(ARGS)
 
 check: install ## ruff and mypy: 1 to 2 min the first time, then seconds
 	@echo "check: 1 to 2 min the first time, then seconds"

@@ -21,6 +21,7 @@ from tests.faults.watching import Watch
 
 ROOT = Path(__file__).parent.parent.parent
 KILLED = -signal.SIGKILL
+SEED = "PIXELIS_FAULTS_SEED"  # other moments
 PATIENCE = 900  # seconds on a busy machine, after which a process hangs
 
 
@@ -165,13 +166,13 @@ class Killer:
         arguments: the same at every start.
         classify: path -> `save`, `upload`, another class, or None.
         whom: whose choices are `main`, `all`, `worker`.
-        seed: of the moments.
+        seed: of the moments, with that of `make faults SEED=`.
     """
 
     def __init__(self, starter, entry_point, arguments, classify, *, whom=("main",), seed):
         self.starter, self.entry_point, self.arguments = starter, entry_point, arguments
         self.classify, self.whom = classify, whom
-        self.random = random.Random(f"{entry_point} {seed}")
+        self.random = random.Random(f"{entry_point} {seed}{os.environ.get(SEED, '')}")
         self.counts, self.until_first, self.moments = {}, 1.0, []
         self.kinds = []
 

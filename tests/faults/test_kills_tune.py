@@ -1,11 +1,13 @@
 """tune is SIGKILLed at random moments and started again: every trial finished exactly once."""
 
+import json
 from collections import Counter
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from pixelis.tuning.study import OVERRIDES, SEED
 from tests.faults.processes import Killer
 from tests.faults.settings import tune_arguments
 
@@ -21,18 +23,25 @@ def classify(place):
     return "cache" if place.startswith(".data.cache") else None
 
 
+def _settings(name, trial):
+    """What a trial trained with, to be told from others by."""
+    notes = trial.user_attrs
+    return json.dumps([name, trial.params, notes.get(OVERRIDES), notes.get(SEED)])
+
+
 def check(place, moments):
     """Every trial ended once, in the study and in MLflow, and the verdict is there.
 
     Returns:
-        how many trials ended, by study.
+        how many trials ended, by study; and the value of each training that ended, by its settings.
     """
     storage = f"sqlite:///{place.folder / 'optuna.db'}"
-    numbers = {}
+    numbers, values = {}, {}
     for name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
         ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         number = numbers[name] = len(ended)
+        values |= {_settings(name, t): t.value for t in ended if t.state == TrialState.COMPLETE}
         first = [t.system_attrs.get("failed_trial", t.number) for t in ended]
         assert len(set(first)) == number, (name, first, moments)
         assert not [t for t in study.trials if t.state == TrialState.RUNNING], moments
@@ -48,14 +57,14 @@ def check(place, moments):
     assert "summary/verdict/best" in parent.data.metrics
     assert (place.folder / "best.yaml").is_file()
     assert "guide" in place.artifact(parent, "tune/verdict.md")
-    return numbers
+    return numbers, values
 
 
 def test_tune(new_place, starter, made_data, tell, is_full):
     killer = Killer(starter, "tune", ARGUMENTS, classify, whom=("main", "all", "worker"), seed=4)
     whole = new_place("whole", data=made_data)
     killer.whole(whole)
-    expected = check(whole, [])
+    expected, values = check(whole, [])
     assert expected["smoke"] == 3 and expected["smoke final"] >= 2
     number, wanted = 0, 11 if is_full else 2
     while len(killer.moments) < wanted:
@@ -64,6 +73,14 @@ def test_tune(new_place, starter, made_data, tell, is_full):
             if len(killer.moments) < wanted:
                 killer.kill(place)
         assert starter.finish(place, "tune", ARGUMENTS) == 0, place.log()[-3000:]
-        assert check(place, killer.moments) == expected, killer.moments
+        found, others = check(place, killer.moments)
+        assert found == expected, killer.moments
+        # What is suggested after the guide's depends on which worker asks first.
+        same = values.keys() & others.keys()
+        assert len(same) >= 4, (
+            values,
+            others,
+        )  # the guide's and the uniform mix, searched and judged
+        assert {key: others[key] for key in same} == {key: values[key] for key in same}
         number += 1
     tell("SIGKILL of tune", len(killer.moments), detail="\n".join(killer.moments))
