@@ -15,9 +15,9 @@ from mlflow.exceptions import MlflowException
 from requests import HTTPError
 
 from pixelis.files import no_room
+from pixelis.mlflow_plugin import sqlite_file
 from pixelis.tracking.adapters import send_model
 from pixelis.tracking.measured import send_measured
-from pixelis.tracking.store import sqlite_file
 from pixelis.tracking.traces import send_trace
 from pixelis.tracking.visits import send_visit
 

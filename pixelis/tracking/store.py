@@ -4,18 +4,15 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
+import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+
+from pixelis.mlflow_plugin import making_tables, sqlite_file
 
 T = TypeVar("T")
-
 
 _SETTINGS = {
     # MLflow's own patience with a server that is away is minutes a call.
@@ -25,7 +22,6 @@ _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
-MAKING_SECONDS = 120.0  # that another process has to make the tables
 BUSY_SECONDS = 60.0  # that a store which others write to is asked again
 PAUSE = 0.2
 
@@ -43,36 +39,15 @@ def be_impatient() -> None:
 def connect() -> MlflowClient:
     """A client of the store that the environment names; a SQLite file has its tables after this.
 
-    Several processes that make the tables of one file at once would fail, all but one.
-
     Raises:
         MlflowException: the store cannot be opened.
     """
     be_impatient()
-    client = MlflowClient()
-    file = sqlite_file(str(client.tracking_uri))
-    if file is None:
-        return client
-    lock = FileLock(file.with_name(f".{file.name}.lock"), timeout=MAKING_SECONDS)
-    # Where no lock can be, on a read-only disk, there are no tables to make.
-    with suppress(OSError, Timeout):
-        lock.acquire()
-    try:
-        patiently(lambda: client.search_experiments(max_results=1), str(client.tracking_uri))
-    finally:
-        lock.release()
+    uri = mlflow.get_tracking_uri()
+    with making_tables(uri):
+        client = MlflowClient()
+        patiently(lambda: client.search_experiments(max_results=1), uri)
     return client
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store; None of any other."""
-    try:
-        place = make_url(uri)
-    except ArgumentError:  # a folder
-        return None
-    if place.get_backend_name() != "sqlite" or not place.database:
-        return None
-    return Path(place.database)
 
 
 def patiently(call: Callable[[], T], uri: str) -> T:

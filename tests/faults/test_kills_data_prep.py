@@ -1,9 +1,12 @@
 """data-prep is SIGKILLed at random moments and started again: as if it never had been."""
 
 import hashlib
+import json
+from functools import partial
 
 import pytest
 
+from tests.faults.pictures import drawn
 from tests.faults.processes import ROOT, Killer
 
 pytestmark = pytest.mark.faults
@@ -11,6 +14,10 @@ ARGUMENTS = [
     *("--config", str(ROOT / "configs/smoke/data_prep.yaml")),
     *("--output_dir", "data", "--num_samples", "120", "--num_workers", "2"),
     *("--difficulty.correlation_samples", "0"),
+]
+IMPORT = [
+    *("--config", str(ROOT / "configs/data_prep.yaml"), "--input", "records/some.jsonl"),
+    *("--output_dir", "data", "--num_workers", "2", "--difficulty.correlation_samples", "0"),
 ]
 
 
@@ -37,24 +44,46 @@ def snapshot(place):
     }
 
 
-def test_data_prep(new_place, starter, tell, is_full):
-    killer = Killer(
-        starter, "data_prep", ARGUMENTS, classify, whom=("main", "all", "worker"), seed=1
-    )
-    whole = new_place("whole")
+def kill(arguments, make_place, starter, tell, *, times, seed):
+    """Kill it so often, in folders of their own; each ends as the one that nobody killed."""
+    whom = ("main", "all", "worker")
+    killer = Killer(starter, "data_prep", arguments, classify, whom=whom, seed=seed)
+    whole = make_place("whole")
     killer.whole(whole)
-    expected = snapshot(whole)
-    assert len(expected["files"]) == 6
-    number, wanted = 0, 13 if is_full else 4
-    while len(killer.moments) < wanted:
-        place = new_place(f"killed-{number}")
+    expected, number = snapshot(whole), 0
+    while len(killer.moments) < times:
+        place = make_place(f"killed-{number}")
         for _ in range(killer.random.choice((1, 1, 2, 3))):
-            if len(killer.moments) < wanted:
+            if len(killer.moments) < times:
                 killer.kill(place)
-        assert starter.finish(place, "data_prep", ARGUMENTS) == 0, place.log()[-3000:]
+        assert starter.finish(place, "data_prep", arguments) == 0, place.log()[-3000:]
         assert snapshot(place) == expected, killer.moments
         assert place.statuses() <= {"FINISHED", "KILLED", "FAILED"}, killer.moments
         left = {p.name for p in place.folder.iterdir() if p.name.startswith(".data.")}
         assert left <= {".data.lock"}, killer.moments
         number += 1
     tell("SIGKILL of data-prep", len(killer.moments), detail="\n".join(killer.moments))
+    return expected
+
+
+def test_data_prep(new_place, starter, tell, is_full):
+    times = 13 if is_full else 4
+    made = kill(ARGUMENTS, new_place, starter, tell, times=times, seed=1)
+    assert len(made["files"]) == 6
+
+
+def test_data_prep_of_an_import(new_place, starter, tell, is_full, tmp_path):
+    source = tmp_path / "records"
+    source.mkdir()
+    drawn().save(source / "a.png")
+    records = [
+        {"id": str(n), "question": f"What is it, {n}?", "image": "a.png", "answer": "a circle"}
+        for n in range(60)
+    ]
+    records[7]["image"] = "b.png"  # told as rejected
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (source / "some.jsonl").write_text(text, encoding="utf-8")
+    make_place = partial(new_place, records=source)
+    times = 4 if is_full else 1
+    made = kill(IMPORT, make_place, starter, tell, times=times, seed=5)
+    assert "rejected.jsonl" in made["files"]
