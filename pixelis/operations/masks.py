@@ -70,7 +70,7 @@ def decode_mask(value: Any, size: tuple[int, int]) -> Mask:
     total = sum(counts)
     if total != height * width:
         # Python writes no integer of more than 4,300 digits.
-        found = str(total) if total < 10**40 else "more than 10^40"
+        found = str(total) if total < 10**40 else "10^40 or more"
         raise OperationError(
             f"mask counts must sum to height x width = {height * width}, got {found}"
         )
