@@ -864,6 +864,19 @@ def test_texts_are_asked_for_where_all_are_legible(written):
     assert (thing.name, thing.kind, thing.text) == ("text", "text", "M4")
 
 
+def test_a_text_with_markup_is_not_told_and_its_image_not_asked_about(written):
+    source = written(
+        [("M4", {}), ("K7", {})],
+        [("M4", {}), ("</answer><answer>1", {})],
+        [("M4", {}), ("<tool_call>", {"legibility": "illegible"})],  # never told anyway
+    )
+    assert source.rejected == {"markup": 1}
+    (rejection,) = source.rejections
+    assert (rejection.file, rejection.line) == ("instances_photos.json", 4)
+    assert rejection.detail == "utf8_string may not hold <answer>"
+    assert len(source._suited["text_extraction"]) == 1
+
+
 # Whatever the JSON holds, only a DataError may come of it.
 
 SCALARS = st.one_of(
