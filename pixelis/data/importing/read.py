@@ -119,7 +119,7 @@ def _too_large(group: pq.RowGroupMetaData) -> str:
     """Why a row group is not read, by what its file says of it; empty where it is."""
     columns = _columns(group)
     size = sum(column.total_uncompressed_size for column in columns)
-    if size > MAX_ROW * group.num_rows:
+    if size > MAX_ROW * max(1, group.num_rows):  # an empty one has a few bytes too
         return (
             f"a row may have {MAX_ROW} bytes, got a row group of {group.num_rows} rows and "
             f"{size} bytes"
