@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     from pixelis.cli.subject import choose_subject, record_score
     from pixelis.data.encode import Encoder
     from pixelis.models.device import best_device
-    from pixelis.models.load import load_model, load_processor
+    from pixelis.models.load import load_model, load_processor, max_positions
     from pixelis.models.lora import check_adapter, load_adapter, other_adapter
     from pixelis.models.quiet import quiet_libraries
     from pixelis.tracking import (
@@ -45,7 +45,11 @@ def main(argv: Sequence[str]) -> int:
 
     check_sampling(config)
     quiet_libraries()
-    subject = choose_subject(config)
+    name, trust = model_config.model_name, model_config.trust_remote_code
+    pixels = {"min_pixels": model_config.min_pixels, "max_pixels": model_config.max_pixels}
+    encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
+    most = max_positions(name, trust_remote_code=trust)
+    subject = choose_subject(config, encoder, most)
     print(*subject.lines, sep="\n", end="\n" * bool(subject.lines), flush=True)
     address = config.adapter
     if address is None:
@@ -56,12 +60,9 @@ def main(argv: Sequence[str]) -> int:
     # By its number: an alias may move meanwhile.
     exact = f"models:/{version.name}/{version.version}" if version else address
     folders = {"adapter": resolve_adapter(exact, config.experiment)}
-    name, trust = model_config.model_name, model_config.trust_remote_code
     if config.against is not None:
         folders["against"] = resolve_adapter(config.against, config.experiment)
         check_adapter(folders["against"], model_name=name)
-    pixels = {"min_pixels": model_config.min_pixels, "max_pixels": model_config.max_pixels}
-    encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
     base = load_model(name, torch_dtype=model_config.torch_dtype, trust_remote_code=trust)
     model = load_adapter(base, folders["adapter"], model_name=name).to(best_device())
     against = None

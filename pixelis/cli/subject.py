@@ -13,6 +13,7 @@ from pixelis.data.benchmarks import (
     questions_digest,
     read_questions,
 )
+from pixelis.data.encode import Encoder, encode_example
 from pixelis.data.example import Example
 from pixelis.data.importing import count_by_reason
 from pixelis.data.store import load_split
@@ -54,13 +55,35 @@ class Subject:
     counts: bool = False
 
 
-def choose_subject(config: EvaluateConfig) -> Subject:
+def choose_subject(config: EvaluateConfig, encoder: Encoder, max_positions: int | None) -> Subject:
     """Choose and open what a configuration names.
+
+    Args:
+        config: of the evaluation.
+        encoder: of the model that is to be asked.
+        max_positions: tokens of the longest question of a user's file; None leaves it unchecked.
 
     Raises:
         DataError: when it cannot be read, or there is nothing to ask.
     """
-    return _split(config) if config.input is None else _questions(config, Path(config.input))
+    if config.input is None:
+        return _split(config)
+
+    def count_tokens(example: Example) -> int:
+        # The solution too: where there is one, the model is measured with its words given.
+        return len(encode_example(example, encoder))
+
+    found = read_questions(
+        Path(config.input),
+        record_format=config.format,
+        images=None if config.image_folder is None else Path(config.image_folder),
+        samples_per_group=config.samples_per_difficulty,
+        max_rejected=config.max_rejected,
+        seed=config.seed,
+        count_tokens=count_tokens,
+        max_positions=max_positions,
+    )
+    return _questions(found, Path(config.input))
 
 
 def _split(config: EvaluateConfig) -> Subject:
@@ -77,15 +100,7 @@ def _split(config: EvaluateConfig) -> Subject:
     return Subject(examples, split, f"the {split} split", digests, str(folder), record)
 
 
-def _questions(config: EvaluateConfig, path: Path) -> Subject:
-    found = read_questions(
-        path,
-        record_format=config.format,
-        images=None if config.image_folder is None else Path(config.image_folder),
-        samples_per_group=config.samples_per_difficulty,
-        max_rejected=config.max_rejected,
-        seed=config.seed,
-    )
+def _questions(found: QuestionSet, path: Path) -> Subject:
     digest = questions_digest(found.examples)
     layout = LAYOUTS.get(found.format)
     name = found.format if layout else "input"

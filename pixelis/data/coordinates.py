@@ -8,6 +8,9 @@ touched, to the letter.
 Mapped are: arguments and results of calls, also where a flawed solution is told in a question; the
 numbers that a conclusion weighs (`Area of ...`, `Center x of ...`); and, in any text, boxes
 `[x1, y1, x2, y2]` and points `(x, y)` that lie inside the first image.
+
+Texts and values are a user's own, so whatever cannot be mapped stays as it is, and the time that
+is taken grows with a text's length alone.
 """
 
 import json
@@ -24,17 +27,26 @@ from pixelis.data.frames import Frame, Size
 from pixelis.operations import OPERATIONS, OperationError
 from pixelis.operations.base import check_bbox, check_point
 from pixelis.operations.masks import decode_mask, encode_mask
+from pixelis.operations.schema import fits_schema
 
 Arguments = Mapping[str, Any]
 
 _BOX = re.compile(r"\[ *(\d{1,6}), *(\d{1,6}), *(\d{1,6}), *(\d{1,6}) *\]")
 _POINT = re.compile(r"\( *(\d{1,6}), *(\d{1,6}) *\)")
-# A step of a flawed solution in a question, see `pixelis.data.generate.describe_step`.
-_TOLD = re.compile(rf"(?P<operation>{'|'.join(OPERATIONS)}) ({{.*}}) -> ({{.*}})$")
-# What a conclusion weighs in pixels, see `pixelis.data.tasks.draft.weigh`; rows and columns of
-# drawn scenes are no pixels.
-_WEIGHED = re.compile(r"\b(?P<measure>Area|Box area|Center [xy]) of (?P<values>[^.]*: \d+)(?=\.)")
-_VALUE = re.compile(r"(?<=: )\d+(?=, |$)")
+# A step of a flawed solution in a question, see `pixelis.data.generate.describe_step`. Where it
+# begins alone: one pattern up to the line's end would take the cube of the line's length.
+_TOLD = re.compile(rf"(?P<operation>{'|'.join(OPERATIONS)}) (?={{)")
+_ARROW = "} -> {"
+# Lines that are read as steps, as many as a trajectory may have: each may draw a mask anew.
+MAX_TOLD = 64
+# What a conclusion weighs in pixels, see `pixelis.data.tasks.draft.weigh`: from the measure to a
+# number before the next full stop. Rows and columns of drawn scenes are no pixels.
+_MEASURE = re.compile(r"\b(Area|Box area|Center [xy]) of ")
+_LAST_VALUE = re.compile(r": \d+\Z")
+# No image has more pixels, or sides, than a number of so many digits; longer ones stay.
+MAX_DIGITS = 20
+_MAX_NUMBER = 10**MAX_DIGITS
+_VALUE = re.compile(rf"(?<=: )\d{{1,{MAX_DIGITS}}}(?=, |$)")
 
 
 def frames_of(
@@ -57,7 +69,7 @@ def as_seen(example: Example, frames: Sequence[Frame]) -> Example:
     areas = _box_areas(example.trajectory, frames)
     return replace(
         example,
-        question="\n".join(_line_as_seen(line, frames) for line in example.question.split("\n")),
+        question=_question_as_seen(example.question, frames),
         trajectory=steps,
         conclusion=text_as_seen(_weighed_as_seen(example.conclusion, frames[0], areas), frames[0]),
         answer=text_as_seen(example.answer, frames[0]),
@@ -126,7 +138,7 @@ def result_as_seen(
         told["bbox"] = list(first.box(tuple(told["bbox"])))
     if _are_numbers(told.get("center"), 2):
         told["center"] = list(first.point(*told["center"]))
-    if type(told.get("area")) is int:
+    if _are_numbers([told.get("area")], 1):
         told["area"] = first.area(told["area"])
     numbers, boxes = arguments.get("frames"), told.get("boxes")
     if isinstance(boxes, list) and all(map(_is_box, boxes)) and _name_frames(numbers, frames):
@@ -134,9 +146,11 @@ def result_as_seen(
         told["boxes"] = [list(frames[number - 1].box(tuple(box))) for number, box in pairs]
     if operation == "ZOOM_IN" and "size" in told and _is_box(seen.get("bbox")):
         # As many pixels as the box and the factor say; the crop is resized to be seen anyway.
-        factor = seen.get("factor", OPERATIONS[operation].defaults["factor"])
+        zoom = OPERATIONS[operation]
+        factor = seen.get("factor", zoom.defaults["factor"])
         x1, y1, x2, y2 = seen["bbox"]
-        told["size"] = [(x2 - x1) * factor, (y2 - y1) * factor]
+        if fits_schema(factor, zoom.parameters["factor"]):  # else the size stays as it is
+            told["size"] = [(x2 - x1) * factor, (y2 - y1) * factor]
     return told
 
 
@@ -167,37 +181,58 @@ def _step_as_seen(step: Step, frames: Sequence[Frame]) -> Step:
     )
 
 
-def _line_as_seen(line: str, frames: Sequence[Frame]) -> str:
-    """A line of a question: the call that it tells, or places in words."""
-    found = _TOLD.search(line)
-    if found is None:
-        return text_as_seen(line, frames[0])
+def _question_as_seen(question: str, frames: Sequence[Frame]) -> str:
+    """A question line by line: the first calls that are told, and words."""
+    lines, num_looked_at = [], 0
+    for line in question.split("\n"):
+        told = None
+        if _ARROW in line and num_looked_at < MAX_TOLD:
+            num_looked_at += 1
+            told = _told_as_seen(line, frames)
+        lines.append(text_as_seen(line, frames[0]) if told is None else told)
+    return "\n".join(lines)
+
+
+def _told_as_seen(line: str, frames: Sequence[Frame]) -> str | None:
+    """A line that ends in a call and its result, mapped; None where it does not."""
+    before, arrow, after = line.rpartition(_ARROW)
+    found = _TOLD.search(before)
+    if not arrow or not line.endswith("}") or found is None:
+        return None
     operation = found["operation"]
     try:
-        arguments, result = dict(json.loads(found[2])), dict(json.loads(found[3]))
-    except (TypeError, ValueError):  # not as it was written here
-        return text_as_seen(line, frames[0])
-    seen = call_as_seen(operation, arguments, frames)
-    told = result_as_seen(operation, arguments, seen, result, frames)
-    before = text_as_seen(line[: found.start()], frames[0])
-    return f"{before}{operation} {json.dumps(seen)} -> {json.dumps(told)}"
+        arguments = json.loads(before[found.end() :] + "}")
+        result = json.loads("{" + after)
+        seen = call_as_seen(operation, arguments, frames)
+        told = result_as_seen(operation, arguments, seen, result, frames)
+        call = f"{operation} {json.dumps(seen)} -> {json.dumps(told)}"
+    except (TypeError, ValueError, RecursionError):  # not as it was written here
+        return None
+    return text_as_seen(line[: found.start()], frames[0]) + call
 
 
 def _weighed_as_seen(text: str, frame: Frame, areas: Mapping[int, int]) -> str:
-    def weighed(found: re.Match[str]) -> str:
-        measure = found["measure"]
+    """A conclusion with the numbers that it weighs mapped, sentence by sentence."""
+    *sentences, rest = text.split(".")
+    return ".".join([*(_sentence_as_seen(each, frame, areas) for each in sentences), rest])
 
-        def value(number: re.Match[str]) -> str:
-            amount = int(number[0])
-            if measure.startswith("Center"):
-                return str(frame.pixel("xy".index(measure[-1]), amount))
-            if measure == "Box area" and amount in areas:
-                return str(areas[amount])
-            return str(frame.area(amount))
 
-        return f"{measure} of {_VALUE.sub(value, found['values'])}"
+def _sentence_as_seen(text: str, frame: Frame, areas: Mapping[int, int]) -> str:
+    last = _LAST_VALUE.search(text)
+    found = _MEASURE.search(text, 0, last.start()) if last else None
+    if found is None:
+        return text
+    measure = found[1]
 
-    return _WEIGHED.sub(weighed, text)
+    def value(number: re.Match[str]) -> str:
+        amount = int(number[0])
+        if measure.startswith("Center"):
+            return str(frame.pixel("xy".index(measure[-1]), amount))
+        if measure == "Box area" and amount in areas:
+            return str(areas[amount])
+        return str(frame.area(amount))
+
+    return text[: found.end()] + _VALUE.sub(value, text[found.end() :])
 
 
 def _box_areas(steps: Sequence[Step], frames: Sequence[Frame]) -> dict[int, int]:
@@ -226,8 +261,9 @@ def _name_frames(value: Any, frames: Sequence[Frame]) -> bool:
 
 
 def _are_numbers(value: Any, count: int) -> bool:
+    """Whether it is so many integers, none longer than what an image can have."""
     given = isinstance(value, list | tuple) and len(value) == count
-    return given and all(type(v) is int for v in value)
+    return given and all(type(v) is int and abs(v) < _MAX_NUMBER for v in value)
 
 
 def _is_box(value: Any) -> bool:

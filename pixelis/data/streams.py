@@ -19,6 +19,8 @@ from pixelis.errors import DataError
 
 # Records of a chunk: of photographs, some ten megabytes.
 RECORDS_IN_CHUNK = 16
+# A chunk ends before it takes more: several of them wait for each worker.
+BYTES_IN_CHUNK = 32 << 20
 # How often another example is tried where one came out as an earlier one did.
 MAX_SALT = 50
 
@@ -39,6 +41,20 @@ def _without(made: Made, seen: set[int]) -> tuple[Made, list[int]]:
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     remaining = iter(items)
     while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def _record_chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Chunks of records, bounded in number and, unless it is one record, in what they take."""
+    chunk: list[Record] = []
+    size = 0
+    for record in records:
+        size += record.size
+        if chunk and (len(chunk) == RECORDS_IN_CHUNK or size > BYTES_IN_CHUNK):
+            yield chunk
+            chunk, size = [], record.size
+        chunk.append(record)
+    if chunk:
         yield chunk
 
 
@@ -157,7 +173,7 @@ class ImportedStream:
     def read(self, folder: Path) -> Iterator[Made]:
         """Convert the chunks; what is rejected goes to `rejected.jsonl` in the folder."""
         seen: set[int] = set()
-        chunks = _chunks(self._count(read_records(self.source)), RECORDS_IN_CHUNK)
+        chunks = _record_chunks(self._count(read_records(self.source)))
         with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
             for found in map_ordered(self.convert, chunks, self.num_workers):
                 kept, twice = _without(found, seen)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.models.quantized import check_quantization, quantization_config
@@ -97,6 +97,23 @@ def load_processor(
         )
     image_processor.size = type(image_processor.size)(**size)
     return processor
+
+
+def max_positions(model_name: str, *, trust_remote_code: bool = False) -> int | None:
+    """How many tokens a model was made for (`max_position_embeddings`); None where it tells none.
+
+    Raises:
+        CheckpointError: when its configuration cannot be loaded.
+    """
+    place = resolve_model(model_name)
+    if Path(place).is_dir():
+        check_model_folder(Path(place), trust_remote_code=trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    except UNLOADABLE as error:
+        raise CheckpointError(f"no model for {model_name!r}: {in_one_line(error)}") from error
+    return found if type(found) is int and found > 0 else None
 
 
 def load_model(

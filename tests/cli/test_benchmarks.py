@@ -1,6 +1,7 @@
 """evaluate on a user's questions: a benchmark's folder, without data that data-prep wrote."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -92,4 +93,45 @@ def test_too_much_that_cannot_be_used_stops_before_a_run(adapter, infographics, 
 def test_bad_input(adapter, infographics, runs, capfd, words, message):
     assert run_cli(main, arguments(*words)) == 2
     assert message in capfd.readouterr().err
+    assert runs() == []
+
+
+@pytest.fixture
+def long_questions(place):
+    """Questions of which some are longer than all that the embedded base was made for."""
+    Image.new("RGB", (300, 200), "white").save(place / "1.png")
+
+    def write(*texts):
+        records = [
+            {"id": f"q{number}", "question": text, "image": "1.png", "answer": "1"}
+            for number, text in enumerate(texts)
+        ]
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (place / "long.jsonl").write_text(lines)
+
+    return write
+
+
+LONG = "a question " * 9091
+
+
+def test_a_question_longer_than_the_model_is_left_out(adapter, long_questions, runs, capfd):
+    long_questions("What?", LONG, "Why?")
+    assert run_cli(main, arguments("--input", "long.jsonl", *FEW, "--max_rejected", "0.5")) == 0
+    out = capfd.readouterr().out
+    assert "long.jsonl (cota): 2 questions of 3 records" in out
+    assert "left out: 1 (too_long 1)" in out
+    assert re.search(
+        r"long.jsonl:2 too_long: \d{5} tokens, more than the model's max_position_embeddings 2048",
+        out,
+    )
+    assert len(runs()) == 1
+
+
+def test_only_questions_longer_than_the_model_are_an_error(adapter, long_questions, runs, capfd):
+    long_questions(LONG)
+    assert run_cli(main, arguments("--input", "long.jsonl", "--max_rejected", "1")) == 2
+    message = capfd.readouterr().err
+    assert "error: input long.jsonl holds no question that can be used, of 1 records" in message
+    assert "long.jsonl:1 too_long: " in message and "Traceback" not in message
     assert runs() == []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from pixelis.data.chat import example_messages
 from pixelis.data.coordinates import (
+    MAX_TOLD,
     as_seen,
     call_as_seen,
     call_as_stored,
@@ -322,6 +324,82 @@ def test_a_box_area_is_that_of_the_mapped_box():
     assert seen.trajectory[0].arguments["bbox"] == [2, 2, 6, 6]
     assert seen.trajectory[0].result == {"size": [8, 8]}
     assert seen.conclusion == "Box area of a: 16, b: 23. So."
+
+
+# What a user's records may hold
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "ZOOM_IN {} -> {" * 6600,
+        "ZOOM_IN {} -> {" * 6600 + "}",
+        'READ_TEXT {"bbox": [0, 0, 9, 9]} -> {}\n' * 3000,
+        'ZOOM_IN {"a":' + "[" * 20_000 + "]" * 20_000 + "} -> {}",
+        'ZOOM_IN {"a": ' + "[" * 900 + "]" * 900 + "} -> {}",
+        'READ_TEXT {"a": 1} -> {"area": ' + "9" * 4300 + "}",
+        'READ_TEXT {"a": 1} -> {"area": ' + "9" * 4301 + "}",
+        'ZOOM_IN {"bbox": [0, 0, ' + "9" * 4300 + ', 1], "factor": 4} -> {"size": [1, 1]}',
+        'GET_PROPERTIES {"mask": {"size": [50, 100], "counts": ['
+        + ", ".join(["9" * 4300] * 20)
+        + "]}} -> {}",
+        "[ (" * 33_000,
+        "[1, 2, " * 15_000,
+    ],
+    ids=range(11),
+)
+def test_no_question_stops_the_mapping(question):
+    began = time.monotonic()
+    seen = as_seen(handmade(question=question), [WIDE])
+    assert time.monotonic() - began < 5
+    if "[0, 0, 9, 9]" not in question:
+        assert seen.question == question
+
+
+def test_as_many_lines_are_told_as_a_trajectory_may_have_steps():
+    told = 'READ_TEXT {"bbox": [0, 0, 9, 9]} -> {"center": [1, 1]}'
+    lines = as_seen(handmade(question="\n".join([told] * 70)), [WIDE]).question.split("\n")
+    mapped = 'READ_TEXT {"bbox": [0, 0, 18, 18]} -> {"center": [3, 3]}'
+    assert lines[:MAX_TOLD] == [mapped] * 64
+    # What follows is words, in which boxes alone are places.
+    assert lines[MAX_TOLD:] == [mapped.replace("[3, 3]", "[1, 1]")] * 6
+
+
+@pytest.mark.parametrize(
+    "conclusion",
+    [
+        "Area of " * 12_500,
+        "Area of a: " * 9000 + ".",
+        "Area of : 1, " * 9000,
+        "Area of a: " + "9" * 5000 + ".",
+        "Center x of a: " + "9" * 10**5 + ".",
+        "Box area of a: " + "9" * 21 + ".",
+    ],
+    ids=range(6),
+)
+def test_no_conclusion_stops_the_mapping(conclusion):
+    began = time.monotonic()
+    seen = as_seen(handmade(conclusion=conclusion), [WIDE])
+    assert time.monotonic() - began < 1
+    assert seen.conclusion == conclusion
+
+
+@pytest.mark.parametrize(
+    "factor", [{"a": 1}, "ab", [1, 2], True, 2.0, 10**400, 5, 0, "x" * 10**6], ids=range(9)
+)
+def test_a_size_is_multiplied_by_a_right_factor_alone(factor):
+    arguments = {"bbox": [0, 0, 9, 9], "factor": factor}
+    step = Step("", "ZOOM_IN", arguments, {"size": [1, 1]})
+    (seen,) = as_seen(handmade(trajectory=(step,)), [WIDE]).trajectory
+    assert seen.arguments == arguments | {"bbox": [0, 0, 18, 18]}
+    assert seen.result == {"size": [1, 1]}
+
+
+@pytest.mark.parametrize("place", [{"bbox": [0, 0, 1, 10**4299]}, {"area": 9 * 10**4299}])
+def test_numbers_that_no_image_has_stay(place):
+    step = Step("", "READ_TEXT", place, place)
+    (seen,) = as_seen(handmade(trajectory=(step,)), [WIDE]).trajectory
+    assert (seen.arguments, seen.result) == (place, place)
 
 
 # Calls

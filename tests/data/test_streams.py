@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pixelis.curriculum.difficulty import COMPONENTS
+from pixelis.data import streams
 from pixelis.data.generate import generate_example
 from pixelis.data.importing import Rejection, open_input
 from pixelis.data.produce import Finish, Generate, Import, Plan
@@ -190,3 +191,20 @@ def test_a_chat_of_several_questions_is_one_rejection(write, tmp_path):
     assert len(ids(stream, tmp_path)) == 3
     assert [(one["line"], one["reason"]) for one in rejected(tmp_path)] == [(2, "duplicate_id")]
     assert stream.rejected == {"duplicate_id": 1}
+
+
+def test_large_records_go_in_smaller_chunks(tmp_path, monkeypatch):
+    file = tmp_path / "x.jsonl"
+    record = {"question": "What?", "answer": "A."}
+    sizes = [0] * (RECORDS_IN_CHUNK + 2) + [300, 2000, 300, 300, 300, 300, 0]
+    file.write_text("".join(json.dumps(record | {"pad": "x" * n}) + "\n" for n in sizes))
+    monkeypatch.setattr(streams, "BYTES_IN_CHUNK", 1000)
+    seen = []
+
+    def convert(records):
+        seen.append([record.line for record in records])
+        return FINISH(iter(()))
+
+    list(ImportedStream(convert, open_input(file), 1).read(tmp_path))
+    assert [len(chunk) for chunk in seen] == [16, 3, 1, 2, 3]
+    assert [line for chunk in seen for line in chunk] == list(range(1, len(sizes) + 1))

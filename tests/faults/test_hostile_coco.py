@@ -7,11 +7,13 @@ from itertools import count
 import pytest
 
 from pixelis.config import DataPrepConfig
+from pixelis.data.chat import example_messages
 from pixelis.data.prepare import open_stream
 from pixelis.data.sources.coco_records import COCO_REASONS
 from pixelis.data.store import from_row
 from pixelis.errors import UserError
 from tests.faults.hostile import bounded, broken, deep, mutated, one_line, run_cases
+from tests.faults.imports import check_encoded
 from tests.faults.pictures import RIGHT, WRONG
 
 CIRCLE = [10, 10, 20, 20]
@@ -103,6 +105,24 @@ def only(kind, number, **changes):
 
 
 NAN = float("nan")
+MARKUP = (
+    *("</answer><answer>cat", "<tool_call>dog</tool_call>", "<|im_end|>"),
+    *("<tool_response>1", "<|vision_start|><|image_pad|>"),
+)
+
+
+def test_a_name_with_markup_is_in_no_example(made, encoder):
+    tree = only("categories", 1, name="</answer><answer>cat")
+    examples, rejections = made(json.dumps(tree).encode())
+    assert [(one["file"], one["line"], one["reason"]) for one in rejections] == [
+        ("instances.json", 2, "markup"),
+        ("instances.json", 2, "unknown_category"),
+    ]
+    assert rejections[0]["detail"] == "a category's name may not hold <answer>"
+    for example in examples:
+        for message in example_messages(example):
+            assert not message.supervised or message.parts[0].count("<answer>") <= 1
+        check_encoded(example, encoder)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +160,8 @@ NAN = float("nan")
         (only("categories", 1, id=1), "duplicate_id", 1),
         (only("categories", 1, name="a\x00b"), "wrong_type", 2),
         (only("categories", 1, name="x" * 10**5), "wrong_type", 2),
+        *((only("categories", 1, name=f"a {markup}"), "markup", 2) for markup in MARKUP),
+        (only("annotations", 1, utf8_string="</answer>"), "markup", 2),
         (only("images", 1, id=1), "duplicate_id", 1),
         (only("images", 1, file_name="rgb.png"), "duplicate_id", 2),
         (only("images", 1, file_name="../outside.png"), "outside_folder", 2),
@@ -154,7 +176,7 @@ NAN = float("nan")
         (only("images", 1, width=50_000, height=50_000), "size_differs", 2),
         (only("images", 1, file_name="mirrored.jpg"), "turned_image", 2),
     ],
-    ids=range(33),
+    ids=range(39),
 )
 def test_what_is_turned_away_and_why(made, tree, reason, line):
     with bounded():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixelis.data.chat import example_messages
+from pixelis.data.coordinates import as_seen, frames_of
 from pixelis.data.encode import IGNORE_INDEX, encode_example
 from pixelis.data.example import Example, Step
 from pixelis.errors import DataError
@@ -15,19 +16,45 @@ from pixelis.evaluation.rollout import Conversation, converse
 from tests.evaluation.handmade import Script
 from tests.faults.hostile import LONG, TOKENS, bounded, run_cases
 
-IMAGE = Image.new("RGB", (56, 56), "white")
+# The model sees one as it is stored, and one resized: there, places in words are mapped.
+IMAGES = [Image.new("RGB", size, "white") for size in ((56, 56), (300, 200))]
+# What is read as a call, a place or a number of pixels, right and wrong.
+PLACES = (
+    *('READ_TEXT {"bbox": [0, 0, 9, 9]} -> {"area": 3}', "ZOOM_IN {} -> {", "} -> {}", "\n"),
+    *('ZOOM_IN {"bbox": [0, 0, 9, 9], "factor": {"a": 1}} -> {"size": [1, 1]}', " -> "),
+    *('GET_PROPERTIES {"x": ' + "[" * 1500 + "]" * 1500 + "} -> {}", "[0, 0, 9, 9]", "(1, 2)"),
+    *("Area of a: 7.", "Box area of a: " + "9" * 5000 + ".", "Center x of "),
+)
 WORDS = st.lists(
-    st.sampled_from(TOKENS) | st.text(st.characters(exclude_categories=("Cs",)), max_size=8),
+    st.sampled_from(TOKENS + PLACES)
+    | st.text(st.characters(exclude_categories=("Cs",)), max_size=8),
     max_size=5,
 ).map("".join)
 
 
-def make(question="?", thought="", result="", conclusion="", answer="1", supervised=True):
+@pytest.fixture(params=IMAGES, ids=["as stored", "resized"])
+def image(request):
+    return request.param
+
+
+def test_one_image_is_resized(encoder):
+    assert [encoder.seen_size(image) == image.size for image in IMAGES] == [True, False]
+
+
+def make(
+    question="?",
+    thought="",
+    result="",
+    conclusion="",
+    answer="1",
+    supervised=True,
+    image=IMAGES[0],
+):
     step = Step(
         thought, "READ_TEXT", {"bbox": [0, 0, 9, 9]}, {"text": result}, supervised=supervised
     )
     return Example(
-        "e", "imported", "positive", question, (IMAGE,), (step,), conclusion, answer, answer
+        "e", "imported", "positive", question, (image,), (step,), conclusion, answer, answer
     )
 
 
@@ -50,7 +77,8 @@ def learnt(encoded):
 
 
 def check(example, encoder):
-    plain = encode_example(make(supervised=example.trajectory[0].supervised), encoder)
+    (image,) = example.images
+    plain = encode_example(make(supervised=example.trajectory[0].supervised, image=image), encoder)
     try:
         encoded = encode_example(example, encoder)
     except DataError as error:
@@ -65,7 +93,7 @@ def check(example, encoder):
     assert shape(encoded, encoder) == shape(plain, encoder)
     # What is learnt is what the assistant says, tokenised as mere text, and nothing besides.
     expected = []
-    for message in example_messages(example):
+    for message in example_messages(as_seen(example, frames_of([image], encoder.seen_size))):
         if message.supervised:
             (text,) = message.parts
             expected += encoder.tokenizer(
@@ -76,7 +104,8 @@ def check(example, encoder):
 
 
 def test_special_tokens_anywhere(encoder):
-    strategy = st.builds(make, WORDS, WORDS, WORDS, WORDS, WORDS, st.booleans())
+    words = [WORDS] * 5
+    strategy = st.builds(make, *words, st.booleans(), st.sampled_from(IMAGES))
     run_cases("special tokens", strategy, lambda example: check(example, encoder))
 
 
@@ -90,25 +119,27 @@ def test_the_tokens_are_special_where_the_template_writes_them(encoder):
 
 @pytest.mark.parametrize("place", ["question", "thought", "result", "conclusion", "answer"])
 @pytest.mark.parametrize("token", TOKENS)
-def test_each_token_in_each_place(encoder, place, token):
-    check(make(**{place: f"before {token} after"}), encoder)
+def test_each_token_in_each_place(encoder, place, token, image):
+    check(make(**{place: f"before {token} after"}, image=image), encoder)
 
 
-def test_a_question_of_100_000_characters(encoder):
+def test_a_question_of_100_000_characters(encoder, image):
     with bounded():
-        check(make(question=LONG), encoder)
-        check(make(question="<|im_end|>" * 10_000), encoder)
+        check(make(question=LONG, image=image), encoder)
+        check(make(question="<|im_end|>" * 10_000, image=image), encoder)
+        check(make(question="ZOOM_IN {} -> {" * 6600, image=image), encoder)
+        check(make(conclusion="Area of a: " * 9000, image=image), encoder)
     limited = type(encoder)(encoder.processor, max_length=4096)
     with pytest.raises(DataError, match=r"tokens, more than max_length 4096"):
-        encode_example(make(question=LONG), limited)
+        encode_example(make(question=LONG, image=image), limited)
 
 
 @pytest.mark.parametrize("token", TOKENS)
-def test_a_rollout_s_result_puts_no_turn_in(encoder, token):
+def test_a_rollout_s_result_puts_no_turn_in(encoder, token, image):
     """What an operation gives back, here the model's own call in an error, stays text too."""
     call = json.dumps({"name": token, "arguments": {}})
     script = Script(encoder, [f"<tool_call>\n{call}\n</tool_call>", "<answer>1</answer>"])
-    example = replace(make(question=token), trajectory=())
+    example = replace(make(question=token, image=image), trajectory=())
     [rollout] = converse(script, encoder, [Conversation(example)], num_slots=1, max_operations=3)
     assert rollout.answer == "1"
     starts = encoder.tokenizer("<|im_start|>", add_special_tokens=False)["input_ids"][0]

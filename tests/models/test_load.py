@@ -17,6 +17,7 @@ from pixelis.models.load import (
     check_weights,
     load_model,
     load_processor,
+    max_positions,
     resolve_model,
 )
 
@@ -183,3 +184,15 @@ def test_a_processor_with_a_broken_file(folder, name, content):
     with pytest.raises(CheckpointError) as caught:
         load_processor(str(folder))
     assert one_line(caught).startswith(f"no processor for '{folder}': ")
+
+
+def test_how_many_tokens_a_model_was_made_for(folder):
+    assert max_positions("pixelis-nano") == 2048
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 77
+    (folder / "config.json").write_text(json.dumps(config))
+    assert max_positions(str(folder)) == 77
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointError) as caught:
+        max_positions(str(folder))
+    assert one_line(caught).startswith(f"no model for '{folder}': ")

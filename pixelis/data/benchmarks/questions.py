@@ -7,8 +7,9 @@ out and told, and too much of that is an error.
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def read_questions(
     samples_per_group: int,
     max_rejected: float,
     seed: int,
+    count_tokens: Callable[[Example], int] | None = None,
+    max_positions: int | None = None,
 ) -> QuestionSet:
     """Choose and open the questions of a file or folder.
 
@@ -76,6 +79,8 @@ def read_questions(
         samples_per_group: questions of each group at most.
         max_rejected: share of the records looked at that may be left out.
         seed: of the choice.
+        count_tokens: how long an example is; None leaves the length unchecked.
+        max_positions: how long one may be: attention takes memory by the square of the length.
 
     Raises:
         DataError: when the input is missing or of another shape, nothing in it can be used, or too
@@ -95,12 +100,13 @@ def read_questions(
             continue
         group = ONE_GROUP if question is None else question.group
         groups.setdefault(group, []).append((record, question))
+    check = partial(_check_length, count_tokens=count_tokens, max_positions=max_positions)
     examples: list[Example] = []
     ids: set[str] = set()
     for group in sorted(groups):
         members = groups[group]
         random.Random(f"questions:{seed}:{group}").shuffle(members)
-        chosen = _choose(members, source, group, ids, rejections)
+        chosen = _choose(members, source, group, ids, rejections, check)
         examples += [example for _, example in zip(range(samples_per_group), chosen, strict=False)]
     _check(source, examples, rejections, num_records, max_rejected)
     title = layout.title if layout else f"{path.name} ({source.format})"
@@ -142,6 +148,7 @@ def _choose(
     group: str,
     ids: set[str],
     rejections: list[Rejection],
+    check: Callable[[Example], None],
 ) -> Iterator[Example]:
     """The examples of a group as they are asked for; what cannot be used is left out and told."""
     for record, question in members:
@@ -161,8 +168,30 @@ def _choose(
                 detail = f"the id {example.id!r} stands in the file before"
                 rejections.append(reject(record, "duplicate_id", detail))
                 continue
+            try:
+                check(example)
+            except RejectedError as error:
+                rejections.append(reject(record, error.reason, error.detail))
+                continue
             ids.add(example.id)
             yield replace(example, difficulty=group, split="test")
+
+
+def _check_length(
+    example: Example, *, count_tokens: Callable[[Example], int] | None, max_positions: int | None
+) -> None:
+    if count_tokens is None or max_positions is None:
+        return
+    try:
+        length = count_tokens(example)
+    except ValueError as error:  # such as an image as thin as a line
+        detail = f"the model's processor refuses it: {error}"
+        raise RejectedError("unreadable_image", detail) from error
+    if length > max_positions:
+        raise RejectedError(
+            "too_long",
+            f"{length} tokens, more than the model's max_position_embeddings {max_positions}",
+        )
 
 
 def _example(record: Record, question: Question, source: Input) -> Example:

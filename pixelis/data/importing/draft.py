@@ -36,10 +36,19 @@ class Call:
 def check_said(value: Any, what: str) -> str:
     """A text of the assistant: as `check_text`, and free of the tags of calls and answers."""
     text = check_text(value, what)
+    check_markup(text, what)
+    return text
+
+
+def check_markup(text: str, what: str) -> None:
+    """Refuse a text that would close or open a call or an answer where the assistant says it.
+
+    Raises:
+        RejectedError: naming the tag that the text holds.
+    """
     for tag in _TAGS:
         if tag in text:
             raise RejectedError("markup", f"{what} may not hold {tag}")
-    return text
 
 
 def check_operation(value: Any) -> str:

@@ -77,6 +77,7 @@ class Record:
         data: the record, or None where it cannot be read.
         error: why it cannot be read.
         reason: which of REASONS an error is.
+        size: how much the record takes, in bytes or, of JSON, characters.
     """
 
     file: str
@@ -84,6 +85,7 @@ class Record:
     data: dict[str, Any] | None
     error: str = ""
     reason: str = "broken_json"
+    size: int = 0
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class CocoInstances:
 
         Args:
             path: the JSON, or the folder that it is in.
-            image_folder: where the images are; None looks beside the JSON.
+            image_folder: where the images are; None looks near the JSON, inside of `path`.
 
         Raises:
             DataError: when it cannot be read, or no image is left to be asked about.
@@ -94,7 +94,7 @@ class CocoInstances:
         for entry in content.entries("images"):
             if len(names) < FIRST_IMAGES and isinstance(entry.data, dict):
                 names.append(entry.data.get("file_name"))
-        self.folder = find_image_folder(self.file, image_folder, names)
+        self.folder = find_image_folder(self.file, image_folder, names, source=path)
         self._categories = self._read_categories(content)
         self._image_spans: list[tuple[int, int]] = []
         images = self._read_images(content)

@@ -40,7 +40,7 @@ def find_json(path: Path) -> Path:
     """The instances JSON that a path is or holds.
 
     Raises:
-        DataError: when there is none, or several to choose from.
+        DataError: when there is none, several to choose from, or a link to one elsewhere.
     """
     if path.is_file():
         return path
@@ -53,7 +53,19 @@ def find_json(path: Path) -> Path:
     if len(found) > 1:
         names = ", ".join(str(file.relative_to(path)) for file in found)
         raise DataError(f"input {path!s:.200} holds several COCO files; name one of {names:.600}")
+    if not _is_inside(found[0], path):
+        raise DataError(
+            f"{found[0]!s:.200} is a link that leaves the folder {path!s:.200}; name the file"
+        )
     return found[0]
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder or is it, links followed."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        return False
 
 
 def _json_files(folder: Path) -> list[Path]:
@@ -236,13 +248,19 @@ def _look_at(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
         return load_image(file.read()).size, (width, height), orientation
 
 
-def find_image_folder(file: Path, given: Path | None, names: list[Any]) -> Path:
+def find_image_folder(
+    file: Path, given: Path | None, names: list[Any], *, source: Path | None = None
+) -> Path:
     """The folder of the images: the one that is given, or where the first listed image lies.
+
+    Nothing is looked for outside of what the user named: a folder of data that came from elsewhere
+    may not choose which other folder is read.
 
     Args:
         file: the JSON.
         given: by the user.
         names: file names of the first images; those that lie nowhere are passed over.
+        source: the file or folder that the user named; None: the JSON.
 
     Raises:
         DataError: when the given folder is none, or no image is found near the JSON.
@@ -254,10 +272,12 @@ def find_image_folder(file: Path, given: Path | None, names: list[Any]) -> Path:
     beside = file.parent
     above = beside.parent
     suffix = file.stem.rpartition("_")[2]
-    candidates = (
+    root = _root(file if source is None else source)
+    near = (
         *(beside, above, above / "images", above / suffix),
         *(beside / "images", beside / suffix),
     )
+    candidates = [folder for folder in near if _is_inside(folder, root)]
     for name in names:
         for folder in candidates:
             try:
@@ -269,3 +289,9 @@ def find_image_folder(file: Path, given: Path | None, names: list[Any]) -> Path:
     raise DataError(
         f"no image of COCO file {file!s:.200} is in {looked:.600}; name their folder (image_folder)"
     )
+
+
+def _root(source: Path) -> Path:
+    """The folder that images may be in: the named one; COCO's own `annotations` has them beside."""
+    folder = (source if source.is_dir() else source.parent).absolute()
+    return folder.parent if folder.name == "annotations" else folder

@@ -1,5 +1,6 @@
 """COCO's records, checked: what an annotation says, and its mask."""
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from pixelis.data.importing.draft import check_markup
 from pixelis.data.importing.record import RejectedError
 from pixelis.data.picture import Box
 from pixelis.data.tasks.object_counting import MAX_COUNT
@@ -33,6 +35,7 @@ COCO_REASONS = {
     "unknown_image": "the annotation is of no listed image",
     "rejected_image": "the annotation is of an image that was turned away",
     "unknown_category": "the annotation is of no listed category",
+    "markup": "a name or a text holds a tag of calls and answers, or a special token",
     "broken_box": "the box is no box inside the image",
     "broken_mask": "the segmentation cannot be read, is empty, or does not fit its box",
 }
@@ -40,6 +43,8 @@ COCO_REASONS = {
 MARGIN = 1.0
 # Overlap (IoU) of an annotation's box with that of its mask.
 MIN_FIT = 0.5
+# A special token as chat templates write them, such as `<|im_end|>`.
+_SPECIAL = re.compile(r"<\|[^<|>]*\|>")
 MAX_NAME = 100
 MAX_TEXT = 400
 # Five bits each; a run of an image of MAX_PIXELS, and its sign, take fewer.
@@ -91,7 +96,7 @@ def check_name(value: Any) -> str:
     """A category's name.
 
     Raises:
-        RejectedError: when it is no short printable text.
+        RejectedError: when it is no short printable text, or holds markup.
     """
     name = " ".join(value.split()) if isinstance(value, str) else ""
     if not name or not name.isprintable() or len(name) > MAX_NAME:
@@ -99,7 +104,18 @@ def check_name(value: Any) -> str:
             "wrong_type",
             f"a category's name must be 1 to {MAX_NAME} printable characters, got {value!r:.60}",
         )
+    _check_plain(name, "a category's name")
     return name
+
+
+def _check_plain(text: str, what: str) -> None:
+    """What an annotator wrote is said by the assistant, so it may hold none of what frames that.
+
+    Special tokens are tokenised as text, yet whoever reads the answers as text takes them for ends.
+    """
+    check_markup(text, what)
+    if found := _SPECIAL.search(text):
+        raise RejectedError("markup", f"{what} may not hold {found[0]:.60}")
 
 
 def check_id(value: Any) -> int | str:
@@ -117,7 +133,7 @@ def check_annotation(raw: Mapping[str, Any], size: tuple[int, int]) -> Annotatio
     """Read an annotation of an image of the given width and height.
 
     Raises:
-        RejectedError: when its box or its segmentation is broken.
+        RejectedError: when its box or its segmentation is broken, or its text holds markup.
     """
     box = _check_box(raw.get("bbox"), size)
     segmentation = raw.get("segmentation")
@@ -160,7 +176,10 @@ def _text(raw: Mapping[str, Any]) -> str:
     value = raw.get("utf8_string")
     text = " ".join(value.split()) if isinstance(value, str) else ""
     legible = raw.get("legibility", "legible") == "legible"
-    return text if legible and text.isprintable() and len(text) <= MAX_TEXT else ""
+    if not legible or not text.isprintable() or len(text) > MAX_TEXT:
+        return ""
+    _check_plain(text, "utf8_string")
+    return text
 
 
 def _is_number(value: Any, least: float, most: float) -> bool:

@@ -58,6 +58,25 @@ def test_too_many_of_them_are_an_error(change):
         read(folder, max_rejected=0.33)
 
 
+def test_a_question_that_is_too_long_or_cannot_be_encoded_is_told(tallyqa):
+    def count_tokens(example):
+        if example.id.endswith(":2"):
+            raise ValueError("absolute aspect ratio must be smaller than 200")
+        return 2049 if example.id.endswith(":3") else 2048
+
+    (tallyqa / "test.json").write_text(
+        json.dumps([{k: v for k, v in each.items() if k != "question_id"} for each in TALLY])
+    )
+    found = read(tallyqa, count_tokens=count_tokens, max_positions=2048)
+    assert [example.id for example in found.examples] == ["test.json:1"]
+    assert sorted(map(describe_rejection, found.rejections)) == [
+        "test.json:2 unreadable_image: the model's processor refuses it: absolute aspect ratio "
+        "must be smaller than 200",
+        "test.json:3 too_long: 2049 tokens, more than the model's max_position_embeddings 2048",
+    ]
+    assert len(read(tallyqa, count_tokens=count_tokens, max_positions=None).examples) == 3
+
+
 def test_another_takes_the_place_of_one_that_is_left_out(change):
     folder = change(image="no.jpg", issimple=False)
     for seed in range(5):

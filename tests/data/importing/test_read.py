@@ -277,6 +277,89 @@ def test_parquet_with_embedded_images_and_maps(tmp_path, folder):
     assert record.data["arguments"] == {"x": 1}
 
 
+PEAK = """
+import resource, sys
+from pathlib import Path
+from pixelis.config import DataPrepConfig
+from pixelis.data.prepare import prepare_folder
+from pixelis.errors import UserError
+try:
+    prepare_folder(DataPrepConfig(input=sys.argv[1], num_workers=1), Path(sys.argv[2]))
+except UserError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def wide(path, pixels, groups, **options):
+    """A parquet file of row groups of such images each, small on disk."""
+    table = pa.Table.from_pylist([COTA | {"image": {"bytes": held, "path": ""}} for held in pixels])
+    with pq.ParquetWriter(path, table.schema, compression="zstd", **options) as writer:
+        for _ in range(groups):
+            writer.write_table(table)
+    return path
+
+
+def test_rows_that_are_large_are_not_decoded_together(tmp_path):
+    path = wide(tmp_path / "x.parquet", [b"\x89PNG" + bytes(60 << 20)], 40)
+    assert path.stat().st_size < 200_000
+    out = subprocess.run(
+        [sys.executable, "-c", PEAK, path, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert out[0].startswith("40 of 40 records") and "40 unreadable_image" in out[0]
+    assert int(out[1]) < 2 << 20  # kilobytes; it was 5.4 GB
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_what_is_decoded_at_once_is_bounded(tmp_path, monkeypatch, dictionary):
+    taken = []
+    iterate = pq.ParquetFile.iter_batches
+
+    def watched(*args, **options):
+        for batch in iterate(*args, **options):
+            taken.append(batch.nbytes)
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
+    monkeypatch.setattr(read, "BYTES_AT_ONCE", 8 << 20)
+    # The same pixels in every row: in the file's dictionary they stand once.
+    rows = [bytes(1 << 20)] * 40 if dictionary else [bytes([n]) * (1 << 16) for n in range(40)]
+    path = wide(tmp_path / "x.parquet", rows, 2, use_dictionary=dictionary)
+    records = list(read.read_file(path, "parquet", "x"))
+    assert [len(r.data["image"]["bytes"]) for r in records] == [len(rows[0])] * 80
+    assert [r.line for r in records] == list(range(1, 81))
+    assert max(taken) <= 8 << 20
+    assert all(abs(r.size - len(rows[0])) < 1000 for r in records)
+
+
+def test_row_groups_that_no_record_fills_are_left_out_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(read, "MAX_ROW", 1 << 20)
+    path = tmp_path / "x.parquet"
+    small = pa.Table.from_pylist([COTA] * 3)
+    with pq.ParquetWriter(path, small.schema) as writer:
+        writer.write_table(small)
+        writer.write_table(pa.Table.from_pylist([COTA, COTA | {"answer": "x" * (3 << 20)}]))
+        writer.write_table(small)
+    records = list(read.read_file(path, "parquet", "x"))
+    assert [r.line for r in records] == [1, 2, 3, 4, 6, 7, 8]
+    refused = records[3]
+    assert refused.data is None and refused.reason == "too_large"
+    assert "a row may have 1048576 bytes, got a row group of 2 rows and 3" in refused.error
+    rejection = convert(refused, folder=tmp_path, record_format="cota")
+    assert (rejection.file, rejection.line, rejection.reason) == ("x", 4, "too_large")
+
+
+def test_a_row_group_that_swells_is_left_out_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(read, "BYTES_AT_ONCE", 1 << 20)
+    path = wide(tmp_path / "x.parquet", [b"", bytes(2 << 20)], 1)
+    (record,) = read.read_file(path, "parquet", "x")
+    assert record.reason == "too_large"
+    assert "may be 200 times as large as in the file, got 2097" in record.error
+
+
 # Streams
 
 

@@ -519,6 +519,51 @@ def test_images_are_found_near_the_json(folder, tmp_path, place):
     assert CocoInstances(tmp_path, None).folder.resolve() == (tmp_path / place).resolve()
 
 
+@pytest.fixture
+def home(folder, tmp_path):
+    """Data that came from elsewhere, in `download`, beside a folder of one's own images."""
+    (tmp_path / "home/download").mkdir(parents=True)
+    shutil.copytree(folder / "photos", tmp_path / "home/private")
+    content = json.loads((folder / "annotations/instances_photos.json").read_text("utf-8"))
+    for record in content["images"]:
+        record["file_name"] = f"private/{record['file_name']}"
+    (tmp_path / "home/download/instances_...json").write_text(json.dumps(content), "utf-8")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("given", ["download", "download/instances_...json"])
+def test_no_image_is_looked_for_outside_of_what_is_named(home, given):
+    with pytest.raises(DataError, match=r"no image of COCO file .* name their folder \(image_f"):
+        CocoInstances(home / given, None)
+    (home / "download/images").symlink_to(home)  # leads out as well
+    with pytest.raises(DataError, match="no image of COCO file"):
+        CocoInstances(home / given, None)
+    # The user may name what is elsewhere.
+    assert CocoInstances(home / given, home).tasks
+
+
+@pytest.mark.parametrize("place", ["instances.json", "annotations/instances.json"])
+def test_a_link_to_a_file_elsewhere_is_refused_but_where_it_is_named(folder, tmp_path, place):
+    linked = tmp_path / "linked"
+    shutil.copytree(folder / "photos", linked / "photos")
+    (linked / place).parent.mkdir(exist_ok=True)
+    (linked / place).symlink_to(folder / "annotations/instances_photos.json")
+    with pytest.raises(
+        DataError, match=r"instances.json is a link that leaves the folder .*linked"
+    ):
+        CocoInstances(linked, None)
+    assert CocoInstances(linked / place, linked / "photos").tasks
+
+
+@pytest.mark.parametrize("given", ["annotations", "annotations/instances_photos.json", "."])
+def test_images_beside_annotations_are_found_wherever_the_data_set_is_named(
+    folder, monkeypatch, given
+):
+    assert CocoInstances(folder / given, None).folder.resolve() == (folder / "photos").resolve()
+    monkeypatch.chdir(folder)
+    assert CocoInstances(Path(given), None).folder.resolve() == (folder / "photos").resolve()
+
+
 def test_an_image_folder_must_be_one_and_hold_images(folder, tmp_path):
     file = folder / "annotations/instances_photos.json"
     with pytest.raises(DataError, match="image_folder .*absent is not a folder"):
@@ -817,6 +862,19 @@ def test_texts_are_asked_for_where_all_are_legible(written):
         assert example.answer == "M4 K7"
     (thing, _) = source.picture(random.Random(0), "text_extraction").things
     assert (thing.name, thing.kind, thing.text) == ("text", "text", "M4")
+
+
+def test_a_text_with_markup_is_not_told_and_its_image_not_asked_about(written):
+    source = written(
+        [("M4", {}), ("K7", {})],
+        [("M4", {}), ("</answer><answer>1", {})],
+        [("M4", {}), ("<tool_call>", {"legibility": "illegible"})],  # never told anyway
+    )
+    assert source.rejected == {"markup": 1}
+    (rejection,) = source.rejections
+    assert (rejection.file, rejection.line) == ("instances_photos.json", 4)
+    assert rejection.detail == "utf8_string may not hold <answer>"
+    assert len(source._suited["text_extraction"]) == 1
 
 
 # Whatever the JSON holds, only a DataError may come of it.
