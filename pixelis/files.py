@@ -11,10 +11,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pixelis.errors import UserError
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MIB = 2**20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+
+
+def expanded(path: str) -> Path:
+    """A path with the home folder in place of a ~ at its beginning.
+
+    Raises:
+        UserError: when nobody of that name is known here.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path!r:.200} is in a home folder that is not known here") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pixelis.errors import CheckpointError, ConfigError
+from pixelis.files import expanded
 from pixelis.models.quantized import check_quantization, quantization_config
 from pixelis.models.untrusted import check_model_folder, tell_of_pickles
 
@@ -27,10 +28,11 @@ def resolve_model(model_name: str) -> str:
 
     Raises:
         CheckpointError: when a folder is named that is not there, or the embedded base is missing.
+        UserError: when it begins with the home of somebody who is not known here.
     """
     if model_name != EMBEDDED:
         is_path = model_name.startswith(("/", ".", "~")) or model_name.count("/") > 1
-        place = str(Path(model_name).expanduser()) if is_path else model_name
+        place = str(expanded(model_name)) if is_path else model_name
         if is_path and not Path(place).is_dir():
             raise CheckpointError(
                 f"no model folder {model_name}; model.model_name is {EMBEDDED}, a hub name "
