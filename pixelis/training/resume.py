@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelis.errors import CheckpointError
+from pixelis.files import clear_left
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
     check_same_config,
@@ -26,7 +27,7 @@ BEST = "best"
 # What `write_whole` and `replace_folder` leave of the files and folders of a training.
 _LEFTOVER = re.compile(
     r"\.((events|finished|lora_ranks)\.json|lora_\w+\.html)\.\d+\.tmp"
-    r"|\.(best|final)\.(new|\d+\.old)"
+    r"|\.(?P<folder>best|final)\.(new|\d+\.old)"
 )
 
 
@@ -96,11 +97,13 @@ def choose_start(
 
 def _bring_best(source: Path, output_dir: Path) -> None:
     """Copy the best adapter so far along, where a training goes on in another folder."""
-    best = output_dir / BEST
-    if (source / BEST).is_dir():
+    best, held = output_dir / BEST, source / BEST
+    if not held.is_dir():  # as a kill between two moves left it
+        held = next(iter(sorted(source.glob(f".{BEST}.*.old"))), held)
+    if held.is_dir():
         output_dir.mkdir(parents=True, exist_ok=True)
         staged = output_dir / f".{BEST}.new"
-        shutil.copytree(source / BEST, staged, dirs_exist_ok=True)
+        shutil.copytree(held, staged, dirs_exist_ok=True)
         replace_folder(staged, best)
 
 
@@ -114,11 +117,15 @@ def _newest_whole(output_dir: Path, say: Callable[[str], None]) -> Path | None:
 
 
 def clear_leftovers(output_dir: Path) -> None:
-    """Take away what a killed training was in the middle of writing, and nothing else."""
-    for path in output_dir.glob(".*"):
-        if _LEFTOVER.fullmatch(path.name) and path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif _LEFTOVER.fullmatch(path.name):
+    """Take away what a killed training was in the middle of writing, and nothing else.
+
+    A folder that was moved out of the way of the next one goes back where that did not come.
+    """
+    for path in sorted(output_dir.glob(".*")):
+        match = _LEFTOVER.fullmatch(path.name)
+        if match and match["folder"] and path.is_dir():
+            clear_left(path, output_dir / match["folder"])
+        elif match and path.is_file():
             path.unlink(missing_ok=True)
 
 
