@@ -14,6 +14,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from pixelis.tracking.console import first_line
+from pixelis.tracking.source import public
+
 T = TypeVar("T")
 
 
@@ -46,9 +49,19 @@ def connect() -> MlflowClient:
     Several processes that make the tables of one file at once would fail, all but one.
 
     Raises:
-        MlflowException: the store cannot be opened.
+        MlflowException: the store cannot be opened, for whatever reason.
     """
     be_impatient()
+    try:
+        return _connect()
+    # The store may be a server, a database or a folder: each fails with its own exceptions.
+    except Exception as error:
+        if isinstance(error, MlflowException):
+            raise
+        raise MlflowException(public(first_line(error))) from error
+
+
+def _connect() -> MlflowClient:
     client = MlflowClient()
     file = sqlite_file(str(client.tracking_uri))
     if file is None:
