@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from pixelis.errors import CheckpointError, ConfigError
+from pixelis.errors import CheckpointError, ConfigError, in_one_line
 from pixelis.files import expanded
 from pixelis.models.processor_check import check_processor
 from pixelis.models.quantized import check_quantization, quantization_config
@@ -157,10 +157,3 @@ def load_model(
         )
     loaded: torch.nn.Module = model.eval()
     return loaded
-
-
-def in_one_line(error: Exception) -> str:
-    """What a library's error says first, for a message of one line."""
-    said = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])[:400]
-    # Some repeats what a foreign file holds; a terminal would obey its control characters.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)

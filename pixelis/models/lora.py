@@ -13,9 +13,9 @@ from peft.utils.error import NoMatchingPeftModuleError
 from safetensors import SafetensorError, safe_open
 
 from pixelis.config import EVA
-from pixelis.errors import CheckpointError, ConfigError, UserError
+from pixelis.errors import CheckpointError, ConfigError, UserError, in_one_line
 from pixelis.files import expanded
-from pixelis.models.load import UNLOADABLE, in_one_line
+from pixelis.models.load import UNLOADABLE
 from pixelis.models.targets import target_pattern
 from pixelis.models.untrusted import check_adapter_config, tell_of_pickles
 

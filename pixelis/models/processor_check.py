@@ -69,7 +69,8 @@ def _check_sizes(image_processor: Any) -> None:
 def _num_pixels(image_processor: Any, image: Image.Image) -> int:
     """How many pixels the vision tower would be given of an image."""
     patches = image_processor.get_number_of_image_patches(image.height, image.width, {})
-    return int(patches) * image_processor.patch_size**2 * int(image_processor.temporal_patch_size)
+    side, frames = int(image_processor.patch_size), int(image_processor.temporal_patch_size)
+    return int(patches) * side**2 * frames
 
 
 def _templates(given: Any) -> list[str]:

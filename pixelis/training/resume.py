@@ -5,7 +5,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
+
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from pixelis.errors import CheckpointError
 from pixelis.files import clear_left
@@ -20,10 +24,13 @@ from pixelis.training.checkpoint import (
     replace_folder,
 )
 from pixelis.training.event_file import EVENTS_FILE
+from pixelis.training.taking_up import told_of_damage
 
 FINISHED_FILE = "finished.json"
 AUTO = "auto"
 BEST = "best"
+# What a start reads of a checkpoint, and of which kinds it is.
+_STATE = {"identity": (dict,), "num_processes": (int,), "step": (int,), "run_id": (str, NoneType)}
 # What `write_whole` and `replace_folder` leave of the files and folders of a training.
 _LEFTOVER = re.compile(
     r"\.((events|finished|lora_ranks)\.json|lora_\w+\.html)\.\d+\.tmp"
@@ -76,6 +83,8 @@ def choose_start(
         done = read_json(finished)
         if not isinstance(done, dict) or {"identity", "step", "run_id"} - set(done):
             raise CheckpointError(f"{finished} is damaged: identity, step and run_id must be in it")
+        if not isinstance(done["identity"], dict):
+            raise CheckpointError(f"{finished} is damaged: identity must be a mapping")
         check_same_config(done["identity"], identity, output_dir)
         say(f"{output_dir} is finished ({done['step']} steps): nothing to do")
         return Start(finished=True, run_id=done["run_id"])
@@ -85,7 +94,7 @@ def choose_start(
         set_aside(output_dir, say)
         return Start()
     check_whole(chosen)
-    state = read_json(chosen / CURRICULUM_FILE)
+    state = _read_state(chosen)
     check_same_config(state["identity"], identity, chosen)
     check_same_number(state["num_processes"], num_processes, chosen)
     say(f"going on from {chosen} (step {state['step']})")
@@ -93,6 +102,38 @@ def choose_start(
         set_aside(output_dir, say)
         _bring_best(chosen.parent, output_dir)
     return Start(resume_from=chosen, run_id=state["run_id"])
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of the training that it belongs to."""
+    state = read_json(checkpoint / CURRICULUM_FILE)
+    for name, kinds in _STATE.items():
+        found = state.get(name, "nothing") if isinstance(state, dict) else "nothing"
+        if type(found) not in kinds:
+            rule = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
+            raise CheckpointError(
+                f"checkpoint {checkpoint} cannot be taken up: {name} in {CURRICULUM_FILE} must be "
+                f"{rule}, got {found!r:.100}"
+            )
+    return dict(state)
+
+
+def read_trainer_state(checkpoint: Path) -> TrainerState:
+    """The state of transformers' loop, which has to be at the checkpoint's step.
+
+    Raises:
+        CheckpointError: when it is missing, damaged or at another step.
+    """
+    path = checkpoint / TRAINER_STATE_NAME
+    step = read_json(checkpoint / CURRICULUM_FILE)["step"]
+    with told_of_damage(checkpoint):
+        state = TrainerState(**read_json(path))
+        if type(state.global_step) is not int or state.global_step != step:
+            raise CheckpointError(
+                f"checkpoint {checkpoint} cannot be taken up: global_step in {path.name} must be "
+                f"{step}, got {state.global_step!r:.100}"
+            )
+    return state
 
 
 def _bring_best(source: Path, output_dir: Path) -> None:
