@@ -15,3 +15,10 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint or an adapter cannot be used; the text names it and says why."""
+
+
+def in_one_line(error: Exception) -> str:
+    """What a library's error says first, for a message of one line."""
+    said = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])[:400]
+    # Some repeats what a foreign file holds; a terminal would obey its control characters.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)

@@ -11,10 +11,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pixelis.errors import UserError
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MIB = 2**20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+
+
+def expanded(path: str) -> Path:
+    """A path with the home folder in place of a ~ at its beginning.
+
+    Raises:
+        UserError: when nobody of that name is known here.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path!r:.200} is in a home folder that is not known here") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -46,19 +60,38 @@ def put_folder(staged: Path, place: Path) -> None:
     """Sync a finished folder and put it in its place, whatever stood there before.
 
     Raises:
-        OSError: when the disk does not take it.
+        OSError: when the disk does not take it; what stood there is there again.
     """
     sync_folder(staged)
     if not place.is_dir():
         os.replace(staged, place)
     elif exchange(staged, place):
         shutil.rmtree(staged, ignore_errors=True)
-    else:  # two moves, where the system knows no exchange
+    else:  # two moves, where the system knows no exchange; `clear_left` mends a kill between
         old = place.with_name(f".{place.name}.{os.getpid()}.old")
-        os.replace(place, old)
-        os.replace(staged, place)
+        try:
+            os.replace(place, old)
+            os.replace(staged, place)
+        except BaseException:
+            if old.exists() and not place.exists():
+                os.replace(old, place)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     sync(place.parent)
+
+
+def clear_left(left: Path, place: Path) -> None:
+    """Take away a folder that a process killed in `put_folder` left, or put it back.
+
+    Args:
+        left: the staged folder or, with the suffix .old, the one that was moved out of its way.
+        place: where they belong.
+    """
+    if left.suffix == ".old" and not place.exists():
+        os.replace(left, place)
+        sync(place.parent)
+    else:
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

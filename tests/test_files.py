@@ -63,6 +63,25 @@ def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, exchanges):
     assert folder_bytes(place) == 3
 
 
+def test_a_folder_is_put_back_when_the_second_of_two_moves_fails(tmp_path, monkeypatch):
+    for name in ("best", ".best.new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    replace = os.replace
+
+    def failing(source, target):
+        if str(source).endswith(".new"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(module, "exchange", lambda first, second: False)
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(KeyboardInterrupt):
+        put_folder(tmp_path / ".best.new", tmp_path / "best")
+    assert (tmp_path / "best" / "file").read_text() == "best"
+    assert sorted(os.listdir(tmp_path)) == [".best.new", "best"]
+
+
 def test_what_says_that_a_disk_is_full():
     assert is_full(OSError(errno.ENOSPC, "x")) and is_full(OSError(errno.EDQUOT, "x"))
     assert is_full(SafetensorError("I/O error: No space left on device (os error 28)"))

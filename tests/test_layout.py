@@ -136,6 +136,13 @@ def test_nothing_is_loaded_that_could_run_code(file):
 
 
 @pytest.mark.parametrize("file", MODULES, ids=ids)
+def test_a_figure_is_drawn_in_memory_and_written_whole(file):
+    # data-prep's are drawn into a folder that is put in its place when it is whole.
+    drawn = [words for name, words in calls_of(file) if name.endswith(".savefig")]
+    assert all("format" in words for words in drawn) or ids(file) == "pixelis/data/grading.py"
+
+
+@pytest.mark.parametrize("file", MODULES, ids=ids)
 def test_no_exception_is_caught_blindly(file):
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         assert not (isinstance(node, ast.ExceptHandler) and node.type is None), "bare except"

@@ -1,5 +1,6 @@
 """One comparison: which trainings, in what order, and the parent run over them."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,9 @@ def _record(
     recorder.figure("ablation/arms.png", figure)
     root = Path(config.training.output_dir)
     write_whole(root / "table.md", text + "\n")
-    figure.savefig(root / "arms.png")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    write_whole(root / "arms.png", drawn.getvalue())
     values = {
         f"{row['arm']}/{key}": value
         for row in rows

@@ -9,6 +9,7 @@ from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
 from pixelis.config import ModelFileConfig, flatten
 from pixelis.errors import DataError
 from pixelis.export_config import ExportConfig
+from pixelis.files import expanded
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
         extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
     )
     config, model = arguments.config, arguments.extra["model"].model
-    folder = Path(config.output_dir).expanduser()
+    folder = expanded(config.output_dir)
 
     from pixelis.models.export import ABOUT_FILE, check_place, export_merged
     from pixelis.models.lora import check_adapter

@@ -37,6 +37,7 @@ from pixelis.training.inputs import data_digest
 from pixelis.training.processes import ALONE, Processes
 from pixelis.training.resume import FINISHED_FILE, choose_start
 from pixelis.training.sft import Evaluations, run_training
+from pixelis.training.taking_up import told_of_damage
 from pixelis.training.workbench import Workbench
 
 BATCH_SIZE_TAG = "pixelis.batch_size"  # found by training.auto_batch_size: "8 x 2"
@@ -271,4 +272,5 @@ def _say(line: str) -> None:
 
 def _restore_events(figures: LiveFigures, checkpoint: Path) -> None:
     state = read_json(checkpoint / CURRICULUM_FILE)
-    figures.restore_events(state["callback"]["manager"]["events"])
+    with told_of_damage(checkpoint):
+        figures.restore_events(state["callback"]["manager"]["events"])

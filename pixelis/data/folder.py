@@ -13,7 +13,7 @@ import psutil
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import SUMMARY_FILE, difficulty_file
 from pixelis.errors import DataError
-from pixelis.files import exchange, is_full, named, sync
+from pixelis.files import clear_left, is_full, named, put_folder
 
 REJECTED_FILE = "rejected.jsonl"
 DIFFICULTY_FIGURE = "difficulty.png"
@@ -70,10 +70,7 @@ def staged_folder(out: Path, needed: Callable[[], float | None] = lambda: None) 
     try:
         staged.mkdir()
         yield staged
-        for path in staged.iterdir():
-            sync(path)
-        sync(staged)
-        _put(staged, place)
+        put_folder(staged, place)
     except OSError as error:
         why = named(error, staged, needed()).strerror if is_full(error) else error
         raise DataError(f"output_dir {out} cannot be written: {why}") from error
@@ -87,34 +84,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _put(staged: Path, place: Path) -> None:
-    """Put the new folder in its place; the old one, if any, is then where the new one was."""
-    if not place.is_dir():
-        os.replace(staged, place)
-    elif not exchange(staged, place):
-        # Two moves, where the system knows no exchange; `_clear_leftovers` mends a kill between.
-        old = place.with_name(f".{place.name}.{os.getpid()}.old")
-        try:
-            os.replace(place, old)
-            os.replace(staged, place)
-        except BaseException:
-            if old.exists() and not place.exists():
-                os.replace(old, place)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    sync(place.parent)
-
-
 def _clear_leftovers(place: Path) -> None:
     """Take away what processes that were killed left beside a place, or put it back."""
     pattern = re.compile(rf"\.{re.escape(place.name)}\.(\d+)\.(?:new|old)")
     found = [(path, pattern.fullmatch(path.name)) for path in sorted(place.parent.iterdir())]
     abandoned = [path for path, match in found if match and _is_abandoned(path, int(match[1]))]
     for left in abandoned:
-        if left.suffix == ".old" and not place.exists():
-            os.replace(left, place)
-        else:
-            shutil.rmtree(left, ignore_errors=True)
+        clear_left(left, place)
 
 
 def _is_abandoned(folder: Path, number: int) -> bool:

@@ -8,7 +8,9 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from pixelis.errors import CheckpointError, ConfigError
+from pixelis.errors import CheckpointError, ConfigError, in_one_line
+from pixelis.files import expanded
+from pixelis.models.processor_check import check_processor
 from pixelis.models.quantized import check_quantization, quantization_config
 from pixelis.models.untrusted import check_model_folder, tell_of_pickles
 
@@ -27,10 +29,11 @@ def resolve_model(model_name: str) -> str:
 
     Raises:
         CheckpointError: when a folder is named that is not there, or the embedded base is missing.
+        UserError: when it begins with the home of somebody who is not known here.
     """
     if model_name != EMBEDDED:
         is_path = model_name.startswith(("/", ".", "~")) or model_name.count("/") > 1
-        place = str(Path(model_name).expanduser()) if is_path else model_name
+        place = str(expanded(model_name)) if is_path else model_name
         if is_path and not Path(place).is_dir():
             raise CheckpointError(
                 f"no model folder {model_name}; model.model_name is {EMBEDDED}, a hub name "
@@ -75,17 +78,28 @@ def load_processor(
     """The processor of a model, with its image area bounded.
 
     Raises:
-        CheckpointError: when it cannot be loaded or has no chat template.
+        CheckpointError: when it cannot be loaded, has no chat template or does not encode.
     """
     place = resolve_model(model_name)
     if Path(place).is_dir():
         check_model_folder(Path(place), trust_remote_code=trust_remote_code)
     try:
         processor = AutoProcessor.from_pretrained(place, trust_remote_code=trust_remote_code)
-    except UNLOADABLE as error:
+    # Of any kind: the tokenizers library raises plain ones, and some kinds ask for a package.
+    except Exception as error:
         raise CheckpointError(f"no processor for {model_name!r}: {in_one_line(error)}") from error
     if not getattr(processor, "chat_template", None):
         raise CheckpointError(f"the processor of {model_name!r} has no chat template")
+    for part in ("tokenizer", "image_processor"):
+        if getattr(processor, part, None) is None:
+            raise CheckpointError(f"the processor of {model_name!r} has no {part}")
+    try:
+        check_processor(processor)
+    except Exception as error:  # a template raises whatever it likes
+        raise CheckpointError(
+            f"the processor of {model_name!r} does not encode an image and a turn: "
+            f"{type(error).__name__}: {in_one_line(error)}"
+        ) from error
     image_processor = processor.image_processor
     size = dict(image_processor.size)
     size["shortest_edge"] = min_pixels or size["shortest_edge"]
@@ -160,8 +174,3 @@ def load_model(
         )
     loaded: torch.nn.Module = model.eval()
     return loaded
-
-
-def in_one_line(error: Exception) -> str:
-    """What a library's error says first, for a message of one line."""
-    return " ".join(line.strip() for line in str(error).strip().split("\n")[:2])[:400]

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.error import NoMatchingPeftModuleError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from pixelis.config import EVA
-from pixelis.errors import CheckpointError, ConfigError
-from pixelis.models.load import UNLOADABLE, in_one_line
+from pixelis.errors import CheckpointError, ConfigError, UserError, in_one_line
+from pixelis.files import expanded
+from pixelis.models.load import UNLOADABLE
 from pixelis.models.targets import target_pattern
 from pixelis.models.untrusted import check_adapter_config, tell_of_pickles
 
@@ -143,14 +144,26 @@ def check_adapter(folder: Path, *, model_name: str) -> None:
         base = config.get("base_model_name_or_path")
     except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{config_file} cannot be read: {error}") from error
-    # In a tracking store a folder in somebody's home begins with ~.
-    given = isinstance(base, str)
-    if not given or Path(base).expanduser() != Path(model_name).expanduser():
+    if not isinstance(base, str) or not _is_same_base(base, model_name):
+        # A name from elsewhere goes to the terminal: with its control characters escaped.
         raise CheckpointError(
             f"the adapter in {folder} is for the base {base!r:.200}, not for {model_name!r}; "
-            f"set model.model_name={base!s:.200}"
+            f"set model.model_name={base!r:.200}"
         )
-    check_adapter_config(config, folder)
+    try:
+        check_adapter_config(config, folder)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"the adapter in {folder} does not fit {model_name!r}: {in_one_line(error)}"
+        ) from error
+
+
+def _is_same_base(one: str, other: str) -> bool:
+    """In a tracking store a folder in somebody's home begins with ~, perhaps of nobody here."""
+    try:
+        return one == other or expanded(one) == expanded(other)
+    except UserError:
+        return False
 
 
 def load_adapter(model: Any, folder: Path, *, model_name: str) -> PeftModel:

@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig, Qwen2_5_VLConfig, Qwen3VLConfig
 
-from pixelis.errors import CheckpointError
-from pixelis.models.load import UNLOADABLE, in_one_line, resolve_model
+from pixelis.errors import CheckpointError, in_one_line
+from pixelis.models.load import UNLOADABLE, resolve_model
 
 # hidden, inner, layers, heads, key heads, vocabulary, embeddings tied to the head, tower's inner
 QWEN2_5 = {

@@ -5,7 +5,6 @@ allocated for them.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from pixelis.config import INITS
 from pixelis.errors import CheckpointError
 from pixelis.models.targets import target_pattern
 
@@ -27,6 +27,10 @@ ADAPTER_KEYS = {
     *("init_lora_weights", "eva_config", "layers_to_transform", "qalora_group_size"),
     "megatron_core",  # a name that PEFT always writes; read only beside megatron_config
 }
+# Others decompose every layer as often as their name says, or need data. These cannot be switched
+# off at load: an adapter that was saved as it began, by pissa, needs the base that it began with.
+_BEGINNINGS = ", ".join(("true", "false", "null", *INITS[1:]))
+MOST_ALPHA = 10**6
 _OURS = {
     target_pattern(train_vision=v, train_merger=m) for v in (True, False) for m in (True, False)
 }
@@ -78,6 +82,7 @@ def check_adapter_config(config: Mapping[str, Any], folder: Path) -> None:
 
     Raises:
         CheckpointError: naming the key, the rule and the value.
+        SafetensorError, OSError: when the weights cannot be read.
     """
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
@@ -85,10 +90,14 @@ def check_adapter_config(config: Mapping[str, Any], folder: Path) -> None:
     for key, value in config.items():
         if key not in ADAPTER_KEYS and value not in (None, False, [], {}, ""):
             raise _wrong(folder, f"{key:.60} must not be set in an adapter that is let in", value)
+    begins = config.get("init_lora_weights")
+    if begins is not None and type(begins) is not bool and begins not in INITS[1:]:
+        raise _wrong(folder, f"init_lora_weights must be one of {_BEGINNINGS}", begins)
     alphas = _pattern(config, "alpha_pattern", folder)
     for value in (config.get("lora_alpha", 8), *alphas):
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise _wrong(folder, "lora_alpha must be a finite number", value)
+        # Compared, never converted: an integer may be too large for a float.
+        if type(value) not in (int, float) or not -MOST_ALPHA <= value <= MOST_ALPHA:
+            raise _wrong(folder, f"lora_alpha must be a number of at most {MOST_ALPHA}", value)
     wanted = config.get("target_modules")
     safe = isinstance(wanted, str) and (wanted in _OURS or _NAMES.fullmatch(wanted))
     listed = isinstance(wanted, list) and all(
@@ -101,7 +110,7 @@ def check_adapter_config(config: Mapping[str, Any], folder: Path) -> None:
         if type(rank) is not int or rank < 1:
             raise _wrong(folder, "r must be an integer >= 1", rank)
     held = _largest_rank(folder / "adapter_model.safetensors")
-    if held is not None and max(ranks) > held:
+    if max(ranks) > held:
         raise _wrong(folder, f"r must be at most the rank of the weights, {held}", max(ranks))
 
 
@@ -116,14 +125,15 @@ def _pattern(config: Mapping[str, Any], key: str, folder: Path) -> list[Any]:
     return list(found.values())
 
 
-def _largest_rank(file: Path) -> int | None:
-    """The largest rank among the weights; None where they cannot be read, or are no LoRA's."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            shapes = [opened.get_slice(n).get_shape() for n in opened.keys() if ".lora_A" in n]
-    except (SafetensorError, OSError):
-        return None  # whoever loads them says what is wrong
-    return max((int(shape[0]) for shape in shapes if shape), default=None)
+def _largest_rank(file: Path) -> int:
+    """The largest rank among the weights of layers; 0 where there are none.
+
+    An empty tensor takes no room in the file, however large its first side is.
+    """
+    with safe_open(file, framework="pt") as opened:
+        names = [n for n in opened.keys() if n.startswith("base_model.") and ".lora_A." in n]
+        shapes = [opened.get_slice(name).get_shape() for name in names]
+    return max((int(s[0]) for s in shapes if len(s) == 2 and min(s) > 0), default=0)
 
 
 def _read(path: Path) -> Any:

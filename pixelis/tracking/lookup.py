@@ -78,15 +78,17 @@ def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
         for found in candidates(client, experiment):
             if runs := finished_runs(client, [found.experiment_id], entry_point):
                 return run_info(runs[0])
+        all_of_them = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+        having = [
+            e.name for e in all_of_them if finished_runs(client, [e.experiment_id], entry_point)
+        ]
     except MlflowException as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise UserError(f"MLflow cannot be read ({reason})") from error
-    everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
-    having = [e.name for e in everything if finished_runs(client, [e.experiment_id], entry_point)]
     others = (
         f"experiments that have one: {', '.join(having)}"
         if having
-        else (f"experiments there are: {', '.join(e.name for e in everything)}; none has one")
+        else (f"experiments there are: {', '.join(e.name for e in all_of_them)}; none has one")
     )
     raise UserError(f"no finished {entry_point} run in the experiment {experiment!r}; {others}")
 

@@ -30,6 +30,8 @@ HEARTBEAT_SECONDS = 60.0
 # Without a sign of life, before this machine was started, after which a run of before has died.
 GRACE_SECONDS = 600.0
 MOST = 1000  # runs that are looked at
+MOST_DIGITS = 11  # of a time in seconds since 1970
+MOST_PID = 2**31 - 1
 CLOCK_SECONDS = 5.0  # that two readings of a process's start may differ, where it is a time
 
 
@@ -61,8 +63,8 @@ def is_dead(process: Mapping[str, Any], last_seen: float) -> bool:
         return bool(here["machine"]) and silent
     if process.get("pids") != here["pids"]:  # another container: its numbers mean nothing here
         return False
-    started = _started(int(process["pid"]))
-    return started is None or abs(started - float(process["started"])) > CLOCK_SECONDS
+    started = _started(process["pid"])
+    return started is None or abs(started - process["started"]) > CLOCK_SECONDS
 
 
 def claim(client: MlflowClient, run: Run, *, shared: bool = False) -> None:
@@ -146,19 +148,25 @@ def _end(client: MlflowClient, run: Run) -> None:
 def _processes(run: Run) -> list[dict[str, Any]]:
     try:
         found = json.loads(run.data.tags.get(PROCESS_TAG, "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
-    whole = {"host", "pid", "started"}
-    if not isinstance(found, list):
-        return []
-    is_ours = all(isinstance(each, dict) and whole <= each.keys() for each in found)
-    return found if is_ours else []
+    return found if isinstance(found, list) and all(map(_is_ours, found)) else []
+
+
+def _is_ours(process: Any) -> bool:
+    """Whether a value of the tag is of `this_process`: anybody may write to a run."""
+    if not isinstance(process, dict) or not isinstance(process.get("host"), str):
+        return False
+    pid, started = process.get("pid", 0), process.get("started", -1)
+    is_time = type(started) in (int, float) and 0 <= started < 2**63
+    return type(pid) is int and 0 < pid <= MOST_PID and is_time
 
 
 def _last_seen(run: Run) -> float:
     """Seconds since 1970 of a run's last heartbeat, or of its newest number, or of its start."""
     told = run.data.tags.get(ALIVE_TAG, "0")
-    times = [float(told) if told.isdecimal() else 0.0, run.info.start_time / 1000]
+    is_time = told.isdecimal() and len(told) <= MOST_DIGITS
+    times = [float(told) if is_time else 0.0, run.info.start_time / 1000]
     times += [metric.timestamp / 1000 for metric in run.data._metric_objs]
     return float(max(times))
 

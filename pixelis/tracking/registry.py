@@ -5,7 +5,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pixelis.errors import CheckpointError
+from pixelis.tracking.console import first_line
 from pixelis.tracking.lookup import FINAL_ADAPTER
+from pixelis.tracking.source import public
 from pixelis.tracking.store import connect
 
 CANDIDATE = "candidate"
@@ -49,8 +51,9 @@ def find_version(uri: str) -> ModelVersion | None:
     """
     try:
         return _find_version(connect(), uri)
-    except MlflowException as error:
-        reason = str(error).strip().split("\n", 1)[0]
+    # Versions may be in a database of their own, which fails with its own exceptions.
+    except Exception as error:
+        reason = public(first_line(error))
         raise CheckpointError(f"the adapter {uri} cannot be found: {reason}") from error
 
 

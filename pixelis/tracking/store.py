@@ -11,6 +11,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pixelis.mlflow_plugin import making_tables, sqlite_file
+from pixelis.tracking.console import first_line
+from pixelis.tracking.source import public
 
 T = TypeVar("T")
 
@@ -40,13 +42,19 @@ def connect() -> MlflowClient:
     """A client of the store that the environment names; a SQLite file has its tables after this.
 
     Raises:
-        MlflowException: the store cannot be opened.
+        MlflowException: the store cannot be opened, for whatever reason.
     """
     be_impatient()
-    uri = mlflow.get_tracking_uri()
-    with making_tables(uri):
-        client = MlflowClient()
-        patiently(lambda: client.search_experiments(max_results=1), uri)
+    try:
+        uri = mlflow.get_tracking_uri()
+        with making_tables(uri):
+            client = MlflowClient()
+            patiently(lambda: client.search_experiments(max_results=1), uri)
+    # The store may be a server, a database or a folder: each fails with its own exceptions.
+    except Exception as error:
+        if isinstance(error, MlflowException):
+            raise
+        raise MlflowException(public(first_line(error))) from error
     return client
 
 

@@ -30,7 +30,7 @@ def noted_digests(folder: Path) -> dict[str, str]:
     try:
         noted = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))["sha256"]
         return {file.name: str(noted[file.name]) for file in data_files(folder)}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {file.name: file_sha256(file) for file in data_files(folder)}
 
 

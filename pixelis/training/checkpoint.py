@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pixelis.errors import CheckpointError
 from pixelis.files import is_full, put_folder, sync_folder, write_whole, writing
+from pixelis.training.taking_up import told_of_damage
 
 COMPLETE_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum_state.json"
@@ -45,7 +46,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
@@ -105,10 +106,11 @@ def save_optimizer(
 
 def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
     """Read what `save_optimizer` wrote."""
-    restore_optimizer(
-        optimizer, load_file(folder / OPTIMIZER_FILE), read_json(folder / GROUPS_FILE)
-    )
-    scheduler.load_state_dict(read_json(folder / SCHEDULER_FILE))
+    with told_of_damage(folder):
+        restore_optimizer(
+            optimizer, load_file(folder / OPTIMIZER_FILE), read_json(folder / GROUPS_FILE)
+        )
+        scheduler.load_state_dict(read_json(folder / SCHEDULER_FILE))
 
 
 def rng_file(rank: int) -> str:
@@ -133,7 +135,11 @@ def rng_state() -> dict[str, Any]:
 
 def load_rng(folder: Path, rank: int = 0) -> None:
     """Put the generators back to where `rng_state` found this process's."""
-    state = read_json(folder / rng_file(rank))
+    with told_of_damage(folder):
+        _set_rng(read_json(folder / rng_file(rank)))
+
+
+def _set_rng(state: Mapping[str, Any]) -> None:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
@@ -162,7 +168,7 @@ def find_fault(folder: Path) -> str | None:
     try:
         sealed = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
         found = _digests(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{COMPLETE_FILE} cannot be read ({error})"
     if not isinstance(sealed, dict):
         return f"{COMPLETE_FILE} cannot be read (it holds no digests)"

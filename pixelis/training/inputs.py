@@ -98,7 +98,7 @@ def data_digest(folder: Path) -> dict[str, str]:
     try:
         digests = json.loads(path.read_text(encoding="utf-8"))["sha256"]
         noted = {file.name: str(digests[file.name]) for file in files}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} does not hold the SHA-256 of each data file; run data-prep again"
         ) from error

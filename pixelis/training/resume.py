@@ -5,9 +5,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
 from pixelis.errors import CheckpointError
+from pixelis.files import clear_left
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
     check_same_config,
@@ -19,14 +24,17 @@ from pixelis.training.checkpoint import (
     replace_folder,
 )
 from pixelis.training.event_file import EVENTS_FILE
+from pixelis.training.taking_up import told_of_damage
 
 FINISHED_FILE = "finished.json"
 AUTO = "auto"
 BEST = "best"
+# What a start reads of a checkpoint, and of which kinds it is.
+_STATE = {"identity": (dict,), "num_processes": (int,), "step": (int,), "run_id": (str, NoneType)}
 # What `write_whole` and `replace_folder` leave of the files and folders of a training.
 _LEFTOVER = re.compile(
     r"\.((events|finished|lora_ranks)\.json|lora_\w+\.html)\.\d+\.tmp"
-    r"|\.(best|final)\.(new|\d+\.old)"
+    r"|\.(?P<folder>best|final)\.(new|\d+\.old)"
 )
 
 
@@ -75,6 +83,8 @@ def choose_start(
         done = read_json(finished)
         if not isinstance(done, dict) or {"identity", "step", "run_id"} - set(done):
             raise CheckpointError(f"{finished} is damaged: identity, step and run_id must be in it")
+        if not isinstance(done["identity"], dict):
+            raise CheckpointError(f"{finished} is damaged: identity must be a mapping")
         check_same_config(done["identity"], identity, output_dir)
         say(f"{output_dir} is finished ({done['step']} steps): nothing to do")
         return Start(finished=True, run_id=done["run_id"])
@@ -84,7 +94,7 @@ def choose_start(
         set_aside(output_dir, say)
         return Start()
     check_whole(chosen)
-    state = read_json(chosen / CURRICULUM_FILE)
+    state = _read_state(chosen)
     check_same_config(state["identity"], identity, chosen)
     check_same_number(state["num_processes"], num_processes, chosen)
     say(f"going on from {chosen} (step {state['step']})")
@@ -94,13 +104,47 @@ def choose_start(
     return Start(resume_from=chosen, run_id=state["run_id"])
 
 
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of the training that it belongs to."""
+    state = read_json(checkpoint / CURRICULUM_FILE)
+    for name, kinds in _STATE.items():
+        found = state.get(name, "nothing") if isinstance(state, dict) else "nothing"
+        if type(found) not in kinds:
+            rule = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
+            raise CheckpointError(
+                f"checkpoint {checkpoint} cannot be taken up: {name} in {CURRICULUM_FILE} must be "
+                f"{rule}, got {found!r:.100}"
+            )
+    return dict(state)
+
+
+def read_trainer_state(checkpoint: Path) -> TrainerState:
+    """The state of transformers' loop, which has to be at the checkpoint's step.
+
+    Raises:
+        CheckpointError: when it is missing, damaged or at another step.
+    """
+    path = checkpoint / TRAINER_STATE_NAME
+    step = read_json(checkpoint / CURRICULUM_FILE)["step"]
+    with told_of_damage(checkpoint):
+        state = TrainerState(**read_json(path))
+        if type(state.global_step) is not int or state.global_step != step:
+            raise CheckpointError(
+                f"checkpoint {checkpoint} cannot be taken up: global_step in {path.name} must be "
+                f"{step}, got {state.global_step!r:.100}"
+            )
+    return state
+
+
 def _bring_best(source: Path, output_dir: Path) -> None:
     """Copy the best adapter so far along, where a training goes on in another folder."""
-    best = output_dir / BEST
-    if (source / BEST).is_dir():
+    best, held = output_dir / BEST, source / BEST
+    if not held.is_dir():  # as a kill between two moves left it
+        held = next(iter(sorted(source.glob(f".{BEST}.*.old"))), held)
+    if held.is_dir():
         output_dir.mkdir(parents=True, exist_ok=True)
         staged = output_dir / f".{BEST}.new"
-        shutil.copytree(source / BEST, staged, dirs_exist_ok=True)
+        shutil.copytree(held, staged, dirs_exist_ok=True)
         replace_folder(staged, best)
 
 
@@ -114,11 +158,15 @@ def _newest_whole(output_dir: Path, say: Callable[[str], None]) -> Path | None:
 
 
 def clear_leftovers(output_dir: Path) -> None:
-    """Take away what a killed training was in the middle of writing, and nothing else."""
-    for path in output_dir.glob(".*"):
-        if _LEFTOVER.fullmatch(path.name) and path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif _LEFTOVER.fullmatch(path.name):
+    """Take away what a killed training was in the middle of writing, and nothing else.
+
+    A folder that was moved out of the way of the next one goes back where that did not come.
+    """
+    for path in sorted(output_dir.glob(".*")):
+        match = _LEFTOVER.fullmatch(path.name)
+        if match and match["folder"] and path.is_dir():
+            clear_left(path, output_dir / match["folder"])
+        elif match and path.is_file():
             path.unlink(missing_ok=True)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import (
@@ -39,7 +38,9 @@ from pixelis.training.inputs import check_kernels, check_model
 from pixelis.training.precision import BF16, resolve_precision, spare_casts
 from pixelis.training.processes import ALONE, Processes, ignore_signals
 from pixelis.training.progress import ProgressCallback
+from pixelis.training.resume import read_trainer_state
 from pixelis.training.stopping import Stopped, stop_on_signals
+from pixelis.training.taking_up import told_of_damage
 from pixelis.training.trainer import CurriculumTrainer
 from pixelis.training.workbench import Workbench
 
@@ -232,18 +233,21 @@ def run_training(
         # The adapter began alike in all; dropout must not be.
         torch.manual_seed(training.seed + processes.rank * RANK_STRIDE)
     if training.auto_batch_size:
-        known = read_json(resume_from / CURRICULUM_FILE)["batch_size"] if resume_from else None
+        known = read_json(resume_from / CURRICULUM_FILE).get("batch_size") if resume_from else None
         split = fit_batch_size(trainer, manager.required_difficulties, known=known, say=say)
         on_batch_size(split)
     if resume_from is not None:
-        trainer.restore_curriculum(resume_from)
+        with told_of_damage(resume_from):
+            trainer.restore_curriculum(resume_from)
+        state = read_trainer_state(resume_from)
         history += [event.to_dict() for event in manager.events]
     else:
         trainer.score_if_needed(0)
     if resume_from is not None and manager.events[-1].kind == "end":
         # Stopped after the last step: transformers' loop would make one more.
-        trainer.load_weights(resume_from)
-        trainer.state = TrainerState.load_from_json(str(resume_from / TRAINER_STATE_NAME))
+        with told_of_damage(resume_from):
+            trainer.load_weights(resume_from)
+        trainer.state = state
     else:
         try:
             with (

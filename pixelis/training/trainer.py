@@ -44,6 +44,7 @@ from pixelis.training.checkpoint import (
 from pixelis.training.loss import compute_token_loss
 from pixelis.training.processes import ALONE, Processes
 from pixelis.training.sharding import shard_on_cpu
+from pixelis.training.taking_up import told_of_damage
 
 SNAPSHOT_FILE = "trial_snapshot.safetensors"
 VISITS = "visits"  # below output_dir: the adapter that each stage's visit ended with
@@ -176,11 +177,8 @@ class CurriculumTrainer(GuardedTrainer):
                 if key.startswith("adapter/"):
                     parameter = parameters[key.removeprefix("adapter/")]
                     parameter.copy_(laid_out(value, parameter))
-        moments = {
-            key.removeprefix("optimizer/"): value
-            for key, value in self._snapshot.items()
-            if key.startswith("optimizer/")
-        }
+        saved = self._snapshot.items()
+        moments = {k.removeprefix("optimizer/"): v for k, v in saved if k.startswith("optimizer/")}
         restore_optimizer(self.optimizer, moments)
 
     def save_best(self) -> None:
@@ -278,7 +276,8 @@ class CurriculumTrainer(GuardedTrainer):
                     parameter.copy_(laid_out(value.to(parameter.dtype), parameter))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.load_weights(Path(resume_from_checkpoint))
+        with told_of_damage(Path(resume_from_checkpoint)):
+            self.load_weights(Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         tensors = optimizer_tensors(self.optimizer)

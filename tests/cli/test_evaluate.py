@@ -244,7 +244,7 @@ def test_an_adapter_of_another_base(data, adapter, refused):
     path.write_text(json.dumps(config))
     assert refused() == (
         "the adapter in adapter is for the base 'some/other', not for 'pixelis-nano'; "
-        "set model.model_name=some/other"
+        "set model.model_name='some/other'"
     )
 
 

@@ -108,3 +108,11 @@ def test_a_real_process(adapter):
     )
     assert done.returncode == 0, done.stderr
     assert Path("merged/model.safetensors").is_file()
+
+
+def test_a_folder_in_the_home_of_nobody_is_one_line(data, adapter, runs, capfd):
+    words = ("--adapter", "adapter", "--output_dir", "~nosuchuser/x")
+    assert run_cli(main, arguments(*words)) == 2
+    said = capfd.readouterr().err.splitlines()
+    assert said == ["error: '~nosuchuser/x' is in a home folder that is not known here"]
+    assert runs() == []

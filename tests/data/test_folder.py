@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pixelis.data import folder as module
+from pixelis import files as module
 from pixelis.data.folder import OURS, check_place, file_sha256, staged_folder
 from pixelis.errors import DataError
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pixelis.errors import CheckpointError
+from pixelis.errors import CheckpointError, UserError
 from pixelis.models.load import EMBEDDED_DIR, check_weights, load_model, load_processor
 from pixelis.models.lora import add_lora, check_adapter, load_adapter
 from tests.faults.hostile import RAN, bounded
@@ -163,6 +163,13 @@ def test_weights_that_lack_a_tensor_are_not_drawn_by_lot(folder):
     assert f"its weights lack {len(lost)} tensors, such as " in said
 
 
+def test_a_base_in_the_home_of_nobody():
+    for load in (load_model, load_processor):
+        with pytest.raises(UserError) as caught:
+            load("~nosuchuser/x")
+        assert str(caught.value) == "'~nosuchuser/x' is in a home folder that is not known here"
+
+
 def test_an_index_that_leads_out_of_the_folder(folder):
     names = list(load_file(folder / "model.safetensors"))
     shutil.copy(folder / "model.safetensors", folder.parent / "stolen.safetensors")
@@ -218,8 +225,15 @@ def test_the_adapter_is_right_before_it_is_changed(adapter, base):
         ({"rank_pattern": {"q_proj": 10**6}}, "r must be at most the rank of the weights, 4"),
         ({"rank_pattern": {"(a+)+": 4}}, "rank_pattern must name layers, without a pattern"),
         ({"rank_pattern": [4]}, "rank_pattern must name layers, without a pattern"),
-        ({"lora_alpha": float("nan")}, "lora_alpha must be a finite number, got nan"),
-        ({"alpha_pattern": {"q_proj": "x"}}, "lora_alpha must be a finite number, got 'x'"),
+        ({"lora_alpha": float("nan")}, "lora_alpha must be a number of at most 1000000, got nan"),
+        ({"lora_alpha": 10**400}, "lora_alpha must be a number of at most 1000000, got 1000"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "lora_alpha must be a number of at most 1000000"),
+        ({"init_lora_weights": "pissa_niter_1000000000"}, "init_lora_weights must be one of true"),
+        ({"init_lora_weights": "loftq"}, "init_lora_weights must be one of true, false, null, "),
+        ({"init_lora_weights": ["eva"]}, "init_lora_weights must be one of true, false, null, "),
+        ({"init_lora_weights": 1}, "init_lora_weights must be one of true, false, null, "),
+        ({"init_lora_weights": None}, None),
+        ({"init_lora_weights": "gaussian"}, None),
         ({"target_modules": "(.*.*.*)*x"}, "target_modules must name layers, without a pattern"),
         ({"target_modules": ["(a+)+"]}, "target_modules must name layers, without a pattern"),
         ({"target_modules": 3}, "target_modules must name layers, without a pattern"),
@@ -236,8 +250,10 @@ def test_the_adapter_is_right_before_it_is_changed(adapter, base):
         ({"base_model_name_or_path": "Qwen/Qwen2.5-VL-7B-Instruct"}, "is for the base 'Qwen/"),
         ({"base_model_name_or_path": 7}, "is for the base 7, not for 'pixelis-nano'"),
         ({"base_model_name_or_path": None}, "is for the base None, not for 'pixelis-nano'"),
+        ({"base_model_name_or_path": "~nosuchuser/x"}, "is for the base '~nosuchuser/x', not for"),
+        ({"base_model_name_or_path": "\x1b[2J\nx"}, r"is for the base '\x1b[2J\nx', not for"),
     ],
-    ids=range(26),
+    ids=range(35),
 )
 def test_adapters_that_are_not_let_in(adapter, changes, rule):
     set_adapter(adapter, **changes)
@@ -250,6 +266,27 @@ def test_adapters_that_are_not_let_in(adapter, changes, rule):
 def test_an_adapter_of_rank_a_million_takes_no_memory(adapter, base):
     set_adapter(adapter, r=10**6)
     assert "rank of the weights" in refused(load_adapter, base, adapter, model_name=NANO)
+
+
+@pytest.mark.parametrize("name", ["z.lora_A.weight", "base_model.z.lora_A.weight"])
+def test_a_tensor_without_numbers_has_no_rank(adapter, base, name):
+    path = adapter / "adapter_model.safetensors"
+    save_file({**load_file(path), name: torch.zeros(10**6, 0)}, path)
+    set_adapter(adapter, r=10**6)
+    rule = "r must be at most the rank of the weights, 4, got 1000000"
+    assert rule in refused(load_adapter, base, adapter, model_name=NANO)
+
+
+@pytest.mark.parametrize("harm", ["no layer's", "cut off"])
+def test_a_rank_of_a_million_without_weights_to_hold_it_against(adapter, base, harm):
+    path = adapter / "adapter_model.safetensors"
+    if harm == "cut off":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        save_file({f"evil.{name}": value for name, value in load_file(path).items()}, path)
+    set_adapter(adapter, r=10**6)
+    said = refused(load_adapter, base, adapter, model_name=NANO)
+    assert ("rank of the weights, 0" if harm == "no layer's" else "does not fit") in said
 
 
 def test_a_pickled_adapter(adapter, told):
@@ -278,7 +315,8 @@ def test_weights_of_an_adapter_that_do_not_fit(adapter, base, harm):
     else:
         path.write_bytes((2**62).to_bytes(8, "little") + b"{")
     said = refused(load_adapter, base, adapter, model_name=NANO)
-    assert "does not fit 'pixelis-nano'" in said
+    rule = "at most the rank of the weights, 0" if harm == "name" else "does not fit 'pixelis-nano'"
+    assert rule in said
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -162,7 +162,7 @@ def test_an_adapter_of_another_base_is_refused(saved, base):
         load_adapter(base, folder, model_name="Qwen/Qwen2.5-VL-7B-Instruct")
     assert str(caught.value) == (
         f"the adapter in {folder} is for the base 'pixelis-nano', "
-        "not for 'Qwen/Qwen2.5-VL-7B-Instruct'; set model.model_name=pixelis-nano"
+        "not for 'Qwen/Qwen2.5-VL-7B-Instruct'; set model.model_name='pixelis-nano'"
     )
 
 

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 
 from pixelis.errors import CheckpointError, UserError
-from pixelis.tracking import MlflowRecorder, find_run, resolve_adapter
+from pixelis.tracking import MlflowRecorder, find_run, find_version, resolve_adapter
 
 
 @pytest.fixture
@@ -55,6 +56,30 @@ def test_the_experiment_of_the_environment_comes_first(
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")  # `mlflow run` sets it; nothing finished there
     assert find_run("pixelis").run_id == ours.run_id
+
+
+def test_a_store_that_is_no_database(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("no database" * 100)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'notes.txt'}")
+    with pytest.raises(UserError) as caught:
+        find_run("pixelis")
+    reason = "(sqlite3.DatabaseError) file is not a database"
+    assert str(caught.value) == f"MLflow cannot be read ({reason})"
+    for uri in ("models:/nano/1", "runs:/abc"):
+        with pytest.raises(CheckpointError) as caught_too:
+            find_version(uri)
+        assert str(caught_too.value) == f"the adapter {uri} cannot be found: {reason}"
+
+
+def test_a_registry_that_is_no_database(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("no database" * 100)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path / 'notes.txt'}")
+    with pytest.raises(CheckpointError, match=r"^the adapter models:/nano/1 cannot be found: .*$"):
+        find_version("models:/nano/1")
 
 
 def test_a_store_that_cannot_be_read(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,3 +143,43 @@ def test_what_is_no_process_is_left_alone(client: MlflowClient, text):
     run_id = client.create_run("0", tags={PROCESS_TAG: text, ALIVE_TAG: "x"}).info.run_id
     end_dead_runs(client, print)
     assert client.get_run(run_id).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        {"pid": "abc"},
+        {"pid": "7"},
+        {"pid": -1},
+        {"pid": 10**30},
+        {"pid": True},
+        {"pid": None},
+        {"started": "x"},
+        {"started": 10**400},
+        {"started": None},
+        {"pids": 7, "pid": [1]},
+    ],
+    ids=range(10),
+)
+def test_a_malformed_tag_keeps_no_other_run_alive(client: MlflowClient, malformed):
+    odd = running_run(client, **malformed)
+    dead = running_run(client, pid=gone())
+    later = running_run(client, **malformed)
+    end_dead_runs(client, print)
+    assert client.get_run(dead).info.status == "KILLED"
+    assert {client.get_run(each).info.status for each in (odd, later)} == {"RUNNING"}
+
+
+def test_a_tag_that_is_nested_without_end_is_written_anew(client: MlflowClient):
+    run_id = client.create_run("0", tags={PROCESS_TAG: "[" * 4000}).info.run_id
+    claim(client, client.get_run(run_id), shared=True)
+    assert json.loads(client.get_run(run_id).data.tags[PROCESS_TAG]) == [this_process()]
+
+
+@pytest.mark.parametrize("alive", ["9" * 400, "\u0663", "-1", "nan"])
+def test_a_sign_of_life_that_is_no_time(client: MlflowClient, alive):
+    run_id = running_run(client, pid=gone())
+    client.set_tag(run_id, ALIVE_TAG, alive)
+    end_dead_runs(client, print)
+    run = client.get_run(run_id)
+    assert run.info.status == "KILLED" and run.info.end_time < 10**15

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pixelis import files
 from pixelis.errors import CheckpointError
 from pixelis.training.checkpoint import (
     ADAPTER_FILE,
@@ -22,7 +23,13 @@ from pixelis.training.checkpoint import (
     seal,
     write_json,
 )
-from pixelis.training.resume import FINISHED_FILE, Start, choose_start, set_aside
+from pixelis.training.resume import (
+    FINISHED_FILE,
+    Start,
+    choose_start,
+    clear_leftovers,
+    set_aside,
+)
 from pixelis.training.trainer import SNAPSHOT_FILE
 
 KILLED = -signal.SIGKILL
@@ -339,10 +346,59 @@ def test_what_an_earlier_run_could_not_tell_its_tracker_stays_where_it_is(tmp_pa
 def test_what_a_kill_left_of_the_first_file_is_taken_away(tmp_path, resume):
     folder = tmp_path / "sft"
     (folder / ".best.new").mkdir(parents=True)
-    (folder / ".best.17.old").mkdir()
     (folder / ".events.json.17.tmp").write_text("[")
     assert choose_start(resume, folder, IDENTITY, lambda line: None) == Start()
     assert os.listdir(folder) == []
+
+
+@pytest.fixture
+def torn(tmp_path, monkeypatch):
+    """A training killed between the two moves of its best adapter, where no exchange is known."""
+    folder = tmp_path / "sft"
+    (folder / "checkpoint-3").mkdir(parents=True)
+    (folder / "events.json").write_text("[]")
+    for name, text in (("best", "the best so far"), (".best.new", "better")):
+        (folder / name).mkdir()
+        (folder / name / ADAPTER_FILE).write_text(text)
+    replace = os.replace
+
+    def killed_at_the_second(source, target):
+        if str(source).endswith(".new"):
+            os._exit(9)
+        replace(source, target)
+
+    if (child := os.fork()) == 0:
+        monkeypatch.setattr(files, "exchange", lambda first, second: False)
+        monkeypatch.setattr(os, "replace", killed_at_the_second)
+        files.put_folder(folder / ".best.new", folder / "best")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not (folder / "best").exists() and (folder / f".best.{child}.old").is_dir()
+    return folder
+
+
+def test_the_best_adapter_is_put_back_where_the_next_did_not_come(torn):
+    clear_leftovers(torn)
+    assert (torn / "best" / ADAPTER_FILE).read_text() == "the best so far"
+    assert sorted(os.listdir(torn)) == ["best", "checkpoint-3", "events.json"]
+
+
+def test_what_a_kill_moved_aside_stays_away_where_the_next_came(torn):
+    shutil.copytree(torn / ".best.new", torn / "best")
+    clear_leftovers(torn)
+    assert (torn / "best" / ADAPTER_FILE).read_text() == "better"
+    assert sorted(os.listdir(torn)) == ["best", "checkpoint-3", "events.json"]
+
+
+def test_it_is_brought_along_into_another_folder(torn, tmp_path):
+    write_json(
+        {"identity": IDENTITY, "num_processes": 1, "step": 3, "run_id": None},
+        torn / "checkpoint-3" / CURRICULUM_FILE,
+    )
+    seal(torn / "checkpoint-3")
+    other = tmp_path / "other"
+    choose_start(str(torn / "checkpoint-3"), other, IDENTITY, lambda line: None)
+    assert (other / "best" / ADAPTER_FILE).read_text() == "the best so far"
 
 
 def test_hidden_files_of_others_are_left_alone(tmp_path):
