@@ -199,7 +199,9 @@ def test_weights_that_are_no_numbers(adapter, tmp_path):
     tensors = load_file(path)
     tensors[next(iter(tensors))].fill_(torch.nan)
     save_file(tensors, path)
-    with pytest.raises(CheckpointError, match="^the adapter here cannot be merged: NaNs detected"):
+    with pytest.raises(
+        CheckpointError, match="holds weights that are not finite .NaN or infinite."
+    ):
         export(tmp_path / "adapter", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
