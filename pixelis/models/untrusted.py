@@ -31,6 +31,7 @@ ADAPTER_KEYS = {
 # off at load: an adapter that was saved as it began, by pissa, needs the base that it began with.
 _BEGINNINGS = ", ".join(("true", "false", "null", *INITS[1:]))
 MOST_ALPHA = 10**6
+MOST_TIMES = 64  # that a rank is larger than the width of its layer
 _OURS = {
     target_pattern(train_vision=v, train_merger=m) for v in (True, False) for m in (True, False)
 }
@@ -128,12 +129,14 @@ def _pattern(config: Mapping[str, Any], key: str, folder: Path) -> list[Any]:
 def _largest_rank(file: Path) -> int:
     """The largest rank among the weights of layers; 0 where there are none.
 
-    An empty tensor takes no room in the file, however large its first side is.
+    An empty tensor, or a narrow one, takes little room in the file, however large its first side
+    is: those that no layer has are passed over.
     """
     with safe_open(file, framework="pt") as opened:
         names = [n for n in opened.keys() if n.startswith("base_model.") and ".lora_A." in n]
         shapes = [opened.get_slice(name).get_shape() for name in names]
-    return max((int(s[0]) for s in shapes if len(s) == 2 and min(s) > 0), default=0)
+    ranks = [int(s[0]) for s in shapes if len(s) == 2 and 0 < s[0] <= MOST_TIMES * s[1]]
+    return max(ranks, default=0)
 
 
 def _read(path: Path) -> Any:

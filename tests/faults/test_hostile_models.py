@@ -269,9 +269,11 @@ def test_an_adapter_of_rank_a_million_takes_no_memory(adapter, base):
 
 
 @pytest.mark.parametrize("name", ["z.lora_A.weight", "base_model.z.lora_A.weight"])
-def test_a_tensor_without_numbers_has_no_rank(adapter, base, name):
+@pytest.mark.parametrize("width", [0, 1, 64])
+def test_a_tensor_without_numbers_or_too_narrow_has_no_rank(adapter, base, name, width):
     path = adapter / "adapter_model.safetensors"
-    save_file({**load_file(path), name: torch.zeros(10**6, 0)}, path)
+    planted = torch.zeros(10**6, width, dtype=torch.int8)
+    save_file({**load_file(path), name: planted}, path)
     set_adapter(adapter, r=10**6)
     rule = "r must be at most the rank of the weights, 4, got 1000000"
     assert rule in refused(load_adapter, base, adapter, model_name=NANO)
