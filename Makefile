@@ -39,7 +39,7 @@ sft: install ## train, evaluate and record the default run: 5 to 7 min (ARGS="-P
 
 test: install ## run the tests: about 10 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
 	@echo "test: about 10 min in $(WORKERS) processes (FULL=1: 15 min)"
-	$(ACTIVE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -n $(WORKERS) --dist loadfile $(if $(FULL),-m "not faults") $(ARGS)
+	$(ACTIVE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(FULL),-m "not faults") $(ARGS)
 
 faults: install ## break the program on purpose: 13 kills and more, about 5 min; FULL=1: all of it, 25 min; SEED=1: other moments
 	@echo "faults: kills, full disks, several at once; about 5 min (FULL=1: 25 min)"

@@ -48,6 +48,7 @@ def words(made_data):
     return build
 
 
+@pytest.mark.slow
 def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, runs, capfd):
     command = [sys.executable, "-m", "pixelis.cli.ablate", *words()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -118,14 +118,8 @@ def rollout_rows(client, run):
     return json.loads(Path(path).read_text())["data"]
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow  # `make faults` kills it too
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, capfd, number):
     words = ("--samples_per_difficulty", "4", "--batch_size", "1")
     words = (*words, "--temperature", "0.7", "--num_samples", "2")

@@ -144,6 +144,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_goes_on_to_the_same_result(tmp_path, adapted, encoder, examples):
     given = {
         **LIMITS,

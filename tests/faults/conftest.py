@@ -22,14 +22,6 @@ from tests.faults.processes import ROOT, Place, Starter
 FULL = os.environ.get("PIXELIS_FAULTS") == "full"
 
 
-LONGEST = ("test_long_training.py", "test_kills_tune.py")
-
-
-def pytest_collection_modifyitems(items):
-    """The longest first, so that no process waits long for the other at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
-
-
 @pytest.fixture
 def folder(tmp_path):
     """A folder of images, right and wrong, that links try to leave."""

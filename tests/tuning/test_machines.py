@@ -104,6 +104,7 @@ def end(process, code=0):
 
 
 @needs_postgres
+@pytest.mark.slow
 def test_four_folders_on_two_hosts_started_together_share_a_study(server, start, tmp_path):
     # Two of each host: folders of one host do not see each other's locks either.
     machines = [start(server, f"m{i}", f"host{i % 2}", 13) for i in range(4)]
@@ -123,7 +124,7 @@ def test_four_folders_on_two_hosts_started_together_share_a_study(server, start,
 @pytest.mark.parametrize(
     "kind", [pytest.param("server", marks=needs_postgres, id="postgresql"), "sqlite"]
 )
-@pytest.mark.parametrize("host", ["host0", "host1"])
+@pytest.mark.parametrize("host", ["host0", pytest.param("host1", marks=pytest.mark.slow)])
 def test_the_last_trial_of_a_machine_that_died_is_tried_again_elsewhere(
     kind, host, request, start, tmp_path, url
 ):

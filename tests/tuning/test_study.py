@@ -155,6 +155,7 @@ def test_four_workers_lose_no_trial_and_run_none_twice(url, settings, tmp_path):
     assert sorted(ran) == list(range(16))
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_every_trial_is_ended_and_whole_ones_are_not_run_again(
     url, settings, tmp_path
 ):
