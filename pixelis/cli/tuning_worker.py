@@ -19,6 +19,7 @@ from pixelis.training.stopping import Pruned
 from pixelis.training.workbench import Workbench
 from pixelis.tune_config import TuneFileConfig
 from pixelis.tuning import (
+    BASELINES,
     POLL_SECONDS,
     TRIALS,
     Plan,
@@ -163,7 +164,8 @@ def main(argv: Sequence[str]) -> int:
 @storage_errors()
 def _run_all(plan: Plan, bench: Bench) -> None:
     """Run what is left of each part; what others are at may still come back."""
-    parts = open_parts(plan)
+    # Baselines that are no points of the space come before the search, as those that are do in it.
+    parts = sorted(open_parts(plan), key=lambda part: part.name != BASELINES)
     while True:
         others, ran = any(is_running(part.study) for part in parts), 0
         for part in parts:

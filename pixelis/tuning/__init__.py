@@ -6,6 +6,7 @@ a function that does.
 
 from pixelis.tuning.charts import draw_page, draw_pictures, importances
 from pixelis.tuning.parts import (
+    BASELINES,
     RUN_ID,
     TRIALS,
     Part,
@@ -35,6 +36,7 @@ from pixelis.tuning.workers import POLL_SECONDS, TrialStopped, run_trials
 
 __all__ = [
     "BASELINE",
+    "BASELINES",
     "ERROR",
     "POLL_SECONDS",
     "Parameter",

@@ -6,19 +6,23 @@ would leave the sampler nothing that all trials share.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from pixelis.errors import UserError
+from pixelis.files import write_whole
 from pixelis.tuning.plan import Plan
 from pixelis.tuning.settings import Settings
 from pixelis.tuning.space import Parameter
-from pixelis.tuning.storage import open_study, storage_errors
+from pixelis.tuning.storage import BORN, open_study, storage_errors
 from pixelis.tuning.study import BASELINE, enqueue
 
 TRIALS, BASELINES, FINAL = "trials", "baselines", "final"
 RUN_ID = "pixelis.run_id"
+STUDY_FILE = ".study"  # in the folder of a study: which of all that had its name
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def open_parts(plan: Plan) -> list[Part]:
     search = open_study(
         plan.storage, name, settings, identity=plan.identity, directions=plan.directions
     )
+    _check_folder(plan.root, search)
     others = {
         part: open_study(
             plan.storage,
@@ -65,8 +70,8 @@ def open_parts(plan: Plan) -> list[Part]:
         for part in (BASELINES, FINAL)
     }
     for baseline, values in plan.baselines.items():
-        if plan.is_in_space(baseline):
-            enqueue(search, baseline, params=values)
+        if (point := plan.point_of(baseline)) is not None:
+            enqueue(search, baseline, params=point)
         else:
             enqueue(others[BASELINES], baseline, overrides=values)
     parts = [Part(TRIALS, search, plan.space, settings)]
@@ -74,6 +79,22 @@ def open_parts(plan: Plan) -> list[Part]:
         num = len({trial.user_attrs.get(BASELINE) for trial in study.get_trials(deepcopy=False)})
         parts.append(Part(part, study, (), replace(settings, pruner="none", num_trials=num)))
     return parts
+
+
+def _check_folder(root: Path, study: optuna.Study) -> None:
+    """Refuse the trainings that an earlier study of the same name has left in the folder."""
+    born, mark = study.user_attrs.get(BORN), root / STUDY_FILE
+    if born is None:  # of an earlier version
+        return
+    if not mark.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        write_whole(mark, f"{born}\n")
+    elif mark.read_text(encoding="utf-8").strip() != born:
+        raise UserError(
+            f"the folder {root} holds the trainings of another study {study.study_name!r}, whose "
+            "storage is another or was removed; name another study (study=...), another "
+            "training.output_dir, or remove the folder"
+        )
 
 
 def enqueue_final(plan: Plan, part: Part, contestants: Mapping[str, Mapping[str, Any]]) -> None:

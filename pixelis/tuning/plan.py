@@ -1,7 +1,7 @@
 """From tune.yaml to the trainings of a study: how each is configured, and what it is worth."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -9,17 +9,24 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from pixelis.config import ModelConfig, ModelFileConfig, TrainingFileConfig, flatten, load_config
+from pixelis.config import (
+    ModelConfig,
+    ModelFileConfig,
+    TrainingConfig,
+    TrainingFileConfig,
+    flatten,
+    load_config,
+)
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 from pixelis.training.inputs import data_digest
 from pixelis.training.resume import AUTO
 from pixelis.tune_config import FIRST_FINAL_SEED, TuneFileConfig
+from pixelis.tuning.baselines import flat, read_baseline
 from pixelis.tuning.batches import check_batches
 from pixelis.tuning.settings import Settings
 from pixelis.tuning.space import Parameter, build_space, changed
 
-SECTIONS = ("training", "curriculum", "model")
 # What may not be searched: the rule of the first prefix that fits.
 FIXED = {
     "training.seed": "a trial has the seeds from training.seed on, seeds_per_trial of them",
@@ -95,7 +102,7 @@ class Plan:
     @cached_property
     def space(self) -> tuple[Parameter, ...]:
         """What is searched; each end of each range gives a valid configuration."""
-        found = build_space(self.config.space, dict(_flat("", self.tree)), FIXED)
+        found = build_space(self.config.space, dict(flat("", self.tree)), FIXED)
         check_batches(found, self.config.training, self.examples, self.interval)
         for parameter in found:
             for value in parameter.ends:
@@ -109,28 +116,33 @@ class Plan:
 
     @cached_property
     def baselines(self) -> dict[str, dict[str, Any]]:
-        """Name -> dotted keys and values, each a valid configuration."""
-        known, found = dict(_flat("", self.tree)), {}
-        for name, section in self.config.baselines.items():
-            if not isinstance(section, Mapping):
-                raise ConfigError(f"baselines.{name} must be a section, got {section!r}")
-            found[name] = dict(_flat("", section))
-            for key in found[name]:
-                if key not in known:
-                    sections = ", ".join(SECTIONS)
-                    raise ConfigError(f"baselines.{name}.{key} must be a key of {sections}")
-            try:
-                self.training(found[name], 0, Path())
-            except ConfigError as error:
-                raise ConfigError(f"baselines.{name}: {error}") from error
-        return found
+        """Name -> dotted keys and values, each a valid configuration that is measured as trials."""
+        known = dict(flat("", self.tree))
 
-    def is_in_space(self, baseline: str) -> bool:
-        """Whether a baseline is a point that the search could choose itself."""
-        values = self.baselines[baseline]
-        return set(values) == {each.name for each in self.space} and all(
-            each.contains(values[each.name]) for each in self.space
-        )
+        def build(values: Mapping[str, Any]) -> tuple[TrainingConfig, CurriculumConfig]:
+            training = self.training(values, 0, Path())
+            return training.config.training, training.curriculum
+
+        return {
+            name: read_baseline(
+                name,
+                section,
+                known=known,
+                fixed=FIXED,
+                build=build,
+                measured=frozenset(self.measured_mix),
+                examples=self.examples,
+                interval=self.interval,
+            )
+            for name, section in self.config.baselines.items()
+        }
+
+    def point_of(self, baseline: str) -> dict[str, Any] | None:
+        """A baseline as a point that the search could choose itself; None where it is none."""
+        known, values = dict(flat("", self.tree)), self.baselines[baseline]
+        point = {each.name: values.get(each.name, known.get(each.name)) for each in self.space}
+        inside = all(each.contains(point[each.name]) for each in self.space)
+        return point if inside and values.keys() <= point.keys() else None
 
     @property
     def settings(self) -> Settings:
@@ -239,23 +251,25 @@ class Plan:
 
     def performance(self, strata: Strata) -> float:
         """Of a training, on the mix of the base configuration's last stage, whatever its own is."""
+        return sum(share * strata[name] for name, share in self.measured_mix.items())
+
+    @cached_property
+    def measured_mix(self) -> dict[str, float]:
+        """What trials are measured on: difficulty -> its share, those without one left out."""
         mix = CurriculumConfig.from_dict(self.config.curriculum).stages[-1].difficulty_mix
-        return sum(share * strata[name] for name, share in mix.items() if share > 0)
+        return {name: share for name, share in mix.items() if share > 0}
 
     def examples_to_target(self, course: Sequence[tuple[int, Strata]], batch: int) -> int:
-        """Examples until the target was reached; all of them where it was not (a lower bound)."""
-        target = self.config.target
+        """Examples until the target was reached; all of them where it was not (a lower bound).
+
+        At the evaluations that every training has: attempts to advance have more, at their own.
+        """
+        target, last = self.config.target, ceil(self.examples / batch)
         assert target is not None
-        steps = (step for step, strata in course if self.performance(strata) >= target)
-        return min(batch * next(steps, ceil(self.examples / batch)), self.examples)
-
-
-def _flat(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(f"{prefix}{key}.", value)
-        else:
-            yield f"{prefix}{key}", value
+        every = max(1, self.interval // batch)
+        shared = (each for each in course if each[0] % every == 0 or each[0] == last)
+        steps = (step for step, strata in shared if self.performance(strata) >= target)
+        return min(batch * next(steps, last), self.examples)
 
 
 def _is_free(key: str) -> bool:

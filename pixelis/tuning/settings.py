@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from pixelis.tuning.gaussian import StoppedAwareGPSampler
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Settings:
         """A sampler whose seed depends on the trials so far: resumed, it does not begin again."""
         seed, startup = (self.seed + num_known) % 2**32, min(10, max(2, self.num_trials // 3))
         if self.sampler == "gp":
-            return GPSampler(seed=seed, n_startup_trials=startup)
+            return StoppedAwareGPSampler(seed=seed, n_startup_trials=startup)
         if self.sampler == "random":
             return RandomSampler(seed=seed)
         return TPESampler(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -24,6 +25,7 @@ SQLITE_SECONDS = 60.0  # that a locked SQLite file is waited for
 
 BACKENDS = ("sqlite", "postgresql")
 IDENTITY = "pixelis.identity"
+BORN = "pixelis.born"  # what tells a study from an earlier one of its name
 NO_RECORD = "Record does not exist"  # of Optuna, where a study is not in its database
 Direction = Literal["maximize", "minimize"]
 GONE = (StorageInternalError, SQLAlchemyError)
@@ -63,6 +65,7 @@ def open_study(
             )
             saved = study.user_attrs.get(IDENTITY)
             if saved is None:
+                study.set_user_attr(BORN, uuid4().hex)
                 study.set_user_attr(IDENTITY, dict(identity))
                 saved = study.user_attrs[IDENTITY]
         ways = [direction.name.lower() for direction in study.directions]
@@ -100,11 +103,11 @@ def _open_storage(url: str) -> RDBStorage:
     backend = place.get_backend_name()
     if backend not in BACKENDS:
         raise ConfigError(
-            f"the storage {_shown(url)} cannot be opened: it must be a database of "
-            f"{' or '.join(BACKENDS)}, whose locks the machines of a study share, got {backend}"
+            f"it must be a database of {' or '.join(BACKENDS)}, whose locks the machines of a "
+            f"study share, got {backend}"
         )
     is_sqlite = backend == "sqlite"
-    if is_sqlite and not place.database:
+    if is_sqlite and (place.database in (None, "", ":memory:") or "mode" in place.query):
         raise ConfigError("a study in memory ends with its process; name a file")
     words: dict[str, Any] = {}
     if is_sqlite and place.database:

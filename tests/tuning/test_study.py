@@ -190,7 +190,11 @@ def test_killed_at_random_moments_every_trial_is_ended_and_whole_ones_are_not_ru
         ),
         ("not a url", "the storage .* cannot be opened: "),
         ("sqlite://", "a study in memory ends with its process; name a file"),
-        ("mysql+pymysql://host/db", "it must be a database of sqlite or postgresql, .*, got mysql"),
+        ("sqlite:///:memory:", "a study in memory ends with its process; name a file"),
+        (
+            "mysql+pymysql://host/db",
+            "host/db cannot be opened: it must be a database of sqlite or postgresql, .*, got mysql",
+        ),
         (
             "postgresql+psycopg2://me:secret@127.0.0.1:1/db",
             r"the storage postgresql\+psycopg2://me:\*\*\*@127.0.0.1:1/db cannot be opened: ",
