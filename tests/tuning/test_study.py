@@ -193,7 +193,7 @@ def test_killed_at_random_moments_every_trial_is_ended_and_whole_ones_are_not_ru
         ("sqlite:///:memory:", "a study in memory ends with its process; name a file"),
         (
             "mysql+pymysql://host/db",
-            "host/db cannot be opened: it must be a database of sqlite or postgresql, .*, got mysql",
+            "host/db cannot be opened: it must be a database of sqlite or .*, got mysql",
         ),
         (
             "postgresql+psycopg2://me:secret@127.0.0.1:1/db",
