@@ -28,6 +28,7 @@ from pixelis.tuning.study import (
     enqueue,
     error_of,
     finished_trials,
+    first_number,
     is_running,
 )
 from pixelis.tuning.verdict import Verdict, judge
@@ -61,6 +62,7 @@ __all__ = [
     "explain",
     "final_key",
     "finished_trials",
+    "first_number",
     "importances",
     "is_running",
     "judge",
