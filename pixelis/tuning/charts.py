@@ -52,7 +52,9 @@ def _call(plot: Callable[..., Any], study: optuna.Study, words: dict[str, Any]) 
         before = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            return plot(study, **words)
+            with warnings.catch_warnings():  # nor is its axis of no length worth a word
+                warnings.filterwarnings("ignore", message="Attempting to set identical low and hi")
+                return plot(study, **words)
         finally:
             optuna.logging.set_verbosity(before)
 

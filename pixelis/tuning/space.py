@@ -1,6 +1,7 @@
 """What a study searches: dotted keys of the configuration, each with its range or choices."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -140,6 +141,9 @@ def _range(name: str, words: Mapping[str, Any], default: Any) -> BaseDistributio
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             kind = "an integer" if whole else "a number"
             raise ConfigError(f"{place}.{word} must be {kind}, got {value!r}")
+        # Integers have no end, and what is beyond every float cannot be calculated with.
+        if not abs(value) <= sys.float_info.max:
+            raise ConfigError(f"{place}.{word} must be finite, got {str(value):.40}")
     low, high, step = words["low"], words["high"], numbers.get("step")
     if low is None or high is None or low >= high:
         raise ConfigError(f"{place}.low must be below high, got {low} >= {high}")
