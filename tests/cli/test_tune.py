@@ -215,7 +215,6 @@ def test_bad_input(place, data, tune_arguments, refused, runs, words, message):
     ("place_of_best", "message"),
     [
         (".", "best_config must be a file, got the folder '.'"),
-        ("", "best_config must be a file, got the folder '.'"),
         ("data", "best_config must be a file, got the folder 'data'"),
         ("mine.yaml/best.yaml", "a file in a folder, got 'mine.yaml/best.yaml': mine.yaml is none"),
         ("mine.yaml", "'mine.yaml': mine.yaml is there and does not begin with '# The best of'"),
