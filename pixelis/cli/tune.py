@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
     from pixelis.cli.jobs import prepare
     from pixelis.cli.making import make_data
+    from pixelis.cli.tuning_record import check_best
     from pixelis.cli.tuning_run import run_search
     from pixelis.training.inputs import check_model
     from pixelis.tuning import Plan, check_storage
@@ -34,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     plan = Plan(config, model)
     plan.check()
     check_model(model.model)
+    check_best(plan)
     check_storage(plan.storage)  # before minutes of making data for nothing
     if prep is not None:
         prepare(config.num_workers)

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelis.config import ModelFileConfig, to_yaml
+from pixelis.config import ModelFileConfig, load_config, to_yaml
+from pixelis.errors import ConfigError, UserError
 from pixelis.files import write_whole
 from pixelis.tracking import MlflowRecorder
 from pixelis.tuning import (
@@ -19,19 +20,70 @@ from pixelis.tuning import (
     draw_pictures,
     error_of,
     finished_trials,
+    first_number,
     importances,
     replay,
     saved_share,
 )
 
 FOLDER = "tune"
+HEAD = "# The best of "  # how what `write_best` writes begins: by that it is known again
+DEFAULT_MODEL = "configs/model_arch.yaml"  # that sft takes where no other is named
 PRUNED, COMPLETE = "PRUNED", "COMPLETE"
+
+
+def check_best(plan: Plan) -> None:
+    """Refuse a place for the best settings that cannot be written, or that holds something else.
+
+    Raises:
+        ConfigError: naming the key, the rule and the value.
+    """
+    place = Path(plan.config.best_config)
+    if not place.name or place.is_dir():
+        raise ConfigError(f"best_config must be a file, got the folder {str(place)!r}")
+    above = next(each for each in place.parents if each.exists())
+    if not above.is_dir():
+        raise ConfigError(
+            f"best_config must be a file in a folder, got {str(place)!r}: {above} is none"
+        )
+    for file in _files(plan):
+        if file.is_dir() or (file.exists() and not _is_ours(file)):
+            raise ConfigError(
+                f"best_config must be a new file or one that tune wrote, got {str(place)!r}: "
+                f"{file} is there and does not begin with {HEAD.strip()!r}; move it, or name "
+                "another"
+            )
+
+
+def _is_ours(file: Path) -> bool:
+    if not file.is_file():  # a device is no file of ours, and may have no end
+        return False
+    with file.open("rb") as content:
+        return content.read(len(HEAD)) == HEAD.encode()
+
+
+def _files(plan: Plan) -> list[Path]:
+    """The files of the best settings: sft's and, where sft's default is another, the model's."""
+    place = Path(plan.config.best_config)
+    if _is_default_model(plan):
+        return [place]
+    return [place, place.with_name(f"{place.stem}_model.yaml")]
+
+
+def _is_default_model(plan: Plan) -> bool:
+    """Whether sft trains the best trial's adapter without a word on the model."""
+    if any(each.name.startswith("model.") for each in plan.space):
+        return False
+    try:
+        return load_config(ModelFileConfig, Path(DEFAULT_MODEL)) == plan.model
+    except (UserError, OSError):  # none here: then it has to be named
+        return False
 
 
 def write_best(plan: Plan, study: Any) -> Path:
     """Write the settings of the best trial as a file that sft takes; returns its path.
 
-    Where keys of the model were searched, the model's file is written beside it.
+    Where the model's are not those that sft takes by itself, they are written beside it.
     """
     best = best_trial(study)
     assert best is not None
@@ -39,10 +91,10 @@ def write_best(plan: Plan, study: Any) -> Path:
     place = Path(plan.config.best_config)
     place.parent.mkdir(parents=True, exist_ok=True)
     searched = ", ".join(f"{name} = {value}" for name, value in best.params.items())
-    head = f"# The best of {len(finished_trials(study))} trials (trial {best.number}): {searched}\n"
+    num = len(finished_trials(study))
+    head = f"{HEAD}{num} trials (trial {first_number(best)}): {searched}\n"
     model_words = ""
-    if any(each.name.startswith("model.") for each in plan.space):
-        model_file = place.with_name(f"{place.stem}_model.yaml")
+    for model_file in _files(plan)[1:]:
         _write(model_file, head + to_yaml(ModelFileConfig(training.model)))
         model_words = f" -P model={model_file}"
     head += f"#   mlflow run . -e sft -P config={place}{model_words}\n"
@@ -54,20 +106,19 @@ def _write(place: Path, text: str) -> None:
     write_whole(place, text)
 
 
-def record_search(
-    recorder: MlflowRecorder, plan: Plan, search: Part, best_file: Path, links: str
-) -> None:
+def record_search(recorder: MlflowRecorder, plan: Plan, search: Part, links: str) -> None:
     """Leave the trials as a table, Optuna's plots, the best settings and what pruning did."""
     study, trials = search.study, finished_trials(search.study)
     best = best_trial(study)
     assert best is not None
-    recorder.artifact(best_file, FOLDER)
+    for file in _files(plan):
+        recorder.artifact(file, FOLDER)
     recorder.table([_row(trial) for trial in trials], f"{FOLDER}/trials.json")
     recorder.text(draw_page(study), f"{FOLDER}/study.html")
     for name, figure in draw_pictures(study):
         recorder.figure(f"{FOLDER}/{name}.png", figure)
     # A step counts once: a study that grows has its newest values at its newest size.
-    values = {"best": best.values[0], "best_trial": best.number, "trials": len(trials)}
+    values = {"best": best.values[0], "best_trial": first_number(best), "trials": len(trials)}
     values |= {f"importance/{name}": value for name, value in importances(study).items()}
     values |= {"compute_saved": saved_share(trials, plan.examples, plan.config.seeds_per_trial)}
     recorder.summary(values, len(trials))
@@ -97,7 +148,7 @@ def record_verdict(
 
 def _row(trial: Any) -> dict[str, Any]:
     return {
-        "trial": trial.number,
+        "trial": first_number(trial),
         "state": trial.state.name,
         "name": trial.user_attrs.get(BASELINE) or "",
         "value": trial.values[0] if trial.state.name == COMPLETE else None,
@@ -118,7 +169,7 @@ def _describe(plan: Plan, search: Part) -> str:
     trials = finished_trials(search.study)
     best = best_trial(search.study)
     assert best is not None
-    lines = [f"Best: trial {best.number}, {best.values[0]:.4f} on the last stage's mix.", ""]
+    lines = [f"Best: trial {first_number(best)}, {best.values[0]:.4f} on the last stage's mix.", ""]
     lines += [f"- `{name}`: {value}" for name, value in best.params.items()]
     num_pruned = sum(trial.state.name == PRUNED for trial in trials)
     lines += ["", f"{num_pruned} of {len(trials)} trials were stopped early, which saved "]

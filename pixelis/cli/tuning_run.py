@@ -31,6 +31,7 @@ from pixelis.tuning import (
     error_of,
     final_key,
     finished_trials,
+    first_number,
     is_running,
     judge,
     open_parts,
@@ -76,7 +77,7 @@ def run_search(plan: Plan) -> Verdict | None:
         _run_workers(plan, [search, *others], recorder)
         _check_any(search)
         best_file = write_best(plan, search.study)
-        record_search(recorder, plan, search, best_file, links)
+        record_search(recorder, plan, search, links)
         verdict = _judge(plan, search, others, recorder) if config.final_seeds else None
         if verdict is not None:
             record_verdict(recorder, plan, search, verdict, best_file, links)
@@ -97,7 +98,7 @@ def _judge(plan: Plan, search: Part, others: list[Part], recorder: MlflowRecorde
     """Train the best and each baseline on fresh seeds and compare them on the test split."""
     best = best_trial(search.study)
     assert best is not None
-    name = f"{BEST} (trial {best.number})"
+    name = f"{BEST} (trial {first_number(best)})"
     contestants: dict[str, Mapping[str, Any]] = {name: best.params, **plan.baselines}
     enqueue_final(plan, others[-1], contestants)
     parts = open_parts(plan)  # whose last one now says how many trainings the verdict takes
@@ -206,7 +207,7 @@ class _Progress:
                     self.bar.update(1)
         best = best_trial(self.parts[0].study)
         if best is not None and not self.parts[0].is_final:
-            self.bar.set_postfix_str(f"best {best.values[0]:.4f} (trial {best.number})")
+            self.bar.set_postfix_str(f"best {best.values[0]:.4f} (trial {first_number(best)})")
 
     def say(self, line: str) -> None:
         """Print above the bar."""
@@ -214,7 +215,7 @@ class _Progress:
             print(line, flush=True)
 
     def _line(self, trial: Any) -> str:
-        name = trial.user_attrs.get(BASELINE) or f"trial {trial.number}"
+        name = trial.user_attrs.get(BASELINE) or f"trial {first_number(trial)}"
         values = ", ".join(f"{k.rpartition('.')[2]} {_short(v)}" for k, v in trial.params.items())
         if trial.state.name == "COMPLETE":
             said = " ".join(f"{value:.4f}" for value in trial.values)

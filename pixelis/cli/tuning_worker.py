@@ -106,11 +106,15 @@ class Bench:
         )
         try:
             run_sft(training.config, training.model, training.curriculum, search=search)
+            finished = read_json(Path(config.output_dir) / FINISHED_FILE)
+            strata: Evaluations = [(step, found) for step, found in finished["results"]["strata"]]
+            # A trial that was cut off in a later training finds its first one finished, which says
+            # nothing of its evaluations; Optuna knows those of a try only if this try tells them.
+            if watched:
+                report(strata)
         except Pruned as pruned:
             shutil.rmtree(Path(config.output_dir).parent, ignore_errors=True)
             raise trial.pruned(pruned.reason) from pruned
-        finished = read_json(Path(config.output_dir) / FINISHED_FILE)
-        strata: Evaluations = [(step, found) for step, found in finished["results"]["strata"]]
         return strata
 
     def _test(self, training: Training) -> float:

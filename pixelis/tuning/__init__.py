@@ -29,6 +29,7 @@ from pixelis.tuning.study import (
     enqueue,
     error_of,
     finished_trials,
+    first_number,
     is_running,
 )
 from pixelis.tuning.verdict import Verdict, judge
@@ -63,6 +64,7 @@ __all__ = [
     "explain",
     "final_key",
     "finished_trials",
+    "first_number",
     "importances",
     "is_running",
     "judge",

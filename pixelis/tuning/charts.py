@@ -22,7 +22,7 @@ def _plots(study: optuna.Study, drawer: Any) -> Iterator[tuple[str, Callable[[],
     objectives: list[tuple[str, dict[str, Any]]] = [("", {})]
     if len(study.directions) > 1:
         names = ("performance", "examples to target")
-        yield "pareto front", lambda: drawer.plot_pareto_front(study, target_names=list(names))
+        yield "pareto front", _call(drawer.plot_pareto_front, study, {"target_names": list(names)})
         objectives = [
             (f" of {name}", {"target": _nth(place), "target_name": name})
             for place, name in enumerate(names)
@@ -47,7 +47,18 @@ def _nth(place: int) -> Callable[[Any], float]:
 
 
 def _call(plot: Callable[..., Any], study: optuna.Study, words: dict[str, Any]) -> Any:
-    return lambda: plot(study, **words)
+    def draw() -> Any:
+        # Of a key that took one value only, Optuna's contours say so for each pair of keys, twice.
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            with warnings.catch_warnings():  # nor is its axis of no length worth a word
+                warnings.filterwarnings("ignore", message="Attempting to set identical low and hi")
+                return plot(study, **words)
+        finally:
+            optuna.logging.set_verbosity(before)
+
+    return draw
 
 
 def draw_page(study: optuna.Study) -> str:

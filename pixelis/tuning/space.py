@@ -1,8 +1,10 @@
 """What a study searches: dotted keys of the configuration, each with its range or choices."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from optuna.distributions import (
@@ -19,6 +21,7 @@ from pixelis.settings import unknown_key
 Scalar = bool | int | float | str | None
 
 LARGEST = 2**31 - 1
+MOST_STEPS = 10**6  # of a range of numbers that are not whole
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,9 @@ def _range(name: str, words: Mapping[str, Any], default: Any) -> BaseDistributio
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             kind = "an integer" if whole else "a number"
             raise ConfigError(f"{place}.{word} must be {kind}, got {value!r}")
+        # Integers have no end, and what is beyond every float cannot be calculated with.
+        if not abs(value) <= sys.float_info.max:
+            raise ConfigError(f"{place}.{word} must be finite, got {str(value):.40}")
     low, high, step = words["low"], words["high"], numbers.get("step")
     if low is None or high is None or low >= high:
         raise ConfigError(f"{place}.low must be below high, got {low} >= {high}")
@@ -156,6 +162,26 @@ def _range(name: str, words: Mapping[str, Any], default: Any) -> BaseDistributio
     for word, value in numbers.items():
         if whole and abs(value) > LARGEST:
             raise ConfigError(f"{place}.{word} must be in [-{LARGEST}, {LARGEST}], got {value}")
+    if step is not None:
+        _check_step(place, low, high, step, whole=whole)
     if whole:
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(low, high, log=log, step=step)
+
+
+def _check_step(place: str, low: float, high: float, step: float, *, whole: bool) -> None:
+    """Refuse a step that is too small for decimal numbers, or after which `high` is never met."""
+    # Asked so that a step that is no number is refused too.
+    if not whole and not (high - low) / step <= MOST_STEPS:
+        raise ConfigError(
+            f"{place}.step must be at least (high - low) / {MOST_STEPS} = "
+            f"{(high - low) / MOST_STEPS:g}, got {step}"
+        )
+    # As decimal numbers, as they are written: .3 is three steps of .1.
+    first, last, size = (Decimal(str(each)) for each in (low, high, step))
+    if rest := (last - first) % size:
+        reached = last - rest
+        raise ConfigError(
+            f"{place}.high must be low plus whole steps of {step}, got {high}: the last one that "
+            f"is reached is {int(reached) if whole else float(reached)}"
+        )

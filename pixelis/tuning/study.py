@@ -36,7 +36,7 @@ class Trial:
         """Wrap Optuna's."""
         self._trial, self._settings, self._prunable = trial, settings, prunable
         frozen = _frozen(trial)
-        self.number, self.params = _first_number(frozen), dict(params)
+        self.number, self.params = first_number(frozen), dict(params)
         self.baseline: str | None = frozen.user_attrs.get(BASELINE)
         self.overrides: dict[str, Any] = frozen.user_attrs.get(OVERRIDES) or {}
         self.seed: int | None = frozen.user_attrs.get(SEED)
@@ -138,6 +138,7 @@ def _frozen(trial: optuna.Trial) -> FrozenTrial:
     return trial.study.get_trials(deepcopy=False)[trial.number]
 
 
-def _first_number(trial: FrozenTrial) -> int:
+def first_number(trial: FrozenTrial) -> int:
+    """The number that a trial has everywhere but in Optuna, which counts each try anew."""
     first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
     return trial.number if first is None else first

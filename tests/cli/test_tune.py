@@ -211,6 +211,26 @@ def test_bad_input(place, data, tune_arguments, refused, runs, words, message):
     assert runs() == []
 
 
+@pytest.mark.parametrize(
+    ("place_of_best", "message"),
+    [
+        (".", "best_config must be a file, got the folder '.'"),
+        ("data", "best_config must be a file, got the folder 'data'"),
+        ("mine.yaml/best.yaml", "a file in a folder, got 'mine.yaml/best.yaml': mine.yaml is none"),
+        ("mine.yaml", "'mine.yaml': mine.yaml is there and does not begin with '# The best of'"),
+        ("other.yaml", "one that tune wrote, got 'other.yaml': other_model.yaml is there and"),
+    ],
+)
+def test_a_place_for_the_best_that_cannot_be_it(
+    place, data, tune_arguments, refused, runs, place_of_best, message
+):
+    for name in ("mine.yaml", "other_model.yaml"):  # the model's, since its rank is not sft's own
+        (place / name).write_text("# Which interval suits this data?\n")
+    assert message in refused(tune_arguments(f"--best_config={place_of_best}"))
+    assert runs() == [] and not (place / "optuna.db").exists()
+    assert (place / "mine.yaml").read_text().startswith("# Which")
+
+
 def test_a_study_with_other_parameters_is_refused(place, data, tune_arguments, refused):
     from pixelis.config import ModelFileConfig
     from pixelis.settings import load_config

@@ -7,6 +7,7 @@ from pixelis.errors import ConfigError
 from pixelis.tuning import build_space, changed
 from tests.tuning.conftest import DEFAULTS, FIXED
 
+LARGE = 10**400
 INTERVAL, THRESHOLD = "curriculum.advancement_interval", "curriculum.rollback_threshold"
 
 
@@ -65,6 +66,21 @@ def test_ranges_and_choices_by_dotted_or_nested_names():
         ),
         ({INTERVAL: {"low": 1, "high": 10**26}}, "high must be in .*2147483647], got 1000000"),
         ({THRESHOLD: {"low": -1e308, "high": 1e308}}, "high - low that is a number, got -1e"),
+        ({THRESHOLD: {"low": 0, "high": LARGE}}, "high must be finite, got 10000"),
+        ({INTERVAL: {"low": 0, "high": LARGE}}, "high must be finite, got 10000"),
+        ({THRESHOLD: {"low": 0, "high": float("nan")}}, "high must be finite, got nan"),
+        (
+            {THRESHOLD: {"low": 0.001, "high": 0.1, "step": 1e-30}},
+            f"{THRESHOLD}.step must be at least .* = 9.9e-08, got 1e-30",
+        ),
+        (
+            {THRESHOLD: {"low": 0.001, "high": 0.1, "step": 0.03}},
+            f"{THRESHOLD}.high must be low plus whole steps of 0.03, got 0.1: .* is 0.091",
+        ),
+        (
+            {INTERVAL: {"low": 1, "high": 10, "step": 4}},
+            f"{INTERVAL}.high must be low plus whole steps of 4, got 10: .* is 9",
+        ),
         ({INTERVAL: {"low": 1, "high": 3, "log": "yes"}}, "log must be true or false, got 'yes'"),
         ({THRESHOLD: {"low": "a", "high": 0}}, "low must be a number, got 'a'"),
         ({THRESHOLD: {"low": None, "high": 0.1}}, "low must be below high, got None"),
@@ -85,6 +101,14 @@ def test_ranges_and_choices_by_dotted_or_nested_names():
 def test_a_wrong_section_is_named(section, message):
     with pytest.raises(ConfigError, match=message):
         build(section)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step"), [(0.1, 0.3, 0.1), (-0.3, 0, 0.1), (0, 1, 1e-6), (0.001, 0.091, 0.03)]
+)
+def test_steps_fit_as_they_are_written(recwarn, low, high, step):
+    (one,) = build({THRESHOLD: {"low": low, "high": high, "step": step}})
+    assert one.ends == (low, high) and not recwarn.list
 
 
 def test_values_go_into_a_copy_of_the_tree():
