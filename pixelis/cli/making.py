@@ -78,14 +78,18 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
             answer_losses = build_answer_losses(rules.model_name)
         with _open_run(config, _run_name(config, stream), aside=on_the_way) as recorder:
             mark.touch()
-            summary = prepare_folder(
-                config,
-                out,
-                progress=_progress,
-                answer_losses=answer_losses,
-                count_tokens=count_tokens,
-                stream=stream,
-            )
+            try:
+                summary = prepare_folder(
+                    config,
+                    out,
+                    progress=_progress,
+                    answer_losses=answer_losses,
+                    count_tokens=count_tokens,
+                    stream=stream,
+                )
+            except BaseException:
+                mark.unlink(missing_ok=True)  # there is no new folder to tell of
+                raise
             title = f"{summary['num_samples']} examples in {out}"
             print(format_summary(summary, title=title), flush=True)
             if summary["rejected"]:

@@ -1,5 +1,7 @@
 """evaluate is SIGKILLed at random moments and started again: the same answers."""
 
+import json
+
 import pytest
 
 from tests.faults.processes import ROOT, Killer
@@ -27,7 +29,7 @@ def snapshot(place):
     found = place.client.list_artifacts(run.info.run_id, "evaluation")
     return {
         "metrics": place.histories(run),
-        "answers": place.artifact(run, "evaluation/rollouts.json"),
+        "answers": json.loads(place.artifact(run, "evaluation/rollouts.json")),
         "table": place.artifact(run, "evaluation/table.txt"),
         "artifacts": sorted(each.path for each in found),
         "report": (place.folder / "outputs/evaluate/report.html").stat().st_size,

@@ -35,7 +35,8 @@ def snapshot(place):
         "best": (out / "best/adapter_model.safetensors").read_bytes(),
         "files": sorted(path.name for path in out.iterdir()),
         "params": run.data.params,
-        "rollouts": place.artifact(run, "evaluation/rollouts.json"),
+        # A table that is sent once more is written by another library, with other spaces.
+        "rollouts": json.loads(place.artifact(run, "evaluation/rollouts.json")),
         "artifacts": sorted(each.path for each in adapters),
     }
 
