@@ -41,8 +41,8 @@ test: install ## run the tests: about 10 min in WORKERS=2 processes (ARGS="-k co
 	@echo "test: about 10 min in $(WORKERS) processes (FULL=1: 15 min)"
 	$(ACTIVE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(FULL),-m "not faults") $(ARGS)
 
-faults: install ## break the program on purpose: 13 kills and more, about 5 min; FULL=1: all of it, 25 min; SEED=1: other moments
-	@echo "faults: kills, full disks, several at once; about 5 min (FULL=1: 25 min)"
+faults: install ## break the program on purpose: 14 kills and more, about 5 min; FULL=1: all of it, 20 min; SEED=1: other moments
+	@echo "faults: kills, full disks, several at once; about 5 min (FULL=1: 20 min)"
 	$(ACTIVE) $(if $(FULL),PIXELIS_FAULTS=full) PIXELIS_FAULTS_SEED=$(SEED) python -m pytest tests/faults -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m $(if $(FULL),"faults or not faults",faults) $(ARGS)
 
 check: install ## ruff and mypy: 1 to 2 min the first time, then seconds
