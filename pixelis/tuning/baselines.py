@@ -7,6 +7,7 @@ from typing import Any
 from pixelis.config import TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
+from pixelis.tuning.space import why_fixed
 
 STAGES = "curriculum.stages"  # a baseline may have others: it is measured on the search's last mix
 
@@ -54,7 +55,7 @@ def read_baseline(
             raise ConfigError(
                 f"baselines.{name}.{key} must be a key of training, curriculum, model"
             )
-        why = next((w for prefix, w in fixed.items() if f"{key}.".startswith(f"{prefix}.")), None)
+        why = why_fixed(key, fixed)
         if why is not None and key != STAGES:
             raise ConfigError(f"baselines.{name}.{key} cannot be set: {why}")
     try:

@@ -76,6 +76,21 @@ def build_space(
     return tuple(found)
 
 
+def why_fixed(name: str, fixed: Mapping[str, str]) -> str | None:
+    """Why no trial may have another value of a dotted key; None where it may.
+
+    Args:
+        name: the key.
+        fixed: keys, or prefixes that end with a dot, and why.
+    """
+    found = (
+        why
+        for prefix, why in fixed.items()
+        if name == prefix or (prefix.endswith(".") and name.startswith(prefix))
+    )
+    return next(found, None)
+
+
 def changed(tree: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """A nested mapping with the values of dotted keys in it, the given one left as it is."""
     copy: dict[str, Any] = {
@@ -103,9 +118,8 @@ def _distribution(
         )
     if name not in defaults:
         raise ConfigError(unknown_key(name, f"the section {SECTION}", defaults))
-    for prefix, why in fixed.items():
-        if name == prefix or (prefix.endswith(".") and name.startswith(prefix)):
-            raise ConfigError(f"{SECTION}.{name} cannot be searched: {why}")
+    if why := why_fixed(name, fixed):
+        raise ConfigError(f"{SECTION}.{name} cannot be searched: {why}")
     for word in words:
         if word not in FIELDS:
             raise ConfigError(unknown_key(word, f"{SECTION}.{name}", FIELDS))
