@@ -57,4 +57,4 @@ ui: install ## the MLflow UI on the local store, PORT=5000: starts in 10 s, runs
 
 base: install ## rebuild the embedded base model from nothing: about 20 min
 	@echo "base: about 20 min"
-	$(ACTIVE) python -m pixelis.models.base $(ARGS)
+	$(ACTIVE) python -m recipes.nano $(ARGS)

@@ -5,23 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from pixelis.cli.help_text import read_comments
 from pixelis.config import (
     AblateFileConfig,
     CompareConfig,
     DataPrepConfig,
     EvaluateConfig,
+    ExportConfig,
     ModelFileConfig,
+    PlanFileConfig,
     TrainingFileConfig,
+    TuneFileConfig,
+    describe,
     flatten,
     load_config,
+    read_mapping,
 )
+from pixelis.config.help_text import read_comments
 from pixelis.curriculum import CurriculumConfig
-from pixelis.export_config import ExportConfig
-from pixelis.plan_config import PlanFileConfig
-from pixelis.settings import describe
-from pixelis.strict_yaml import read_mapping
-from pixelis.tune_config import TuneFileConfig
 
 ROOT = Path(__file__).parent.parent
 CLASSES = {

@@ -9,23 +9,25 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "pixelis").rglob("*.py"))
-PYTHON_FILES = MODULES + sorted((ROOT / "tests").rglob("*.py"))
+PYTHON_FILES = MODULES + [
+    file
+    for name in ("tests", "recipes", "benchmarks")
+    for file in sorted((ROOT / name).rglob("*.py"))
+]
 
-# cli -> tuning | ablation | comparison | planning -> training | evaluation -> models | data -> ...
+# Each folder may import from its own layer and from those below it.
 LAYERS = (
     {"cli"},
-    {"tuning", "ablation", "comparison", "planning"},
+    {"runs"},
+    {"experiments", "planning"},
     {"training", "evaluation"},
-    {"models", "data"},
+    {"models", "data_prep"},
+    {"data"},
     {"operations", "curriculum"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # For all.
-FOUNDATION = {
-    *("config", "data_config", "settings", "strict_yaml", "errors", "recorder", "figures", "files"),
-    *("estimate", "export_config", "plan_config", "tune_config", "search_space"),
-    "mlflow_plugin",
-}
+FOUNDATION = {"config", "errors", "recorder", "figures", "files", "mlflow_plugin"}
 
 
 def ids(file):
@@ -72,7 +74,7 @@ def test_imports_point_one_way(file):
             allowed = FOUNDATION | {"curriculum"}  # whose events it records
             assert other in allowed, "the tracker knows nothing of training"
         if other == "tracking":
-            assert own == "cli", "below cli everything takes a plain recorder"
+            assert own in {"cli", "runs"}, "below runs everything takes a plain recorder"
 
 
 def test_neighbours_of_a_layer_do_not_import_each_other_both_ways():
@@ -85,32 +87,29 @@ def test_neighbours_of_a_layer_do_not_import_each_other_both_ways():
     assert {pair for pair in pairs if pair[::-1] in pairs} == set()
 
 
-def test_config_imports_nothing_of_ours_but_its_loader():
-    imported = siblings_imported(ROOT / "pixelis/config.py")
-    assert imported == {"data_config", "errors", "settings"}
-    assert siblings_imported(ROOT / "pixelis/data_config.py") == {"errors", "settings"}
-    assert siblings_imported(ROOT / "pixelis/settings.py") == {"errors", "strict_yaml"}
-    assert siblings_imported(ROOT / "pixelis/strict_yaml.py") == {"errors"}
+@pytest.mark.parametrize("file", sorted((ROOT / "pixelis/config").glob("*.py")), ids=ids)
+def test_config_imports_nothing_of_ours_but_errors(file):
+    assert siblings_imported(file) <= {"config", "errors"}
 
 
 @pytest.mark.parametrize("file", MODULES, ids=ids)
 def test_what_only_one_package_may_import(file):
     own, imported = package_of(file), {top(name) for name in imports_of(file)}
     assert "mlflow" not in imported or own in {"tracking", "mlflow_plugin"}
-    assert "optuna" not in imported or own == "tuning"
+    assert "optuna" not in imported or own == "experiments"
     outside = imported - set(sys.stdlib_module_names) - {"pixelis"}
     if own == "curriculum":
         assert outside == set()
         assert siblings_imported(file) <= {"curriculum", "errors"}
     if own == "operations":
         assert outside <= {"numpy", "PIL", "scipy", "sklearn", "rapidocr"}
-    if own in FOUNDATION - {"recorder", "figures", "estimate", "mlflow_plugin"}:
+    if own in FOUNDATION - {"recorder", "figures", "mlflow_plugin"}:
         assert outside <= {"yaml"}
 
 
 @pytest.mark.parametrize("file", MODULES, ids=ids)
-def test_no_module_is_longer_than_300_lines(file):
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= 300
+def test_no_module_is_longer_than_400_lines(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
 
 
 @pytest.mark.parametrize("file", PYTHON_FILES, ids=ids)
@@ -139,7 +138,7 @@ def test_nothing_is_loaded_that_could_run_code(file):
 def test_a_figure_is_drawn_in_memory_and_written_whole(file):
     # data-prep's are drawn into a folder that is put in its place when it is whole.
     drawn = [words for name, words in calls_of(file) if name.endswith(".savefig")]
-    assert all("format" in words for words in drawn) or ids(file) == "pixelis/data/grading.py"
+    assert all("format" in words for words in drawn) or ids(file) == "pixelis/data_prep/grading.py"
 
 
 @pytest.mark.parametrize("file", MODULES, ids=ids)
@@ -149,7 +148,7 @@ def test_no_exception_is_caught_blindly(file):
 
 
 def text_files():
-    folders = ("pixelis", "tests", "configs", "notebooks", ".ci")
+    folders = ("pixelis", "recipes", "benchmarks", "tests", "configs", "docs", "notebooks", ".ci")
     found = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
     for folder in folders:
         found += [path for path in (ROOT / folder).rglob("*") if path.is_file()]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelis.ablation.arms import build_curriculum, check_arms
 from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
-from pixelis.cli.missing_data import is_missing, load_prep
 from pixelis.config import AblateFileConfig, ModelFileConfig
+from pixelis.experiments.ablate.arms import build_curriculum, check_arms
+from pixelis.runs.missing_data import is_missing, load_prep
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,9 +27,9 @@ def main(argv: Sequence[str]) -> int:
     data_dir = Path(config.data.path)
     prep = load_prep(data_dir, config.data.prep) if is_missing(data_dir) else None
 
-    from pixelis.cli.ablation_run import run_ablation
-    from pixelis.cli.jobs import prepare
-    from pixelis.cli.making import make_data
+    from pixelis.runs.ablate import run_ablation
+    from pixelis.runs.jobs import prepare
+    from pixelis.runs.prepare import make_data
     from pixelis.training.inputs import check_model
 
     check_model(model.model)

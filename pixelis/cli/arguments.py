@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from pixelis.cli.help_text import build_help
+from pixelis.config import Setting, describe, load_config, unknown_key
+from pixelis.config.help_text import build_help
 from pixelis.errors import ConfigError, UserError
 from pixelis.files import is_full, no_room
-from pixelis.settings import Setting, describe, load_config, unknown_key
 
 ConfigType = TypeVar("ConfigType")
 INTERRUPTED = 130  # the exit code of what Ctrl-C or a signal stopped

@@ -20,10 +20,10 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from pixelis.cli.live_figures import KEPT, record_chart
-    from pixelis.cli.read_trainings import read_trainings
-    from pixelis.comparison.table import as_markdown, as_rows
+    from pixelis.experiments.compare.table import as_markdown, as_rows
     from pixelis.figures import compare_timelines
+    from pixelis.runs.live_figures import KEPT, record_chart
+    from pixelis.runs.read_trainings import read_trainings
     from pixelis.tracking import find_trainings, open_run
 
     words = None

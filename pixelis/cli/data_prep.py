@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
         config_class=DataPrepConfig,
         default_config="configs/data_prep.yaml",
     )
-    from pixelis.cli.making import make_data
+    from pixelis.runs.prepare import make_data
 
     make_data(arguments.config, Path(arguments.config.output_dir))
     return 0

@@ -20,21 +20,21 @@ def main(argv: Sequence[str]) -> int:
     )
     config, model_config = arguments.config, arguments.extra["model"].model
 
-    from pixelis.cli.champion import contest
-    from pixelis.cli.evaluation_identity import (
-        check_sampling,
-        evaluation_identity,
-        kept_rollouts,
-        told,
-    )
-    from pixelis.cli.evaluation_record import describe, record_evaluation, tell_result
-    from pixelis.cli.rollouts import evaluate_and_record
-    from pixelis.cli.subject import choose_subject, record_score
     from pixelis.data.encode import Encoder
     from pixelis.models.device import best_device
     from pixelis.models.load import load_model, load_processor, max_positions
     from pixelis.models.lora import check_adapter, load_adapter, other_adapter
     from pixelis.models.quiet import quiet_libraries
+    from pixelis.runs.champion import contest
+    from pixelis.runs.evaluation_identity import (
+        check_sampling,
+        evaluation_identity,
+        kept_rollouts,
+        told,
+    )
+    from pixelis.runs.evaluation_record import describe, record_evaluation, tell_result
+    from pixelis.runs.rollouts import evaluate_and_record
+    from pixelis.runs.subject import choose_subject, record_score
     from pixelis.tracking import (
         find_run,
         find_version,

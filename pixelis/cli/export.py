@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
-from pixelis.config import ModelFileConfig, flatten
+from pixelis.config import ExportConfig, ModelFileConfig, flatten
 from pixelis.errors import DataError
-from pixelis.export_config import ExportConfig
 from pixelis.files import expanded
 
 
@@ -73,8 +72,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _choose_example(data_dir: Path) -> tuple[Any, str]:
     """What logits are compared on, and what it is called."""
-    from pixelis.data.generate import generate_example
     from pixelis.data.store import from_row, load_split
+    from pixelis.data_prep.generate import generate_example
 
     if data_dir.exists():
         rows = [rows[0] for rows in load_split(data_dir, "test").values() if len(rows)]

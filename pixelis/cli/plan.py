@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
-from pixelis.config import ModelFileConfig, TrainingFileConfig
+from pixelis.config import ModelFileConfig, PlanFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 from pixelis.files import write_whole
-from pixelis.plan_config import PlanFileConfig
 
 
 def main(argv: Sequence[str]) -> int:

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from pixelis.cli.arguments import INTERRUPTED, Arguments, ExtraFile, parse_arguments, run_cli
-from pixelis.cli.missing_data import is_missing, load_prep
 from pixelis.config import ModelFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
+from pixelis.runs.missing_data import is_missing, load_prep
 from pixelis.training.processes import OtherProcessFailed, Processes, join
 from pixelis.training.start import check_num_processes, is_launched, start_processes
 
@@ -61,8 +61,8 @@ def _train(argv: Sequence[str], processes: Processes) -> int:
     if processes.on_main(partial(is_missing, data_dir)):
         prep = load_prep(data_dir, config.data.prep)
 
-    from pixelis.cli.making import make_data
-    from pixelis.cli.training_run import run_sft
+    from pixelis.runs.prepare import make_data
+    from pixelis.runs.train import run_sft
     from pixelis.training.checkpoint import check_whole
     from pixelis.training.inputs import check_model
     from pixelis.training.resume import AUTO

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
-from pixelis.cli.missing_data import is_missing, load_prep
-from pixelis.config import ModelFileConfig
-from pixelis.tune_config import TuneFileConfig
+from pixelis.config import ModelFileConfig, TuneFileConfig
+from pixelis.runs.missing_data import is_missing, load_prep
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,12 +24,12 @@ def main(argv: Sequence[str]) -> int:
     data_dir = Path(config.data.path)
     prep = load_prep(data_dir, config.data.prep) if is_missing(data_dir) else None
 
-    from pixelis.cli.jobs import prepare
-    from pixelis.cli.making import make_data
-    from pixelis.cli.tuning_record import check_best
-    from pixelis.cli.tuning_run import run_search
+    from pixelis.experiments.tune import Plan, check_storage
+    from pixelis.runs.jobs import prepare
+    from pixelis.runs.prepare import make_data
+    from pixelis.runs.tune import run_search
+    from pixelis.runs.tuning_record import check_best
     from pixelis.training.inputs import check_model
-    from pixelis.tuning import Plan, check_storage
 
     plan = Plan(config, model)
     plan.check()

@@ -33,14 +33,14 @@ Arguments = Mapping[str, Any]
 
 _BOX = re.compile(r"\[ *(\d{1,6}), *(\d{1,6}), *(\d{1,6}), *(\d{1,6}) *\]")
 _POINT = re.compile(r"\( *(\d{1,6}), *(\d{1,6}) *\)")
-# A step of a flawed solution in a question, see `pixelis.data.generate.describe_step`. Where it
-# begins alone: one pattern up to the line's end would take the cube of the line's length.
+# A step of a flawed solution in a question, see `pixelis.data_prep.generate.describe_step`.
+# Where it begins alone: one pattern up to the line's end would take the cube of the line's length.
 _TOLD = re.compile(rf"(?P<operation>{'|'.join(OPERATIONS)}) (?={{)")
 _ARROW = "} -> {"
 # Lines that are read as steps, as many as a trajectory may have: each may draw a mask anew.
 MAX_TOLD = 64
-# What a conclusion weighs in pixels, see `pixelis.data.tasks.draft.weigh`: from the measure to a
-# number before the next full stop. Rows and columns of drawn scenes are no pixels.
+# What a conclusion weighs in pixels, see `pixelis.data_prep.tasks.draft.weigh`: from the measure
+# to a number before the next full stop. Rows and columns of drawn scenes are no pixels.
 _MEASURE = re.compile(r"\b(Area|Box area|Center [xy]) of ")
 _LAST_VALUE = re.compile(r": \d+\Z")
 # No image has more pixels, or sides, than a number of so many digits; longer ones stay.

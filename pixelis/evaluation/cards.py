@@ -11,7 +11,7 @@ from PIL import Image
 
 from pixelis.data.chat import CALL_OPEN
 from pixelis.data.example import Example
-from pixelis.data.marks import REFERENCE, Mark, draw_marks, find_places
+from pixelis.data_prep.marks import REFERENCE, Mark, draw_marks, find_places
 from pixelis.evaluation.cases import MEANINGS, Case
 from pixelis.evaluation.reasons import shorten
 from pixelis.evaluation.turns import ANSWER, CALL, Rollout, Turn

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
 
-from pixelis.data.benchmarks.tallyqa import WORDS
 from pixelis.data.example import Example
+from pixelis.data_prep.benchmarks.tallyqa import WORDS
 from pixelis.evaluation.groups import ALL, group_indices, strata
 from pixelis.evaluation.intervals import Score, compute_score
 from pixelis.evaluation.matching import normalise_text, parse_number

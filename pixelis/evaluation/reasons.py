@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pixelis.data.example import Example
-from pixelis.data.marks import Place, find_places, overlap
+from pixelis.data_prep.marks import Place, find_places, overlap
 from pixelis.evaluation.matching import BOX, TEXT, answer_type, score_answer
 from pixelis.evaluation.turns import CALL, ERROR, MAX_OPERATIONS, NO_ANSWER, Rollout, Turn
 

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from pixelis.data.chat import Message, prompt_messages, response_message
-from pixelis.data.marks import SIDE, Mark, draw_marks, find_places
+from pixelis.data_prep.marks import SIDE, Mark, draw_marks, find_places
 from pixelis.evaluation.cases import Case
 from pixelis.evaluation.turns import CALL, Turn
 

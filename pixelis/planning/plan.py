@@ -6,16 +6,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pixelis.config import ModelConfig, TrainingFileConfig
+from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig, read_mapping
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 from pixelis.models.published import model_config
-from pixelis.plan_config import PlanFileConfig
 from pixelis.planning.course import DEPENDS, StagePlan, drawn_in_all, plan_course
 from pixelis.planning.data_facts import DataFacts, read_data_facts
 from pixelis.planning.gpus import beside_tensors, gpu_bytes
 from pixelis.planning.memory import Memory, Shape, build_on_meta, forecast_memory
-from pixelis.strict_yaml import read_mapping
 from pixelis.training.precision import AUTO, BF16
 
 # Without the data: shares of an example's tokens, on the side of too much.

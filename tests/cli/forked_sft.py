@@ -17,7 +17,7 @@ import pixelis.tracking.courier as courier_module
 import pixelis.training.trainer as trainer_module
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sft import main as sft
-from pixelis.cli.training_run import run_sft
+from pixelis.runs.train import run_sft
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.trainer import CurriculumTrainer
 
@@ -53,34 +53,34 @@ def after(owner, name, due):
     setattr(owner, name, dying)
 
 
-def plant(place, step):
-    """Make this process die at a place of an optimiser step."""
+def plant(kill_point, step):
+    """Make this process die at a kill_point of an optimiser step."""
     evaluated, tallied = [], []
-    if place == "step":  # the gradient is there, the weights are the old ones
+    if kill_point == "step":  # the gradient is there, the weights are the old ones
         after(CurriculumTrainer, "training_step", lambda t, *_: t.state.global_step == step - 1)
-    elif place == "evaluation":  # in its second example
+    elif kill_point == "evaluation":  # in its second example
         before(CurriculumTrainer, "evaluate", lambda t, *_: evaluated.append(t.state.global_step))
         before(
             validation_module,
             "_tally",
             lambda *_: evaluated[-1] == step and tallied.append(1) is None and len(tallied) == 2,
         )
-    elif place == "attempt":  # decided, and neither applied nor recorded
+    elif kill_point == "attempt":  # decided, and neither applied nor recorded
         before(CurriculumCallback, "_apply", lambda c, event, *_: event.step == step)
-    elif place == "applied":  # adapter and moments are put back, and it is not recorded
+    elif kill_point == "applied":  # adapter and moments are put back, and it is not recorded
         after(CurriculumCallback, "_apply", lambda c, event, *_: event.step == step)
-    elif place == "torn":  # a checkpoint without its digests
+    elif kill_point == "torn":  # a checkpoint without its digests
         before(trainer_module, "seal", lambda folder: folder.name == f"checkpoint-{step}")
-    elif place == "saved":  # a whole checkpoint, and the older ones still there
+    elif kill_point == "saved":  # a whole checkpoint, and the older ones still there
         after(trainer_module, "seal", lambda folder: folder.name == f"checkpoint-{step}")
-    elif place in ("undelivered", "delivered"):  # MLflow has it, or not; it waits still
-        (before if place == "undelivered" else after)(
+    elif kill_point in ("undelivered", "delivered"):  # MLflow has it, or not; it waits still
+        (before if kill_point == "undelivered" else after)(
             courier_module,
             "send",
             lambda _, __, group: group[0].kind == "metric" and group[-1].step >= step,
         )
     else:
-        raise AssertionError(place)
+        raise AssertionError(kill_point)
 
 
 def run(request):

@@ -31,7 +31,7 @@ OWN = {
 
 @pytest.fixture
 def words(made_data):
-    from tests.cli.conftest import SETTINGS
+    from tests.conftest import SETTINGS
 
     def build(**changed):
         settings = {
@@ -49,11 +49,11 @@ def words(made_data):
 
 
 @pytest.mark.slow
-def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, runs, capfd):
+def test_a_comparison_stopped_and_gone_on_with_for_another_arm(workdir, words, runs, capfd):
     command = [sys.executable, "-m", "pixelis.cli.ablate", *words()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list(place.glob("arms/tuning/*/*/sft/finished.json")):
+    while not list(workdir.glob("arms/tuning/*/*/sft/finished.json")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -61,7 +61,7 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, run
     assert process.returncode == 130
     (parent,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "ablate"]
     assert parent.info.status == "KILLED"
-    kept = {path: path.stat().st_mtime_ns for path in place.glob("arms/**/finished.json")}
+    kept = {path: path.stat().st_mtime_ns for path in workdir.glob("arms/**/finished.json")}
     assert kept
 
     more = words(arms="[uniform, uniform_same_tokens, staged]")
@@ -74,7 +74,7 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, run
     # The same parent, and over it the rate that does not diverge, and 3 arms x 2 seeds.
     (again,) = by_entry["ablate"]
     assert (again.info.run_id, again.info.status) == (parent.info.run_id, "FINISHED")
-    made = {json.loads(p.read_text())["run_id"] for p in place.glob("arms/**/finished.json")}
+    made = {json.loads(p.read_text())["run_id"] for p in workdir.glob("arms/**/finished.json")}
     assert len(made) == 1 + 3 * 2
     # One that was told to stop in the moment after its last word is KILLED, and as complete.
     ended = {run.info.run_id for run in by_entry["sft"] if run.info.status == "FINISHED"}
@@ -92,18 +92,18 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, run
     assert again.info.run_name.startswith("3 arms · 2 seeds · best ")
     assert again.data.tags["mlflow.note.content"].startswith("| arm | simple % |")
     assert 0 <= again.data.metrics["summary/staged/test_all"] <= 1
-    table = (place / "arms" / "table.md").read_text().splitlines()
+    table = (workdir / "arms" / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == [
         "| uniform",
         "| uniform_same_tokens",
         "| staged",
     ]
-    with Image.open(place / "arms" / "arms.png") as figure:
+    with Image.open(workdir / "arms" / "arms.png") as figure:
         assert figure.size == (1200, 560)
 
     # As many tokens as staged, within half a step of them.
     def tokens(arm, seed):
-        finished = json.loads((place / f"arms/{arm}/seed-{seed}/sft/finished.json").read_text())
+        finished = json.loads((workdir / f"arms/{arm}/seed-{seed}/sft/finished.json").read_text())
         return finished["results"]["num_tokens"], finished["step"]
 
     for seed in range(2):
@@ -112,7 +112,7 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, run
         assert tokens("uniform_same_tokens", seed)[1] == max(1, round(3 * wanted / whole))
 
     # A finished training that is not the one that is planned is not averaged in.
-    place_of_one = place / "arms/uniform/seed-1/sft/finished.json"
+    place_of_one = workdir / "arms/uniform/seed-1/sft/finished.json"
     content = json.loads(place_of_one.read_text())
     content["identity"]["training.learning_rate"] = 0.5
     place_of_one.write_text(json.dumps(content))
@@ -121,9 +121,9 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, run
     assert "training.learning_rate was 0.5, is 0.002; move it away to have it made again" in err
 
     # Each training can be had alone, by the file beside it.
-    settings = (place / "arms/staged/seed-1/training_params.yaml").read_text()
+    settings = (workdir / "arms/staged/seed-1/training_params.yaml").read_text()
     assert "strategy: staged" in settings and "seed: 1" in settings
-    uniform = json.loads((place / "arms/uniform/seed-0/sft/events.json").read_text())
+    uniform = json.loads((workdir / "arms/uniform/seed-0/sft/events.json").read_text())
     assert [event["kind"] for event in uniform] == ["start", "end"]
 
 
@@ -146,44 +146,44 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(place, words, run
         ({"model__use_lora": "false"}, "model.use_lora must be true, got false"),
     ],
 )
-def test_what_it_refuses_leaves_nothing(place, words, capfd, changed, message):
+def test_what_it_refuses_leaves_nothing(workdir, words, capfd, changed, message):
     assert run_cli(main, words(**changed)) == 2
     assert message in capfd.readouterr().err
-    assert not (place / "arms").exists()
+    assert not (workdir / "arms").exists()
 
 
-def test_a_comparison_with_other_settings_is_not_mixed_with_the_first(place, words, capfd):
-    (place / "arms").mkdir()
+def test_a_comparison_with_other_settings_is_not_mixed_with_the_first(workdir, words, capfd):
+    (workdir / "arms").mkdir()
     state = {"run_id": "0" * 32, "identity": {"training.max_steps": 9}}
-    (place / "arms" / "ablate.json").write_text(json.dumps(state))
-    (place / "arms" / "uniform" / "seed-0" / "sft" / "checkpoint-9").mkdir(parents=True)
+    (workdir / "arms" / "ablate.json").write_text(json.dumps(state))
+    (workdir / "arms" / "uniform" / "seed-0" / "sft" / "checkpoint-9").mkdir(parents=True)
     assert run_cli(main, words()) == 2
     err = capfd.readouterr().err
     assert "comparison arms is from another configuration" in err
     assert "training.max_steps was 9, is 3" in err and "name another training.output_dir" in err
 
 
-def test_a_comparison_that_has_made_nothing_yet_is_begun_anew(place, words, capfd, runs):
+def test_a_comparison_that_has_made_nothing_yet_is_begun_anew(workdir, words, capfd, runs):
     # A value that only a training notices: changed, the first one is not in the way.
     for value in (20, 21):
         assert run_cli(main, words(training__max_length=value, learning_rates="[0.002]")) == 2
         assert f"max_length {value}" in capfd.readouterr().err
-    assert not list(place.glob("arms/**/finished.json"))
+    assert not list(workdir.glob("arms/**/finished.json"))
     parents = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "ablate"]
     assert [run.info.status for run in parents] == ["FAILED", "FAILED"]
 
 
 @pytest.mark.parametrize("content", ["{}", "[]"])
-def test_a_damaged_state_is_named(place, words, capfd, content):
-    (place / "arms").mkdir()
-    (place / "arms" / "ablate.json").write_text(content)
+def test_a_damaged_state_is_named(workdir, words, capfd, content):
+    (workdir / "arms").mkdir()
+    (workdir / "arms" / "ablate.json").write_text(content)
     assert run_cli(main, words()) == 2
     assert "ablate.json is damaged: run_id and identity must be in it" in capfd.readouterr().err
 
 
-def test_two_at_once_in_one_folder(place, words, capfd):
-    (place / "arms").mkdir()
-    with FileLock(place / "arms" / ".lock"):
+def test_two_at_once_in_one_folder(workdir, words, capfd):
+    (workdir / "arms").mkdir()
+    with FileLock(workdir / "arms" / ".lock"):
         assert run_cli(main, words()) == 2
     assert "is in use by another comparison; name another folder" in capfd.readouterr().err
 

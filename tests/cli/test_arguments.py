@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
-from pixelis.cli.help_text import build_help, read_comments
-from pixelis.config import DataPrepConfig, EvaluateConfig, ModelFileConfig, TrainingFileConfig
+from pixelis.config import (
+    DataPrepConfig,
+    EvaluateConfig,
+    ModelFileConfig,
+    TrainingFileConfig,
+    describe,
+)
+from pixelis.config.help_text import build_help, read_comments
 from pixelis.errors import ConfigError, DataError
-from pixelis.settings import describe
 
 ROOT = Path(__file__).parent.parent.parent
 ENTRY_POINTS = [

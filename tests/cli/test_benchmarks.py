@@ -16,15 +16,15 @@ __all__ = ["made_adapter"]  # a fixture
 
 
 @pytest.fixture
-def adapter(made_adapter, place):
-    shutil.copytree(made_adapter, place / "adapter")
-    return place / "adapter"
+def adapter(made_adapter, workdir):
+    shutil.copytree(made_adapter, workdir / "adapter")
+    return workdir / "adapter"
 
 
 @pytest.fixture
-def infographics(place):
+def infographics(workdir):
     """Three questions of two groups, of which one has no image."""
-    folder = place / "infographics"
+    folder = workdir / "infographics"
     folder.mkdir()
     for name in ("1.jpeg", "2.jpeg"):
         Image.new("RGB", (112, 112), "white").save(folder / name)
@@ -48,7 +48,7 @@ FEW = ("--samples_per_difficulty", "9")
 
 
 def test_a_benchmark_is_measured_by_its_own_groups_and_score(
-    adapter, infographics, client, runs, capfd, place
+    adapter, infographics, client, runs, capfd, workdir
 ):
     assert run_cli(main, arguments(*WORDS, *FEW)) == 0
     out = capfd.readouterr().out
@@ -69,7 +69,7 @@ def test_a_benchmark_is_measured_by_its_own_groups_and_score(
     assert json.loads(dataset.dataset.profile) == {"num_rows": 2}
     rejected = client.download_artifacts(run.info.run_id, "evaluation/rejected.json")
     assert json.loads(Path(rejected).read_text())["data"][0][2] == "no_image"
-    report = (place / "outputs/evaluate/report.html").read_text()
+    report = (workdir / "outputs/evaluate/report.html").read_text()
     assert "on infographicvqa" in report and "<option>single span</option>" in report
 
 
@@ -97,9 +97,9 @@ def test_bad_input(adapter, infographics, runs, capfd, words, message):
 
 
 @pytest.fixture
-def long_questions(place):
+def long_questions(workdir):
     """Questions of which some are longer than all that the embedded base was made for."""
-    Image.new("RGB", (300, 200), "white").save(place / "1.png")
+    Image.new("RGB", (300, 200), "white").save(workdir / "1.png")
 
     def write(*texts):
         records = [
@@ -107,7 +107,7 @@ def long_questions(place):
             for number, text in enumerate(texts)
         ]
         lines = "".join(json.dumps(record) + "\n" for record in records)
-        (place / "long.jsonl").write_text(lines)
+        (workdir / "long.jsonl").write_text(lines)
 
     return write
 

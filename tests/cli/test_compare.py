@@ -17,8 +17,8 @@ def event(step, kind, to, mix, before=None, after=None, reason=None):
     measured = {} if before is None else {"strata": {"simple": before, "hard": after}}
     delta = None if before is None else after - before
     numbers = {"perf_before": before, "perf_after": after, "delta": delta, "reason": reason}
-    place = {"step": step, "kind": kind, "from_stage": "easy", "to_stage": to, "mix": mix}
-    return {**place, **numbers, **measured}
+    common = {"step": step, "kind": kind, "from_stage": "easy", "to_stage": to, "mix": mix}
+    return {**common, **numbers, **measured}
 
 
 BACK = [
@@ -30,7 +30,7 @@ ON = [event(0, "start", "easy", EASY), event(2, "advance", "full", FULL, 0.8, 0.
 
 
 @pytest.fixture
-def record(place):
+def record(common):
     """Records a training as sft does; returns the id of its run."""
 
     def record(name, events, threshold, entry_point="sft"):

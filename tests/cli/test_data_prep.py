@@ -21,7 +21,7 @@ def arguments(*words):
     ]
 
 
-def test_a_real_process_makes_data_and_records_it(place, runs, client):
+def test_a_real_process_makes_data_and_records_it(workdir, runs, client):
     done = subprocess.run(
         [sys.executable, "-m", "pixelis.cli.data_prep", *arguments("--seed", "3")],
         capture_output=True,
@@ -33,8 +33,8 @@ def test_a_real_process_makes_data_and_records_it(place, runs, client):
     assert "60 examples in made" in done.stdout
     names = {"cota_simple.parquet", "cota_medium.parquet", "cota_hard.parquet", "summary.json"}
     names |= {"difficulty.png", "examples.png"}
-    assert {path.name for path in (place / "made").iterdir()} == names
-    summary = json.loads((place / "made" / "summary.json").read_text())
+    assert {path.name for path in (workdir / "made").iterdir()} == names
+    summary = json.loads((workdir / "made" / "summary.json").read_text())
     assert sum(summary["by_split_and_difficulty"].values()) == 60
     (run,) = runs()
     assert run.info.status == "FINISHED"
@@ -65,13 +65,13 @@ def test_a_real_process_makes_data_and_records_it(place, runs, client):
         (("--output_dir", "file"), "output_dir file is a file; name a folder"),
     ],
 )
-def test_bad_input(place, runs, files_below, capfd, words, message):
-    (place / "file").touch()
-    (place / "thesis").mkdir()
-    (place / "thesis" / "thesis.tex").touch()
-    before = files_below(place)
+def test_bad_input(workdir, runs, files_below, capfd, words, message):
+    (workdir / "file").touch()
+    (workdir / "thesis").mkdir()
+    (workdir / "thesis" / "thesis.tex").touch()
+    before = files_below(workdir)
     assert run_cli(main, arguments(*words)) == 2
     out, err = capfd.readouterr()
     (line,) = err.splitlines()
     assert out == "" and line.startswith("error: ") and message in line
-    assert files_below(place) == before and runs() == []
+    assert files_below(workdir) == before and runs() == []

@@ -38,9 +38,9 @@ def made_adapter(tmp_path_factory):
 
 
 @pytest.fixture
-def adapter(made_adapter, place):
-    shutil.copytree(made_adapter, place / "adapter")
-    return place / "adapter"
+def adapter(made_adapter, workdir):
+    shutil.copytree(made_adapter, workdir / "adapter")
+    return workdir / "adapter"
 
 
 def arguments(*words):
@@ -165,7 +165,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, 
 def test_never_resuming_begins_anew(data, adapter, runs, capfd):
     words = ("--compare_base", "false", "--resume")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pixelis.cli.rollouts.result_table", raising(KeyboardInterrupt))
+        patch.setattr("pixelis.runs.rollouts.result_table", raising(KeyboardInterrupt))
         assert run_cli(main, arguments(*words, "auto")) == 130
     assert "finished rollouts are kept in" in capfd.readouterr().err
     assert run_cli(main, arguments(*words, "never")) == 0
@@ -180,7 +180,7 @@ def raising(kind):
     return stop
 
 
-def test_a_real_process_ends_in_one_line(place):
+def test_a_real_process_ends_in_one_line(workdir):
     done = subprocess.run(
         [sys.executable, "-m", "pixelis.cli.evaluate", *arguments("--split", "tests")],
         capture_output=True,
@@ -194,16 +194,16 @@ def test_a_real_process_ends_in_one_line(place):
 
 
 @pytest.fixture
-def refused(place, capfd, runs, files_below):
+def refused(workdir, capfd, runs, files_below):
     def call(*words):
-        before = files_below(place)
+        before = files_below(workdir)
         capfd.readouterr()
         code = run_cli(main, arguments(*words))
         out, err = capfd.readouterr()
         assert (code, out) == (2, ""), err
         last = err.splitlines()[-1]
         assert last.startswith("error: ") and "Traceback" not in err
-        assert files_below(place) == before and runs() == []
+        assert files_below(workdir) == before and runs() == []
         return last.removeprefix("error: ")
 
     return call
@@ -297,7 +297,7 @@ def test_a_registered_adapter_runs_for_champion(data, adapter, client, runs, cap
     assert "champion" not in capfd.readouterr().out  # only the test split decides
 
 
-def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd, place):
+def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd, workdir):
     sft = MlflowRecorder(client, client.create_run("0", run_name="sft"))
     log_adapter(sft, adapter, "final", 1, {})
     sft.close("FINISHED")
@@ -310,7 +310,7 @@ def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd
     names = {each.path for each in client.list_artifacts(run_id, "evaluation")}
     charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures")}
     assert {f"{name}{kind}" for name in charts for kind in (".png", ".html")} <= names
-    report = (place / "outputs/evaluate/report.html").read_text()
+    report = (workdir / "outputs/evaluate/report.html").read_text()
     kept = client.download_artifacts(run_id, "evaluation/report.html")
     assert Path(kept).read_text() == report and report.count("<article") == 3
     table = json.loads(
@@ -338,8 +338,8 @@ def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd
     assert not [key for key in found if "/base/" in key or "outcome" in key]
 
 
-def test_a_report_that_cannot_be_written_costs_that_alone(data, adapter, runs, capfd, place):
-    (place / "outputs/evaluate/report.html").mkdir(parents=True)
+def test_a_report_that_cannot_be_written_costs_that_alone(data, adapter, runs, capfd, workdir):
+    (workdir / "outputs/evaluate/report.html").mkdir(parents=True)
     words = ("--num_reported", "1", "--num_traces", "0")
     assert run_cli(main, arguments(*words)) == 0
     assert (

@@ -24,15 +24,15 @@ def arguments(*words):
 
 
 @pytest.fixture
-def adapter(place):
+def adapter(workdir):
     base = load_model("pixelis-nano", torch_dtype="float32")
     names = {"model_name": "pixelis-nano", "lora_r": 4, "lora_alpha": 8}
     model = add_lora(base, **names, lora_dropout=0.0, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
-    model.save_pretrained(str(place / "adapter"), save_embedding_layers=False)
-    return place / "adapter"
+    model.save_pretrained(str(workdir / "adapter"), save_embedding_layers=False)
+    return workdir / "adapter"
 
 
 def test_it_saves_compares_tells_and_records(data, adapter, client, runs, capfd):
@@ -92,7 +92,7 @@ def test_what_it_refuses_is_one_line(adapter, capfd, words, message):
     assert not Path("merged").exists()
 
 
-def test_without_an_address_the_newest_training_is_looked_for(place, capfd):
+def test_without_an_address_the_newest_training_is_looked_for(workdir, capfd):
     assert run_cli(main, arguments("--output_dir", "merged")) == 2
     assert "error: no finished sft run in the experiment 'sft_curriculum'" in capfd.readouterr().err
 

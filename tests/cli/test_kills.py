@@ -64,14 +64,14 @@ def server():
 
 
 @pytest.fixture
-def sft_process(server, place, data, sft_arguments):
+def sft_process(server, workdir, data, sft_arguments):
     """Run sft in a process of its own, which ends with the code."""
-    log = place / "log.txt"
+    log = workdir / "log.txt"
 
     def run(output_dir, *words, fault=None, code=0):
         log.unlink(missing_ok=True)
         request = {
-            "folder": str(place),
+            "folder": str(workdir),
             "environment": {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")},
             "arguments": sft_arguments(*words, **TRIALS, training__output_dir=output_dir),
             "fault": fault,
@@ -87,7 +87,7 @@ def sft_process(server, place, data, sft_arguments):
 
 
 def choose_faults(seed):
-    """One kill after another, each at a random place of a random step after the last one's."""
+    """One kill after another, each at a random workdir of a random step after the last one's."""
     generator = random.Random(seed)
     decided = {step for _, step in EVENTS[1:-1]}
     faults, step = [], 0
@@ -102,7 +102,7 @@ def choose_faults(seed):
 
 
 @pytest.fixture
-def stored(client, place):
+def stored(client, workdir):
     """What the store and the folder of a training hold, without times."""
 
     def look(run, output_dir):
@@ -112,14 +112,14 @@ def stored(client, place):
         }
         for key, values in histories.items():
             assert len({step for step, _ in values}) == len(values), key
-        kept = client.download_artifacts(run.info.run_id, "curriculum/events.json", str(place))
-        events = json.loads((place / output_dir / "events.json").read_text())
+        kept = client.download_artifacts(run.info.run_id, "curriculum/events.json", str(workdir))
+        events = json.loads((workdir / output_dir / "events.json").read_text())
         assert json.loads(Path(kept).read_text()) == events
         return {
             "histories": histories,
             "events": events,
             **{
-                name: (place / output_dir / name / ADAPTER_FILE).read_bytes()
+                name: (workdir / output_dir / name / ADAPTER_FILE).read_bytes()
                 for name in ("final", "best")
             },
             "status": run.info.status,
@@ -130,7 +130,7 @@ def stored(client, place):
 
 
 def test_kills_at_many_places_leave_the_run_that_nobody_interrupted(
-    place, sft_process, stored, runs
+    workdir, sft_process, stored, runs
 ):
     sft_process("whole")
     (whole,) = runs()
@@ -146,7 +146,7 @@ def test_kills_at_many_places_leave_the_run_that_nobody_interrupted(
     for number, fault in enumerate(faults):
         words = ("--resume", "auto") if number else ()
         sft_process("killed", *words, fault=fault, code=KILLED)
-        assert not (place / "killed" / "final").exists()
+        assert not (workdir / "killed" / "final").exists()
     said = sft_process("killed", "--resume", "auto")
     assert any(line.startswith("going on from killed/checkpoint-") for line in said)
     killed, *others = [run for run in runs() if run.info.run_id != whole.info.run_id]

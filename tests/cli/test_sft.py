@@ -39,8 +39,8 @@ def sft(sft_arguments, capfd):
 # A run
 
 
-def test_a_run_from_nothing_to_a_table(place, sft, client, runs):
-    (place / "prep.yaml").write_text(
+def test_a_run_from_nothing_to_a_table(workdir, sft, client, runs):
+    (workdir / "prep.yaml").write_text(
         "num_samples: 80\nnum_workers: 1\ntasks: [attribute_recognition, text_extraction]\n"
         "validation_fraction: 0.2\ntest_fraction: 0.2\nself_correction_ratio: 0.0\n"
     )
@@ -51,7 +51,7 @@ def test_a_run_from_nothing_to_a_table(place, sft, client, runs):
     lines = out.splitlines()
     assert lines[0] == "data does not exist: making it from prep.yaml"
     assert any(line.startswith("80 examples in data") for line in lines)
-    events = json.loads((place / "out" / "events.json").read_text())
+    events = json.loads((workdir / "out" / "events.json").read_text())
     assert [line for line in lines if "curriculum at step" in line] == [
         f"✅ Advanced curriculum at step {e['step']}. "
         f"Performance: {e['perf_after']:.4f} (delta: {round(e['delta'], 4) + 0.0:.4f})"
@@ -78,7 +78,7 @@ def test_a_run_from_nothing_to_a_table(place, sft, client, runs):
     assert run.data.tags["pixelis.data_run"] == made_by.info.run_id
     assert made_by.info.run_id in run.data.tags["mlflow.note.content"]
     assert run.data.metrics["summary/stage_reached"] == 2
-    finished = json.loads((place / "out" / "finished.json").read_text())
+    finished = json.loads((workdir / "out" / "finished.json").read_text())
     assert finished["run_id"] == run.info.run_id and finished["step"] == 6
     stages = client.get_metric_history(run.info.run_id, "curriculum/stage")
     assert [metric.step for metric in stages] == [1, 2, 3, 4, 5, 6]
@@ -103,7 +103,9 @@ def test_a_run_from_nothing_to_a_table(place, sft, client, runs):
     ],
     ids=["competence", "schedule", "fixed mix"],
 )
-def test_a_run_says_of_its_strategy_what_is_true_of_it(place, data, sft, runs, words, name, stages):
+def test_a_run_says_of_its_strategy_what_is_true_of_it(
+    workdir, data, sft, runs, words, name, stages
+):
     code, out, _ = sft(*words, training__max_steps=2, training__save_steps=2)
     (run,) = runs()
     assert code == 0 and f"MLflow run {run.info.run_name!r} (" in out
@@ -117,34 +119,34 @@ def test_a_run_says_of_its_strategy_what_is_true_of_it(place, data, sft, runs, w
 
 
 def test_a_finished_run_is_left_alone_and_a_fresh_one_moves_it_aside(
-    place, data, sft, runs, files_below
+    workdir, data, sft, runs, files_below
 ):
     assert sft(training__max_steps=1)[0] == 0
-    before = files_below(place)
+    before = files_below(workdir)
     code, out, err = sft("--resume", "auto", training__max_steps=1)
     assert (code, err) == (0, "")
     assert out == "out is finished (1 steps): nothing to do\n"
-    assert files_below(place) == before and len(runs()) == 1
+    assert files_below(workdir) == before and len(runs()) == 1
 
     code, out, err = sft("--resume", "auto", training__max_steps=2)
     assert code == 2 and out == ""
     assert err.startswith("error: checkpoint out is from another configuration: ")
     assert "training.max_steps was 1, is 2; " in err
-    assert files_below(place) == before and len(runs()) == 1
+    assert files_below(workdir) == before and len(runs()) == 1
 
     # A base that does not load leaves the good output where it is.
-    before = files_below(place)
-    (place / "no-model").mkdir()
+    before = files_below(workdir)
+    (workdir / "no-model").mkdir()
     code, out, err = sft("--model.model_name", "./no-model", training__max_steps=1)
     assert (code, out) == (2, "") and err.startswith("error: no processor for './no-model'")
-    (place / "no-model").rmdir()
-    assert files_below(place) == before and len(runs()) == 1
+    (workdir / "no-model").rmdir()
+    assert files_below(workdir) == before and len(runs()) == 1
 
     code, out, _ = sft(training__max_steps=1)
     assert code == 0
     moved = "out held an earlier run: moved to out.1 (to go on with a run: resume=auto)"
     assert moved in out.splitlines()
-    assert (place / "out.1" / "finished.json").is_file() and len(runs()) == 2
+    assert (workdir / "out.1" / "finished.json").is_file() and len(runs()) == 2
 
 
 # Stopped and resumed: a real process
@@ -167,7 +169,7 @@ def wait_for(path, process, seconds=120):
 
 
 def test_a_terminated_process_says_how_to_go_on_and_the_next_one_does(
-    place, data, sft, sft_arguments, client, runs
+    workdir, data, sft, sft_arguments, client, runs
 ):
     process = subprocess.Popen(
         [sys.executable, "-m", "pixelis.cli.sft", *sft_arguments(**LONG)],
@@ -176,7 +178,7 @@ def test_a_terminated_process_says_how_to_go_on_and_the_next_one_does(
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    wait_for(place / "out" / "checkpoint-4" / "complete.json", process)
+    wait_for(workdir / "out" / "checkpoint-4" / "complete.json", process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -191,7 +193,7 @@ def test_a_terminated_process_says_how_to_go_on_and_the_next_one_does(
     note = run.data.tags["mlflow.note.content"]
     assert note.startswith(f"Stopped after step {step} of 24.\n") and "| 0 | start |" in note
     assert (run.data.tags["pixelis.stopped"], run.data.metrics["summary/rollbacks"]) == ("true", 0)
-    assert not (place / "out" / "final").exists()
+    assert not (workdir / "out" / "final").exists()
 
     code, out, _ = sft("--resume", "auto", **LONG)
     assert code == 0
@@ -208,14 +210,14 @@ def test_a_terminated_process_says_how_to_go_on_and_the_next_one_does(
     assert history["eval/hard/token_accuracy"] == [8, 10, 16, 20, 24]
     assert history["curriculum/event"] == [8, 16]
     assert all(len(steps) == len(set(steps)) for steps in history.values())
-    events = json.loads((place / "out" / "events.json").read_text())
+    events = json.loads((workdir / "out" / "events.json").read_text())
     assert [e["step"] for e in events] == [0, 8, 16, 24]
-    kept = client.download_artifacts(run.info.run_id, "curriculum/events.json", str(place))
+    kept = client.download_artifacts(run.info.run_id, "curriculum/events.json", str(workdir))
     assert json.loads(Path(kept).read_text()) == events
 
 
 def test_gone_on_with_in_another_store_the_new_run_has_all_adapters_of_the_training(
-    place, data, sft, client, empty_store, monkeypatch
+    workdir, data, sft, client, empty_store, monkeypatch
 ):
     def adapters(store):
         found = store.search_logged_models(
@@ -239,23 +241,23 @@ def test_gone_on_with_in_another_store_the_new_run_has_all_adapters_of_the_train
     first = adapters(client)
     assert set(first) == {"adapter-visit-01-simple", "adapter-visit-02-balanced"}
     assert all(first.values())
-    shutil.copy(empty_store, place / "other.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'other.db'}")
+    shutil.copy(empty_store, workdir / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir / 'other.db'}")
     code, _, err = sft("--resume", "auto")
     assert code == 0 and "is not in this MLflow store" in err
-    other = adapters(MlflowClient(f"sqlite:///{place / 'other.db'}"))
+    other = adapters(MlflowClient(f"sqlite:///{workdir / 'other.db'}"))
     assert {name: other[name] for name in first} == first
     assert set(other) - set(first) == {f"adapter-{n}" for n in ("visit-03-full", "best", "final")}
 
 
-def test_a_stop_in_the_rollouts_loses_no_training(place, data, sft, runs, monkeypatch):
+def test_a_stop_in_the_rollouts_loses_no_training(workdir, data, sft, runs, monkeypatch):
     def stop(*_, **__):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
     one = {"evaluation__enabled": "true", "evaluation__samples_per_difficulty": 1}
     with monkeypatch.context() as patch:
-        patch.setattr("pixelis.cli.training_run.evaluate_and_record", stop)
+        patch.setattr("pixelis.runs.train.evaluate_and_record", stop)
         code, out, err = sft(training__max_steps=2, **one)
     assert code == 130 and "Traceback" not in err
     assert out.splitlines()[-2:] == [
@@ -263,14 +265,14 @@ def test_a_stop_in_the_rollouts_loses_no_training(place, data, sft, runs, monkey
         "go on with the same command and -P resume=auto (or --resume auto)",
     ]
     assert [run.info.status for run in runs()] == ["KILLED"]
-    before = (place / "out" / "final" / "adapter_model.safetensors").read_bytes()
+    before = (workdir / "out" / "final" / "adapter_model.safetensors").read_bytes()
 
     code, out, _ = sft("--resume", "auto", training__max_steps=2, **one)
     assert code == 0
     assert "going on from out/checkpoint-2 (step 2)" in out.splitlines()
     assert "Answer accuracy on the test split" in out
     assert [run.info.status for run in runs()] == ["FINISHED"]
-    assert (place / "out" / "final" / "adapter_model.safetensors").read_bytes() == before
+    assert (workdir / "out" / "final" / "adapter_model.safetensors").read_bytes() == before
 
 
 # Bad input
@@ -286,13 +288,13 @@ def one_error(result):
 
 
 @pytest.fixture
-def refused(place, sft, runs, files_below):
+def refused(workdir, sft, runs, files_below):
     """Run with bad input; returns the message, after a look that nothing was written."""
 
     def call(*words, **changed):
-        before = files_below(place)
+        before = files_below(workdir)
         message = one_error(sft(*words, **changed))
-        assert files_below(place) == before
+        assert files_below(workdir) == before
         assert runs() == []
         return message
 
@@ -356,13 +358,13 @@ def stages(*mixes):
         (("train",), "Unexpected argument 'train': options look like --config FILE or "),
     ],
 )
-def test_bad_settings(data, place, refused, words, message):
-    (place / "prep.yaml").write_text("")
+def test_bad_settings(data, workdir, refused, words, message):
+    (workdir / "prep.yaml").write_text("")
     assert message in refused(*words)
 
 
-def test_an_unknown_key_in_a_file_names_the_file(data, place, refused):
-    (place / "mine.yaml").write_text("training:\n  learning_rat: 0.1\n")
+def test_an_unknown_key_in_a_file_names_the_file(data, workdir, refused):
+    (workdir / "mine.yaml").write_text("training:\n  learning_rat: 0.1\n")
     message = refused("--config", "mine.yaml")
     assert message.startswith(
         "Unknown key 'training.learning_rat' in mine.yaml. Did you mean 'learning_rate'?"
@@ -378,8 +380,8 @@ def test_a_data_folder_that_is_incomplete(data, refused, name):
     )
 
 
-def test_a_data_folder_that_is_empty(place, refused):
-    (place / "data").mkdir()
+def test_a_data_folder_that_is_empty(workdir, refused):
+    (workdir / "data").mkdir()
     assert "it lacks cota_simple.parquet, cota_medium.parquet, cota_hard.parquet" in refused()
 
 
@@ -434,8 +436,8 @@ def test_a_file_that_data_prep_did_not_write(rewrite, refused):
     )
 
 
-def test_an_output_folder_that_another_training_uses(place, data, sft, refused):
-    with FileLock(place / ".out.lock"):
+def test_an_output_folder_that_another_training_uses(workdir, data, sft, refused):
+    with FileLock(workdir / ".out.lock"):
         assert refused() == (
             "training.output_dir out is in use by another training; name another folder"
         )
@@ -446,10 +448,10 @@ def test_a_summary_that_is_broken(data, refused):
     assert refused().startswith("data/summary.json does not hold the SHA-256 of each data file")
 
 
-def test_a_checkpoint_from_another_configuration(place, data, rewrite, sft, runs, files_below):
+def test_a_checkpoint_from_another_configuration(workdir, data, rewrite, sft, runs, files_below):
     assert sft(training__max_steps=2)[0] == 0
-    (place / "out" / "finished.json").unlink()
-    before = files_below(place)
+    (workdir / "out" / "finished.json").unlink()
+    before = files_below(workdir)
     for words, changed in [
         (("--training.learning_rate", "0.5"), "training.learning_rate was 0.002, is 0.5"),
         (("--model.lora_r", "8"), "model.lora_r was 4, is 8"),
@@ -471,12 +473,12 @@ def test_a_checkpoint_from_another_configuration(place, data, rewrite, sft, runs
     told = one_error(sft("--resume", "auto", training__max_steps=2))
     assert "data cota_hard.parquet was " in told
     assert len(runs()) == 1
-    after = files_below(place)
+    after = files_below(workdir)
     assert ours and all(after[name] == before[name] for name in ours)
     assert after.keys() == before.keys()
 
 
-def test_an_error_that_comes_later_is_one_line_too_and_the_run_says_it(place, data, sft, runs):
+def test_an_error_that_comes_later_is_one_line_too_and_the_run_says_it(workdir, data, sft, runs):
     code, out, err = sft(training__max_length=20)
     assert code == 2
     last = err.splitlines()[-1]

@@ -37,12 +37,12 @@ def test_help_names_the_default(capsys):
         (["--folder=nowhere"], "folder must be a folder that exists, got 'nowhere'"),
     ],
 )
-def test_what_is_wrong_with_a_command_line(place, capsys, words, message):
+def test_what_is_wrong_with_a_command_line(workdir, capsys, words, message):
     assert sync(*words) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
-def test_nothing_to_deliver(place, capsys):
+def test_nothing_to_deliver(workdir, capsys):
     assert sync() == 0
     assert capsys.readouterr().out == "nothing to deliver in outputs\n"
     Path("a").mkdir()
@@ -51,7 +51,7 @@ def test_nothing_to_deliver(place, capsys):
 
 
 def test_everything_below_the_folder_and_in_the_working_folder_is_delivered(
-    place, client, run_id, capsys
+    workdir, client, run_id, capsys
 ):
     other = client.create_run("0", run_name="second").info.run_id
     Spool(Path("outputs/deep/down"), run_id).append(
@@ -68,13 +68,13 @@ def test_everything_below_the_folder_and_in_the_working_folder_is_delivered(
     assert (first.info.status, first.info.end_time) == ("FAILED", 7)
     assert (second.info.status, second.info.end_time) == ("KILLED", 1_700_000_000_003)
     assert [m.step for m in client.get_metric_history(run_id, "train/loss")] == [1, 2]
-    assert sorted(path.name for path in place.glob("*pixelis*")) == [
+    assert sorted(path.name for path in workdir.glob("*pixelis*")) == [
         f"pixelis-refused-{other}.jsonl"
     ]
     assert list(Path("outputs/deep/down").iterdir()) == []
 
 
-def test_a_run_that_ended_otherwise_meanwhile_keeps_its_end(place, client, run_id):
+def test_a_run_that_ended_otherwise_meanwhile_keeps_its_end(workdir, client, run_id):
     client.set_terminated(run_id, "FINISHED")
     spool = Spool(Path("outputs"), run_id)
     spool.append([metric(1)])
@@ -83,7 +83,7 @@ def test_a_run_that_ended_otherwise_meanwhile_keeps_its_end(place, client, run_i
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
-def test_a_run_of_another_store(place, capsys):
+def test_a_run_of_another_store(workdir, capsys):
     spool = Spool(Path("outputs"), "0" * 32)
     spool.append([metric(1)])
     spool.release()
@@ -94,7 +94,7 @@ def test_a_run_of_another_store(place, capsys):
     assert spool.load() == [metric(1)]
 
 
-def test_a_deleted_run(place, client, run_id, capsys):
+def test_a_deleted_run(workdir, client, run_id, capsys):
     spool = Spool(Path("outputs"), run_id)
     spool.append([metric(1)])
     spool.release()
@@ -106,7 +106,7 @@ def test_a_deleted_run(place, client, run_id, capsys):
     assert [m.step for m in client.get_metric_history(run_id, "train/loss")] == [1]
 
 
-def test_a_store_that_takes_no_records(place, client, run_id, capsys, monkeypatch):
+def test_a_store_that_takes_no_records(workdir, client, run_id, capsys, monkeypatch):
     from mlflow import MlflowClient
 
     def refuse(*arguments, **words):

@@ -57,7 +57,7 @@ def ended(study):
     return [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
 
 
-def test_a_search_from_nothing_to_a_verdict(place, data, tune_arguments, client, runs, capfd):
+def test_a_search_from_nothing_to_a_verdict(workdir, data, tune_arguments, client, runs, capfd):
     assert run_cli(main, tune_arguments()) == 0
     out = capfd.readouterr().out
     assert "guide (advancement_interval 2, rollback_threshold -0.05, rollback_factor 2): 0." in out
@@ -119,10 +119,10 @@ def start(words):
     )
 
 
-def wait_for_a_trial(process, place):
+def wait_for_a_trial(process, workdir):
     """Until the first training of a search is through."""
     until = time.monotonic() + 120
-    while not list((place / "tuned").rglob("finished.json")):
+    while not list((workdir / "tuned").rglob("finished.json")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.1)
@@ -130,20 +130,20 @@ def wait_for_a_trial(process, place):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_storage_that_goes_in_the_middle(place, data, tune_arguments, runs, workers):
+def test_a_storage_that_goes_in_the_middle(workdir, data, tune_arguments, runs, workers):
     words = tune_arguments("--final_seeds", "0", "--num_trials", "4", "--num_workers", workers)
     process = start(words)
-    wait_for_a_trial(process, place)
-    away = (place / "optuna.db").rename(place / "kept.db")
-    (place / "optuna.db").write_bytes(b"this is no database" * 1000)
+    wait_for_a_trial(process, workdir)
+    away = (workdir / "optuna.db").rename(workdir / "kept.db")
+    (workdir / "optuna.db").write_bytes(b"this is no database" * 1000)
     out, err = process.communicate(timeout=200)
     assert process.returncode != 0 and "Traceback" not in out + err
     assert "the study's storage is gone or locked (" in err.splitlines()[-1], err
     (search,) = [r for r in runs() if r.data.tags["pixelis.entry_point"] == "tune"]
     assert search.info.status == "FAILED"
 
-    (place / "optuna.db").unlink()
-    away.rename(place / "optuna.db")
+    (workdir / "optuna.db").unlink()
+    away.rename(workdir / "optuna.db")
     process = start(words)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
@@ -151,10 +151,10 @@ def test_a_storage_that_goes_in_the_middle(place, data, tune_arguments, runs, wo
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_with_every_finished_trial(place, data, tune_arguments, runs):
+def test_killed_it_goes_on_with_every_finished_trial(workdir, data, tune_arguments, runs):
     words = tune_arguments("--final_seeds", "0", "--num_trials", "4")
     process = start(words)
-    wait_for_a_trial(process, place)
+    wait_for_a_trial(process, workdir)
     time.sleep(1)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -170,7 +170,7 @@ def test_killed_it_goes_on_with_every_finished_trial(place, data, tune_arguments
 
 
 @pytest.fixture
-def refused(place, capfd, runs):
+def refused(workdir, capfd, runs):
     def call(arguments):
         capfd.readouterr()
         code = run_cli(main, arguments)
@@ -206,7 +206,7 @@ def refused(place, capfd, runs):
         (("--storage", "sqlite:////proc/x/y.db"), "the storage sqlite:////proc/x/y.db cannot be"),
     ],
 )
-def test_bad_input(place, data, tune_arguments, refused, runs, words, message):
+def test_bad_input(workdir, data, tune_arguments, refused, runs, words, message):
     assert message in refused(tune_arguments(*words))
     assert runs() == []
 
@@ -222,20 +222,18 @@ def test_bad_input(place, data, tune_arguments, refused, runs, words, message):
     ],
 )
 def test_a_place_for_the_best_that_cannot_be_it(
-    place, data, tune_arguments, refused, runs, place_of_best, message
+    workdir, data, tune_arguments, refused, runs, place_of_best, message
 ):
     for name in ("mine.yaml", "other_model.yaml"):  # the model's, since its rank is not sft's own
-        (place / name).write_text("# Which interval suits this data?\n")
+        (workdir / name).write_text("# Which interval suits this data?\n")
     assert message in refused(tune_arguments(f"--best_config={place_of_best}"))
-    assert runs() == [] and not (place / "optuna.db").exists()
-    assert (place / "mine.yaml").read_text().startswith("# Which")
+    assert runs() == [] and not (workdir / "optuna.db").exists()
+    assert (workdir / "mine.yaml").read_text().startswith("# Which")
 
 
-def test_a_study_with_other_parameters_is_refused(place, data, tune_arguments, refused):
-    from pixelis.config import ModelFileConfig
-    from pixelis.settings import load_config
-    from pixelis.tune_config import TuneFileConfig
-    from pixelis.tuning import Plan, open_parts
+def test_a_study_with_other_parameters_is_refused(workdir, data, tune_arguments, refused):
+    from pixelis.config import ModelFileConfig, TuneFileConfig, load_config
+    from pixelis.experiments.tune import Plan, open_parts
 
     words = tune_arguments()
     pairs = [(k.removeprefix("--"), v) for k, v in zip(words[4::2], words[5::2], strict=True)]

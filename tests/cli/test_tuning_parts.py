@@ -9,12 +9,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from pixelis.cli import tuning_run, tuning_worker
-from pixelis.cli.tuning_record import check_best, record_search, write_best
-from pixelis.config import ModelFileConfig, TrainingFileConfig
-from pixelis.settings import load_config
-from pixelis.tune_config import TuneFileConfig
-from pixelis.tuning import TRIALS, Part, Plan, TrialStopped, open_study, run_trials
+from pixelis.config import ModelFileConfig, TrainingFileConfig, TuneFileConfig, load_config
+from pixelis.experiments.tune import TRIALS, Part, Plan, TrialStopped, open_study, run_trials
+from pixelis.runs import tune as tuning_run
+from pixelis.runs import tuning_worker
+from pixelis.runs.tuning_record import check_best, record_search, write_best
 
 ROOT = Path(__file__).parent.parent.parent
 STRATA = {"simple": 0.5, "medium": 0.5, "hard": 0.5}

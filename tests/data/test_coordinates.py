@@ -22,8 +22,8 @@ from pixelis.data.coordinates import (
 from pixelis.data.encode import Encoder, encode_example
 from pixelis.data.example import SAMPLE_TYPES, Example, Step
 from pixelis.data.frames import Frame
-from pixelis.data.generate import generate_example
-from pixelis.data.tasks import TASKS
+from pixelis.data_prep.generate import generate_example
+from pixelis.data_prep.tasks import TASKS
 from pixelis.models.load import load_processor
 from pixelis.operations import OperationError, execute
 from pixelis.operations.masks import decode_mask, encode_mask

@@ -8,9 +8,9 @@ import torch
 from pixelis.data.chat import example_messages
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder, collate
-from pixelis.data.generate import generate_example
 from pixelis.data.store import to_row
-from pixelis.data.tasks import TASKS
+from pixelis.data_prep.generate import generate_example
+from pixelis.data_prep.tasks import TASKS
 from pixelis.errors import DataError
 from pixelis.models.load import load_processor
 

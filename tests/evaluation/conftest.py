@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from pixelis.data.encode import Encoder
-from pixelis.data.generate import generate_example
-from pixelis.data.tasks import TASKS
-from pixelis.models.base.architecture import build_config, build_model
+from pixelis.data_prep.generate import generate_example
+from pixelis.data_prep.tasks import TASKS
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
+from recipes.nano.architecture import build_config, build_model
 
 NANO = "pixelis-nano"
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import datasets
 import pytest
 
-from pixelis.data.generate import generate_example
 from pixelis.data.store import FEATURES, to_row
+from pixelis.data_prep.generate import generate_example
 from pixelis.errors import DataError
 from pixelis.evaluation.evaluate import Standing, choose_examples, evaluate_model
 from pixelis.evaluation.metrics import answers_match

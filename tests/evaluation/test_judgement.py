@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from pixelis.data.chat import format_step
-from pixelis.data.generate import generate_example
+from pixelis.data_prep.generate import generate_example
 from pixelis.evaluation.conversation import planted_steps
 from pixelis.evaluation.judgement import (
     JUDGED,

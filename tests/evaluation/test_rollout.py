@@ -8,7 +8,7 @@ from PIL import Image
 
 from pixelis.data.chat import example_messages, format_answer, format_call, format_step
 from pixelis.data.encode import Encoder
-from pixelis.data.generate import generate_example
+from pixelis.data_prep.generate import generate_example
 from pixelis.errors import DataError
 from pixelis.evaluation.rollout import Conversation, converse, roll_out
 from tests.evaluation.handmade import Script, tokenize

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pixelis.data.dataset import CurriculumDataset
-from pixelis.data.generate import generate_example
 from pixelis.data.store import to_row
+from pixelis.data_prep.generate import generate_example
 from pixelis.evaluation.evaluate import evaluate_model
 from pixelis.evaluation.metrics import correct_answers
 from pixelis.evaluation.summary import compute_measures

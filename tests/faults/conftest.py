@@ -12,7 +12,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from pixelis.config import DataPrepConfig
 from pixelis.data.encode import Encoder
-from pixelis.data.prepare import prepare_folder
+from pixelis.data_prep.prepare import prepare_folder
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from tests.faults.hostile import RAN

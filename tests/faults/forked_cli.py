@@ -15,13 +15,13 @@ import traceback
 import torch
 
 import pixelis.cli.evaluate
-import pixelis.cli.making
-import pixelis.cli.rollouts
-import pixelis.cli.tuning_run
 import pixelis.evaluation.kept_rollouts
+import pixelis.runs.prepare
+import pixelis.runs.rollouts
+import pixelis.runs.tune
 from pixelis.cli.arguments import run_cli
 
-assert pixelis.cli.tuning_run  # imported here, so that no child has to
+assert pixelis.runs.tune  # imported here, so that no child has to
 
 
 def run(request):

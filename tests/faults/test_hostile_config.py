@@ -19,12 +19,12 @@ from pixelis.config import (
     ModelFileConfig,
     TrainingFileConfig,
     flatten,
+    load_config,
+    parse_yaml,
     to_yaml,
 )
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
-from pixelis.settings import load_config
-from pixelis.strict_yaml import parse_yaml
 from tests.faults.hostile import bounded, broken, mutated, one_line, run_cases, values
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from pixelis.tuning.study import OVERRIDES, SEED
+from pixelis.experiments.tune.study import OVERRIDES, SEED
 from tests.faults.processes import Killer
 from tests.faults.settings import tune_arguments
 

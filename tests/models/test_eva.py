@@ -6,7 +6,7 @@ from peft import PeftModel
 
 from pixelis.data.chat import example_messages
 from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
-from pixelis.data.generate import generate_example
+from pixelis.data_prep.generate import generate_example
 from pixelis.models.eva import fit_eva, largest_spectrum, positions_needed
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from pixelis.data.chat import example_messages
 from pixelis.data.encode import Encoder, collate
-from pixelis.data.generate import generate_example
+from pixelis.data_prep.generate import generate_example
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.evaluation.rollout import roll_out
 from pixelis.models import export as export_module

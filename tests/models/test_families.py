@@ -25,8 +25,8 @@ from pixelis.config import DataPrepConfig, ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.chat import Message, example_messages
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
-from pixelis.data.generate import generate_example
-from pixelis.data.prepare import prepare_folder
+from pixelis.data_prep.generate import generate_example
+from pixelis.data_prep.prepare import prepare_folder
 from pixelis.evaluation.rollout import OUTCOMES, roll_out
 from pixelis.models.export import export_merged
 from pixelis.models.load import EMBEDDED_DIR, load_model, load_processor

@@ -5,9 +5,9 @@ import torch
 
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX, Encoder
-from pixelis.data.generate import generate_example
 from pixelis.data.store import to_row
-from pixelis.data.tasks import TASKS
+from pixelis.data_prep.generate import generate_example
+from pixelis.data_prep.tasks import TASKS
 from pixelis.models.feed import feed, output_head, supervised_logits
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora

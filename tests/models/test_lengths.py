@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import pixelis.models.base
+import recipes.nano
 from pixelis.data.chat import example_messages
 from pixelis.data.encode import Encoder
-from pixelis.data.generate import generate_example
+from pixelis.data_prep.generate import generate_example
 from pixelis.models import lengths
-from pixelis.models.base.architecture import build_processor
-from pixelis.models.base.blend import build_texts
-from pixelis.models.base.tokenizer import train_tokenizer
 from pixelis.models.lengths import TokenCounter
+from recipes.nano.architecture import build_processor
+from recipes.nano.blend import build_texts
+from recipes.nano.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
 def processor():
-    template = Path(pixelis.models.base.__file__).parent / "chat_template.jinja"
+    template = Path(recipes.nano.__file__).parent / "chat_template.jinja"
     texts = iter(build_texts(0, 20))
     return build_processor(train_tokenizer(texts, template.read_text(encoding="utf-8")))
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pixelis.data.chat import example_messages
 from pixelis.data.encode import Encoder, collate
-from pixelis.data.generate import generate_example
+from pixelis.data_prep.generate import generate_example
 from pixelis.errors import CheckpointError
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora, load_adapter

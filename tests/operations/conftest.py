@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from pixelis.data.scenes import random_scene, render
+from pixelis.data_prep.scenes import random_scene, render
 
 
 @pytest.fixture(scope="session")

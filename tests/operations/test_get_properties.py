@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pixelis.data.scenes import CELLS, RADII, SIDE, Item
+from pixelis.data_prep.scenes import CELLS, RADII, SIDE, Item
 from pixelis.operations import execute
 from pixelis.operations.get_properties import MIN_AREA
 from pixelis.operations.masks import encode_mask

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from pixelis.data.scenes import CELLS, Item
+from pixelis.data_prep.scenes import CELLS, Item
 from pixelis.operations import execute
 from pixelis.operations.pixels import PALETTE, SHAPES, draw_shape
 from pixelis.operations.read_text import MAX_CHARACTERS, READERS

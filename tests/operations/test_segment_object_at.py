@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pixelis.data.scenes import CELLS, RADII, SIDE, Item
+from pixelis.data_prep.scenes import CELLS, RADII, SIDE, Item
 from pixelis.operations import OPERATIONS, execute
 from pixelis.operations.pixels import draw_shape
 from pixelis.operations.segment_object_at import segment_with

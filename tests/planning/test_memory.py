@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pixelis.config import DataPrepConfig, ModelConfig
-from pixelis.data.prepare import prepare_folder
+from pixelis.data_prep.prepare import prepare_folder
 from pixelis.models.published import model_config
 from pixelis.planning.memory import Shape, build_on_meta, forecast_memory
 

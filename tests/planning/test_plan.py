@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from pixelis.config import ModelConfig, TrainingConfig, TrainingFileConfig
+from pixelis.config import ModelConfig, PlanFileConfig, TrainingConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
-from pixelis.plan_config import PlanFileConfig
 from pixelis.planning.gpus import GIB, beside_tensors, gpu_bytes
 from pixelis.planning.plan import make_plan
 from pixelis.planning.report import size, verdict

@@ -14,7 +14,7 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoded
 from pixelis.data.example import DIFFICULTIES
-from pixelis.data.prepare import prepare_folder
+from pixelis.data_prep.prepare import prepare_folder
 from pixelis.recorder import NullRecorder
 from pixelis.training import trainer as trainer_module
 from pixelis.training.sft import run_training

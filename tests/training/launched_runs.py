@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import pixelis.cli.sft as sft_command
-import pixelis.cli.training_run  # what each process would spend seconds on # noqa: F401
+import pixelis.runs.train  # what each process would spend seconds on # noqa: F401
 import pixelis.training.sft as sft_module
 import pixelis.training.trainer as trainer_module
 from pixelis.cli.arguments import run_cli

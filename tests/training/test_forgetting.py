@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from pixelis.data.example import DIFFICULTIES
-from pixelis.data.generate import generate_example
 from pixelis.data.store import SUMMARY_FILE, difficulty_file, to_row, write_rows
+from pixelis.data_prep.generate import generate_example
 
 STAGES = [
     {"name": "old", "difficulty_mix": {"simple": 1.0}},

@@ -1,0 +1,258 @@
+"""How fast rollouts are against a plain loop: python benchmarks/rollouts.py
+
+The plain loop is what one writes first: an example at a time, every turn encoded anew from the
+whole conversation, its images included, and given to transformers' `model.generate` (which keeps a
+cache within the turn). Both sides are greedy, in float32, with the embedded base on the same
+examples of every task; they take turns for three rounds, so that what else the machine does
+falls on both. Exit code 1 where an answer differs or the middle ratio is below 5.
+
+On a difference it says which side changed between rounds (sums of other shapes or on other numbers
+of threads round otherwise, and a tie to about six digits falls the other way), and the first token
+that differs with the two largest logits of both sides: the plain side's of the same whole prompt,
+the engine's of the same conversation alone.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+
+from pixelis.config import DataPrepConfig
+from pixelis.data.chat import observation_message, parse_reply, prompt_messages
+from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
+from pixelis.data_prep.generate import generate_example
+from pixelis.data_prep.prepare import plan_samples
+from pixelis.data_prep.tasks import TASKS
+from pixelis.evaluation import rollout as rollout_module
+from pixelis.evaluation.decoder import Decoder
+from pixelis.evaluation.rollout import (
+    Conversation,
+    converse,
+    encode_response,
+    roll_out,
+    shared_prefix,
+)
+from pixelis.models.load import load_model, load_processor
+from pixelis.operations import Observation, execute
+
+NEEDED_RATIO = 5.0
+LIMITS = {"max_operations": 8, "max_new_tokens": 96}
+
+
+@torch.inference_mode()
+def generate_turn(model, encoder, batch, max_new_tokens, with_logits=False):
+    """The model's next turn, the plain way: its tokens, and its logits (tokens, vocabulary)."""
+    batch = collate([batch], encoder)
+    del batch["labels"]
+    batch.pop("kinds", None)
+    stops = [encoder.end_of_turn_id, encoder.tokenizer.pad_token_id]
+    found = model.generate(
+        **batch,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        suppress_tokens=[encoder.image_token_id],
+        eos_token_id=stops,
+        pad_token_id=stops[1],
+        return_dict_in_generate=True,
+        output_logits=with_logits,
+    )
+    said = found.sequences[0].tolist()[batch["input_ids"].shape[1] :]
+    logits = torch.stack(found.logits)[:, 0] if with_logits else None
+    return (said[:-1] if said[-1] in stops else said), logits
+
+
+def plain_rollout(model, encoder, example, *, max_operations, max_new_tokens, tops=None):
+    """One example, turn by turn: what it answers, and the tokens of its turns.
+
+    What was said goes on as the tokens that were spoken, not as their text encoded again: another
+    spelling of the same text would be another conversation. Images are encoded anew every turn.
+    """
+    heard = encoder.encode(
+        prompt_messages(example.question, example.images), add_generation_prompt=True
+    )
+    turns = []
+    for _ in range(max_operations + 1):
+        said, logits = generate_turn(model, encoder, heard, max_new_tokens, tops is not None)
+        turns.append(tuple(said))
+        if tops is not None:
+            tops.append([top_two(row) for row in logits])
+        text = encoder.tokenizer.decode(said, clean_up_tokenization_spaces=False)
+        reply = parse_reply(text)
+        if reply.answer is not None:
+            return reply.answer, tuple(turns)
+        if reply.error:
+            seen = Observation({"error": reply.error})
+        else:
+            seen = execute(reply.operation, reply.arguments, example.images)
+        response = encode_response(encoder, observation_message(seen))
+        ids = [*heard.input_ids, *said, encoder.end_of_turn_id, *response.input_ids]
+        images = (*heard.images, *response.images)
+        heard = Encoded(ids, [IGNORE_INDEX] * len(ids), 0, images)
+    return None, tuple(turns)
+
+
+def top_two(row):
+    """The two largest logits with their tokens."""
+    values, tokens = row.float().topk(2)
+    return list(zip(tokens.tolist(), values.tolist(), strict=True))
+
+
+def plain_loop(model, encoder, examples):
+    return [plain_rollout(model, encoder, example, **LIMITS) for example in examples]
+
+
+class Watched(Decoder):
+    """The engine's speaker, which keeps what each turn said and the top two logits behind it."""
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.tops, self.turns = [[]], []
+
+    def speak(self):
+        spoken = super().speak()
+        for utterance in spoken:
+            self.turns.append(utterance.tokens)
+            self.tops.append([])
+        return spoken
+
+
+def watch_engine(model, encoder, example):
+    """The engine on one example alone: its turns, and the top two logits of every token."""
+    speaker = Watched(
+        model,
+        encoder,
+        num_slots=1,
+        max_new_tokens=LIMITS["max_new_tokens"],
+        prefix=shared_prefix(encoder),
+    )
+
+    def keep(_module, _inputs, output):
+        if speaker._slots[0].speaking:
+            row = output.logits[0, 0].clone()
+            row[encoder.image_token_id] = -torch.inf
+            speaker.tops[-1].append(top_two(row))
+
+    hook = model.register_forward_hook(keep)
+    try:
+        limit = LIMITS["max_operations"]
+        converse(speaker, encoder, [Conversation(example)], num_slots=1, max_operations=limit)
+    finally:
+        hook.remove()
+    return tuple(speaker.turns), speaker.tops
+
+
+def engine(model, encoder, examples, batch_size):
+    """Answers, and the tokens of the turns as the engine in its batch said them."""
+    spoken = {}
+    act = rollout_module.act
+
+    def keep(encoder, utterance, images, earlier, **more):
+        spoken.setdefault(id(images), []).append(tuple(utterance.tokens))
+        return act(encoder, utterance, images, earlier, **more)
+
+    rollout_module.act = keep
+    try:
+        rollouts = roll_out(model, encoder, examples, batch_size=batch_size, **LIMITS)
+    finally:
+        rollout_module.act = act
+    return [
+        (r.answer, tuple(spoken[id(e.images)])) for r, e in zip(rollouts, examples, strict=True)
+    ]
+
+
+def first_difference(one, other):
+    """Turn and token from which two rollouts differ; None where no token does."""
+    for turn, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            pairs = zip(a, b, strict=False)
+            return turn, next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
+    return None
+
+
+def tell_difference(model, encoder, example, index, plain, ours, earlier):
+    """Print what differs, who changed since the rounds before, and how near the tokens were."""
+    print(f"example {index}: plain {plain[0]!r}, engine {ours[0]!r}, threads "
+          f"{torch.get_num_threads()}")  # fmt: skip
+    for name, now in (("plain", plain), ("engine", ours)):
+        before = [found[name][index] for found in earlier]
+        changed = "no earlier round" if not before else (
+            "changed between rounds" if any(b != now for b in before) else "the same in every round"
+        )  # fmt: skip
+        print(f"  {name}: {changed}")
+    place = first_difference(plain[1], ours[1])
+    if place is None:
+        print("  no token differs", flush=True)
+        return
+    turn, token = place
+    tops = []
+    plain_rollout(model, encoder, example, **LIMITS, tops=tops)
+    _, seen = watch_engine(model, encoder, example)
+    for name, said, found in (("plain", plain[1], tops), ("engine", ours[1], seen)):
+        spoken = said[turn][token] if token < len(said[turn]) else encoder.end_of_turn_id
+        near = found[turn][token] if turn < len(found) and token < len(found[turn]) else None
+        words = encoder.tokenizer.decode([spoken])
+        print(f"  {name}: turn {turn + 1}, token {token + 1}: said {spoken} {words!r}; run again "
+              f"alone, its two largest logits: {near}", flush=True)  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--examples", type=int, default=240)
+    parser.add_argument("--batch-size", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    model = load_model("pixelis-nano", torch_dtype="float32").eval()
+    encoder = Encoder(load_processor("pixelis-nano", min_pixels=3136, max_pixels=12544))
+    # As data-prep mixes them where nothing else is asked for.
+    shares = {"self_correction": DataPrepConfig().self_correction_ratio}
+    examples = [
+        generate_example(seed=17, index=plan.index, task=plan.task, sample_type=plan.sample_type)
+        for plan in plan_samples(arguments.examples, 17, list(TASKS), shares)
+    ]
+    sides = {
+        "plain": lambda: plain_loop(model, encoder, examples),
+        "engine": lambda: engine(model, encoder, examples, arguments.batch_size),
+    }
+    ratios, rates, same, earlier = [], {name: [] for name in sides}, True, []
+    for number in range(arguments.rounds):
+        seconds, found = {}, {}
+        for name in sorted(sides, reverse=number % 2 == 0):
+            began = time.perf_counter()
+            found[name] = sides[name]()
+            seconds[name] = time.perf_counter() - began
+            rates[name].append(len(examples) / seconds[name])
+        pairs = zip(found["plain"], found["engine"], strict=True)
+        for index, (plain, ours) in enumerate(pairs):
+            if plain[0] != ours[0] or len(plain[1]) != len(ours[1]):
+                same = False
+                tell_difference(model, encoder, examples[index], index, plain, ours, earlier)
+        earlier.append(found)
+        ratios.append(seconds["plain"] / seconds["engine"])
+        print(
+            f"round {number + 1}: "
+            + ", ".join(f"{name} {rates[name][-1]:.2f} rollouts/s" for name in sides)
+            + f", ratio {ratios[-1]:.2f}",
+            flush=True,
+        )
+    result = {
+        "examples": len(examples),
+        "threads": torch.get_num_threads(),
+        "turns": sum(len(turns) for _, turns in found["engine"]),
+        "same_answers": same,
+        "rollouts_per_second": {
+            name: [round(value, 2) for value in values] for name, values in rates.items()
+        },
+        "ratio": {
+            "min": round(min(ratios), 2),
+            "median": round(statistics.median(ratios), 2),
+            "max": round(max(ratios), 2),
+        },
+    }
+    print(json.dumps(result, indent=2))
+    return 0 if same and result["ratio"]["median"] >= NEEDED_RATIO else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

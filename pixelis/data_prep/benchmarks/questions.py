@@ -1,0 +1,255 @@
+"""A user's file of questions -> examples: a seeded choice of every group, opened only once chosen.
+
+Paths, sizes and texts are checked as data-prep checks what it imports; what breaks a rule is left
+out and told, and too much of that is an error.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pixelis.data.example import Example
+from pixelis.data.images import image_digest
+from pixelis.data_prep.benchmarks import infographicvqa, tallyqa, vstar
+from pixelis.data_prep.benchmarks.question import Layout, Question
+from pixelis.data_prep.importing import (
+    Input,
+    Record,
+    Rejection,
+    convert,
+    open_input,
+    read_records,
+)
+from pixelis.data_prep.importing.detect import detect_container
+from pixelis.data_prep.importing.pictures import load_images
+from pixelis.data_prep.importing.record import RejectedError, reject
+from pixelis.errors import DataError
+
+LAYOUTS: dict[str, Layout] = {
+    "vstar": vstar.LAYOUT,
+    "infographicvqa": infographicvqa.LAYOUT,
+    "tallyqa": tallyqa.LAYOUT,
+}
+# The group of records whose file divides them into none.
+ONE_GROUP = "questions"
+MAX_TOLD = 3  # rejections that an error quotes
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """What was read.
+
+    Attributes:
+        examples: chosen, by group; their `difficulty` is the group's name.
+        rejections: why other records are not there.
+        num_records: in the file.
+        format: a key of LAYOUTS or of data-prep's formats.
+        title: for people.
+    """
+
+    examples: tuple[Example, ...]
+    rejections: tuple[Rejection, ...]
+    num_records: int
+    format: str
+    title: str
+
+
+def read_questions(
+    path: Path,
+    *,
+    record_format: str | None,
+    images: Path | None,
+    samples_per_group: int,
+    max_rejected: float,
+    seed: int,
+    count_tokens: Callable[[Example], int] | None = None,
+    max_positions: int | None = None,
+) -> QuestionSet:
+    """Choose and open the questions of a file or folder.
+
+    Args:
+        path: the file, or the folder that holds it.
+        record_format: a key of LAYOUTS or of data-prep's FORMATS; None detects one of the latter.
+        images: what image paths are relative to and may not leave; None: the file's folder.
+        samples_per_group: questions of each group at most.
+        max_rejected: share of the records looked at that may be left out.
+        seed: of the choice.
+        count_tokens: how long an example is; None leaves the length unchecked.
+        max_positions: how long one may be: attention takes memory by the square of the length.
+
+    Raises:
+        DataError: when the input is missing or of another shape, nothing in it can be used, or too
+            much cannot.
+    """
+    source = _open(path, record_format, images)
+    layout = LAYOUTS.get(source.format)
+    rejections: list[Rejection] = []
+    groups: dict[str, list[tuple[Record, Question | None]]] = {}
+    num_records = 0
+    for record in read_records(source):
+        num_records += 1
+        try:
+            question = _read(record, layout)
+        except RejectedError as error:
+            rejections.append(reject(record, error.reason, error.detail))
+            continue
+        group = ONE_GROUP if question is None else question.group
+        groups.setdefault(group, []).append((record, question))
+    check = partial(_check_length, count_tokens=count_tokens, max_positions=max_positions)
+    examples: list[Example] = []
+    ids: set[str] = set()
+    for group in sorted(groups):
+        members = groups[group]
+        random.Random(f"questions:{seed}:{group}").shuffle(members)
+        chosen = _choose(members, source, group, ids, rejections, check)
+        examples += [example for _, example in zip(range(samples_per_group), chosen, strict=False)]
+    _check(source, examples, rejections, num_records, max_rejected)
+    title = layout.title if layout else f"{path.name} ({source.format})"
+    return QuestionSet(tuple(examples), tuple(rejections), num_records, source.format, title)
+
+
+def _open(path: Path, record_format: str | None, images: Path | None) -> Input:
+    layout = LAYOUTS.get(record_format or "")
+    if layout is None:
+        return open_input(path, input_format=record_format, images=images)
+    if images is not None and not images.is_dir():
+        raise DataError(f"image_folder {images!s:.200} is not a folder")
+    file = path
+    if path.is_dir():
+        found = [path / name for name in layout.files if (path / name).is_file()]
+        if not found:
+            names = " or ".join(layout.files)
+            raise DataError(f"{layout.title} in {path!s:.200} must have {names}, or name the file")
+        file = found[0]
+    if not file.is_file():
+        raise DataError(f"input {path!s:.200} does not exist; name a file or a folder")
+    if path.is_dir() and not file.resolve().is_relative_to(path.resolve()):
+        raise DataError(f"{file} is a link that leaves the folder {path}; name the file")
+    container = detect_container(file)
+    folder = images or file.parent
+    return Input(path, folder, (file,), str(record_format), (container,), detected=False)
+
+
+def _read(record: Record, layout: Layout | None) -> Question | None:
+    """The question of a record; None where it is of data-prep's formats, read once it is chosen."""
+    if record.data is None:
+        raise RejectedError(record.reason, record.error)
+    return layout.read(record.data) if layout is not None else None
+
+
+def _choose(
+    members: Sequence[tuple[Record, Question | None]],
+    source: Input,
+    group: str,
+    ids: set[str],
+    rejections: list[Rejection],
+    check: Callable[[Example], None],
+) -> Iterator[Example]:
+    """The examples of a group as they are asked for; what cannot be used is left out and told."""
+    for record, question in members:
+        if question is None:
+            found = convert(record, folder=source.folder, record_format=source.format)
+            if isinstance(found, Rejection):
+                rejections.append(found)
+                continue
+        else:
+            try:
+                found = [_example(record, question, source)]
+            except RejectedError as error:
+                rejections.append(reject(record, error.reason, error.detail))
+                continue
+        for example in found:
+            if example.id in ids:
+                detail = f"the id {example.id!r} stands in the file before"
+                rejections.append(reject(record, "duplicate_id", detail))
+                continue
+            try:
+                check(example)
+            except RejectedError as error:
+                rejections.append(reject(record, error.reason, error.detail))
+                continue
+            ids.add(example.id)
+            yield replace(example, difficulty=group, split="test")
+
+
+def _check_length(
+    example: Example, *, count_tokens: Callable[[Example], int] | None, max_positions: int | None
+) -> None:
+    if count_tokens is None or max_positions is None:
+        return
+    try:
+        length = count_tokens(example)
+    except ValueError as error:  # such as an image as thin as a line
+        detail = f"the model's processor refuses it: {error}"
+        raise RejectedError("unreadable_image", detail) from error
+    if length > max_positions:
+        raise RejectedError(
+            "too_long",
+            f"{length} tokens, more than the model's max_position_embeddings {max_positions}",
+        )
+
+
+def _example(record: Record, question: Question, source: Input) -> Example:
+    images = tuple(load_images([question.image], source.folder))
+    return Example(
+        id=question.id or f"{record.file}:{record.line}",
+        task=source.format,
+        sample_type="positive",
+        question=question.text,
+        images=images,
+        trajectory=(),
+        conclusion="",
+        answer=question.truth,
+        ground_truth=question.truth,
+        provenance={
+            "source": "input",
+            "format": source.format,
+            "file": record.file,
+            "line": record.line,
+            "image_digest": image_digest(*images),
+            "answer_type": question.answer_type,
+            "alternatives": list(question.alternatives),
+        },
+    )
+
+
+def _check(
+    source: Input,
+    examples: Sequence[Example],
+    rejections: Sequence[Rejection],
+    num_records: int,
+    max_rejected: float,
+) -> None:
+    told = "; ".join(describe_rejection(each) for each in rejections[:MAX_TOLD])
+    if not examples:
+        raise DataError(
+            f"input {source.path!s:.200} holds no question that can be used, of {num_records} "
+            f"records" + (f": {told}" if told else "")
+        )
+    looked_at = len(examples) + len(rejections)
+    if len(rejections) > max_rejected * looked_at:
+        raise DataError(
+            f"{len(rejections)} of the {looked_at} records looked at in {source.path!s:.200} "
+            f"cannot be used, more than max_rejected {max_rejected:g}: {told}"
+        )
+
+
+def describe_rejection(rejection: Rejection) -> str:
+    """File, line, reason and detail, for people."""
+    return f"{rejection.file}:{rejection.line} {rejection.reason}: {rejection.detail}"
+
+
+def questions_digest(examples: Sequence[Example]) -> str:
+    """SHA-256 of all that is asked: ids, questions, answers and pixels."""
+    digest = hashlib.sha256()
+    for example in examples:
+        kept: Mapping[str, Any] = example.provenance
+        parts = [example.id, example.difficulty, example.question, example.ground_truth]
+        parts += [str(kept.get("image_digest")), json.dumps(kept.get("alternatives"))]
+        digest.update(json.dumps([*parts, kept.get("answer_type")]).encode())
+    return digest.hexdigest()

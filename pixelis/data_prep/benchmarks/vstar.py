@@ -1,0 +1,92 @@
+"""V*Bench: multiple choice about small things in large photographs.
+
+Wu and Xie 2024, "V*: Guided Visual Search as a Core Mechanism in Multimodal LLMs" (CVPR), section
+5.1. The folder holds `test_questions.jsonl`, a record a line with `image` (a path in the folder),
+`text` (the question with its options, `(A) ...` a line each), `category` (direct_attributes or
+relative_position), `label` (the letter) and `question_id`; or `options`, a list, beside the text.
+
+Score: accuracy. The paper compares the likelihoods of the options, or asks for the letter; here the
+answer is read by a rule: right is the letter, as `A`, `(A)`, `A.`, `A)` or `A:`, also with the
+option's words behind it (`A, red`, `(A) red`, ...), or the words alone where no other
+option has the same; each also after `the answer is`, `answer:` or `option`, and with a full stop.
+Case and white space never count. Any other wording is wrong, and so is a letter with the words of
+another option.
+
+`question_id` begins again in every category of the published file: ids have the group before them.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pixelis.data_prep.benchmarks.question import (
+    Layout,
+    Question,
+    answer_text,
+    group_name,
+    image_path,
+    own_id,
+    question_text,
+)
+from pixelis.data_prep.importing.record import RejectedError
+from pixelis.data_prep.importing.values import check_text, show
+
+LETTERS = "ABCDEFGHIJ"
+LEADS = ("", "the answer is ", "the answer is: ", "the answer is option ", "answer: ", "option ")
+_OPTION = re.compile(r"^\(([A-J])\)\s*(.*?)\s*$", re.MULTILINE)
+
+
+def read(data: Mapping[str, Any]) -> Question:
+    """The question of a record.
+
+    Raises:
+        RejectedError: when a field breaks its rule.
+    """
+    text = question_text(data, "text")
+    options = dict(_OPTION.findall(text))
+    if data.get("options") is not None:
+        listed = _listed(data["options"])
+        if not options:
+            lines = [f"({letter}) {words}" for letter, words in listed.items()]
+            text = "\n".join([text, *lines, "Answer with the letter of the right option."])
+        options = listed
+    if len(options) < 2:
+        raise RejectedError("wrong_type", f"text must hold two options (A), (B), got {show(text)}")
+    letter = answer_text(data.get("label"), "label").strip("()").upper()
+    if letter not in options:
+        choices = ", ".join(options)
+        raise RejectedError("wrong_type", f"label must be one of {choices}, got {show(letter)}")
+    words = options[letter]
+    same = [each for each in options.values() if each.casefold() == words.casefold()]
+    group, number = group_name(data.get("category"), "other"), own_id(data, "question_id")
+    return Question(
+        id=None if number is None else f"{group}/{number}",
+        group=group,
+        text=text,
+        image=image_path(data, "image"),
+        truth=letter,
+        alternatives=_forms(letter, words, alone=len(same) == 1),
+        answer_type="exact",
+    )
+
+
+def _forms(letter: str, words: str, *, alone: bool) -> tuple[str, ...]:
+    """Every other wording of an option that counts; `alone`: its words do without the letter."""
+    marks = [f"{letter}{end}" for end in ("", ".", ")", ":")] + [f"({letter})"]
+    said = [*marks]
+    if words:
+        said += [f"{mark} {words}" for mark in (*marks, f"{letter},", f"({letter}),")]
+        said += [words] if alone else []
+    said += [f"{each}." for each in said if not each.endswith((".", ":"))]
+    return tuple(dict.fromkeys(lead + each for lead in LEADS for each in said))[1:]
+
+
+def _listed(value: Any) -> dict[str, str]:
+    if not isinstance(value, list) or not 2 <= len(value) <= len(LETTERS):
+        raise RejectedError("wrong_type", f"options must be a list of 2 to 10, got {show(value)}")
+    return {
+        letter: check_text(each, "an option") for letter, each in zip(LETTERS, value, strict=False)
+    }
+
+
+LAYOUT = Layout("V*Bench", ("test_questions.jsonl",), read, "answer_accuracy", "accuracy")

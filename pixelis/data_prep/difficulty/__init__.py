@@ -1,0 +1,50 @@
+"""How hard an example is: three scorers behind one signature, chosen by name.
+
+A scorer gives every example a value in [0, 1] and the components that it comes from, so that who
+reads the data sees why. None of them sees the splits, and none imports torch: the scorer `model`
+takes the function that computes the base model's losses as an argument.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pixelis.data_prep.difficulty.composite import composite_scorer
+from pixelis.data_prep.difficulty.model import AnswerLosses, model_scorer
+from pixelis.data_prep.difficulty.multi import multi_scorer
+from pixelis.data_prep.difficulty.score import Score, Scorer
+from pixelis.errors import ConfigError
+
+__all__ = ["SCORERS", "AnswerLosses", "Score", "Scorer", "build_scorer"]
+
+SCORERS = ("composite", "model", "multi")
+NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
+
+
+def build_scorer(
+    name: str,
+    *,
+    weights: Mapping[str, float],
+    task_weights: Mapping[str, float] = NO_WEIGHTS,
+    answer_losses: AnswerLosses | None = None,
+) -> Scorer:
+    """The scorer of a name: from examples to scores, in the same order.
+
+    Args:
+        name: one of SCORERS.
+        weights: of the composite score's components; >= 0, they sum to 1. Only `composite` asks.
+        task_weights: hardness of a task in [0, 1]; a task that is not there counts as medium. Only
+            `composite` asks.
+        answer_losses: the base model's loss on the final turn of each example. Only `model` asks.
+
+    Raises:
+        ConfigError: when there is no such scorer, or `model` is to score without a model.
+    """
+    if name == "composite":
+        return composite_scorer(weights, task_weights)
+    if name == "multi":
+        return multi_scorer()
+    if name != "model":
+        raise ConfigError(f"difficulty.scorer must be one of {', '.join(SCORERS)}, got {name!r}")
+    if answer_losses is None:
+        raise ConfigError("difficulty.scorer model needs a base model, and none was given")
+    return model_scorer(answer_losses)

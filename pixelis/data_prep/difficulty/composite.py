@@ -1,0 +1,59 @@
+"""The composite score: a weighted sum of what a trajectory is made of."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from pixelis.curriculum.difficulty import combine, compute_components
+from pixelis.data.example import Example
+from pixelis.data_prep.difficulty.score import Score, Scorer
+from pixelis.operations import OPERATIONS
+
+# Records from elsewhere bring tasks that nobody has weighed.
+UNKNOWN_TASK_WEIGHT = 0.5
+# What each call adds to the errors that repeats an earlier one.
+BACKTRACK_WEIGHT = 0.1
+
+
+def count_backtracks(example: Example) -> int:
+    """Calls that equal an earlier one in operation and arguments: the trajectory went back."""
+    calls = [
+        (step.operation, json.dumps(dict(step.arguments), sort_keys=True))
+        for step in example.trajectory
+    ]
+    return len(calls) - len(set(calls))
+
+
+def count_thoughts(example: Example) -> int:
+    """Thinking steps: what is said before each call, and the conclusion; empty ones do not count.
+
+    Their number alone, whatever form they have: a long trace that is badly formed is as deep.
+    """
+    said = [*(step.thought for step in example.trajectory), example.conclusion]
+    return sum(bool(text.strip()) for text in said)
+
+
+def example_components(example: Example, task_weights: Mapping[str, float]) -> dict[str, float]:
+    """The composite's components of one example, each in [0, 1]."""
+    used = [step.operation for step in example.trajectory]
+    components = compute_components(
+        sophistications=[OPERATIONS[name].sophistication for name in used],
+        num_kinds_used=len(set(used)),
+        num_kinds=len(OPERATIONS),
+        num_thoughts=count_thoughts(example),
+        num_corrections=sum(not step.supervised for step in example.trajectory),
+        sample_type=example.sample_type,
+        task_weight=task_weights.get(example.task, UNKNOWN_TASK_WEIGHT),
+    )
+    went_back = BACKTRACK_WEIGHT * count_backtracks(example)
+    return components | {"errors": min(1.0, components["errors"] + went_back)}
+
+
+def composite_scorer(weights: Mapping[str, float], task_weights: Mapping[str, float]) -> Scorer:
+    """A scorer by `weights` of the components of `pixelis.curriculum.difficulty`."""
+
+    def score(examples: Sequence[Example]) -> list[Score]:
+        found = [example_components(example, task_weights) for example in examples]
+        # Weights sum to 1 only up to rounding.
+        return [Score(min(1.0, combine(parts, weights)), parts) for parts in found]
+
+    return score

@@ -1,4 +1,0 @@
-"""The embedded base model: Qwen2.5-VL's architecture at three million parameters, and its recipe.
-
-`python -m pixelis.models.base` rebuilds `pixelis/models/nano/` from nothing.
-"""

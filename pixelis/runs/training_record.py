@@ -1,0 +1,194 @@
+"""What a training leaves in its MLflow run, told while it goes on and at its end."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pixelis.config import TrainingFileConfig
+from pixelis.curriculum import CurriculumConfig
+from pixelis.data.example import DIFFICULTIES
+from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.runs.evaluation_record import FOLDER, describe, record_evaluation
+from pixelis.runs.prepare import record_split
+from pixelis.tracking import MlflowRecorder, final_model, log_adapter
+from pixelis.training.sft import TrainingResult
+from pixelis.training.stopping import Stopped
+
+FINAL = "final"
+FIRST_SHOWN, LAST_SHOWN = 10, 40  # events in a run's description, which MLflow bounds
+
+Event = Mapping[str, Any]
+
+
+def record_result(
+    recorder: MlflowRecorder,
+    result: TrainingResult,
+    config: TrainingFileConfig,
+    curriculum: CurriculumConfig,
+    links: str,
+    label: str = "",
+) -> None:
+    """Leave statistics, summary, name, description and adapters in the run."""
+    events = [event.to_dict() for event in result.events]
+    max_steps = config.training.max_steps
+    recorder.text(result.statistics, "curriculum/final_statistics.txt")
+    _, last = result.evaluations[-1]
+    stages = _stages_reached(events, curriculum)
+    recorder.summary(
+        {
+            **{f"final/{d}": last[d] for d in DIFFICULTIES if d in last},
+            "best/full_mix": result.best["performance"],
+            "best/step": result.best["step"],
+            "rollbacks": events[-1]["rollback_count"],
+            "bad_steps": result.num_bad_steps,
+            **stages,
+        },
+        max_steps,
+    )
+    if stages:
+        recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
+    recorder.tags({"mlflow.runName": _run_name(events, last, curriculum, label)})
+    recorder.note(f"```\n{result.statistics}\n```\n\n{links}\n\n{_event_table(events)}")
+    best_step = int(result.best["step"])
+    # The first at its step: where weights were rolled back, theirs follow at the same step.
+    best = next(strata for step, strata in result.evaluations if step == best_step)
+    for name, folder, step, strata in (
+        ("best", result.final_dir.with_name("best"), best_step, best),
+        (FINAL, result.final_dir, max_steps, last),
+    ):
+        log_adapter(
+            recorder,
+            folder,
+            name,
+            step,
+            {f"summary/{name}/{d}": value for d, value in strata.items()},
+            register_as=config.register if name == FINAL else None,
+        )
+
+
+def record_test(
+    recorder: MlflowRecorder,
+    result: TrainingResult,
+    max_steps: int,
+    accuracy: Mapping[str, float],
+) -> None:
+    """Add a test's answer accuracy by difficulty to the card of the final adapter."""
+    _, last = result.evaluations[-1]
+    keys = [f"summary/{FINAL}/{d}" for d in last]
+    recorder.model(result.final_dir, FINAL, max_steps, keys, results=accuracy)
+
+
+def record_rollouts(
+    recorder: MlflowRecorder,
+    result: EvaluationResult,
+    config: TrainingFileConfig,
+    base: str,
+    digests: Mapping[str, str],
+) -> None:
+    """Leave what shows the final adapter's rollouts on the test split; see `record_evaluation`."""
+    rules, seed = config.evaluation, config.training.seed
+    dataset = record_split(recorder, Path(config.data.path), digests, "test")
+    record_evaluation(
+        recorder,
+        result,
+        adapter="the final adapter",
+        split="test",
+        step=config.training.max_steps,
+        seed=seed,
+        model=final_model(FINAL),
+        dataset=dataset,
+        about=describe(result, base=base, data=config.data.path, seed=seed),
+        num_traces=rules.num_traces,
+        num_reported=rules.num_reported,
+        report_folder=Path(config.training.output_dir) / FOLDER,
+    )
+
+
+def tell_story(
+    recorder: MlflowRecorder,
+    events: Sequence[Event],
+    curriculum: CurriculumConfig,
+    links: str,
+    *,
+    step: int,
+    max_steps: int,
+    label: str = "",
+    error: BaseException | None = None,
+) -> None:
+    """Let the run's name, description and table say how far its curriculum is; told at each event.
+
+    A training that is killed has what it had come to at its last event.
+
+    Args:
+        recorder: of the run.
+        events: so far.
+        curriculum: of the training.
+        links: to the runs above and before it, in Markdown.
+        step: that it has come to.
+        max_steps: of the whole training.
+        label: stands before the run's name.
+        error: what ended it before `max_steps`, if anything did.
+    """
+    stages = _stages_reached(events, curriculum)
+    told_at = int(events[-1]["step"])  # a step counts once
+    recorder.summary({"rollbacks": events[-1]["rollback_count"], **stages}, told_at)
+    if stages:
+        recorder.tags({"pixelis.stage_reached": _stage(events[-1])})
+    where = f"at step {step} of {max_steps}"
+    if isinstance(error, Stopped):
+        recorder.tags({"pixelis.stopped": "true"})
+        where = f"{error.word} after step {error.step} of {max_steps}"
+    elif error is not None:
+        where = f"failed after step {step} of {max_steps}"
+    recorder.tags({"mlflow.runName": " · ".join([*_name_parts(events, curriculum, label), where])})
+    recorder.note(f"{where[0].upper()}{where[1:]}.\n\n{links}\n\n{_event_table(events)}")
+
+
+def _stages_reached(events: Sequence[Event], curriculum: CurriculumConfig) -> dict[str, float]:
+    """The last stage's index and the step at which each began; nothing without stages."""
+    if not curriculum.strategy_class.uses_stages:
+        return {}
+    reached = {e["to_stage"]: e["step"] for e in events if e["kind"] in ("start", "advance")}
+    names = [stage.name for stage in curriculum.stages]
+    steps = {f"steps_to/{stage}": step for stage, step in reached.items()}
+    return {"stage_reached": names.index(_stage(events[-1])), **steps}
+
+
+def _stage(event: Event) -> str:
+    """The stage that training is in for good: one that is on trial may be left again."""
+    return str(event["from_stage" if event["kind"] == "trial" else "to_stage"])
+
+
+def _run_name(
+    events: Sequence[Event], last: Mapping[str, float], curriculum: CurriculumConfig, label: str
+) -> str:
+    """The strategy, and of the rest what it has: a stage reached, rollbacks, the hard stratum."""
+    hard = "hard" if "hard" in last else max(last)
+    return " · ".join([*_name_parts(events, curriculum, label), f"{hard} {last[hard]:.2f}"])
+
+
+def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig, label: str) -> list[str]:
+    newest = events[-1]
+    parts, rollbacks = [curriculum.strategy_label], newest["rollback_count"]
+    parts = [label, *parts] if label else parts
+    if curriculum.enabled and curriculum.strategy_class.uses_stages:
+        tries = f" (tries {newest['to_stage']})" if newest["kind"] == "trial" else ""
+        parts.append(f"reached {_stage(newest)}{tries}")
+    if curriculum.strategy_class.rolls_back:
+        parts.append(f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}")
+    return parts
+
+
+def _event_table(events: Sequence[Event]) -> str:
+    lines = ["| step | event | stage | delta | reason |", "| --- | --- | --- | --- | --- |"]
+    shown = [*events[:FIRST_SHOWN], *events[FIRST_SHOWN:][-LAST_SHOWN:]]
+    for event in shown:
+        if len(shown) < len(events) and event is shown[FIRST_SHOWN]:
+            left_out = len(events) - len(shown)
+            lines.append(f"| | | | | {left_out} more in curriculum/events.json |")
+        delta = "" if event["delta"] is None else f"{event['delta']:+.4f}"
+        lines.append(
+            f"| {event['step']} | {event['kind']} | {event['to_stage']} | {delta} | "
+            f"{event['reason'] or ''} |"
+        )
+    return "\n".join(lines)

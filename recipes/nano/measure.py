@@ -1,0 +1,104 @@
+"""What the embedded base sees, measured on held-out scenes by exact match of generated text."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from pixelis.data.chat import Message
+from pixelis.data.encode import Encoder, collate
+from pixelis.data_prep.picture import Picture, Thing
+from pixelis.data_prep.scenes import Item, Scene, render
+from pixelis.data_prep.sources.drawn import DrawnScenes
+from pixelis.models.feed import feed
+from recipes.nano.blend import (
+    CAPTION_QUESTION,
+    draw_scene,
+    frame_question,
+    place_question,
+    where_question,
+)
+
+HELD_OUT_SEED = 20_000_000
+BATCH_SIZE = 50
+
+
+@torch.inference_mode()
+def generate_replies(
+    model: Any, encoder: Encoder, prompts: Sequence[Sequence[Message]], max_new_tokens: int
+) -> list[str]:
+    """Greedy replies to prompts of images and a question each, in their order."""
+    by_length: dict[int, list[int]] = {}
+    encoded = [encoder.encode(prompt, add_generation_prompt=True) for prompt in prompts]
+    for index, item in enumerate(encoded):
+        by_length.setdefault(len(item), []).append(index)
+    found: dict[int, str] = {}
+    for indices in by_length.values():
+        for start in range(0, len(indices), BATCH_SIZE):
+            chosen = indices[start : start + BATCH_SIZE]
+            batch = feed(collate([encoded[i] for i in chosen], encoder))
+            output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
+            texts = encoder.tokenizer.batch_decode(
+                output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
+            )
+            found.update(zip(chosen, texts, strict=True))
+    return [found[index].strip() for index in range(len(prompts))]
+
+
+def draw_mover(rng: random.Random) -> tuple[Picture, Thing]:
+    """Frames, and a thing in them that is not in the same place throughout."""
+    while True:
+        picture = DrawnScenes().picture(rng, "temporal_tracking")
+        movers = [thing for thing in picture.unique() if len(set(thing.path)) > 1]
+        if movers:
+            return picture, rng.choice(movers)
+
+
+def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
+    """Exact-match rates in [0, 1] on scenes that no training batch has drawn.
+
+    Returns:
+        `caption`: all 16 cells right; `attribute`: colour and shape at the place of a shape;
+        `where`: row and column of a shape that is named; `frames`: the same, of a shape that
+        moves, in one of several images, which the question names by its number.
+    """
+
+    def unique_shapes(scene: Scene) -> list[Item]:
+        names = [item.name for item in scene.items]
+        return [item for item in scene.shapes() if names.count(item.name) == 1]
+
+    rng = random.Random(f"held-out:{HELD_OUT_SEED}")
+    scenes = [draw_scene(rng) for _ in range(num_scenes)]
+    targets = [rng.choice(unique_shapes(scene)) for scene in scenes]
+    images = [(render(scene),) for scene in scenes]
+
+    def share_right(
+        questions: list[str],
+        answers: list[str],
+        max_new_tokens: int,
+        shown: Sequence[tuple[Image.Image, ...]] = images,
+    ) -> float:
+        prompts = [
+            [Message("user", (*frames, question))]
+            for frames, question in zip(shown, questions, strict=True)
+        ]
+        said = generate_replies(model, encoder, prompts, max_new_tokens)
+        return sum(s == a for s, a in zip(said, answers, strict=True)) / num_scenes
+
+    captions = [scene.caption() for scene in scenes]
+    names, places = [item.name for item in targets], [item.place for item in targets]
+    pictures, followed = zip(*(draw_mover(rng) for _ in range(num_scenes)), strict=True)
+    numbers = [rng.randrange(picture.num_frames) for picture in pictures]
+    return {
+        "caption": share_right([CAPTION_QUESTION] * num_scenes, captions, 48),
+        "attribute": share_right([place_question(item.cell) for item in targets], names, 6),
+        "frames": share_right(
+            [frame_question(t.name, n + 1) for t, n in zip(followed, numbers, strict=True)],
+            [t.path[n].place for t, n in zip(followed, numbers, strict=True)],
+            8,
+            [picture.draw() for picture in pictures],
+        ),
+        "where": share_right([where_question(item) for item in targets], places, 8),
+    }

@@ -1,0 +1,374 @@
+import json
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from pixelis.data.chat import example_messages, format_call
+from pixelis.data.images import encode_image
+from pixelis.data_prep.importing import open_input, read_records
+
+CALL = {"name": "SEGMENT_OBJECT_AT", "arguments": {"x": 20, "y": 20}}
+ZOOM = {"name": "ZOOM_IN", "arguments": {"bbox": [0, 0, 10, 5]}}
+
+
+def said(*turns):
+    names = {"u": "user", "a": "assistant", "t": "tool", "s": "system"}
+    return [{"role": names[role], "content": content} for role, content in turns]
+
+
+def chat(*turns, images=("c.jpg",), **other):
+    return {"messages": said(*turns), "images": list(images), **other}
+
+
+def shared(*turns, images=("c.jpg",), **other):
+    turns = [{"from": role, "value": value} for role, value in turns]
+    return {"conversations": turns, "images": list(images), **other}
+
+
+def text_call(call, thought=""):
+    return thought + format_call(call["name"], call["arguments"])
+
+
+# Messages
+
+
+def test_a_plain_question_and_answer(take):
+    (example,) = take(
+        chat(("s", "Be kind."), ("u", " What? "), ("a", "A circle."), id=5), "messages"
+    )
+    assert (example.id, example.question, example.answer) == ("5", "What?", "A circle.")
+    assert (example.conclusion, example.trajectory, len(example.images)) == ("", (), 1)
+    assert example.provenance["format"] == "messages"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image", "path": "c.jpg"},
+        {"type": "image", "image": "c.jpg", "text": None},
+        {"type": "image", "url": "c.jpg"},
+        {"type": "image_url", "image_url": {"url": "c.jpg"}},
+        {"type": "image", "image": {"bytes": None, "path": "c.jpg"}},
+    ],
+)
+def test_images_in_the_parts(take, part):
+    turns = said(("u", [part, {"type": "text", "text": "What?"}]), ("a", "A circle."))
+    (example,) = take({"messages": turns}, "messages")
+    assert example.question == "What?" and example.images[0].size == (64, 48)
+
+
+def test_embedded_bytes_in_a_part(take, folder):
+    part = {"type": "image", "bytes": (folder / "c.jpg").read_bytes()}
+    (example,) = take({"messages": said(("u", [part, "What?"]), ("a", "A."))}, "messages")
+    assert encode_image(example.images[0]) == part["bytes"]
+
+
+def test_listed_images_go_to_their_places_in_order(take):
+    parts = [{"type": "image"}, {"type": "text", "text": "Same?"}, {"type": "image"}]
+    names = ["images/a.png", "images/b.png"]
+    (one,) = take(chat(("u", parts), ("a", "No."), images=names), "messages")
+    (two,) = take(chat(("u", "<image>Same?<image>"), ("a", "No."), images=names), "messages")
+    (three,) = take(chat(("u", "Same?"), ("a", "No."), images=names), "messages")
+    pixels = [[image.tobytes() for image in example.images] for example in (one, two, three)]
+    assert pixels[0] == pixels[1] == pixels[2] and pixels[0][0] != pixels[0][1]
+    assert one.question == two.question == three.question == "Same?"
+
+
+def test_trl_prompt_and_completion(take):
+    data = {
+        "prompt": said(("u", "What?")),
+        "completion": said(("a", "A circle.")),
+        "images": ["c.jpg"],
+    }
+    assert take(data, "messages")[0].answer == "A circle."
+
+
+def openai(call, call_id=None, as_text=False):
+    arguments = json.dumps(call["arguments"]) if as_text else call["arguments"]
+    function = {"name": call["name"], "arguments": arguments}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_tool_calls_in_openais_form(take, as_text):
+    turns = said(("u", "What?"), ("a", "I look."), ("t", '{"area": 3}'), ("a", "A circle."))
+    turns[1]["tool_calls"] = [openai(CALL, as_text=as_text)]
+    (example,) = take({"messages": turns, "images": ["c.jpg"]}, "messages")
+    (step,) = example.trajectory
+    assert (step.thought, step.operation) == ("I look.", "SEGMENT_OBJECT_AT")
+    assert (step.arguments, step.result) == (CALL["arguments"], {"area": 3})
+
+
+def test_results_find_their_calls_by_id(take):
+    turns = said(("u", "What?"), ("a", None), ("t", "second"), ("t", "first"), ("a", "A."))
+    turns[1]["tool_calls"] = [openai(CALL, "1"), openai(CALL, "2")]
+    turns[2]["tool_call_id"] = "2"
+    (example,) = take({"messages": turns, "images": ["c.jpg"]}, "messages")
+    assert [step.result for step in example.trajectory] == [{"text": "first"}, {"text": "second"}]
+
+
+def test_our_own_writing_of_a_chat_is_read_back(take, refuse):
+    calls = [("a", text_call(CALL, "I look.\n")), ("u", "<tool_response>\n{}\n</tool_response>")]
+    final = ("a", "So it is.\n<answer>a circle</answer>")
+    (example,) = take(chat(("u", "What?"), *calls, final), "messages")
+    assert (example.conclusion, example.answer) == ("So it is.", "a circle")
+    assert "bbox" in example.trajectory[0].result  # an empty result is made
+    again = []
+    for message in example_messages(example):
+        parts = [p if isinstance(p, str) else {"type": "image"} for p in message.parts]
+        again.append({"role": message.role, "content": parts})
+    (twin,) = take({"messages": again, "images": ["c.jpg"]}, "messages")
+    assert (twin.trajectory, twin.conclusion, twin.answer) == (
+        example.trajectory,
+        example.conclusion,
+        example.answer,
+    )
+
+
+def test_a_result_may_show_an_image(take):
+    result = [{"type": "text", "text": '{"size": [9, 9]}'}, {"type": "image"}]
+    turns = (
+        ("u", [{"type": "image"}, "What?"]),
+        ("a", text_call(ZOOM)),
+        ("t", result),
+        ("a", "A."),
+    )
+    (example,) = take(chat(*turns, images=["c.jpg", "images/a.png"]), "messages")
+    (step,) = example.trajectory
+    assert len(example.images) == 1
+    assert step.image.tobytes() != example.images[0].tobytes() and step.image.size == (64, 48)
+
+
+def test_missing_results_are_made_and_thoughts_are_joined(take):
+    turns = (("u", "What?"), ("a", "First."), ("a", text_call(ZOOM, "Then.")), ("a", "A."))
+    (example,) = take(chat(*turns), "messages")
+    (step,) = example.trajectory
+    assert (step.thought, step.result, step.image.size) == (
+        "First.\nThen.",
+        {"size": [20, 10]},
+        (20, 10),
+    )
+
+
+def test_every_question_becomes_an_example(take):
+    turns = [("u", "What?"), ("a", "A circle."), ("u", "Which colour?"), ("a", text_call(CALL))]
+    turns += [("t", "red"), ("a", "I see.<answer>red</answer>"), ("u", "Sure?"), ("a", "Yes.")]
+    examples = take(chat(*turns, id="x"), "messages")
+    assert [example.id for example in examples] == ["x#1", "x#2", "x#3"]
+    assert [example.answer for example in examples] == ["A circle.", "red", "Yes."]
+    assert [len(example.images) for example in examples] == [1, 1, 1]
+    assert [len(example.trajectory) for example in examples] == [0, 1, 0]
+    assert examples[2].question == (
+        "Earlier: What?\nAnswer: A circle.\nEarlier: Which colour?\nAnswer: red\nSure?"
+    )
+    unnamed = take(chat(*turns), "messages")
+    assert len({example.id for example in unnamed}) == 3
+
+
+def test_user_turns_in_a_row_are_one_question(take):
+    (example,) = take(chat(("u", "Look."), ("u", "What?"), ("a", "It"), ("a", "is.")), "messages")
+    assert (example.question, example.answer) == ("Look.\nWhat?", "It\nis.")
+
+
+def test_ground_truth_that_agrees(take, refuse):
+    turns = (("u", "What?"), ("a", "<answer>1</answer>"))
+    take(chat(*turns, ground_truth=1, sample_type="trap_logical"), "messages")
+    reason, text = refuse(chat(*turns, ground_truth="2"), "messages")
+    assert (reason, text) == ("answer_differs", "answer '1' and ground_truth '2' differ")
+
+
+def calls_of(calls):
+    turn = {"role": "assistant", "content": "", "tool_calls": calls}
+    return {"messages": [*said(("u", "What?")), turn, *said(("a", "A."))], "images": ["c.jpg"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "text"),
+    [
+        (chat(("u", "What?")), "no_answer", "the question has no answer: 'What?'"),
+        (chat(("u", "A?"), ("a", "1"), ("u", "B?")), "no_answer", "has no answer: 'B?'"),
+        (chat(("u", "A?"), ("a", "<answer> </answer>")), "no_answer", "has no answer: 'A?'"),
+        (chat(("u", "A?"), ("a", text_call(CALL))), "no_answer", "has no answer: 'A?'"),
+        (chat(("u", ""), ("a", "A.")), "missing_text", "the question is missing or empty"),
+        (chat(("u", "A?"), ("a", "A."), images=[]), "no_image", "the record names no image"),
+        (chat(("u", [{"type": "image"}]), ("a", "A."), images=[]), "no_image", "names no image"),
+        (
+            chat(("u", [{"type": "image"}, "A?"]), ("a", "A."), images=["c.jpg"] * 2),
+            "image_count",
+            "the turns have 1 places for images, the record 2",
+        ),
+        (
+            chat(("u", "A?"), ("a", "1"), ("u", [{"type": "image"}, "B?"]), ("a", "2")),
+            "no_image",
+            "the question has no image: 'A?'",
+        ),
+        (chat(("a", "A.")), "wrong_turns", "the assistant speaks before the user does"),
+        (chat(("s", "A.")), "wrong_turns", "no turn is the user's"),
+        (chat(("u", "A?"), ("t", "1"), ("a", "A.")), "wrong_turns", "a result without a call: '1'"),
+        (
+            chat(("u", "A?"), ("a", text_call(CALL)), ("t", "x<tool_response>1</tool_response>")),
+            "wrong_turns",
+            "text stands beside a result: 'x'",
+        ),
+        (
+            chat(("u", "A?"), ("a", [{"type": "image"}])),
+            "wrong_turns",
+            "turn 2: a turn of assistant may show no image",
+        ),
+        (chat(("u", "<image>A?"), ("a", "<image>"), images=["c.jpg"] * 2), "wrong_turns", "it has"),
+        ({"messages": [{"role": "user", "tool_calls": [1]}]}, "wrong_turns", "only an assistant"),
+        ({"messages": "text"}, "wrong_type", "a chat must be a list of turns, got 'text'"),
+        ({"messages": []}, "wrong_type", "a chat must be a list of turns, got list of 0"),
+        ({}, "wrong_type", "a chat must be a list of turns, got None"),
+        ({"messages": [3]}, "wrong_type", "turn 1 must be an object, got 3"),
+        ({"messages": [{"role": "dog"}]}, "wrong_type", "turn 1: the role must be one of system"),
+        ({"messages": [{"role": ["user"]}]}, "wrong_type", "turn 1: the role must be one of"),
+        (chat(("u", 3)), "wrong_type", "turn 1: content must be a text or parts, got 3"),
+        (chat(("u", [{"type": "video"}])), "wrong_type", "a part must be text or image, got 'vid"),
+        (chat(("u", [{"type": "text"}])), "wrong_type", "a text part has the text None"),
+        (
+            chat(("u", [{"type": "image", "url": "a", "path": "b"}])),
+            "wrong_type",
+            "an image part names more than one image",
+        ),
+        ({"messages": [{"role": "user"}] * 513}, "too_large", "a chat may have 512 turns, got 513"),
+        (chat(*[("u", "A?"), ("a", "A.")] * 65), "too_large", "a chat may have 64 questions"),
+        (calls_of([openai(CALL)] * 65), "too_large", "a trajectory may have 64 steps"),
+        (calls_of({"a": 1}), "broken_call", "tool_calls must be a list, got dict of 1"),
+        (calls_of([3]), "broken_call", "a call must be an object, got 3"),
+        (calls_of([{"function": 3}]), "broken_call", "a call's function must be an object, got 3"),
+        (calls_of([{"function": {}}]), "unknown_operation", "operation None; choices: ZOOM_IN"),
+        (calls_of([{"name": "FLY"}]), "unknown_operation", "operation 'FLY'; choices: ZOOM_IN"),
+        (chat(("u", "A?"), ("a", "<tool_call>{</tool_call>")), "broken_call", "a call is not JSON"),
+        (chat(("u", "A?"), ("a", "<tool_call>{}")), "markup", "<tool_call> is not closed by </too"),
+        (chat(("u", "A?"), ("a", "x</tool_call>")), "markup", "may not hold </tool_call>"),
+        (
+            chat(("u", "A?"), ("a", "<answer>1</answer><answer>2</answer>")),
+            "markup",
+            "a reply may have one <answer>, got 2",
+        ),
+        (
+            chat(("u", "A?"), ("a", text_call(CALL) + "<answer>1</answer>")),
+            "markup",
+            "a thought may not hold <answer>",
+        ),
+        (
+            chat(
+                ("u", [{"type": "image"}, "A?"]),
+                ("a", text_call(ZOOM)),
+                ("t", [{"type": "image"}, {"type": "image"}]),
+                images=["c.jpg"] * 3,
+            ),
+            "image_count",
+            "a result may have one image, got 2",
+        ),
+        (
+            chat(
+                ("u", [{"type": "image"}, "A?"]),
+                ("a", text_call(ZOOM) + text_call(ZOOM)),
+                ("t", [{"type": "image"}, "<tool_response>1</tool_response>" * 2]),
+                images=["c.jpg"] * 2,
+            ),
+            "image_count",
+            "a turn with several results may hold no image",
+        ),
+        (
+            chat(*[("u", "x" * 900_000), ("a", "A.")] * 2),
+            "too_large",
+            "a question and what was said before may have 1000000 characters, got 1800",
+        ),
+    ],
+)
+def test_a_chat_that_breaks_a_rule(refuse, data, reason, text):
+    found = refuse(data, "messages")
+    assert found[0] == reason and text in found[1]
+
+
+def test_many_open_tags_take_no_time(refuse):
+    for tag in ("<tool_call>", "<answer>", "<image>"):
+        turns = (("u", "What?"), ("a", tag * (900_000 // len(tag))))
+        assert refuse(chat(*turns), "messages")[0] in ("markup", "image_count")
+    assert refuse(chat(("u", " " * 900_000 + "<image>?"), ("a", "")), "messages")[0] == "no_answer"
+
+
+# Conversations
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("<image>\nWhat is it?", "What is it?"),
+        ("What is it?\n<image>", "What is it?"),
+        ("Is <image> red?", "Is red?"),
+        ("A\n<image>\nB", "A\nB"),
+        ("A <image>\nB", "A\nB"),
+        ("  <image>  A\n\nB", "A\n\nB"),
+    ],
+)
+def test_placeholders_leave_no_gap(take, text, question):
+    (example,) = take(shared(("human", text), ("gpt", "Yes.")), "conversations")
+    assert example.question == question and len(example.images) == 1
+
+
+def test_llava_with_one_image_as_a_text(take):
+    data = {"id": "000", "image": "c.jpg", **shared(("human", "<image>\nA?"), ("gpt", "B"))}
+    del data["images"]
+    assert take(data, "conversations")[0].id == "000"
+
+
+def test_tool_turns_of_sharegpt(take):
+    turns = [
+        ("system", "You may call."),
+        ("human", "<image>What?"),
+        ("function_call", json.dumps(CALL)),
+        ("observation", '{"area": 3}'),
+        ("gpt", "Closer."),
+        ("function_call", json.dumps([ZOOM])),
+        ("observation", "<image>"),
+        ("gpt", "A circle."),
+    ]
+    (example,) = take(shared(*turns, images=["c.jpg", "images/a.png"]), "conversations")
+    first, second = example.trajectory
+    assert (first.thought, first.result) == ("", {"area": 3})
+    assert (second.thought, second.result) == ("Closer.", {"size": [20, 10]})
+    assert second.image.size == (64, 48) and example.answer == "A circle."
+
+
+def test_a_tagged_call_turn(take):
+    turns = [("human", "<image>A?"), ("function_call", text_call(CALL, "Look.")), ("gpt", "B")]
+    assert take(shared(*turns), "conversations")[0].trajectory[0].thought == "Look."
+
+
+@pytest.mark.parametrize(
+    ("marks", "images", "text"),
+    [
+        (2, ["c.jpg"], "the turns have 2 places for images, the record 1"),
+        (0, ["c.jpg"], "the turns have 0 places for images, the record 1"),
+        (1, ["c.jpg"] * 3, "the turns have 1 places for images, the record 3"),
+    ],
+)
+def test_placeholders_and_images_must_agree(refuse, marks, images, text):
+    data = shared(("human", "<image>" * marks + "A?"), ("gpt", "B"), images=images)
+    assert refuse(data, "conversations") == ("image_count", text)
+
+
+def test_photographs_keep_their_bytes(take, folder):
+    names = []
+    for name, pixels in zip("xy", load_sample_images().images, strict=True):
+        Image.fromarray(pixels).save(folder / f"{name}.jpg", quality=90)
+        names.append(f"{name}.jpg")
+    data = [
+        {"id": name, "image": name}
+        | shared(("human", "<image>\nWhat is shown?"), ("gpt", "A photo."), images=[name])
+        for name in names
+    ]
+    for one in data:
+        del one["images"]
+    (folder / "llava.json").write_text(json.dumps(data), encoding="utf-8")
+    source = open_input(folder / "llava.json")
+    assert (source.format, source.containers) == ("conversations", ("list",))
+    for record, name in zip(read_records(source), names, strict=True):
+        (example,) = take(record.data, source.format)
+        assert example.images[0].size == (640, 427)
+        assert encode_image(example.images[0]) == (folder / name).read_bytes()

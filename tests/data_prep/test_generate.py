@@ -1,0 +1,382 @@
+import dataclasses
+import hashlib
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelis.data.chat import example_messages
+from pixelis.data.images import image_digest
+from pixelis.data.store import to_row
+from pixelis.data_prep import generate
+from pixelis.data_prep.generate import (
+    Images,
+    findings_of,
+    generate_example,
+    move_call,
+    realise,
+    run_call,
+)
+from pixelis.data_prep.scenes import CELLS, Item, Scene, render
+from pixelis.data_prep.sources.drawn import DrawnScenes, spot_of, to_picture
+from pixelis.data_prep.tasks import TASKS, Call, Draft
+from pixelis.errors import DataError
+from pixelis.operations import execute
+
+JUDGEMENTS = ("outcome_negative", "trap_perceptual", "trap_logical")
+
+
+def turns(example, *, supervised):
+    return [
+        "".join(part for part in message.parts if isinstance(part, str))
+        for message in example_messages(example)
+        if message.supervised == supervised
+    ]
+
+
+def of_type(examples, *sample_types):
+    found = [example for example in examples if example.sample_type in sample_types]
+    assert len(found) == 40 * len(TASKS) * len(sample_types)
+    return found
+
+
+def test_replaying_every_step_gives_the_recorded_result(examples):
+    for example in examples:
+        for step in example.trajectory:
+            again = execute(step.operation, step.arguments, example.images)
+            assert again.result == step.result
+            assert (again.image is None) == (step.image is None)
+            assert again.image is None or again.image.tobytes() == step.image.tobytes()
+
+
+def test_zooms_leave_an_image_and_others_none(examples):
+    zoomed = 0
+    for example in examples:
+        for step in example.trajectory:
+            assert (step.image is not None) == (step.operation == "ZOOM_IN")
+            zoomed += step.operation == "ZOOM_IN"
+    assert zoomed > 50
+
+
+def test_no_wrong_answer_is_ever_a_target(examples):
+    for example in examples:
+        assert example.answer == example.ground_truth != ""
+        said = "\n".join(turns(example, supervised=True))
+        assert re.findall(r"<answer>(.*?)</answer>", said) == [example.ground_truth]
+        assert said.endswith(f"<answer>{example.ground_truth}</answer>")
+        unsaid = "\n".join(turns(example, supervised=False))
+        assert "<answer>" not in unsaid
+
+
+def test_the_conclusion_says_the_answer(examples):
+    for example in examples:
+        if example.answer not in ("yes", "no", "nothing", "not at all"):
+            assert example.answer in example.conclusion
+
+
+def test_a_self_correction_plants_one_wrong_look_and_mends_it_at_once(examples):
+    for example in of_type(examples, "self_correction"):
+        steps = example.trajectory
+        (planted,) = [index for index, step in enumerate(steps) if not step.supervised]
+        wrong, mended = steps[planted], steps[planted + 1]
+        # A closer look shows that nothing is there; all others have to say so.
+        assert list(wrong.result) == ["size" if wrong.operation == "ZOOM_IN" else "error"]
+        assert "error" not in mended.result
+        assert mended.operation == wrong.operation and mended.arguments != wrong.arguments
+        assert mended.thought.startswith("Wrong place. ")
+        # Everything else is right: no error, no other remark.
+        for step in steps[:planted] + steps[planted + 1 :]:
+            assert "error" not in step.result
+        assert sum("Wrong place" in step.thought for step in steps) == 1
+        said = [m for m in example_messages(example) if m.role == "assistant"]
+        assert [i for i, message in enumerate(said) if not message.supervised] == [planted]
+
+
+def looked_at(arguments):
+    """The cell that a call looks at."""
+    x, y = arguments["bbox"][:2] if "bbox" in arguments else (arguments["x"], arguments["y"])
+    return y // 28, x // 28
+
+
+def test_a_planted_look_says_where_it_looks_and_nothing_stands_there(examples):
+    for example in of_type(examples, "self_correction"):
+        (wrong,) = [step for step in example.trajectory if not step.supervised]
+        row, column = looked_at(wrong.arguments)
+        assert f"row {row + 1} column {column + 1}" in wrong.thought
+        assert [row, column] not in [thing["cell"] for thing in example.provenance["objects"]]
+        x1, y1, x2, y2 = spot_of((row, column)).box
+        crop = np.asarray(example.images[0])[y1:y2, x1:x2].astype(int)
+        assert crop.min() > 160 and np.ptp(crop, axis=2).max() == 0
+
+
+def test_only_self_corrections_hold_an_error_or_an_unsupervised_step(examples):
+    for example in examples:
+        if example.sample_type != "self_correction":
+            assert all(step.supervised for step in example.trajectory)
+            assert not any("error" in step.result for step in example.trajectory)
+
+
+def test_a_judgement_holds_the_flawed_solution_in_its_question_alone(examples):
+    for example in of_type(examples, *JUDGEMENTS):
+        flawed = example.provenance["flawed"]
+        assert flawed["answer"] != example.ground_truth
+        _, proposal, *lines = example.question.split("\n")
+        assert proposal == "A proposed solution:"
+        assert lines[-2:] == [f"Answer: {flawed['answer']}", "Is it right?"]
+        assert len(lines) == len(flawed["steps"]) + 2
+        for number, (line, step) in enumerate(zip(lines, flawed["steps"], strict=False), 1):
+            assert line == (
+                f"{number}. {step['thought']} {step['operation']} {json.dumps(step['arguments'])}"
+                f" -> {json.dumps(step['result'])}"
+            )
+        for said in turns(example, supervised=True):
+            assert "A proposed solution" not in said and "Is it right?" not in said
+
+
+def test_other_types_are_asked_a_plain_question(examples):
+    for example in of_type(examples, "positive", "self_correction"):
+        assert "\n" not in example.question
+        assert "flawed" not in example.provenance
+
+
+def test_flawed_steps_were_really_run(examples):
+    for example in of_type(examples, *JUDGEMENTS):
+        for step in example.provenance["flawed"]["steps"]:
+            again = execute(step["operation"], step["arguments"], example.images)
+            assert again.result == step["result"]
+
+
+def test_a_verdict_names_what_is_wrong(examples):
+    for example in of_type(examples, *JUDGEMENTS):
+        flawed = example.provenance["flawed"]
+        right = [(s.operation, dict(s.arguments)) for s in example.trajectory]
+        given = [(s["operation"], s["arguments"]) for s in flawed["steps"]]
+        differing = [
+            index
+            for index, (mine, theirs) in enumerate(zip(right, given, strict=True), 1)
+            if mine != theirs
+        ]
+        verdict = example.trajectory[0].thought
+        if example.sample_type == "trap_perceptual":
+            (step,) = differing
+            assert verdict.startswith(f"No, step {step} looks at the wrong place. ")
+        elif example.sample_type == "trap_logical":
+            assert differing == []
+            wrong = flawed["answer"]
+            assert verdict.startswith(f"No, the steps are right but {wrong} does not follow. ")
+        else:
+            assert differing == []
+            assert verdict.startswith(f"No, {flawed['answer']} is wrong. ")
+
+
+def test_ids_are_of_the_content(examples):
+    assert len({example.id for example in examples}) == len(examples)
+    for example in examples[::50]:
+        assert example.provenance["image_digest"] == image_digest(*example.images)
+        assert re.fullmatch("[0-9a-f]{16}", example.id)
+
+
+def test_provenance_tells_source_seed_version_and_images(examples):
+    for example in examples:
+        provenance = example.provenance
+        assert (provenance["source"], provenance["seed"]) == ("scenes", 5)
+        assert provenance["generator"] == generate.GENERATOR_VERSION == "2"
+        digest = hashlib.sha256()
+        for image in example.images:
+            digest.update(repr(image.size).encode() + image.tobytes())
+        assert provenance["image_digest"] == digest.hexdigest()
+        assert {"index", "objects", "strokes", "moves"} <= set(provenance)
+        json.dumps(provenance)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_example_is_a_function_of_seed_and_index(task):
+    for sample_type in ("positive", "trap_perceptual", "self_correction"):
+        kind = {"task": task, "sample_type": sample_type}
+        first = to_row(generate_example(seed=3, index=8, **kind))
+        assert to_row(generate_example(seed=3, index=8, **kind)) == first
+        others = [
+            generate_example(seed=4, index=8, **kind),
+            generate_example(seed=3, index=9, **kind),
+        ]
+        ids = {first["id"], *(example.id for example in others)}
+        assert len(ids) == 3
+
+
+def test_the_global_random_state_is_neither_read_nor_changed():
+    random.seed(1)
+    np.random.seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    first = generate_example(seed=0, index=0, task="object_counting", sample_type="trap_logical")
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    random.seed(2)
+    again = generate_example(seed=0, index=0, task="object_counting", sample_type="trap_logical")
+    assert again.id == first.id
+
+
+def test_a_digest_is_of_pixels_and_size():
+    image = Image.new("RGB", (2, 3), (1, 2, 3))
+    assert image_digest(image) == image_digest(image.convert("RGBA"))
+    assert image_digest(image) != image_digest(Image.new("RGB", (3, 2), (1, 2, 3)))
+    changed = image.copy()
+    changed.putpixel((1, 2), (1, 2, 4))
+    assert image_digest(image) != image_digest(changed)
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "moved"),
+    [
+        ("SEGMENT_OBJECT_AT", {"x": 42, "y": 14}, {"x": 14, "y": 98}),
+        ("READ_TEXT", {"bbox": [28, 0, 56, 28]}, {"bbox": [0, 84, 28, 112]}),
+        (
+            "TRACK_OBJECT",
+            {"frames": [1, 2], "bbox": [28, 0, 56, 28]},
+            {"frames": [1, 2], "bbox": [0, 84, 28, 112]},
+        ),
+    ],
+)
+def test_a_moved_call_looks_at_the_other_spot_and_says_so(operation, arguments, moved):
+    given = dict(arguments)
+    call = Call("It is in row 1 column 2.", operation, arguments, spot_of((0, 1)))
+    expected = Call("It is in row 4 column 1.", operation, moved, spot_of((3, 0)))
+    assert move_call(call, spot_of((3, 0))) == expected
+    assert call.arguments == given
+
+
+def test_findings_are_arguments_and_over_them_results():
+    image = render(Scene((RED,), 7))
+    good = run_call(DRAFT.calls[0], Images([image]))
+    bad = run_call(move_call(DRAFT.calls[0], spot_of((2, 2))), Images([image]))
+    first, second = findings_of([good, bad])
+    assert first == {"bbox": list(RED.box), **good.result} and first["color"] == "red"
+    assert list(second) == ["error"]
+
+
+RED = Item((0, 0), "red", "circle")
+LOOK = Call(
+    "The circle is in row 1 column 1.", "GET_PROPERTIES", {"bbox": RED.box}, spot_of(RED.cell)
+)
+DRAFT = Draft(
+    picture=to_picture(Scene((RED,), 7)),
+    question="What color is the circle?",
+    calls=(LOOK,),
+    conclusion="Its color is red.",
+    answer="red",
+    answer_from=lambda findings: findings[-1].get("color", ""),
+    wrong_answers=("blue",),
+)
+
+
+def with_items(draft, *items):
+    return dataclasses.replace(draft, picture=to_picture(Scene((RED, *items), 7)))
+
+
+def realised(draft, sample_type="positive"):
+    return realise(
+        draft, rng=random.Random(0), task="made_up", sample_type=sample_type, provenance={"a": 1}
+    )
+
+
+def test_a_draft_becomes_an_example_with_its_truth_as_provenance():
+    example = realised(DRAFT)
+    image = render(Scene((RED,), 7))
+    (step,) = example.trajectory
+    assert step == run_call(LOOK, Images([image]))
+    assert step.result["color"] == "red"
+    assert example.provenance == {
+        "a": 1,
+        "generator": "2",
+        "image_digest": image_digest(image),
+        "objects": [{"name": "red circle", "box": [3, 3, 26, 26], "area": 413, "cell": [0, 0]}],
+        "strokes": 0,
+        "moves": 0,
+    }
+
+
+def test_a_conclusion_may_go_by_the_findings():
+    draft = dataclasses.replace(DRAFT, conclusion=lambda found: f"Area {found[0]['area']}: red.")
+    assert realised(draft).conclusion == "Area 413: red."
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answer": "blue"},
+        {"answer_from": lambda findings: ""},
+        {"calls": (move_call(LOOK, spot_of((1, 1))),)},
+        {"calls": (Call("Look.", "GET_COLOUR", {}, spot_of((0, 0))),)},
+    ],
+    ids=["answer is not the truth", "nothing follows", "empty cell", "unknown operation"],
+)
+@pytest.mark.parametrize("sample_type", ["positive", "self_correction", "outcome_negative"])
+def test_a_draft_whose_results_and_truth_disagree_is_dropped(change, sample_type):
+    assert realised(dataclasses.replace(DRAFT, **change), sample_type) is None
+
+
+def test_a_step_that_is_an_error_is_never_part_of_a_right_solution():
+    # The answer would follow from the other step alone.
+    failing = move_call(LOOK, spot_of((1, 1)))
+    assert realised(dataclasses.replace(DRAFT, calls=(failing, LOOK))) is None
+
+
+def test_a_trap_needs_another_object_to_look_at():
+    assert realised(DRAFT, "trap_perceptual") is None
+    assert realised(with_items(DRAFT, Item((2, 2), "blue", "square")), "trap_perceptual")
+
+
+def test_where_no_cell_is_empty_the_wrong_look_is_a_close_one_at_another_thing():
+    planted = realised(DRAFT, "self_correction").trajectory[0]
+    assert "error" in planted.result and not planted.supervised
+    others = [Item(cell, "blue", "square") for cell in CELLS[1:]]
+    planted = realised(with_items(DRAFT, *others), "self_correction").trajectory[0]
+    assert planted.operation == "ZOOM_IN" and planted.image is not None and not planted.supervised
+
+
+def test_a_planted_look_that_finds_something_becomes_a_close_one():
+    # As in a photograph, where a region grows from nearly every point.
+    picture = to_picture(Scene((RED, Item((1, 1), "blue", "square")), 7))
+    mistaken = dataclasses.replace(picture, free=(spot_of((1, 1)),))
+    draft = dataclasses.replace(DRAFT, picture=mistaken)
+    planted, mended = realised(draft, "self_correction").trajectory
+    assert (planted.operation, planted.supervised) == ("ZOOM_IN", False)
+    assert planted.arguments["bbox"] == list(spot_of((1, 1)).box)
+    assert mended.supervised and mended.thought.startswith("Wrong place. ")
+
+
+def test_a_call_whose_thought_names_no_place_is_not_moved():
+    draft = dataclasses.replace(DRAFT, calls=(dataclasses.replace(LOOK, thought="Now look."),))
+    draft = with_items(draft, Item((2, 2), "blue", "square"))
+    assert realised(draft) is not None
+    assert realised(draft, "self_correction") is None
+    assert realised(draft, "trap_perceptual") is None
+
+
+@pytest.mark.parametrize("sample_type", JUDGEMENTS)
+def test_a_judgement_needs_a_wrong_answer(sample_type):
+    draft = with_items(DRAFT, Item((2, 2), "blue", "square"))
+    assert realised(draft, sample_type) is not None
+    assert realised(dataclasses.replace(draft, wrong_answers=()), sample_type) is None
+
+
+@pytest.mark.parametrize("draft", [dataclasses.replace(DRAFT, answer="blue"), None])
+def test_a_task_that_proposes_nothing_valid_is_an_error(monkeypatch, draft):
+    monkeypatch.setitem(generate.TASKS, "object_counting", lambda rng, picture: draft)
+    message = (
+        "^the source 'scenes' gave no object_counting example of type positive in 400 tries; "
+        r"leave the task out \(tasks\) or add images$"
+    )
+    with pytest.raises(DataError, match=message):
+        generate_example(seed=0, index=0, task="object_counting", sample_type="positive")
+
+
+def test_another_salt_gives_another_example_and_scenes_are_the_source_by_default():
+    kind = {"seed": 2, "index": 1, "task": "object_counting", "sample_type": "positive"}
+    plain = generate_example(**kind)
+    assert generate_example(**kind, salt=0).id == plain.id
+    assert generate_example(**kind, source=DrawnScenes()).id == plain.id
+    salted = generate_example(**kind, salt=1)
+    assert salted.id != plain.id
+    assert salted.provenance["index"] == plain.provenance["index"] == 1

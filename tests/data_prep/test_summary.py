@@ -1,0 +1,129 @@
+import json
+
+import pytest
+
+from pixelis.data_prep.summary import WIDTH, format_correlation, format_summary, summarise
+
+FOUND = {"spearman": 0.4131, "p_value": 1.04e-9, "num_samples": 300}
+
+
+def row(task, sample_type, split, difficulty, score, components=None):
+    made = {"task": task, "sample_type": sample_type, "split": split, "difficulty": difficulty}
+    return made | {"score": score, "components": components}
+
+
+ROWS = [
+    row("count", "positive", "train", "simple", 0.2, {"steps": 0.1, "errors": 0.0}),
+    row("count", "trap_logical", "train", "hard", 0.8, {"steps": 0.5, "errors": 1.0}),
+    row("read", "positive", "test", "simple", 0.4, {"steps": 0.3, "errors": 0.0}),
+    row("read", "positive", "train", "hard", 0.6, {"steps": 0.7, "errors": 0.5}),
+]
+THRESHOLDS = {"method": "percentile", "values": {"read": (0.45, 0.55), "count": (0.4, None)}}
+
+
+@pytest.fixture
+def summary():
+    return summarise(
+        iter(ROWS),
+        config={"seed": 3},
+        thresholds=THRESHOLDS,
+        correlation=FOUND,
+        rejected={"too long": 2, "no answer": 1},
+        source={"name": "scenes", "count": 4},
+    )
+
+
+def test_the_whole_summary(summary):
+    assert summary == {
+        "num_samples": 4,
+        "by_split": {"test": 1, "train": 3},
+        "by_task": {"count": 2, "read": 2},
+        "by_sample_type": {"positive": 3, "trap_logical": 1},
+        "by_split_and_difficulty": {"test/simple": 1, "train/hard": 2, "train/simple": 1},
+        "by_difficulty_and_task": {
+            "hard/count": 1,
+            "hard/read": 1,
+            "simple/count": 1,
+            "simple/read": 1,
+        },
+        "by_difficulty_and_sample_type": {
+            "hard/positive": 1,
+            "hard/trap_logical": 1,
+            "simple/positive": 2,
+        },
+        "scores": {
+            "simple": {"min": 0.2, "mean": pytest.approx(0.3), "max": 0.4},
+            "hard": {"min": 0.6, "mean": pytest.approx(0.7), "max": 0.8},
+        },
+        "components": {
+            "simple": {"errors": 0.0, "steps": pytest.approx(0.2)},
+            "hard": {"errors": 0.75, "steps": pytest.approx(0.6)},
+        },
+        "thresholds": {
+            "method": "percentile",
+            "values": {"count": [0.4, None], "read": [0.45, 0.55]},
+        },
+        "rank_correlation": FOUND,
+        "rejected": {"no answer": 1, "too long": 2},
+        "source": {"count": 4, "name": "scenes"},
+        "config": {"seed": 3},
+    }
+
+
+def test_it_is_the_same_text_every_time_and_comes_back_from_json(summary):
+    again = summarise(
+        iter(ROWS),
+        config={"seed": 3},
+        thresholds={"values": dict(reversed(THRESHOLDS["values"].items())), "method": "percentile"},
+        correlation=FOUND,
+        rejected={"no answer": 1, "too long": 2},
+        source={"count": 4, "name": "scenes"},
+    )
+    assert json.dumps(again) == json.dumps(summary)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_nothing_and_nothing_measured():
+    empty = summarise([], config={}, thresholds={"method": "fixed", "values": {}})
+    assert empty["num_samples"] == 0
+    assert empty["scores"] == empty["components"] == empty["rejected"] == {}
+    assert empty["rank_correlation"] is None
+    assert "not measured" in format_summary(empty)
+
+
+def test_examples_without_components():
+    found = summarise([row("a", "positive", "train", "simple", 0.5)], config={}, thresholds={})
+    assert found["components"] == {"simple": {}}
+
+
+def test_the_console_shows_counts_scores_and_the_correlation(summary):
+    lines = format_summary(summary, title="4 examples in data").splitlines()
+    assert lines[0].strip() == "4 examples in data"
+    cells = {tuple(line.replace("│", " ").split()) for line in lines}
+    assert ("simple", "1", "0", "1", "0.20", "0.30", "0.40") in cells
+    assert ("medium", "0", "0", "0", "-", "-", "-") in cells
+    assert ("count", "2", "1", "0", "1") in cells
+    assert ("trap_logical", "1", "0", "0", "1") in cells
+    assert "refused: 2 (too long)" in lines
+    assert lines[-1] == format_correlation(FOUND)
+    assert max(map(len, lines)) <= WIDTH
+
+
+def test_names_from_elsewhere_are_shown_as_they_are():
+    made = [row("[red]count[/red]", "positive", "train", "simple", 0.5)]
+    shown = format_summary(summarise(made, config={}, thresholds={}, rejected={"[b] x": 1}))
+    assert "[red]count[/red]" in shown
+    assert "refused: 1 ([b] x)" in shown
+
+
+@pytest.mark.parametrize(
+    ("correlation", "expected"),
+    [
+        (FOUND, "Spearman 0.41 (p 1e-09, 300 samples)"),
+        (FOUND | {"spearman": None, "p_value": None}, "undefined (300 samples)"),
+        (None, "not measured"),
+    ],
+)
+def test_the_line_on_the_correlation(correlation, expected):
+    start = "rank correlation of the score with the base model's error: "
+    assert format_correlation(correlation) == start + expected

@@ -1,0 +1,174 @@
+import random
+
+import torch
+
+from pixelis.data.chat import Message
+from pixelis.data.encode import IGNORE_INDEX, collate
+from pixelis.data_prep.scenes import CELLS, Item, build_scene, render
+from pixelis.operations.readers.handwritten import digit_label
+from recipes.nano.architecture import build_config, build_model
+from recipes.nano.blend import CAPTION_QUESTION, build_lesson, frame_question
+from recipes.nano.dense import (
+    CELL_CLASSES,
+    PLACES,
+    PLACES_ASKED,
+    LookupBatches,
+    Lookups,
+    class_words,
+    lookup_loss,
+    read_out,
+    train_lookup,
+    train_vision,
+    word_ids,
+)
+
+RECIPE = {"seed": 0, "steps": 2, "batch_size": 3, "lr": 1e-3}
+
+
+def fresh_model(tokenizer):
+    torch.manual_seed(0)
+    return build_model(build_config(tokenizer))
+
+
+def moved(model, tokenizer):
+    before = fresh_model(tokenizer).state_dict()
+    return {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+
+
+def test_names_and_places_are_one_token_each(tokenizer):
+    assert len(set(word_ids(tokenizer, CELL_CLASSES).tolist())) == len(CELL_CLASSES) == 33
+    assert len(set(word_ids(tokenizer, PLACES).tolist())) == len(PLACES) == len(CELLS)
+    decoded = [tokenizer.decode([token]) for token in word_ids(tokenizer, PLACES)]
+    assert decoded == [f" {place}" for place in PLACES]
+
+
+def test_a_thing_is_read_as_its_name_its_colour_and_its_shape(tokenizer):
+    targets = class_words(tokenizer)
+    assert targets.shape == (33, len(tokenizer))
+    torch.testing.assert_close(targets.sum(1), torch.ones(33))
+    row = targets[CELL_CLASSES.index("red circle")]
+    words = {tokenizer.decode([token]) for token in row.nonzero().flatten()}
+    assert words == {" red circle", " red", " circle"}
+    for name in ("none", "text", "digit"):
+        (token,) = targets[CELL_CLASSES.index(name)].nonzero().flatten()
+        assert tokenizer.decode([token]) == f" {name}"
+
+
+def test_the_first_steps_move_the_tower_and_the_embeddings_alone(tokenizer, processor, one_thread):
+    model, reports = fresh_model(tokenizer), []
+    train_vision(model, processor, **RECIPE, report=lambda *report: reports.append(report))
+    tower = {name for name in model.state_dict() if ".visual." in name}
+    tied = {"lm_head.weight", "model.language_model.embed_tokens.weight"}
+    assert moved(model, tokenizer) == tower | tied
+    assert [step for step, *_ in reports] == [1, 2]
+    assert all(0 <= right <= 1 for *_, right in reports)
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit(tokenizer, processor, encoder, one_thread):
+    runs = []
+    for _ in range(2):
+        model, reports = fresh_model(tokenizer), []
+        for train, source in ((train_vision, processor), (train_lookup, encoder)):
+            train(model, source, **RECIPE, report=lambda *report, to=reports: to.append(report))
+        runs.append((reports, model.state_dict()))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(value, runs[1][1][name]) for name, value in runs[0][1].items())
+
+
+def test_the_drill_asks_each_name_that_stands_once_and_some_places(encoder):
+    drill = LookupBatches(encoder, seed=0, steps=4, batch_size=5)
+    assert len(drill) == 4
+    batch, again = drill[1], drill[1]
+    assert all(torch.equal(batch[key], again[key]) for key in batch)
+    assert not torch.equal(batch["find"], drill[2]["find"])
+    assert "labels" not in batch
+    assert ((batch["look"] != IGNORE_INDEX).sum(1) == PLACES_ASKED).all()
+    ids, tokenizer = batch["input_ids"], encoder.tokenizer
+    # What stands at a place that is asked for is, where it is named once, found in that cell.
+    cell_of = {f" {place}": index for index, place in enumerate(PLACES)}
+    num_checked = 0
+    for row in range(5):
+        held = {
+            cell_of[tokenizer.decode([ids[row, at]])]: CELL_CLASSES[batch["look"][row, at]]
+            for at in (batch["look"][row] != IGNORE_INDEX).nonzero().flatten()
+        }
+        for at in (batch["find"][row] != IGNORE_INDEX).nonzero().flatten():
+            cell = int(batch["find"][row, at])
+            num_checked += cell in held
+            assert (
+                held.get(cell, tokenizer.decode([ids[row, at]]).strip())
+                == tokenizer.decode([ids[row, at]]).strip()
+            )
+    assert num_checked > 10
+
+
+def test_what_is_asked_is_looked_up_and_what_is_said_of_a_place_is_not(encoder):
+    lookups = Lookups(encoder.tokenizer)
+    cell, other = (1, 2), (0, 0)
+    items = [Item(cell, "red", "circle"), Item(other, text="A4"), Item((3, 3), text="H7")]
+    items.append(Item((2, 2), text=digit_label(1000), digit=1000))
+    image = render(build_scene(random.Random(0), items))
+    held = {item.cell: item.name for item in items}
+    messages = [
+        Message("user", (image, "Is the red circle in row 1 column 1 or row 4 column 1?")),
+        Message("user", ("Is the digit or the text in row 3 column 3?",)),
+        Message("assistant", ("The red circle is in row 2 column 3.",), supervised=True),
+    ]
+    encoded = encoder.encode(messages)
+    said = [encoder.tokenizer.decode([token]) for token in encoded.input_ids]
+    found = [
+        (text, find, look)
+        for text, (find, look) in zip(said, lookups.targets(encoded, held), strict=True)
+        if (find, look) != (IGNORE_INDEX, IGNORE_INDEX)
+    ]
+    assert found == [
+        (" red circle", CELLS.index(cell), IGNORE_INDEX),
+        (" row 1 column 1", IGNORE_INDEX, CELL_CLASSES.index("text")),
+        (" row 4 column 1", IGNORE_INDEX, CELL_CLASSES.index("none")),
+        # Of two texts neither is meant.
+        (" digit", CELLS.index((2, 2)), IGNORE_INDEX),
+        (" row 3 column 3", IGNORE_INDEX, CELL_CLASSES.index("digit")),
+        (" red circle", CELLS.index(cell), IGNORE_INDEX),
+    ]
+
+
+def test_a_close_up_has_no_places_and_nothing_to_look_up(tokenizer, encoder):
+    model, lookups = fresh_model(tokenizer), Lookups(tokenizer)
+
+    def loss_of(side, text, num_images=1):
+        image = render(build_scene(random.Random(0), [])).resize((side, side))
+        encoded = encoder.encode([Message("user", (image,) * num_images + (text,))])
+        batch = collate([encoded], encoder)
+        lookups.add_targets(batch, [lookups.targets(encoded, {})])
+        inputs = {k: v for k, v in batch.items() if k not in ("labels", "find", "look")}
+        states = model.model(**inputs, output_hidden_states=True).hidden_states
+        loss, right = lookup_loss(model, states, batch, lookups)
+        return loss.item(), right
+
+    assert loss_of(56, "What is this?") == (0.0, 1.0)
+    assert loss_of(112, CAPTION_QUESTION)[0] > 1.0
+    # Several frames have places, but a name or a place in the text says nothing of which frame.
+    question = frame_question("red circle", 1)
+    loss, right = loss_of(112, question, num_images=3)
+    assert loss > 1.0 and right == 1.0
+
+
+def test_of_several_frames_nothing_is_looked_up(encoder):
+    lookups = Lookups(encoder.tokenizer)
+    lessons = [build_lesson(0, index) for index in range(120)]
+    lessons = [
+        lesson for lesson in lessons if any(len(message.images) > 1 for message in lesson.messages)
+    ]
+    roles = {lesson.messages[0].role for lesson in lessons}
+    assert roles == {"user", "system"}, "questions about frames, and trajectories"
+    for lesson in lessons:
+        encoded = encoder.encode(lesson.messages)
+        assert {*encoded.input_ids} & {*lookups.names.tolist(), *lookups.places.tolist()}
+        assert set(lookups.targets(encoded, lesson.held)) == {(IGNORE_INDEX, IGNORE_INDEX)}
+
+
+def test_hidden_states_are_read_through_the_tied_embeddings(tokenizer):
+    model = fresh_model(tokenizer)
+    ids = word_ids(tokenizer, ("red circle", "none"))
+    logits = read_out(model, model.lm_head.weight[ids] * 7, ids)
+    assert logits.shape == (2, 2) and logits.argmax(-1).tolist() == [0, 1]

@@ -1,0 +1,155 @@
+"""Data that is missing is made once, whoever asks, in a run that later runs point to."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pixelis.config import DataPrepConfig, DifficultyConfig
+from pixelis.errors import ConfigError
+from pixelis.runs import prepare as making
+from pixelis.runs.missing_data import is_missing, unrecorded_mark
+from pixelis.runs.prepare import link_data_run, make_data
+from pixelis.tracking import find_data_run, open_run
+
+CONFIG = DataPrepConfig(
+    num_samples=40,
+    num_workers=1,
+    tasks=("attribute_recognition",),
+    difficulty=DifficultyConfig(correlation_samples=0),
+)
+
+
+def test_two_that_need_the_same_folder_make_it_once(tmp_path, workdir, capsys):
+    make = partial(make_data, CONFIG, tmp_path / "deep" / "data", missing_from="prep.yaml")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.submit(make), pool.submit(make)
+        results = [first.result(), second.result()]
+    (summary,) = [result for result in results if result is not None]
+    assert summary["num_samples"] == 40
+    assert capsys.readouterr().out.count("40 examples in ") == 1
+
+
+def test_asked_for_by_name_it_is_made_again(tmp_path, workdir):
+    out = Path(tmp_path / "data")
+    make_data(CONFIG, out)
+    before = (out / "summary.json").stat().st_mtime_ns
+    assert make_data(CONFIG, out) is not None
+    assert (out / "summary.json").stat().st_mtime_ns > before
+
+
+def test_data_whose_run_was_killed_before_it_told_is_recorded_later(
+    workdir, runs, capsys, monkeypatch
+):
+    out = workdir / "data"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(making, "record_data", killed)
+        make_data(CONFIG, out)
+    assert [run.info.status for run in runs()] == ["KILLED"] and is_missing(out)
+    before = (out / "summary.json").stat().st_mtime_ns
+    assert make_data(CONFIG, out, missing_from="prep.yaml") is None
+    assert "was made by a run that was killed before it told of it" in capsys.readouterr().out
+    assert (out / "summary.json").stat().st_mtime_ns == before and not is_missing(out)
+
+    digests = json.loads((out / "summary.json").read_text())["sha256"]
+    found = find_data_run(digests)
+    (told,) = [run for run in runs() if run.info.status == "FINISHED"]
+    assert found.run_id == told.info.run_id
+    assert len(told.inputs.dataset_inputs) == len(digests)
+    assert told.data.metrics["summary/num_samples"] == 40
+
+    # Killed after its last word: there is nothing left to tell.
+    unrecorded_mark(out).touch()
+    make_data(CONFIG, out, missing_from="prep.yaml")
+    assert len(runs()) == 2 and not is_missing(out)
+
+
+def opened(entry_point="sft"):
+    return open_run(
+        entry_point=entry_point,
+        experiment="sft_curriculum",
+        run_name="training",
+        params={},
+        tags={},
+        system_metrics=False,
+    )
+
+
+def test_a_run_points_to_the_run_that_made_its_data(workdir, client):
+    make_data(CONFIG, workdir / "other")
+    summary = make_data(CONFIG, workdir / "data")
+    make_data(replace(CONFIG, seed=1), workdir / "data1")
+    with opened() as recorder:
+        line = link_data_run(recorder, summary["sha256"])
+    run = client.get_run(recorder.run_id)
+    made_by = client.get_run(run.data.tags["pixelis.data_run"])
+    # Of two that made the same files, the newer.
+    assert made_by.data.params["output_dir"].endswith("other") is False
+    assert made_by.data.tags["pixelis.entry_point"] == "data-prep"
+    assert client.get_experiment(made_by.info.experiment_id).name == "data_prep"
+    assert line == (
+        f"Data: made by [{made_by.info.run_name}](#/experiments/{made_by.info.experiment_id}/runs/"
+        f"{made_by.info.run_id}) (`{made_by.info.run_id}`)."
+    )
+
+
+def test_data_from_elsewhere_has_no_run(workdir, client):
+    make_data(CONFIG, workdir / "data")
+    with opened() as recorder:
+        line = link_data_run(recorder, {"cota_simple.parquet": "0" * 64})
+    assert line == "Data: made by no run of this store."
+    assert "pixelis.data_run" not in client.get_run(recorder.run_id).data.tags
+
+
+def test_the_run_holds_counts_summary_figures_and_a_table_of_images(workdir, runs, client):
+    summary = make_data(CONFIG, workdir / "data")
+    (run,) = runs()
+    counts = summary["by_split_and_difficulty"]
+    for key, count in counts.items():
+        assert run.data.metrics[f"summary/examples/{key}"] == count
+    assert run.data.metrics["summary/num_samples"] == 40
+    assert run.data.metrics["summary/task/attribute_recognition"] == 40
+    assert run.data.metrics["summary/sample_type/self_correction"] == 4
+    kept = {file.path for file in client.list_artifacts(run.info.run_id, "data")}
+    assert kept == {
+        f"data/{name}"
+        for name in ("summary.json", "difficulty.png", "examples.png", "examples.json")
+    }
+    table = client.load_table(
+        run.info.experiment_id, "data/examples.json", run_ids=[run.info.run_id]
+    )
+    assert len(table) == 24 and set(table["difficulty"]) == {"simple", "medium", "hard"}
+    assert all(image["type"] == "image" for image in table["image"])
+    pictures = client.list_artifacts(run.info.run_id, "table_images/data/examples")
+    assert {image["filepath"] for image in table["image"]} <= {file.path for file in pictures}
+    assert all("GET_PROPERTIES" in said for said in table["trajectory"])
+    assert "examples" in run.data.tags["mlflow.note.content"]
+
+
+def test_on_the_way_to_another_run_it_leaves_that_run_alone(workdir, client, monkeypatch):
+    home = client.create_experiment("theirs")
+    opened_by_mlflow = client.create_run(home)
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened_by_mlflow.info.run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", home)
+    make_data(CONFIG, workdir / "data", missing_from="prep.yaml")
+    assert os.environ["MLFLOW_RUN_ID"] == opened_by_mlflow.info.run_id
+    assert os.environ["MLFLOW_EXPERIMENT_ID"] == home
+    run = client.get_run(opened_by_mlflow.info.run_id)
+    assert run.info.status == "RUNNING" and not run.data.params
+    data_prep = client.get_experiment_by_name("data_prep")
+    (made_by,) = client.search_runs([data_prep.experiment_id])
+    assert made_by.info.status == "FINISHED"
+
+
+def test_a_task_that_is_not_known_is_refused_before_a_run_is_opened(workdir, runs):
+    with pytest.raises(ConfigError, match="tasks must be among attribute_recognition, .* got 'x'"):
+        make_data(replace(CONFIG, tasks=("x",)), workdir / "data")
+    assert runs() == []

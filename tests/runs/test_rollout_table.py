@@ -1,0 +1,48 @@
+from dataclasses import replace
+
+from PIL import Image
+
+from pixelis.runs.rollout_table import LEFT_OUT, Thumbnails, rollout_rows
+from tests.evaluation.rollouts import answer, call, example, noise, result, rollout
+
+
+def test_every_sample_and_planted_start_of_every_model_has_a_row():
+    examples = [example("e0"), example("e1")]
+    good, bad = [call(), answer("A9")], [replace(noise(), failure="no_call"), answer("B2")]
+
+    def rolled(*kinds):
+        return [rollout(*turns, example_id=f"e{i}") for i, turns in enumerate(kinds)]
+
+    found = result(examples, rolled(good, bad), rolled(bad, good), rolled(good, good))
+    samples = tuple((r, replace(r, sample=1)) for r in found.adapter.rollouts)
+    planted = (rollout(*bad, example_id="e1", planted=True),)
+    adapter = replace(found.adapter, samples=samples, planted=planted)
+    rows = rollout_rows(replace(found, adapter=adapter), Thumbnails())
+    told = [(r["model"], r["id"], r["sample"], r["planted"], r["verdict"]) for r in rows]
+    assert told == [
+        ("base", "e0", 0, False, "wrong"),
+        ("base", "e1", 0, False, "right"),
+        ("against", "e0", 0, False, "right"),
+        ("against", "e1", 0, False, "right"),
+        ("adapter", "e0", 0, False, "gained"),
+        ("adapter", "e0", 1, False, "right"),
+        ("adapter", "e1", 0, False, "lost"),
+        ("adapter", "e1", 1, False, "wrong"),
+        ("adapter", "e1", 0, True, "wrong"),
+    ]
+    assert rows[-1]["failures"] == "no_call 1" and rows[4]["failures"] == ""
+    assert rows[-1]["why"].startswith("It answered “B2”") and rows[4]["why"] == ""
+
+
+def test_equal_images_are_kept_once_and_what_has_no_room_is_counted():
+    white, red, blue = (
+        example(name, images=(Image.new("RGB", (300, 200), name),))
+        for name in ("white", "red", "blue")
+    )
+    thumbnails = Thumbnails(max_images=2)
+    cells = [thumbnails.cell(each) for each in (white, red, white, blue, blue)]
+    assert cells[0] == cells[2] != cells[1] and cells[3:] == [LEFT_OUT, LEFT_OUT]
+    assert (len(thumbnails.files), len(thumbnails.left_out)) == (2, 1)
+    assert cells[0]["filepath"].endswith(".webp")
+    small = Thumbnails(max_bytes=10)
+    assert small.cell(white) == LEFT_OUT and small.files == {}
