@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from pixelis.cli.console import configure_logging
 from pixelis.config import Setting, describe, load_config, unknown_key
 from pixelis.config.help_text import build_help
 from pixelis.errors import ConfigError, UserError
@@ -83,6 +84,7 @@ def parse_arguments(
 
 def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Run an entry point; a user's error becomes one line and exit code 2."""
+    configure_logging()
     try:
         return main(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
