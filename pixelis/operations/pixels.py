@@ -137,7 +137,7 @@ def normalise(mask: Mask) -> Mask:
     return result
 
 
-def overlap(a: Mask, b: Mask) -> float:
+def mask_iou(a: Mask, b: Mask) -> float:
     """Intersection over union of two masks of one shape, in [0, 1]."""
     union = int(np.logical_or(a, b).sum())
     return int(np.logical_and(a, b).sum()) / union if union else 0.0
@@ -156,4 +156,4 @@ def _references() -> dict[str, Mask]:
 def shape_name(mask: Mask) -> str:
     """The shape whose outline overlaps the mask's best."""
     outline = normalise(mask)
-    return max(SHAPES, key=lambda shape: overlap(outline, _references()[shape]))
+    return max(SHAPES, key=lambda shape: mask_iou(outline, _references()[shape]))

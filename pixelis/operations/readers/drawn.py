@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pixelis.operations.pixels import Mask, bounding_box, normalise, overlap
+from pixelis.operations.pixels import Mask, bounding_box, mask_iou, normalise
 
 # Characters that stay apart at this size: no 0/O/Q, 1/I, 2/Z, 5/S, 8/B, G/6.
 ALPHABET = "ACDEFHJKLMNPRTUVWXY3479"
@@ -73,7 +73,7 @@ def _match(mask: Mask) -> str | None:
     if not near:
         return None
     outline = normalise(mask)
-    score, character = max((overlap(outline, near[c]), c) for c in near)
+    score, character = max((mask_iou(outline, near[c]), c) for c in near)
     return character if score >= MIN_MATCH else None
 
 

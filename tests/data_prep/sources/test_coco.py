@@ -31,15 +31,15 @@ from pixelis.data_prep.scenes import Item, Scene, render
 from pixelis.data_prep.sources import coco as coco_module
 from pixelis.data_prep.sources import open_source
 from pixelis.data_prep.sources.coco import CocoInstances, is_coco
-from pixelis.data_prep.sources.coco_files import CocoJson, image_size, locate
-from pixelis.data_prep.sources.coco_records import (
+from pixelis.data_prep.sources.coco_annotations import (
     COCO_REASONS,
     PAIR_TASKS,
     check_annotation,
     check_id,
     check_name,
+    clear_colour,
 )
-from pixelis.data_prep.sources.coco_things import clear_colour
+from pixelis.data_prep.sources.coco_files import CocoJson, image_size, locate
 from pixelis.errors import DataError
 from pixelis.operations import execute
 from pixelis.operations.masks import encode_mask
