@@ -92,14 +92,14 @@ def test_a_wrong_look_falls_on_nothing_or_on_a_thing_that_was_not_meant():
 
 
 def test_provenance_keeps_what_there_is():
-    assert dataclasses.replace(CIRCLE, cell=None).truth() == {
+    assert dataclasses.replace(CIRCLE, cell=None).provenance() == {
         "name": "red circle",
         "box": [0, 0, 10, 10],
         "area": 70,
     }
     path = (location(0), location(20))
     full = thing(0, "text", text="A7", occluded=1 / 3, path=path)
-    assert full.truth() == {
+    assert full.provenance() == {
         "name": "text",
         "box": [0, 0, 10, 10],
         "area": 70,

@@ -64,7 +64,7 @@ def test_all_are_read_in_reading_order(mine):
 def test_wrong_readings_are_wrong_and_not_empty(text):
     picture = to_picture(Scene((Item((1, 1), text=text),), 3))
     for seed in range(40):
-        draft = text_extraction.build(random.Random(seed), picture)
+        draft = text_extraction.propose(random.Random(seed), picture)
         if draft is not None:
             assert draft.answer == text
             assert draft.wrong_answers and not {text, ""} & set(draft.wrong_answers)
@@ -75,6 +75,6 @@ def test_a_picture_without_texts_or_without_a_neighbour_is_not_asked():
     bare = to_picture(Scene((Item((0, 0), "red", "circle"),), 3))
     lonely = to_picture(Scene((Item(CELLS[0], text="A7"), Item(CELLS[-1], "red", "cross")), 3))
     for seed in range(20):
-        assert text_extraction.build(random.Random(seed), bare) is None
-        draft = text_extraction.build(random.Random(seed), lonely)
+        assert text_extraction.propose(random.Random(seed), bare) is None
+        draft = text_extraction.propose(random.Random(seed), lonely)
         assert draft is None or "beside" not in draft.question and len(draft.calls) == 1
