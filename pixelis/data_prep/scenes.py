@@ -1,8 +1,8 @@
 """Drawn scenes with known truth: shapes, texts and digits on a 4 x 4 grid of 28-pixel cells.
 
 Shapes may cover each other in part, and pale strokes may clutter the background. One cell is one
-visual token of the embedded base (patch 14, merge 2), so that the model can see every item. Rows and
-columns count from 1, row 1 at the top.
+visual token of the embedded base (patch 14, merge 2), so that the model can see every item. Rows
+and columns count from 1, row 1 at the top.
 """
 
 import random

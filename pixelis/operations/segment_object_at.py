@@ -1,8 +1,8 @@
 """SEGMENT_OBJECT_AT: the object at a point, by region growing or by the user's own segmenter.
 
 A segmenter takes an RGB image and a pixel (x, y) of it, and returns a boolean mask of shape
-(height, width); where it finds nothing it raises `OperationError`. To plug in SAM (its own weights and
-package, `predictor` below):
+(height, width); where it finds nothing it raises `OperationError`. To plug in SAM (its own weights
+and package, `predictor` below):
 
     def sam(image, x, y):
         predictor.set_image(np.asarray(image))

@@ -153,7 +153,7 @@ def _compose(
     num_texts: int = 0,
     num_digits: int = 0,
 ) -> tuple[Scene, list[Pair]]:
-    """Distinct shapes, two of them in occlusion with the given probability, and what is written."""
+    """Compose distinct shapes and texts; return the scene and its overlapping pair, if any."""
     pairs: list[Pair] = []
     if rng.random() < overlaps:
         pair = overlapping_pair(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
