@@ -12,7 +12,7 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from pixelis.data.example import DIFFICULTIES, Example, Step
-from pixelis.data_prep.marks import MARK, find_places
+from pixelis.data_prep.regions import CALL_COLOUR, find_regions
 from pixelis.figures import COLOURS
 
 CATEGORY_COLOURS = dict(zip(DIFFICULTIES, COLOURS, strict=False))
@@ -150,7 +150,7 @@ def _mark(axes: Axes, trajectory: Sequence[Step], image: Image.Image, *, frame: 
     """Number what the calls look at in a frame: a box, or a dot at a point."""
     where: dict[tuple[float, ...], list[int]] = {}
     for number, step in enumerate(trajectory, 1):
-        for place in find_places(step.arguments, step.result, frame):
+        for place in find_regions(step.arguments, step.result, frame):
             where.setdefault(place, []).append(number)
     for place, numbers in where.items():
         x, y = place[:2]
@@ -159,10 +159,10 @@ def _mark(axes: Axes, trajectory: Sequence[Step], image: Image.Image, *, frame: 
         if len(place) == 4:
             # Pixels' centres lie on whole numbers, their edges between them.
             outline = Rectangle((x - 0.5, y - 0.5), place[2] - x, place[3] - y)
-            outline.set(fill=False, edgecolor=MARK, linewidth=1.8)
+            outline.set(fill=False, edgecolor=CALL_COLOUR, linewidth=1.8)
             axes.add_patch(outline)
         else:
-            axes.plot(x, y, marker="o", markersize=5, color=MARK, markeredgecolor="white")
+            axes.plot(x, y, marker="o", markersize=5, color=CALL_COLOUR, markeredgecolor="white")
         axes.annotate(
             ",".join(map(str, numbers)),
             (x - 0.5, y - 0.5),
@@ -171,7 +171,7 @@ def _mark(axes: Axes, trajectory: Sequence[Step], image: Image.Image, *, frame: 
             va="top",
             fontsize=7,
             color="white",
-            bbox={"boxstyle": "square,pad=0.15", "facecolor": MARK, "edgecolor": "none"},
+            bbox={"boxstyle": "square,pad=0.15", "facecolor": CALL_COLOUR, "edgecolor": "none"},
         )
     # Marks on the border must not widen the picture.
     axes.set(xlim=(-0.5, image.width - 0.5), ylim=(image.height - 0.5, -0.5))
