@@ -58,8 +58,11 @@ def parse_arguments(
     files = {"config": ExtraFile(config_class, default_config), **(extra_files or {})}
     if "-h" in argv or "--help" in argv:
         from pixelis.config.help_text import build_help
+        from pixelis.curriculum import CurriculumConfig
 
-        print(build_help(entry_point, description, files, {}, EXAMPLES.get(entry_point, "")))
+        open_sections = {"curriculum": CurriculumConfig}
+        example = EXAMPLES.get(entry_point, "")
+        print(build_help(entry_point, description, files, open_sections, example))
         raise SystemExit(0)
 
     owners = {name: option for option, file in files.items() for name in file[0].model_fields}

@@ -18,7 +18,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pixelis.errors import ConfigError
 
@@ -48,7 +48,7 @@ class Section(BaseModel):
         if is_optional and isinstance(value, str) and value.lower() in NONE_WORDS:
             return None
         if isinstance(value, int) and abs(value) > sys.float_info.max:
-            raise ValueError(f"must be {KIND_NAMES.get(kind, 'an integer')}, got {show(value)}")
+            raise PydanticCustomError("too_large", "no float can hold it")
         return tuple(value) if isinstance(value, list) and is_tuple(kind) else value
 
     def replace(self, **changes: Any) -> Self:
@@ -134,7 +134,8 @@ def _describe_fault(
         return unknown_key(name, origin, section.model_fields, everywhere)
     if isinstance(broken, ConfigError):
         is_of_section = field is None or as_section(field.annotation)
-        return f"{prefix}{broken}{'' if is_of_section else ending}"
+        lead = f"{prefix}{key[: key.rindex(']') + 1]}: " if "]" in key else prefix
+        return f"{lead}{broken}{'' if is_of_section else ending}"
     if broken is not None:
         return f"{name} {broken}{ending}"
     if fault["type"] == "missing":
@@ -147,15 +148,16 @@ def _describe_fault(
         rule = "a mapping of settings" if section.states_whole_rule else keys
         return f"{name or 'the configuration'} must be {rule}, got {value}{ending}"
     if section.states_whole_rule:
-        rule = describe_rule(field)
-        return f"{name} must be {rule}, got {value}{_closest(fault['input'], field)}{ending}"
+        hint = describe_closest(fault["input"], words_of(field.annotation))
+        return f"{name} must be {describe_rule(field)}, got {value}{hint}{ending}"
     is_range = fault["type"] in RANGE_ERRORS
     rule = describe_limits(field) if is_range else describe_kind(field.annotation)
     return f"{name} must be {rule}, got {value}{ending}"
 
 
-def _closest(value: Any, field: FieldInfo) -> str:
-    near = difflib.get_close_matches(str(value), words_of(field.annotation), n=1)
+def describe_closest(value: Any, choices: Iterable[str]) -> str:
+    """Return a hint at the choice that was meant; empty where none is close."""
+    near = difflib.get_close_matches(str(value), list(choices), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
