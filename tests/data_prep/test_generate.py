@@ -281,10 +281,10 @@ def test_a_proposal_becomes_an_example_with_its_annotations_as_provenance():
 
 
 def test_a_conclusion_may_depend_on_the_results():
-    proposal = dataclasses.replace(
-        PROPOSAL, conclusion=lambda results: f"Area {results[0]['area']}: red."
+    by_area = dataclasses.replace(
+        PROPOSAL, conclusion=lambda results: f"{results[0]['area']}: red."
     )
-    assert built(proposal).conclusion == "413: red."
+    assert built(by_area).conclusion == "413: red."
 
 
 @pytest.mark.parametrize(

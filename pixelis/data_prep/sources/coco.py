@@ -30,7 +30,6 @@ from pixelis.data_prep.sources.coco_annotations import (
     NamedAnnotation,
     annotate,
     check_annotation,
-    check_id,
     check_name,
     is_text,
 )
@@ -269,6 +268,17 @@ class CocoInstances:
             draw=partial(_load, path),
             origin=(("file", listed["file_name"]), ("image_id", listed["id"])),
         )
+
+
+def check_id(value: Any) -> int | str:
+    """Return an id.
+
+    Raises:
+        RejectedError: when it is neither an integer nor a text.
+    """
+    if type(value) is not int and not isinstance(value, str):
+        raise RejectedError("wrong_type", f"an id must be an integer or a text, got {value!r:.60}")
+    return value
 
 
 def suited_tasks(names_and_uses: Sequence[tuple[str, str]]) -> Iterator[str]:

@@ -117,17 +117,6 @@ def _check_plain(text: str, what: str) -> None:
         raise RejectedError("markup", f"{what} may not hold {special[0]:.60}")
 
 
-def check_id(value: Any) -> int | str:
-    """Return an id.
-
-    Raises:
-        RejectedError: when it is neither an integer nor a text.
-    """
-    if type(value) is not int and not isinstance(value, str):
-        raise RejectedError("wrong_type", f"an id must be an integer or a text, got {value!r:.60}")
-    return value
-
-
 def check_annotation(record: Mapping[str, Any], size: tuple[int, int]) -> Annotation:
     """Check an annotation of an image of the given width and height.
 

@@ -30,11 +30,10 @@ from pixelis.data_prep.importing.record import RejectedError
 from pixelis.data_prep.scenes import Item, Scene, render
 from pixelis.data_prep.sources import coco as coco_module
 from pixelis.data_prep.sources import open_source
-from pixelis.data_prep.sources.coco import PAIR_TASKS, CocoInstances, is_coco
+from pixelis.data_prep.sources.coco import PAIR_TASKS, CocoInstances, check_id, is_coco
 from pixelis.data_prep.sources.coco_annotations import (
     annotate,
     check_annotation,
-    check_id,
     check_name,
     clear_colour,
 )
