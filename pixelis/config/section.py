@@ -5,7 +5,7 @@ import sys
 import types
 import typing
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -66,7 +66,7 @@ SectionType = typing.TypeVar("SectionType", bound=Section)
 def validate(
     kind: type[SectionType],
     tree: Any,
-    origins: "Origins | None" = None,
+    origin_of: Callable[[str], str] = lambda key: "",
     prefix: str = "",
 ) -> SectionType:
     """Build a section from a mapping.
@@ -74,7 +74,7 @@ def validate(
     Args:
         kind: the section's class.
         tree: key -> value, sections nested.
-        origins: who set a key, for the message; None: nobody is named.
+        origin_of: gives the file or command line that set a key, for the message.
         prefix: of the keys in the message, as in "curriculum.".
 
     Raises:
@@ -86,73 +86,59 @@ def validate(
         faults = error.errors(include_url=False)
         # A misspelt key first: what else is wrong may come of it.
         first = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
-        raise ConfigError(_describe_fault(first, kind, origins, prefix)) from error
-
-
-class Origins:
-    """Who set a key: a file or the command line."""
-
-    def __init__(self, file: object, overridden: Iterable[str] = ()) -> None:
-        """Take the file's name and the dotted keys that the command line gave."""
-        self._file, self._overridden = file, list(overridden)
-
-    def of(self, key: str) -> str:
-        """Return the file, or "the command line"."""
-        for given in self._overridden:
-            if f"{key}.".startswith(f"{given}.") or f"{given}.".startswith(f"{key}."):
-                return "the command line"
-        return str(self._file)
+        raise ConfigError(_describe_fault(first, kind, origin_of, prefix)) from error
 
 
 def _describe_fault(
-    fault: ErrorDetails, kind: type[Section], origins: Origins | None, prefix: str
+    fault: ErrorDetails, kind: type[Section], origin_of: Callable[[str], str], prefix: str
 ) -> str:
     """Return the line about one of pydantic's errors."""
-    section: type[Section] = kind
-    field: FieldInfo | None = None
-    parts: list[str] = []
-    for part in fault["loc"]:
-        if isinstance(part, int):  # of a list
-            assert field is not None
-            parts[-1] += f"[{part}]"
-            field = FieldInfo.from_annotation(
-                typing.get_args(split_optional(field.annotation)[0])[0]
-            )
-        elif field is None or as_section(field.annotation):
-            section = as_section(field.annotation) or section if field else section
-            field = section.model_fields.get(part)
-            parts.append(part)
-    key = ".".join(parts)
-    name, origin = (
-        f"{prefix}{key}".rstrip("."),
-        origins.of(key.partition("[")[0]) if origins else "",
-    )
+    section, field, key = _locate(fault["loc"], kind)
+    inner = as_section(field.annotation) if field else kind
+    name = f"{prefix}{key}" if key else prefix.rstrip(".")
+    origin = origin_of(key.partition("[")[0])
     ending = f" ({origin})" if origin else ""
-    broken = fault.get("ctx", {}).get("error")
+    cause = fault.get("ctx", {}).get("error")
     if fault["type"] in ("extra_forbidden", "invalid_key"):
-        everywhere = () if "." in key else (known for known, _ in walk_fields(kind))
-        return unknown_key(name, origin, section.model_fields, everywhere)
-    if isinstance(broken, ConfigError):
-        is_of_section = field is None or as_section(field.annotation)
-        lead = f"{prefix}{key[: key.rindex(']') + 1]}: " if "]" in key else prefix
-        return f"{lead}{broken}{'' if is_of_section else ending}"
-    if broken is not None:
-        return f"{name} {broken}{ending}"
+        others = () if "." in key else (known for known, _ in walk_fields(kind))
+        return unknown_key(name, origin, section.model_fields, others)
+    if isinstance(cause, ConfigError):
+        item = f"{key[: key.rindex(']') + 1]}: " if "]" in key else ""
+        return f"{prefix}{item}{cause}{'' if inner else ending}"
+    if cause is not None:
+        return f"{name} {cause}{ending}"
     if fault["type"] == "missing":
         return f"{name} must be given, got None{ending}"
-    value = show(fault["input"])
-    if field is None or as_section(field.annotation):
-        inner_section = as_section(field.annotation) if field else kind
-        assert inner_section is not None
-        keys = f"a section with the keys {', '.join(inner_section.model_fields)}"
+    hint = ""
+    if inner is not None:
+        keys = f"a section with the keys {', '.join(inner.model_fields)}"
         rule = "a mapping of settings" if section.states_whole_rule else keys
-        return f"{name or 'the configuration'} must be {rule}, got {value}{ending}"
-    if section.states_whole_rule:
+    elif section.states_whole_rule:
+        assert field is not None
+        rule = describe_rule(field)
         hint = describe_closest(fault["input"], words_of(field.annotation))
-        return f"{name} must be {describe_rule(field)}, got {value}{hint}{ending}"
-    is_range = fault["type"] in RANGE_ERRORS
-    rule = describe_limits(field) if is_range else describe_kind(field.annotation)
-    return f"{name} must be {rule}, got {value}{ending}"
+    else:
+        assert field is not None
+        is_range = fault["type"] in RANGE_ERRORS
+        rule = describe_limits(field) if is_range else describe_kind(field.annotation)
+    return f"{name} must be {rule}, got {show(fault['input'])}{hint}{ending}"
+
+
+def _locate(
+    location: tuple[int | str, ...], kind: type[Section]
+) -> tuple[type[Section], FieldInfo | None, str]:
+    """Return the section that holds a fault, its field there if it has one, and the dotted key."""
+    section, field, key = kind, None, ""
+    for part in location:
+        if isinstance(part, int) and field is not None:  # of a list
+            items, _ = split_optional(field.annotation)
+            field = FieldInfo.from_annotation(typing.get_args(items)[0])
+            key += f"[{part}]"
+        elif field is None or as_section(field.annotation):  # else the member of a union
+            section = (as_section(field.annotation) if field else None) or section
+            field = section.model_fields.get(str(part))
+            key += f".{part}" if key else str(part)
+    return section, field, key
 
 
 def describe_closest(value: Any, choices: Iterable[str]) -> str:
