@@ -10,7 +10,7 @@ import json
 import random
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,11 @@ from pixelis.data_prep.sources.coco_annotations import (
     LEFT_OUT,
     LEGIBLE,
     OBJECT,
-    TASKS,
     NamedAnnotation,
     annotate,
     check_annotation,
-    check_id,
     check_name,
     is_text,
-    suited_tasks,
 )
 from pixelis.data_prep.sources.coco_files import (
     CocoJson,
@@ -45,9 +42,13 @@ from pixelis.data_prep.sources.coco_files import (
     is_coco,
     locate,
 )
+from pixelis.data_prep.tasks.object_counting import MAX_COUNT
 from pixelis.errors import DataError
 
 __all__ = ["CocoInstances", "is_coco"]
+
+PAIR_TASKS = ("geometric_comparison", "spatial_reasoning", "relationship_detection")
+TASKS = ("attribute_recognition", "object_counting", *PAIR_TASKS, "text_extraction")
 
 # Annotated images kept in memory; without pixels they take some kilobytes each.
 MAX_KEPT = 256
@@ -267,6 +268,34 @@ class CocoInstances:
             draw=partial(_load, path),
             origin=(("file", listed["file_name"]), ("image_id", listed["id"])),
         )
+
+
+def check_id(value: Any) -> int | str:
+    """Return an id.
+
+    Raises:
+        RejectedError: when it is neither an integer nor a text.
+    """
+    if type(value) is not int and not isinstance(value, str):
+        raise RejectedError("wrong_type", f"an id must be an integer or a text, got {value!r:.60}")
+    return value
+
+
+def suited_tasks(names_and_uses: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield the tasks that an image with such annotations suits."""
+    incomplete = {name for name, use in names_and_uses if use in (LEFT_OUT, ILLEGIBLE)}
+    counts = Counter(name for name, use in names_and_uses if use == OBJECT)
+    if counts:
+        yield "attribute_recognition"
+    complete = {name: count for name, count in counts.items() if name not in incomplete}
+    if any(count <= MAX_COUNT for count in complete.values()):
+        yield "object_counting"
+    if sum(count == 1 for count in complete.values()) > 1:
+        yield from PAIR_TASKS
+    uses = {use for _, use in names_and_uses}
+    # A question may ask for all texts of the image: none may be unknown.
+    if LEGIBLE in uses and ILLEGIBLE not in uses:
+        yield "text_extraction"
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -3,8 +3,7 @@
 import random
 import re
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ from pixelis.data_prep.annotated_image import AnnotatedImage, Box, Instance, Loc
 from pixelis.data_prep.importing.draft import check_markup
 from pixelis.data_prep.importing.record import RejectedError
 from pixelis.data_prep.regions import box_iou
-from pixelis.data_prep.tasks.object_counting import MAX_COUNT
 from pixelis.operations.get_properties import MIN_AREA
 from pixelis.operations.pixels import (
     COLOURS,
@@ -38,8 +36,6 @@ from pixelis.operations.pixels import (
 
 Pixels = npt.NDArray[np.int16]
 
-PAIR_TASKS = ("geometric_comparison", "spatial_reasoning", "relationship_detection")
-TASKS = ("attribute_recognition", "object_counting", *PAIR_TASKS, "text_extraction")
 # What an annotation can be used for.
 OBJECT, LEGIBLE, ILLEGIBLE, LEFT_OUT = "object", "legible text", "illegible text", "left out"
 # By rounding, annotators' boxes end up to a pixel outside the image; more is an error.
@@ -95,23 +91,6 @@ class NamedAnnotation(NamedTuple):
     annotation: Annotation | None
 
 
-def suited_tasks(names_and_uses: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield the tasks that an image with such annotations suits."""
-    incomplete = {name for name, use in names_and_uses if use in (LEFT_OUT, ILLEGIBLE)}
-    counts = Counter(name for name, use in names_and_uses if use == OBJECT)
-    if counts:
-        yield "attribute_recognition"
-    complete = {name: count for name, count in counts.items() if name not in incomplete}
-    if any(count <= MAX_COUNT for count in complete.values()):
-        yield "object_counting"
-    if sum(count == 1 for count in complete.values()) > 1:
-        yield from PAIR_TASKS
-    uses = {use for _, use in names_and_uses}
-    # A question may ask for all texts of the image: none may be unknown.
-    if LEGIBLE in uses and ILLEGIBLE not in uses:
-        yield "text_extraction"
-
-
 def check_name(value: Any) -> str:
     """Return a category's name.
 
@@ -136,17 +115,6 @@ def _check_plain(text: str, what: str) -> None:
     check_markup(text, what)
     if special := _SPECIAL.search(text):
         raise RejectedError("markup", f"{what} may not hold {special[0]:.60}")
-
-
-def check_id(value: Any) -> int | str:
-    """Return an id.
-
-    Raises:
-        RejectedError: when it is neither an integer nor a text.
-    """
-    if type(value) is not int and not isinstance(value, str):
-        raise RejectedError("wrong_type", f"an id must be an integer or a text, got {value!r:.60}")
-    return value
 
 
 def check_annotation(record: Mapping[str, Any], size: tuple[int, int]) -> Annotation:

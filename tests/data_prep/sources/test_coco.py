@@ -30,11 +30,10 @@ from pixelis.data_prep.importing.record import RejectedError
 from pixelis.data_prep.scenes import Item, Scene, render
 from pixelis.data_prep.sources import coco as coco_module
 from pixelis.data_prep.sources import open_source
-from pixelis.data_prep.sources.coco import CocoInstances, is_coco
+from pixelis.data_prep.sources.coco import PAIR_TASKS, CocoInstances, check_id, is_coco
 from pixelis.data_prep.sources.coco_annotations import (
-    PAIR_TASKS,
+    annotate,
     check_annotation,
-    check_id,
     check_name,
     clear_colour,
 )
@@ -445,7 +444,7 @@ def test_colours_are_those_of_the_photograph(examples):
 def test_examples_are_a_function_of_seed_and_files(source, folder, examples):
     fresh = CocoInstances(folder, None)
     copied = pickle.loads(pickle.dumps(source))
-    assert copied._annotated == {} and copied.tasks == source.tasks
+    assert copied.tasks == source.tasks
     # In another order than before, so that what is kept from earlier pictures shows.
     for example in examples[::-7]:
         for other in (fresh, copied):
@@ -460,21 +459,22 @@ def test_it_is_small_when_sent_to_a_worker(source):
     assert len(pickle.dumps(source)) < 10_000
 
 
-def test_pictures_are_kept_but_not_all(folder, monkeypatch):
+def test_annotated_images_are_kept_but_not_all(folder, monkeypatch):
     monkeypatch.setattr(coco_module, "MAX_KEPT", 3)
-    analysed = []
-    analyse = CocoInstances._analyse
-    monkeypatch.setattr(
-        CocoInstances, "_analyse", lambda self, n: analysed.append(n) or analyse(self, n)
-    )
+    made = []
+
+    def counted(image, annotations, *, origin, **more):
+        made.append(origin)
+        return annotate(image, annotations, origin=origin, **more)
+
+    monkeypatch.setattr(coco_module, "annotate", counted)
     source = CocoInstances(folder, None)
-    for seed in (1, 1, 1):
+    for _ in range(3):
+        source.picture(random.Random(1), "object_counting")
+    assert len(made) == 1
+    for seed in [*range(12)] * 2:
         source.picture(random.Random(seed), "object_counting")
-    assert len(analysed) == 1
-    for seed in range(12):
-        source.picture(random.Random(seed), "object_counting")
-    assert 3 < len(set(analysed))
-    assert len(source._annotated) == 3
+    assert 3 < len(set(made)) < len(made)
 
 
 # Opening: what is found where.
