@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
+from pixelis.runs.inputs import link_data_run, link_parent, record_inputs, record_split
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
-from pixelis.runs.prepare import link_data_run, link_parent, record_inputs, record_validation
 from pixelis.runs.rollouts import evaluate_and_record
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 from pixelis.runs.training_record import record_result, record_rollouts, record_test, tell_story
@@ -137,7 +137,7 @@ def _run_sft(
 ) -> None:
     data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
     params = resolved_params(config, model, curriculum)
-    resolved = replace(config, curriculum=curriculum.to_dict())
+    resolved = config.replace(curriculum=curriculum.to_dict())
     digests = data_digest(data_dir)
     identity = training_identity(params, model, digests)
     start = choose_start(
@@ -179,7 +179,7 @@ def _run_sft(
     )
     with run as recorder, processes.together():
         record_inputs(recorder, data_dir, digests, context="training")
-        record_validation(recorder, data_dir, digests)
+        record_split(recorder, data_dir, digests, "validation")
         data_line = link_data_run(recorder, digests)
         links = "\n\n".join(filter(None, [link_parent(recorder), data_line]))
         recorder.text(to_yaml(resolved), "config/training_params.yaml")

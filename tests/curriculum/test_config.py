@@ -1,10 +1,10 @@
-import dataclasses
 import json
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pixelis.curriculum import ConfigError, CurriculumConfig, Stage, check_examples
 from pixelis.curriculum.strategies import STRATEGIES
@@ -157,10 +157,10 @@ def test_an_int_is_accepted_where_a_float_is_expected():
 
 
 def test_config_and_stage_are_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(ValidationError, match="frozen"):
         CurriculumConfig().enabled = False
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Stage("a", {"simple": 1.0}).name = "b"
+    with pytest.raises(ValidationError, match="frozen"):
+        Stage(name="a", difficulty_mix={"simple": 1.0}).name = "b"
 
 
 def stages(*mixes):
@@ -168,60 +168,17 @@ def stages(*mixes):
 
 
 WHOLE = {"simple": 1.0}
+# Beside the table: what joins keys, sections, stages and misspelt names.
 REJECTED = [
-    ("enabled", "yes", "enabled must be true or false, got 'yes'"),
-    ("enabled", 1, "enabled must be true or false, got 1"),
-    ("rollback_enabled", None, "rollback_enabled must be true or false, got None"),
     ("strategy", "stagd", r"strategy must be one of .*staged, got 'stagd' \(did you mean"),
-    (
-        "strategy",
-        None,
-        "strategy must be one of adaptive, competence, schedule, self_paced, staged, got None",
-    ),
-    ("performance_metric", "loss", "performance_metric must be one of token_accuracy, answer_acc"),
-    ("rollback_scope", "all", r"rollback_scope must be one of data, data\+weights, got 'all'"),
     ("rollback_scope", "data+weights", "rollback_scope must be data where trial_steps is 0"),
-    ("advancement_interval", 0, "advancement_interval must be an integer >= 1, got 0"),
-    ("advancement_interval", 500.0, "advancement_interval must be an integer >= 1, got 500.0"),
-    ("advancement_interval", True, "advancement_interval must be an integer >= 1, got True"),
-    ("performance_window", 0, "performance_window must be an integer >= 1, got 0"),
-    ("eval_samples_per_difficulty", None, "eval_samples_per_difficulty must be an integer >= 1"),
-    ("rollback_cooldown", -1, "rollback_cooldown must be an integer >= 0, got -1"),
-    ("trial_steps", -1, "trial_steps must be an integer >= 0, got -1"),
-    ("min_performance_for_advance", 1.01, r"min_performance_for_advance must be in \[0, 1\], got"),
-    ("min_performance_for_advance", "0.6", r"min_performance_for_advance must be .* got '0.6'"),
     (
         "rollback_threshold",
         0.05,
         r"^curriculum\.rollback_threshold must be in \[-1, 0\], got 0.05 \(a drop is negative\)$",
     ),
-    (
-        "rollback_threshold",
-        -1.5,
-        r"^curriculum\.rollback_threshold must be in \[-1, 0\], got -1.5$",
-    ),
-    (
-        "rollback_threshold",
-        False,
-        r"^curriculum\.rollback_threshold must be in \[-1, 0\], got False$",
-    ),
-    ("rollback_threshold", float("nan"), r"rollback_threshold must be in \[-1, 0\], got nan"),
-    ("rollback_factor", 0.5, "rollback_factor must be a number >= 1, got 0.5"),
-    ("rollback_factor", float("inf"), "rollback_factor must be a number >= 1, got inf"),
-    ("max_rollbacks", 0, "max_rollbacks must be null or an integer >= 1, got 0"),
-    ("max_rollbacks", True, "max_rollbacks must be null or an integer >= 1, got True"),
-    ("competence", {"c0": 1.5}, r"competence.c0 must be in \[0, 1\], got 1.5"),
-    ("competence", {"steps": 0}, "competence.steps must be null or an integer >= 1, got 0"),
     ("competence", None, "curriculum.competence must be a mapping of settings, got None"),
     ("competence", {"stps": 1}, "Unknown key 'curriculum.competence.stps'. Did you mean 'steps'"),
-    ("self_paced", {"initial_fraction": 0}, r"self_paced.initial_fraction must be in \(0, 1\]"),
-    ("self_paced", {"growth": 1}, "self_paced.growth must be a number > 1, got 1"),
-    ("schedule", {"steps": 5}, "schedule.steps must be null or a list of strictly increasing"),
-    ("schedule", {"steps": [5, 5]}, r"schedule.steps must be .* got \[5, 5\]"),
-    ("schedule", {"steps": [0, 5]}, r"schedule.steps must be .* got \[0, 5\]"),
-    ("schedule", {"steps": [True]}, r"schedule.steps must be .* got \[True\]"),
-    ("adaptive", {"floor": -0.1}, r"adaptive.floor must be in \[0, 1\], got -0.1"),
-    ("adaptive", {"rate": 0}, "adaptive.rate must be a number > 0, got 0"),
     ("stages", [], r"stages must be a list of at least one stage, got \[\]"),
     ("stages", None, "stages must be a list of at least one stage, got None"),
     ("stages", ["simple"], r"curriculum.stages\[0\] must be a mapping of settings, got 'simple'"),
@@ -234,13 +191,19 @@ REJECTED = [
         [{"name": "a", "difficulty_mix": WHOLE}] * 2,
         r"curriculum\.stages: their names must be different, got 'a' \(used twice\)",
     ),
+    ("stages", stages({"simple": 0.5}), "mix of stage 's0' must be fractions that sum to 1 within"),
+    ("stages", stages({"a": 0.5, "b": 0.4}), r"that sum to 1 within 1e-6, got 0\.9 \(the sum\)"),
+    ("stages", stages({}), "difficulty_mix of stage 's0' must be a mapping of difficulty to fract"),
     (
         "stages",
-        stages({"simple": 0.5}),
-        r"difficulty_mix of stage 's0' must be fractions that sum to 1 within 1e-6, got 0.5",
+        stages({"": 1.0}),
+        r"stages\[0\]: a difficulty in difficulty_mix of stage 's0' must",
     ),
+    ("stages", stages({"a": 1.5, "b": -0.5}), "fraction of 'a' must be a number >= 0, and at most"),
+    ("stages", stages({"a": True}), "the fraction of 'a' must be a number >= 0, .* got True"),
     ("foo", 1, "Unknown key 'curriculum.foo'. Valid keys here: enabled, strategy, stages,"),
     ("rollback_treshold", 1, "Did you mean 'rollback_threshold'"),
+    ("floor", 1, "Did you mean 'adaptive.floor'"),
 ]
 
 
@@ -253,13 +216,6 @@ def test_rejected(key, value, text):
 def test_settings_must_be_a_mapping():
     with pytest.raises(ConfigError, match="curriculum must be a mapping of settings, got None"):
         CurriculumConfig.from_dict(None)
-
-
-def test_the_constructor_checks_types_of_sections_and_stages():
-    with pytest.raises(ConfigError, match="adaptive must be a AdaptiveConfig, got"):
-        CurriculumConfig(adaptive={"floor": 0.1})
-    with pytest.raises(ConfigError, match="stages must be stages, each with a name"):
-        CurriculumConfig(stages=({"name": "a"},))
 
 
 @pytest.mark.parametrize("steps", [None, [100], [100, 200, 300]])
