@@ -7,16 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelis.config.section import (
-    NONE_WORDS,
-    Section,
-    SectionType,
-    as_section,
-    show,
-    split_optional,
-    validate,
-    words_of,
-)
+from pixelis.config.kinds import as_section, split_optional, words_of
+from pixelis.config.section import NONE_WORDS, Section, SectionType, show, validate
 from pixelis.config.space import SECTION, merge_space
 from pixelis.config.yaml_text import dump_yaml, parse_yaml, read_mapping
 from pixelis.errors import ConfigError
