@@ -149,7 +149,7 @@ def _locate(
         if isinstance(part, int) and field is not None:  # of a list
             field, key = FieldInfo.from_annotation(item_kind(field.annotation)), f"{key}[{part}]"
         elif field is None or inner is not None:  # else the member of a union
-            section = inner or section  # type: ignore[assignment]
+            section = inner or section
             field = section.model_fields.get(str(part))
             key += f".{part}" if key else str(part)
     return section, field, key
