@@ -25,8 +25,8 @@ from pixelis.training.checkpoint import check_same_config
 # Attributes of a study.
 IDENTITY, CREATED = "pixelis.identity", "pixelis.born"
 # Attributes of a trial.
-BASELINE, OVERRIDES, SEED, WORKER, ERROR, REASON = (
-    f"pixelis.{name}" for name in ("baseline", "overrides", "seed", "worker", "error", "reason")
+BASELINE, OVERRIDES, SEED, CLAIM, ERROR, REASON = (
+    f"pixelis.{name}" for name in ("baseline", "overrides", "seed", "claim", "error", "reason")
 )
 Direction = Literal["maximize", "minimize"]
 

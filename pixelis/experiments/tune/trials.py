@@ -32,11 +32,11 @@ from pixelis.experiments.tune.pruning import explain
 from pixelis.experiments.tune.storage import RETRY, first_line, storage_errors
 from pixelis.experiments.tune.study import (
     BASELINE,
+    CLAIM,
     ERROR,
     OVERRIDES,
     REASON,
     SEED,
-    WORKER,
     SearchStudy,
     first_number,
 )
@@ -147,13 +147,13 @@ def _choose(search: SearchStudy, claim: tuple[str, str]) -> optuna.Trial | None:
         trial = study.ask({each.name: each.distribution for each in search.space})
         # A trial without a heartbeat would never be stale.
         study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
-        trial.set_user_attr(WORKER, [*claim, trial.number])
+        trial.set_user_attr(CLAIM, [*claim, trial.number])
     return trial
 
 
 def _is_dead(trial: FrozenTrial) -> bool:
     """Return whether a running trial's process is known to be dead; called under the lock."""
-    host, file, number = trial.user_attrs.get(WORKER, (None, "", None))
+    host, file, number = trial.user_attrs.get(CLAIM, (None, "", None))
     if number != trial.number:
         return True  # it died while it chose: that is done under the lock, which we hold
     if host != socket.gethostname() or not Path(file).exists():

@@ -131,7 +131,7 @@ def test_four_workers_that_start_together_lose_no_trial_and_run_none_twice(
     assert sorted(each["number"] for each in ran if each["study"] == "search") == list(range(16))
     assert sorted(each["baseline"] for each in ran if each["baseline"]) == ["guide", "uniform"]
     assert len({json.dumps(trial.params, sort_keys=True) for trial in whole}) == 16
-    assert len({trial.user_attrs["pixelis.worker"][1] for trial in whole}) > 1
+    assert len({trial.user_attrs["pixelis.claim"][1] for trial in whole}) > 1
 
 
 @pytest.mark.slow

@@ -84,6 +84,12 @@ def test_a_stopped_trial_is_tried_again_with_its_values_and_its_first_number(sea
     assert len(search.finished_trials()) == 12
 
 
+def test_a_trial_whose_process_died_while_it_was_chosen_is_tried_again(search, tmp_path):
+    search.study.ask()
+    assert run_trials(search, objective(tmp_path), tmp_path) == 12
+    assert states(search)[0] == "FAIL" and len(search.finished_trials()) == 12
+
+
 def test_a_trial_whose_process_dies_again_and_again_fails_for_good(search, tmp_path, monkeypatch):
     monkeypatch.setattr("pixelis.experiments.tune.study.MAX_RETRIES", 1)
     monkeypatch.setattr(storage.RETRY, "_max_retry", 1)
