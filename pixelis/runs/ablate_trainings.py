@@ -1,7 +1,7 @@
 """The trainings of a comparison: each made once, by sft in a process of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,7 @@ class ArmTrainings:
         config = self.config
         rate = config.training.learning_rate if rate is None else rate
         folder = self.root / (f"tuning/{arm}-{rate:g}" if is_tuning else arm) / f"seed-{seed}"
-        training = replace(
-            config.training,
+        training = config.training.replace(
             seed=seed,
             learning_rate=rate,
             max_steps=max_steps or config.training.max_steps,
@@ -83,7 +82,7 @@ class ArmTrainings:
             data=config.data,
             training=training,
             curriculum=build_curriculum(arm, config.curriculum, training.max_steps),
-            evaluation=replace(config.evaluation, enabled=not is_tuning),
+            evaluation=config.evaluation.replace(enabled=not is_tuning),
         )
         return PlannedTraining(arm, seed, folder, file_config)
 

@@ -86,7 +86,7 @@ def write_best(spec: SearchSpec, search: SearchStudy) -> Path:
     header = f"{HEADER}{num} trials (trial {first_number(best)}): {searched}\n"
     command = f"#   mlflow run . -e sft -P config={path}"
     for model_file in model_files:
-        write_whole(model_file, header + to_yaml(ModelFileConfig(training.model)))
+        write_whole(model_file, header + to_yaml(ModelFileConfig(model=training.model)))
         command += f" -P model={model_file}"
     write_whole(path, f"{header}{command}\n{to_yaml(training.config)}")
     return path

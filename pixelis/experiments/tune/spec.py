@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from math import ceil, gcd
@@ -106,8 +106,11 @@ class SearchSpec:
     def sections(self) -> dict[str, Any]:
         """The sections that a searched key may be in, the curriculum's defaults filled in."""
         curriculum = CurriculumConfig.from_dict(self.config.curriculum).to_dict()
-        model = asdict(self.model.model)
-        return {"training": asdict(self.config.training), "curriculum": curriculum, "model": model}
+        return {
+            "training": self.config.training.model_dump(),
+            "curriculum": curriculum,
+            "model": self.model.model.model_dump(),
+        }
 
     @cached_property
     def known(self) -> dict[str, Any]:
@@ -253,24 +256,22 @@ class SearchSpec:
         config = load_config(
             TrainingFileConfig, None, {"training": training, "curriculum": curriculum.to_dict()}
         )
-        config = replace(
-            config,
+        config = config.replace(
             exp_name=self.config.exp_name,
             resume=AUTO,
             data=self.config.data,
-            evaluation=replace(self.config.evaluation, enabled=False),
+            evaluation=self.config.evaluation.replace(enabled=False),
         )
         return TrialTraining(config, model, curriculum)
 
     def best(self, values: Mapping[str, Any]) -> TrialTraining:
         """Build the training of the best values as a user runs it."""
         best = self.training(values, self.config.training.seed, Path("outputs"))
-        config = replace(
-            best.config,
+        config = best.config.replace(
             exp_name=TrainingFileConfig().exp_name,
             resume=None,
             evaluation=self.config.evaluation,
-            training=replace(best.config.training, output_dir="outputs/best"),
+            training=best.config.training.replace(output_dir="outputs/best"),
         )
         return replace(best, config=config)
 
