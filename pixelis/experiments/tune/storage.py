@@ -15,6 +15,7 @@ import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -28,7 +29,6 @@ SQLITE_SECONDS = 60.0  # that a locked SQLite file is waited for
 LOCK_SECONDS = 600.0  # many processes may choose a trial before this one, each for a second or so
 
 BACKENDS = ("sqlite", "postgresql")
-RETRY = RetryHeartbeatStaleTrialCallback(MAX_RETRIES)
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError)
 NO_RECORD = "Record does not exist"  # Optuna's text where a study is not in its database
 LOCK_KEY = 7_094_836_165_112_001  # of the server's advisory lock; any number that is ours
@@ -73,8 +73,13 @@ def open_storage(url: str) -> RDBStorage:
                 engine_kwargs=engine,
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=RETRY,
+                heartbeat_stale_trial_callback=queue_again,
             )
+
+
+def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a failed trial again with the same values, MAX_RETRIES times at most."""
+    RetryHeartbeatStaleTrialCallback(MAX_RETRIES)(study, trial)
 
 
 @contextmanager

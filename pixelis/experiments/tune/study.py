@@ -9,18 +9,17 @@ from uuid import uuid4
 
 import optuna
 from optuna.pruners import NopPruner
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from pixelis.experiments.tune.sampling import SearchSettings
 from pixelis.experiments.tune.space import Parameter
 from pixelis.experiments.tune.storage import (
     MAX_RETRIES,
-    RETRY,
     open_storage,
     opening_errors,
     storage_lock,
 )
-from pixelis.training.checkpoint import check_same_config
 
 # Attributes of a study.
 IDENTITY, CREATED = "pixelis.identity", "pixelis.born"
@@ -142,13 +141,16 @@ def open_study(
             study.set_user_attr(IDENTITY, dict(identity))
         saved = study.user_attrs[IDENTITY]
         saved_directions = [direction.name.lower() for direction in study.directions]
-    check_same_config(
-        {**saved, "objectives": saved_directions},
-        {**identity, "objectives": list(directions)},
-        Path(name),
-        what="study",
-        advice="go on with the same values, or name another study",
+    before, now = (
+        saved | {"objectives": saved_directions},
+        {**identity, "objectives": [*directions]},
     )
+    if before != now:
+        # Imported where it is needed: it loads torch, which takes longer than all of this.
+        from pixelis.training.checkpoint import check_same_config
+
+        advice = "go on with the same values, or name another study"
+        check_same_config(before, now, Path(name), what="study", advice=advice)
     return SearchStudy(url, study, space, settings)
 
 
@@ -156,7 +158,7 @@ def error_of(trial: FrozenTrial) -> str | None:
     """Return why a trial failed for good; None where it did not."""
     if trial.state != TrialState.FAIL:
         return None
-    num_tries = len(RETRY.retry_history(trial)) + 1
+    num_tries = len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) + 1
     error: str | None = trial.user_attrs.get(ERROR)
     if error is None and num_tries > MAX_RETRIES:
         error = f"its process ended {num_tries} times before the trial did"
@@ -165,5 +167,5 @@ def error_of(trial: FrozenTrial) -> str | None:
 
 def first_number(trial: FrozenTrial) -> int:
     """Return the number of a trial's first try, its number everywhere but in Optuna."""
-    first = RETRY.retried_trial_number(trial)
+    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
     return trial.number if first is None else first

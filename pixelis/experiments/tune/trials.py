@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pixelis.errors import UserError
 from pixelis.experiments.tune.pruning import explain
-from pixelis.experiments.tune.storage import RETRY, first_line, storage_errors
+from pixelis.experiments.tune.storage import first_line, queue_again, storage_errors
 from pixelis.experiments.tune.study import (
     BASELINE,
     CLAIM,
@@ -138,7 +138,7 @@ def _choose(search: SearchStudy, claim: tuple[str, str]) -> optuna.Trial | None:
         fail_stale_trials(study)
         for other in search.trials:
             if other.state == TrialState.RUNNING and _is_dead(other):
-                _queue_again(study, other)
+                _fail_and_queue_again(study, other)
         num_running = sum(other.state == TrialState.RUNNING for other in search.trials)
         if len(search.finished_trials()) + num_running >= search.settings.num_trials:
             return None
@@ -167,13 +167,13 @@ def _is_dead(trial: FrozenTrial) -> bool:
     return True
 
 
-def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+def _fail_and_queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Fail a trial and let it be tried again with the same values."""
     try:
         study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
     except UpdateFinishedTrialError:
         return  # it ended meanwhile
-    RETRY(study, copy.deepcopy(trial))
+    queue_again(study, copy.deepcopy(trial))
 
 
 def _run(search: SearchStudy, trial: optuna.Trial, objective: Objective) -> bool:
@@ -193,7 +193,7 @@ def _run(search: SearchStudy, trial: optuna.Trial, objective: Objective) -> bool
         except UpdateFinishedTrialError:
             return False  # this process was thought to be dead, and another one has the trial
         except BaseException:
-            _queue_again(study, search.trials[trial.number])
+            _fail_and_queue_again(study, search.trials[trial.number])
             raise
     ended = study.tell(trial, values, state=state, skip_if_finished=True)
     return ended.state == state

@@ -92,7 +92,7 @@ def test_a_trial_whose_process_died_while_it_was_chosen_is_tried_again(search, t
 
 def test_a_trial_whose_process_dies_again_and_again_fails_for_good(search, tmp_path, monkeypatch):
     monkeypatch.setattr("pixelis.experiments.tune.study.MAX_RETRIES", 1)
-    monkeypatch.setattr(storage.RETRY, "_max_retry", 1)
+    monkeypatch.setattr(storage, "MAX_RETRIES", 1)
 
     def stop(trial):
         raise KeyboardInterrupt
@@ -140,7 +140,7 @@ def test_a_trial_that_others_took_over_is_left_to_them(search, tmp_path):
         seen.append(trial.number)
         if len(seen) < 3:  # another machine takes this process for dead
             search.study.tell(len(seen) - 1, state=TrialState.FAIL)
-            storage.RETRY(search.study, search.study.trials[len(seen) - 1])
+            storage.queue_again(search.study, search.study.trials[len(seen) - 1])
         if len(seen) == 1:
             trial.report(20, 0.1)  # here it is noticed; in the second one at the end
         return 0.5
