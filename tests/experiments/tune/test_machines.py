@@ -93,7 +93,7 @@ def start(tmp_path):
     yield call
     for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def end(process, code=0):
