@@ -26,8 +26,8 @@ from pixelis.experiments.ablate.comparison import (
 from pixelis.experiments.ablate.figure import ablation_figure
 from pixelis.files import write_whole
 from pixelis.runs.ablate_trainings import ArmTrainings
+from pixelis.runs.inputs import link_data_run, record_inputs
 from pixelis.runs.jobs import log_above_bar
-from pixelis.runs.prepare import link_data_run, record_inputs
 from pixelis.runs.training_checks import check_training
 from pixelis.tracking import MlflowRecorder, open_run
 from pixelis.training.checkpoint import check_same_config, read_json, write_json
@@ -66,7 +66,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
                 params=params,
                 tags={"pixelis.base_model": model.model.model_name},
                 resume_run_id=_run_to_resume(root, identity),
-                spool_dir=root,
+                output_dir=root,
             ) as recorder:
                 write_json({"run_id": recorder.run_id, "identity": identity}, root / STATE_FILE)
                 record_inputs(recorder, data_dir, digests, context="training")

@@ -19,8 +19,8 @@ from pixelis.runs.train import lock_file
 from pixelis.runs.training_checks import resolved_params, training_identity
 from pixelis.tracking import (
     MlflowRecorder,
-    deliver_spools,
-    find_spools,
+    deliver_journals,
+    find_journals,
     nested_environment,
 )
 from pixelis.training.checkpoint import check_same_config, read_json
@@ -120,7 +120,9 @@ class ArmTrainings:
             if plan.finished_file.is_file():
                 self._check_same(plan)
                 # One that was killed after its last step may have records that wait on disk.
-                deliver_spools(find_spools([plan.folder]), log_above_bar)
+                _, lines = deliver_journals(find_journals([plan.folder]))
+                for line in lines:
+                    log_above_bar(line)
                 bar.update(1)
             else:
                 jobs[self._job(plan)] = plan

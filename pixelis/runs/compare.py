@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 from pixelis.config import CompareConfig, flatten
 from pixelis.experiments.compare import ComparedTraining, trainings_markdown, trainings_rows
 from pixelis.figures import Course, Rules, build_course, compare_timelines
-from pixelis.runs.live_figures import KEPT, record_chart
+from pixelis.runs.live_figures import DRAWN_METRICS, record_chart
 from pixelis.tracking import TrainingRun, find_trainings, open_run
 
 ID_LETTERS = 8  # of a run's id that are shown
@@ -24,7 +24,7 @@ def run_comparison(config: CompareConfig) -> None:
     names = None
     if config.runs is not None:
         names = [name.strip() for name in config.runs.split(",") if name.strip()]
-    kept = (*KEPT, "curriculum/stage")
+    kept = (*DRAWN_METRICS, "curriculum/stage")
     runs = find_trainings(names, experiment=config.experiment, last=config.last, kept=kept)
     trainings = read_trainings(runs)
     with open_run(

@@ -29,8 +29,8 @@ from pixelis.experiments.tune.study import (
 )
 from pixelis.experiments.tune.verdict import Verdict, compute_verdict
 from pixelis.files import write_whole
+from pixelis.runs.inputs import link_data_run, record_inputs, record_split
 from pixelis.runs.jobs import Job, log_above_bar, run_jobs
-from pixelis.runs.prepare import link_data_run, record_inputs, record_validation
 from pixelis.runs.training_checks import check_training
 from pixelis.runs.tuning_record import record_search, record_verdict, write_best
 from pixelis.tracking import MlflowRecorder, nested_environment, open_run
@@ -65,13 +65,13 @@ def run_search(spec: SearchSpec) -> Verdict | None:
         tags={"pixelis.base_model": first.model.model_name, "pixelis.study": config.study},
         # Of whoever began: a second start, here or elsewhere, goes on in the same run.
         resume_run_id=study.user_attrs.get(RUN_ID),
-        spool_dir=spec.root,
+        output_dir=spec.root,
         system_metrics=False,
         shared=True,
     ) as recorder:
         study.set_user_attr(RUN_ID, recorder.run_id)
         record_inputs(recorder, data_dir, digests, context="training")
-        record_validation(recorder, data_dir, digests)
+        record_split(recorder, data_dir, digests, "validation")
         links = link_data_run(recorder, digests)
         _run_workers(spec, list(phases.by_name().values()), recorder, title="tune")
         if search.best_trial() is None:

@@ -1,32 +1,30 @@
-"""Trains in forks of one process that has imported everything: a run can be killed for real.
+"""Trains in a fork that a signal ends where it is told to; see `tests.forking`."""
 
-Reads a request a line (JSON, see `train`) and answers with the exit code of its child.
-"""
-
-import gc
 import json
 import os
 import signal
-import sys
-import traceback
 from pathlib import Path
-
-import torch
 
 import pixelis.evaluation.validation as validation_module
 import pixelis.training.trainer as trainer_module
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.recorder import NullRecorder
+from pixelis.training.checkpoint import CURRICULUM_FILE, read_json
 from pixelis.training.resume import choose_start
 from pixelis.training.sft import run_training
 from pixelis.training.stopping import Stopped
 
 
 class LineRecorder(NullRecorder):
-    """Writes every record at once, so that a killed run leaves what it told."""
+    """Writes every record at once, so that a killed run leaves what it recorded.
 
-    def __init__(self, path, on_metrics):
+    A resumed one goes back to the length that its checkpoint knows.
+    """
+
+    def __init__(self, path, on_metrics, length=None):
+        if length is not None and path.exists():
+            os.truncate(path, length)
         self.file = path.open("a", encoding="utf-8")
         self.on_metrics = on_metrics
 
@@ -41,6 +39,9 @@ class LineRecorder(NullRecorder):
 
     def event(self, event):
         self._write(["event", event["step"], event])
+
+    def position(self):
+        return self.file.tell()
 
 
 def _die(name):
@@ -83,9 +84,8 @@ def plant_fault(at, when, name):
     return lambda values, step: None
 
 
-def train(request):
+def run(request):
     """One run of `run_training` where `choose_start` says."""
-    torch.set_num_threads(1)
     said = Path(request["said"])
 
     def say(line):
@@ -95,7 +95,9 @@ def train(request):
     training = TrainingConfig(**request["training"])
     identity = {"curriculum": request["curriculum"], "max_steps": training.max_steps}
     start = choose_start(request["resume"], Path(training.output_dir), identity, say)
-    fault = request["fault"]
+    fault, length = request["fault"], None
+    if start.resume_from is not None:
+        length = read_json(start.resume_from / CURRICULUM_FILE)["journal"]
     on_metrics = plant_fault(*fault) if fault else lambda values, step: None
     try:
         run_training(
@@ -103,7 +105,7 @@ def train(request):
             model_config=ModelConfig(**request["model"]),
             curriculum=CurriculumConfig.from_dict(request["curriculum"]),
             data_dir=Path(request["data_dir"]),
-            recorder=LineRecorder(Path(request["recorded"]), on_metrics),
+            recorder=LineRecorder(Path(request["recorded"]), on_metrics, length),
             run_state={"identity": identity, "run_id": None},
             resume_from=start.resume_from,
             say=say,
@@ -112,28 +114,3 @@ def train(request):
         say(str(stopped))
         return 130
     return 0
-
-
-def main():
-    """Answer requests until stdin closes."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a child prints must not get between the answers
-    gc.freeze()  # a child would spend most of its start-up on collecting what is imported
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                code = train(json.loads(line))
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The source `scenes`: drawn pictures, composed so that a task finds what it asks about."""
+"""The source `scenes`: drawn images, composed so that a task finds what it asks about."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -9,7 +9,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from pixelis.data_prep.picture import Box, Cell, Contact, Picture, Spot, Thing
+from pixelis.data_prep.annotated_image import (
+    AnnotatedImage,
+    Box,
+    Cell,
+    Instance,
+    Location,
+    Occlusion,
+)
 from pixelis.data_prep.scenes import (
     CELL,
     CELLS,
@@ -22,7 +29,7 @@ from pixelis.data_prep.scenes import (
     draw_item,
     draw_items,
     drawing_order,
-    overlap,
+    overlapping_pair,
     random_digit,
     random_item,
     random_text,
@@ -37,46 +44,46 @@ Pair = tuple[Item, Item]
 
 
 @lru_cache(maxsize=len(CELLS))
-def spot_of(cell: Cell) -> Spot:
-    """A cell as a place to look at."""
+def location_of(cell: Cell) -> Location:
+    """Return the location of a cell."""
     item = Item(cell)
     x1, y1, x2, y2 = item.box
-    return Spot(item.place, (x1, y1, x2, y2), (item.point["x"], item.point["y"]))
+    return Location(item.place, (x1, y1, x2, y2), (item.point["x"], item.point["y"]))
 
 
 @lru_cache(maxsize=len(SHAPES) * len(RADII))
 def full_area(shape: str, size: str) -> int:
-    """Pixels of a shape that nothing covers."""
+    """Return the number of pixels of a shape that nothing covers."""
     canvas = Image.new("L", (SIDE, SIDE), 0)
     draw_item(ImageDraw.Draw(canvas), Item((1, 1), "red", shape, size), 1)
     return int(np.asarray(canvas).sum())
 
 
-def _things(scene: Scene, path: Callable[[Item], tuple[Spot, ...]]) -> list[Thing]:
-    """The scene's truth: what is visible of each item is counted on a map of who covers whom."""
-    drawn_map = Image.new("L", (SIDE, SIDE), 0)
-    draw = ImageDraw.Draw(drawn_map)
+def _instances(scene: Scene, path: Callable[[Item], tuple[Location, ...]]) -> list[Instance]:
+    """Return the instances of a scene; their visible pixels are counted on a map of items."""
+    item_map = Image.new("L", (SIDE, SIDE), 0)
+    draw = ImageDraw.Draw(item_map)
     for item in drawing_order(scene):
         if not item.text:
             draw_item(draw, item, scene.items.index(item) + 1)
-    labels = np.asarray(drawn_map)
+    labels = np.asarray(item_map)
     areas = np.bincount(labels.ravel(), minlength=len(scene.items) + 1)
     extents = ndimage.find_objects(labels, max_label=len(scene.items))
-    things = []
+    instances = []
     for number, item in enumerate(scene.items, 1):
-        spot = spot_of(item.cell)
+        location = location_of(item.cell)
         row, col = item.cell
-        extent: Box = spot.box
+        extent: Box = location.box
         area = CELL * CELL
         if not item.text:
             rows, columns = extents[number - 1]
             extent = (columns.start, rows.start, columns.stop, rows.stop)
             area = int(areas[number])
-        things.append(
-            Thing(
+        instances.append(
+            Instance(
                 name=item.name,
                 kind=item.shape or item.name,
-                spot=spot,
+                location=location,
                 extent=extent,
                 area=area,
                 position=(col + 1, row + 1),
@@ -88,35 +95,35 @@ def _things(scene: Scene, path: Callable[[Item], tuple[Spot, ...]]) -> list[Thin
                 path=path(item),
             )
         )
-    return things
+    return instances
 
 
 def to_picture(
     scene: Scene, pairs: Sequence[Pair] = (), later: Sequence[Scene] = (), moves: int = 0
-) -> Picture:
-    """A scene as tasks see it.
+) -> AnnotatedImage:
+    """Return a scene as an annotated image.
 
     Args:
         scene: the first frame.
         pairs: which item was drawn over the edge of which.
-        later: the further frames; an item keeps its name and may change its cell.
-        moves: how many items change their cell.
+        later: the other frames; an item keeps its name and may change its cell.
+        moves: the number of items that change their cell.
     """
 
-    def path(item: Item) -> tuple[Spot, ...]:
-        where = [{i.name: i.cell for i in frame.items}[item.name] for frame in later]
-        return tuple(spot_of(cell) for cell in (item.cell, *where)) if later else ()
+    def path(item: Item) -> tuple[Location, ...]:
+        cells = [{i.name: i.cell for i in frame.items}[item.name] for frame in later]
+        return tuple(location_of(cell) for cell in (item.cell, *cells)) if later else ()
 
-    things = _things(scene, path)
-    by_cell = {thing.cell: thing for thing in things}
+    instances = _instances(scene, path)
+    by_cell = {instance.cell: instance for instance in instances}
     taken = {item.cell for item in scene.items}
     frames = (scene, *later)
-    return Picture(
-        things=tuple(things),
+    return AnnotatedImage(
+        instances=tuple(instances),
         draw=lambda: tuple(render(frame) for frame in frames),
-        free=tuple(spot_of(cell) for cell in CELLS if cell not in taken),
-        contacts=tuple(
-            Contact(by_cell[front.cell], by_cell[back.cell], _meeting(front, back))
+        free=tuple(location_of(cell) for cell in CELLS if cell not in taken),
+        occlusions=tuple(
+            Occlusion(by_cell[front.cell], by_cell[back.cell], _meeting(front, back))
             for front, back in pairs
         ),
         num_frames=len(frames),
@@ -124,13 +131,13 @@ def to_picture(
     )
 
 
-def _meeting(front: Item, back: Item) -> Spot:
-    """The middle of the border between two neighbouring cells."""
+def _meeting(front: Item, back: Item) -> Location:
+    """Return the middle of the border between two neighbouring cells."""
     first, second = front.point, back.point
     x, y = (first["x"] + second["x"]) // 2, (first["y"] + second["y"]) // 2
     half = CELL // 2
-    place = f"between {front.place} and {back.place}"
-    return Spot(place, (x - half, y - half, x + half, y + half), (x, y))
+    name = f"between {front.place} and {back.place}"
+    return Location(name, (x - half, y - half, x + half, y + half), (x, y))
 
 
 def _random_cells(rng: random.Random, count: int, taken: set[Cell]) -> list[Cell]:
@@ -146,10 +153,10 @@ def _compose(
     num_texts: int = 0,
     num_digits: int = 0,
 ) -> tuple[Scene, list[Pair]]:
-    """Distinct shapes, two of them in contact with the given probability, and what is written."""
+    """Compose distinct shapes and texts; return the scene and its overlapping pair, if any."""
     pairs: list[Pair] = []
     if rng.random() < overlaps:
-        pair = overlap(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
+        pair = overlapping_pair(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
         pairs = [pair] if pair else []
     items = [item for pair in pairs for item in pair]
     taken = {item.cell for item in items}
@@ -164,12 +171,12 @@ def _compose(
     return build_scene(rng, items, rng.choice(CLUTTER_CHOICES)), pairs
 
 
-def _mixed(rng: random.Random, least: int, most: int, overlaps: float) -> Picture:
+def _mixed(rng: random.Random, least: int, most: int, overlaps: float) -> AnnotatedImage:
     return to_picture(*_compose(rng, rng.randint(least, most), overlaps=overlaps))
 
 
-def _counted(rng: random.Random) -> Picture:
-    """Several things of one colour or one shape, and others beside them."""
+def _counted(rng: random.Random) -> AnnotatedImage:
+    """Draw several objects of one colour or one shape, and others beside them."""
     count = rng.randint(1, MAX_COUNTED)
     cells = rng.sample(CELLS, count)
     colour, shape = rng.choice(list(PALETTE)), rng.choice(SHAPES)
@@ -185,7 +192,7 @@ def _counted(rng: random.Random) -> Picture:
     return to_picture(build_scene(rng, items, rng.choice(CLUTTER_CHOICES)))
 
 
-def _written(rng: random.Random) -> Picture:
+def _written(rng: random.Random) -> AnnotatedImage:
     texts, digits = rng.choice(((1, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0), (0, 2), (2, 1)))
     scene, pairs = _compose(
         rng, rng.randint(0, 6), overlaps=0.0, num_texts=texts, num_digits=digits
@@ -193,8 +200,8 @@ def _written(rng: random.Random) -> Picture:
     return to_picture(scene, pairs)
 
 
-def _moving(rng: random.Random) -> Picture:
-    """Frames in which some things go straight over free cells and the others stay."""
+def _moving(rng: random.Random) -> AnnotatedImage:
+    """Draw frames in which some objects move straight over free cells and the others stay."""
     scene, _ = _compose(rng, rng.randint(2, 6), overlaps=0.0)
     num_frames = rng.choice(FRAMES)
     frames = [scene]
@@ -213,7 +220,7 @@ def _moving(rng: random.Random) -> Picture:
     return to_picture(frames[0], later=frames[1:], moves=len(moved))
 
 
-COMPOSITIONS: dict[str, Callable[[random.Random], Picture]] = {
+COMPOSITIONS: dict[str, Callable[[random.Random], AnnotatedImage]] = {
     "attribute_recognition": partial(_mixed, least=1, most=8, overlaps=0.15),
     "object_counting": _counted,
     "geometric_comparison": partial(_mixed, least=2, most=9, overlaps=0.15),
@@ -225,11 +232,11 @@ COMPOSITIONS: dict[str, Callable[[random.Random], Picture]] = {
 
 
 class DrawnScenes:
-    """Scenes that are drawn as they are asked for; there is no end to them."""
+    """Scenes that are drawn when needed, without end."""
 
     name = "scenes"
     tasks = tuple(COMPOSITIONS)
 
-    def picture(self, rng: random.Random, task: str) -> Picture:
-        """Draw up a picture for a task; the pixels follow when it is used."""
+    def picture(self, rng: random.Random, task: str) -> AnnotatedImage:
+        """Compose a scene for a task; its pixels are drawn when they are used."""
         return COMPOSITIONS[task](rng)

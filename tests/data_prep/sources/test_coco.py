@@ -30,16 +30,14 @@ from pixelis.data_prep.importing.record import RejectedError
 from pixelis.data_prep.scenes import Item, Scene, render
 from pixelis.data_prep.sources import coco as coco_module
 from pixelis.data_prep.sources import open_source
-from pixelis.data_prep.sources.coco import CocoInstances, is_coco
-from pixelis.data_prep.sources.coco_files import CocoJson, image_size, locate
-from pixelis.data_prep.sources.coco_records import (
-    COCO_REASONS,
-    PAIR_TASKS,
+from pixelis.data_prep.sources.coco import PAIR_TASKS, CocoInstances, check_id, is_coco
+from pixelis.data_prep.sources.coco_annotations import (
+    annotate,
     check_annotation,
-    check_id,
     check_name,
+    clear_colour,
 )
-from pixelis.data_prep.sources.coco_things import clear_colour
+from pixelis.data_prep.sources.coco_files import CocoJson, image_size, locate
 from pixelis.errors import DataError
 from pixelis.operations import execute
 from pixelis.operations.masks import encode_mask
@@ -68,6 +66,11 @@ BOXES = {
         ("tower", (171, 122, 205, 405)), ("tower", (441, 122, 460, 405)),
         ("tower", (562, 0, 640, 405)),
     ],
+}  # fmt: skip
+REASONS = {
+    "wrong_type", "duplicate_id", "no_image", "unreadable_image", "outside_folder", "too_large",
+    "size_differs", "turned_image", "unknown_image", "rejected_image", "unknown_category",
+    "markup", "broken_box", "broken_mask",
 }  # fmt: skip
 LARGE_COIN = 1900  # pixels
 # Cut where no coin is: x1, y1, x2, y2.
@@ -258,16 +261,16 @@ def test_things_are_what_is_annotated(source, content):
     assert len(pictures) == len(content["images"])
     for file, picture in pictures.items():
         (image,) = picture.draw()
-        told = [list(thing.extent) for thing in picture.things]
+        told = [list(thing.extent) for thing in picture.instances]
         assert told == [
             box for box in boxes_of(content, file) if file != "china.png" or box in told
         ]
         assert picture.axes == ("Center x", "Center y")
         assert picture.min_distance == max(14.0, 0.05 * max(image.size))
-        for thing in picture.things:
-            x1, y1, x2, y2 = thing.spot.box
-            assert thing.spot.place == f"[{x1}, {y1}, {x2}, {y2}]"
-            assert x1 <= thing.spot.point[0] < x2 and y1 <= thing.spot.point[1] < y2
+        for thing in picture.instances:
+            x1, y1, x2, y2 = thing.location.box
+            assert thing.location.name == f"[{x1}, {y1}, {x2}, {y2}]"
+            assert x1 <= thing.location.point[0] < x2 and y1 <= thing.location.point[1] < y2
             assert thing.position == ((x1 + x2) // 2, (y1 + y2) // 2)
             assert thing.cell is None and not thing.text and thing.occluded == 0.0
             assert thing.small == ((x2 - x1) * (y2 - y1) < 0.02 * image.width * image.height)
@@ -276,7 +279,7 @@ def test_things_are_what_is_annotated(source, content):
 def test_a_crowd_is_not_counted_and_no_picture_shows_all_of_a_colour(source):
     pictures = draw_all(source)
     assert pictures["china.png"].uncounted == {"tree", ""}
-    assert [thing.name for thing in pictures["china.png"].things] == ["pagoda", "tree"]
+    assert [thing.name for thing in pictures["china.png"].instances] == ["pagoda", "tree"]
     assert [thing.name for thing in pictures["china.png"].unique()] == ["pagoda"]
     assert all("" in picture.uncounted for picture in pictures.values())
     assert {thing.name for thing in pictures["chelsea.png"].unique()} == {"cat", "nose"}
@@ -289,16 +292,16 @@ def test_masks_come_from_every_form(source):
         crop = labels[y1:y2, x1:x2]
         true = [int((crop == label).sum()) for label in np.unique(crop[crop > 0])]
         # Polygons are drawn through the middle of the pixels, so their area is near, not equal.
-        assert [thing.area for thing in picture.things] == pytest.approx(true, rel=0.03)
-        for thing, label in zip(picture.things, np.unique(crop[crop > 0]), strict=True):
-            assert crop[thing.spot.point[1], thing.spot.point[0]] == label
+        assert [thing.area for thing in picture.instances] == pytest.approx(true, rel=0.03)
+        for thing, label in zip(picture.instances, np.unique(crop[crop > 0]), strict=True):
+            assert crop[thing.location.point[1], thing.location.point[0]] == label
 
 
 def test_what_is_outlined_is_found_by_region_growing(source):
     outlined = 0
     for picture in draw_all(source).values():
-        for thing in picture.things:
-            x, y = thing.spot.point
+        for thing in picture.instances:
+            x, y = thing.location.point
             result = execute("SEGMENT_OBJECT_AT", {"x": x, "y": y}, picture.draw()).result
             if thing.outlined:
                 outlined += 1
@@ -313,9 +316,9 @@ def test_what_is_outlined_is_found_by_region_growing(source):
 def test_the_free_spots_touch_nothing_that_is_annotated(source, content):
     free = 0
     for file, picture in draw_all(source).items():
-        for spot in picture.free:
+        for location in picture.free:
             free += 1
-            x1, y1, x2, y2 = spot.box
+            x1, y1, x2, y2 = location.box
             for bx1, by1, bx2, by2 in boxes_of(content, file):
                 assert x2 <= bx1 or bx2 <= x1 or y2 <= by1 or by2 <= y1
             assert 0 <= x1 < x2 <= picture.draw()[0].width
@@ -441,7 +444,7 @@ def test_colours_are_those_of_the_photograph(examples):
 def test_examples_are_a_function_of_seed_and_files(source, folder, examples):
     fresh = CocoInstances(folder, None)
     copied = pickle.loads(pickle.dumps(source))
-    assert copied._pictures == {} and copied.tasks == source.tasks
+    assert copied.tasks == source.tasks
     # In another order than before, so that what is kept from earlier pictures shows.
     for example in examples[::-7]:
         for other in (fresh, copied):
@@ -456,21 +459,22 @@ def test_it_is_small_when_sent_to_a_worker(source):
     assert len(pickle.dumps(source)) < 10_000
 
 
-def test_pictures_are_kept_but_not_all(folder, monkeypatch):
+def test_annotated_images_are_kept_but_not_all(folder, monkeypatch):
     monkeypatch.setattr(coco_module, "MAX_KEPT", 3)
-    analysed = []
-    analyse = CocoInstances._analyse
-    monkeypatch.setattr(
-        CocoInstances, "_analyse", lambda self, n: analysed.append(n) or analyse(self, n)
-    )
+    made = []
+
+    def counted(image, annotations, *, origin, **more):
+        made.append(origin)
+        return annotate(image, annotations, origin=origin, **more)
+
+    monkeypatch.setattr(coco_module, "annotate", counted)
     source = CocoInstances(folder, None)
-    for seed in (1, 1, 1):
+    for _ in range(3):
+        source.picture(random.Random(1), "object_counting")
+    assert len(made) == 1
+    for seed in [*range(12)] * 2:
         source.picture(random.Random(seed), "object_counting")
-    assert len(analysed) == 1
-    for seed in range(12):
-        source.picture(random.Random(seed), "object_counting")
-    assert 3 < len(set(analysed))
-    assert len(source._pictures) == 3
+    assert 3 < len(set(made)) < len(made)
 
 
 # Opening: what is found where.
@@ -689,7 +693,7 @@ def test_a_wrong_annotation_is_left_out_and_counted(broken, change, reason, deta
     assert source.rejected == {reason: 1}
     (rejection,) = source.rejections
     assert rejection.file == "instances_photos.json"
-    assert rejection.reason == reason and reason in COCO_REASONS
+    assert rejection.reason == reason
     assert detail in rejection.detail
     assert "flower.png" not in draw_all(source)
 
@@ -742,7 +746,7 @@ def test_a_wrong_image_is_left_out_and_counted(broken, change, reason, detail):
 
     source = broken(apply)
     first = source.rejections[0]
-    assert first.reason == reason and reason in COCO_REASONS
+    assert first.reason == reason
     assert detail in first.detail
     # Its annotation is turned away with it.
     assert source.rejected in ({reason: 1, "rejected_image": 1}, {reason: 1, "unknown_image": 1})
@@ -797,7 +801,7 @@ def test_of_a_kind_with_a_wrong_annotation_nothing_is_counted(broken):
     source = broken(change)
     assert source.rejected == {"broken_box": 1}
     picture = draw_all(source)["rocket.jpg"]
-    assert len(picture.things) == 4
+    assert len(picture.instances) == 4
     assert picture.uncounted == {"tower", ""}
 
 
@@ -860,7 +864,7 @@ def test_texts_are_asked_for_where_all_are_legible(written):
         )
         assert example.provenance["file"] == "sign0.png"
         assert example.answer == "M4 K7"
-    (thing, _) = source.picture(random.Random(0), "text_extraction").things
+    (thing, _) = source.picture(random.Random(0), "text_extraction").instances
     assert (thing.name, thing.kind, thing.text) == ("text", "text", "M4")
 
 
@@ -947,12 +951,12 @@ def test_no_json_leads_to_anything_but_a_data_error(folder, content, changes, se
             source = CocoInstances(file, folder / "photos")
             for task in source.tasks:
                 picture = source.picture(random.Random(seed), task)
-                assert picture.things and picture.draw()
+                assert picture.instances and picture.draw()
         except ImageError:
             raise
         except DataError:
             return
-    assert set(source.rejected) <= set(COCO_REASONS)
+    assert set(source.rejected) <= REASONS
     assert sum(source.rejected.values()) == len(source.rejections)
 
 
