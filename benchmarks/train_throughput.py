@@ -478,7 +478,7 @@ def validation(base, data, rounds):
     from pixelis.data.encode import collate, encode_example
     from pixelis.data.store import from_row, load_split
     from pixelis.evaluation.validation import Validation
-    from pixelis.training.workbench import Workbench
+    from pixelis.training.caches import TrainingCache
 
     keys = drawn(data, 6)
     rows = load_split(data, "train")
@@ -496,7 +496,7 @@ def validation(base, data, rounds):
             return DataLoader(keys, BATCH, collate_fn=make_batch)
 
     bench, config = (
-        Workbench(),
+        TrainingCache(),
         ModelConfig(
             model_name=str(base),
             torch_dtype="float32",

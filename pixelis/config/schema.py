@@ -41,6 +41,9 @@ class TrainingDataConfig:
 
     path: str = setting("data/cota", "folder that data-prep wrote; made where it is missing")
     prep: str = setting("configs/data_prep.yaml", "the file by which missing data is made")
+    exclude: tuple[str, ...] = setting(
+        (), "ids of examples that are left out; may change at a resume"
+    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,14 @@ from pixelis.evaluation.evaluate import choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
-from pixelis.runs.prepare import link_data_run, link_parent, record_inputs, record_validation
+from pixelis.runs.missing_data import is_missing, load_prep
+from pixelis.runs.prepare import (
+    link_data_run,
+    link_parent,
+    make_data,
+    record_inputs,
+    record_validation,
+)
 from pixelis.runs.rollouts import evaluate_and_record
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 from pixelis.runs.training_record import record_result, record_rollouts, record_test, tell_story
@@ -31,13 +38,19 @@ from pixelis.tracking import (
     find_spools,
     open_run,
 )
-from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
-from pixelis.training.inputs import data_digest
-from pixelis.training.processes import ALONE, Processes
-from pixelis.training.resume import FINISHED_FILE, choose_start
-from pixelis.training.sft import Evaluations, run_training
-from pixelis.training.taking_up import told_of_damage
-from pixelis.training.workbench import Workbench
+from pixelis.training.caches import TrainingCache
+from pixelis.training.callback import Evaluations
+from pixelis.training.checkpoint import (
+    CURRICULUM_FILE,
+    check_whole,
+    convert_errors,
+    read_json,
+    write_json,
+)
+from pixelis.training.distributed import ALONE, Processes
+from pixelis.training.inputs import check_model, data_digest
+from pixelis.training.resume import AUTO, FINISHED_FILE, choose_start
+from pixelis.training.sft import TrainingSettings, run_training
 
 BATCH_SIZE_TAG = "pixelis.batch_size"  # found by training.auto_batch_size: "8 x 2"
 
@@ -49,14 +62,36 @@ class Search:
     Attributes:
         label: stands before the run's name.
         tags: of the run.
-        workbench: what the trainings of one process share.
+        cache: what the trainings of one process share.
         on_evaluation: see `run_training`.
     """
 
     label: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
-    workbench: Workbench | None = None
+    cache: TrainingCache | None = None
     on_evaluation: Callable[[Evaluations], None] | None = None
+
+
+def make_missing_data(
+    config: TrainingFileConfig, model: ModelConfig, processes: Processes = ALONE
+) -> None:
+    """Make the data folder where it is missing, once what can be known before is checked.
+
+    Raises:
+        UserError: when the file of `data.prep`, the model or the checkpoint cannot be used.
+    """
+    data_dir = Path(config.data.path)
+    if not processes.run_on_main(partial(is_missing, data_dir)):
+        return
+    prep = load_prep(data_dir, config.data.prep)
+    check_model(model)
+    if config.resume not in (None, AUTO):
+        check_whole(Path(str(config.resume)))
+
+    def make() -> None:
+        make_data(prep, data_dir, missing_from=config.data.prep)
+
+    processes.run_on_main(make)
 
 
 def run_sft(
@@ -107,18 +142,17 @@ def _train_along(
     processes: Processes,
 ) -> None:
     """Wait until the main process has begun, begin where it does, train, and leave it the rest."""
-    finished, resume_from = processes.on_main(lambda: (False, ""))
+    finished, resume_from = processes.run_on_main(lambda: (False, ""))
     if not finished:
-        run_training(
-            training=config.training,
-            model_config=model,
-            curriculum=curriculum,
-            data_dir=Path(config.data.path),
-            recorder=NullRecorder(),
-            run_state={},
+        settings = TrainingSettings(
+            config.training,
+            model,
+            curriculum,
+            Path(config.data.path),
+            exclude=config.data.exclude,
             resume_from=Path(resume_from) if resume_from else None,
-            processes=processes,
         )
+        run_training(settings, NullRecorder(), processes=processes)
 
 
 def lock_file(output_dir: Path) -> Path:
@@ -142,10 +176,9 @@ def _run_sft(
         config.resume,
         output_dir,
         identity,
-        _say,
         processes.world_size,
     )
-    processes.on_main(lambda: (start.finished, str(start.resume_from or "")))
+    processes.run_on_main(lambda: (start.finished, str(start.resume_from or "")))
     if start.finished:
         if config.register is not None:
             _say(f"register={config.register} has no effect on a training that is finished")
@@ -173,7 +206,7 @@ def _run_sft(
         # Beside the checkpoints: the working folder may be a temporary clone.
         spool_dir=output_dir,
     )
-    with run as recorder, processes.together():
+    with run as recorder, processes.fail_together():
         record_inputs(recorder, data_dir, digests, context="training")
         record_validation(recorder, data_dir, digests)
         data_line = link_data_run(recorder, digests)
@@ -204,16 +237,20 @@ def _run_sft(
         with live as figures:
             if start.resume_from is not None:
                 _restore_events(figures, start.resume_from)
-            result = run_training(
-                training=training,
-                model_config=model,
-                curriculum=curriculum,
-                data_dir=data_dir,
-                recorder=figures,
+            settings = TrainingSettings(
+                training,
+                model,
+                curriculum,
+                data_dir,
+                exclude=config.data.exclude,
                 run_state={"identity": identity, "run_id": recorder.run_id},
                 resume_from=start.resume_from,
+            )
+            result = run_training(
+                settings,
+                figures,
                 processes=processes,
-                workbench=search.workbench,
+                cache=search.cache,
                 on_evaluation=search.on_evaluation,
                 on_batch_size=lambda found: recorder.tags({BATCH_SIZE_TAG: str(found)}),
             )
@@ -271,5 +308,5 @@ def _say(line: str) -> None:
 
 def _restore_events(figures: LiveFigures, checkpoint: Path) -> None:
     state = read_json(checkpoint / CURRICULUM_FILE)
-    with told_of_damage(checkpoint):
+    with convert_errors(checkpoint):
         figures.restore_events(state["callback"]["manager"]["events"])

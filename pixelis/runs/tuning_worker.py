@@ -29,7 +29,7 @@ from pixelis.training.checkpoint import read_json
 from pixelis.training.resume import FINISHED_FILE
 from pixelis.training.sft import Evaluations
 from pixelis.training.stopping import Pruned
-from pixelis.training.workbench import Workbench
+from pixelis.training.caches import TrainingCache
 
 TRIAL_TAG, PART_TAG = "optuna.trial", "optuna.part"
 
@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, plan: Plan) -> None:
         """Load nothing yet."""
         self.plan = plan
-        self.workbench = Workbench()
+        self.cache = TrainingCache()
         self.part = TRIALS
 
     def prepare(self) -> None:
@@ -48,7 +48,7 @@ class Bench:
         quiet_libraries()
         seed = self.plan.config.training.seed
         training = self.plan.training({}, seed, self.plan.root)
-        self.workbench.prepare(
+        self.cache.prepare(
             training.model,
             Path(training.config.data.path),
             training.curriculum,
@@ -100,7 +100,7 @@ class Bench:
         search = Search(
             label=trial.baseline or f"trial {trial.number}",
             tags={TRIAL_TAG: str(trial.number), PART_TAG: self.part},
-            workbench=self.workbench,
+            cache=self.cache,
             on_evaluation=report if watched else None,
         )
         try:
@@ -119,20 +119,18 @@ class Bench:
     def _test(self, training: Training) -> float:
         """Teacher-forced, as the search measured, on a split that it never saw."""
         config, model = training.config, training.model
-        encoder, datasets = self.workbench.load_data(
+        encoder, datasets = self.cache.load_data(
             model,
             Path(config.data.path),
             training.curriculum,
             max_length=config.training.max_length,
         )
         adapter = Path(config.training.output_dir) / "final"
-        adapted = load_adapter(
-            self.workbench.load_base(model), adapter, model_name=model.model_name
-        )
-        self.workbench.lend(adapted)
+        adapted = load_adapter(self.cache.load_base(model), adapter, model_name=model.model_name)
+        self.cache.keep_adapted(adapted)
         adapted.to(best_device())
         measure = Validation(
-            self.workbench.load_test(Path(config.data.path), encoder),
+            self.cache.load_test(Path(config.data.path), encoder),
             training.curriculum.difficulties,
             samples_per_difficulty=training.curriculum.eval_samples_per_difficulty,
             batch_size=config.training.eval_batch_size,
