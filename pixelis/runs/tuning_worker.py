@@ -22,11 +22,11 @@ from pixelis.models.device import best_device
 from pixelis.models.lora import load_adapter
 from pixelis.models.quiet import quiet_libraries
 from pixelis.runs.train import Search, run_sft
+from pixelis.training.caches import TrainingCache
+from pixelis.training.callback import Evaluations
 from pixelis.training.checkpoint import read_json
 from pixelis.training.resume import FINISHED_FILE
-from pixelis.training.sft import Evaluations
 from pixelis.training.stopping import Pruned
-from pixelis.training.caches import TrainingCache
 
 TRIAL_TAG, PART_TAG = "optuna.trial", "optuna.part"
 
