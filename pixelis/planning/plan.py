@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig, read_mapping
+from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 from pixelis.models.published import model_config
@@ -106,12 +106,12 @@ def make_plan(
     """
     training = config.training
     available = gpu_bytes(plan.gpu, plan.gpu_memory_gib)
-    num_gpus = plan.num_gpus or config.num_processes or 1
-    if config.accelerate_config is not None and num_gpus < 2:
-        raise ConfigError("accelerate_config is for several processes: set num_processes")
+    num_gpus = plan.num_gpus or 1
+    if plan.sharded and num_gpus < 2:
+        raise ConfigError("sharded is for several GPUs: set num_gpus")
     data = read_data_facts(Path(config.data.path), model)
     share = data.images if data is not None and data.images is not None else IMAGES
-    setup = Setup(model, training.batch_size, training.max_length, share, _is_sharded(config))
+    setup = Setup(model, training.batch_size, training.max_length, share, plan.sharded)
     forecaster = Forecaster(config, data, num_gpus)
     memory = forecaster.memory(setup)
     adapted = forecaster.adapted(setup.model)
@@ -161,7 +161,7 @@ class Forecaster:
 
     def adapted(self, model: ModelConfig) -> Any:
         """The model without weights."""
-        key = replace(model, gradient_checkpointing=False, load_in_4bit=False)
+        key = model.replace(gradient_checkpointing=False, load_in_4bit=False)
         if self._built is None or self._built[0] != key:
             base = model_config(model.model_name)
             self._built = key, build_on_meta(base, model, precision=self._precision)
@@ -228,7 +228,7 @@ def _changes(
     training = config.training
     share = setup.batch_size * training.gradient_accumulation_steps
     if not setup.model.gradient_checkpointing:
-        setup = replace(setup, model=replace(setup.model, gradient_checkpointing=True))
+        setup = replace(setup, model=setup.model.replace(gradient_checkpointing=True))
         yield "model.gradient_checkpointing=true (a third more time)", setup
     while setup.batch_size > 1:
         size = next(n for n in range(setup.batch_size // 2, 0, -1) if share % n == 0)
@@ -240,14 +240,14 @@ def _changes(
         )
     if num_gpus > 1 and not setup.sharded:
         setup = replace(setup, sharded=True)
-        yield "accelerate_config=configs/accelerate/fsdp.yaml (more traffic between GPUs)", setup
+        yield "configs/accelerate/fsdp.yaml (more traffic between GPUs)", setup
     if setup.image_share > 0.1:
         length = math.ceil(setup.length * (1 - setup.image_share / 2))
         pixels = max(setup.model.min_pixels, setup.model.max_pixels // 2)
         rest = (1 - setup.image_share) * setup.length
         setup = replace(
             setup,
-            model=replace(setup.model, max_pixels=pixels),
+            model=setup.model.replace(max_pixels=pixels),
             length=length,
             image_share=1 - rest / length,
         )
@@ -260,15 +260,8 @@ def _changes(
         setup = replace(setup, length=length)
         yield f"training.max_length={length} (longer examples are left out, and counted)", setup
     if not setup.model.load_in_4bit and not setup.sharded:
-        setup = replace(setup, model=replace(setup.model, load_in_4bit=True))
+        setup = replace(setup, model=setup.model.replace(load_in_4bit=True))
         yield "model.load_in_4bit=true (slower; the extra quantization)", setup
-
-
-def _is_sharded(config: TrainingFileConfig) -> bool:
-    if config.accelerate_config is None:
-        return False
-    kind = read_mapping(Path(config.accelerate_config)).get("distributed_type")
-    return kind in ("FSDP", "DEEPSPEED")
 
 
 def _targets(adapted: Any) -> dict[str, int]:
