@@ -80,8 +80,8 @@ class CurriculumCallback(TrainerCallback):
             eval_steps: between evaluations.
             examples_per_step: of all processes.
             processes: that stop together.
-            score_losses: called after each step, with the step; gives the manager the losses of
-                training examples where its strategy wants them.
+            score_losses: called before the first and after each step, with the number of steps;
+                gives the manager the losses of training examples where its strategy wants them.
             on_evaluation: called after each evaluation with all so far; it may raise to stop.
         """
         self.manager = manager
@@ -104,7 +104,9 @@ class CurriculumCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Record the start, once."""
+        """Score before the first step where the strategy wants it; record the start, once."""
+        if state.global_step == 0:
+            self._score_losses(0)
         self._record_events()
 
     def on_step_end(

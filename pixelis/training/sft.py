@@ -1,6 +1,5 @@
 """Supervised fine-tuning: build one training from its settings, start or resume it, train."""
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,10 +40,8 @@ from pixelis.training.precision import BF16, resolve_precision, spare_casts
 from pixelis.training.progress import ProgressCallback
 from pixelis.training.resume import EVENTS_FILE, read_trainer_state
 from pixelis.training.stopping import Stopped, stop_on_signals
-from pixelis.training.trainer import CurriculumTrainer, LossScorer, TrainerSettings
+from pixelis.training.trainer import CurriculumTrainer, LossScorer
 from pixelis.training.weights import TrainedWeights
-
-logger = logging.getLogger(__name__)
 
 # Between the seeds of two processes: runs with neighbouring seeds share none.
 RANK_STRIDE = 1_000_003
@@ -93,20 +90,6 @@ class TrainingResult:
     num_bad_steps: int
     final_dir: Path
     statistics: str
-
-
-@dataclass(frozen=True)
-class _Built:
-    """A training that is built and has not begun."""
-
-    trainer: CurriculumTrainer
-    callback: CurriculumCallback
-    progress: ProgressCallback
-    manager: CurriculumManager
-    scorer: LossScorer
-    encoder: Encoder
-    weights: TrainedWeights
-    num_bytes: int  # of the trained weights
 
 
 def training_arguments(
@@ -175,16 +158,17 @@ def run_training(
         recorder = NullRecorder()
     elif not (settings.output_dir / EVENTS_FILE).exists():
         write_json([], settings.output_dir / EVENTS_FILE)  # from now on the folder is a training's
-    built = _build(settings, recorder, processes, cache or TrainingCache(), on_evaluation)
+    trainer, encoder = _build(
+        settings, recorder, processes, cache or TrainingCache(), on_evaluation
+    )
     if settings.training.auto_batch_size:
         resumed = settings.resume_from
         known = read_json(resumed / CURRICULUM_FILE).get("batch_size") if resumed else None
-        on_batch_size(
-            fit_batch_size(built.trainer, built.manager.required_difficulties, known=known)
-        )
-    if not _resume(settings, built):
-        _train(settings, built, processes)
-    return _finish(settings, built, processes)
+        difficulties = trainer.curriculum.manager.required_difficulties
+        on_batch_size(fit_batch_size(trainer, difficulties, known=known))
+    if settings.resume_from is None or not _resume(trainer, settings.resume_from):
+        _train(trainer, settings)
+    return _finish(trainer, settings, encoder)
 
 
 def _build(
@@ -193,7 +177,7 @@ def _build(
     processes: Processes,
     cache: TrainingCache,
     on_evaluation: Callable[[Evaluations], None] | None,
-) -> _Built:
+) -> tuple[CurriculumTrainer, Encoder]:
     training, model_config = settings.training, settings.model
     encoder, datasets = cache.load_data(
         model_config, settings.data_dir, settings.curriculum, max_length=training.max_length
@@ -216,7 +200,6 @@ def _build(
         load=partial(cache.load_base, precision=precision, use=features),
     )
     model = adapter.model
-    num_bytes = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     cache.keep_adapted(model)
     arguments = training_arguments(
         training,
@@ -272,60 +255,49 @@ def _build(
     trainer = CurriculumTrainer(
         weights,
         arguments,
-        TrainerSettings(
-            run_state={
-                **settings.run_state,
-                "vision_features": datasets["train"].features is not None,
-            },
-            save_total_limit=training.save_total_limit,
-            max_bad_steps=training.max_bad_steps,
-            operation_weight=training.operation_token_weight,
-        ),
+        training,
+        {**settings.run_state, "vision_features": datasets["train"].features is not None},
         loader=loader,
         validation=validation,
         curriculum=callback,
         processes=processes,
     )
     trainer.remove_callback(PrinterCallback)
-    progress = ProgressCallback(callback)
     if processes.is_main:
-        trainer.add_callback(progress)
+        trainer.add_callback(ProgressCallback(callback))
     else:
         # The adapter began alike in all; dropout must not be.
         torch.manual_seed(training.seed + processes.rank * RANK_STRIDE)
-    return _Built(trainer, callback, progress, manager, scorer, encoder, weights, num_bytes)
+    return trainer, encoder
 
 
-def _resume(settings: TrainingSettings, built: _Built) -> bool:
-    """Restore the checkpoint, if there is one; return whether its training is at its end already.
+def _resume(trainer: CurriculumTrainer, checkpoint: Path) -> bool:
+    """Restore a checkpoint; return whether its training is at its end already.
 
     Stopped after the last step, it is not trained on: transformers' loop would make one more.
     """
-    if settings.resume_from is None:
-        built.scorer(0)
+    trainer.restore_curriculum(checkpoint)
+    state = read_trainer_state(checkpoint)
+    if trainer.curriculum.manager.events[-1].kind != "end":
         return False
-    built.trainer.restore_curriculum(settings.resume_from)
-    state = read_trainer_state(settings.resume_from)
-    if built.manager.events[-1].kind != "end":
-        return False
-    with convert_errors(settings.resume_from):
-        built.weights.load(settings.resume_from)
-    built.trainer.state = state
+    with convert_errors(checkpoint):
+        trainer.weights.load(checkpoint)
+    trainer.state = state
     return True
 
 
-def _train(settings: TrainingSettings, built: _Built, processes: Processes) -> None:
+def _train(trainer: CurriculumTrainer, settings: TrainingSettings) -> None:
     """Train to the last step.
 
     Raises:
         Stopped: when asked to stop before, with a checkpoint saved.
     """
-    trainer, callback, resumed = built.trainer, built.callback, settings.resume_from
+    callback, processes, resumed = trainer.curriculum, trainer.processes, settings.resume_from
     try:
         with (
             stop_on_signals(callback, processes),
             processes.fail_together(),
-            explain_full_disk(settings.output_dir, built.num_bytes),
+            explain_full_disk(settings.output_dir, trainer.weights.num_bytes),
         ):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
             # A signal in the last step, after that step's agreement.
@@ -333,30 +305,34 @@ def _train(settings: TrainingSettings, built: _Built, processes: Processes) -> N
             if callback.stop_requested and processes.world_size > 1 and processes.is_main:
                 ignore_signals()  # of the launcher, as soon as the first one has ended
     finally:
-        built.progress.close()
+        for each in trainer.callback_handler.callbacks:
+            if isinstance(each, ProgressCallback):
+                each.close()  # also after an error
     step = trainer.state.global_step
     if callback.stop_requested or step < settings.training.max_steps:
         raise Stopped(settings.output_dir / f"checkpoint-{step}", step)
 
 
-def _finish(settings: TrainingSettings, built: _Built, processes: Processes) -> TrainingResult:
+def _finish(
+    trainer: CurriculumTrainer, settings: TrainingSettings, encoder: Encoder
+) -> TrainingResult:
     """Save the final adapter and return what was trained."""
-    trainer, callback, manager = built.trainer, built.callback, built.manager
+    weights, callback = trainer.weights, trainer.curriculum
     final_dir = settings.output_dir / "final"
-    with explain_full_disk(settings.output_dir, built.num_bytes):
-        built.weights.save(final_dir)
+    with explain_full_disk(settings.output_dir, weights.num_bytes):
+        weights.save(final_dir)
     assert callback.best is not None
-    model: Any = built.weights.model
+    model: Any = weights.model
     # For rollouts, by this process alone, beside a base as it was loaded.
     is_rounded = bool(trainer.args.bf16) and trainer.args.use_cpu
-    is_changed = built.weights.initial is not None or is_rounded
-    if processes.is_main and (built.weights.is_sharded or is_changed):
+    is_changed = weights.initial is not None or is_rounded
+    if trainer.processes.is_main and (weights.is_sharded or is_changed):
         model = load_trained(settings.model, final_dir)
-    examples = settings.training.max_steps * trainer.loader.examples_per_step
+    num_examples = settings.training.max_steps * trainer.loader.examples_per_step
     return TrainingResult(
         model=model.eval(),
-        encoder=built.encoder,
-        events=manager.events,
+        encoder=encoder,
+        events=callback.manager.events,
         evaluations=callback.evaluations,
         losses=callback.losses,
         mixes=callback.mixes,
@@ -364,7 +340,7 @@ def _finish(settings: TrainingSettings, built: _Built, processes: Processes) -> 
         num_tokens=int(trainer.state.num_input_tokens_seen),
         num_bad_steps=callback.num_bad_steps,
         final_dir=final_dir,
-        statistics=final_statistics(manager, examples, callback.num_bad_steps),
+        statistics=final_statistics(callback.manager, num_examples, callback.num_bad_steps),
     )
 
 

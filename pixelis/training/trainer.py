@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainingArguments
 
+from pixelis.config import TrainingConfig
 from pixelis.curriculum import CurriculumManager, draw_scored
 from pixelis.data.encode import IGNORE_INDEX, OPERATION
 from pixelis.data.loader import CurriculumLoader
@@ -34,23 +35,6 @@ from pixelis.training.precision import autocast
 from pixelis.training.weights import TrainedWeights, whole_state
 
 
-@dataclass(frozen=True)
-class TrainerSettings:
-    """What the trainer needs beside transformers' own arguments.
-
-    Attributes:
-        run_state: JSON that every checkpoint keeps.
-        save_total_limit: checkpoints kept.
-        max_bad_steps: bad steps in a row after which training stops.
-        operation_weight: of the tokens of a call in the loss.
-    """
-
-    run_state: Mapping[str, Any]
-    save_total_limit: int
-    max_bad_steps: int = 3
-    operation_weight: float = 1.0
-
-
 class CurriculumTrainer(GuardedTrainer):
     """Trains on what the curriculum draws, evaluates its strata, saves and restores its state."""
 
@@ -58,15 +42,27 @@ class CurriculumTrainer(GuardedTrainer):
         self,
         weights: TrainedWeights,
         args: TrainingArguments,
-        settings: TrainerSettings,
+        config: TrainingConfig,
+        run_state: Mapping[str, Any],
         *,
         loader: CurriculumLoader,
         validation: Validation,
         curriculum: CurriculumCallback,
         processes: Processes = ALONE,
     ) -> None:
-        """Take the weights to train, the loader, the validation and the callback."""
-        self.weights, self.settings = weights, settings
+        """Take what is trained and what it is trained with.
+
+        Args:
+            weights: that are trained.
+            args: transformers' own, of `config`.
+            config: section `training`.
+            run_state: JSON that every checkpoint keeps.
+            loader: gives the micro-batches.
+            validation: measures the strata.
+            curriculum: the callback that joins both to the manager.
+            processes: that train together.
+        """
+        self.weights, self.config, self.run_state = weights, config, dict(run_state)
         self.head: nn.Module | None = output_head(weights.model)
         self._kinds = torch.zeros(0)
         super().__init__(
@@ -75,7 +71,7 @@ class CurriculumTrainer(GuardedTrainer):
             train_dataset=loader.dataset,
             compute_loss_func=self._token_loss,
             callbacks=[curriculum],
-            bad_steps=BadSteps(settings.max_bad_steps),
+            bad_steps=BadSteps(config.max_bad_steps),
             processes=processes,
             example_ids=loader.newest_step,
             on_bad_step=curriculum.record_bad_step,
@@ -110,7 +106,7 @@ class CurriculumTrainer(GuardedTrainer):
             return super().compute_loss(model, {**feed(inputs), "labels": labels}, *args, **kwargs)
 
     def _token_loss(self, outputs: Any, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        weight = self.settings.operation_weight
+        weight = self.config.operation_token_weight
         return compute_token_loss(
             outputs, labels, kinds=self._kinds, operation_weight=weight, **kwargs
         )
@@ -146,7 +142,7 @@ class CurriculumTrainer(GuardedTrainer):
             return
         folder = self.output_dir / f"checkpoint-{step}"
         state = {
-            **self.settings.run_state,
+            **self.run_state,
             "step": step,
             "num_processes": self.processes.world_size,
             "batch_size": self.loader.batch_size,
@@ -163,7 +159,7 @@ class CurriculumTrainer(GuardedTrainer):
             self.weights.save_snapshot(folder)
         seal(folder)
         # Only now: transformers would delete the last whole checkpoint before this one is whole.
-        delete_older(folder, self.settings.save_total_limit)
+        delete_older(folder, self.config.save_total_limit)
 
     def restore_curriculum(self, folder: Path) -> None:
         """Put loader, manager and an open trial's snapshot back from a checkpoint.
@@ -175,7 +171,7 @@ class CurriculumTrainer(GuardedTrainer):
             state = read_json(folder / CURRICULUM_FILE)
             check_same_config(
                 {"cached vision features": state["vision_features"]},
-                {"cached vision features": self.settings.run_state["vision_features"]},
+                {"cached vision features": self.run_state["vision_features"]},
                 folder,
                 advice="go on where the cache can be written, or set training.vision_cache anew",
             )

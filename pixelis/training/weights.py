@@ -61,6 +61,11 @@ class TrainedWeights:
         """Return a whole copy of each trained weight by its parameter's name."""
         return {name: whole(parameter) for name, parameter in self._trained()}
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of the trained weights."""
+        return sum(p.numel() * p.element_size() for _, p in self._trained())
+
     def are_finite(self) -> bool:
         """Return whether every trained weight is finite, in every process."""
         return not self.processes.any(not all_finite(p for _, p in self._trained()))
