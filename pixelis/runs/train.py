@@ -256,7 +256,6 @@ def _run_sft(
             record_test(recorder, result, config.training.max_steps, test)
             record_rollouts(recorder, evaluation, config, model.model_name, digests)
             print(f"evaluation took {time.monotonic() - trained:.0f} s", flush=True)
-        recorder.secure()  # what is finished is not taken up again
         write_json(
             {
                 "step": config.training.max_steps,

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -188,10 +187,6 @@ class MlflowRecorder:
         """Keep a text under the artifact path `name`, instead of what was there."""
         self.record(Record("text", name, public(content)))
 
-    def json(self, obj: Any, name: str) -> None:
-        """Keep an object as JSON under `name`, instead of what was there."""
-        self.text(json.dumps(obj, indent=2, ensure_ascii=False) + "\n", name)
-
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         """Keep rows as an MLflow table under `name` (.json), instead of what was there."""
         if rows:
@@ -245,10 +240,6 @@ class MlflowRecorder:
     def flush(self, timeout: float = TIMEOUT) -> bool:
         """Wait until everything has arrived; False at once while MLflow is away."""
         return self._delivery.flush(timeout)
-
-    def secure(self) -> bool:
-        """Have all that was recorded in MLflow or on this disk; False where neither takes it."""
-        return self._delivery.flush() or not self.journal.num_unwritten()
 
     def attempt(self, what: str, call: Callable[[], T]) -> T | None:
         """Call MLflow for something that is not tried again: None, and a warning, if it fails."""
