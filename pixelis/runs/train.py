@@ -29,7 +29,6 @@ from pixelis.tracking import (
     Past,
     data_tag,
     deliver_journals,
-    end_finished,
     find_journals,
     open_run,
 )
@@ -154,7 +153,6 @@ def _run_sft(
         # Stopped in the moment after its last word, it has left the last of its records on disk.
         for line in deliver_journals(find_journals([], [output_dir]))[1]:
             _say(line)
-        end_finished(start.run_id or "")
         return
     began = time.monotonic()
     run = open_run(

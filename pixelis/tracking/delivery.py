@@ -98,7 +98,8 @@ class Delivery:
                 self._changed.notify_all()
 
     def _start(self) -> None:
-        if self._thread is None and not self._closed:
+        # A forked child records, and its parent sends.
+        if self._thread is None and not self._closed and self._pid == os.getpid():
             self._thread = threading.Thread(target=self._run, daemon=True, name="journal")
             self._thread.start()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pixelis.errors import CheckpointError
-from pixelis.tracking import crown, find_champion, find_version
+from pixelis.tracking import find_champion, find_version, set_champion
 from pixelis.tracking.registry import register
 
 
@@ -80,7 +80,7 @@ def test_the_champion_is_who_was_crowned_last(client, versions):
     for uri, rival in (("models:/reader/2", None), ("models:/reader/1", "2")):
         version = find_version(uri)
         assert version is not None
-        assert crown(client, version, rival, "it won")
+        assert set_champion(client, version, rival, "it won")
         champion = find_champion(client, "reader")
         assert champion is not None and champion.version == version.version
         assert champion.tags["pixelis.champion"] == "it won"
