@@ -3,6 +3,8 @@
 import base64
 import io
 import math
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -67,7 +69,8 @@ class MlflowRecorder:
         self.experiment_id: str = run.info.experiment_id
         self.parent_id: str | None = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
         self.resumed, self._keep = resumed, output_dir is not None
-        self.journal = open_journal(output_dir or Path(), self.run_id, shared=shared, past=past)
+        folder = output_dir or (Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir()))
+        self.journal = open_journal(folder, self.run_id, shared=shared, past=past)
         self._warnings = WarnOnce()
         has_past = resumed or self.journal.size > 0
         self._delivery = Delivery(
