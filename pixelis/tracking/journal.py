@@ -281,6 +281,7 @@ def open_journal(
             raise UserError(_in_use(journal))
         number += 1
         journal = Journal(journal_path(folder, f"{run_id}.{number}"))
+    journal.path.touch()  # a journal that is not there tells others that its process has ended
     if past is not None:
         _go_back(journal, past)
     unsent = [record for record, _ in journal.read(journal.sent) if record]
