@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig, read_mapping
+from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 from pixelis.models.published import model_config
@@ -106,12 +106,12 @@ def make_plan(
     """
     training = config.training
     available = gpu_bytes(plan.gpu, plan.gpu_memory_gib)
-    num_gpus = plan.num_gpus or config.num_processes or 1
-    if config.accelerate_config is not None and num_gpus < 2:
-        raise ConfigError("accelerate_config is for several processes: set num_processes")
+    num_gpus = plan.num_gpus or 1
+    if plan.sharded and num_gpus < 2:
+        raise ConfigError("sharded is for several GPUs: set num_gpus")
     data = read_data_facts(Path(config.data.path), model)
     share = data.images if data is not None and data.images is not None else IMAGES
-    setup = Setup(model, training.batch_size, training.max_length, share, _is_sharded(config))
+    setup = Setup(model, training.batch_size, training.max_length, share, plan.sharded)
     forecaster = Forecaster(config, data, num_gpus)
     memory = forecaster.memory(setup)
     adapted = forecaster.adapted(setup.model)
@@ -240,7 +240,7 @@ def _changes(
         )
     if num_gpus > 1 and not setup.sharded:
         setup = replace(setup, sharded=True)
-        yield "accelerate_config=configs/accelerate/fsdp.yaml (more traffic between GPUs)", setup
+        yield "configs/accelerate/fsdp.yaml (more traffic between GPUs)", setup
     if setup.image_share > 0.1:
         length = math.ceil(setup.length * (1 - setup.image_share / 2))
         pixels = max(setup.model.min_pixels, setup.model.max_pixels // 2)
@@ -262,13 +262,6 @@ def _changes(
     if not setup.model.load_in_4bit and not setup.sharded:
         setup = replace(setup, model=setup.model.replace(load_in_4bit=True))
         yield "model.load_in_4bit=true (slower; the extra quantization)", setup
-
-
-def _is_sharded(config: TrainingFileConfig) -> bool:
-    if config.accelerate_config is None:
-        return False
-    kind = read_mapping(Path(config.accelerate_config)).get("distributed_type")
-    return kind in ("FSDP", "DEEPSPEED")
 
 
 def _targets(adapted: Any) -> dict[str, int]:

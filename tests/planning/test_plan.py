@@ -57,23 +57,19 @@ def test_several_gpus_share_the_steps_and_the_time():
     assert two.memory.gradients == 2 * one.memory.gradients  # what they exchange
 
 
-def test_a_sharded_base_takes_a_part_of_its_weights(tmp_path):
-    file = tmp_path / "fsdp.yaml"
-    file.write_text("distributed_type: FSDP\n")
-    config = TrainingFileConfig(training=TRAINING, accelerate_config=str(file), num_processes=4)
+def test_a_sharded_base_takes_a_part_of_its_weights():
+    config = TrainingFileConfig(training=TRAINING)
     config = config.replace(data=config.data.replace(path="nowhere"))
-    keys = PlanFileConfig()
-    found = make_plan(config, NANO, CurriculumConfig(), keys)
-    alone = make_plan(config.replace(accelerate_config=None), NANO, CurriculumConfig(), keys)
-    assert found.num_gpus == 4
-    assert found.memory.optimizer == alone.memory.optimizer // 4
-    assert found.memory.weights < alone.memory.weights
+    alone = make_plan(config, NANO, CurriculumConfig(), PlanFileConfig(num_gpus=4))
+    shared = make_plan(config, NANO, CurriculumConfig(), PlanFileConfig(num_gpus=4, sharded=True))
+    assert shared.num_gpus == 4
+    assert shared.memory.optimizer == alone.memory.optimizer // 4
+    assert shared.memory.weights < alone.memory.weights
 
 
 def test_one_gpu_shares_nothing():
-    config = TrainingFileConfig(accelerate_config="configs/accelerate/fsdp.yaml")
-    with pytest.raises(ConfigError, match="^accelerate_config is for several processes: set num_"):
-        make_plan(config, NANO, CurriculumConfig(), PlanFileConfig())
+    with pytest.raises(ConfigError, match="^sharded is for several GPUs: set num_gpus$"):
+        make_plan(TrainingFileConfig(), NANO, CurriculumConfig(), PlanFileConfig(sharded=True))
 
 
 def test_gpus_by_name():
