@@ -16,9 +16,10 @@ from pixelis.errors import ConfigError
 class CurriculumEvent:
     """An event after an optimiser step, with its reason and the numbers it was decided on.
 
-    `kind` is start, trial, advance, rollback, hold or end. `from_stage` is the stage before the event, `to_stage` the stage whose mix holds after it: the
-    next one for `trial` and `advance`, the same one for every other kind. `mix`, `interval`,
-    `cooldown_until` and `rollback_count` are those that hold after the event.
+    `kind` is start, trial, advance, rollback, hold or end. `from_stage` is the stage before the
+    event, `to_stage` the stage whose mix holds after it: the next one for `trial` and `advance`,
+    the same one for every other kind. `mix`, `interval`, `cooldown_until` and `rollback_count` are
+    those that hold after the event.
     """
 
     step: int
