@@ -19,7 +19,7 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def expanded(path: str) -> Path:
+def expand_home(path: str) -> Path:
     """A path with the home folder in place of a ~ at its beginning.
 
     Raises:
@@ -31,7 +31,7 @@ def expanded(path: str) -> Path:
         raise UserError(f"{path!r:.200} is in a home folder that is not known here") from error
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name in the same folder, sync it, put it in its place.
 
     Args:
@@ -53,21 +53,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             staged.unlink()
-        raise named(error, path, len(data)) from error
+        raise describe_write_error(error, path, len(data)) from error
 
 
-def put_folder(staged: Path, place: Path) -> None:
+def replace_folder(staged: Path, place: Path) -> None:
     """Sync a finished folder and put it in its place, whatever stood there before.
 
     Raises:
         OSError: when the disk does not take it; what stood there is there again.
     """
-    sync_folder(staged)
+    fsync_folder(staged)
     if not place.is_dir():
         os.replace(staged, place)
-    elif exchange(staged, place):
+    elif swap_folders(staged, place):
         shutil.rmtree(staged, ignore_errors=True)
-    else:  # two moves, where the system knows no exchange; `clear_left` mends a kill between
+    else:  # two moves, where the system knows no exchange; `recover_folder` mends a kill between
         old = place.with_name(f".{place.name}.{os.getpid()}.old")
         try:
             os.replace(place, old)
@@ -77,11 +77,11 @@ def put_folder(staged: Path, place: Path) -> None:
                 os.replace(old, place)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    sync(place.parent)
+    fsync(place.parent)
 
 
-def clear_left(left: Path, place: Path) -> None:
-    """Take away a folder that a process killed in `put_folder` left, or put it back.
+def recover_folder(left: Path, place: Path) -> None:
+    """Take away a folder that a process killed in `replace_folder` left, or put it back.
 
     Args:
         left: the staged folder or, with the suffix .old, the one that was moved out of its way.
@@ -89,12 +89,12 @@ def clear_left(left: Path, place: Path) -> None:
     """
     if left.suffix == ".old" and not place.exists():
         os.replace(left, place)
-        sync(place.parent)
+        fsync(place.parent)
     else:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Have a file's content, or a folder's names, on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -103,15 +103,15 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Have all below a folder on disk, contents before names."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if not path.is_symlink():
-            sync(path)
-    sync(folder)
+            fsync(path)
+    fsync(folder)
 
 
-def exchange(first: Path, second: Path) -> bool:
+def swap_folders(first: Path, second: Path) -> bool:
     """Swap two folders in one step; False where the system or the file system cannot."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
@@ -125,14 +125,14 @@ def exchange(first: Path, second: Path) -> bool:
     raise OSError(number, os.strerror(number), str(second))
 
 
-def is_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether a disk or a quota had no room: libraries in other languages say so in words alone."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
     return any(f"os error {number})" in str(error) for number in FULL)
 
 
-def named(error: OSError, path: Path, needed: float | None = None) -> OSError:
+def describe_write_error(error: OSError, path: Path, needed: float | None = None) -> OSError:
     """An error of a write with its path, and of a full disk with what is needed and what is free.
 
     Args:
@@ -140,11 +140,11 @@ def named(error: OSError, path: Path, needed: float | None = None) -> OSError:
         path: what was written.
         needed: bytes; None: not known.
     """
-    why = no_room(path, needed) if is_full(error) else error.strerror or str(error)
+    why = describe_full_disk(path, needed) if is_disk_full(error) else error.strerror or str(error)
     return OSError(error.errno, why, str(path))
 
 
-def no_room(path: Path, needed: float | None = None) -> str:
+def describe_full_disk(path: Path, needed: float | None = None) -> str:
     """That a disk is full, how much is needed (bytes) where that is known, and how much is free."""
     wanted = f"about {_amount(needed)} needed, " if needed else ""
     return f"no space left on its disk: {wanted}{_amount(free_bytes(path))} free"
@@ -167,7 +167,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 @contextmanager
-def writing(path: Path, needed: float | None = None) -> Iterator[None]:
+def explain_write_errors(path: Path, needed: float | None = None) -> Iterator[None]:
     """Let an error of the disk in this block name the path, and the space where it is full.
 
     Args:
@@ -180,13 +180,13 @@ def writing(path: Path, needed: float | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None and not is_full(error):
+        if error.filename is not None and not is_disk_full(error):
             raise
-        raise named(error, path, needed) from error
+        raise describe_write_error(error, path, needed) from error
     except Exception as error:  # safetensors has a type of its own
-        if not is_full(error):
+        if not is_disk_full(error):
             raise
-        raise OSError(errno.ENOSPC, no_room(path, needed), str(path)) from error
+        raise OSError(errno.ENOSPC, describe_full_disk(path, needed), str(path)) from error
 
 
 def _amount(num_bytes: float) -> str:

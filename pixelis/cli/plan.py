@@ -9,7 +9,7 @@ from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
 from pixelis.config import ModelFileConfig, PlanFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,15 +35,15 @@ def main(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from pixelis.models.quiet import quiet_libraries
+    from pixelis.models.load import silence_libraries
     from pixelis.planning.plan import make_plan
     from pixelis.planning.report import print_plan
 
-    quiet_libraries()
+    silence_libraries()
     made = make_plan(config, arguments.extra["model"].model, curriculum, plan)
     print_plan(made, Console(width=120))
     if plan.json is not None:
-        write_whole(Path(plan.json), json.dumps(made.as_json(), indent=2) + "\n")
+        write_atomic(Path(plan.json), json.dumps(made.as_json(), indent=2) + "\n")
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from pixelis.files import folder_bytes, named, put_folder
+from pixelis.files import describe_write_error, folder_bytes, replace_folder
 
 SCRATCH = ".part"
 
@@ -69,9 +69,9 @@ def build_once(place: Path, build: Callable[[Path], None], *, needed: float | No
         try:
             scratch.chmod(0o755)  # others of a team may read it
             build(scratch)
-            put_folder(scratch, place)
+            replace_folder(scratch, place)
         except OSError as error:
-            raise named(error, place, needed or folder_bytes(scratch)) from error
+            raise describe_write_error(error, place, needed or folder_bytes(scratch)) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return place

@@ -13,7 +13,7 @@ import psutil
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import SUMMARY_FILE, difficulty_file
 from pixelis.errors import DataError
-from pixelis.files import clear_left, is_full, named, put_folder
+from pixelis.files import describe_write_error, is_disk_full, recover_folder, replace_folder
 
 REJECTED_FILE = "rejected.jsonl"
 DIFFICULTY_FIGURE = "difficulty.png"
@@ -70,9 +70,11 @@ def staged_folder(out: Path, needed: Callable[[], float | None] = lambda: None) 
     try:
         staged.mkdir()
         yield staged
-        put_folder(staged, place)
+        replace_folder(staged, place)
     except OSError as error:
-        why = named(error, staged, needed()).strerror if is_full(error) else error
+        why = (
+            describe_write_error(error, staged, needed()).strerror if is_disk_full(error) else error
+        )
         raise DataError(f"output_dir {out} cannot be written: {why}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -90,7 +92,7 @@ def _clear_leftovers(place: Path) -> None:
     found = [(path, pattern.fullmatch(path.name)) for path in sorted(place.parent.iterdir())]
     abandoned = [path for path, match in found if match and _is_abandoned(path, int(match[1]))]
     for left in abandoned:
-        clear_left(left, place)
+        recover_folder(left, place)
 
 
 def _is_abandoned(folder: Path, number: int) -> bool:

@@ -9,22 +9,22 @@ from pixelis.figures.accuracy_bars import accuracy, accuracy_bars
 from pixelis.figures.bars import bars_figure, bars_page
 from pixelis.figures.chart import COLOURS, Chart
 from pixelis.figures.confusion import confusion_figure, confusion_page, confusions
-from pixelis.figures.course import Course, Rules, build_course
+from pixelis.figures.draw_html import as_page
+from pixelis.figures.draw_png import as_figure
 from pixelis.figures.drawn_samples import samples_drawn
-from pixelis.figures.interactive import as_page
+from pixelis.figures.history import FigureSettings, TrainingHistory, build_history
 from pixelis.figures.layer_ranks import layer_ranks, layer_spectra
 from pixelis.figures.outcome_bars import outcome_bars
 from pixelis.figures.side_by_side import compare_timelines
-from pixelis.figures.stage_timeline import timeline
 from pixelis.figures.stage_visits import Visit, visits
-from pixelis.figures.still import as_figure
 from pixelis.figures.stratum_loss import loss_by_difficulty
+from pixelis.figures.timeline_chart import timeline
 
 __all__ = [
     "COLOURS",
     "Chart",
-    "Course",
-    "Rules",
+    "TrainingHistory",
+    "FigureSettings",
     "Visit",
     "accuracy",
     "accuracy_bars",
@@ -32,7 +32,7 @@ __all__ = [
     "as_page",
     "bars_figure",
     "bars_page",
-    "build_course",
+    "build_history",
     "compare_timelines",
     "layer_ranks",
     "layer_spectra",

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pixelis.figures.chart import SIZE
-from pixelis.figures.interactive import page_of
-from pixelis.figures.still import DPI
+from pixelis.figures.draw_html import page_of
+from pixelis.figures.draw_png import DPI
 
 MANY = 6  # more groups' names do not fit beside each other
 ROOM = 1.1  # upper end of an axis of shares: numbers stand above the bars

@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pixelis.figures.interactive import page_of
-from pixelis.figures.still import DPI
+from pixelis.figures.draw_html import page_of
+from pixelis.figures.draw_png import DPI
 
 # With more different truths a task's answers are no categories: right or wrong is all that counts.
 MAX_TRUTHS = 10

@@ -1,11 +1,11 @@
 """Examples drawn so far by difficulty, as layers over the steps."""
 
 from pixelis.figures.chart import Area, Chart, Item, Panel, Rule, colour_of
-from pixelis.figures.course import Course
-from pixelis.figures.thinned import thin_rows
+from pixelis.figures.downsample import thin_rows
+from pixelis.figures.history import TrainingHistory
 
 
-def samples_drawn(course: Course) -> Chart:
+def samples_drawn(course: TrainingHistory) -> Chart:
     """How many examples of each difficulty were drawn until each step; advances are marked."""
     counts = thin_rows(drawn_so_far(course))
     names = list(dict.fromkeys(name for _, values in counts for name in values))
@@ -23,7 +23,7 @@ def samples_drawn(course: Course) -> Chart:
     return Chart([Panel(items, label=label, low=0)], course.max_steps)
 
 
-def drawn_so_far(course: Course) -> list[tuple[int, dict[str, float]]]:
+def drawn_so_far(course: TrainingHistory) -> list[tuple[int, dict[str, float]]]:
     """Cumulative counts at every change of the mix and at the end.
 
     The sampler keeps to the fractions of a mix within one example, so the mixes tell the counts.

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 
 from pixelis.figures.chart import SIZE, Chart, Panel
-from pixelis.figures.course import Course
-from pixelis.figures.stage_timeline import stage_names, timeline_panels
+from pixelis.figures.history import TrainingHistory
+from pixelis.figures.timeline_chart import stage_names, timeline_panels
 
 EACH = 290  # pixels of a training
 
 
-def compare_timelines(courses: Mapping[str, Course]) -> Chart:
+def compare_timelines(courses: Mapping[str, TrainingHistory]) -> Chart:
     """The timelines under the names of their trainings, in colours that mean the same in all."""
     stages = stage_names(list(courses.values()))
     panels: list[Panel] = []

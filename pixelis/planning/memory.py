@@ -22,7 +22,7 @@ from pixelis.config import ModelConfig
 from pixelis.errors import ConfigError
 from pixelis.models.load import DTYPES
 from pixelis.models.lora import add_lora
-from pixelis.models.quantized import SKIPPED
+from pixelis.models.quantization import SKIPPED
 from pixelis.planning.live_bytes import LiveBytes
 from pixelis.training.precision import BF16, attend_as_on_cpu, halve_base, spare_casts
 
@@ -80,7 +80,7 @@ def build_on_meta(
     """The adapted model of a configuration, without weights.
 
     Args:
-        base: its configuration (`pixelis.models.published.model_config`).
+        base: its configuration (`pixelis.models.load.load_model_config_offline`).
         model: section `model`.
         precision: fp32 or bf16.
         as_on_cpu: with the attention that bf16 has on CPUs, to compare with trainings there.

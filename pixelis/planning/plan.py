@@ -9,11 +9,11 @@ from typing import Any
 from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig, read_mapping
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
-from pixelis.models.published import model_config
-from pixelis.planning.course import DEPENDS, StagePlan, drawn_in_all, plan_course
-from pixelis.planning.data_facts import DataFacts, read_data_facts
+from pixelis.models.load import load_model_config_offline
+from pixelis.planning.data_statistics import DataFacts, read_data_facts
 from pixelis.planning.gpus import beside_tensors, gpu_bytes
 from pixelis.planning.memory import Memory, Shape, build_on_meta, forecast_memory
+from pixelis.planning.stages import DEPENDS, StagePlan, drawn_in_all, plan_course
 from pixelis.training.precision import AUTO, BF16
 
 # Without the data: shares of an example's tokens, on the side of too much.
@@ -163,7 +163,7 @@ class Forecaster:
         """The model without weights."""
         key = replace(model, gradient_checkpointing=False, load_in_4bit=False)
         if self._built is None or self._built[0] != key:
-            base = model_config(model.model_name)
+            base = load_model_config_offline(model.model_name)
             self._built = key, build_on_meta(base, model, precision=self._precision)
         return self._built[1]
 

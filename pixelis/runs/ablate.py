@@ -24,7 +24,7 @@ from pixelis.experiments.ablate.comparison import (
 )
 from pixelis.experiments.ablate.figure import ablation_figure
 from pixelis.experiments.ablate.outcome import Outcome
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.runs.ablate_trainings import Runs
 from pixelis.runs.prepare import link_data_run, record_inputs
 from pixelis.runs.training_checks import check_training
@@ -185,10 +185,10 @@ def _record(
     figure = ablation_figure(table, metric=metric, steps=steps)
     recorder.figure("ablation/arms.png", figure)
     root = Path(config.training.output_dir)
-    write_whole(root / "table.md", text + "\n")
+    write_atomic(root / "table.md", text + "\n")
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
-    write_whole(root / "arms.png", drawn.getvalue())
+    write_atomic(root / "arms.png", drawn.getvalue())
     values = {
         f"{row['arm']}/{key}": value
         for row in rows

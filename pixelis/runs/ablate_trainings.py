@@ -14,7 +14,7 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError
 from pixelis.experiments.ablate.arms import build_curriculum
 from pixelis.experiments.ablate.outcome import Outcome, read_outcome
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.runs.jobs import Job, run_jobs
 from pixelis.runs.train import lock_file
 from pixelis.runs.training_checks import resolved_params, training_identity
@@ -163,8 +163,8 @@ class Runs:
     def _job(self, run: PlannedRun) -> Job:
         run.folder.mkdir(parents=True, exist_ok=True)
         config, model = run.folder / "training_params.yaml", self.root / "model_arch.yaml"
-        write_whole(config, to_yaml(run.config))
-        write_whole(model, to_yaml(self.model))
+        write_atomic(config, to_yaml(run.config))
+        write_atomic(model, to_yaml(self.model))
         words = ("--config", str(config), "--model", str(model))
         name = str(run.folder.relative_to(self.root)).replace("/", " ")
         self._wait_for_an_earlier_one(run, name)

@@ -14,10 +14,10 @@ from typing import Any
 from pixelis.curriculum import CurriculumConfig
 from pixelis.figures import (
     Chart,
-    Rules,
+    FigureSettings,
     as_figure,
     as_page,
-    build_course,
+    build_history,
     loss_by_difficulty,
     samples_drawn,
     timeline,
@@ -35,11 +35,11 @@ History = Mapping[str, list[tuple[int, float]]]
 KEPT = ("eval/", "train/loss", "curriculum/mix/")
 
 
-def curriculum_rules(curriculum: CurriculumConfig, examples_per_step: int) -> Rules:
+def curriculum_rules(curriculum: CurriculumConfig, examples_per_step: int) -> FigureSettings:
     """What the figures need to know of a curriculum."""
     strategy = curriculum.strategy_class
     decides = strategy.rolls_back and curriculum.rollback_enabled
-    return Rules(
+    return FigureSettings(
         metric=curriculum.performance_metric,
         has_stages=strategy.uses_stages,
         min_performance=curriculum.min_performance_for_advance if decides else None,
@@ -63,7 +63,7 @@ class LiveFigures:
         recorder: MlflowRecorder,
         *,
         max_steps: int,
-        rules: Rules,
+        rules: FigureSettings,
         story: Callable[..., None] = lambda events, step, error: None,
     ) -> None:
         """Pass everything on to `recorder`.
@@ -131,7 +131,7 @@ class LiveFigures:
 
     def _draw(self, events: list[dict[str, Any]], history: History) -> None:
         try:
-            course = build_course(events, history, max_steps=self._max_steps, rules=self._rules)
+            course = build_history(events, history, max_steps=self._max_steps, rules=self._rules)
             for name, chart in CHARTS.items():
                 record_chart(self._recorder, chart(course), f"curriculum/{name}")
         # Whatever a drawing library does not like is no reason to stop a training.

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pixelis.experiments.compare.outcome import Training
-from pixelis.figures import Course, Rules, build_course
+from pixelis.figures import FigureSettings, TrainingHistory, build_history
 from pixelis.tracking import TrainingRun
 
 SHORT = 8  # letters of an id
@@ -28,12 +28,12 @@ def read_trainings(runs: Sequence[TrainingRun]) -> list[Training]:
     ]
 
 
-def read_course(run: TrainingRun) -> Course:
+def read_course(run: TrainingRun) -> TrainingHistory:
     """The course of a training, with the thresholds that its decisions were made by."""
     params = run.info.params
     decides = any(event.get("perf_after") is not None for event in run.events)
     decides = decides and params.get("curriculum.rollback_enabled", "").lower() == "true"
-    rules = Rules(
+    rules = FigureSettings(
         metric=params.get("curriculum.performance_metric", "performance"),
         # Only strategies with stages tell the stage at each step.
         has_stages="curriculum/stage" in run.history,
@@ -43,7 +43,7 @@ def read_course(run: TrainingRun) -> Course:
     )
     reached = max(int(event["step"]) for event in run.events)
     max_steps = int(params.get("training.max_steps", reached))
-    return build_course(run.events, run.history, max_steps=max_steps, rules=rules)
+    return build_history(run.events, run.history, max_steps=max_steps, rules=rules)
 
 
 def _number(params: Mapping[str, str], key: str) -> float | None:

@@ -30,7 +30,7 @@ from pixelis.experiments.tune import (
     storage_errors,
     value_of,
 )
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.runs import tuning_worker
 from pixelis.runs.jobs import Job, run_jobs
 from pixelis.runs.prepare import link_data_run, record_inputs, record_validation
@@ -171,8 +171,8 @@ def _wait_for_others(parts: list[Part]) -> None:
 
 def _jobs(plan: Plan, num_left: int) -> list[Job]:
     config, model = plan.root / "tune.yaml", plan.root / "model_arch.yaml"
-    write_whole(config, to_yaml(plan.config))
-    write_whole(model, to_yaml(plan.model))
+    write_atomic(config, to_yaml(plan.config))
+    write_atomic(model, to_yaml(plan.model))
     words = ("--config", str(config), "--model", str(model))
     num = min(plan.config.num_workers, num_left)
     return [Job(f"worker {i}", words, plan.root / f"worker-{i}.log") for i in range(num)]

@@ -23,7 +23,7 @@ from pixelis.experiments.tune import (
     replay,
     saved_share,
 )
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.tracking import MlflowRecorder
 
 FOLDER = "tune"
@@ -103,7 +103,7 @@ def write_best(plan: Plan, study: Any) -> Path:
 
 
 def _write(place: Path, text: str) -> None:
-    write_whole(place, text)
+    write_atomic(place, text)
 
 
 def record_search(recorder: MlflowRecorder, plan: Plan, search: Part, links: str) -> None:
@@ -138,7 +138,7 @@ def record_verdict(
     """Leave the table that says whether tuning helped."""
     text = verdict.as_markdown()
     recorder.text(text + "\n", f"{FOLDER}/verdict.md")
-    write_whole(plan.root / "verdict.md", text + "\n")
+    write_atomic(plan.root / "verdict.md", text + "\n")
     values = {f"verdict/{row.name.split(' ')[0]}": row.test.mean for row in verdict.rows}
     values |= {f"verdict/gain_over_{row.name}": row.gain.mean for row in verdict.rows if row.gain}
     recorder.summary(values, len(finished_trials(search.study)))

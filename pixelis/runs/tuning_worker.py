@@ -22,8 +22,8 @@ from pixelis.experiments.tune import (
     storage_errors,
 )
 from pixelis.models.device import best_device
+from pixelis.models.load import silence_libraries
 from pixelis.models.lora import load_adapter
-from pixelis.models.quiet import quiet_libraries
 from pixelis.runs.train import Search, run_sft
 from pixelis.training.checkpoint import read_json
 from pixelis.training.resume import FINISHED_FILE
@@ -45,7 +45,7 @@ class Bench:
 
     def prepare(self) -> None:
         """Load what trials share; the first of several workers makes the caches, others wait."""
-        quiet_libraries()
+        silence_libraries()
         seed = self.plan.config.training.seed
         training = self.plan.training({}, seed, self.plan.root)
         self.workbench.prepare(

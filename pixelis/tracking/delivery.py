@@ -14,7 +14,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from requests import HTTPError
 
-from pixelis.files import no_room
+from pixelis.files import describe_full_disk
 from pixelis.mlflow_plugin import sqlite_file
 from pixelis.tracking.adapters import send_model
 from pixelis.tracking.measured import send_measured
@@ -82,7 +82,7 @@ def send(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
             raise RejectedError(str(error)) from error
         file = sqlite_file(str(client.tracking_uri))
         if file is not None and "disk is full" in str(error):
-            raise OSError(errno.ENOSPC, no_room(file), str(file)) from error
+            raise OSError(errno.ENOSPC, describe_full_disk(file), str(file)) from error
         raise
     except HTTPError as error:  # of an artifact proxy, or of what stands before it
         if error.response is not None and error.response.status_code in _FINAL_STATUS:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.tracking.delivery import Record
 from pixelis.tracking.source import copy_public
 
@@ -117,7 +117,7 @@ class Spool:
         """Let the file hold these records and no others."""
         if not self.acquire(IN_USE_SECONDS):
             raise OSError(f"{self.path} is in use by another process")
-        write_whole(self.path, _lines(records))
+        write_atomic(self.path, _lines(records))
         self._roomy = max(ROOMY, 2 * self.path.stat().st_size)
 
     @property

@@ -16,19 +16,18 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.figures import as_figure, as_page, layer_ranks, layer_spectra
-from pixelis.files import write_whole
-from pixelis.models.changed_base import (
-    WEIGHTS_FILE,
-    changes_base,
-    initial_factors,
-    split_plain,
-    take_from_base,
-    write_plain,
-)
+from pixelis.files import write_atomic
 from pixelis.models.device import best_device, on_best_device
 from pixelis.models.eva import Spectrum, fit_eva, largest_spectrum, positions_needed
 from pixelis.models.load import load_model
-from pixelis.models.lora import add_lora, load_adapter, wrap
+from pixelis.models.lora import WEIGHTS_FILE, add_lora, apply_lora_config, load_adapter
+from pixelis.models.pissa import (
+    changes_base,
+    convert_to_plain_lora,
+    initial_factors,
+    split_plain_lora,
+    subtract_from_base,
+)
 from pixelis.recorder import Recorder
 
 RANKS_FILE = "lora_ranks.json"
@@ -105,7 +104,9 @@ def build_adapter(
     if by_data and resume_from is not None:
         saved = LoraConfig.from_pretrained(str(resume_from))
         saved.inference_mode, saved.base_model_name_or_path = False, None
-        return Adapter(wrap(load(config), saved, model_name=config.model_name, seed=seed))
+        return Adapter(
+            apply_lora_config(load(config), saved, model_name=config.model_name, seed=seed)
+        )
     if changes_base(config.init_lora_weights):
         return _take_apart(config, load, seed=seed, resume_from=resume_from)
     if not by_data:
@@ -146,7 +147,7 @@ def write_adapter(
     model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=tensors)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card
     if initial is not None:
-        write_plain(folder, initial)
+        convert_to_plain_lora(folder, initial)
 
 
 def _add(
@@ -177,9 +178,9 @@ def _take_apart(config: ModelConfig, load: Load, *, seed: int, resume_from: Path
     if resume_from is None:
         initial = initial_factors(_add(config, config.init_lora_weights, load, seed=seed))
     else:
-        _, initial = split_plain(load_file(resume_from / WEIGHTS_FILE))
+        _, initial = split_plain_lora(load_file(resume_from / WEIGHTS_FILE))
     model = _add(config, "default", load, seed=seed)
-    take_from_base(model, initial)
+    subtract_from_base(model, initial)
     set_peft_model_state_dict(model, initial)
     return Adapter(model, initial)
 
@@ -231,10 +232,10 @@ def _record(spectra: list[Spectrum], output_dir: Path, recorder: Recorder) -> No
     """Leave ranks and spectra as JSON and as figures."""
     rows = [asdict(one) for one in spectra]
     file = output_dir / RANKS_FILE
-    write_whole(file, json.dumps(rows, indent=1))
+    write_atomic(file, json.dumps(rows, indent=1))
     recorder.artifact(file, FOLDER)
     for name, chart in (("ranks", layer_ranks(rows)), ("spectra", layer_spectra(rows))):
         recorder.figure(f"{FOLDER}/{name}.png", as_figure(chart))
         page = output_dir / f"lora_{name}.html"
-        write_whole(page, as_page(chart, f"lora {name}"))
+        write_atomic(page, as_page(chart, f"lora {name}"))
         recorder.artifact(page, FOLDER)

@@ -17,7 +17,12 @@ from pixelis.data.store import SUMMARY_FILE, data_files
 from pixelis.data.token_cache import image_bytes, open_tokens, tokens_key
 from pixelis.data.vision_cache import VisionCache, open_features
 from pixelis.models.device import on_best_device
-from pixelis.models.vision import PositionRule, compute_features, takes_features, vision_digest
+from pixelis.models.vision import (
+    PositionRule,
+    accepts_image_features,
+    compute_features,
+    vision_digest,
+)
 
 GIB = 2**30
 IMAGES_AT_ONCE = 16
@@ -94,7 +99,7 @@ def use_vision_cache(
     Returns:
         whether they do.
     """
-    if not takes_features(base):
+    if not accepts_image_features(base):
         say(f"vision features are not cached: {base.config.model_type} takes none")
         return False
     width = base.config.text_config.hidden_size

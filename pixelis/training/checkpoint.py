@@ -19,7 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pixelis.errors import CheckpointError
-from pixelis.files import is_full, put_folder, sync_folder, write_whole, writing
+from pixelis.files import (
+    explain_write_errors,
+    fsync_folder,
+    is_disk_full,
+    write_atomic,
+)
 from pixelis.training.taking_up import told_of_damage
 
 COMPLETE_FILE = "complete.json"
@@ -34,8 +39,8 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON whole or not at all, see `write_whole`."""
-    write_whole(path, json.dumps(value, indent=2))
+    """Write JSON whole or not at all, see `write_atomic`."""
+    write_atomic(path, json.dumps(value, indent=2))
 
 
 def read_json(path: Path) -> Any:
@@ -159,7 +164,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def seal(folder: Path) -> None:
     """Mark a checkpoint as whole: the digests of its files, written when these are on disk."""
-    sync_folder(folder)
+    fsync_folder(folder)
     write_json(_digests(folder), folder / COMPLETE_FILE)
 
 
@@ -207,10 +212,10 @@ def told_of_full_disk(output_dir: Path, num_bytes: int) -> Iterator[None]:
             took of a checkpoint is removed, those before it stay.
     """
     try:
-        with writing(output_dir, NUM_COPIES * num_bytes):
+        with explain_write_errors(output_dir, NUM_COPIES * num_bytes):
             yield
     except OSError as error:
-        if not is_full(error):
+        if not is_disk_full(error):
             raise
         torn = [each for each in checkpoints(output_dir) if find_fault(each) is not None]
         for folder in torn:
@@ -274,8 +279,3 @@ def check_same_config(
     if different:
         listed = "; ".join(f"{k} was {saved.get(k)!r}, is {current.get(k)!r}" for k in different)
         raise CheckpointError(f"{what} {folder} is from another configuration: {listed}; {advice}")
-
-
-def replace_folder(staged: Path, place: Path) -> None:
-    """Put a finished folder in its place, whatever stood there before."""
-    put_folder(staged, place)

@@ -12,7 +12,7 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from pixelis.errors import CheckpointError
-from pixelis.files import clear_left
+from pixelis.files import recover_folder, replace_folder
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
     check_same_config,
@@ -21,7 +21,6 @@ from pixelis.training.checkpoint import (
     checkpoints,
     find_fault,
     read_json,
-    replace_folder,
 )
 from pixelis.training.event_file import EVENTS_FILE
 from pixelis.training.taking_up import told_of_damage
@@ -31,7 +30,7 @@ AUTO = "auto"
 BEST = "best"
 # What a start reads of a checkpoint, and of which kinds it is.
 _STATE = {"identity": (dict,), "num_processes": (int,), "step": (int,), "run_id": (str, NoneType)}
-# What `write_whole` and `replace_folder` leave of the files and folders of a training.
+# What `write_atomic` and `replace_folder` leave of the files and folders of a training.
 _LEFTOVER = re.compile(
     r"\.((events|finished|lora_ranks)\.json|lora_\w+\.html)\.\d+\.tmp"
     r"|\.(?P<folder>best|final)\.(new|\d+\.old)"
@@ -165,7 +164,7 @@ def clear_leftovers(output_dir: Path) -> None:
     for path in sorted(output_dir.glob(".*")):
         match = _LEFTOVER.fullmatch(path.name)
         if match and match["folder"] and path.is_dir():
-            clear_left(path, output_dir / match["folder"])
+            recover_folder(path, output_dir / match["folder"])
         elif match and path.is_file():
             path.unlink(missing_ok=True)
 

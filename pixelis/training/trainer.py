@@ -16,8 +16,9 @@ from pixelis.curriculum import Visit, draw_scored
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.batches import Batches, by_length
 from pixelis.evaluation.validation import Validation, compute_losses
-from pixelis.models.changed_base import split_plain
-from pixelis.models.feed import feed, output_head, supervised_logits
+from pixelis.files import replace_folder
+from pixelis.models.forward import model_inputs, output_head, supervised_logits
+from pixelis.models.pissa import split_plain_lora
 from pixelis.recorder import visit_name
 from pixelis.training.adapter import write_adapter
 from pixelis.training.bad_steps import BadSteps, GuardedTrainer
@@ -32,7 +33,6 @@ from pixelis.training.checkpoint import (
     load_rng,
     optimizer_tensors,
     read_json,
-    replace_folder,
     restore_optimizer,
     rng_file,
     rng_state,
@@ -70,7 +70,7 @@ class CurriculumTrainer(GuardedTrainer):
     ) -> None:
         """Take the loader, the validation and the callback; `run_state` is kept in checkpoints.
 
-        `initial`: what the adapter took from the base (`pixelis.models.changed_base`);
+        `initial`: what the adapter took from the base (`pixelis.models.pissa`);
         `operation_weight`: of the tokens of a call in the loss.
         """
         self.adapted = model
@@ -116,7 +116,9 @@ class CurriculumTrainer(GuardedTrainer):
         """The loss of a micro-batch; logits only where a supervised token is predicted."""
         labels, self._kinds = inputs["labels"], inputs["kinds"]
         with supervised_logits(self.head, labels), self.accelerator.autocast():  # FSDP's has none
-            return super().compute_loss(model, {**feed(inputs), "labels": labels}, *args, **kwargs)
+            return super().compute_loss(
+                model, {**model_inputs(inputs), "labels": labels}, *args, **kwargs
+            )
 
     def _token_loss(self, outputs: Any, labels: torch.Tensor, **words: Any) -> torch.Tensor:
         words |= {"kinds": self._kinds, "operation_weight": self.operation_weight}
@@ -265,7 +267,7 @@ class CurriculumTrainer(GuardedTrainer):
         """Put a checkpoint's adapter on the model."""
         tensors = load_file(folder / ADAPTER_FILE)
         if self.initial is not None:
-            tensors, _ = split_plain(tensors)
+            tensors, _ = split_plain_lora(tensors)
         if not self.is_sharded:
             set_peft_model_state_dict(self.adapted, tensors)
             return

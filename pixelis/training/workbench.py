@@ -12,8 +12,8 @@ from pixelis.curriculum import CurriculumConfig, check_examples
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.store import load_split
-from pixelis.models.changed_base import changes_base
 from pixelis.models.load import load_processor
+from pixelis.models.pissa import changes_base
 from pixelis.training.adapter import load_base
 from pixelis.training.caches import look_once, use_token_cache
 from pixelis.training.inputs import build_datasets

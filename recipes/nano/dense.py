@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.scenes import CELLS, Cell, render
-from pixelis.models.feed import feed
+from pixelis.models.forward import model_inputs
 from pixelis.operations.pixels import PALETTE, SHAPES
 from recipes.nano.blend import draw_scene
 
@@ -234,7 +234,9 @@ def train_lookup(
     drill = LookupBatches(encoder, seed=seed, steps=steps, batch_size=batch_size)
     batches = DataLoader(drill, batch_size=None, num_workers=1, prefetch_factor=4)
     for step, batch in enumerate(batches, 1):
-        inputs = {key: value for key, value in feed(batch).items() if key not in ("find", "look")}
+        inputs = {
+            key: value for key, value in model_inputs(batch).items() if key not in ("find", "look")
+        }
         states = model.model(**inputs, output_hidden_states=True).hidden_states
         loss, right = lookup_loss(model, states, batch, drill.lookups)
         _step(optimizer, parameters, loss)

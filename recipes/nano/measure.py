@@ -12,7 +12,7 @@ from pixelis.data.encode import Encoder, collate
 from pixelis.data_prep.picture import Picture, Thing
 from pixelis.data_prep.scenes import Item, Scene, render
 from pixelis.data_prep.sources.drawn import DrawnScenes
-from pixelis.models.feed import feed
+from pixelis.models.forward import model_inputs
 from recipes.nano.blend import (
     CAPTION_QUESTION,
     draw_scene,
@@ -38,7 +38,7 @@ def generate_replies(
     for indices in by_length.values():
         for start in range(0, len(indices), BATCH_SIZE):
             chosen = indices[start : start + BATCH_SIZE]
-            batch = feed(collate([encoded[i] for i in chosen], encoder))
+            batch = model_inputs(collate([encoded[i] for i in chosen], encoder))
             output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
             texts = encoder.tokenizer.batch_decode(
                 output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True

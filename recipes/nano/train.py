@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.scenes import Cell
-from pixelis.models.feed import feed
+from pixelis.models.forward import model_inputs
 from recipes.nano.blend import build_lesson
 from recipes.nano.dense import Lookups, lookup_loss
 
@@ -95,7 +95,7 @@ def sum_losses(
     count = sum(int((part["labels"][:, 1:] != IGNORE_INDEX).sum()) for part in parts)
     total = right = 0.0
     for part in parts:
-        inputs = {k: v for k, v in feed(part).items() if k not in ("find", "look")}
+        inputs = {k: v for k, v in model_inputs(part).items() if k not in ("find", "look")}
         outputs = model(**inputs, output_hidden_states=True)
         loss = nn.functional.cross_entropy(
             outputs.logits[:, :-1].flatten(0, 1),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pixelis.figures import Rules, build_course
+from pixelis.figures import FigureSettings, build_history
 
 SIMPLE = {"simple": 1.0, "hard": 0.0}
 FULL = {"simple": 0.25, "hard": 0.75}
@@ -53,7 +53,7 @@ def course(start, rollback, advance, history):
     """Builds a course; what a test looks at is changed in words."""
 
     def build(events=(start, rollback, advance), told=history, max_steps=100, **rules):
-        return build_course(list(events), told, max_steps=max_steps, rules=Rules(**rules))
+        return build_history(list(events), told, max_steps=max_steps, rules=FigureSettings(**rules))
 
     return build
 

@@ -24,7 +24,7 @@ def test_a_stage_has_one_colour_in_all(course, event, start):
 def test_the_panels_of_twelve_trainings_stand_below_each_other_in_the_page_too(
     course, event, start
 ):
-    from pixelis.figures.interactive import as_plotly
+    from pixelis.figures.draw_html import as_plotly
 
     end = event(40, "end", "easy", "easy", {"simple": 1.0})
     one = course([start, end])

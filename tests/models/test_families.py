@@ -262,7 +262,7 @@ def test_a_training_and_its_adapter(name, encoder, example, data_dir, tmp_path):
         result.final_dir,
         tmp_path / "merged",
         example,
-        model_name=name,
+        model=ModelConfig(model_name=name),
         source="final",
         save_dtype="float32",
     )

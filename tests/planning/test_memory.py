@@ -11,7 +11,7 @@ import pytest
 
 from pixelis.config import DataPrepConfig, ModelConfig
 from pixelis.data_prep.prepare import prepare_folder
-from pixelis.models.published import model_config
+from pixelis.models.load import load_model_config_offline
 from pixelis.planning.memory import Shape, build_on_meta, forecast_memory
 
 ROOT = Path(__file__).parent.parent.parent
@@ -71,7 +71,7 @@ def test_a_training_of_the_embedded_base_takes_what_is_forecast(
 
 @pytest.fixture(scope="module")
 def seven():
-    return build_on_meta(model_config(SEVEN.model_name), SEVEN, precision="bf16")
+    return build_on_meta(load_model_config_offline(SEVEN.model_name), SEVEN, precision="bf16")
 
 
 def forecast(adapted, model=SEVEN, **changed):
@@ -110,9 +110,11 @@ def test_what_takes_more_and_what_saves(seven):
 
 def test_an_adapted_tower_keeps_activations_too():
     adapted = build_on_meta(
-        model_config("pixelis-nano"), replace(NANO, train_vision=True), precision="fp32"
+        load_model_config_offline("pixelis-nano"),
+        replace(NANO, train_vision=True),
+        precision="fp32",
     )
-    frozen = build_on_meta(model_config("pixelis-nano"), NANO, precision="fp32")
+    frozen = build_on_meta(load_model_config_offline("pixelis-nano"), NANO, precision="fp32")
     shape = Shape(batch_size=2, length=200, supervised=60, image_tokens=128)
     one, other = (forecast_memory(m, shape, NANO, bf16=False) for m in (adapted, frozen))
     assert one.activations > 1.2 * other.activations

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pixelis.errors import CheckpointError
+from pixelis.files import replace_folder
 from pixelis.training.checkpoint import (
     COMPLETE_FILE,
     check_same_config,
@@ -21,7 +22,6 @@ from pixelis.training.checkpoint import (
     load_rng,
     optimizer_tensors,
     read_json,
-    replace_folder,
     restore_optimizer,
     rng_file,
     rng_state,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pixelis.figures import Course
+from pixelis.figures import TrainingHistory
 
 ALL = "all"
 # Where work goes, and how it is taken up again, says nothing about what is trained.
@@ -30,7 +30,7 @@ class Training:
     link: str
     params: Mapping[str, str]
     metrics: Mapping[str, float]
-    course: Course
+    course: TrainingHistory
 
 
 def compute_outcome(training: Training) -> dict[str, Any]:
@@ -63,11 +63,11 @@ def _why(event: Mapping[str, Any]) -> str:
     return f"step {event['step']}: {event.get('reason') or 'no reason given'}{delta}"
 
 
-def _names(course: Course) -> list[str]:
+def _names(course: TrainingHistory) -> list[str]:
     return list(dict.fromkeys(name for _, values in course.strata for name in values))
 
 
-def _strata(course: Course) -> dict[str, float]:
+def _strata(course: TrainingHistory) -> dict[str, float]:
     """Validation performance by difficulty: the last, and the highest that there was."""
     facts: dict[str, float] = {}
     for kind in ("final", "best"):

@@ -18,7 +18,7 @@ from pixelis.experiments.tune.settings import Settings
 from pixelis.experiments.tune.space import Parameter
 from pixelis.experiments.tune.storage import BORN, open_study, storage_errors
 from pixelis.experiments.tune.study import BASELINE, enqueue
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 
 TRIALS, BASELINES, FINAL = "trials", "baselines", "final"
 RUN_ID = "pixelis.run_id"
@@ -88,7 +88,7 @@ def _check_folder(root: Path, study: optuna.Study) -> None:
         return
     if not mark.exists():
         root.mkdir(parents=True, exist_ok=True)
-        write_whole(mark, f"{born}\n")
+        write_atomic(mark, f"{born}\n")
     elif mark.read_text(encoding="utf-8").strip() != born:
         raise UserError(
             f"the folder {root} holds the trainings of another study {study.study_name!r}, whose "

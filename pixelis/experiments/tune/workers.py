@@ -32,7 +32,7 @@ from pixelis.experiments.tune.study import (
     finished_trials,
     is_running,
 )
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 
 POLL_SECONDS = 1.0  # between two looks at the trials of others
 SEEN = "pixelis.seen_without_worker"
@@ -100,7 +100,7 @@ def worker_name(folder: Path) -> str:
     file = folder / ".worker"
     with FileLock(folder / ".worker.lock"):
         if not file.exists():
-            write_whole(file, uuid.uuid4().hex)
+            write_atomic(file, uuid.uuid4().hex)
         kept = file.read_text(encoding="utf-8")
     digest = hashlib.sha256(f"{folder.resolve()} {kept}".encode()).hexdigest()
     return f"{socket.gethostname()} {digest[:16]}"

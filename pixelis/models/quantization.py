@@ -1,4 +1,4 @@
-"""A base in 4 bits (QLoRA, Dettmers et al. 2023): what is quantised, how, and where it can run."""
+"""Load a base in 4 bits (QLoRA, Dettmers et al. 2023)."""
 
 import importlib.util
 from typing import Any
@@ -8,13 +8,13 @@ from transformers import BitsAndBytesConfig
 
 from pixelis.errors import ConfigError
 
-# In 4 bits only the language model: the vision tower is small, and its activations reach far. The
-# embeddings and the head stay as they are.
+# Only the language model is quantised: the vision tower is small and sensitive to rounding. The
+# embeddings and the output head keep their dtype.
 SKIPPED = ("model.visual", "lm_head")
 
 
 def check_quantization() -> None:
-    """Refuse 4 bits where they cannot be computed with.
+    """Refuse 4 bits on a machine that cannot compute with them.
 
     Raises:
         ConfigError: without CUDA, or without bitsandbytes.
@@ -29,11 +29,11 @@ def check_quantization() -> None:
 
 
 def quantization_config(compute_dtype: torch.dtype) -> Any:
-    """NF4 with its scales quantised as well (section 3); products are taken in `compute_dtype`."""
+    """Return NF4 with quantised scales (QLoRA, section 3); products are in `compute_dtype`."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
-        llm_int8_skip_modules=list(SKIPPED),  # of 4 bits too, whatever its name says
+        llm_int8_skip_modules=list(SKIPPED),  # despite its name, it applies to 4 bits too
     )

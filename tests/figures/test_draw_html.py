@@ -16,7 +16,7 @@ from pixelis.figures import (
     samples_drawn,
     timeline,
 )
-from pixelis.figures.interactive import as_plotly
+from pixelis.figures.draw_html import as_plotly
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pixelis.figures.downsample import thin_events, thin_points, thin_rows
 from pixelis.figures.stage_visits import Event
-from pixelis.figures.thinned import thin_events, thin_points, thin_rows
 
 Strata = Sequence[tuple[int, Mapping[str, float]]]
 History = Mapping[str, Sequence[tuple[int, float]]]  # metric -> its values by step
@@ -15,7 +15,7 @@ TRAINING_LOSS = "train/loss"
 
 
 @dataclass(frozen=True)
-class Rules:
+class FigureSettings:
     """What of a curriculum's settings its figures need."""
 
     metric: str = "performance"
@@ -27,7 +27,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingHistory:
     """How a training went until now.
 
     Attributes:
@@ -48,16 +48,16 @@ class Course:
     mixes: Strata
     max_steps: int
     reached: int
-    rules: Rules = Rules()
+    rules: FigureSettings = FigureSettings()
     num_events: int = 0
 
 
-def build_course(
-    events: Sequence[Event], history: History, *, max_steps: int, rules: Rules
-) -> Course:
+def build_history(
+    events: Sequence[Event], history: History, *, max_steps: int, rules: FigureSettings
+) -> TrainingHistory:
     """Read the course from what was recorded: events, and metrics under their names in MLflow.
 
-    A very long one is thinned out (`pixelis.figures.thinned`), except for its mixes.
+    A very long one is thinned out (`pixelis.figures.downsample`), except for its mixes.
     """
     names = _difficulties(events, history)
     strata = _by_step(history, {f"eval/{name}/{rules.metric}": name for name in names})
@@ -67,7 +67,7 @@ def build_course(
     measured: Strata = _with_restored(strata, events) if rules.restores_weights else strata
     shown = thin_events(events)
     ends = {int(event["step"]) for event in shown}
-    return Course(
+    return TrainingHistory(
         events=shown,
         strata=thin_rows(measured, keep=ends),
         losses=thin_rows(_by_step(history, {f"eval/{name}/loss": name for name in names})),

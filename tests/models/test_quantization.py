@@ -13,7 +13,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from pixelis.config import ModelConfig
 from pixelis.errors import ConfigError
 from pixelis.models.load import load_model
-from pixelis.models.quantized import check_quantization, quantization_config
+from pixelis.models.quantization import check_quantization, quantization_config
 from pixelis.training.inputs import check_model
 
 

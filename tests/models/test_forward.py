@@ -8,7 +8,7 @@ from pixelis.data.encode import IGNORE_INDEX, Encoder
 from pixelis.data.store import to_row
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.tasks import TASKS
-from pixelis.models.feed import feed, output_head, supervised_logits
+from pixelis.models.forward import model_inputs, output_head, supervised_logits
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from pixelis.training.loss import compute_token_loss
@@ -70,13 +70,13 @@ def supervised(logits, labels):
 
 
 def test_without_positions_everything_but_labels_and_kinds_is_fed(batch):
-    assert set(feed(batch)) == set(batch) - {"labels", "kinds"}
+    assert set(model_inputs(batch)) == set(batch) - {"labels", "kinds"}
 
 
 def test_with_positions_there_is_no_mask_and_labelled_logits_are_the_same(
     model, batch, positions, plain
 ):
-    given = feed({**batch, "position_ids": positions})
+    given = model_inputs({**batch, "position_ids": positions})
     assert not {"attention_mask", "mm_token_type_ids"} & set(given)
     with torch.inference_mode():
         found = model(**given).logits
@@ -85,7 +85,7 @@ def test_with_positions_there_is_no_mask_and_labelled_logits_are_the_same(
     # Padding is attended to by nobody that has a label, and positions do matter.
     with torch.inference_mode():
         flat = torch.arange(positions.shape[2]).expand_as(positions)
-        other = model(**feed({**batch, "position_ids": flat})).logits
+        other = model(**model_inputs({**batch, "position_ids": flat})).logits
     assert (supervised(other, batch["labels"]) - expected).abs().max() > 0.01
 
 
@@ -97,9 +97,11 @@ def test_features_take_the_images_place(model, batch, positions, plain):
         )
         features = torch.cat(list(outputs.pooler_output))
         kept = {k: v for k, v in batch.items() if k not in ("pixel_values", "image_grid_thw")}
-        given = feed({**kept, "position_ids": positions, "image_features": features})
+        given = model_inputs({**kept, "position_ids": positions, "image_features": features})
         found = model(**given).logits
-        mixed = feed({**kept, "position_ids": positions, "image_features": features.flip(0)})
+        mixed = model_inputs(
+            {**kept, "position_ids": positions, "image_features": features.flip(0)}
+        )
         other = model(**mixed).logits
     expected = supervised(plain, batch["labels"])
     torch.testing.assert_close(supervised(found, batch["labels"]), expected, atol=2e-4, rtol=0)
@@ -107,7 +109,7 @@ def test_features_take_the_images_place(model, batch, positions, plain):
 
 
 def test_the_head_computes_what_is_supervised_and_nothing_else(model, batch, positions):
-    labels, given = batch["labels"], feed({**batch, "position_ids": positions})
+    labels, given = batch["labels"], model_inputs({**batch, "position_ids": positions})
     with torch.inference_mode():
         full = model(**given).logits
         with supervised_logits(output_head(model), labels):
@@ -119,7 +121,7 @@ def test_the_head_computes_what_is_supervised_and_nothing_else(model, batch, pos
 
 
 def test_a_base_that_names_no_head_computes_all(model, batch, positions):
-    given = feed({**batch, "position_ids": positions})
+    given = model_inputs({**batch, "position_ids": positions})
     with torch.inference_mode(), supervised_logits(None, batch["labels"]):
         assert model(**given).logits.shape[:2] == batch["labels"].shape
 
@@ -149,7 +151,7 @@ def test_loss_and_gradients_are_the_full_head_s(batch, positions, masked):
     assert batch["attention_mask"].min() == 0  # rows are padded
     whole = {name: x for name, x in batch.items() if name not in ("labels", "kinds")}
     expected, wanted = loss_and_gradients(model, whole, labels, None)
-    given = whole if masked else feed({**batch, "position_ids": positions})
+    given = whole if masked else model_inputs({**batch, "position_ids": positions})
     loss, gradients = loss_and_gradients(model, given, labels, output_head(model))
     assert loss == pytest.approx(expected, abs=1e-6)
     for name, gradient in wanted.items():
@@ -161,7 +163,7 @@ def test_a_batch_in_which_nothing_is_supervised_counts_for_nothing(model, batch,
     nothing = torch.full_like(batch["labels"], IGNORE_INDEX)
     model.zero_grad()
     with supervised_logits(output_head(model), nothing):
-        outputs = model(**feed({**batch, "position_ids": positions}))
+        outputs = model(**model_inputs({**batch, "position_ids": positions}))
     loss = compute_token_loss(outputs, nothing, torch.tensor(40))
     loss.backward()
     assert loss == 0

@@ -1,6 +1,7 @@
-"""How many tokens an example has in a model's eyes: what `max_length` of an import is held against.
+"""Count the tokens of an example with a model's processor, for `max_length` of an import.
 
-torch and transformers are imported with the first count, so that data-prep can name this without.
+It is a module of its own because `data-prep` starts without torch: torch and transformers are
+imported at the first count.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pixelis.data.example import Example
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """Counts an example's tokens, visual ones included, by the processor of a model.
+    """Counts an example's tokens, visual ones included; it can be sent to worker processes.
 
     Raises:
         CheckpointError: at the first count, when the model has no processor.
@@ -22,7 +23,7 @@ class TokenCounter:
     model_name: str
 
     def __call__(self, example: Example) -> int:
-        """The number of tokens of the whole conversation."""
+        """Return the number of tokens of the whole conversation."""
         return _counter(self.model_name)(example)
 
 

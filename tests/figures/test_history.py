@@ -1,6 +1,6 @@
 """A course is the same whether its metrics come from a training or from the store."""
 
-from pixelis.figures import Rules, build_course
+from pixelis.figures import FigureSettings, build_history
 
 
 def test_metrics_become_strata_losses_and_training_loss(course):
@@ -38,5 +38,5 @@ def test_weights_that_went_back_have_their_strata_again(course, event, start):
 
 
 def test_a_course_may_have_nothing_yet():
-    empty = build_course([], {}, max_steps=10, rules=Rules())
+    empty = build_history([], {}, max_steps=10, rules=FigureSettings())
     assert (empty.strata, empty.mixes, empty.reached) == ([], [], 0)

@@ -8,15 +8,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from pixelis.config import CHANGING_INITS
-from pixelis.models.changed_base import (
-    changes_base,
-    initial_factors,
-    split_plain,
-    take_from_base,
-    write_plain,
-)
 from pixelis.models.load import load_model
 from pixelis.models.lora import add_lora
+from pixelis.models.pissa import (
+    changes_base,
+    convert_to_plain_lora,
+    initial_factors,
+    split_plain_lora,
+    subtract_from_base,
+)
 
 NANO = "pixelis-nano"
 IDS = torch.arange(5, 45)[None]
@@ -71,7 +71,7 @@ def test_the_saved_adapter_says_the_same_on_the_untouched_base(
     move(model)
     said = logits(model)
     model.save_pretrained(str(tmp_path), save_embedding_layers=False)
-    write_plain(tmp_path, initial)
+    convert_to_plain_lora(tmp_path, initial)
     untouched = base()
     before = logits(untouched)
     loaded = PeftModel.from_pretrained(untouched, str(tmp_path)).eval()
@@ -84,7 +84,7 @@ def test_the_saved_adapter_says_the_same_on_the_untouched_base(
 def test_it_is_a_plain_adapter_of_twice_the_rank(tmp_path):
     model = adapt("pissa")
     model.save_pretrained(str(tmp_path), save_embedding_layers=False)
-    write_plain(tmp_path, initial_factors(model))
+    convert_to_plain_lora(tmp_path, initial_factors(model))
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (8, 24, True)
     assert config["base_model_name_or_path"] == NANO
@@ -100,15 +100,15 @@ def test_both_halves_come_back_and_make_the_same_model(dtype, tmp_path):
 
     initial = initial_factors(fresh("pissa"))
     first = fresh("default")
-    take_from_base(first, initial)
+    subtract_from_base(first, initial)
     first.load_state_dict(with_adapter(initial), strict=False)
     first.save_pretrained(str(tmp_path), save_embedding_layers=False)
-    write_plain(tmp_path, initial)
-    trained, again = split_plain(load_file(tmp_path / "adapter_model.safetensors"))
+    convert_to_plain_lora(tmp_path, initial)
+    trained, again = split_plain_lora(load_file(tmp_path / "adapter_model.safetensors"))
     assert set(again) == set(initial)
     assert all(torch.equal(again[name], value) for name, value in initial.items())
     second = fresh("default")
-    take_from_base(second, again)
+    subtract_from_base(second, again)
     second.load_state_dict(with_adapter(trained), strict=False)
     assert torch.equal(logits(first), logits(second))
 

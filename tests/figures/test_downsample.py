@@ -8,16 +8,16 @@ import time
 import pytest
 
 from pixelis.figures import (
-    Rules,
+    FigureSettings,
     as_figure,
     as_page,
-    build_course,
+    build_history,
     loss_by_difficulty,
     samples_drawn,
     timeline,
 )
-from pixelis.figures.interactive import as_plotly
-from pixelis.figures.thinned import MOST_EVENTS, thin_events, thin_points, thin_rows
+from pixelis.figures.downsample import MOST_EVENTS, thin_events, thin_points, thin_rows
+from pixelis.figures.draw_html import as_plotly
 
 MANY = 100_000
 SECONDS = 60  # on two busy cores; minutes to hours where nothing is thinned out
@@ -67,15 +67,15 @@ def history():
 
 @pytest.fixture(scope="module")
 def course(events, history):
-    rules = Rules("accuracy", min_performance=0.6, rollback_threshold=-0.05)
-    return build_course(events, history, max_steps=MANY, rules=rules)
+    rules = FigureSettings("accuracy", min_performance=0.6, rollback_threshold=-0.05)
+    return build_history(events, history, max_steps=MANY, rules=rules)
 
 
 @pytest.mark.parametrize("chart", [timeline, samples_drawn, loss_by_difficulty])
 def test_many_events_and_points_are_drawn_in_seconds(events, history, chart):
     began = time.monotonic()
-    rules = Rules("accuracy", min_performance=0.6, rollback_threshold=-0.05)
-    drawn = chart(build_course(events, history, max_steps=MANY, rules=rules))
+    rules = FigureSettings("accuracy", min_performance=0.6, rollback_threshold=-0.05)
+    drawn = chart(build_history(events, history, max_steps=MANY, rules=rules))
     png = io.BytesIO()
     as_figure(drawn).savefig(png, format="png")
     page = as_page(drawn, "many")

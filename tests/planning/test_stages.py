@@ -3,7 +3,7 @@
 import pytest
 
 from pixelis.curriculum import CurriculumConfig
-from pixelis.planning.course import drawn_in_all, plan_course
+from pixelis.planning.stages import drawn_in_all, plan_course
 
 
 def course(max_steps=100, scores=None, **changed):

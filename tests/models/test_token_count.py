@@ -11,8 +11,8 @@ import recipes.nano
 from pixelis.data.chat import example_messages
 from pixelis.data.encode import Encoder
 from pixelis.data_prep.generate import generate_example
-from pixelis.models import lengths
-from pixelis.models.lengths import TokenCounter
+from pixelis.models import token_count
+from pixelis.models.token_count import TokenCounter
 from recipes.nano.architecture import build_processor
 from recipes.nano.blend import build_texts
 from recipes.nano.tokenizer import train_tokenizer
@@ -35,9 +35,9 @@ def loads(processor, monkeypatch):
         return processor
 
     monkeypatch.setattr("pixelis.models.load.load_processor", load_processor)
-    lengths._counter.cache_clear()
+    token_count._counter.cache_clear()
     yield loaded
-    lengths._counter.cache_clear()
+    token_count._counter.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_it_can_be_sent_to_a_worker():
 
 def test_naming_it_imports_neither_torch_nor_transformers():
     code = (
-        "import sys; from pixelis.models.lengths import TokenCounter; TokenCounter('m');"
+        "import sys; from pixelis.models.token_count import TokenCounter; TokenCounter('m');"
         "print({'torch', 'transformers'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

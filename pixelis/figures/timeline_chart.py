@@ -19,10 +19,10 @@ from pixelis.figures.chart import (
     Words,
     colour_of,
 )
-from pixelis.figures.course import Course, Strata
+from pixelis.figures.downsample import thin_rows
 from pixelis.figures.event_notes import event_note, values_note
+from pixelis.figures.history import Strata, TrainingHistory
 from pixelis.figures.stage_visits import Visit, visits
-from pixelis.figures.thinned import thin_rows
 
 HATCH = "#8fa6ba"
 MARKS = {
@@ -35,7 +35,7 @@ MARKS = {
 TO_BEAT = "#B2182B"
 
 
-def timeline(course: Course) -> Chart:
+def timeline(course: TrainingHistory) -> Chart:
     """How a curriculum went, with the training loss below where there is one."""
     panels = timeline_panels(course, stage_names([course]))
     if course.training_loss:
@@ -45,7 +45,7 @@ def timeline(course: Course) -> Chart:
     return Chart(panels, course.max_steps)
 
 
-def stage_names(courses: Sequence[Course]) -> list[str]:
+def stage_names(courses: Sequence[TrainingHistory]) -> list[str]:
     """The stages of several trainings in the order in which they are first met."""
     return list(
         dict.fromkeys(
@@ -57,7 +57,7 @@ def stage_names(courses: Sequence[Course]) -> list[str]:
     )
 
 
-def timeline_panels(course: Course, stages: Sequence[str], title: str = "") -> list[Panel]:
+def timeline_panels(course: TrainingHistory, stages: Sequence[str], title: str = "") -> list[Panel]:
     """A lane with stages (or the mix) and events, and below it the lines of performance."""
     rules, bands = course.rules, stage_bands(course, stages)
     if len(course.events) < course.num_events:
@@ -77,7 +77,7 @@ def timeline_panels(course: Course, stages: Sequence[str], title: str = "") -> l
     return [lane, Panel(lines, label=label, low=-0.02, high=1.02)]
 
 
-def stage_bands(course: Course, stages: Sequence[str]) -> list[Band]:
+def stage_bands(course: TrainingHistory, stages: Sequence[str]) -> list[Band]:
     """Every span in the colour of its stage, trials hatched; nothing without stages."""
     spans = _spans(course)
     bands = [
@@ -93,11 +93,11 @@ def stage_bands(course: Course, stages: Sequence[str]) -> list[Band]:
     return bands + [Band(trial, s.begin, s.end, HATCH, hatched=True) for s in spans if s.trial]
 
 
-def _spans(course: Course) -> list[Visit]:
+def _spans(course: TrainingHistory) -> list[Visit]:
     return visits(course.events, course.reached) if course.rules.has_stages else []
 
 
-def _stage_words(course: Course) -> list[Words]:
+def _stage_words(course: TrainingHistory) -> list[Words]:
     """The names of the stages that are wider than their name: the legend has them all."""
     return [
         Words((span.begin + span.end) / 2, 0.74, span.stage)
@@ -106,7 +106,7 @@ def _stage_words(course: Course) -> list[Words]:
     ]
 
 
-def _marks(course: Course) -> list[Marks]:
+def _marks(course: TrainingHistory) -> list[Marks]:
     """Every decision on the lane."""
     found = []
     for kind, (symbol, colour, label) in MARKS.items():
@@ -120,7 +120,7 @@ def _marks(course: Course) -> list[Marks]:
     return found
 
 
-def _rules(course: Course) -> list[Rule]:
+def _rules(course: TrainingHistory) -> list[Rule]:
     """A thin line down through the performance at each advance and rollback."""
     kinds = ("advance", "rollback") if course.rules.has_stages else ()
     return [
@@ -130,7 +130,7 @@ def _rules(course: Course) -> list[Rule]:
     ]
 
 
-def _mix_areas(course: Course) -> list[Area]:
+def _mix_areas(course: TrainingHistory) -> list[Area]:
     """The shares of the mix on top of each other, in the colours of the difficulties."""
     held = [*course.mixes, (course.reached, course.mixes[-1][1])] if course.mixes else []
     held = thin_rows(held)
@@ -158,7 +158,7 @@ def difficulty_lines(strata: Strata) -> list[Line]:
     ]
 
 
-def _mix_lines(course: Course) -> list[Line]:
+def _mix_lines(course: TrainingHistory) -> list[Line]:
     """The bold line of the current mix: a piece for each visit, one where the mix drifts."""
     strata = course.strata
     if course.rules.has_stages:
@@ -183,7 +183,7 @@ def performance(strata: Strata, mix: Mapping[str, float], begin: int, end: int) 
     ]
 
 
-def _thresholds(course: Course) -> list[Item]:
+def _thresholds(course: TrainingHistory) -> list[Item]:
     """What the rules ask for: the minimum, and at each decision the level that had to be beaten."""
     rules, items = course.rules, []
     if rules.rollback_threshold is not None:
@@ -195,7 +195,7 @@ def _thresholds(course: Course) -> list[Item]:
     return items
 
 
-def _levels_to_beat(course: Course, threshold: float) -> list[Item]:
+def _levels_to_beat(course: TrainingHistory, threshold: float) -> list[Item]:
     lines: list[Item] = []
     rings: list[Point] = []
     notes: list[str] = []
