@@ -1,13 +1,14 @@
-"""A chart as one HTML page that needs no network: it shows what is under the mouse, and zooms.
+"""Write a chart as one interactive HTML page that needs no network.
 
-plotly's Python package ships one build of its JavaScript, 4.8 MB. A run has several such pages, so
-the build lies in them gzipped (2.0 MB as text), which every browser of the last years unpacks.
+plotly's own writer (`plotly.io.to_html`) would put 4.8 MB of JavaScript into each page. A training
+has several pages and writes them again after each attempt, so ours hold the same build of plotly
+gzipped: 2.0 MB as text, which every current browser unpacks by itself.
 """
 
 import base64
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from html import escape
 from importlib import resources
@@ -21,8 +22,8 @@ from pixelis.figures.chart import (
     Line,
     Marks,
     Panel,
-    Rule,
-    Words,
+    Text,
+    VerticalLine,
     legend_order,
 )
 
@@ -33,9 +34,9 @@ SYMBOLS = {
     "square": "square",
     "ring": "circle-open",
 }
-HATCHED = 0.35  # opacity: plotly hatches no shapes
-GAP = 0.05  # between two panels, as a share of the height ...
-ALL_GAPS = 0.3  # ... where all together take no more than this
+HATCH_OPACITY = 0.35  # plotly cannot hatch shapes
+GAP = 0.05  # between two panels, as a share of the height
+MAX_GAPS = 0.3  # of all gaps together
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{title}</title></head>
@@ -45,7 +46,7 @@ PAGE = """<!DOCTYPE html>
 <script>
 const figure = {figure};
 const text = atob(document.getElementById("plotly").textContent);
-const packed = Uint8Array.from(text, letter => letter.charCodeAt(0));
+const packed = Uint8Array.from(text, character => character.charCodeAt(0));
 const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
 new Response(stream).text().then(code => {{
   const script = document.createElement("script");
@@ -60,13 +61,13 @@ new Response(stream).text().then(code => {{
 
 
 def as_page(chart: Chart, title: str) -> str:
-    """The page of a chart, in UTF-8."""
-    return page_of(as_plotly(chart), title, chart.size[1])
+    """Return the page of a chart, to be saved in UTF-8."""
+    return plotly_page(as_plotly(chart), title, chart.size[1])
 
 
-def page_of(plotly: Mapping[str, Any], title: str, height: int) -> str:
-    """The page of a figure in plotly's JSON (`data` and `layout`), `height` pixels high."""
-    # No "<" of a name may end the script that the figure stands in.
+def plotly_page(plotly: Mapping[str, Any], title: str, height: int) -> str:
+    """Return the page of a figure in plotly's JSON (`data` and `layout`), `height` pixels high."""
+    # A "<" in a name must not close the script element of the figure.
     figure = json.dumps(plotly, ensure_ascii=False).replace("<", "\\u003c")
     return PAGE.format(title=escape(title), height=height, plotly=_packed_plotly(), figure=figure)
 
@@ -78,7 +79,7 @@ def _packed_plotly() -> str:
 
 
 def as_plotly(chart: Chart) -> dict[str, Any]:
-    """The chart as plotly's JSON: `data` and `layout`."""
+    """Convert a chart to plotly's JSON: `data` and `layout`."""
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
         "hovermode": "closest",
@@ -102,7 +103,7 @@ def as_plotly(chart: Chart) -> dict[str, Any]:
             layout["annotations"].append(_title(panel.title, domain[1]))
         for item in panel.items:
             _add(item, _axis("y", number), data, layout, labels)
-    rank = {label: place for place, label in enumerate(legend_order(chart), 1)}
+    rank = {label: index for index, label in enumerate(legend_order(chart), 1)}
     for trace in data:
         trace["legendrank"] = rank[trace["legendgroup"]]
     return {"data": data, "layout": layout}
@@ -113,9 +114,9 @@ def _axis(name: str, number: int) -> str:
 
 
 def _domains(chart: Chart) -> list[tuple[float, float]]:
-    """The heights of the panels, from the top down, as shares of the whole."""
+    """Return the lower and upper end of each panel from the top down, as shares of the height."""
     total, num_gaps = sum(panel.height for panel in chart.panels), len(chart.panels) - 1
-    gap = min(GAP, ALL_GAPS / max(1, num_gaps))
+    gap = min(GAP, MAX_GAPS / max(1, num_gaps))
     scale = (1 - gap * num_gaps) / total
     domains, top = [], 1.0
     for panel in chart.panels:
@@ -129,7 +130,7 @@ def _y_axis(panel: Panel, domain: tuple[float, float]) -> dict[str, Any]:
     axis: dict[str, Any] = {
         "domain": list(domain),
         "title": {"text": panel.label.replace("\n", "<br>"), "standoff": 6},
-        "automargin": True,  # the label stands beside the numbers, however long they are
+        "automargin": True,  # makes room for long tick labels
         "zeroline": False,
         "gridcolor": panel.grid,
         "fixedrange": panel.high is not None,
@@ -143,64 +144,65 @@ def _y_axis(panel: Panel, domain: tuple[float, float]) -> dict[str, Any]:
     return axis
 
 
-def _title(words: str, top: float) -> dict[str, Any]:
-    place = {"xref": "paper", "yref": "paper", "x": 0, "y": top}
+def _title(text: str, top: float) -> dict[str, Any]:
+    position = {"xref": "paper", "yref": "paper", "x": 0, "y": top}
     anchor = {"xanchor": "left", "yanchor": "bottom", "showarrow": False}
-    return {"text": f"<b>{escape(words)}</b>", **place, **anchor}
+    return {"text": f"<b>{escape(text)}</b>", **position, **anchor}
 
 
 def _add(
     item: Item, axis: str, data: list[dict[str, Any]], layout: dict[str, Any], labels: set[str]
 ) -> None:
-    """Add an item to the traces, shapes and annotations; a label is in the legend once."""
-    if isinstance(item, Rule | Words):
-        _add_words(item, axis, layout)
-        if isinstance(item, Rule):
-            line = {"color": item.colour, "width": 1}
-            ends = {"x0": item.step, "x1": item.step, "y0": 0, "y1": 1}
-            layout["shapes"].append(
-                {"type": "line", "yref": f"{axis} domain", "line": line, **ends}
-            )
+    """Add an item to the traces, shapes and annotations, and a new label to the legend."""
+    if isinstance(item, VerticalLine):
+        layout["shapes"].append(
+            {"type": "line", "x0": item.step, "x1": item.step, "y0": 0, "y1": 1}
+            | {"yref": f"{axis} domain", "line": {"color": item.colour, "width": 1}}
+        )
+    if isinstance(item, VerticalLine | Text):
+        if item.text:
+            layout["annotations"].append(_annotation(item, axis))
         return
-    shown = {"name": escape(item.label), "legendgroup": item.label}
-    trace: dict[str, Any] = {**shown, "showlegend": item.label not in labels, "yaxis": axis}
+    trace: dict[str, Any] = {"name": escape(item.label), "legendgroup": item.label}
+    trace |= {"showlegend": item.label not in labels, "yaxis": axis}
     labels.add(item.label)
     if isinstance(item, Band):
         layout["shapes"].append(_band(item, axis))
-        if trace["showlegend"]:  # shapes are not in the legend
+        if trace["showlegend"]:  # an empty trace, as plotly leaves shapes out of the legend
             marker = {"symbol": "square", "size": 14, "color": item.colour}
-            marker["opacity"] = HATCHED if item.hatched else 1
+            marker["opacity"] = HATCH_OPACITY if item.hatched else 1
             data.append({**trace, "x": [None], "y": [None], "mode": "markers", "marker": marker})
         return
     xs, ys = zip(*item.points, strict=True)
     data.append({**trace, "x": list(xs), "y": list(ys), **_style(item)})
 
 
-def _add_words(item: Rule | Words, axis: str, layout: dict[str, Any]) -> None:
-    if not item.words:
-        return
-    place: dict[str, Any] = {"x": item.step, "showarrow": False, "text": escape(item.words)}
-    if isinstance(item, Rule):
-        place |= {"yref": f"{axis} domain", "y": 1, "xanchor": "left", "yanchor": "top"}
-    else:
-        place |= {"yref": axis, "y": item.height}
-    layout["annotations"].append(place)
+def _annotation(item: VerticalLine | Text, axis: str) -> dict[str, Any]:
+    note: dict[str, Any] = {"x": item.step, "showarrow": False, "text": escape(item.text)}
+    if isinstance(item, VerticalLine):
+        return note | {"yref": f"{axis} domain", "y": 1, "xanchor": "left", "yanchor": "top"}
+    return note | {"yref": axis, "y": item.height}
 
 
 def _band(band: Band, axis: str) -> dict[str, Any]:
     shape: dict[str, Any] = {"type": "rect", "yref": f"{axis} domain", "layer": "below"}
     shape |= {"x0": band.begin, "x1": band.end, "y0": 0, "y1": 1, "line": {"width": 0}}
-    return shape | {"fillcolor": band.colour, "opacity": HATCHED if band.hatched else 1}
+    return shape | {"fillcolor": band.colour, "opacity": HATCH_OPACITY if band.hatched else 1}
 
 
 def _style(item: Line | Marks | Area) -> dict[str, Any]:
     if isinstance(item, Area):
-        line = {"width": 0.5, "color": item.colour, "shape": "hv" if item.held else "linear"}
+        line = {"width": 0.5, "color": item.colour, "shape": "hv" if item.step else "linear"}
         fill = {"stackgroup": "areas", "fillcolor": item.colour, "line": line}
-        return {"mode": "lines", "hoveron": "points", "hovertemplate": _values(item.label), **fill}
-    notes: Sequence[str] = item.notes
-    hover = {"hovertext": list(notes), "hoverinfo": "text"} if notes else {}
-    hover = hover or {"hovertemplate": _values(item.label)}
+        return {
+            "mode": "lines",
+            "hoveron": "points",
+            "hovertemplate": _hover_template(item.label),
+            **fill,
+        }
+    hover: dict[str, Any] = {"hovertemplate": _hover_template(item.label)}
+    if item.notes:
+        hover = {"hovertext": list(item.notes), "hoverinfo": "text"}
     if isinstance(item, Marks):
         marker = {"symbol": SYMBOLS[item.symbol], "color": item.colour, "size": 11}
         return {"mode": "markers", "marker": marker, "cliponaxis": False, **hover}
@@ -208,5 +210,5 @@ def _style(item: Line | Marks | Area) -> dict[str, Any]:
     return {"mode": "lines+markers" if item.dots else "lines", "line": line, **hover}
 
 
-def _values(label: str) -> str:
+def _hover_template(label: str) -> str:
     return f"step %{{x}}: {escape(label)} %{{y:.4~g}}<extra></extra>"

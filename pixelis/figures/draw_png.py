@@ -1,4 +1,4 @@
-"""A chart as a matplotlib figure, for a PNG; without pyplot's state: any thread may draw."""
+"""Draw a chart with matplotlib, for a PNG; without pyplot, so that any thread can draw."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +16,8 @@ from pixelis.figures.chart import (
     Line,
     Marks,
     Panel,
-    Rule,
-    Words,
+    Text,
+    VerticalLine,
     legend_order,
 )
 
@@ -26,7 +26,7 @@ SYMBOLS = {"up": "^", "down": "v", "right": ">", "square": "s", "ring": "o"}
 
 
 def as_figure(chart: Chart) -> Figure:
-    """Draw a chart of `chart.size` pixels; the legend is outside the lines."""
+    """Draw a chart of `chart.size` pixels, with the legend outside of the plots."""
     width, height = chart.size
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained")
     heights = [panel.height for panel in chart.panels]
@@ -47,7 +47,7 @@ def as_figure(chart: Chart) -> Figure:
 
 
 def _frame(axes: Axes, panel: Panel) -> None:
-    """Axis, limits and title of a panel; a lane without ticks has no frame."""
+    """Set the axes, limits and title of a panel; a lane without ticks has no frame."""
     axes.set_ylim(panel.low, panel.high)
     axes.set_ylabel(panel.label)
     if panel.title:
@@ -66,7 +66,7 @@ def _frame(axes: Axes, panel: Panel) -> None:
 
 
 def _draw(axes: Axes, panel: Panel) -> list[tuple[str, Artist]]:
-    """Draw the items of a panel; returns the legend's entries."""
+    """Draw the items of a panel and return the entries of the legend."""
     entries: list[tuple[str, Artist]] = []
     for item in panel.items:
         entries += _draw_item(axes, item)
@@ -77,27 +77,26 @@ def _draw(axes: Axes, panel: Panel) -> list[tuple[str, Artist]]:
 def _draw_item(axes: Axes, item: Item) -> list[tuple[str, Artist]]:
     if isinstance(item, Band):
         return [(item.label, _band(axes, item))]
+    style: dict[str, Any]
     if isinstance(item, Line):
-        style: dict[str, Any] = {
+        style = {
             "linestyle": ":" if item.dotted else "-",
             "marker": "." if item.dots else "",
         }
         xs, ys = zip(*item.points, strict=True)
-        # What is bold is what counts: over the thin lines.
-        order = 3 if item.width >= 3 else 2
-        width = item.width
-        (line,) = axes.plot(xs, ys, color=item.colour, linewidth=width, zorder=order, **style)
+        style |= {"linewidth": item.width, "zorder": 3 if item.width >= 3 else 2}  # bold on top
+        (line,) = axes.plot(xs, ys, color=item.colour, **style)
         return [(item.label, line)]
     if isinstance(item, Marks):
         return [(item.label, _marks(axes, item))]
-    if isinstance(item, Rule):
+    if isinstance(item, VerticalLine):
         axes.axvline(item.step, color=item.colour, linewidth=0.9, alpha=0.6, zorder=1)
-        if item.words:
-            place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "parse_math": False}
-            axes.text(item.step, 0.96, f" {item.words}", fontsize=9, **place)
-    if isinstance(item, Words):
-        middle: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False}
-        axes.text(item.step, item.height, item.words, fontsize=10, **middle)
+        if item.text:
+            style = {"transform": axes.get_xaxis_transform(), "parse_math": False}
+            axes.text(item.step, 0.96, f" {item.text}", fontsize=9, **style)
+    if isinstance(item, Text):
+        style = {"ha": "center", "va": "center", "parse_math": False}
+        axes.text(item.step, item.height, item.text, fontsize=10, **style)
     return []
 
 
@@ -111,30 +110,22 @@ def _band(axes: Axes, band: Band) -> Artist:
 
 
 def _marks(axes: Axes, marks: Marks) -> Artist:
-    hollow = {"markerfacecolor": "white", "markeredgewidth": 1.5, "markersize": 6}
-    style: dict[str, Any] = hollow if marks.symbol == "ring" else {"markersize": 9}
+    style: dict[str, Any] = {"marker": SYMBOLS[marks.symbol], "color": marks.colour}
+    style |= {"markersize": 9, "linestyle": "none", "clip_on": False, "zorder": 4}
+    if marks.symbol == "ring":
+        style |= {"markerfacecolor": "white", "markeredgewidth": 1.5, "markersize": 6}
     xs, ys = zip(*marks.points, strict=True)
-    marker = SYMBOLS[marks.symbol]
-    (drawn,) = axes.plot(
-        xs,
-        ys,
-        color=marks.colour,
-        marker=marker,
-        linestyle="none",
-        clip_on=False,
-        zorder=4,
-        **style,
-    )
+    (drawn,) = axes.plot(xs, ys, **style)
     return drawn
 
 
 def _stack(axes: Axes, areas: Sequence[Area]) -> list[tuple[str, Artist]]:
-    """Layers on top of each other."""
+    """Draw stacked areas and return the entries of the legend."""
     drawn = axes.stackplot(
         [step for step, _ in areas[0].points],
         [[value for _, value in area.points] for area in areas],
         colors=[area.colour for area in areas],
         alpha=0.8,
-        step="post" if areas[0].held else None,
+        step="post" if areas[0].step else None,
     )
     return list(zip((area.label for area in areas), drawn, strict=True))

@@ -1,14 +1,14 @@
-"""The course of one training: everything that its figures are drawn from, and nothing else."""
+"""The history of one training: everything that its figures are drawn from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pixelis.figures.downsample import thin_events, thin_points, thin_rows
-from pixelis.figures.stage_visits import Event
+from pixelis.figures.downsample import downsample_events, downsample_points, downsample_rows
 
-Strata = Sequence[tuple[int, Mapping[str, float]]]
-History = Mapping[str, Sequence[tuple[int, float]]]  # metric -> its values by step
+Event = Mapping[str, Any]
+Strata = Sequence[tuple[int, Mapping[str, float]]]  # (step, difficulty -> value)
+MetricHistory = Mapping[str, Sequence[tuple[int, float]]]  # metric -> (step, value)
 
 MIX = "curriculum/mix/"
 TRAINING_LOSS = "train/loss"
@@ -16,7 +16,7 @@ TRAINING_LOSS = "train/loss"
 
 @dataclass(frozen=True)
 class FigureSettings:
-    """What of a curriculum's settings its figures need."""
+    """The settings of a curriculum that its figures depend on."""
 
     metric: str = "performance"
     has_stages: bool = True
@@ -28,17 +28,18 @@ class FigureSettings:
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """How a training went until now.
+    """The measurements and events of a training up to now.
 
     Attributes:
-        events: As `CurriculumEvent.to_dict` gives them.
-        strata: Performance by difficulty at the steps where it was measured.
+        events: As `CurriculumEvent.to_dict` returns them.
+        strata: Performance by difficulty at the steps of evaluations.
         losses: Validation loss by difficulty, at the same steps.
         training_loss: By step.
-        mixes: The mix that held after a step, wherever it changed.
+        mixes: The mix after a step, wherever it changed.
         max_steps: The last step of the x axis.
-        reached: The step that training has come to.
-        num_events: Those that there were; of very many, `events` has those that can be told apart.
+        reached: The newest step.
+        rules: The settings.
+        num_events: The number of all events; `events` may have fewer of a very long training.
     """
 
     events: Sequence[Event]
@@ -52,26 +53,37 @@ class TrainingHistory:
     num_events: int = 0
 
 
+@dataclass(frozen=True)
+class StageSpan:
+    """A span of steps under one stage and one mix; `trial`: the mix is the next stage's."""
+
+    stage: str
+    begin: int
+    end: int
+    mix: Mapping[str, float]
+    trial: bool
+
+
 def build_history(
-    events: Sequence[Event], history: History, *, max_steps: int, rules: FigureSettings
+    events: Sequence[Event], metrics: MetricHistory, *, max_steps: int, rules: FigureSettings
 ) -> TrainingHistory:
-    """Read the course from what was recorded: events, and metrics under their names in MLflow.
+    """Build the history from recorded events, and metrics under their names in MLflow.
 
     A very long one is thinned out (`pixelis.figures.downsample`), except for its mixes.
     """
-    names = _difficulties(events, history)
-    strata = _by_step(history, {f"eval/{name}/{rules.metric}": name for name in names})
-    told = _by_step(history, {f"{MIX}{name}": name for name in names})
-    mixes = dict(told) | {int(event["step"]): event["mix"] for event in events}
-    steps = [step for values in history.values() for step, _ in values]
-    measured: Strata = _with_restored(strata, events) if rules.restores_weights else strata
-    shown = thin_events(events)
-    ends = {int(event["step"]) for event in shown}
+    names = _difficulties(events, metrics)
+    strata: Strata = _by_step(metrics, {f"eval/{name}/{rules.metric}": name for name in names})
+    if rules.restores_weights:
+        strata = _with_restored(strata, events)
+    mixes = dict(_by_step(metrics, {f"{MIX}{name}": name for name in names}))
+    mixes |= {int(event["step"]): event["mix"] for event in events}
+    shown = downsample_events(events)
+    steps = [step for values in metrics.values() for step, _ in values]
     return TrainingHistory(
         events=shown,
-        strata=thin_rows(measured, keep=ends),
-        losses=thin_rows(_by_step(history, {f"eval/{name}/loss": name for name in names})),
-        training_loss=thin_points(history.get(TRAINING_LOSS, ())),
+        strata=downsample_rows(strata, keep={int(event["step"]) for event in shown}),
+        losses=downsample_rows(_by_step(metrics, {f"eval/{name}/loss": name for name in names})),
+        training_loss=downsample_points(metrics.get(TRAINING_LOSS, ())),
         mixes=sorted(mixes.items()),
         max_steps=max_steps,
         reached=max([0, *steps, *(int(event["step"]) for event in events)]),
@@ -80,29 +92,58 @@ def build_history(
     )
 
 
-def _difficulties(events: Sequence[Event], history: History) -> list[str]:
-    """All difficulties: those of the mixes in their order, easy to hard, then what else is."""
+def stage_spans(events: Sequence[Event], max_steps: int) -> list[StageSpan]:
+    """Return the spans between the changes of stage and mix; the last one ends at `max_steps`."""
+    spans: list[StageSpan] = []
+    current: StageSpan | None = None
+    mix_before_trial: Mapping[str, float] = {}
+    for event in events:
+        kind, step = event["kind"], int(event["step"])
+        mix = event.get("mix") or (current.mix if current else {})
+        if kind in ("start", "advance"):
+            stage = str(event["to_stage"] or event["from_stage"])
+            following = StageSpan(stage, step, step, mix, False)
+        elif kind == "trial" and current:
+            # The mix is the next stage's already, while the stage is still the old one.
+            mix_before_trial = current.mix
+            following = StageSpan(current.stage, step, step, mix, True)
+        elif kind == "rollback" and current and current.trial:
+            following = StageSpan(current.stage, step, step, mix_before_trial, False)
+        else:
+            continue
+        if current and step > current.begin:
+            spans.append(replace(current, end=step))
+        current = following
+    if current and max_steps > current.begin:
+        spans.append(replace(current, end=max_steps))
+    return spans
+
+
+def _difficulties(events: Sequence[Event], metrics: MetricHistory) -> list[str]:
+    """Return all difficulties: those of the mixes in their order, easy to hard, then others."""
     mixed = [name for event in events for name in event["mix"]]
-    losses = [key for key in sorted(history) if key.startswith("eval/") and key.endswith("/loss")]
+    losses = [key for key in sorted(metrics) if key.startswith("eval/") and key.endswith("/loss")]
     return list(dict.fromkeys([*mixed, *(key.split("/")[1] for key in losses)]))
 
 
-def _by_step(history: History, names: Mapping[str, str]) -> list[tuple[int, dict[str, float]]]:
-    """The values of several metrics side by side, under new names, in the order of steps."""
-    found: dict[int, dict[str, float]] = {}
+def _by_step(
+    metrics: MetricHistory, names: Mapping[str, str]
+) -> list[tuple[int, dict[str, float]]]:
+    """Join several metrics by step, under new names."""
+    rows: dict[int, dict[str, float]] = {}
     for key, name in names.items():
-        for step, value in history.get(key, ()):
-            found.setdefault(step, {})[name] = value
-    return sorted(found.items())
+        for step, value in metrics.get(key, ()):
+            rows.setdefault(step, {})[name] = value
+    return sorted(rows.items())
 
 
 def _with_restored(strata: Strata, events: Sequence[Event]) -> Strata:
-    """The strata, and after each rollback those of the weights that it put back."""
-    found = list(strata)
-    trial: Mapping[str, Any] = {}
+    """Add the strata of the restored weights after each rollback."""
+    rows = list(strata)
+    trial: Event = {}
     for event in events:
         if event["kind"] == "rollback" and trial.get("strata"):
-            found.append((int(event["step"]), trial["strata"]))
-        if event["kind"] != "restore":  # which leaves a trial open
+            rows.append((int(event["step"]), trial["strata"]))
+        if event["kind"] != "restore":  # a restore does not end a trial
             trial = event if event["kind"] == "trial" else {}
-    return sorted(found, key=lambda each: each[0])  # stable: after what was measured there
+    return sorted(rows, key=lambda row: row[0])  # stable: after what was measured at that step

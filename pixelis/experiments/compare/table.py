@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pixelis.experiments.compare.outcome import Training, compute_outcome, differing_params
-from pixelis.figures.timeline_chart import stage_names
+from pixelis.figures import stage_names
 
 LONGEST = 80  # letters of a setting that are shown
 NONE = "–"

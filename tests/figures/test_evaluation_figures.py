@@ -1,4 +1,4 @@
-"""Bars and grids of an evaluation: the PNG's objects and the page's JSON say the same."""
+"""Bars and confusion matrices of an evaluation, as a figure and as a page."""
 
 import json
 import re
@@ -38,13 +38,32 @@ ENDINGS = [
 
 
 def test_the_page_of_accuracy_has_every_interval():
-    found = figure_of(bars_page(accuracy_bars(ACCURACY), "accuracy"))
-    assert [trace["name"] for trace in found["data"]] == ["base", "adapter"]
-    assert found["data"][1]["y"] == [0.7, 0.6]
-    assert found["data"][1]["error_y"]["array"] == pytest.approx([0.2, 0.2])
-    assert found["data"][1]["error_y"]["arrayminus"] == pytest.approx([0.1, 0.1])
-    assert found["data"][0]["x"] == ["simple<br>(n = 40)", "hard<br>(n = 40)"]
-    assert found["data"][1]["hovertext"][0] == "adapter, simple: 0.700 [0.600, 0.900]"
+    plotly = figure_of(bars_page(accuracy_bars(ACCURACY), "accuracy"))
+    assert [trace["name"] for trace in plotly["data"]] == ["base", "adapter"]
+    assert plotly["data"][1]["y"] == [0.7, 0.6]
+    assert plotly["data"][1]["error_y"]["array"] == pytest.approx([0.2, 0.2])
+    assert plotly["data"][1]["error_y"]["arrayminus"] == pytest.approx([0.1, 0.1])
+    assert plotly["data"][0]["x"] == ["simple<br>(n = 40)", "hard<br>(n = 40)"]
+    assert plotly["data"][1]["hovertext"][0] == "adapter, simple: 0.700 [0.600, 0.900]"
+
+
+def test_accuracy_groups_base_and_adapter_with_their_intervals():
+    figure = bars_figure(accuracy_bars(ACCURACY))
+    axes = figure.axes[0]
+    assert list(figure.get_size_inches() * figure.dpi) == [1000, 560]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["base", "adapter"]
+    assert [bar.get_height() for bar in axes.patches] == [0.4, 0.2, 0.7, 0.6]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [
+        "simple\n(n = 40)",
+        "hard\n(n = 40)",
+    ]
+    whiskers = [segment for c in axes.collections for segment in c.get_segments()]
+    assert [(round(s[0][1], 6), round(s[1][1], 6)) for s in whiskers] == [
+        (0.3, 0.6),
+        (0.1, 0.4),
+        (0.6, 0.9),
+        (0.5, 0.8),
+    ]
 
 
 def test_endings_are_shares_that_sum_to_one():
@@ -57,9 +76,9 @@ def test_endings_are_shares_that_sum_to_one():
     ]  # fmt: skip
     heights = [bar.get_y() + bar.get_height() for bar in bars_figure(bars).axes[0].patches]
     assert max(heights) == 1 and len(heights) == 8
-    found = figure_of(bars_page(bars, "failures"))
-    assert found["layout"]["barmode"] == "stack"
-    assert found["data"][0]["hovertext"] == ["simple: 2 of 4 right", "hard: 0 of 2 right"]
+    plotly = figure_of(bars_page(bars, "failures"))
+    assert plotly["layout"]["barmode"] == "stack"
+    assert plotly["data"][0]["hovertext"] == ["simple: 2 of 4 right", "hard: 0 of 2 right"]
 
 
 def rows(task, *pairs):
@@ -96,9 +115,9 @@ def test_both_drawings_show_the_counts_and_escape_the_names():
     assert {text.get_text() for text in figure.axes[0].texts} == {"3", "1"}
     page = confusion_page(grids, HOSTILE)
     assert page.count("</script>") == 2
-    found = figure_of(page)
-    assert found["data"][0]["text"] == [["1", "1", "", "1"], ["", "3", "", ""]]
-    assert "<b>" not in found["data"][0]["y"][0]
+    plotly = figure_of(page)
+    assert plotly["data"][0]["text"] == [["1", "1", "", "1"], ["", "3", "", ""]]
+    assert "<b>" not in plotly["data"][0]["y"][0]
     figure.savefig("/dev/null", format="png")
 
 
