@@ -2,13 +2,12 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from pixelis.cli import sft
 from pixelis.config import AblateFileConfig, ModelFileConfig, TrainingFileConfig, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError
@@ -71,15 +70,14 @@ class Runs:
         config = self.config
         rate = config.training.learning_rate if rate is None else rate
         folder = self.root / (f"tuning/{arm}-{rate:g}" if tuning else arm) / f"seed-{seed}"
-        training = replace(
-            config.training,
+        training = config.training.replace(
             seed=seed,
             learning_rate=rate,
             max_steps=max_steps or config.training.max_steps,
             output_dir=str(folder / "sft"),
         )
         settings = build_curriculum(arm, config.curriculum, training.max_steps)
-        evaluation = replace(config.evaluation, enabled=not tuning)
+        evaluation = config.evaluation.replace(enabled=not tuning)
         return PlannedRun(
             arm,
             seed,
@@ -127,7 +125,6 @@ class Runs:
             self._done(f"{job.name}: {reached or 'trained'} ({seconds:.0f} s)")
 
         run_jobs(
-            sft.main,
             list(jobs),
             num_workers=self.config.num_workers,
             environment=nested_environment(recorder),
@@ -168,7 +165,7 @@ class Runs:
         words = ("--config", str(config), "--model", str(model))
         name = str(run.folder.relative_to(self.root)).replace("/", " ")
         self._wait_for_an_earlier_one(run, name)
-        return Job(name, words, run.folder / "log.txt")
+        return Job(name, "pixelis.cli.sft", words, run.folder / "log.txt")
 
     def _wait_for_an_earlier_one(self, run: PlannedRun, name: str) -> None:
         """One that outlives a killed comparison by a moment still holds its folder's lock."""
