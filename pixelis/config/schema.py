@@ -335,7 +335,8 @@ class PlanFileConfig(Section):
 
     gpu: Text = key("A100-40", "name of a GPU, such as A10G; see configs/plan.yaml")
     gpu_memory_gib: float | None = key(None, "memory of another GPU", gt=0)
-    num_gpus: int | None = key(None, "GPUs in all; null: num_processes, else 1", ge=1)
+    num_gpus: int | None = key(None, "GPUs in all, one process each; null: 1", ge=1)
+    sharded: bool = key(False, "whether FSDP shards the weights between the GPUs")
     tokens_per_second: float | None = key(
         None, "that one GPU trains on; null: no hours are told", gt=0
     )

@@ -108,7 +108,7 @@ def measure(request):
     forecast = max(forecasts, key=lambda memory: memory.total)
     return {
         "measured_above_base": trainer.peak() + forecast.adapter,
-        "forecast_above_base": forecast.above_base,
+        "forecast_above_base": forecast.total - forecast.weights,
         "measured": trainer.peak() + forecast.adapter + trainer.weights,
         "forecast": forecast.total,
         "weights": trainer.weights,
