@@ -18,9 +18,8 @@ import torch
 from pixelis.config import ModelConfig
 from pixelis.data.encode import Encoder, collate, encode_example
 from pixelis.data.example import Example
-from pixelis.data.folder import file_sha256
 from pixelis.errors import CheckpointError, ConfigError
-from pixelis.files import replace_folder
+from pixelis.files import file_sha256, replace_folder
 from pixelis.models.forward import LOSS_ONLY
 from pixelis.models.load import DTYPES, load_model, load_model_config, load_processor
 from pixelis.models.lora import load_adapter

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelis import figures
+from pixelis.data_prep.figures import side_by_side
 from pixelis.evaluation.cases import Case, build_cases, worst_first
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.groups import ALL, TASK_PREFIX, strata
@@ -17,7 +18,6 @@ from pixelis.evaluation.report import as_text, result_table, result_values
 from pixelis.evaluation.spans import build_spans, marked_frames
 from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
 from pixelis.files import write_atomic
-from pixelis.runs.prepare import side_by_side
 from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log_trace
 
 FOLDER = "evaluation"

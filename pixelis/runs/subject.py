@@ -20,7 +20,7 @@ from pixelis.evaluation.count_error import count_errors
 from pixelis.evaluation.evaluate import EvaluationResult, choose_examples
 from pixelis.evaluation.groups import ALL, strata
 from pixelis.evaluation.measures_report import evaluated_models
-from pixelis.runs.prepare import link_data_run, record_inputs, record_split
+from pixelis.runs.inputs import link_data_run, record_inputs, record_split
 from pixelis.tracking import MlflowRecorder, log_questions
 from pixelis.training.inputs import data_digest
 

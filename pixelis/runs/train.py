@@ -18,8 +18,8 @@ from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
+from pixelis.runs.inputs import link_data_run, link_parent, record_inputs, record_split
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
-from pixelis.runs.prepare import link_data_run, link_parent, record_inputs, record_validation
 from pixelis.runs.rollouts import evaluate_and_record
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 from pixelis.runs.training_record import record_result, record_rollouts, record_test, tell_story
@@ -175,7 +175,7 @@ def _run_sft(
     )
     with run as recorder, processes.together():
         record_inputs(recorder, data_dir, digests, context="training")
-        record_validation(recorder, data_dir, digests)
+        record_split(recorder, data_dir, digests, "validation")
         data_line = link_data_run(recorder, digests)
         links = "\n\n".join(filter(None, [link_parent(recorder), data_line]))
         recorder.text(to_yaml(resolved), "config/training_params.yaml")
