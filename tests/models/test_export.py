@@ -107,12 +107,6 @@ def test_processor_template_and_limits_come_along(exported):
     assert not list(folder.parent.glob(".merged*"))
 
 
-def test_exact_by_default(adapter, tmp_path):
-    about = export(adapter, tmp_path / "merged")
-    assert dtypes(tmp_path / "merged") == {torch.float32}
-    assert max(about.merging, about.reading, about.rounding) < 1e-4
-
-
 def test_saved_in_the_bases_type_when_asked(adapter, tmp_path):
     assert base_dtype(NANO) == "bfloat16"
     about = export(adapter, tmp_path / "merged", save_dtype="base")

@@ -57,11 +57,6 @@ def test_the_processor_is_loaded_once_with_the_first_count(loads, example):
     assert loads == ["some-model"]
 
 
-def test_a_longer_question_is_longer(loads, example):
-    longer = replace(example, question=f"{example.question} Look at every one of them.")
-    assert TokenCounter("m")(longer) > TokenCounter("m")(example)
-
-
 def test_visual_tokens_count(loads, example):
     larger = replace(example, images=(Image.new("RGB", (448, 448)),))
     assert TokenCounter("m")(larger) > TokenCounter("m")(example)
@@ -71,7 +66,7 @@ def test_it_can_be_sent_to_a_worker():
     assert pickle.loads(pickle.dumps(TokenCounter("m"))) == TokenCounter("m")
 
 
-def test_naming_it_imports_neither_torch_nor_transformers():
+def test_importing_it_imports_neither_torch_nor_transformers():
     code = (
         "import sys; from pixelis.models.token_count import TokenCounter; TokenCounter('m');"
         "print({'torch', 'transformers'} & set(sys.modules))"
