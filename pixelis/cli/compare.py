@@ -22,14 +22,14 @@ def main(argv: Sequence[str]) -> int:
 
     from pixelis.experiments.compare.table import as_markdown, as_rows
     from pixelis.figures import compare_timelines
-    from pixelis.runs.live_figures import KEPT, record_chart
+    from pixelis.runs.live_figures import DRAWN_METRICS, record_chart
     from pixelis.runs.read_trainings import read_trainings
     from pixelis.tracking import find_trainings, open_run
 
     words = None
     if config.runs is not None:
         words = [word.strip() for word in config.runs.split(",") if word.strip()]
-    kept = (*KEPT, "curriculum/stage")
+    kept = (*DRAWN_METRICS, "curriculum/stage")
     found = find_trainings(words, experiment=config.experiment, last=config.last, kept=kept)
     trainings = read_trainings(found)
     with open_run(

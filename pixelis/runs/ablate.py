@@ -66,7 +66,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> AblationTa
                 params=params,
                 tags={"pixelis.base_model": model.model.model_name},
                 resume_run_id=state,
-                spool_dir=root,
+                output_dir=root,
             ) as recorder:
                 write_json({"run_id": recorder.run_id, "identity": identity}, root / STATE_FILE)
                 record_inputs(recorder, data_dir, digests, context="training")

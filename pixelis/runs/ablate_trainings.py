@@ -19,8 +19,8 @@ from pixelis.runs.train import lock_file
 from pixelis.runs.training_checks import resolved_params, training_identity
 from pixelis.tracking import (
     MlflowRecorder,
-    deliver_spools,
-    find_spools,
+    deliver_journals,
+    find_journals,
     nested_environment,
 )
 from pixelis.training.checkpoint import check_same_config, read_json
@@ -114,7 +114,9 @@ class Runs:
         for run in runs:
             if run.finished.is_file():
                 self._check_same(run)
-                deliver_spools(find_spools([run.folder]), self.say)  # see `training_run._run_sft`
+                _, lines = deliver_journals(find_journals([run.folder]))  # see `train._run_sft`
+                for line in lines:
+                    self.say(line)
                 self.bar.update(1)
             else:
                 jobs[self._job(run)] = run

@@ -66,7 +66,7 @@ def run_search(plan: Plan) -> Verdict | None:
         tags={"pixelis.base_model": first.model.model_name, "pixelis.study": config.study},
         # Of whoever began: a second start, here or elsewhere, goes on in the same run.
         resume_run_id=search.study.user_attrs.get(RUN_ID),
-        spool_dir=plan.root,
+        output_dir=plan.root,
         system_metrics=False,
         shared=True,
     ) as recorder:

@@ -1,10 +1,9 @@
-"""Where a run comes from, and texts without what is nobody's business: home, passwords, tokens."""
+"""Texts without what others must not read: the home folder, passwords, tokens."""
 
 import io
 import json
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,27 +34,8 @@ _HEAD = 8192  # bytes in which a file that is no text has a zero: images, safete
 HIDDEN = "***"
 
 
-def git_tags(file: Path = Path(__file__)) -> dict[str, str]:
-    """Tags `git.commit` and `git.dirty` of the repository that `file` belongs to.
-
-    Args:
-        file: A file of the code that runs. An installed copy that merely lies inside someone's
-            repository is not tracked by it and says nothing.
-
-    Returns:
-        The two tags, or none without git or a repository.
-    """
-    try:
-        _git(file.parent, "ls-files", "--error-unmatch", file.name)
-        commit = _git(file.parent, "rev-parse", "HEAD")
-        dirty = _git(file.parent, "status", "--porcelain")
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"git.commit": commit, "git.dirty": "true" if dirty else "false"}
-
-
 def without_home(text: str) -> str:
-    """The text with the home folder written as `~`: stores are shared, user names are not."""
+    """Return the text with the home folder written as `~`: user names are not for others."""
     for home in dict.fromkeys((str(Path.home()), os.path.realpath(Path.home()))):
         if len(home) > 1 and home in text:
             text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w-])", "~", text)
@@ -63,7 +43,7 @@ def without_home(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """The text with the user and password of every URL in it left out, and without tokens."""
+    """Return the text without tokens, and without the user and password of every URL in it."""
     text = _MARKED.sub(HIDDEN, _HEADER.sub(rf"\1{HIDDEN}", text))
     if "://" not in text:
         return text
@@ -71,7 +51,7 @@ def without_secrets(text: str) -> str:
 
 
 def public(value: Any) -> Any:
-    """A text or path, or all inside rows, mappings (keys too) and lists, as others may read them.
+    """Return a text or path, or all inside mappings (keys too) and lists, as others may read it.
 
     The home folder is `~`, URLs have no user and password, and the value of an environment
     variable that is called a token, secret, password or key is `***`, as is what stands behind
@@ -102,7 +82,7 @@ def copy_public(source: Path, target: Path) -> bool:
 
 
 def cut(text: str, limit: int) -> str:
-    """The text as others may read it, no longer than MLflow keeps, with a note if cut."""
+    """Return the text as others may read it, no longer than MLflow keeps, with a note if cut."""
     text = public(text)
     note = f" ... [cut: {len(text)} characters]"
     return text if len(text) <= limit else text[: limit - len(note)] + note
@@ -134,9 +114,3 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
         forms = (value, json.dumps(value)[1:-1], *value.splitlines())
         found |= {form for form in forms if len(form) >= least}
     return sorted(found, key=len, reverse=True)  # one may be the beginning of another
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()

@@ -12,13 +12,14 @@ from PIL import Image
 
 from pixelis.tracking import (
     MlflowRecorder,
+    deliver_journals,
     final_model,
+    find_journals,
     link_measured,
     log_adapter,
     log_trace,
     measured_model,
 )
-from pixelis.tracking.delivery import Record, send
 
 NUMBERS = {"test/adapter/all/answer_accuracy": 0.75, "test/gain/all": 0.25}
 RED = Image.new("RGB", (900, 30), "red")
@@ -130,13 +131,9 @@ def test_a_trace_waits_while_the_store_is_away(
     log_trace(recorder, **trace())
     assert not recorder.flush()
     recorder.close("FINISHED")
-    (left,) = recorder.spool_dir.glob("pixelis-undelivered-*.jsonl")
-    kept = [Record(**json.loads(line)) for line in left.read_text().splitlines()]
-    assert [record.kind for record in kept] == ["trace", "status"]
     database.rmdir()
     away.rename(database)
-    for record in kept:
-        send(client, recorder.run_id, [record])
+    assert deliver_journals(find_journals([], [Path()]))[0]
     (found,) = client.search_traces(locations=["0"], run_id=recorder.run_id)
     assert len(found.data.spans) == 3
 

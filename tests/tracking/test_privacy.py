@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelis.tracking.source import public, without_home, without_secrets
+from pixelis.tracking.privacy import public, without_home, without_secrets
 
 
 def test_the_home_folder_is_a_tilde_where_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
