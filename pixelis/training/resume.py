@@ -37,7 +37,7 @@ _STATE = {
     "run_id": (str, NoneType),
     "journal": (int,),
 }
-# What `write_whole` and `replace_folder` leave of the files and folders of a training.
+# What `write_atomic` and `replace_folder` leave of the files and folders of a training.
 _LEFTOVER = re.compile(
     r"\.((events|finished|lora_ranks)\.json|lora_\w+\.html)\.\d+\.tmp"
     r"|\.(?P<folder>best|final)\.(new|\d+\.old)"
