@@ -1,4 +1,4 @@
-"""One record of what the curriculum did: the row of `curriculum/events.json`."""
+"""The events of a curriculum: the rows of `curriculum/events.json`."""
 
 import copy
 import dataclasses
