@@ -12,7 +12,7 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from pixelis.errors import CheckpointError
-from pixelis.files import recover_folder
+from pixelis.files import recover_folder, replace_folder
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
     check_same_config,
@@ -21,7 +21,6 @@ from pixelis.training.checkpoint import (
     checkpoints,
     find_fault,
     read_json,
-    replace_folder,
 )
 from pixelis.training.taking_up import told_of_damage
 
