@@ -164,7 +164,7 @@ def test_of_several_frames_nothing_is_looked_up(encoder):
     for lesson in lessons:
         encoded = encoder.encode(lesson.messages)
         assert {*encoded.input_ids} & {*lookups.names.tolist(), *lookups.places.tolist()}
-        assert set(lookups.targets(encoded, lesson.held)) == {(IGNORE_INDEX, IGNORE_INDEX)}
+        assert set(lookups.targets(encoded, lesson.contents)) == {(IGNORE_INDEX, IGNORE_INDEX)}
 
 
 def test_hidden_states_are_read_through_the_tied_embeddings(tokenizer):

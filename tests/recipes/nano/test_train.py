@@ -29,7 +29,7 @@ def encode_lessons(encoder, count):
     lookups = Lookups(encoder.tokenizer)
     lessons = [build_lesson(0, index) for index in range(count)]
     encoded = [encoder.encode(lesson.messages) for lesson in lessons]
-    held = [lesson.held for lesson in lessons]
+    held = [lesson.contents for lesson in lessons]
     targets = [lookups.targets(*pair) for pair in zip(encoded, held, strict=True)]
 
     def batch(chosen):

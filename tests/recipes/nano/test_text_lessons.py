@@ -3,10 +3,10 @@ import re
 
 import pytest
 
-from recipes.nano.words import (
+from recipes.nano.text_lessons import (
+    NUM_TURNS,
     NUMBERS,
     PAIRS,
-    TURNS_OF_TEXT,
     build_compare,
     build_recall,
     build_repeat,
@@ -51,6 +51,6 @@ def test_numbers_are_put_in_the_order_that_is_asked_for():
 def test_turns_are_a_function_of_their_generator_and_may_end_with_the_first(seed):
     turns = build_turns(random.Random(seed))
     assert build_turns(random.Random(seed)) == turns
-    assert len(turns) in (TURNS_OF_TEXT, TURNS_OF_TEXT + 1)
-    if len(turns) > TURNS_OF_TEXT:
+    assert len(turns) in (NUM_TURNS, NUM_TURNS + 1)
+    if len(turns) > NUM_TURNS:
         assert turns[-1] == ("What was the first question?", turns[0][0])

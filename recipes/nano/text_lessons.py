@@ -1,7 +1,7 @@
-"""Lessons of text alone: to repeat, to recall and to compare what was said before.
+"""Conversations without looking at the image: repeat, recall and compare earlier text.
 
-A trajectory is mostly this: the question's relation is needed again a hundred tokens later, a
-result is copied letter by letter, a name is given with its number. Large models bring it along.
+A trajectory needs these skills: a relation in the question is used a hundred tokens later, a result
+is copied letter by letter, a name is given with its number. Large models already have them.
 """
 
 import random
@@ -16,10 +16,10 @@ RELATIONS = (
     *("left of", "right of", "above", "below"),
     *("leftmost", "rightmost", "topmost", "bottommost", "largest", "smallest"),
 )
-TO_REPEAT = (2, 7)
-PAIRS = (2, 5)
-NUMBERS = (2, 4)
-TURNS_OF_TEXT = 3
+NUM_REPEATED = (2, 7)  # smallest and largest number
+NUM_PAIRS = (2, 5)
+NUM_ORDERED = (2, 4)
+NUM_TURNS = 3
 
 
 def _name(rng: random.Random) -> str:
@@ -42,41 +42,41 @@ def _relation(rng: random.Random) -> str:
     return rng.choice(RELATIONS)
 
 
-WORDS: tuple[Callable[[random.Random], str], ...] = (_name, _place, _text, _number, _relation)
+PHRASES: tuple[Callable[[random.Random], str], ...] = (_name, _place, _text, _number, _relation)
 
 
 def build_repeat(rng: random.Random) -> Turn:
-    """Say a list of names, places, texts, numbers and relations again."""
-    words = [rng.choice(WORDS)(rng) for _ in range(rng.randint(*TO_REPEAT))]
-    return f"Repeat {', '.join(words)}.", ", ".join(words)
+    """Ask to repeat a list of names, places, texts, numbers and relations."""
+    phrases = [rng.choice(PHRASES)(rng) for _ in range(rng.randint(*NUM_REPEATED))]
+    return f"Repeat {', '.join(phrases)}.", ", ".join(phrases)
 
 
 def build_recall(rng: random.Random) -> Turn:
-    """Given names with a value each, say the values of some of them, or the names of values."""
-    value = rng.choice((_place, _text, _number))
-    names = list(dict.fromkeys(_name(rng) for _ in range(rng.randint(*PAIRS))))
-    values = list(dict.fromkeys(value(rng) for _ in names))
+    """Give names with a value each, and ask for the values of names or the names of values."""
+    draw_value = rng.choice((_place, _text, _number))
+    names = list(dict.fromkeys(_name(rng) for _ in range(rng.randint(*NUM_PAIRS))))
+    values = list(dict.fromkeys(draw_value(rng) for _ in names))
     pairs = list(zip(names, values, strict=False))
-    listed = ", ".join(f"{name}: {said}" for name, said in pairs)
+    listed = ", ".join(f"{name}: {value}" for name, value in pairs)
     backwards = rng.random() < 0.5
     rng.shuffle(pairs)
-    asked = ", ".join(said if backwards else name for name, said in pairs)
+    asked = ", ".join(v if backwards else n for n, v in pairs)
     answer = ", ".join(f"{v}: {n}" if backwards else f"{n}: {v}" for n, v in pairs)
     return f"Given {listed}, match {asked}.", answer
 
 
 def build_compare(rng: random.Random) -> Turn:
-    """Put numbers in order."""
-    numbers = list(dict.fromkeys(_number(rng) for _ in range(rng.randint(*NUMBERS))))
+    """Ask to order numbers."""
+    numbers = list(dict.fromkeys(_number(rng) for _ in range(rng.randint(*NUM_ORDERED))))
     word = rng.choice(("largest", "smallest"))
     ordered = sorted(numbers, key=int, reverse=word == "largest")
     return f"Order {', '.join(numbers)}, the {word} first.", ", ".join(ordered)
 
 
 def build_turns(rng: random.Random) -> list[Turn]:
-    """Some turns of text; the first may be asked for again at the end."""
+    """Build some turns; the last may ask for the first question again."""
     kinds = (build_repeat, build_repeat, build_recall, build_recall, build_compare)
-    turns = [rng.choice(kinds)(rng) for _ in range(TURNS_OF_TEXT)]
+    turns = [rng.choice(kinds)(rng) for _ in range(NUM_TURNS)]
     if rng.random() < 0.5:
         question = turns[0][0]
         turns.append(("What was the first question?", question))
