@@ -20,6 +20,8 @@ from pixelis.models.export import REPORT_FILE, base_dtype, export_merged
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora, load_adapter
 
+pytestmark = pytest.mark.integration
+
 NANO = "pixelis-nano"
 EXAMPLES = [
     generate_example(seed=5, index=i, task=task, sample_type="positive")

@@ -28,6 +28,7 @@ def data_dir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("batch_size", "checkpointing", "precision"),
     [(4, False, "fp32"), (8, True, "fp32"), (8, False, "bf16")],

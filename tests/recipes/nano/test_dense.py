@@ -1,5 +1,6 @@
 import random
 
+import pytest
 import torch
 
 from pixelis.data.chat import Message
@@ -21,6 +22,8 @@ from recipes.nano.dense import (
     train_vision,
     word_ids,
 )
+
+pytestmark = pytest.mark.integration
 
 RECIPE = {"seed": 0, "steps": 2, "batch_size": 3, "lr": 1e-3}
 

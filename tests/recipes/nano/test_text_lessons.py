@@ -4,9 +4,9 @@ import re
 import pytest
 
 from recipes.nano.text_lessons import (
+    NUM_ORDERED,
+    NUM_PAIRS,
     NUM_TURNS,
-    NUMBERS,
-    PAIRS,
     build_compare,
     build_recall,
     build_repeat,
@@ -29,7 +29,7 @@ def test_pairs_are_recalled_as_they_were_given_in_both_directions():
     for question, answer in many(build_recall):
         given, asked = re.fullmatch(r"Given (.*), match (.*)\.", question).groups()
         pairs = dict(pair.split(": ") for pair in given.split(", "))
-        assert len(pairs) == len(set(pairs.values())) <= PAIRS[1]
+        assert len(pairs) == len(set(pairs.values())) <= NUM_PAIRS[1]
         said = [pair.split(": ") for pair in answer.split(", ")]
         assert [key for key, _ in said] == asked.split(", ")
         for key, value in said:
@@ -42,7 +42,7 @@ def test_numbers_are_put_in_the_order_that_is_asked_for():
     for question, answer in many(build_compare):
         given, word = re.fullmatch(r"Order (.*), the (\w+) first\.", question).groups()
         numbers = [int(number) for number in given.split(", ")]
-        assert len(set(numbers)) == len(numbers) <= NUMBERS[1]
+        assert len(set(numbers)) == len(numbers) <= NUM_ORDERED[1]
         expected = sorted(numbers, reverse=word == "largest")
         assert [int(number) for number in answer.split(", ")] == expected
 

@@ -13,6 +13,8 @@ from recipes.nano.blend import build_lesson
 from recipes.nano.dense import Lookups
 from recipes.nano.train import LONG, BlendBatches, Recipe, sum_losses, train_blend
 
+pytestmark = pytest.mark.integration
+
 TINY = Recipe(vision_steps=2, lookup_steps=2, blend_steps=2, batch_size=3, num_threads=1)
 
 
