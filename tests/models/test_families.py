@@ -31,7 +31,7 @@ from pixelis.models.export import export_merged
 from pixelis.models.load import EMBEDDED_DIR, load_model, load_processor
 from pixelis.models.lora import load_adapter
 from pixelis.recorder import NullRecorder
-from pixelis.training.sft import run_training
+from pixelis.training.sft import TrainingSettings, run_training
 
 pytestmark = pytest.mark.integration
 
@@ -219,17 +219,11 @@ def test_a_training_and_its_adapter(name, encoder, example, made_data, tmp_path)
         max_length=1024,
     )
     curriculum = {"advancement_interval": 2, "eval_samples_per_difficulty": 2}
-    result = run_training(
-        training=training,
-        model_config=ModelConfig(
-            model_name=name, lora_r=4, torch_dtype="float32", max_pixels=12544, lora_dropout=0.0
-        ),
-        curriculum=CurriculumConfig.from_dict(curriculum),
-        data_dir=made_data,
-        recorder=NullRecorder(),
-        run_state={"identity": {}, "run_id": None},
-        say=lambda line: None,
+    model = ModelConfig(
+        model_name=name, lora_r=4, torch_dtype="float32", max_pixels=12544, lora_dropout=0.0
     )
+    settings = TrainingSettings(training, model, CurriculumConfig.from_dict(curriculum), made_data)
+    result = run_training(settings, NullRecorder())
     batch = collate([encoder.encode(example_messages(example))], encoder)
     with torch.no_grad():
         trained = result.model(**batch).logits

@@ -11,7 +11,7 @@ from pixelis.data_prep.tasks import TASKS
 from pixelis.models.forward import model_inputs, output_head, supervised_logits
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
-from pixelis.training.loss import compute_token_loss
+from pixelis.training.trainer import compute_token_loss
 
 NANO = "pixelis-nano"
 

@@ -84,15 +84,10 @@ def measure(request):
     sft_module.CurriculumTrainer = Trainer
     model = ModelConfig(**request["model"])
     training = TrainingConfig(**request["training"])
-    sft_module.run_training(
-        training=training,
-        model_config=model,
-        curriculum=CurriculumConfig.from_dict(CURRICULUM),
-        data_dir=Path(request["data_dir"]),
-        recorder=NullRecorder(),
-        run_state={"identity": {}, "run_id": None},
-        say=lambda line: None,
+    settings = sft_module.TrainingSettings(
+        training, model, CurriculumConfig.from_dict(CURRICULUM), Path(request["data_dir"])
     )
+    sft_module.run_training(settings, NullRecorder())
     (trainer,) = trainers
     bf16 = training.precision == BF16
     adapted = build_on_meta(

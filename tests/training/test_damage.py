@@ -1,10 +1,12 @@
 """Checkpoints that are whole and hold what no training writes: one line, and never a traceback."""
 
+import os
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.trainer_pt_utils import safe_globals
 
 from pixelis.errors import CheckpointError, ConfigError, DataError
 from pixelis.training.caches import noted_digests
@@ -12,18 +14,17 @@ from pixelis.training.checkpoint import (
     ADAPTER_FILE,
     COMPLETE_FILE,
     CURRICULUM_FILE,
-    GROUPS_FILE,
     OPTIMIZER_FILE,
-    RNG_FILE,
     SCHEDULER_FILE,
+    convert_errors,
     find_fault,
     read_json,
+    rng_file,
     seal,
     write_json,
 )
 from pixelis.training.inputs import data_digest
 from pixelis.training.resume import FINISHED_FILE, choose_start
-from pixelis.training.taking_up import told_of_damage
 
 NESTED = "[" * 100_000
 
@@ -45,12 +46,34 @@ def write(name, text):
     return lambda folder: (folder / name).write_text(text)
 
 
-def add_tensor(name, key):
+RNG_FILE = rng_file(0, 1)
+
+
+def change_torch(name, **values):
+    """Change what the Trainer saved with torch."""
+
     def harm(folder):
-        tensors = load_file(folder / name)
-        save_file({**tensors, key: torch.zeros(3)}, folder / name)
+        with safe_globals():
+            saved = torch.load(folder / name, weights_only=True)
+        torch.save(saved | values, folder / name)
 
     return harm
+
+
+def drop_numpy(folder):
+    with safe_globals():
+        saved = torch.load(folder / RNG_FILE, weights_only=True)
+    del saved["numpy"]
+    torch.save(saved, folder / RNG_FILE)
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("it-ran",)
+
+
+def run_code(folder):
+    torch.save({"state": Payload()}, folder / OPTIMIZER_FILE)
 
 
 def cut_tensors(folder):
@@ -67,35 +90,50 @@ def checkpoint(whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "message"),
     [
         (change(CURRICULUM_FILE, loader={}), "it lacks 'sampler'"),
         (change(CURRICULUM_FILE, loader=[1]), "TypeError: "),
         (lack(CURRICULUM_FILE, "callback"), "it lacks 'callback'"),
         (change(CURRICULUM_FILE, unlogged_loss=[[], 0]), "IndexError: "),
         (change(CURRICULUM_FILE, bad_steps=None), "TypeError: "),
-        (add_tensor(OPTIMIZER_FILE, "99999.exp_avg"), "IndexError: "),
-        (add_tensor(OPTIMIZER_FILE, "x.exp_avg"), "ValueError: "),
-        (write(OPTIMIZER_FILE, "no tensors" * 9), "SafetensorError: "),
-        (write(GROUPS_FILE, "[{}]"), ""),
+        (change_torch(OPTIMIZER_FILE, param_groups=[]), "ValueError: "),
+        (change_torch(OPTIMIZER_FILE, state={99999: {"exp_avg": torch.zeros(3)}}), ""),
+        (write(OPTIMIZER_FILE, "no tensors" * 9), ""),
         (write(SCHEDULER_FILE, "[1]"), ""),
-        (change(RNG_FILE, python=[3, "x", None]), ""),
-        (change(RNG_FILE, torch="x"), "TypeError: "),
-        (lack(RNG_FILE, "numpy"), "it lacks 'numpy'"),
+        (run_code, ""),
+        (change_torch(RNG_FILE, python=(3, "x", None)), ""),
+        (change_torch(RNG_FILE, cpu="x"), "TypeError: "),
+        (drop_numpy, "it lacks 'numpy'"),
         (change("trainer_state.json", global_step=7), "global_step in trainer_state.json must be"),
         (change("trainer_state.json", of_the_future=1), "TypeError: "),
         (cut_tensors, "RuntimeError: "),
     ],
     ids=range(16),
 )
-def test_what_no_training_writes(train, advancing, checkpoint, harm, said):
+def test_what_no_training_writes(train, advancing, checkpoint, harm, message):
     harm(checkpoint)
     seal(checkpoint)
     with pytest.raises(CheckpointError) as caught:
         train(advancing, batch_size=1, output_dir=checkpoint.parent, resume_from=checkpoint)
     line = str(caught.value)
-    assert line.startswith(f"checkpoint {checkpoint} cannot be taken up: {said}")
+    assert line.startswith(f"checkpoint {checkpoint} cannot be taken up: {message}")
     assert line.isprintable() and len(line) < 1000
+    assert not os.path.exists("it-ran")
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(checkpoint):
+    for name in (OPTIMIZER_FILE, RNG_FILE):
+        (checkpoint / name).unlink()
+    (checkpoint / "optimizer.safetensors").touch()
+    seal(checkpoint)
+    identity = read_json(checkpoint / CURRICULUM_FILE)["identity"]
+    with pytest.raises(CheckpointError) as caught:
+        choose_start(str(checkpoint), checkpoint.parent, identity)
+    assert str(caught.value) == (
+        f"checkpoint {checkpoint} cannot be taken up: it lacks {OPTIMIZER_FILE}, {RNG_FILE} "
+        "(written by an earlier version?); go on with that version, or start anew without resume"
+    )
 
 
 @pytest.mark.parametrize("text", ["{", NESTED])
@@ -122,7 +160,7 @@ def test_a_start_says_what_it_needs(checkpoint, harm, rule):
     harm(checkpoint)
     seal(checkpoint)
     with pytest.raises(CheckpointError) as caught:
-        choose_start(str(checkpoint), checkpoint.parent, {}, print)
+        choose_start(str(checkpoint), checkpoint.parent, {})
     expected = rule.format(CURRICULUM_FILE)
     assert str(caught.value) == f"checkpoint {checkpoint} cannot be taken up: {expected}"
 
@@ -131,7 +169,7 @@ def test_a_finished_training_of_no_configuration(checkpoint):
     path = checkpoint.parent / FINISHED_FILE
     write_json({"step": 8, "run_id": "abc", "identity": [1]}, path)
     with pytest.raises(CheckpointError, match=f"^{path} is damaged: identity must be a mapping$"):
-        choose_start("auto", checkpoint.parent, {}, print)
+        choose_start("auto", checkpoint.parent, {})
 
 
 def test_json_that_is_nested_without_end(tmp_path, data_dir):
@@ -150,9 +188,9 @@ def test_json_that_is_nested_without_end(tmp_path, data_dir):
 
 def test_what_is_no_damage_stays_what_it_is(tmp_path):
     for error in (CheckpointError("said already"), torch.OutOfMemoryError("full"), OSError(5, "x")):
-        with pytest.raises(type(error)) as caught, told_of_damage(tmp_path):
+        with pytest.raises(type(error)) as caught, convert_errors(tmp_path):
             raise error
         assert caught.value is error
     with pytest.raises(CheckpointError, match=" cannot be taken up: step must be 1$"):
-        with told_of_damage(tmp_path):
+        with convert_errors(tmp_path):
             raise ConfigError("step must be 1")
