@@ -28,7 +28,7 @@ from pixelis.tracking import Journal, MlflowRecorder
 
 logger = logging.getLogger(__name__)
 
-DRAWN = ("trial", "advance", "rollback", "hold", "restore")
+DRAWN = ("trial", "advance", "rollback", "hold")
 CHARTS = {
     "timeline": timeline,
     "samples_drawn": samples_drawn,

@@ -39,7 +39,6 @@ from pixelis.tracking import (
     Past,
     data_tag,
     deliver_journals,
-    end_finished,
     find_journals,
     open_run,
 )
@@ -213,7 +212,6 @@ def _run(sft: _Sft) -> None:
         if sft.config.evaluation.enabled:
             accuracy = _evaluate(sft, recorder, result)
             logger.info("evaluation took %.0f s", time.monotonic() - trained)
-        recorder.secure()  # what is finished is not resumed
         finished = {
             "step": sft.config.training.max_steps,
             "run_id": recorder.run_id,
@@ -236,7 +234,6 @@ def _deliver_rest(sft: _Sft, start: Start) -> None:
         logger.info("register=%s has no effect on a training that is finished", sft.config.register)
     for line in deliver_journals(find_journals([], [sft.output_dir]))[1]:
         logger.info("%s", line)
-    end_finished(start.run_id or "")
 
 
 def _open_run(sft: _Sft, start: Start) -> AbstractContextManager[MlflowRecorder]:

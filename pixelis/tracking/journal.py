@@ -234,15 +234,16 @@ class Journal:
         """
         self.cut(0)
         is_same = source.run_id == self.run_id
-        sent = source.sent if is_same else 0
+        sent, sent_here = source.sent if is_same else 0, 0
         for record, end in source.read(0, length):
             if record is None:
                 continue
             if end <= sent:
                 self.append(replace(record, files=""))
-                self.save_sent(self.size)
+                sent_here = self.size
             elif (moved := self._moved(record, source)) is not None:
                 self.append(moved)
+        self.save_sent(sent_here)
         if is_same:  # what came after the checkpoint is recorded again, here
             with suppress(OSError):
                 source.save_sent(source.size)
@@ -280,6 +281,7 @@ def open_journal(
             raise UserError(_in_use(journal))
         number += 1
         journal = Journal(journal_path(folder, f"{run_id}.{number}"))
+    journal.path.touch()  # a journal that is not there tells others that its process has ended
     if past is not None:
         _go_back(journal, past)
     unsent = [record for record, _ in journal.read(journal.sent) if record]

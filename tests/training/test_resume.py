@@ -388,7 +388,7 @@ def test_what_a_kill_moved_aside_stays_away_where_the_next_came(torn):
 
 def test_it_is_brought_along_into_another_folder(torn, tmp_path):
     write_json(
-        {"identity": IDENTITY, "num_processes": 1, "step": 3, "run_id": None},
+        {"identity": IDENTITY, "num_processes": 1, "step": 3, "run_id": None, "journal": 0},
         torn / "checkpoint-3" / CURRICULUM_FILE,
     )
     seal(torn / "checkpoint-3")
