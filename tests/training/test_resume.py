@@ -364,9 +364,9 @@ def torn(tmp_path, monkeypatch):
         replace(source, target)
 
     if (child := os.fork()) == 0:
-        monkeypatch.setattr(files, "exchange", lambda first, second: False)
+        monkeypatch.setattr(files, "swap_folders", lambda first, second: False)
         monkeypatch.setattr(os, "replace", killed_at_the_second)
-        files.put_folder(folder / ".best.new", folder / "best")
+        files.replace_folder(folder / ".best.new", folder / "best")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert not (folder / "best").exists() and (folder / f".best.{child}.old").is_dir()
