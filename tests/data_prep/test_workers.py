@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pixelis.data_prep.importing.detect import detect_container
+from pixelis.data_prep.importing.files import detect_container
 from pixelis.data_prep.workers import AHEAD, map_ordered
 from pixelis.errors import DataError
 

@@ -25,8 +25,8 @@ from pixelis.data_prep.importing import (
     open_input,
     read_records,
 )
-from pixelis.data_prep.importing.detect import detect_container
-from pixelis.data_prep.importing.pictures import load_images
+from pixelis.data_prep.importing.files import detect_container
+from pixelis.data_prep.importing.images import load_images
 from pixelis.data_prep.importing.record import RejectedError, reject
 from pixelis.errors import DataError
 
