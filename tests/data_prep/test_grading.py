@@ -7,11 +7,11 @@ from pixelis.config import DataPrepConfig, DifficultyConfig
 from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data_prep import grading
+from pixelis.data_prep.columns import Columns
 from pixelis.data_prep.figures import EXAMPLES_IN_ROW
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.grading import categorise, choose_examples, correlate, draw_figures
-from pixelis.data_prep.produce import Meta
-from pixelis.data_prep.spool import Columns
+from pixelis.data_prep.rows import RowInfo
 
 CONFIG = DataPrepConfig()
 PARTS = dict.fromkeys(COMPONENTS, 0.5)
@@ -21,7 +21,7 @@ def columns_of(*rows):
     """Columns of examples given as task, split, score and what breaks ties."""
     columns = Columns()
     for key, (task, split, score, *objects) in enumerate(rows):
-        columns.add(Meta(key, task, "positive", split, score, PARTS, *(objects or [0])))
+        columns.add(RowInfo(key, task, "positive", split, score, PARTS, *(objects or [0])))
     return columns
 
 
@@ -72,7 +72,7 @@ def test_equal_scores_are_cut_in_exact_shares_by_objects_first():
 
 def test_the_order_of_the_examples_is_no_matter():
     columns, backwards = Columns(), Columns()
-    metas = [Meta(key, "a", "positive", "train", 0.5, PARTS, 0) for key in range(50)]
+    metas = [RowInfo(key, "a", "positive", "train", 0.5, PARTS, 0) for key in range(50)]
     for meta in metas:
         columns.add(meta)
     for meta in reversed(metas):

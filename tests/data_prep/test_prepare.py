@@ -26,7 +26,7 @@ from pixelis.data_prep.prepare import (
     prepare_folder,
     sample_ratios,
 )
-from pixelis.data_prep.produce import split_of
+from pixelis.data_prep.rows import split_of
 from pixelis.data_prep.sources import open_source
 from pixelis.data_prep.tasks import TASKS
 from pixelis.errors import ConfigError, DataError
@@ -519,7 +519,7 @@ def test_no_example_of_an_import_is_too_many_for_the_tasks_of_a_user(photos, tmp
 def test_a_stream_that_was_opened_before_is_used(photos, tmp_path):
     write_lines([sample(number) for number in range(4)], photos / "some.jsonl")
     stream = open_stream(imported(photos), None)
-    assert stream.describe()["files"] == ["some.jsonl"] and stream.total is None
+    assert stream.describe_source()["files"] == ["some.jsonl"] and stream.total is None
     summary = prepare_folder(imported(photos), tmp_path / "cota", stream=stream)
     assert summary["num_samples"] == stream.num_records == 4
 
@@ -581,7 +581,7 @@ def test_a_task_that_photographs_cannot_give_is_left_out_and_said(photos, tmp_pa
     stream = open_stream(config, None)
     # Of boxes on noise no colour is known for sure; what is known, the operations do not find.
     assert "attribute_recognition" in stream.left_out
-    assert "attribute_recognition is left out: the source 'coco' gave no" in stream.report
+    assert "attribute_recognition is left out: the source 'coco' gave no" in stream.description
     summary = prepare_folder(config, tmp_path / "cota", stream=stream)
     assert summary["source"]["tasks_left_out"] == sorted(stream.left_out)
     assert set(summary["by_task"]) == set(stream.generate.source.tasks) - set(stream.left_out)

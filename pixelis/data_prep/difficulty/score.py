@@ -1,4 +1,4 @@
-"""What every scorer gives: a value and the components behind it, all in [0, 1]."""
+"""The score of an example: a value and the components behind it, all in [0, 1]."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ class Score:
     components: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        """Refuse what is not in the unit interval: a scorer's defect.
+        """Refuse a part outside of the unit interval: a scorer's defect.
 
         Raises:
             ValueError: naming the part and what it is.
@@ -34,5 +34,5 @@ Scorer = Callable[[Sequence[Example]], list[Score]]
 
 
 def log_scaled(count: int, full: int) -> float:
-    """log(1 + count) / log(1 + full), at most 1: the first few count most."""
+    """Return log(1 + count) / log(1 + full), at most 1: the first few count most."""
     return min(1.0, math.log1p(count) / math.log1p(full))

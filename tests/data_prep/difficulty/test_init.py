@@ -40,8 +40,7 @@ def test_the_model_scorer_without_a_model(weights):
 def test_nothing_here_imports_torch():
     modules = (
         "pixelis.data_prep.difficulty",
-        "pixelis.data_prep.difficulty.categories",
-        "pixelis.data_prep.difficulty.correlation",
+        "pixelis.data_prep.grading",
         "pixelis.data_prep.figures",
         "pixelis.data_prep.summary",
         "pixelis.evaluation.answer_loss",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelis.data_prep.difficulty.model import loss_score, model_scorer
+from pixelis.data_prep.difficulty import loss_score, model_scorer
 
 
 @given(st.lists(st.floats(0, 50), min_size=2, max_size=2).map(sorted))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelis.data.example import DIFFICULTIES
-from pixelis.data_prep.difficulty.categories import (
+from pixelis.data_prep.grading import (
     categorise_by_percentiles,
     categorise_by_thresholds,
     observed_thresholds,

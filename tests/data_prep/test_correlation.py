@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelis.data_prep.difficulty.correlation import choose_spread, rank_correlation
+from pixelis.data_prep.grading import choose_spread, rank_correlation
 
 UNDEFINED = {"spearman": None, "p_value": None}
 
