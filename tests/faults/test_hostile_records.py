@@ -104,8 +104,9 @@ def neighbours_stay(imported, record, write):
     right = RECORDS[name]
     records = [named(right, "first neighbour"), record, named(right, "second neighbour")]
     examples, rejections = imported("some.json", write(records))
-    if isinstance(examples, str):  # only where its format cannot be told from it
-        raise AssertionError(examples)
+    if isinstance(examples, str):  # such as NaN in a long list, of which no rest is recovered
+        assert write is as_list and "some.json is broken at line " in examples, examples
+        return
     ids = [example.id for example in examples]
     assert ids[0] == "first neighbour" and ids[-1] == "second neighbour"
     assert all(rejection["line"] == 2 for rejection in rejections)

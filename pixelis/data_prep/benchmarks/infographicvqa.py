@@ -26,7 +26,7 @@ from pixelis.data_prep.importing.values import show
 
 
 def read(data: Mapping[str, Any]) -> Question:
-    """The question of a record.
+    """Read the question of a record.
 
     Raises:
         RejectedError: when a field breaks its rule.

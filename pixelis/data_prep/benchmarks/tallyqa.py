@@ -29,7 +29,7 @@ WORDS = (
 
 
 def read(data: Mapping[str, Any]) -> Question:
-    """The question of a record.
+    """Read the question of a record.
 
     Raises:
         RejectedError: when a field breaks its rule.
