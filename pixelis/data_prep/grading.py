@@ -17,7 +17,6 @@ from pixelis.data_prep.columns import Columns
 from pixelis.data_prep.difficulty import AnswerLosses, build_scorer
 from pixelis.data_prep.figures import EXAMPLES_IN_ROW, difficulty_figure, examples_figure
 from pixelis.data_prep.tasks import TASK_WEIGHTS
-from pixelis.errors import ConfigError
 
 # More points make the figure's bars no truer.
 MAX_PLOTTED = 20_000
@@ -120,15 +119,7 @@ def categorise_by_percentiles(
 
 
 def categorise_by_thresholds(scores: Sequence[float], thresholds: Sequence[float]) -> list[str]:
-    """Cut at fixed scores: below the first is simple, from the second on is hard.
-
-    Raises:
-        ConfigError: when the thresholds are not two rising numbers in [0, 1].
-    """
-    if not (len(thresholds) == 2 and 0 <= thresholds[0] < thresholds[1] <= 1):
-        raise ConfigError(
-            f"difficulty.thresholds must be two rising numbers in [0, 1], got {list(thresholds)}"
-        )
+    """Cut at two rising scores: below the first is simple, from the second on is hard."""
     first, second = thresholds
     return [DIFFICULTIES[(score >= first) + (score >= second)] for score in scores]
 

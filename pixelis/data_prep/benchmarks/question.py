@@ -58,11 +58,7 @@ class Layout:
 
 
 def question_text(data: Mapping[str, Any], key: str) -> str:
-    """Return the text of the question.
-
-    Raises:
-        RejectedError: when it is missing, empty or no text.
-    """
+    """Return the text of the question."""
     text = "" if data.get(key) is None else check_text(data[key], key)
     if not text:
         raise RejectedError("missing_text", f"{key} is missing or empty")
@@ -70,11 +66,7 @@ def question_text(data: Mapping[str, Any], key: str) -> str:
 
 
 def image_path(data: Mapping[str, Any], key: str) -> str:
-    """Return the path of the image: text alone, so that a record cannot bring its bytes.
-
-    Raises:
-        RejectedError: when it is missing or no text.
-    """
+    """Return the path of the image: text alone, so that a record cannot bring its bytes."""
     value = data.get(key)
     if value is None:
         raise RejectedError("no_image", f"{key} is missing")
@@ -84,11 +76,7 @@ def image_path(data: Mapping[str, Any], key: str) -> str:
 
 
 def answer_text(value: Any, what: str) -> str:
-    """Return an answer as text.
-
-    Raises:
-        RejectedError: when there is none, or it is neither a text nor a number.
-    """
+    """Return an answer as text."""
     answer = check_answer(value, what)
     if answer is None:
         raise RejectedError("no_answer", f"{what} is missing or empty")

@@ -37,11 +37,7 @@ _OPTION = re.compile(r"^\(([A-J])\)\s*(.*?)\s*$", re.MULTILINE)
 
 
 def read(data: Mapping[str, Any]) -> Question:
-    """Read the question of a record.
-
-    Raises:
-        RejectedError: when a field breaks its rule.
-    """
+    """Read the question of a record."""
     text = question_text(data, "text")
     options = dict(_OPTION.findall(text))
     if data.get("options") is not None:

@@ -41,14 +41,13 @@ def build_scorer(
         answer_losses: the base model's loss on the final turn of each example. Only `model` asks.
 
     Raises:
-        ConfigError: when there is no such scorer, or `model` is to score without a model.
+        ConfigError: when `model` is to score without a model.
     """
     if name == "composite":
         return composite_scorer(weights, task_weights)
     if name == "multi":
         return multi_scorer()
-    if name != "model":
-        raise ConfigError(f"difficulty.scorer must be one of {', '.join(SCORERS)}, got {name!r}")
+    assert name == "model", name
     if answer_losses is None:
         raise ConfigError("difficulty.scorer model needs a base model, and none was given")
     return model_scorer(answer_losses)

@@ -20,14 +20,9 @@ class Score:
     components: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        """Refuse a part outside of the unit interval: a scorer's defect.
-
-        Raises:
-            ValueError: naming the part and what it is.
-        """
+        """Check that all parts are in the unit interval, or the scorer is wrong."""
         for name, part in {"value": self.value, **self.components}.items():
-            if not 0 <= part <= 1:
-                raise ValueError(f"difficulty {name} must be in [0, 1], got {part}")
+            assert 0 <= part <= 1, f"difficulty {name} must be in [0, 1], got {part}"
 
 
 Scorer = Callable[[Sequence[Example]], list[Score]]

@@ -64,9 +64,6 @@ def read_turns(data: Mapping[str, Any], folder: Path, *, marked: bool) -> list[T
         folder: of the images.
         marked: whether `<image>` in a text always stands for an image; otherwise only where the
             record lists images and no turn has a part for them.
-
-    Raises:
-        RejectedError: when a turn breaks its rule, or placeholders and images differ in number.
     """
     turns = [_read_turn(raw, number) for number, raw in enumerate(_raw_turns(data), 1)]
     listed = as_references(get_field(data, "images"))

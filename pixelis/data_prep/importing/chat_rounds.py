@@ -164,9 +164,6 @@ def split_tags(text: str, opening: str, closing: str) -> tuple[str, list[str]]:
     """Split a text into what stands outside of a pair of tags, and each text inside.
 
     Tag by tag: the obvious regular expression takes quadratic time on unclosed tags.
-
-    Raises:
-        RejectedError: when a tag is not closed.
     """
     outside, inside = [], []
     position = 0

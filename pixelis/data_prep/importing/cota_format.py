@@ -25,11 +25,7 @@ from pixelis.data_prep.importing.values import (
 
 
 def read_sample(data: Mapping[str, Any], folder: Path) -> list[RawExample]:
-    """Read the one question of a CoTA record.
-
-    Raises:
-        RejectedError: when a field breaks its rule.
-    """
+    """Read the one question of a CoTA record."""
     question = get_field(data, "question")
     answer = check_answer(get_field(data, "answer"), "answer")
     truth = check_answer(get_field(data, "ground_truth"), "ground_truth")

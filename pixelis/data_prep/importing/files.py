@@ -49,9 +49,6 @@ def open_input(path: Path, *, input_format: str | None = None, images: Path | No
     Raises:
         DataError: when something is missing, or the format cannot be detected.
     """
-    if input_format is not None and input_format not in FORMATS:
-        choices = ", ".join(FORMATS)
-        raise DataError(f"input_format must be one of {choices}, got {input_format!r:.60}")
     if images is not None and not images.is_dir():
         raise DataError(f"image_folder {images!s:.200} is not a folder")
     files = _find_files(path)

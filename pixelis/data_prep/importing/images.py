@@ -21,11 +21,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def load_images(references: list[Any], folder: Path) -> list[Image.Image]:
-    """Load the images that references name, in order.
-
-    Raises:
-        RejectedError: when one cannot be used, or they are too many or together too large.
-    """
+    """Load the images that references name, in order."""
     if len(references) > MAX_IMAGES:
         raise RejectedError(
             "too_large", f"a record may have {MAX_IMAGES} images, got {len(references)}"

@@ -109,11 +109,7 @@ def read_result(value: Any) -> dict[str, Any] | None:
 
 
 def run_calls(calls: Sequence[RawCall], images: Sequence[Image.Image]) -> tuple[Step, ...]:
-    """Convert calls to steps; the results that a record lacks are made by running the operation.
-
-    Raises:
-        RejectedError: when there are too many, or a call that must be run fails.
-    """
+    """Convert calls to steps; the results that a record lacks are made by running the operation."""
     if len(calls) > MAX_STEPS:
         raise RejectedError("too_large", f"a trajectory may have {MAX_STEPS} steps")
     pixels = sum(image.width * image.height for image in images)

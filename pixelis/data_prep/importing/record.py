@@ -99,7 +99,7 @@ class Rejection:
 
 
 class RejectedError(Exception):
-    """A broken rule; `convert` catches it and returns a `Rejection`."""
+    """A broken rule: what the checks and readers of this package raise; `convert` catches it."""
 
     def __init__(self, reason: str, detail: str) -> None:
         """Take a key of REASONS and the detail."""

@@ -55,11 +55,7 @@ def show(value: Any, limit: int = 60) -> str:
 
 
 def get_field(data: Mapping[str, Any], name: str) -> Any:
-    """Return a field's value under any of its names; None where it is absent or null.
-
-    Raises:
-        RejectedError: when two names hold different values.
-    """
+    """Return a field's value under any of its names; None where it is absent or null."""
     given = [(key, data[key]) for key in FIELD_NAMES[name] if data.get(key) is not None]
     for key, value in given[1:]:
         if value != given[0][1]:
@@ -68,11 +64,7 @@ def get_field(data: Mapping[str, Any], name: str) -> Any:
 
 
 def check_text(value: Any, what: str) -> str:
-    r"""Return a text without its outer white space, line ends as `\n`.
-
-    Raises:
-        RejectedError: when it is no text, is too long or holds characters that no text may hold.
-    """
+    r"""Return a text without its outer white space, line ends as `\n`."""
     if not isinstance(value, str):
         raise RejectedError("wrong_type", f"{what} must be a text, got {show(value)}")
     if len(value) > MAX_CHARACTERS:
@@ -101,11 +93,7 @@ def check_assistant_text(value: Any, what: str) -> str:
 
 
 def check_markup(text: str, what: str) -> None:
-    """Refuse a text that would open or close a call, a result or an answer.
-
-    Raises:
-        RejectedError: naming the tag that the text holds.
-    """
+    """Refuse a text that would open or close a call, a result or an answer."""
     for tag in _TAGS:
         if tag in text:
             raise RejectedError("markup", f"{what} may not hold {tag}")
@@ -142,9 +130,6 @@ def check_object(value: Any, what: str, reason: str = "wrong_type") -> dict[str,
     """Return a JSON object, given as such or as JSON text, without its null entries.
 
     Nulls are left out because parquet fills them in where records differ in their keys.
-
-    Raises:
-        RejectedError: when it is no object, too deep, or holds what JSON or a text may not hold.
     """
     if isinstance(value, str):
         try:
@@ -176,11 +161,7 @@ def _check_leaves(value: Any, what: str, reason: str) -> None:
 
 
 def check_answer(value: Any, what: str) -> str | None:
-    """Return an answer as text, a number as JSON writes it; None where it is absent or empty.
-
-    Raises:
-        RejectedError: when it is neither.
-    """
+    """Return an answer as text, a number as JSON writes it; None where it is absent or empty."""
     if value is None:
         return None
     number = isinstance(value, int) and not isinstance(value, bool)
@@ -192,11 +173,7 @@ def check_answer(value: Any, what: str) -> str | None:
 
 
 def check_id(value: Any) -> str | None:
-    """Return a record's own id as text; None where it has none.
-
-    Raises:
-        RejectedError: when it is neither a text nor a whole number, or not printable and short.
-    """
+    """Return a record's own id as text; None where it has none."""
     if value is None or value == "":
         return None
     if isinstance(value, float) and value.is_integer():  # pandas writes whole numbers so

@@ -112,7 +112,6 @@ def test_what_cannot_be_told_is_an_error(tmp_path):
     path = written(tmp_path, "x.json", lines({"a": 1, "b": 2}))
     fails("the format of ", path)
     fails("(a record has the keys 'a, b'); name it as input_format: cota (question, image", path)
-    fails("input_format must be one of cota, messages, conversations, got 'x'", input_format="x")
     fails(f"image_folder {tmp_path / 'gone'} is not a folder", images=tmp_path / "gone")
     fails(f"input {tmp_path / 'gone'} does not exist; name a file", tmp_path / "gone")
     for content in (
