@@ -1,6 +1,7 @@
 """Summarise a data set for summary.json and for the console: counts, scores, components."""
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -78,11 +79,9 @@ def summarise(
     }
 
 
-def _plain(value: Any) -> Any:
-    """Convert a value to what JSON has, keys in order."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in sorted(value.items())}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+def _plain(value: Mapping[str, Any]) -> Any:
+    """Convert a mapping to what JSON has, keys in order."""
+    return json.loads(json.dumps(value, sort_keys=True))
 
 
 def format_correlation(correlation: Mapping[str, Any] | None) -> str:

@@ -99,11 +99,6 @@ def test_what_workers_get_is_small_and_does_the_same(made):
     assert rows(pickle.loads(sent)(PLANS)) == rows(made)
 
 
-def test_no_examples_are_an_empty_chunk():
-    made = BUILDER.build([], [])
-    assert (made.batch.num_rows, made.infos) == (0, [])
-
-
 def test_the_scorer_model_scores_by_the_composite_until_the_model_has(made):
     later = Generator(3, open_source("scenes"), replace(BUILDER, scorer="model"))(PLANS)
     assert later.infos == made.infos
