@@ -5,6 +5,7 @@ from pixelis.config.files import find_config, packaged_configs
 from pixelis.config.load import flatten, load_config, to_yaml
 from pixelis.config.schema import (
     CHANGING_INITS,
+    CONFIG_FILES,
     EVA,
     FIRST_FINAL_SEED,
     FIRST_TUNING_SEED,
@@ -27,6 +28,7 @@ from pixelis.config.yaml_text import dump_yaml, parse_yaml, read_mapping
 __all__ = [
     "AblateFileConfig",
     "CHANGING_INITS",
+    "CONFIG_FILES",
     "CompareConfig",
     "DataPrepConfig",
     "DifficultyConfig",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pixelis.config.files import find_config
+from pixelis.config.files import find_config, packaged_configs
 from pixelis.config.load import flatten, load_config
 from pixelis.config.section import Section, describe_limits, is_tuple, split_optional, words_of
 from pixelis.errors import ConfigError
@@ -66,11 +66,18 @@ def render_reference(
         open_sections: as for `build_help`.
     """
     lines: list[str] = []
+    described: dict[str, tuple[list[str], str]] = {}  # by section: its keys and the file's name
     for path, kind in files.items():
+        file = packaged_configs() / Path(path).name
         summary = (kind.__doc__ or "").strip().partition("\n")[0]
-        lines += [f"## {Path(path).name}", "", summary, ""]
-        for section, rows in _group(kind, path, open_sections).items():
-            lines += [f"### {Path(path).stem}: {section}", ""] if section else []
+        lines += [f"## {file.name}", "", summary, ""]
+        for section, rows in _group(kind, str(file), open_sections).items():
+            keys = [row.key for row in rows]
+            known, where = described.setdefault(section, (keys, file.name))
+            lines += [f"### {file.stem}: {section}", ""] if section else []
+            if known == keys and where != file.name:
+                lines += [f"The keys of that section in {where}; the file sets other values.", ""]
+                continue
             lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
             for row in rows:
                 kind_text = " ".join(filter(None, [row.kind, row.limits]))

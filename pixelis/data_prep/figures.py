@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from pixelis.data.example import DIFFICULTIES, SAMPLE_TYPES, Example, Step
-from pixelis.data_prep.marks import MARK, find_places
+from pixelis.data_prep.regions import CALL_COLOUR, find_regions
 from pixelis.figures import COLOURS
 
 CATEGORY_COLOURS = dict(zip(DIFFICULTIES, COLOURS, strict=False))
@@ -244,7 +244,7 @@ def _mark(axes: Axes, trajectory: Sequence[Step], image: Image.Image, *, frame: 
     """Mark the boxes and points of the calls in one frame with the calls' numbers."""
     calls_by_shape: dict[tuple[float, ...], list[int]] = {}
     for number, step in enumerate(trajectory, 1):
-        for shape in find_places(step.arguments, step.result, frame):
+        for shape in find_regions(step.arguments, step.result, frame):
             calls_by_shape.setdefault(shape, []).append(number)
     for shape, numbers in calls_by_shape.items():
         x, y = shape[:2]
@@ -253,10 +253,10 @@ def _mark(axes: Axes, trajectory: Sequence[Step], image: Image.Image, *, frame: 
         if len(shape) == 4:
             # Pixels' centres lie on whole numbers, their edges between them.
             outline = Rectangle((x - 0.5, y - 0.5), shape[2] - x, shape[3] - y)
-            outline.set(fill=False, edgecolor=MARK, linewidth=1.8)
+            outline.set(fill=False, edgecolor=CALL_COLOUR, linewidth=1.8)
             axes.add_patch(outline)
         else:
-            axes.plot(x, y, marker="o", markersize=5, color=MARK, markeredgecolor="white")
+            axes.plot(x, y, marker="o", markersize=5, color=CALL_COLOUR, markeredgecolor="white")
         axes.annotate(
             ",".join(map(str, numbers)),
             (x - 0.5, y - 0.5),
@@ -265,7 +265,7 @@ def _mark(axes: Axes, trajectory: Sequence[Step], image: Image.Image, *, frame: 
             va="top",
             fontsize=7,
             color="white",
-            bbox={"boxstyle": "square,pad=0.15", "facecolor": MARK, "edgecolor": "none"},
+            bbox={"boxstyle": "square,pad=0.15", "facecolor": CALL_COLOUR, "edgecolor": "none"},
         )
     # Marks on the border must not widen the picture.
     axes.set(xlim=(-0.5, image.width - 0.5), ylim=(image.height - 0.5, -0.5))

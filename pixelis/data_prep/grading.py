@@ -12,10 +12,10 @@ from pixelis.config import DataPrepConfig
 from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.curriculum.difficulty import categorise as cut_by_rank
 from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.data.folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE
 from pixelis.data_prep.columns import Columns
 from pixelis.data_prep.difficulty import AnswerLosses, build_scorer
 from pixelis.data_prep.figures import EXAMPLES_IN_ROW, difficulty_figure, examples_figure
+from pixelis.data_prep.output_folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE
 from pixelis.data_prep.tasks import TASK_WEIGHTS
 
 # More points make the figure's bars no truer.

@@ -18,18 +18,13 @@ import pyarrow.compute as pc
 from pixelis.config import DataPrepConfig, flatten
 from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.data.folder import (
-    REJECTED_FILE,
-    check_place,
-    file_sha256,
-    staged_folder,
-)
 from pixelis.data.store import SCHEMA, SUMMARY_FILE, GroupedWriter, difficulty_file, from_row
 from pixelis.data_prep.columns import Columns, RowsFile
 from pixelis.data_prep.difficulty import AnswerLosses, build_scorer
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.grading import categorise, choose_examples, correlate, draw_figures
 from pixelis.data_prep.importing import open_input
+from pixelis.data_prep.output_folder import REJECTED_FILE, check_output_folder, staged_folder
 from pixelis.data_prep.rows import RowBuilder, RowInfo
 from pixelis.data_prep.sources import Source, open_source
 from pixelis.data_prep.sources.coco import is_coco
@@ -44,6 +39,7 @@ from pixelis.data_prep.streams import (
 from pixelis.data_prep.summary import summarise
 from pixelis.data_prep.tasks import TASKS
 from pixelis.errors import ConfigError, DataError
+from pixelis.files import file_sha256
 
 # Keys that decide where and how fast data is made, not what it is.
 NOT_CONTENT = ("output_dir", "num_workers")
@@ -149,7 +145,7 @@ def prepare_folder(
         DataError: when the input cannot be used, too much of it was rejected, too few different
             examples can be made, or `out` is taken or cannot be written.
     """
-    check_place(out)
+    check_output_folder(out)
     stream = stream or open_stream(config, count_tokens)
     columns = Columns()
     with staged_folder(out, lambda: columns.estimate_bytes(stream.total)) as folder:

@@ -10,11 +10,11 @@ from typing import Any, TextIO
 import pyarrow as pa
 
 from pixelis.data.example import Example
-from pixelis.data.folder import REJECTED_FILE
 from pixelis.data.store import ROWS_IN_BATCH
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import Input, Record, Rejection, convert, read_records
 from pixelis.data_prep.importing.record import RejectedError
+from pixelis.data_prep.output_folder import REJECTED_FILE
 from pixelis.data_prep.parallel import map_ordered
 from pixelis.data_prep.rows import Chunk, RowBuilder
 from pixelis.data_prep.sources import Source

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pixelis.data.chat import CALL_OPEN
 from pixelis.data.example import Example
-from pixelis.data_prep.marks import REFERENCE, Mark, draw_marks, find_places
+from pixelis.data_prep.regions import REFERENCE_COLOUR, LabelledRegion, draw_regions, find_regions
 from pixelis.evaluation.cases import MEANINGS, Case
 from pixelis.evaluation.reasons import shorten
 from pixelis.evaluation.turns import ANSWER, CALL, Rollout, Turn
@@ -75,7 +75,7 @@ def build_card(case: Case) -> Card:
     """The card of a case; the model's marks are numbered by turn, the reference's R1, R2, ..."""
     example, rollout, base = case.example, case.rollout, case.base
     reference = [
-        (f"R{number}", step.arguments, step.result, REFERENCE)
+        (f"R{number}", step.arguments, step.result, REFERENCE_COLOUR)
         for number, step in enumerate(example.trajectory, 1)
     ]
     # What the base looked at tells something where it was right alone.
@@ -140,13 +140,13 @@ def _frames(
     for place in range(count):
         index = round(place * last / max(1, count - 1))
         marks = [
-            Mark(found, label, colour) if colour else Mark(found, label)
+            LabelledRegion(found, label, colour) if colour else LabelledRegion(found, label)
             for label, arguments, result, colour in looks
-            for found in find_places(arguments, result, index + 1)
+            for found in find_regions(arguments, result, index + 1)
         ]
         side = {"side": FRAME_SIDE} if count > 1 else {}
         label = f"frame {index + 1} of {last + 1}" if count > 1 else ""
-        shown.append((label, address(draw_marks(example.images[index], marks, **side))))
+        shown.append((label, address(draw_regions(example.images[index], marks, **side))))
     return shown
 
 
@@ -155,7 +155,7 @@ def _acts(rollout: Rollout) -> list[Act]:
 
 
 def _act(number: int, turn: Turn) -> Act:
-    crop = "" if turn.image is None else address(draw_marks(turn.image, (), side=CROP_SIDE))
+    crop = "" if turn.image is None else address(draw_regions(turn.image, (), side=CROP_SIDE))
     if turn.kind == CALL:
         return Act(
             str(number),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pixelis.data.example import Example
-from pixelis.data_prep.marks import Place, find_places, overlap
+from pixelis.data_prep.regions import Region, box_iou, find_regions
 from pixelis.evaluation.matching import BOX, TEXT, answer_type, score_answer
 from pixelis.evaluation.turns import CALL, ERROR, MAX_OPERATIONS, NO_ANSWER, Rollout, Turn
 
@@ -147,7 +147,7 @@ def _place(calls: Sequence[Turn], example: Example) -> str | None:
     seen = [box for turn in calls for box in _located(turn.arguments, turn.result)]
     if not wanted or not seen:
         return None
-    found = {box: max(overlap(box, other) for other in seen) for box in wanted}
+    found = {box: max(box_iou(box, other) for other in seen) for box in wanted}
     missed = sorted({number for box, number in wanted.items() if found[box] < SAME_PLACE})
     if not missed:
         return "It looked at all that the reference looks at; what it made of it is wrong."
@@ -159,12 +159,12 @@ def _place(calls: Sequence[Turn], example: Example) -> str | None:
     return f"It did not look at {', '.join(numbers)} of the reference{near}."
 
 
-def _located(arguments: Any, result: Mapping[str, Any] | None) -> list[Place]:
+def _located(arguments: Any, result: Mapping[str, Any] | None) -> list[Region]:
     """The boxes that a call is about: those that it found (a point finds one), or those it names.
 
     Only the first image counts.
     """
-    found: list[Place] = [place for place in find_places(result, None, 1) if len(place) == 4]
-    named = find_places(arguments, result, 1)
+    found: list[Region] = [place for place in find_regions(result, None, 1) if len(place) == 4]
+    named = find_regions(arguments, result, 1)
     boxes = [place for place in named if len(place) == 4]
     return list(boxes) or (found if named else [])

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from pixelis.data.chat import Message, prompt_messages, response_message
-from pixelis.data_prep.marks import SIDE, Mark, draw_marks, find_places
+from pixelis.data_prep.regions import SIDE, LabelledRegion, draw_regions, find_regions
 from pixelis.evaluation.cases import Case
 from pixelis.evaluation.turns import CALL, Turn
 
@@ -98,13 +98,13 @@ def marked_frames(
     turns: Sequence[tuple[int, Turn]], images: Sequence[Image.Image], *, side: int = SIDE
 ) -> dict[int, Image.Image]:
     """The frames (from 1) that calls look at, with what they look at under the turns' numbers."""
-    found: dict[int, list[Mark]] = {}
+    found: dict[int, list[LabelledRegion]] = {}
     for number, turn in turns:
         if turn.kind == CALL:
             for frame in range(1, len(images) + 1):
-                for place in find_places(turn.arguments, turn.result, frame):
-                    found.setdefault(frame, []).append(Mark(place, str(number)))
+                for place in find_regions(turn.arguments, turn.result, frame):
+                    found.setdefault(frame, []).append(LabelledRegion(place, str(number)))
     return {
-        frame: draw_marks(images[frame - 1], marks, side=side)
+        frame: draw_regions(images[frame - 1], marks, side=side)
         for frame, marks in sorted(found.items())
     }

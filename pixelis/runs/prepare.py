@@ -13,11 +13,16 @@ from pyarrow.parquet import ParquetFile
 from tqdm import tqdm
 
 from pixelis.config import DataPrepConfig, flatten
-from pixelis.data.folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE, REJECTED_FILE, check_place
 from pixelis.data.store import SUMMARY_FILE, data_files, from_row
 from pixelis.data_prep.difficulty import AnswerLosses
 from pixelis.data_prep.figures import side_by_side
 from pixelis.data_prep.generate import describe_step
+from pixelis.data_prep.output_folder import (
+    DIFFICULTY_FIGURE,
+    EXAMPLES_FIGURE,
+    REJECTED_FILE,
+    check_output_folder,
+)
 from pixelis.data_prep.prepare import Stream, open_stream, prepare_folder
 from pixelis.data_prep.summary import format_summary
 from pixelis.evaluation.answer_loss import build_answer_losses
@@ -59,7 +64,7 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
             if the folder is there and recorded, the run is in the experiment `data_prep`, and the
             other run keeps what `mlflow run` opened. None: made anew.
     """
-    check_place(out)
+    check_output_folder(out)
     is_needed, mark = missing_from is not None, unrecorded_mark(out)
     with FileLock(out.with_name(f".{out.name}.lock")):
         if is_needed and out.exists():

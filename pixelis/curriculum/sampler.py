@@ -20,9 +20,12 @@ class MixtureSampler:
 
     def __init__(self, sizes: Mapping[str, int], mix: Mapping[str, float], seed: int = 0) -> None:
         """Begin the first visit; `sizes` is the number of examples of each difficulty."""
-        self._sizes = _check_sizes(sizes)
+        is_mapping = isinstance(sizes, Mapping) and len(sizes) > 0
+        require(is_mapping, "sizes", "a mapping of difficulty to number of examples", sizes)
+        for difficulty, size in sizes.items():
+            require(is_integer(size, 0), f"sizes.{difficulty}", "an integer >= 0", size)
         require(is_integer(seed, 0), "seed", "an integer >= 0", seed)
-        self._seed = seed
+        self._sizes, self._seed = dict(sizes), seed
         self._pools: dict[str, list[int] | None] = dict.fromkeys(self._sizes)
         self._passes = dict.fromkeys(self._sizes, 0)
         self._positions = dict.fromkeys(self._sizes, 0)
@@ -55,8 +58,7 @@ class MixtureSampler:
 
         A pass is over the current pool: where the pool of a difficulty changes, a new pass begins.
         """
-        checked = self._check_pool({} if pool is None else pool)
-        for difficulty, indices in checked.items():
+        for difficulty, indices in self._check_pool({} if pool is None else pool).items():
             if indices != self._pools[difficulty]:
                 self._pools[difficulty] = indices
                 self._begin_pass(difficulty)
@@ -74,14 +76,11 @@ class MixtureSampler:
 
     def _draw_one(self) -> tuple[str, int]:
         difficulty = self._quota.next()
-        order = self._orders.get(difficulty)
-        if order is None:
-            order = self._orders[difficulty] = self._shuffle(difficulty)
+        order = self._orders.get(difficulty) or self._shuffle(difficulty)
         position = self._positions[difficulty]
         if position == len(order):
             self._begin_pass(difficulty)
-            order = self._orders[difficulty] = self._shuffle(difficulty)
-            position = 0
+            order, position = self._shuffle(difficulty), 0
         self._positions[difficulty] = position + 1
         return difficulty, order[position]
 
@@ -95,6 +94,7 @@ class MixtureSampler:
         order = list(range(self._sizes[difficulty])) if pool is None else list(pool)
         # A text seeds Random through SHA-512: the same on every machine and in every process.
         Random(f"{self._seed}/{difficulty}/{self._passes[difficulty]}").shuffle(order)
+        self._orders[difficulty] = order
         return order
 
     def copy(self) -> "MixtureSampler":
@@ -119,33 +119,20 @@ class MixtureSampler:
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with exactly the example that would have come next."""
-        check_keys(state, STATE_KEYS, "sampler state")
-        for key in STATE_KEYS:
-            require(key in state, f"sampler state: {key}", "given", None)
-        seed, sizes = state["seed"], state["sizes"]
-        require(is_integer(seed, 0), "sampler state: seed", "an integer >= 0", seed)
+        """Go on with exactly the example that would have come next.
+
+        Raises:
+            ConfigError: when the state is of another version or of other training examples; then
+                nothing has changed.
+        """
+        check_keys(state, STATE_KEYS, "sampler state", needed=STATE_KEYS)
         rule = f"those of the training examples, {self._sizes}"
-        require(sizes == self._sizes, "sampler state: sizes", rule, sizes)
-        mix, pools = self._check_mix(state["mix"]), state["pools"]
-        drawn_from = {name for name, part in mix.items() if part > 0}
-        counts = _check_integers("counts", state["counts"], drawn_from, 0)
-        credits = _check_integers("credits", state["credits"], drawn_from, None)
-        passes = _check_integers("passes", state["passes"], set(self._sizes), 0)
-        positions = _check_integers("positions", state["positions"], set(self._sizes), 0)
-        is_complete = isinstance(pools, Mapping) and set(pools) == set(self._sizes)
-        require(is_complete, "sampler state: pools", "given for every difficulty", pools)
-        given = {name: pool for name, pool in pools.items() if pool is not None}
-        checked = self._check_pool(given)
-        for name, position in positions.items():
-            pool = checked[name]
-            size = self._sizes[name] if pool is None else len(pool)
-            rule = f"at most {size}, the size of its pool"
-            require(position <= size, f"sampler state: positions.{name}", rule, position)
-        self._pools = checked
-        self._seed, self._mix = seed, mix
-        self._quota = Quota(mix, counts, credits)
-        self._passes, self._positions, self._orders = passes, positions, {}
+        require(state["sizes"] == self._sizes, "sampler state: sizes", rule, state["sizes"])
+        mix, state = self._check_mix(state["mix"]), copy.deepcopy(dict(state))
+        self._seed, self._mix = state["seed"], mix
+        self._quota = Quota(mix, state["counts"], state["credits"])
+        self._passes, self._positions = state["passes"], state["positions"]
+        self._pools, self._orders = state["pools"], {}
 
     def _check_mix(self, mix: object) -> dict[str, float]:
         checked = check_mix("mix", mix)
@@ -158,35 +145,13 @@ class MixtureSampler:
 
     def _check_pool(self, pool: Mapping[str, Sequence[int]]) -> dict[str, list[int] | None]:
         checked: dict[str, list[int] | None] = dict.fromkeys(self._sizes)
-        check_keys(pool, self._sizes, "pool")
-        for difficulty, indices in pool.items():
+        for difficulty, indices in check_keys(pool, self._sizes, "pool").items():
             size = self._sizes[difficulty]
-            rule = f"different integers in [0, {size - 1}]"
             is_several = isinstance(indices, Iterable) and not isinstance(indices, str)
-            require(is_several, f"pool.{difficulty}", rule, indices)
-            indices = list(indices)
-            is_valid = all(is_integer(index, 0) and index < size for index in indices)
-            is_valid = is_valid and len(set(indices)) == len(indices)
-            require(is_valid, f"pool.{difficulty}", rule, indices)
-            checked[difficulty] = sorted(indices) if len(indices) < size else None
+            given = list(indices) if is_several else []
+            is_valid = is_several and all(is_integer(each, 0) and each < size for each in given)
+            is_valid = is_valid and len(set(given)) == len(given)
+            rule = f"different integers in [0, {size - 1}]"
+            require(is_valid, f"pool.{difficulty}", rule, given if is_several else indices)
+            checked[difficulty] = sorted(given) if len(given) < size else None
         return checked
-
-
-def _check_sizes(sizes: object) -> dict[str, int]:
-    is_mapping = isinstance(sizes, Mapping) and len(sizes) > 0
-    require(is_mapping, "sizes", "a mapping of difficulty to number of examples", sizes)
-    assert isinstance(sizes, Mapping)
-    for difficulty, size in sizes.items():
-        require(is_integer(size, 0), f"sizes.{difficulty}", "an integer >= 0", size)
-    return dict(sizes)
-
-
-def _check_integers(key: str, values: object, names: set[str], least: int | None) -> dict[str, int]:
-    is_valid = isinstance(values, Mapping) and set(values) == names
-    is_valid = is_valid and all(
-        is_integer(value, -(10**30) if least is None else least)
-        for value in values.values()  # type: ignore[attr-defined]
-    )
-    require(is_valid, f"sampler state: {key}", f"integers for {sorted(names)}", values)
-    assert isinstance(values, Mapping)
-    return dict(values)
