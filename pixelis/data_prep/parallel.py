@@ -19,6 +19,8 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from pixelis.errors import DataError
 
 Item = TypeVar("Item")
@@ -51,7 +53,8 @@ def map_ordered(
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    others = set(multiprocessing.active_children())
+    resource_tracker.ensure_running()  # before the signal is blocked, since its start unblocks it
+    others = set(psutil.Process().children(recursive=True))
     with tempfile.TemporaryDirectory(dir=folder) as results:
         pool = ProcessPoolExecutor(num_workers, context, _start_worker, (function,))
         # Ctrl-C interrupts the main thread alone: no start of a worker is cut off in the middle.
@@ -66,10 +69,9 @@ def map_ordered(
             while waiting:
                 yield _take(*waiting.popleft())
         except BaseException as error:
-            starter.shutdown()
-            # At once: nobody waits for what the workers are at, which may take long.
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.kill()
+            # At once: nobody waits for the workers' items, nor for the imports of their server.
+            for process in set(psutil.Process().children(recursive=True)) - others:
+                process.kill()
             if isinstance(error, BrokenProcessPool):
                 raise DataError(
                     "a worker process was killed or could not start (out of memory?); "
@@ -97,7 +99,6 @@ def _take(future: Future[None], path: Path) -> Any:
 
 def _block_interrupts() -> None:
     """Block Ctrl-C in this thread; the server of workers and these inherit it."""
-    resource_tracker.ensure_running()  # first, since its start unblocks the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
