@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelis.config.files import find_config, packaged_configs
+from pixelis.config.kinds import describe_limits, item_kind, split_optional, words_of
 from pixelis.config.load import flatten, load_config
-from pixelis.config.section import Section, describe_limits, is_tuple, split_optional, words_of
+from pixelis.config.section import Section
 from pixelis.errors import ConfigError
 
 KIND_WORDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT"}
@@ -126,8 +127,8 @@ def _rows(
 def _kind_word(annotation: Any) -> str:
     kind, is_optional = split_optional(annotation)
     null = ["null"] if is_optional else []
-    if is_tuple(kind):
-        item = split_optional(typing.get_args(kind)[0])[0]
+    if item_kind(annotation) is not None:
+        item = split_optional(item_kind(annotation))[0]
         names = ", ".join(getattr(item, "model_fields", ()))
         return "|".join([f"[{KIND_WORDS.get(item, f'{{{names}}}')}, ...]", *null])
     return "|".join([*filter(None, [KIND_WORDS.get(kind)]), *words_of(annotation), *null])

@@ -1,4 +1,4 @@
-"""The curriculum: stages, decisions, strategies and sampling, in the standard library alone."""
+"""The curriculum: stages, decisions, strategies and the sampler; no torch, no MLflow."""
 
 from pixelis.curriculum.config import CurriculumConfig, Stage, check_examples
 from pixelis.curriculum.event import CurriculumEvent

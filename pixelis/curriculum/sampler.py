@@ -1,4 +1,4 @@
-"""Which example comes next: a mix kept to the example, every example once a pass, no coin flips."""
+"""The order of the examples: a mix kept to the example, every example once a pass."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ STATE_KEYS = ("seed", "sizes", "mix", "counts", "credits", "passes", "positions"
 
 
 class MixtureSampler:
-    """Draws (difficulty, index) pairs; the order is a function of the seed and the state alone.
+    """A source of (difficulty, index) pairs, whose order depends on seed and state alone.
 
     Each pass over a difficulty has its own shuffle, made from the seed, the difficulty and the
     number of the pass: no generator has a state that could be lost, and a copy can run ahead.

@@ -1,4 +1,4 @@
-"""What the curriculum remembers between steps, and its way to JSON and back."""
+"""The state of a curriculum between steps, to JSON and back."""
 
 import copy
 from collections.abc import Mapping
