@@ -1,6 +1,7 @@
 """The dataset of one split: encoded examples addressed by difficulty and index."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +46,7 @@ class CurriculumDataset(Dataset[Encoded]):
         self.encoder = encoder
         self.features: VisionCache | None = None
         self.left_out: dict[str, int] = {}
+        self.excluded: frozenset[Key] = frozenset()
         self._tokens: dict[str, _Tokens] | None = None
         self._encoded: dict[Key, Encoded] = {}
 
@@ -79,6 +81,25 @@ class CurriculumDataset(Dataset[Encoded]):
             self.rows[difficulty] = rows
             self._tokens[difficulty] = _Tokens(table, lengths)
         return self.left_out
+
+    def exclude(self, ids: Collection[str]) -> dict[str, int]:
+        """Set which examples are not to be read; their keys and those of all others stay.
+
+        Args:
+            ids: of the examples; an id that is not in this split is passed over.
+
+        Returns:
+            how many examples of each difficulty are left.
+        """
+        unwanted = set(ids)
+        self.excluded = frozenset(
+            (difficulty, index)
+            for difficulty, rows in self.rows.items()
+            for index, example_id in enumerate(rows["id"] if unwanted else ())
+            if example_id in unwanted
+        )
+        out = Counter(difficulty for difficulty, _ in self.excluded)
+        return {difficulty: size - out[difficulty] for difficulty, size in self.sizes.items()}
 
     @property
     def num_image_tokens(self) -> int:

@@ -7,14 +7,14 @@ from pixelis.data.encode import Encoder
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.metrics import ALL, Comparison, paired_comparison
 from pixelis.evaluation.rollout import roll_out
-from pixelis.models.lora import other_adapter
+from pixelis.models.lora import temporary_adapter
 from pixelis.tracking import (
     CHAMPION,
     MlflowRecorder,
     ModelVersion,
-    crown,
     find_champion,
     resolve_adapter,
+    set_champion,
 )
 
 
@@ -70,7 +70,7 @@ def contest(
         beaten = None if champion is None else str(champion.version)
         moved = recorder.attempt(
             f"moving the alias {CHAMPION}",
-            lambda: crown(recorder.client, candidate, beaten, verdict),
+            lambda: set_champion(recorder.client, candidate, beaten, verdict),
         )
         wins = bool(moved)
         outcome = "it is the champion now" if wins else "it won, but the alias was not moved"
@@ -92,7 +92,7 @@ def _against(
     model_name: str,
 ) -> Comparison:
     folder = resolve_adapter(address, config.experiment)
-    with other_adapter(model, folder, model_name=model_name) as rival:
+    with temporary_adapter(model, folder, model_name=model_name) as rival:
         rollouts = roll_out(
             rival,
             encoder,

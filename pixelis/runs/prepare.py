@@ -24,7 +24,7 @@ from pixelis.data_prep.output_folder import (
 from pixelis.data_prep.prepare import Stream, open_stream, prepare_folder
 from pixelis.data_prep.summary import format_summary
 from pixelis.evaluation.answer_loss import build_answer_losses
-from pixelis.models.lengths import TokenCounter
+from pixelis.models.token_count import TokenCounter
 from pixelis.runs.inputs import record_inputs
 from pixelis.runs.missing_data import unrecorded_mark
 from pixelis.tracking import (

@@ -20,9 +20,9 @@ from pixelis.tracking.lookup import (
 from pixelis.tracking.recorder import MlflowRecorder
 from pixelis.tracking.registry import (
     CHAMPION,
-    crown,
     find_champion,
     find_version,
+    set_champion,
 )
 from pixelis.tracking.results import (
     final_model,
@@ -34,7 +34,6 @@ from pixelis.tracking.results import (
     measured_model,
 )
 from pixelis.tracking.runs import (
-    end_finished,
     nested_environment,
     open_run,
     without_environment,
@@ -52,10 +51,8 @@ __all__ = [
     "Past",
     "RunInfo",
     "TrainingRun",
-    "crown",
     "data_tag",
     "deliver_journals",
-    "end_finished",
     "end_killed_runs",
     "final_model",
     "find_champion",
@@ -73,5 +70,6 @@ __all__ = [
     "nested_environment",
     "open_run",
     "resolve_adapter",
+    "set_champion",
     "without_environment",
 ]

@@ -16,6 +16,7 @@ from pixelis.config import (
     walk_fields,
 )
 from pixelis.config.help_text import build_help
+from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -148,10 +149,13 @@ def test_help_lists_every_key_by_section_with_type_meaning_rule_and_the_files_va
         parse("--training.max_steps", "3", "--help")
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for config_class in (TrainingFileConfig, ModelFileConfig):
-        for key, field in walk_fields(config_class):
-            meaning = re.escape(field.description)
-            assert re.search(rf"^  --{re.escape(key)}[ .].*{meaning}", text, re.M)
+    keys = dict(
+        pair for kind in (TrainingFileConfig, ModelFileConfig) for pair in walk_fields(kind)
+    )
+    del keys["curriculum"]  # whose own keys are listed
+    for key, field in [*keys.items(), *walk_fields(CurriculumConfig, "curriculum.")]:
+        meaning = re.escape(field.description)
+        assert re.search(rf"^  --{re.escape(key)} .*  {meaning}", text, re.M), key
     for line in (
         "usage: pixelis sft [--config FILE] [--model FILE] [--section.key VALUE ...]",
         " training:",

@@ -33,7 +33,7 @@ def write(out, text="new"):
 def way(request, monkeypatch):
     """Both ways of putting a folder where another is."""
     if request.param == "two moves":
-        monkeypatch.setattr(module, "exchange", lambda first, second: False)
+        monkeypatch.setattr(module, "swap_folders", lambda first, second: False)
     return request.param
 
 
@@ -41,7 +41,7 @@ def test_this_system_exchanges_folders_in_one_step(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"of {name}").touch()
-    assert module.exchange(tmp_path / "a", tmp_path / "b")
+    assert module.swap_folders(tmp_path / "a", tmp_path / "b")
     assert (names_in(tmp_path / "a"), names_in(tmp_path / "b")) == ({"of b"}, {"of a"})
 
 
@@ -136,7 +136,7 @@ def test_old_files_come_back_when_the_second_of_two_moves_fails(tmp_path, monkey
     out = tmp_path / "cota"
     write(out, "old")
     before = contents(out)
-    monkeypatch.setattr(module, "exchange", lambda first, second: False)
+    monkeypatch.setattr(module, "swap_folders", lambda first, second: False)
     replace = os.replace
 
     def failing(source, target):

@@ -282,7 +282,7 @@ def test_the_rank_correlation_is_of_the_composite_score_on_few_samples(tmp_path)
 def test_without_the_correlation_nothing_imports_torch(tmp_path):
     code = (
         "import sys\n"
-        "import pixelis.cli.data_prep, pixelis.runs.prepare, pixelis.models.lengths\n"
+        "import pixelis.cli.data_prep, pixelis.runs.prepare, pixelis.models.token_count\n"
         "from pathlib import Path\n"
         "from pixelis.config import DataPrepConfig, load_config\n"
         "from pixelis.data_prep.prepare import prepare_folder\n"

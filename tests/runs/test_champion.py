@@ -16,7 +16,7 @@ from pixelis.evaluation.rollout import Rollout
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from pixelis.runs.champion import contest
-from pixelis.tracking import MlflowRecorder, crown, find_champion, find_version, log_adapter
+from pixelis.tracking import MlflowRecorder, find_champion, find_version, log_adapter, set_champion
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = EvaluateConfig(max_operations=1, max_new_tokens=24, bootstrap_samples=200)
@@ -105,7 +105,7 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
     recorder, registered, model, encoder, examples, capsys
 ):
     first, second = registered
-    assert crown(recorder.client, first, None, "it was the first")
+    assert set_champion(recorder.client, first, None, "it was the first")
 
     def try_it(rollouts):
         found = result(examples, rollouts)
@@ -122,7 +122,7 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
     )
     assert "it is the champion now" in out
     # One that was compared with an earlier champion comes too late.
-    assert not crown(recorder.client, first, str(first.version), "too late")
+    assert not set_champion(recorder.client, first, str(first.version), "too late")
     assert find_champion(recorder.client, "reader").version == second.version
 
 
@@ -175,7 +175,7 @@ def test_evaluate_moves_the_alias_to_the_one_that_wins(trained, workdir, client,
 
     harmed, learnt = trained
     first = client.get_model_version("reader", "1")
-    assert crown(client, first, None, "the first one")
+    assert set_champion(client, first, None, "the first one")
     assert "reader version 1 is the champion already" in evaluate("--adapter", f"runs:/{harmed}")
     out = evaluate()  # the newest run: no address at all
     assert f"adapter: runs:/{learnt}, of the newest finished sft run" in out
