@@ -1,4 +1,4 @@
-"""Compare finished trainings of the store, by what they recorded and nothing of today's code."""
+"""Compare finished trainings by what they recorded, without loading anything of them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
