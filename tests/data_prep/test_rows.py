@@ -14,22 +14,23 @@ from pixelis.data.store import SCHEMA, from_row
 from pixelis.data_prep.difficulty import composite
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import REASONS, Record
-from pixelis.data_prep.produce import Finish, Generate, Import, Plan, split_of
+from pixelis.data_prep.rows import RowBuilder, split_of
 from pixelis.data_prep.sources import open_source
+from pixelis.data_prep.streams import Generator, Importer, PlannedExample
 from pixelis.errors import CheckpointError, DataError
 
 WEIGHTS = dict(zip(COMPONENTS, (0.3, 0.25, 0.2, 0.15, 0.1), strict=True))
-FINISH = Finish((0.12, 0.12), "composite", WEIGHTS)
+BUILDER = RowBuilder((0.12, 0.12), "composite", WEIGHTS)
 PLANS = [
-    Plan(0, "object_counting", "positive"),
-    Plan(1, "text_extraction", "self_correction"),
-    Plan(2, "geometric_comparison", "trap_logical"),
+    PlannedExample(0, "object_counting", "positive"),
+    PlannedExample(1, "text_extraction", "self_correction"),
+    PlannedExample(2, "geometric_comparison", "trap_logical"),
 ]
 
 
 @pytest.fixture(scope="module")
 def made():
-    return Generate(3, open_source("scenes"), FINISH)(PLANS)
+    return Generator(3, open_source("scenes"), BUILDER)(PLANS)
 
 
 def rows(made):
@@ -65,55 +66,50 @@ def test_a_row_s_split_is_that_of_its_image(made):
 
 def test_a_chunk_holds_the_planned_examples_in_order(made):
     assert made.batch.schema == SCHEMA and made.rejections == []
-    for plan, row, meta in zip(PLANS, rows(made), made.metas, strict=True):
+    for plan, row, info in zip(PLANS, rows(made), made.infos, strict=True):
         assert (row["task"], row["sample_type"]) == (plan.task, plan.sample_type)
-        assert (meta.task, meta.sample_type) == (plan.task, plan.sample_type)
-        assert (meta.split, meta.score) == (row["split"], row["difficulty_score"])
-        assert meta.key == int(hashlib.sha256(row["id"].encode()).hexdigest()[:16], 16)
-        assert meta.num_objects == len(json.loads(row["provenance"])["objects"])
+        assert (info.task, info.sample_type) == (plan.task, plan.sample_type)
+        assert (info.split, info.score) == (row["split"], row["difficulty_score"])
+        assert info.key == int(hashlib.sha256(row["id"].encode()).hexdigest()[:16], 16)
+        assert info.num_objects == len(json.loads(row["provenance"])["objects"])
 
 
 def test_the_score_is_the_weighted_sum_of_the_components_that_the_row_tells(made):
-    for row, meta in zip(rows(made), made.metas, strict=True):
+    for row, info in zip(rows(made), made.infos, strict=True):
         components = json.loads(row["provenance"])["difficulty_components"]
-        assert components == dict(meta.components) and set(components) == set(COMPONENTS)
+        assert components == dict(info.components) and set(components) == set(COMPONENTS)
         assert row["difficulty_score"] == pytest.approx(combine(components, WEIGHTS), abs=1e-5)
 
 
 def test_an_example_depends_on_its_plan_alone_not_on_its_chunk(made):
-    generate = Generate(3, open_source("scenes"), FINISH)
+    generate = Generator(3, open_source("scenes"), BUILDER)
     for plan, row in zip(PLANS, rows(made), strict=True):
         assert rows(generate([plan])) == [row]
 
 
 def test_another_salt_and_another_seed_give_other_examples(made):
     first = rows(made)[0]["id"]
-    assert rows(Generate(3, open_source("scenes"), FINISH)(PLANS[:1], 1))[0]["id"] != first
-    assert rows(Generate(4, open_source("scenes"), FINISH)(PLANS[:1]))[0]["id"] != first
+    assert rows(Generator(3, open_source("scenes"), BUILDER)(PLANS[:1], 1))[0]["id"] != first
+    assert rows(Generator(4, open_source("scenes"), BUILDER)(PLANS[:1]))[0]["id"] != first
 
 
 def test_what_workers_get_is_small_and_does_the_same(made):
-    sent = pickle.dumps(Generate(3, open_source("scenes"), FINISH))
+    sent = pickle.dumps(Generator(3, open_source("scenes"), BUILDER))
     assert len(sent) < 10_000
     assert rows(pickle.loads(sent)(PLANS)) == rows(made)
 
 
-def test_no_examples_are_an_empty_chunk():
-    made = FINISH([])
-    assert (made.batch.num_rows, made.metas) == (0, [])
-
-
 def test_the_scorer_model_scores_by_the_composite_until_the_model_has(made):
-    later = Generate(3, open_source("scenes"), replace(FINISH, scorer="model"))(PLANS)
-    assert later.metas == made.metas
+    later = Generator(3, open_source("scenes"), replace(BUILDER, scorer="model"))(PLANS)
+    assert later.infos == made.infos
 
 
 def test_the_scorer_multi_tells_its_own_components():
-    made = Generate(3, open_source("scenes"), replace(FINISH, scorer="multi"))(PLANS)
-    for meta in made.metas:
-        groups = {name.split("/")[0] for name in meta.components}
+    made = Generator(3, open_source("scenes"), replace(BUILDER, scorer="multi"))(PLANS)
+    for info in made.infos:
+        groups = {name.split("/")[0] for name in info.components}
         assert groups == {"visual", "linguistic", "procedural"}
-        assert 0 <= meta.score <= 1
+        assert 0 <= info.score <= 1
 
 
 def test_pixels_of_one_example_at_a_time_are_in_memory(monkeypatch):
@@ -132,7 +128,7 @@ def test_pixels_of_one_example_at_a_time_are_in_memory(monkeypatch):
             taken.append(number)
             yield replace(example, id=str(number))
 
-    assert FINISH(examples()).batch.num_rows == 3 == len(taken)
+    assert BUILDER.build(examples(), []).batch.num_rows == 3 == len(taken)
 
 
 # Chunks of raw records
@@ -152,7 +148,7 @@ def record(line, **changes):
 
 
 def test_records_become_rows_and_rejections(folder):
-    convert = Import(folder, "cota", FINISH)
+    convert = Importer(folder, "cota", BUILDER)
     records = [record(1), record(2, image="gone.png"), record(3), Record("some.jsonl", 4, None)]
     made = convert(records)
     assert [json.loads(row["provenance"])["line"] for row in rows(made)] == [1, 3]
@@ -160,18 +156,18 @@ def test_records_become_rows_and_rejections(folder):
         (2, "no_image"),
         (4, "broken_json"),
     ]
-    assert len(made.metas) == 2
+    assert len(made.infos) == 2
     assert from_row(rows(made)[0]).images[0].size == (40, 30)
 
 
 def test_only_rejections_are_an_empty_chunk(folder):
-    made = Import(folder, "cota", FINISH)([record(1, answer=None)])
-    assert (made.batch.num_rows, made.metas) == (0, [])
+    made = Importer(folder, "cota", BUILDER)([record(1, answer=None)])
+    assert (made.batch.num_rows, made.infos) == (0, [])
     assert [found.reason for found in made.rejections] == ["no_answer"]
 
 
 def test_what_is_longer_than_max_length_is_rejected(folder):
-    convert = Import(folder, "cota", FINISH, 5, lambda example: len(example.question))
+    convert = Importer(folder, "cota", BUILDER, 5, lambda example: len(example.question))
     made = convert([record(1), record(2, question="What is it?")])
     assert made.batch.num_rows == 1
     (found,) = made.rejections
@@ -186,7 +182,7 @@ def test_what_the_model_s_processor_refuses_is_rejected(folder, error):
         return 1
 
     Image.new("RGB", (20, 20)).save(folder / "1.png")
-    made = Import(folder, "cota", FINISH, 5, refuse)([record(1), record(2)])
+    made = Importer(folder, "cota", BUILDER, 5, refuse)([record(1), record(2)])
     assert made.batch.num_rows == 1
     (found,) = made.rejections
     assert found.line == 2 and found.reason in REASONS and str(error) in found.detail
@@ -197,4 +193,4 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_record(folder):
         raise CheckpointError("no such model")
 
     with pytest.raises(CheckpointError):
-        Import(folder, "cota", FINISH, 5, fail)([record(1)])
+        Importer(folder, "cota", BUILDER, 5, fail)([record(1)])

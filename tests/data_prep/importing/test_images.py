@@ -88,11 +88,11 @@ def test_a_pipe_is_not_waited_for(refuse, folder):
 
 
 def test_sizes_are_bounded(refuse, folder, monkeypatch):
-    monkeypatch.setattr("pixelis.data_prep.importing.pictures.MAX_BYTES", 100)
+    monkeypatch.setattr("pixelis.data_prep.importing.images.MAX_BYTES", 100)
     reason, text = refuse(sample("c.jpg"), "cota")
     assert reason == "too_large" and "'c.jpg': an image may have 100 bytes, got " in text
     monkeypatch.undo()
-    monkeypatch.setattr("pixelis.data_prep.importing.pictures.MAX_RECORD_PIXELS", 64 * 48)
+    monkeypatch.setattr("pixelis.data_prep.importing.images.MAX_RECORD_PIXELS", 64 * 48)
     reason, text = refuse(sample(["c.jpg", "c.jpg"]), "cota")
     assert (reason, text) == ("too_large", "a record's images may have 3072 pixels together")
 

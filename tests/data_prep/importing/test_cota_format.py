@@ -223,7 +223,7 @@ def test_zoom_in_with_a_result_but_on_nothing(refuse):
 
 
 def test_the_work_of_running_calls_is_bounded(refuse, monkeypatch):
-    monkeypatch.setattr("pixelis.data_prep.importing.draft.MAX_WORK", 2 * 64 * 48)
+    monkeypatch.setattr("pixelis.data_prep.importing.raw_example.MAX_WORK", 2 * 64 * 48)
     reason, text = refuse(SAMPLE | {"trajectory": [LOOK] * 3}, "cota")
     assert reason == "too_large"
     assert text == "calls to run times pixels may be 6144 for a record, got 9216"

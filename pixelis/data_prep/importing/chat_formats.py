@@ -1,4 +1,8 @@
-"""Raw chat turns of any dialect -> plain turns: a role, a text, images in place, calls."""
+"""Read a chat format: `messages` or `conversations` in any dialect become plain turns.
+
+A turn has a role, a text, its images, and its calls; `chat_rounds` makes questions of them. A new
+name of a role goes into ROLES.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -7,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from pixelis.data_prep.importing.pictures import as_references, load_images
+from pixelis.data_prep.importing.images import as_references, load_images
 from pixelis.data_prep.importing.record import RejectedError
-from pixelis.data_prep.importing.values import check_text, field, show
+from pixelis.data_prep.importing.values import check_text, get_field, show
 
 MAX_TURNS = 512
 MARK = "<image>"
@@ -38,7 +42,7 @@ class Turn:
     Attributes:
         role: `system`, `user`, `assistant`, `call` (its text is a call) or `tool`.
         text: its texts, joined.
-        references: its images: a reference, or None where the record's list holds it.
+        references: of its images; None where the image is the next of the record's list.
         calls: its `tool_calls`, as the record has them.
         call_id: of a tool's turn, the id of the call that it answers.
         images: the images, once loaded.
@@ -53,37 +57,33 @@ class Turn:
 
 
 def read_turns(data: Mapping[str, Any], folder: Path, *, marked: bool) -> list[Turn]:
-    """The turns of a record, its images loaded and given to the turns that show them.
+    """Read the turns of a record, each with its images loaded.
 
     Args:
         data: a record with `messages`, `conversations`, or `prompt` and `completion`.
         folder: of the images.
         marked: whether `<image>` in a text always stands for an image; otherwise only where the
-            record lists images and has no other place for them.
-
-    Raises:
-        RejectedError: when a turn breaks its rule, or places and images differ in number.
+            record lists images and no turn has a part for them.
     """
     turns = [_read_turn(raw, number) for number, raw in enumerate(_raw_turns(data), 1)]
-    listed = as_references(field(data, "images"))
-    places = [reference for turn in turns for reference in turn.references]
-    if not listed and all(place is None for place in places):
+    listed = as_references(get_field(data, "images"))
+    references = [reference for turn in turns for reference in turn.references]
+    if not listed and all(reference is None for reference in references):
         raise RejectedError("no_image", "the record names no image")
-    typed = sum(place is None for place in places)
+    typed = sum(reference is None for reference in references)
     marks = sum(turn.text.count(MARK) for turn in turns)
-    places_marked = marked or (marks > 0 and bool(listed) and not typed)
-    total = typed + marks if places_marked else typed
+    use_marks = marked or (marks > 0 and bool(listed) and not typed)
+    total = typed + marks if use_marks else typed
     if listed and not total and not marked:
         first = next((i for i, turn in enumerate(turns) if turn.role == "user"), 0)
-        held = (*listed, *turns[first].references)
-        turns[first] = replace(turns[first], references=held)
+        turns[first] = replace(turns[first], references=(*listed, *turns[first].references))
     elif total != len(listed):
         raise RejectedError(
             "image_count", f"the turns have {total} places for images, the record {len(listed)}"
         )
     else:
         remaining = iter(listed)
-        turns = [_fill(_place_marks(t) if places_marked else t, remaining) for t in turns]
+        turns = [_fill(_read_marks(t) if use_marks else t, remaining) for t in turns]
     return _with_images(turns, folder)
 
 
@@ -160,8 +160,8 @@ def _read_part(part: dict[str, Any], texts: list[str], references: list[Any]) ->
         raise RejectedError("wrong_type", f"a part must be text or image, got {show(kind)}")
 
 
-def _place_marks(turn: Turn) -> Turn:
-    """The turn with its `<image>` marks as places for images, the gaps closed."""
+def _read_marks(turn: Turn) -> Turn:
+    """Replace the `<image>` marks of a turn's text by placeholders, the gaps closed."""
     before, *others = turn.text.split(MARK)
     if others and turn.role not in ("user", "tool"):
         raise RejectedError("wrong_turns", f"the {turn.role} may show no image, it has {MARK}")

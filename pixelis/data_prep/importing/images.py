@@ -1,4 +1,4 @@
-"""References to images -> images: from bytes, `data:` addresses, or files inside the folder."""
+"""Load the images that a record names: bytes, `data:` addresses, or files inside the folder."""
 
 import base64
 import binascii
@@ -21,11 +21,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def load_images(references: list[Any], folder: Path) -> list[Image.Image]:
-    """The images that references name, in order.
-
-    Raises:
-        RejectedError: when one cannot be used, or they are too many or together too large.
-    """
+    """Load the images that references name, in order."""
     if len(references) > MAX_IMAGES:
         raise RejectedError(
             "too_large", f"a record may have {MAX_IMAGES} images, got {len(references)}"
@@ -44,7 +40,7 @@ def load_images(references: list[Any], folder: Path) -> list[Image.Image]:
 
 
 def as_references(value: Any) -> list[Any]:
-    """The references of a field that holds none, one or a list of them."""
+    """Return the references of a field that holds none, one or a list of them."""
     if value is None or value == "":
         return []
     return value if isinstance(value, list) else [value]
@@ -102,12 +98,12 @@ def _read(reference: str, folder: Path) -> bytes:
         path = (inside / reference).resolve()
         if not path.is_relative_to(inside):
             raise RejectedError("outside_folder", f"{shown} lies outside the folder of the input")
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
             raise RejectedError("unreadable_image", f"{shown} is not a file")
-        if found.st_size > MAX_BYTES:
+        if status.st_size > MAX_BYTES:
             raise RejectedError(
-                "too_large", f"{shown}: an image may have {MAX_BYTES} bytes, got {found.st_size}"
+                "too_large", f"{shown}: an image may have {MAX_BYTES} bytes, got {status.st_size}"
             )
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
