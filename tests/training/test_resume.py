@@ -18,6 +18,7 @@ from pixelis.training.checkpoint import (
     COMPLETE_FILE,
     CURRICULUM_FILE,
     OPTIMIZER_FILE,
+    SCHEDULER_FILE,
     checkpoints,
     find_fault,
     rng_file,
@@ -393,6 +394,8 @@ def test_it_is_brought_along_into_another_folder(torn, tmp_path):
         {"identity": IDENTITY, "num_processes": 1, "step": 3, "run_id": None, "journal": 0},
         torn / "checkpoint-3" / CURRICULUM_FILE,
     )
+    for name in (OPTIMIZER_FILE, SCHEDULER_FILE, rng_file(0, 1)):
+        (torn / "checkpoint-3" / name).touch()
     seal(torn / "checkpoint-3")
     other = tmp_path / "other"
     choose_start(str(torn / "checkpoint-3"), other, IDENTITY)
@@ -421,4 +424,4 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "sft").write_text("")
     expected = f"training.output_dir {tmp_path / 'sft'} is a file; name a folder"
     with pytest.raises(CheckpointError, match=re.escape(expected)):
-        set_aside(tmp_path / "sft", lambda line: None)
+        set_aside(tmp_path / "sft")
