@@ -192,7 +192,7 @@ def run_ours(base, data, steps, *, without=(), **training):
     } | training
     stages = [{"name": "all", "difficulty_mix": {"simple": 1.0}}]
 
-    def feed(batch):
+    def model_inputs(batch):
         given = whole[2](batch)
         if "no mask" in without:
             given["attention_mask"] = batch["attention_mask"]
@@ -203,8 +203,13 @@ def run_ours(base, data, steps, *, without=(), **training):
                 given["image_grid_thw"] = batch["image_grid_thw"]
         return given
 
-    whole = sft.CurriculumTrainer, trainer.output_head, trainer.feed, loader.CurriculumDataset
-    sft.CurriculumTrainer, trainer.feed = Watched, feed
+    whole = (
+        sft.CurriculumTrainer,
+        trainer.output_head,
+        trainer.model_inputs,
+        loader.CurriculumDataset,
+    )
+    sft.CurriculumTrainer, trainer.model_inputs = Watched, model_inputs
     if "supervised logits" in without:
         trainer.output_head = lambda model: None
     length = whole[3].length
@@ -229,7 +234,7 @@ def run_ours(base, data, steps, *, without=(), **training):
             )
             sft.run_training(settings, NullRecorder())
     finally:
-        sft.CurriculumTrainer, trainer.output_head, trainer.feed, _ = whole
+        sft.CurriculumTrainer, trainer.output_head, trainer.model_inputs, _ = whole
         whole[3].length = length
     return watch
 

@@ -22,9 +22,8 @@ def main(argv: Sequence[str]) -> int:
 
     from pixelis.data.encode import Encoder
     from pixelis.models.device import best_device
-    from pixelis.models.load import load_model, load_processor, max_positions
-    from pixelis.models.lora import check_adapter, load_adapter, other_adapter
-    from pixelis.models.quiet import quiet_libraries
+    from pixelis.models.load import load_model, load_processor, max_positions, silence_libraries
+    from pixelis.models.lora import check_adapter, load_adapter, temporary_adapter
     from pixelis.runs.champion import contest
     from pixelis.runs.evaluation_identity import (
         check_sampling,
@@ -44,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     )
 
     check_sampling(config)
-    quiet_libraries()
+    silence_libraries()
     name, trust = model_config.model_name, model_config.trust_remote_code
     pixels = {"min_pixels": model_config.min_pixels, "max_pixels": model_config.max_pixels}
     encoder = Encoder(load_processor(name, **pixels, trust_remote_code=trust))
@@ -67,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     model = load_adapter(base, folders["adapter"], model_name=name).to(best_device())
     against = None
     if config.against is not None:
-        against = partial(other_adapter, model, folders["against"], model_name=name)
+        against = partial(temporary_adapter, model, folders["against"], model_name=name)
     identity = evaluation_identity(config, model_config, subject.digests, folders)
     with (
         kept_rollouts(config, identity) as kept,

@@ -9,7 +9,7 @@ import torch
 
 from pixelis.data.dataset import CurriculumDataset, Key
 from pixelis.data.encode import IGNORE_INDEX
-from pixelis.models.feed import feed
+from pixelis.models.forward import model_inputs
 
 # Of collated batches, pixels included; those for which there is no room are made again each time.
 MAX_KEPT_BYTES = 2**30
@@ -103,7 +103,7 @@ def needed_logits(model: Any, batch: Batch) -> torch.Tensor:
     unneeded ones are most of the memory. Row by row the numbers are those of a full head.
     """
     device = next(model.parameters()).device
-    inputs = feed({name: value.to(device) for name, value in batch.inputs.items()})
+    inputs = model_inputs({name: value.to(device) for name, value in batch.inputs.items()})
     needed = batch.needed.to(device)
     logits: torch.Tensor
     if _takes_logits_to_keep(model):

@@ -152,7 +152,7 @@ def evaluate_model(
         planted_errors: roll out examples that hold a planted wrong step once more, from after it.
         teacher_forced: measure the examples teacher-forced as well.
         base_model: the base where it is another object; without one, the adapter is switched off.
-        against: gives the model with a second adapter for a while (`lora.other_adapter`).
+        against: gives the model with a second adapter for a while (`lora.temporary_adapter`).
         kept: where finished rollouts are kept, and taken from.
         progress: called as each model begins and as each rollout ends.
 

@@ -20,7 +20,7 @@ from pixelis.data.example import Example
 from pixelis.errors import DataError
 from pixelis.evaluation.conversation import Conversation
 from pixelis.evaluation.turns import CALL, Rollout, Turn
-from pixelis.files import named, write_whole
+from pixelis.files import describe_write_error, write_atomic
 from pixelis.operations import execute
 
 ROLLOUTS_FILE = "rollouts.jsonl"
@@ -68,7 +68,7 @@ class KeptRollouts:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(exist_ok=True)
         text = json.dumps(self.identity, indent=2, sort_keys=True)
-        write_whole(self.folder / IDENTITY_FILE, text + "\n")
+        write_atomic(self.folder / IDENTITY_FILE, text + "\n")
         path = self.folder / ROLLOUTS_FILE
         self._lines, whole = _read(path)
         self._file = path.open("a", encoding="utf-8", newline="\n")
@@ -124,7 +124,7 @@ class KeptRollouts:
             self._file.flush()
         except OSError as error:
             self._full = True
-            why = named(error, self.folder / ROLLOUTS_FILE).strerror
+            why = describe_write_error(error, self.folder / ROLLOUTS_FILE).strerror
             print(
                 f"pixelis: warning: finished rollouts are no longer kept in {self.folder} ({why}); "
                 "the evaluation goes on",

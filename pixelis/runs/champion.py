@@ -7,7 +7,7 @@ from pixelis.data.encode import Encoder
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.metrics import ALL, Comparison, paired_comparison
 from pixelis.evaluation.rollout import roll_out
-from pixelis.models.lora import other_adapter
+from pixelis.models.lora import temporary_adapter
 from pixelis.tracking import (
     CHAMPION,
     MlflowRecorder,
@@ -92,7 +92,7 @@ def _against(
     model_name: str,
 ) -> Comparison:
     folder = resolve_adapter(address, config.experiment)
-    with other_adapter(model, folder, model_name=model_name) as rival:
+    with temporary_adapter(model, folder, model_name=model_name) as rival:
         rollouts = roll_out(
             rival,
             encoder,

@@ -17,7 +17,7 @@ from pixelis.evaluation.page import report_page
 from pixelis.evaluation.report import as_text, result_table, result_values
 from pixelis.evaluation.spans import build_spans, marked_frames
 from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log_trace
 
 FOLDER = "evaluation"
@@ -122,7 +122,7 @@ def _leave(work: Callable[[], None]) -> None:
 def _write(folder: Path, page: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / REPORT_FILE
-    write_whole(path, page)
+    write_atomic(path, page)
     print(f"report: {path}", flush=True)
 
 

@@ -13,8 +13,8 @@ from pixelis.experiments.tune.spec import SearchSpec, TrialTraining
 from pixelis.experiments.tune.storage import storage_errors
 from pixelis.experiments.tune.trials import POLL_SECONDS, Objective, Trial, run_trials
 from pixelis.models.device import best_device
+from pixelis.models.load import silence_libraries
 from pixelis.models.lora import load_adapter
-from pixelis.models.quiet import quiet_libraries
 from pixelis.runs.train import Search, run_sft
 from pixelis.training.caches import TrainingCache
 from pixelis.training.callback import Evaluations
@@ -35,7 +35,7 @@ class TrialTrainer:
 
     def load(self) -> None:
         """Load what trials share; the first of several workers makes the caches, others wait."""
-        quiet_libraries()
+        silence_libraries()
         training = self.spec.training({}, self.spec.config.training.seed, self.spec.root)
         config = training.config
         self.cache.prepare(

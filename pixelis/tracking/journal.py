@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pixelis.errors import UserError
-from pixelis.files import write_whole, writing
+from pixelis.files import explain_write_errors, write_atomic
 from pixelis.tracking.kept_files import KeptFiles
 from pixelis.tracking.record import Record, parse_record
 
@@ -117,7 +117,7 @@ class Journal:
             self._end_torn_line(self._file)
         while self._unwritten:
             line, before = self._unwritten[0], os.fstat(self._file).st_size
-            with writing(self.path, len(line)):
+            with explain_write_errors(self.path, len(line)):
                 if os.write(self._file, line) < len(line):  # the disk is full now
                     os.ftruncate(self._file, before)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -215,7 +215,7 @@ class Journal:
     def save_refused(self, records: list[Record]) -> None:
         """Remember the records that MLflow refuses; no file where there are none."""
         if records:
-            write_whole(self.refused_path, "".join(f"{each.to_json()}\n" for each in records))
+            write_atomic(self.refused_path, "".join(f"{each.to_json()}\n" for each in records))
         else:
             self.refused_path.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from requests import HTTPError
 
 from pixelis.curriculum.visits import Visit, visits
-from pixelis.files import no_room
+from pixelis.files import describe_full_disk
 from pixelis.mlflow_plugin import sqlite_file
 from pixelis.tracking.adapters import send_model
 from pixelis.tracking.journal import Journal
@@ -98,7 +98,7 @@ class Sender:
                 raise RejectedError(str(error)) from error
             file = sqlite_file(str(self._client.tracking_uri))
             if file is not None and "disk is full" in str(error):
-                raise OSError(errno.ENOSPC, no_room(file), str(file)) from error
+                raise OSError(errno.ENOSPC, describe_full_disk(file), str(file)) from error
             raise
         except HTTPError as error:  # of an artifact proxy, or of what stands before it
             if error.response is not None and error.response.status_code in _FINAL_STATUS:

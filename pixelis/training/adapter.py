@@ -16,18 +16,17 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.errors import ConfigError
 from pixelis.figures import as_figure, as_page, layer_ranks, layer_spectra
-from pixelis.files import write_whole
-from pixelis.models.changed_base import (
-    WEIGHTS_FILE,
-    changes_base,
-    initial_factors,
-    split_plain,
-    take_from_base,
-)
+from pixelis.files import write_atomic
 from pixelis.models.device import best_device, on_best_device
 from pixelis.models.eva import Spectrum, fit_eva, largest_spectrum, positions_needed
 from pixelis.models.load import load_model
-from pixelis.models.lora import add_lora, load_adapter, wrap
+from pixelis.models.lora import WEIGHTS_FILE, add_lora, apply_lora_config, load_adapter
+from pixelis.models.pissa import (
+    changes_base,
+    initial_factors,
+    split_plain_lora,
+    subtract_from_base,
+)
 from pixelis.recorder import Recorder
 
 RANKS_FILE = "lora_ranks.json"
@@ -104,7 +103,9 @@ def build_adapter(
     if by_data and resume_from is not None:
         saved = LoraConfig.from_pretrained(str(resume_from))
         saved.inference_mode, saved.base_model_name_or_path = False, None
-        return Adapter(wrap(load(config), saved, model_name=config.model_name, seed=seed))
+        return Adapter(
+            apply_lora_config(load(config), saved, model_name=config.model_name, seed=seed)
+        )
     if changes_base(config.init_lora_weights):
         return _split_base(config, load, seed=seed, resume_from=resume_from)
     if not by_data:
@@ -146,9 +147,9 @@ def _split_base(config: ModelConfig, load: Load, *, seed: int, resume_from: Path
     if resume_from is None:
         initial = initial_factors(_add(config, config.init_lora_weights, load, seed=seed))
     else:
-        _, initial = split_plain(load_file(resume_from / WEIGHTS_FILE))
+        _, initial = split_plain_lora(load_file(resume_from / WEIGHTS_FILE))
     model = _add(config, "default", load, seed=seed)
-    take_from_base(model, initial)
+    subtract_from_base(model, initial)
     set_peft_model_state_dict(model, initial)
     return Adapter(model, initial)
 
@@ -201,10 +202,10 @@ def _record(spectra: list[Spectrum], output_dir: Path, recorder: Recorder) -> No
     """Record ranks and spectra as JSON and as figures."""
     rows = [asdict(one) for one in spectra]
     file = output_dir / RANKS_FILE
-    write_whole(file, json.dumps(rows, indent=1))
+    write_atomic(file, json.dumps(rows, indent=1))
     recorder.artifact(file, FOLDER)
     for name, chart in (("ranks", layer_ranks(rows)), ("spectra", layer_spectra(rows))):
         recorder.figure(f"{FOLDER}/{name}.png", as_figure(chart))
         page = output_dir / f"lora_{name}.html"
-        write_whole(page, as_page(chart, f"lora {name}"))
+        write_atomic(page, as_page(chart, f"lora {name}"))
         recorder.artifact(page, FOLDER)

@@ -26,10 +26,15 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.store import SUMMARY_FILE, data_files, load_split
 from pixelis.files import file_sha256
-from pixelis.models.changed_base import changes_base
 from pixelis.models.device import on_best_device
 from pixelis.models.load import load_processor
-from pixelis.models.vision import PositionRule, compute_features, takes_features, vision_digest
+from pixelis.models.pissa import changes_base
+from pixelis.models.vision import (
+    PositionRule,
+    accepts_image_features,
+    compute_features,
+    vision_digest,
+)
 from pixelis.training.adapter import load_base
 from pixelis.training.inputs import build_datasets
 from pixelis.training.precision import BF16, FP32, halve_base, resolve_precision
@@ -110,7 +115,7 @@ def use_vision_cache(
     Returns:
         whether they do.
     """
-    if not takes_features(base):
+    if not accepts_image_features(base):
         logger.info("vision features are not cached: %s takes none", base.config.model_type)
         return False
     width = base.config.text_config.hidden_size

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from pixelis.errors import CheckpointError, UserError, in_one_line
-from pixelis.files import is_full, sync_folder, write_whole, writing
+from pixelis.files import explain_write_errors, fsync_folder, is_disk_full, write_atomic
 
 COMPLETE_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum_state.json"
@@ -58,8 +58,8 @@ def convert_errors(folder: Path) -> Iterator[None]:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON whole or not at all, see `write_whole`."""
-    write_whole(path, json.dumps(value, indent=2))
+    """Write JSON whole or not at all, see `write_atomic`."""
+    write_atomic(path, json.dumps(value, indent=2))
 
 
 def read_json(path: Path) -> Any:
@@ -81,7 +81,7 @@ def rng_file(rank: int, world_size: int) -> str:
 
 def seal(folder: Path) -> None:
     """Mark a checkpoint as whole: write the digests of its files once these are on disk."""
-    sync_folder(folder)
+    fsync_folder(folder)
     write_json(_digests(folder), folder / COMPLETE_FILE)
 
 
@@ -133,10 +133,10 @@ def explain_full_disk(output_dir: Path, num_bytes: int) -> Iterator[None]:
             took of a checkpoint is removed, those before it stay.
     """
     try:
-        with writing(output_dir, NUM_COPIES * num_bytes):
+        with explain_write_errors(output_dir, NUM_COPIES * num_bytes):
             yield
     except OSError as error:
-        if not is_full(error):
+        if not is_disk_full(error):
             raise
         torn = [each for each in checkpoints(output_dir) if find_fault(each) is not None]
         for folder in torn:

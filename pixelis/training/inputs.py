@@ -17,7 +17,7 @@ from pixelis.data.store import SUMMARY_FILE, data_files, difficulty_file, load_s
 from pixelis.errors import ConfigError, DataError
 from pixelis.files import file_sha256
 from pixelis.models.load import resolve_model
-from pixelis.models.quantized import check_quantization
+from pixelis.models.quantization import check_quantization
 
 SPLITS_READ = ("train", "validation")
 ROWS_AT_ONCE = 100

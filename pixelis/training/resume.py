@@ -13,7 +13,7 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from pixelis.errors import CheckpointError
-from pixelis.files import clear_left, put_folder
+from pixelis.files import recover_folder, replace_folder
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
     check_layout,
@@ -40,7 +40,7 @@ _STATE = {
     "run_id": (str, NoneType),
     "journal": (int,),
 }
-# What `write_whole` and `put_folder` leave of the files and folders of a training.
+# What `write_whole` and `replace_folder` leave of the files and folders of a training.
 _LEFTOVER = re.compile(
     r"\.((events|finished|lora_ranks)\.json|lora_\w+\.html)\.\d+\.tmp"
     r"|\.(?P<folder>best|final)\.(new|\d+\.old)"
@@ -153,7 +153,7 @@ def _copy_best(source: Path, output_dir: Path) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
         staged = output_dir / f".{BEST}.new"
         shutil.copytree(best, staged, dirs_exist_ok=True)
-        put_folder(staged, output_dir / BEST)
+        replace_folder(staged, output_dir / BEST)
 
 
 def _newest_whole(output_dir: Path) -> Path | None:
@@ -173,7 +173,7 @@ def clear_leftovers(output_dir: Path) -> None:
     for path in sorted(output_dir.glob(".*")):
         match = _LEFTOVER.fullmatch(path.name)
         if match and match["folder"] and path.is_dir():
-            clear_left(path, output_dir / match["folder"])
+            recover_folder(path, output_dir / match["folder"])
         elif match and path.is_file():
             path.unlink(missing_ok=True)
 

@@ -21,7 +21,7 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.validation import Validation
-from pixelis.models.quiet import quiet_libraries
+from pixelis.models.load import silence_libraries
 from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.adapter import build_adapter, load_trained
 from pixelis.training.batch_size import Split, fit_batch_size
@@ -186,7 +186,7 @@ def _build(
     if numbers := left_out(datasets):
         recorder.metrics(numbers, 0)
     precision = resolve_precision(training.precision)
-    quiet_libraries()
+    silence_libraries()
     set_seed(training.seed)
     features = partial(use_features, datasets, encoder, training, model_config, settings.data_dir)
     adapter = build_adapter(

@@ -18,7 +18,7 @@ from pixelis.data.loader import CurriculumLoader
 from pixelis.errors import UserError
 from pixelis.evaluation.batches import Batches, by_length
 from pixelis.evaluation.validation import Validation, compute_losses
-from pixelis.models.feed import feed, output_head, supervised_logits
+from pixelis.models.forward import model_inputs, output_head, supervised_logits
 from pixelis.training.bad_steps import BadSteps, GuardedTrainer
 from pixelis.training.callback import CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
@@ -103,7 +103,9 @@ class CurriculumTrainer(GuardedTrainer):
         """Return the loss of a micro-batch; logits only where a supervised token is predicted."""
         labels, self._kinds = inputs["labels"], inputs["kinds"]
         with supervised_logits(self.head, labels), self.accelerator.autocast():  # FSDP's has none
-            return super().compute_loss(model, {**feed(inputs), "labels": labels}, *args, **kwargs)
+            return super().compute_loss(
+                model, {**model_inputs(inputs), "labels": labels}, *args, **kwargs
+            )
 
     def _token_loss(self, outputs: Any, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         weight = self.config.operation_token_weight

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pixelis.curriculum import Visit
-from pixelis.files import put_folder
-from pixelis.models.changed_base import split_plain, write_plain
+from pixelis.files import replace_folder
+from pixelis.models.pissa import convert_to_plain_lora, split_plain_lora
 from pixelis.recorder import visit_name
 from pixelis.training.checkpoint import ADAPTER_FILE
 from pixelis.training.distributed import ALONE, Processes
@@ -107,7 +107,7 @@ class TrainedWeights:
         staged = folder.with_name(f".{folder.name}.new")
         self.write(staged)
         if self.processes.is_main:
-            put_folder(staged, folder)
+            replace_folder(staged, folder)
 
     def write(self, folder: Path) -> None:
         """Write the adapter's files into a folder, which is made."""
@@ -118,13 +118,13 @@ class TrainedWeights:
         self.model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=tensors)
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card
         if self.initial is not None:
-            write_plain(folder, self.initial)
+            convert_to_plain_lora(folder, self.initial)
 
     def load(self, folder: Path) -> None:
         """Put a checkpoint's adapter on the model."""
         tensors = load_file(folder / ADAPTER_FILE)
         if self.initial is not None:
-            tensors, _ = split_plain(tensors)
+            tensors, _ = split_plain_lora(tensors)
         if self.is_sharded:
             names = {name: name.replace(".default.", ".") for name, _ in self._trained()}
             self._copy_in({name: tensors[saved] for name, saved in names.items()})

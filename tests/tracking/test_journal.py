@@ -414,7 +414,7 @@ def test_a_refused_record_that_cannot_be_kept_is_logged(recorder, monkeypatch, c
     def full(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(journal_module, "write_whole", full)
+    monkeypatch.setattr(journal_module, "write_atomic", full)
     recorder.record(Record("hologram", "a", 1))
     assert recorder.flush()
     assert "what MLflow refuses is not kept (no space left" in caplog.text

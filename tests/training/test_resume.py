@@ -34,6 +34,8 @@ from pixelis.training.resume import (
 from pixelis.training.weights import SNAPSHOT_FILE
 from tests.training.conftest import logged_lines
 
+pytestmark = pytest.mark.integration
+
 KILLED = -signal.SIGKILL
 IDENTITY = {"training.max_steps": 8, "curriculum.strategy": "staged"}
 
@@ -364,9 +366,9 @@ def torn(tmp_path, monkeypatch):
         replace(source, target)
 
     if (child := os.fork()) == 0:
-        monkeypatch.setattr(files, "exchange", lambda first, second: False)
+        monkeypatch.setattr(files, "swap_folders", lambda first, second: False)
         monkeypatch.setattr(os, "replace", killed_at_the_second)
-        files.put_folder(folder / ".best.new", folder / "best")
+        files.replace_folder(folder / ".best.new", folder / "best")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert not (folder / "best").exists() and (folder / f".best.{child}.old").is_dir()
