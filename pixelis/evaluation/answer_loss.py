@@ -1,6 +1,6 @@
-"""The base model's loss on answers: what the `model` scorer and the rank correlation stand on.
+"""The base model's loss on answers, for the difficulty scorer `model` and the rank correlation.
 
-torch is imported only when losses are computed, so that data-prep can name this without it.
+torch is imported only when losses are computed: data-prep needs it only for these.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ def build_answer_losses(
     trust_remote_code: bool = False,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> Callable[[Sequence[Example]], list[float]]:
-    """A function from examples to the model's losses; the model is loaded once, at its first call.
+    """Return a function from examples to losses; its first call loads the model.
 
     Args:
         model_name: `pixelis-nano`, a hub name or a folder.
@@ -35,7 +35,7 @@ def build_answer_losses(
         max_length: of an example in tokens; the loss of a longer one is infinite.
         batch_size: examples in one forward pass.
         trust_remote_code: run code that comes with a hub model.
-        progress: wraps the stream of batches, told their number (a progress bar).
+        progress: wraps the batches of a call, with their number (a progress bar).
 
     Raises:
         CheckpointError: at the first call, when the model cannot be loaded.
@@ -73,11 +73,10 @@ def answer_losses(
     batch_size: int,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> list[float]:
-    """Mean loss per token of each example's final turn, teacher-forced: nats, in their order.
+    """Return the mean loss per token of each example's final turn, teacher-forced, in nats.
 
     Conclusion and answer count, the trajectory before them does not. The loss of an example that
-    cannot be encoded (too long, a reserved character, an image as thin as a line) is infinite; the
-    others have theirs.
+    cannot be encoded (too long, a reserved character, an image as thin as a line) is infinite.
     """
     from pixelis.data.encode import encode_example
 
@@ -94,8 +93,8 @@ def answer_losses(
     was_training = model.training
     model.eval()
     for batch in progress(batches, len(batches)):
-        found = _batch_losses(model, encoder, [encoded[index] for index in batch])
-        for index, loss in zip(batch, found, strict=True):
+        batch_losses = _batch_losses(model, encoder, [encoded[index] for index in batch])
+        for index, loss in zip(batch, batch_losses, strict=True):
             losses[index] = loss
     model.train(was_training)
     return losses
@@ -118,6 +117,6 @@ def _batch_losses(model: Any, encoder: "Encoder", items: "Sequence[Encoded]") ->
             # Position t predicts token t + 1; right of the answer there is padding without labels.
             wanted = target[item.answer_start :]
             kept = wanted != IGNORE_INDEX
-            said = row[item.answer_start - 1 : -1][kept].float()
-            losses.append(cross_entropy(said, wanted[kept]).item())
+            predicted = row[item.answer_start - 1 : -1][kept].float()
+            losses.append(cross_entropy(predicted, wanted[kept]).item())
     return losses

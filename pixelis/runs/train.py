@@ -15,14 +15,15 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
-from pixelis.evaluation.evaluate import choose_examples
+from pixelis.evaluation.evaluate import EvaluationSettings, choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
+from pixelis.runs.evaluation_record import evaluate_and_record
+from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
 from pixelis.runs.prepare import link_data_run, link_parent, record_inputs, record_validation
-from pixelis.runs.rollouts import evaluate_and_record
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
-from pixelis.runs.training_record import record_result, record_rollouts, record_test, tell_story
+from pixelis.runs.training_record import record_evaluation, record_result, record_test, tell_story
 from pixelis.tracking import (
     Origin,
     data_tag,
@@ -223,28 +224,30 @@ def _run_sft(
         print(f"training took {trained - began:.0f} s, with start-up", flush=True)
         test: dict[str, float] = {}
         if config.evaluation.enabled:
+            test_rules = config.evaluation
+            examples = choose_examples(
+                load_split(data_dir, "test"),
+                test_rules.samples_per_difficulty,
+                training.seed,
+                split="test",
+            )
             evaluation = evaluate_and_record(
                 recorder,
                 result.model,
                 # Without training's max_length: a long test question is no reason to stop here.
                 Encoder(result.encoder.processor),
-                examples=choose_examples(
-                    load_split(data_dir, "test"),
-                    config.evaluation.samples_per_difficulty,
-                    config.training.seed,
-                    split="test",
+                EvaluationSet(examples, "test", "the test split"),
+                EvaluationSettings(
+                    max_operations=test_rules.max_operations,
+                    compare_base=test_rules.compare_base,
+                    seed=training.seed,
                 ),
-                split="test",
-                title="the test split",
-                max_operations=config.evaluation.max_operations,
-                compare_base=config.evaluation.compare_base,
-                seed=config.training.seed,
-                step=config.training.max_steps,
+                step=training.max_steps,
             )
             accuracy = evaluation.adapter.accuracy
             test = {name: accuracy[name].value for name in (*DIFFICULTIES, ALL) if name in accuracy}
             record_test(recorder, result, config.training.max_steps, test)
-            record_rollouts(recorder, evaluation, config, model.model_name, digests)
+            record_evaluation(recorder, evaluation, config, model.model_name, digests)
             print(f"evaluation took {time.monotonic() - trained:.0f} s", flush=True)
         recorder.secure()  # what is finished is not taken up again
         write_json(

@@ -199,7 +199,7 @@ def run_training(
         samples_per_difficulty=curriculum.eval_samples_per_difficulty,
         batch_size=training.eval_batch_size,
         seed=training.seed,
-        deal=processes.deal,
+        shard=processes.deal,
     )
     history: list[dict[str, Any]] = []
     callback = CurriculumCallback(

@@ -148,7 +148,7 @@ class CurriculumTrainer(GuardedTrainer):
             # Drawn anew each time, so not worth keeping.
             batches = Batches(dataset, by_length(dataset, keys), size, max_kept_bytes=0)
             with self.accelerator.autocast():  # before the first step, nothing else has seen to it
-                losses = compute_losses(self.model, batches, deal=self.processes.deal)
+                losses = compute_losses(self.model, batches, shard=self.processes.deal)
             named = {
                 f"loss of {d} example {i}": x for d, by in losses.items() for i, x in by.items()
             }

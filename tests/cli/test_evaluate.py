@@ -1,4 +1,4 @@
-"""evaluate as a user meets it, and every input that it refuses."""
+"""The entry point evaluate: what it prints and records, and the input that it refuses."""
 
 import hashlib
 import json
@@ -20,27 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.evaluate import main
-from pixelis.models.load import load_model
-from pixelis.models.lora import add_lora
 from pixelis.tracking import MlflowRecorder, log_adapter
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope="module")
-def made_adapter(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("adapter") / "final"
-    base = load_model("pixelis-nano", torch_dtype="float32")
-    names = {"model_name": "pixelis-nano", "lora_r": 4, "lora_alpha": 8}
-    model = add_lora(base, **names, lora_dropout=0.0, seed=0)
-    model.save_pretrained(str(folder), save_embedding_layers=False)
-    return folder
-
-
-@pytest.fixture
-def adapter(made_adapter, workdir):
-    shutil.copytree(made_adapter, workdir / "adapter")
-    return workdir / "adapter"
 
 
 def arguments(*words):
@@ -53,7 +36,7 @@ def arguments(*words):
     ]
 
 
-def test_it_prints_the_table_and_records_it(data, adapter, client, runs, capfd):
+def test_the_table_is_printed_and_recorded(data, adapter, client, runs, capfd):
     assert run_cli(main, arguments()) == 0
     out = capfd.readouterr().out
     assert "Answer accuracy on the test split, 95 % intervals" in out
@@ -99,8 +82,8 @@ def test_two_adapters_on_the_same_examples(data, adapter, runs, client, capfd):
     assert metrics[f"test/base/{forced}"] != metrics[f"test/against/{forced}"]
     assert "test/gain_over_against/all_p_value" in metrics
     assert run.data.tags["pixelis.against"] == "second"
-    told = rollout_rows(client, run)
-    plain = Counter((row[1], row[5]) for row in told if not row[6])
+    rows = rollout_rows(client, run)
+    plain = Counter((row[1], row[5]) for row in rows if not row[6])
     assert plain == {(m, n): 3 for m in ("base", "against", "adapter") for n in (0, 1)}
     path = client.download_artifacts(run.info.run_id, "evaluation/table.json")
     assert "p_value_over_against" in json.loads(Path(path).read_text())["columns"]
@@ -108,8 +91,8 @@ def test_two_adapters_on_the_same_examples(data, adapter, runs, client, capfd):
     assert "against" in Path(path).read_text()
     assert "gain over against" in Path("outputs/evaluate/report.html").read_text()
     assert "test/adapter/all/well_formed_call_rate_low" in metrics
-    rows = client.download_artifacts(run.info.run_id, "evaluation/measures.json")
-    columns = json.loads(Path(rows).read_text())["columns"]
+    path = client.download_artifacts(run.info.run_id, "evaluation/measures.json")
+    columns = json.loads(Path(path).read_text())["columns"]
     assert columns == ["model", "group", "measure", "value", "low", "high", "n"]
 
 
@@ -120,7 +103,7 @@ def rollout_rows(client, run):
 
 @pytest.mark.slow  # `make faults` kills it too
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, capfd, number):
+def test_a_stopped_evaluation_resumes(data, adapter, client, runs, capfd, number):
     words = ("--samples_per_difficulty", "4", "--batch_size", "1")
     words = (*words, "--temperature", "0.7", "--num_samples", "2")
     with subprocess.Popen(
@@ -137,16 +120,16 @@ def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, 
                 break
             time.sleep(0.005)
         process.send_signal(number)
-        _, told = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     assert process.returncode != 0
     num = kept[0].read_bytes().count(b"\n")
     (stopped,) = runs()
     if number != signal.SIGKILL:
-        assert f"stopped: {num} finished rollouts are kept in {kept[0].parent}" in told
+        assert f"stopped: {num} finished rollouts are kept in {kept[0].parent}" in err
         assert stopped.info.status == "KILLED"
     assert run_cli(main, arguments(*words, "--batch_size", "5")) == 0
     assert f"{num} finished rollouts of this evaluation" in capfd.readouterr().out
-    # Complete, nothing is left of it: the same command begins anew.
+    # Complete, nothing is left of it: the same command starts anew.
     assert [*Path("outputs/evaluate").glob("*/*")] == []
     assert [*Path("outputs/evaluate").glob("*.lock")] == []
     assert run_cli(main, arguments(*words)) == 0
@@ -162,10 +145,10 @@ def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, 
     assert results(whole) == results(resumed)
 
 
-def test_never_resuming_begins_anew(data, adapter, runs, capfd):
+def test_resume_never_starts_anew(data, adapter, runs, capfd):
     words = ("--compare_base", "false", "--resume")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pixelis.runs.rollouts.result_table", raising(KeyboardInterrupt))
+        patch.setattr("pixelis.runs.evaluation_record.accuracy_table", raising(KeyboardInterrupt))
         assert run_cli(main, arguments(*words, "auto")) == 130
     assert "finished rollouts are kept in" in capfd.readouterr().err
     assert run_cli(main, arguments(*words, "never")) == 0
@@ -232,23 +215,15 @@ def test_bad_input(data, adapter, refused, words, message):
     assert message in refused(*words)
 
 
-def test_an_adapter_of_another_base(data, adapter, refused):
-    path = adapter / "adapter_config.json"
+@pytest.mark.parametrize("words", [(), ("--against", "second")])
+def test_an_adapter_of_another_base(data, adapter, refused, words):
+    folder = adapter if not words else shutil.copytree(adapter, adapter.with_name("second"))
+    path = folder / "adapter_config.json"
     config = json.loads(path.read_text()) | {"base_model_name_or_path": "some/other"}
     path.write_text(json.dumps(config))
-    assert refused() == (
-        "the adapter in adapter is for the base 'some/other', not for 'pixelis-nano'; "
+    assert refused(*words) == (
+        f"the adapter in {folder.name} is for the base 'some/other', not for 'pixelis-nano'; "
         "set model.model_name='some/other'"
-    )
-
-
-def test_a_second_adapter_of_another_base(data, adapter, refused):
-    shutil.copytree(adapter, adapter.with_name("second"))
-    path = adapter.with_name("second") / "adapter_config.json"
-    config = json.loads(path.read_text()) | {"base_model_name_or_path": "some/other"}
-    path.write_text(json.dumps(config))
-    assert refused("--against", "second").startswith(
-        "the adapter in second is for the base 'some/other', not for 'pixelis-nano'; "
     )
 
 
@@ -269,35 +244,18 @@ def test_an_adapter_that_is_broken(data, adapter, refused):
     assert re.match("the adapter in adapter does not fit 'pixelis-nano': .*header", refused())
 
 
-def test_a_data_file_that_was_changed(data, adapter, refused):
-    with (data / "cota_medium.parquet").open("ab") as file:
+def test_data_that_is_changed_or_incomplete(data, adapter, refused):
+    path = data / "cota_medium.parquet"
+    with path.open("ab") as file:
         file.write(b"x")
     assert "cota_medium.parquet is not what data-prep wrote" in refused()
-
-
-def test_a_data_folder_that_is_incomplete(data, adapter, refused):
-    (data / "cota_medium.parquet").unlink()
+    path.unlink()
     assert "data folder data is incomplete: it lacks cota_medium.parquet; " in refused()
 
 
-def test_a_registered_adapter_runs_for_champion(data, adapter, client, runs, capfd):
-    recorder = MlflowRecorder(client, client.create_run("0", run_name="sft"))
-    log_adapter(recorder, adapter, "final", 1, {}, register_as="reader")
-    recorder.close("FINISHED")
-    address = ("--adapter", "models:/reader@candidate")
-    assert run_cli(main, arguments(*address)) == 0
-    out = capfd.readouterr().out
-    # Fresh, an adapter does what its base does.
-    assert "reader version 1 against the base on 3 test examples: +0.0 points" in out
-    assert "the champion stays" in out
-    (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
-    assert run.data.tags["pixelis.champion"] == "stays"
-    assert run.data.metrics["champion/gain"] == 0
-    assert run_cli(main, arguments(*address, "--split", "validation")) == 0
-    assert "champion" not in capfd.readouterr().out  # only the test split decides
-
-
-def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd, workdir):
+def test_figures_report_traces_and_links_to_the_model_are_recorded(
+    data, adapter, client, runs, capfd, workdir
+):
     sft = MlflowRecorder(client, client.create_run("0", run_name="sft"))
     log_adapter(sft, adapter, "final", 1, {})
     sft.close("FINISHED")
@@ -327,18 +285,18 @@ def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd
     assert [each.model_id for each in inputs.model_inputs] == [model.model_id]
     linked = [m for m in client.get_logged_model(model.model_id).metrics if m.run_id == run_id]
     assert {m.dataset_name for m in linked} == {"cota_test"}
-    found = {m.key: m.value for m in linked}
-    assert found.items() <= run.data.metrics.items()
+    values = {m.key: m.value for m in linked}
+    assert values.items() <= run.data.metrics.items()
     assert {
         "test/adapter/all/answer_accuracy",
         "test/adapter/hard/answer_accuracy_low",
         "test/gain/all",
         "test/gain/simple_high",
-    } <= found.keys()
-    assert not [key for key in found if "/base/" in key or "outcome" in key]
+    } <= values.keys()
+    assert not [key for key in values if "/base/" in key or "outcome" in key]
 
 
-def test_a_report_that_cannot_be_written_costs_that_alone(data, adapter, runs, capfd, workdir):
+def test_a_report_that_cannot_be_written_is_a_warning(data, adapter, runs, capfd, workdir):
     (workdir / "outputs/evaluate/report.html").mkdir(parents=True)
     words = ("--num_reported", "1", "--num_traces", "0")
     assert run_cli(main, arguments(*words)) == 0

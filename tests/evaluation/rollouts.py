@@ -1,13 +1,12 @@
-"""Rollouts and examples made by hand, for tests of what is told of them."""
+"""Builders of cases: an example about a sign, rollouts of it and their result."""
 
 from dataclasses import replace
 
 from PIL import Image
 
 from pixelis.data.example import Example, Step
-from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.evaluate import EvaluationResult, EvaluationSettings, summarise
 from pixelis.evaluation.metrics import paired_comparison
-from pixelis.evaluation.summary import summarise
 from pixelis.evaluation.turns import (
     ANSWER,
     ANSWERED,
@@ -26,9 +25,9 @@ def call(operation="READ_TEXT", arguments=None, result=None, image=None, text="L
     return Turn(text, CALL, operation, arguments, None, result, image, 9, True)
 
 
-def answer(said):
-    text = f"So it is.\n<answer>{said}</answer>"
-    return Turn(text, ANSWER, "", None, said, None, None, 5, True)
+def answer(value):
+    text = f"So it is.\n<answer>{value}</answer>"
+    return Turn(text, ANSWER, "", None, value, None, None, 5, True)
 
 
 def noise(text="hm", ended=True):
@@ -62,14 +61,14 @@ def example(example_id="e", truth="A9", steps=None, **more):
 
 
 def result(examples, adapter, base=None, against=None):
-    """An evaluation's result of rollouts, numbers and all."""
-    numbers = {"bootstrap_samples": 20, "seed": 0}
-    mine = summarise(adapter, [], examples, **numbers)
-    found = EvaluationResult(tuple(examples), mine)
+    """Return the evaluation of these rollouts with all numbers."""
+    settings = EvaluationSettings(bootstrap_samples=20)
+    adapter_evaluation = summarise(adapter, [], examples, settings)
+    made = EvaluationResult(tuple(examples), adapter_evaluation)
     for name, others in (("base", base), ("against", against)):
         if others is not None:
             comparison = "comparison" if name == "base" else "against_comparison"
             pairs = paired_comparison(others, adapter, examples, num_samples=20, seed=0)
-            evaluated = summarise(others, [], examples, **numbers)
-            found = replace(found, **{name: evaluated, comparison: pairs})
-    return found
+            evaluation = summarise(others, [], examples, settings)
+            made = replace(made, **{name: evaluation, comparison: pairs})
+    return made

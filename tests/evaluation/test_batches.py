@@ -1,4 +1,4 @@
-"""Batches that are kept, and a head that computes only what is needed: no bit may change."""
+"""Batches that are kept, and logits only where they are needed: no bit may change."""
 
 from dataclasses import asdict, replace
 
@@ -58,12 +58,12 @@ def test_every_key_once_the_shortest_first(dataset, batches):
 
 def test_the_needed_positions_are_those_before_a_supervised_token(dataset, batches):
     for batch in batches:
-        wanted = set()
+        expected = set()
         for key in batch.keys:
             labels = dataset[key].labels
-            wanted |= {t - 1 for t, label in enumerate(labels) if label != IGNORE_INDEX}
-        assert batch.needed.tolist() == sorted(wanted)
-        assert len(wanted) < batch.labels.shape[1] - 1
+            expected |= {t - 1 for t, label in enumerate(labels) if label != IGNORE_INDEX}
+        assert batch.needed.tolist() == sorted(expected)
+        assert len(expected) < batch.labels.shape[1] - 1
 
 
 def test_kept_batches_are_collated_once_and_stay_the_same(dataset, batches):
@@ -102,14 +102,14 @@ def model(request):
 
 
 class Wrapped(torch.nn.Module):
-    """A wrapper whose forward says nothing of what it takes, as a distributed one's."""
+    """A wrapper whose forward does not name its parameters, as a distributed one's."""
 
     def __init__(self, model):
         super().__init__()
         self.module = model
 
-    def forward(self, *arguments, **words):
-        return self.module(*arguments, **words)
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
 
 
 class Dense(torch.nn.Module):
@@ -166,7 +166,7 @@ def test_strata_and_losses_do_not_depend_on_head_or_cache(dataset, adapted):
         assert compute_losses(same, batches) == losses
 
 
-def test_a_batch_without_a_supervised_token_does_no_harm(dataset, adapted, batches):
+def test_a_batch_without_a_supervised_token_has_no_logits(dataset, adapted, batches):
     batch = batches[0]
     silent = torch.full_like(batch.labels, IGNORE_INDEX)
     empty = replace(batch, labels=silent, needed=batch.needed[:0])
