@@ -131,9 +131,8 @@ def watch_engine(model, encoder, example):
 
     hook = model.register_forward_hook(keep)
     try:
-        limit = LIMITS["max_operations"]
         conversations = [Conversation(example)]
-        run_conversations(decoder, encoder, conversations, num_slots=1, max_operations=limit)
+        run_conversations(decoder, encoder, conversations, RolloutSettings(**LIMITS))
     finally:
         hook.remove()
     return tuple(decoder.turns), decoder.tops

@@ -90,12 +90,7 @@ def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
     """Select at most `limit` cases: lost, wrong, then a few right ones, each from the worst.
 
     Within a verdict those without an answer come first, then the lowest `matching.score_answer`;
-    among equals groups and tasks take turns.
-
-    Args:
-        cases: of `build_cases`.
-        limit: how many.
-        seed: of the choice among equal cases of one verdict, group and task.
+    among equals groups and tasks take turns, and the seed decides within a task.
     """
     ranked = {verdict: _in_turn(cases, verdict, seed) for verdict in VERDICTS}
     wrong, right = ranked[LOST] + ranked[WRONG], ranked[GAINED] + ranked[RIGHT]

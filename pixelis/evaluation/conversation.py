@@ -123,17 +123,10 @@ def process_turn(
     limit: bool,
     seconds: float = 0.0,
 ) -> Turn:
-    """Parse a generated turn and run its call.
+    """Parse a generated turn and run its call, unless the `limit` of operations is reached.
 
-    The model counts pixels of the resized image; the operation runs on the stored one.
-
-    Args:
-        encoder: of the model's processor.
-        generated: the turn's tokens.
-        images: of the example, as stored.
-        earlier: turns of the same rollout.
-        limit: the limit of operations is reached: nothing is run.
-        seconds: that it took to generate the turn.
+    The model counts pixels of the resized image; the operation runs on the stored one. `seconds`
+    are those of the generation.
     """
     text = encoder.tokenizer.decode(list(generated.tokens), clean_up_tokenization_spaces=False)
     reply = parse_reply(text)

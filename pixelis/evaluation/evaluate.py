@@ -135,11 +135,7 @@ def choose_examples(
 ) -> list[Example]:
     """Choose examples of every difficulty by the seed, its tasks in turn; all where there are few.
 
-    Args:
-        rows_by_difficulty: of one split (`pixelis.data.store.load_split`).
-        samples_per_difficulty: how many of each.
-        seed: of the choice; the same rows and seed give the same examples.
-        split: named in errors.
+    The rows are those of one split (`pixelis.data.store.load_split`), which errors name.
 
     Raises:
         DataError: when a difficulty has no examples, or an image does not open.
@@ -275,14 +271,10 @@ def summarise(
     settings: EvaluationSettings,
     tallies: Sequence[Tally] = (),
 ) -> Evaluation:
-    """Compute every number of a model's rollouts.
+    """Compute every number of a model's rollouts, equally many of each example, by example.
 
-    Args:
-        rollouts: equally many of each example, by example, then by sample.
-        planted: those after planted errors.
-        examples: at least one.
-        settings: of the intervals.
-        tallies: of the examples, teacher-forced; empty where that was not measured.
+    `planted` are the rollouts after planted errors; `tallies` are empty where nothing was measured
+    teacher-forced.
     """
     num = len(rollouts) // len(examples)
     firsts = tuple(rollouts[::num])

@@ -114,14 +114,13 @@ def ratio_table(
 ) -> dict[str, dict[str, Score]]:
     """Return `compute_ratio` of every measure in every group: group -> measure -> score.
 
+    Measures that are not defined for a group, and groups without any, are left out.
+
     Args:
         fractions: measure -> one fraction an example.
         groups: group -> positions of its examples (`metrics.group_indices`).
         num_samples: resamples behind each interval.
         seed: of the intervals.
-
-    Returns:
-        without measures that are not defined for a group, and without groups that have none.
     """
     table: dict[str, dict[str, Score]] = {}
     for group, indices in groups.items():

@@ -69,11 +69,8 @@ def correction_fractions(
 
     The prompt holds the trajectory up to its wrong step and that step's result, as if the model
     had taken it; then the model goes on alone. As intrinsic self-correction (Huang et al. 2024;
-    Kumar et al. 2024, section 3): no message points out that something is wrong.
-
-    Args:
-        planted: the rollouts after planted errors, by example id.
-        examples: all that were evaluated.
+    Kumar et al. 2024, section 3): no message points out that something is wrong. `planted` holds
+    these rollouts by example id.
 
     Returns:
         `self_correction_rate`: share of these rollouts whose answer is right in the end;

@@ -25,12 +25,7 @@ from pixelis.operations import OPERATIONS, UNKNOWN_OPERATION, WRONG_ARGUMENTS
 def compute_measures(
     rollouts: Sequence[Rollout], planted: Sequence[Rollout], examples: Sequence[Example]
 ) -> dict[str, list[Fraction]]:
-    """Return the measures of one rollout an example.
-
-    Args:
-        rollouts: one an example, in the examples' order.
-        planted: the rollouts after planted errors.
-        examples: all that were evaluated.
+    """Return the measures of one rollout an example, and of those after planted errors.
 
     Returns:
         `answer_score`: how near answers come, mean over all examples, in [0, 1], no answer scoring

@@ -43,6 +43,9 @@ CROP_SIDE = 132
 MAX_TURNS = 12  # of one rollout; further turns are a loop
 QUALITY = 82  # of WebP
 
+# The fields of a turn, or of a step of the reference, that the template reads.
+NO_TURN: dict[str, Any] = {"call": "", "result": "", "failed": False, "crop": "", "answer": None}
+
 # The label, arguments, result and colour of a call that is marked on the images.
 MarkedCall = tuple[str, Any, Mapping[str, Any] | None, str]
 
@@ -50,14 +53,10 @@ MarkedCall = tuple[str, Any, Mapping[str, Any] | None, str]
 def report_page(
     result: EvaluationResult, *, title: str, about: Mapping[str, str], limit: int, seed: int
 ) -> str:
-    """Return the page's HTML.
+    """Return the page's HTML with at most `limit` trajectories, chosen by the seed.
 
-    Args:
-        result: of `evaluate_model`.
-        title: of the page.
-        about: facts of the evaluation, shown above the numbers.
-        limit: trajectories at most; fewer where their images are too many bytes.
-        seed: of the choice among trajectories of one kind.
+    There are fewer where their images are more than `MAX_BYTES`. The facts in `about` are shown
+    above the numbers.
     """
     cases = build_cases(result)
     cards = _within_bytes([_card(case) for case in worst_first(cases, limit, seed)])
@@ -175,13 +174,14 @@ def _card(case: Case) -> dict[str, Any]:
         "base_frames": _frames(example, _calls(base)) if base and case.verdict == "lost" else [],
         "base_acts": _turns(base) if base is not None else [],
         "reference": [
-            _shown_turn(
-                number,
-                step.thought,
-                call=_call_text(step.operation, step.arguments),
-                result=_result_text(step.result),
-                failed="error" in step.result,
-            )
+            NO_TURN
+            | {
+                "number": number,
+                "thought": _cut(step.thought),
+                "call": _call_text(step.operation, step.arguments),
+                "result": _result_text(step.result),
+                "failed": "error" in step.result,
+            }
             for number, step in steps
         ],
         "more_turns": max(0, len(rollout.turns) - MAX_TURNS),
@@ -219,41 +219,21 @@ def _turns(rollout: Rollout) -> list[dict[str, Any]]:
 
 def _turn(number: str, turn: Turn) -> dict[str, Any]:
     if turn.kind == CALL:
-        result = turn.result or {}
-        return _shown_turn(
-            number,
-            turn.text.partition(CALL_OPEN)[0],
-            call=_call_text(turn.operation, turn.arguments),
-            result=_result_text(result),
-            failed="error" in result,
-            crop=_data_url(draw_marks(turn.image, (), side=CROP_SIDE)) if turn.image else "",
-        )
-    if turn.kind == ANSWER:
+        shown: dict[str, Any] = {
+            "thought": _cut(turn.text.partition(CALL_OPEN)[0]),
+            "call": _call_text(turn.operation, turn.arguments),
+            "result": _result_text(turn.result or {}),
+            "failed": "error" in (turn.result or {}),
+        }
+        if turn.image is not None:
+            shown["crop"] = _data_url(draw_marks(turn.image, (), side=CROP_SIDE))
+    elif turn.kind == ANSWER:
         thought = turn.text.partition("<answer>")[0]
-        return _shown_turn(number, thought, answer=_cut(turn.answer or ""))
-    return _shown_turn(number, turn.text, result="neither a call nor an answer", failed=True)
-
-
-def _shown_turn(
-    number: str,
-    thought: str,
-    *,
-    call: str = "",
-    result: str = "",
-    failed: bool = False,
-    crop: str = "",
-    answer: str | None = None,
-) -> dict[str, Any]:
-    """Return one turn, or step of the reference, with the names that the template uses."""
-    return {
-        "number": number,
-        "thought": _cut(thought),
-        "call": call,
-        "result": result,
-        "failed": failed,
-        "crop": crop,
-        "answer": answer,
-    }
+        shown = {"thought": _cut(thought), "answer": _cut(turn.answer or "")}
+    else:
+        shown = {"thought": _cut(turn.text), "result": "neither a call nor an answer"}
+        shown["failed"] = True
+    return NO_TURN | {"number": number} | shown
 
 
 def _call_text(operation: str, arguments: Any) -> str:

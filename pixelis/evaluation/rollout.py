@@ -5,11 +5,9 @@ error: then the trajectory up to its wrong step stands in the prompt.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from PIL import Image
+from typing import Any
 
 from pixelis.data.chat import response_message
 from pixelis.data.encode import Encoder
@@ -20,7 +18,7 @@ from pixelis.evaluation.conversation import (
     process_turn,
     shared_prefix,
 )
-from pixelis.evaluation.decoder import Decoder, GeneratedTurn
+from pixelis.evaluation.decoder import Decoder
 from pixelis.evaluation.turns import (
     ANSWER,
     ANSWERED,
@@ -54,19 +52,6 @@ class RolloutSettings:
     seed: int = 0
 
 
-class TurnGenerator(Protocol):
-    """Generates the assistant's turns of several conversations (`decoder.Decoder`)."""
-
-    def reset(self, slot: int, seed: int = 0) -> None:
-        """Empty a slot for a new conversation, whose tokens are drawn with this seed."""
-
-    def append(self, slot: int, tokens: Sequence[int], images: Sequence[Image.Image]) -> None:
-        """Append tokens and their images before the model's next turn."""
-
-    def generate(self) -> Iterable[GeneratedTurn]:
-        """Generate until at least one turn is over; none where no slot has new tokens."""
-
-
 def roll_out(
     model: Any,
     encoder: Encoder,
@@ -95,39 +80,32 @@ def roll_out(
     was_training = model.training
     model.eval()
     try:
-        num_slots = max(1, min(settings.batch_size, len(conversations)))
         decoder = Decoder(
             model,
             encoder,
-            num_slots=num_slots,
+            num_slots=_num_slots(conversations, settings),
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             prefix=shared_prefix(encoder),
         )
-        return run_conversations(
-            decoder,
-            encoder,
-            conversations,
-            num_slots=num_slots,
-            max_operations=settings.max_operations,
-            seed=settings.seed,
-            progress=progress,
-        )
+        return run_conversations(decoder, encoder, conversations, settings, progress=progress)
     finally:
         model.train(was_training)
 
 
+def _num_slots(conversations: Sequence[Conversation], settings: RolloutSettings) -> int:
+    return max(1, min(settings.batch_size, len(conversations)))
+
+
 def run_conversations(
-    generator: TurnGenerator,
+    decoder: Decoder,
     encoder: Encoder,
     conversations: Sequence[Conversation],
+    settings: RolloutSettings,
     *,
-    num_slots: int,
-    max_operations: int,
-    seed: int = 0,
     progress: Callable[[int, Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Run the conversations of `roll_out` with any generator of the assistant's turns."""
+    """Run the conversations of `roll_out` in the slots of a decoder."""
     prompts = [encode_prompt(encoder, conversation) for conversation in conversations]
     # From the longest: neighbours in the queue are prefilled in one pass, no long one comes last.
     queue = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -137,25 +115,25 @@ def run_conversations(
 
     def start(slot: int) -> None:
         if not queue:
-            generator.reset(slot)
+            decoder.reset(slot)
             return
         index = queue.pop()
         running[slot] = index, []
-        generator.reset(slot, conversations[index].seed(seed))
+        decoder.reset(slot, conversations[index].seed(settings.seed))
         requested[slot] = time.perf_counter()
-        generator.append(slot, prompts[index].input_ids, prompts[index].images)
+        decoder.append(slot, prompts[index].input_ids, prompts[index].images)
 
-    for slot in range(num_slots):
+    for slot in range(_num_slots(conversations, settings)):
         start(slot)
     while running:
-        batch = list(generator.generate())
+        batch = decoder.generate()
         assert batch, "a conversation is open and no turn was generated"
         now = time.perf_counter()
         for generated in batch:
             slot = generated.slot
             index, turns = running[slot]
             images = conversations[index].example.images
-            limit = len(turns) == max_operations
+            limit = len(turns) == settings.max_operations
             seconds = now - requested[slot]
             turn = process_turn(encoder, generated, images, turns, limit=limit, seconds=seconds)
             turns.append(turn)
@@ -163,7 +141,7 @@ def run_conversations(
                 message = response_message(turn.response, turn.image)
                 response = encode_response(encoder, message)
                 requested[slot] = time.perf_counter()
-                generator.append(slot, response.input_ids, response.images)
+                decoder.append(slot, response.input_ids, response.images)
                 continue
             finished[index] = _rollout(conversations[index], turns)
             if progress is not None:

@@ -130,14 +130,8 @@ def _new_table(title: str, caption: str | None = None) -> Table:
 def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str = BASE) -> Table:
     """Return the table of accuracies in percent: difficulties, all and tasks as rows.
 
-    With the gain in points, the examples that only the adapter (won) or only the other model (lost)
-    answers right, and McNemar's exact p of these, where the two were compared.
-
-    Args:
-        result: of `evaluate_model`.
-        title: above the table.
-        other: label of the model that the adapter is compared with; without one its columns are
-            left out.
+    Where the adapter was compared with the `other` model, with the gain in points, the examples
+    that only the adapter (won) or only the other (lost) answers right, and McNemar's exact p.
     """
     compared = comparisons(result).get(other)
     # Narrow enough for 100 columns; in 80 the first wraps.

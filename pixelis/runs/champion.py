@@ -31,17 +31,9 @@ def compare_with_champion(
 ) -> bool:
     """Move the alias `champion` to a version that wins by more than its interval.
 
-    It is compared with the champion on the same examples, or with the base where there is none yet:
-    it wins where the 95 % interval of the paired gain lies above 0.
-
-    Args:
-        recorder: of the evaluation's run.
-        candidate: the version that was rolled out.
-        result: its evaluation.
-        model: with the candidate's adapter.
-        encoder: of the model's processor.
-        config: of the evaluation.
-        model_name: of the base.
+    The candidate, whose adapter is on `model`, is compared with the champion on the same examples,
+    or with the base where there is none yet: it wins where the 95 % interval of the paired gain
+    lies above 0.
 
     Returns:
         whether the candidate is the champion now.

@@ -153,11 +153,7 @@ def evaluation_identity(
 ) -> dict[str, Any]:
     """Return all that an evaluation's rollouts depend on, as flat JSON.
 
-    Args:
-        config: of the evaluation.
-        model_config: section `model` of the model's file.
-        digests: data file -> SHA-256.
-        adapters: `adapter` and, where there is one, `against` -> folder.
+    `digests` are the SHA-256 of data files; `adapters` the folders of `adapter` and `against`.
     """
     identity: dict[str, Any] = {
         key: value

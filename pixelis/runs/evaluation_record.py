@@ -90,18 +90,9 @@ def evaluate_and_record(
     show_measures: bool = False,
     step: int = 0,
 ) -> EvaluationResult:
-    """Evaluate a model, print the table, and record metrics, tables and a figure.
+    """Evaluate a model (`evaluate_model`), print the table, and record metrics and tables.
 
-    Args:
-        recorder: of the run.
-        model: see `evaluate_model`.
-        encoder: see `evaluate_model`.
-        evaluation_set: the examples and their names.
-        settings: see `evaluate_model`.
-        against: see `evaluate_model`.
-        store: see `evaluate_model`.
-        show_measures: print the table of measures as well.
-        step: of the metrics.
+    `show_measures` prints the table of measures as well; `step` is that of the metrics.
     """
     with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
 
@@ -181,12 +172,7 @@ def record_rollouts(
 ) -> None:
     """Record single rollouts: figures, images, traces and the report; log the report's path.
 
-    Args:
-        recorder: of the run.
-        result: of the evaluation.
-        settings: names, limits and paths.
-        model: the LoggedModel that was measured, or None.
-        dataset: name and digest of the data.
+    `model` is the LoggedModel that was measured, or None; `dataset` is the data's name and digest.
     """
     if model is not None:
         name, digest = dataset

@@ -60,10 +60,7 @@ def choose_evaluation_set(
 ) -> EvaluationSet:
     """Choose the examples that a configuration names.
 
-    Args:
-        config: of the evaluation.
-        encoder: of the model that is evaluated.
-        max_positions: tokens of the longest question of a user's file; None leaves it unchecked.
+    Questions of a user's file with more than `max_positions` tokens are rejected.
 
     Raises:
         DataError: when they cannot be read, or there are none.

@@ -5,7 +5,7 @@ from PIL import Image
 from pixelis.data.example import Example, Step
 from pixelis.evaluation.conversation import Conversation
 from pixelis.evaluation.decoder import GeneratedTurn
-from pixelis.evaluation.rollout import run_conversations
+from pixelis.evaluation.rollout import RolloutSettings, run_conversations
 from pixelis.evaluation.turns import Rollout, Turn
 
 
@@ -91,7 +91,6 @@ def run_script(encoder, example, *texts, max_operations=8, planted=False):
     """Roll out one example with given texts: the rollout, and what was appended before each."""
     script = Script(encoder, texts)
     conversations = [Conversation(example, planted=planted)]
-    [rollout] = run_conversations(
-        script, encoder, conversations, num_slots=1, max_operations=max_operations
-    )
+    settings = RolloutSettings(max_operations=max_operations)
+    [rollout] = run_conversations(script, encoder, conversations, settings)
     return rollout, script.appended[0]

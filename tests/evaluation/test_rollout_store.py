@@ -10,11 +10,11 @@ from pixelis.data_prep.generate import generate_example
 from pixelis.errors import DataError
 from pixelis.evaluation.conversation import Conversation
 from pixelis.evaluation.evaluate import EvaluationSettings, evaluate_model
-from pixelis.evaluation.rollout import run_conversations
+from pixelis.evaluation.rollout import RolloutSettings, run_conversations
 from pixelis.evaluation.rollout_store import ROLLOUTS_FILE, RolloutStore
 from tests.evaluation.handmade import Script
 
-LIMITS = {"max_operations": 3, "max_new_tokens": 60, "batch_size": 4}
+LIMITS = {"max_operations": 2, "max_new_tokens": 20, "batch_size": 4}
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,7 @@ def rollouts(encoder, examples):
         Script(encoder, *[lines] * 4),
         encoder,
         conversations_of(examples),
-        num_slots=4,
-        max_operations=3,
+        RolloutSettings(max_operations=3),
     )
 
 

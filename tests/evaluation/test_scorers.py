@@ -1,9 +1,10 @@
 """The scorers inside `mlflow.genai.evaluate`, over rows and without a network."""
 
+import os
+
 import mlflow
 import pytest
 from mlflow.genai.scorers import scorer
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from pixelis.evaluation.scorers import SCORERS, rows_of
 from tests.evaluation.rollouts import answer, call, example, noise, result, rollout
@@ -42,11 +43,8 @@ def test_a_row_scores_as_the_rollout_does(evaluated):
     assert right == pytest.approx(evaluated.adapter.accuracy["all"].value)
 
 
-def test_mlflow_evaluates_with_them(evaluated, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    SqlAlchemyStore(uri, str(tmp_path / "artifacts")).engine.dispose()
+def test_mlflow_evaluates_with_them(evaluated, workdir):
+    uri = os.environ["MLFLOW_TRACKING_URI"]
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow.start_run() as run:

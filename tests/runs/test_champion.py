@@ -149,10 +149,12 @@ def test_evaluate_moves_the_alias_to_the_version_that_wins(trained, client, capf
         capfd.readouterr()
         settings = {
             "samples_per_difficulty": 4,
-            "max_operations": 4,
-            "max_new_tokens": 60,
+            "max_operations": 2,
+            "max_new_tokens": 48,
             "bootstrap_samples": 200,
             "data.path": "data",
+            "planted_errors": "false",
+            "teacher_forced": "false",
             "num_traces": 0,
             "num_reported": 0,
         }
@@ -173,11 +175,12 @@ def test_evaluate_moves_the_alias_to_the_version_that_wins(trained, client, capf
     assert crown(client, client.get_model_version("reader", "1"), None, "the first one")
     out = evaluate("--split", "validation")  # only the test split decides
     assert "champion" not in out
-    out = evaluate()  # the newest run: no address at all
+    out = evaluate("--compare_base", "false")  # the newest run: no address at all
     assert f"adapter: runs:/{fresh}, of the newest finished sft run" in out
     assert re.search(r"reader version 2 against version 1 on 12 test examples: \+", out), out
     assert "it is the champion now" in out and champion() == "2"
-    out = evaluate("--adapter", client.get_model_version("reader", "1").source)
+    source = client.get_model_version("reader", "1").source
+    out = evaluate("--adapter", source, "--compare_base", "false")
     assert re.search(r"reader version 1 against version 2 .*: the champion stays", out), out
     assert champion() == "2"
     (*_, run) = client.search_runs(
