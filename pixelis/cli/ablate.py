@@ -28,13 +28,11 @@ def main(argv: Sequence[str]) -> int:
     prep = load_prep(data_dir, config.data.prep) if is_missing(data_dir) else None
 
     from pixelis.runs.ablate import run_ablation
-    from pixelis.runs.jobs import prepare
     from pixelis.runs.prepare import make_data
     from pixelis.training.inputs import check_model
 
     check_model(model.model)
     if prep is not None:
-        prepare(config.num_workers)
         make_data(prep, data_dir, missing_from=config.data.prep)
     try:
         run_ablation(config, model)

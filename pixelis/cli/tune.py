@@ -25,7 +25,6 @@ def main(argv: Sequence[str]) -> int:
     prep = load_prep(data_dir, config.data.prep) if is_missing(data_dir) else None
 
     from pixelis.experiments.tune import Plan, check_storage
-    from pixelis.runs.jobs import prepare
     from pixelis.runs.prepare import make_data
     from pixelis.runs.tune import run_search
     from pixelis.runs.tuning_record import check_best
@@ -37,7 +36,6 @@ def main(argv: Sequence[str]) -> int:
     check_best(plan)
     check_storage(plan.storage)  # before minutes of making data for nothing
     if prep is not None:
-        prepare(config.num_workers)
         make_data(prep, data_dir, missing_from=config.data.prep)
     try:
         run_search(plan)

@@ -8,7 +8,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from pixelis.cli import sft
 from pixelis.config import AblateFileConfig, ModelFileConfig, TrainingFileConfig, to_yaml
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError
@@ -127,7 +126,6 @@ class Runs:
             self._done(f"{job.name}: {reached or 'trained'} ({seconds:.0f} s)")
 
         run_jobs(
-            sft.main,
             list(jobs),
             num_workers=self.config.num_workers,
             environment=nested_environment(recorder),
@@ -168,7 +166,7 @@ class Runs:
         words = ("--config", str(config), "--model", str(model))
         name = str(run.folder.relative_to(self.root)).replace("/", " ")
         self._wait_for_an_earlier_one(run, name)
-        return Job(name, words, run.folder / "log.txt")
+        return Job(name, "pixelis.cli.sft", words, run.folder / "log.txt")
 
     def _wait_for_an_earlier_one(self, run: PlannedRun, name: str) -> None:
         """One that outlives a killed comparison by a moment still holds its folder's lock."""

@@ -31,7 +31,6 @@ from pixelis.experiments.tune import (
     value_of,
 )
 from pixelis.files import write_whole
-from pixelis.runs import tuning_worker
 from pixelis.runs.jobs import Job, run_jobs
 from pixelis.runs.prepare import link_data_run, record_inputs, record_validation
 from pixelis.runs.training_checks import check_training
@@ -43,6 +42,7 @@ from pixelis.training.inputs import data_digest
 MAX_RESTARTS = 3
 OTHERS_SECONDS = 150.0  # that workers of a killed start, or of other machines, are waited for
 BEST = "best"
+WORKER_MODULE = "pixelis.cli.tune_worker"
 
 
 @storage_errors()
@@ -139,11 +139,9 @@ def _run_workers(plan: Plan, parts: list[Part], recorder: MlflowRecorder) -> Non
             failures: list[str] = []
             if _count(parts) < wanted:
                 run_jobs(
-                    tuning_worker.main,
                     _jobs(plan, wanted - _count(parts)),
                     num_workers=plan.config.num_workers,
                     environment=nested_environment(recorder),
-                    on_done=lambda job, seconds: None,
                     on_failed=lambda job, why, to=failures: to.append(why),  # type: ignore[misc]
                     on_poll=progress.update,
                 )
@@ -175,7 +173,9 @@ def _jobs(plan: Plan, num_left: int) -> list[Job]:
     write_whole(model, to_yaml(plan.model))
     words = ("--config", str(config), "--model", str(model))
     num = min(plan.config.num_workers, num_left)
-    return [Job(f"worker {i}", words, plan.root / f"worker-{i}.log") for i in range(num)]
+    return [
+        Job(f"worker {i}", WORKER_MODULE, words, plan.root / f"worker-{i}.log") for i in range(num)
+    ]
 
 
 def _count(parts: list[Part]) -> int:

@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
-from pixelis.config import ModelFileConfig, TuneFileConfig
 from pixelis.evaluation.validation import Validation
 from pixelis.experiments.tune import (
     BASELINES,
@@ -15,7 +13,6 @@ from pixelis.experiments.tune import (
     Plan,
     Training,
     Trial,
-    TrialStopped,
     is_running,
     open_parts,
     run_trials,
@@ -144,24 +141,16 @@ class Bench:
         )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run trials of every part of the study until none is left."""
-    arguments = parse_arguments(
-        argv,
-        entry_point="tune",
-        description="One worker of a search.",
-        config_class=TuneFileConfig,
-        default_config="configs/tune.yaml",
-        extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
-    )
-    plan = Plan(arguments.config, arguments.extra["model"])
+def run_worker(plan: Plan) -> None:
+    """Run trials of every part of the study until none is left.
+
+    Raises:
+        TrialStopped: when a trial was asked to stop.
+        UserError: when the storage is gone.
+    """
     bench = Bench(plan)
     bench.prepare()
-    try:
-        _run_all(plan, bench)
-    except TrialStopped:
-        return INTERRUPTED
-    return 0
+    _run_all(plan, bench)
 
 
 @storage_errors()
@@ -184,7 +173,3 @@ def _run_all(plan: Plan, bench: Bench) -> None:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_cli(main))

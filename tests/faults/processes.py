@@ -153,8 +153,9 @@ def victims(pid, whom):
         return [main]
     if whom == "all":
         return [main, *below]
-    # Of the server of workers, not the server itself.
-    return [each for each in below if each.ppid() != pid][:1] or [main]
+    # A job, or a worker of the server of workers, not the server itself.
+    workers = [p for p in below if p.ppid() != pid or "pixelis.runs.jobs" in p.cmdline()]
+    return workers[:1] or [main]
 
 
 class Killer:

@@ -1,4 +1,4 @@
-"""An entry point that does what tests of processes need; importable by name, as they must be."""
+"""An entry point that does what tests of processes need; run by its name."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from pixelis.cli.arguments import run_cli
 from pixelis.errors import UserError
 
 
@@ -38,3 +39,7 @@ def _save(*_):
     time.sleep(0.3)
     print("saved", flush=True)
     sys.exit(130)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_cli(main))

@@ -10,19 +10,19 @@ import pytest
 
 from pixelis.errors import UserError
 from pixelis.runs.jobs import Job, run_jobs
-from tests.runs.entry_point import main
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent.parent
+ENTRY_POINT = "tests.runs.entry_point"
 
 
 def job(folder, name, *argv):
-    return Job(name, tuple(map(str, argv)), folder / f"{name}.txt")
+    return Job(name, ENTRY_POINT, tuple(map(str, argv)), folder / f"{name}.txt")
 
 
 def run(jobs, num_workers=2, **environment):
     done = []
     run_jobs(
-        main,
         jobs,
         num_workers=num_workers,
         environment=environment,
@@ -94,9 +94,8 @@ def test_when_it_is_killed_its_jobs_are_told_to_stop(tmp_path):
     log = tmp_path / "a.txt"
     code = (
         "import pathlib; from pixelis.runs.jobs import Job, run_jobs\n"
-        "from tests.runs.entry_point import main\n"
-        f"run_jobs(main, [Job('a', ('save',), pathlib.Path({str(log)!r}))], num_workers=1,\n"
-        "         environment={}, on_done=print)"
+        f"job = Job('a', {ENTRY_POINT!r}, ('save',), pathlib.Path({str(log)!r}))\n"
+        "run_jobs([job], num_workers=1, environment={})"
     )
     first = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 60
