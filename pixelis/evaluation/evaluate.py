@@ -200,7 +200,9 @@ def evaluate_model(
     num_plain = len(conversations)
     if settings.planted_errors:
         conversations += [Conversation(e, planted=True) for e in examples if planted_steps(e)]
-    stored = {name: store.load(name, conversations) if store else {} for name in models}
+    stored: dict[str, dict[int, Rollout]] = {name: {} for name in models}
+    if store is not None:
+        stored = {name: store.load(name, conversations) for name in models}
     total, num_resumed = len(conversations) * len(models), sum(map(len, stored.values()))
     done = num_resumed
 

@@ -152,13 +152,10 @@ def run_conversations(
 
 
 def _rollout(conversation: Conversation, turns: Sequence[Turn]) -> Rollout:
-    example, last = conversation.example, turns[-1]
+    last = turns[-1]
     outcome = {ANSWER: ANSWERED, CALL: MAX_OPERATIONS, ERROR: NO_ANSWER}[last.kind]
     return Rollout(
-        example_id=example.id,
-        difficulty=example.difficulty,
-        task=example.task,
-        sample_type=example.sample_type,
+        example_id=conversation.example.id,
         turns=tuple(turns),
         answer=last.answer,
         outcome=outcome,

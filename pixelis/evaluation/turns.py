@@ -84,9 +84,6 @@ class Rollout:
     """
 
     example_id: str
-    difficulty: str
-    task: str
-    sample_type: str
     turns: tuple[Turn, ...]
     answer: str | None
     outcome: str

@@ -46,9 +46,6 @@ def make_turn(kind, **changed):
 def make_rollout(example, answer, turns=(), outcome="answered", **changed):
     return Rollout(
         example_id=example.id,
-        difficulty=example.difficulty,
-        task=example.task,
-        sample_type=example.sample_type,
         turns=tuple(turns),
         answer=answer,
         outcome=outcome,

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from PIL import Image
 
-from pixelis.data.example import Example, Step
 from pixelis.evaluation.evaluate import EvaluationResult, EvaluationSettings, summarise
 from pixelis.evaluation.metrics import paired_comparison
 from pixelis.evaluation.turns import (
@@ -15,49 +14,43 @@ from pixelis.evaluation.turns import (
     MAX_OPERATIONS,
     NO_ANSWER,
     Rollout,
-    Turn,
 )
+from tests.evaluation.handmade import make_example, make_step, make_turn
 
 
 def call(operation="READ_TEXT", arguments=None, result=None, image=None, text="Look."):
     arguments = {"bbox": [10, 10, 30, 30]} if arguments is None else arguments
     result = {"text": "A9"} if result is None else result
-    return Turn(text, CALL, operation, arguments, None, result, image, 9, True)
+    fields = {"operation": operation, "arguments": arguments, "result": result, "image": image}
+    return make_turn(CALL, text=text, **fields)
 
 
 def answer(value):
-    text = f"So it is.\n<answer>{value}</answer>"
-    return Turn(text, ANSWER, "", None, value, None, None, 5, True)
+    return make_turn(ANSWER, text=f"So it is.\n<answer>{value}</answer>", answer=value)
 
 
 def noise(text="hm", ended=True):
-    return Turn(text, ERROR, "", None, None, None, None, 7, ended)
+    return make_turn(ERROR, text=text, ended=ended, num_new_tokens=7)
 
 
-def rollout(*turns, example_id="e", outcome=None, **more):
+def rollout(*turns, example_id="e", **more):
     last = turns[-1]
-    ends = {ANSWER: ANSWERED, CALL: MAX_OPERATIONS, ERROR: NO_ANSWER}
-    fields = {"difficulty": "simple", "task": "text_extraction", "sample_type": "positive"} | more
-    return Rollout(example_id, turns=turns, answer=last.answer, outcome=ends[last.kind], **fields)
+    outcome = {ANSWER: ANSWERED, CALL: MAX_OPERATIONS, ERROR: NO_ANSWER}[last.kind]
+    return Rollout(example_id, turns=turns, answer=last.answer, outcome=outcome, **more)
 
 
 def example(example_id="e", truth="A9", steps=None, **more):
     steps = ({"bbox": [10, 10, 30, 30]},) if steps is None else steps
+    found = {"text": truth}
     fields = {
+        "id": example_id,
         "task": "text_extraction",
         "question": "What does the sign say?",
-        "difficulty": "simple",
         "images": (Image.new("RGB", (100, 80), "white"),),
-    } | more
-    return Example(
-        id=example_id,
-        sample_type="positive",
-        trajectory=tuple(Step("There.", "READ_TEXT", each, {"text": truth}) for each in steps),
-        conclusion=f"The sign says {truth}.",
-        answer=truth,
-        ground_truth=truth,
-        **fields,
-    )
+        "trajectory": tuple(make_step("READ_TEXT", s, found, thought="There.") for s in steps),
+        "conclusion": f"The sign says {truth}.",
+    }
+    return make_example(truth=truth, **fields | more)
 
 
 def result(examples, adapter, base=None, against=None):

@@ -126,8 +126,9 @@ def test_hostile_texts_are_escaped():
         noise(HOSTILE),
         answer(HOSTILE + "!"),
     ]
-    names = {"example_id": HOSTILE, "task": HOSTILE, "difficulty": HOSTILE}
-    hostile = result([bad], [rollout(*turns, **names)], [rollout(answer(HOSTILE), **names)])
+    hostile = result(
+        [bad], [rollout(*turns, example_id=HOSTILE)], [rollout(answer(HOSTILE), example_id=HOSTILE)]
+    )
     made = make(hostile, title=HOSTILE, about={HOSTILE: HOSTILE})
     read = Reader(made)
     assert len(read.all("script")) == 1

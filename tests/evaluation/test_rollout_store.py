@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -113,20 +110,13 @@ def test_a_store_that_does_not_resume_or_is_discarded_is_removed_with_its_lock(f
     assert not folder.exists()
 
 
-def test_only_one_process_writes(folder):
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from pixelis.evaluation.rollout_store import RolloutStore\n"
-        "with RolloutStore(Path(sys.argv[1]), {}): pass\n"
-    )
-    with RolloutStore(folder, {}):
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(folder)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-    assert "is in use: another process makes the same evaluation" in done.stderr
+def test_only_one_evaluation_uses_a_folder(folder):
+    with (
+        RolloutStore(folder, {}),
+        pytest.raises(DataError, match="is in use: another process makes the same evaluation"),
+        RolloutStore(folder, {}),
+    ):
+        pass
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
