@@ -19,7 +19,7 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -156,8 +156,7 @@ def train(place, data, arguments, *, mix=None):
             "eval_samples_per_difficulty": arguments.eval_samples,
         }
     )
-    training = replace(
-        config.training,
+    training = config.training.replace(
         output_dir=str(place),
         max_steps=arguments.steps,
         eval_steps=arguments.eval_steps,

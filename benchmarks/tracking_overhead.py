@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -138,8 +138,7 @@ def train(place, data, arguments, *, recorded):
             "eval_samples_per_difficulty": 8,
         }
     )
-    training = replace(
-        config.training,
+    training = config.training.replace(
         output_dir=str(place),
         max_steps=arguments.steps,
         eval_steps=arguments.eval_steps,
@@ -149,11 +148,10 @@ def train(place, data, arguments, *, recorded):
     undo = watch(clock, arguments.outage and recorded)
     try:
         if recorded:
-            config = replace(
-                config,
-                data=replace(config.data, path=str(data)),
+            config = config.replace(
+                data=config.data.replace(path=str(data)),
                 training=training,
-                evaluation=replace(config.evaluation, enabled=False),
+                evaluation=config.evaluation.replace(enabled=False),
             )
             with redirect_stdout(io.StringIO()):
                 run_sft(config, model, curriculum)

@@ -1,6 +1,6 @@
 """The files in configs/: each loads, names every key of its class, and says what each is for."""
 
-from dataclasses import replace
+import re
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,11 @@ from pixelis.config import (
     PlanFileConfig,
     TrainingFileConfig,
     TuneFileConfig,
-    describe,
     flatten,
     load_config,
     read_mapping,
+    walk_fields,
 )
-from pixelis.config.help_text import read_comments
 from pixelis.curriculum import CurriculumConfig
 
 ROOT = Path(__file__).parent.parent
@@ -61,12 +60,28 @@ def flat_keys(tree, prefix=""):
             yield f"{prefix}{name}"
 
 
+COMMENTED_KEY = re.compile(r"^( *)(?:- )?(\w+):[^#]*(?:# (.*))?$")
+
+
+def read_comments(file):
+    """The comments beside the keys of a file, by dotted key."""
+    comments, parents = {}, []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if match := COMMENTED_KEY.match(line):
+            indent, name, comment = len(match[1]), match[2], match[3]
+            parents = [(depth, parent) for depth, parent in parents if depth < indent]
+            parents.append((indent, name))
+            if comment:
+                comments[".".join(parent for _, parent in parents)] = comment
+    return comments
+
+
 # What stands below these is the user's to name.
 OPEN = {"space", "baselines"}
 
 
 def expected_keys(kind):
-    keys = {one.key for one in describe(kind)}
+    keys = {key for key, _ in walk_fields(kind)}
     if "curriculum" in keys:
         keys.remove("curriculum")
         keys |= set(flat_keys(CurriculumConfig().to_dict(), "curriculum."))
@@ -117,7 +132,7 @@ def test_the_files_for_the_7b_hold_the_guides_values():
     guide = load_config(TrainingFileConfig, None)
     assert training.data == guide.data
     # The guide knows no search for a batch size; its 4 x 4 is where the search begins.
-    assert training.training == replace(guide.training, auto_batch_size=True)
+    assert training.training == guide.training.replace(auto_batch_size=True)
     assert CurriculumConfig.from_dict(training.curriculum) == CurriculumConfig()
     model = load("model_arch_qwen2_5_vl_7b.yaml").model
     assert model.model_name == "Qwen/Qwen2.5-VL-7B-Instruct"

@@ -17,6 +17,7 @@ ENTRY_POINTS = {
     "plan": "what a training would take: memory by part, steps, hours; without weights",
     "compare": "timelines and outcomes of finished trainings, side by side",
     "sync": "deliver to MLflow what waits on disk because it was away",
+    "init": "copy the configuration files here, for editing",
 }
 
 

@@ -1,30 +1,39 @@
 """What every entry point reads from its command line, and how it ends.
 
-Light on purpose: `--help` imports nothing heavier than yaml.
+Light on purpose: `--help` imports nothing heavier than yaml and pydantic.
 """
 
-import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pixelis.cli.console import configure_logging
-from pixelis.config import Setting, describe, load_config, unknown_key
-from pixelis.config.help_text import build_help
+from pixelis.config import Section, find_config, load_config, unknown_key, walk_fields
 from pixelis.errors import ConfigError, UserError
 from pixelis.files import is_full, no_room
 
-ConfigType = TypeVar("ConfigType")
+ConfigType = TypeVar("ConfigType", bound=Section)
 INTERRUPTED = 130  # the exit code of what Ctrl-C or a signal stopped
+# The last line of each `--help`.
+EXAMPLES = {
+    "data-prep": "--num_samples 5000 --include_traps",
+    "sft": "--training.max_steps 300 --curriculum.rollback_threshold -0.1",
+    "evaluate": "--adapter outputs/sft/final --split validation",
+    "export": "--adapter outputs/sft/final --output_dir outputs/merged",
+    "ablate": "--arms '[uniform, staged]' --seeds 3",
+    "tune": "--num_trials 40 --space.curriculum.rollback_factor '{low: 1.1, high: 3}'",
+    "plan": "--gpu A10G --training.batch_size 2",
+    "compare": "--last 5",
+}
 
 
 class ExtraFile(NamedTuple):
     """A second configuration file of an entry point."""
 
-    config_class: type[Any]
+    config_class: type[Section]
     default: str
 
 
@@ -34,8 +43,6 @@ class Arguments(Generic[ConfigType]):
 
     config: ConfigType
     extra: Mapping[str, Any]
-    config_file: Path
-    overrides: tuple[tuple[str, str], ...]
 
 
 def parse_arguments(
@@ -49,37 +56,33 @@ def parse_arguments(
 ) -> Arguments[ConfigType]:
     """Load the files that a command line names and put its `--section.key value` over them."""
     files = {"config": ExtraFile(config_class, default_config), **(extra_files or {})}
-    owners = {
-        field.name: option
-        for option, file in files.items()
-        for field in dataclasses.fields(file.config_class)
-    }
-    settings = {s.key: s for file in files.values() for s in describe(file.config_class)}
     if "-h" in argv or "--help" in argv:
-        print(build_help(entry_point, description, files))
+        from pixelis.config.help_text import build_help
+        from pixelis.curriculum import CurriculumConfig
+
+        open_sections = {"curriculum": CurriculumConfig}
+        example = EXAMPLES.get(entry_point, "")
+        print(build_help(entry_point, description, files, open_sections, example))
         raise SystemExit(0)
 
+    owners = {name: option for option, file in files.items() for name in file[0].model_fields}
+    fields = dict(pair for file in files.values() for pair in walk_fields(file.config_class))
+    switches = {key for key, field in fields.items() if field.annotation is bool}
     paths = {option: file.default for option, file in files.items()}
     overrides: dict[str, list[tuple[str, str]]] = {option: [] for option in files}
-    for key, value in _pairs(argv, settings):
+    for key, value in _read_options(argv, switches):
+        section = key.partition(".")[0]
         if key in files:
             paths[key] = value
-            continue
-        section = key.partition(".")[0]
-        if section not in owners:
-            raise ConfigError(unknown_key(key, "the command line", owners, settings))
-        overrides[owners[section]].append((key, value))
-
-    loaded = {
-        option: load_config(file.config_class, Path(paths[option]), overrides[option])
+        elif section in owners:
+            overrides[owners[section]].append((key, value))
+        else:
+            raise ConfigError(unknown_key(key, "the command line", owners, fields))
+    loaded: dict[str, Any] = {
+        option: load_config(file.config_class, find_config(paths[option]), overrides[option])
         for option, file in files.items()
     }
-    return Arguments(
-        config=loaded.pop("config"),
-        extra=loaded,
-        config_file=Path(paths["config"]),
-        overrides=tuple(pair for pairs in overrides.values() for pair in pairs),
-    )
+    return Arguments(config=loaded.pop("config"), extra=loaded)
 
 
 def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
@@ -105,19 +108,20 @@ def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None)
         return INTERRUPTED
 
 
-def _pairs(argv: Sequence[str], settings: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--") or word == "--":
+def _read_options(argv: Sequence[str], switches: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield key and value of each option; a switch without a value is true."""
+    left = list(argv)
+    while left:
+        option = left.pop(0)
+        if not option.startswith("--") or option == "--":
             usage = "options look like --config FILE or --section.key VALUE"
-            raise ConfigError(f"Unexpected argument {word!r}: {usage}")
-        name, equals, value = word[2:].partition("=")
+            raise ConfigError(f"Unexpected argument {option!r}: {usage}")
+        name, equals, value = option[2:].partition("=")
         key = name.replace("-", "_")  # the guide writes --exp-name
         if not equals:
-            if words and not words[0].startswith("--"):
-                value = words.pop(0)
-            elif key in settings and settings[key].kind is bool:
+            if left and not left[0].startswith("--"):
+                value = left.pop(0)
+            elif key in switches:
                 value = "true"
             else:
                 raise ConfigError(f"{key} needs a value: --{key} VALUE or --{key}=VALUE")

@@ -1,29 +1,28 @@
 """The settings of every entry point, and how they are read."""
 
-from pixelis.config.export import ExportConfig
-from pixelis.config.plan import PlanFileConfig
+from pixelis.config.data_prep import DataPrepConfig, DifficultyConfig
+from pixelis.config.files import find_config, packaged_configs
+from pixelis.config.load import flatten, load_config, to_yaml
 from pixelis.config.schema import (
     CHANGING_INITS,
     EVA,
+    FIRST_FINAL_SEED,
     FIRST_TUNING_SEED,
     INITS,
     AblateFileConfig,
     CompareConfig,
-    DataPrepConfig,
-    DifficultyConfig,
     EvaluateConfig,
+    ExportConfig,
     ModelConfig,
     ModelFileConfig,
+    PlanFileConfig,
     TrainingConfig,
     TrainingFileConfig,
-    digest,
-    flatten,
-    to_yaml,
+    TuneFileConfig,
 )
-from pixelis.config.search_space import FIELDS, SECTION, flat_space, merge_space
-from pixelis.config.settings import Setting, describe, load_config, unknown_key
-from pixelis.config.strict_yaml import dump_yaml, parse_yaml, read_mapping
-from pixelis.config.tune import FIRST_FINAL_SEED, TuneFileConfig
+from pixelis.config.section import Section, key, unknown_key, validate, walk_fields
+from pixelis.config.space import FIELDS, SECTION, flat_space, merge_space
+from pixelis.config.yaml_text import dump_yaml, parse_yaml, read_mapping
 
 __all__ = [
     "AblateFileConfig",
@@ -42,19 +41,22 @@ __all__ = [
     "ModelFileConfig",
     "PlanFileConfig",
     "SECTION",
-    "Setting",
+    "Section",
     "TrainingConfig",
     "TrainingFileConfig",
     "TuneFileConfig",
-    "describe",
-    "digest",
     "dump_yaml",
+    "find_config",
     "flat_space",
     "flatten",
+    "key",
     "load_config",
     "merge_space",
+    "packaged_configs",
     "parse_yaml",
     "read_mapping",
     "to_yaml",
     "unknown_key",
+    "validate",
+    "walk_fields",
 ]

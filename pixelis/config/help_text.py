@@ -1,76 +1,133 @@
-"""The text of `--help`: every key of an entry point's files, with type, rule, meaning, default."""
+"""The text of `--help` and the configuration reference, from the models and configs/."""
 
 import json
-import re
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pixelis.config.settings import Setting, describe, flatten, load_config, without_none, words_of
+from pixelis.config.files import find_config
+from pixelis.config.load import flatten, load_config
+from pixelis.config.section import Section, describe_limits, is_tuple, split_optional, words_of
 from pixelis.errors import ConfigError
 
 KIND_WORDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT"}
-COMMENTED_KEY = re.compile(r"^( *)(?:- )?(\w+):[^#]*(?:# (.*))?$")
+LONGEST_VALUE = 60  # characters of a default; a list of stages is longer
 
 
-def build_help(entry_point: str, description: str, files: Mapping[str, tuple[type, str]]) -> str:
-    """The whole text; `files` holds, by option, a configuration class and its default file."""
+class Row(NamedTuple):
+    """One key as a user reads it: texts alone."""
+
+    key: str
+    kind: str
+    limits: str
+    default: str
+    meaning: str
+
+
+def build_help(
+    entry_point: str,
+    description: str,
+    files: Mapping[str, tuple[type[Section], str]],
+    open_sections: Mapping[str, type[Section]],
+    example: str = "",
+) -> str:
+    """Return the text of `--help`.
+
+    Args:
+        entry_point: its name, as in `pixelis sft`.
+        description: what it does.
+        files: by option, as in `--model`, the class of the file and the default file.
+        open_sections: by name, the class of a section that a file's class carries unchecked.
+        example: options that show what can be changed.
+    """
     options = "".join(f" [--{option} FILE]" for option in files)
     lines = [f"usage: pixelis {entry_point}{options} [--section.key VALUE ...]", "", description]
-    for option, (config_class, default) in files.items():
+    for option, (kind, default) in files.items():
         lines += ["", f"--{option} FILE  a YAML file with these keys [default: {default}]"]
-        lines += [f"  {line}" for line in _key_lines(config_class, Path(default))]
-    lines += ["", "A key given here wins over its file, and the file over the [default]."]
+        for section, rows in _group(kind, default, open_sections).items():
+            lines += ["", f" {section}:"] if section else [""]
+            for row in rows:
+                limits = f"; {row.limits}" if row.limits else ""
+                shown = f" [default: {row.default}]" if row.default else ""
+                head = " ".join(filter(None, [f"--{row.key}", row.kind]))
+                lines.append(f"  {head}  {row.meaning}{limits}{shown}")
+    lines += ["", "A key given here wins over its file. Each [default] is that of the file."]
+    return "\n".join([*lines, *([f"Example: pixelis {entry_point} {example}"] if example else [])])
+
+
+def render_reference(
+    files: Mapping[str, type[Section]], open_sections: Mapping[str, type[Section]]
+) -> str:
+    """Return the tables of the configuration reference as Markdown, a heading for each file.
+
+    Args:
+        files: by path, as in "configs/plan.yaml", the class of the file.
+        open_sections: as for `build_help`.
+    """
+    lines: list[str] = []
+    for path, kind in files.items():
+        summary = (kind.__doc__ or "").strip().partition("\n")[0]
+        lines += [f"## {Path(path).name}", "", summary, ""]
+        for section, rows in _group(kind, path, open_sections).items():
+            lines += [f"### {Path(path).stem}: {section}", ""] if section else []
+            lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+            for row in rows:
+                kind_text = " ".join(filter(None, [row.kind, row.limits]))
+                cells = [_code(row.key), _code(kind_text), _code(row.default), row.meaning]
+                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            lines.append("")
     return "\n".join(lines)
 
 
-def _key_lines(config_class: type[Any], file: Path) -> Iterator[str]:
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _group(
+    kind: type[Section], default: str, open_sections: Mapping[str, type[Section]]
+) -> dict[str, list[Row]]:
+    """Return the rows of a file by section; the keys outside of any come first, under ""."""
     try:
-        in_file = flatten(load_config(config_class, file))
-        comments = read_comments(file)
-    except ConfigError:  # help is also for those who have no usable file yet
-        in_file, comments = {}, {}
-    for one in describe(config_class):
-        if typing.get_origin(one.kind) is not dict:
-            yield _key_line(one, in_file)
-            continue
-        yield f"--{one.key}.KEY  {one.meaning}"
-        for key, value in in_file.items():
-            if key.startswith(f"{one.key}."):
-                yield f"--{key}  {comments.get(key, '')} [in {file.name}: {_show(value)}]"
+        values = flatten(load_config(kind, find_config(default)))
+    except ConfigError:  # help is also for those whose file cannot be used
+        values = {}
+    groups: dict[str, list[Row]] = {"": []}
+    for row in _rows(kind, "", values, open_sections):
+        groups.setdefault(row.key.rpartition(".")[0], []).append(row)
+    return {section: rows for section, rows in groups.items() if rows}
 
 
-def _key_line(one: Setting, in_file: Mapping[str, Any]) -> str:
-    default = json.dumps(one.default) if isinstance(one.default, tuple) else one.default
-    values = f"default: {_show(default)}"
-    if one.key in in_file and in_file[one.key] != default:
-        values += f", in the file: {_show(in_file[one.key])}"
-    rule = f"; {one.rule}" if one.rule else ""
-    return f"--{one.key} {_kind_word(one.kind)}  {one.meaning}{rule} [{values}]"
+def _rows(
+    kind: type[Section],
+    prefix: str,
+    values: Mapping[str, Any],
+    open_sections: Mapping[str, type[Section]],
+) -> Iterator[Row]:
+    for name, field in kind.model_fields.items():
+        key, meaning = f"{prefix}{name}", field.description or ""
+        inner = open_sections.get(key, field.annotation)
+        if isinstance(inner, type) and issubclass(inner, Section):
+            yield from _rows(inner, f"{key}.", values, open_sections)
+        elif typing.get_origin(inner) is dict:
+            yield Row(f"{key}.KEY", "", "", "", meaning)
+        else:
+            value = values.get(key, field.default)
+            yield Row(key, _kind_word(inner), describe_limits(field), _show(value), meaning)
 
 
-def _kind_word(kind: Any) -> str:
-    words = words_of(kind)
-    kind, optional = without_none(kind)
-    if typing.get_origin(kind) is tuple:
-        return f"[{KIND_WORDS[typing.get_args(kind)[0]]}, ...]"
-    return "|".join([KIND_WORDS[kind], *words, *(["null"] if optional else [])])
+def _kind_word(annotation: Any) -> str:
+    kind, is_optional = split_optional(annotation)
+    null = ["null"] if is_optional else []
+    if is_tuple(kind):
+        item = split_optional(typing.get_args(kind)[0])[0]
+        names = ", ".join(getattr(item, "model_fields", ()))
+        return "|".join([f"[{KIND_WORDS.get(item, f'{{{names}}}')}, ...]", *null])
+    return "|".join([*filter(None, [KIND_WORDS.get(kind)]), *words_of(annotation), *null])
 
 
 def _show(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def read_comments(file: Path) -> dict[str, str]:
-    """The comments beside the keys of a file, by dotted key."""
-    comments: dict[str, str] = {}
-    parents: list[tuple[int, str]] = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if match := COMMENTED_KEY.match(line):
-            indent, name, comment = len(match[1]), match[2], match[3]
-            parents = [(depth, parent) for depth, parent in parents if depth < indent]
-            parents.append((indent, name))
-            if comment:
-                comments[".".join(parent for _, parent in parents)] = comment
-    return comments
+    if isinstance(value, tuple):
+        value = [item.model_dump() if isinstance(item, Section) else item for item in value]
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

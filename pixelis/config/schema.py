@@ -1,120 +1,111 @@
-"""Every key of the YAML files: its default, its rule and its meaning.
+"""Every key of the YAML files but data_prep.yaml: its default, its rule and its meaning.
 
 The defaults are the guide's values for the 7B and stand here only; files and the command line
-override them. The section `curriculum` is carried as it is: `pixelis.curriculum` knows its rules;
-the keys of data_prep.yaml stand in `pixelis.config.data_prep`.
+override them. The section `curriculum` is carried as it is: `pixelis.curriculum` knows its rules.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+import warnings
+from typing import Annotated, Literal, Self, get_args
 
-from pixelis.config.data_prep import MAX_SEED, DataPrepConfig, DifficultyConfig
-from pixelis.config.settings import digest, flatten, load_config, open_section, setting, to_yaml
+from pydantic import Field, model_validator
+
+from pixelis.config.data_prep import MAX_SEED
+from pixelis.config.section import OpenSection, Section, Text, key
 from pixelis.errors import ConfigError
 
-__all__ = [
-    "AblateFileConfig",
-    "CompareConfig",
-    "DataPrepConfig",
-    "DifficultyConfig",
-    "EvaluateConfig",
-    "ModelFileConfig",
-    "TrainingFileConfig",
-    "digest",
-    "flatten",
-    "load_config",
-    "to_yaml",
-]
+# Keys with the name of a method of pydantic's models; no such method is called here.
+for _name in ("json", "register"):
+    warnings.filterwarnings("ignore", f'Field name "{_name}"', UserWarning)
 
 EVA = "eva"
 # These take a part of the base's weights into the adapter, so that training moves that part.
 CHANGING_INITS = ("olora", "pissa", "pissa_niter_4")
-INITS = ("default", "gaussian", EVA, *CHANGING_INITS)
+Init = Literal["default", "gaussian", "eva", "olora", "pissa", "pissa_niter_4"]
+INITS = get_args(Init)
 MAX_RANK = 1024  # of an adapter; beyond, training the layers themselves takes less memory
 FIRST_TUNING_SEED = 1000  # beyond the first: far from the seeds that are compared
+PART_ENDINGS = (" baselines", " final")
+FIRST_FINAL_SEED = 2000  # beyond training.seed: far from those of the search
 
 
-@dataclass(frozen=True)
-class TrainingDataConfig:
+class TrainingDataConfig(Section):
     """Section `data` of training_params.yaml."""
 
-    path: str = setting("data/cota", "folder that data-prep wrote; made where it is missing")
-    prep: str = setting("configs/data_prep.yaml", "the file by which missing data is made")
+    path: Text = key("data/cota", "folder that data-prep wrote; made where it is missing")
+    prep: Text = key("configs/data_prep.yaml", "the file by which missing data is made")
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Section):
     """Section `training` of training_params.yaml."""
 
-    output_dir: str = setting("outputs/sft", "folder for checkpoints, final/, best/, events.json")
-    seed: int = setting(0, "seed of adapter, order and dropout", at_least=0, at_most=MAX_SEED)
-    max_steps: int = setting(10000, "optimiser steps", at_least=1)
-    batch_size: int = setting(4, "examples in one forward pass", at_least=1)
-    gradient_accumulation_steps: int = setting(4, "forward passes in one step", at_least=1)
-    auto_batch_size: bool = setting(False, "try batch_size first, halve it until it fits")
-    learning_rate: float = setting(1e-4, "peak learning rate", above=0)
-    warmup_steps: int = setting(100, "steps up to the peak", at_least=0)
-    lr_scheduler_type: str = setting(
-        "linear", "how the rate goes down after the peak", choices=("linear", "cosine", "constant")
+    output_dir: Text = key("outputs/sft", "folder for checkpoints, final/, best/, events.json")
+    seed: int = key(0, "seed of adapter, order and dropout", ge=0, le=MAX_SEED)
+    max_steps: int = key(10000, "optimiser steps", ge=1)
+    batch_size: int = key(4, "examples in one forward pass", ge=1)
+    gradient_accumulation_steps: int = key(4, "forward passes in one step", ge=1)
+    auto_batch_size: bool = key(False, "try batch_size first, halve it until it fits")
+    learning_rate: float = key(0.0001, "peak learning rate", gt=0)
+    warmup_steps: int = key(100, "steps up to the peak", ge=0)
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = key(
+        "linear", "how the rate goes down after the peak"
     )
-    weight_decay: float = setting(0.0, "decay of the adapter's weights", at_least=0)
-    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", above=0)
-    max_length: int = setting(4096, "longest example, in tokens", at_least=1)
-    eval_steps: int = setting(500, "steps between evaluations of the strata", at_least=1)
-    eval_batch_size: int = setting(8, "examples in one evaluation batch", at_least=1)
-    save_steps: int = setting(500, "steps between checkpoints", at_least=1)
-    save_total_limit: int = setting(2, "checkpoints kept, the newest", at_least=1)
-    max_bad_steps: int = setting(
-        3, "steps in a row without finite loss and gradient, until weights go back", at_least=1
+    weight_decay: float = key(0.0, "decay of the adapter's weights", ge=0)
+    max_grad_norm: float = key(1.0, "gradients are clipped to this norm", gt=0)
+    max_length: int = key(4096, "longest example, in tokens", ge=1)
+    eval_steps: int = key(500, "steps between evaluations of the strata", ge=1)
+    eval_batch_size: int = key(8, "examples in one evaluation batch", ge=1)
+    save_steps: int = key(500, "steps between checkpoints", ge=1)
+    save_total_limit: int = key(2, "checkpoints kept, the newest", ge=1)
+    max_bad_steps: int = key(
+        3, "steps in a row without finite loss and gradient, until weights go back", ge=1
     )
-    logging_steps: int = setting(10, "steps between logged losses", at_least=1)
-    num_workers: int = setting(0, "loader processes; 0: in the trainer's own", at_least=0)
-    precision: str = setting(
-        "auto", "of the forward pass; the adapter is fp32", choices=("auto", "fp32", "bf16")
+    logging_steps: int = key(10, "steps between logged losses", ge=1)
+    num_workers: int = key(0, "loader processes; 0: in the trainer's own", ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = key(
+        "auto", "of the forward pass; the adapter is fp32"
     )
-    vision_cache: str = setting(
-        "auto", "features of the frozen vision tower, computed once", choices=("auto", "off")
+    vision_cache: Literal["auto", "off"] = key(
+        "auto", "features of the frozen vision tower, computed once"
     )
-    vision_cache_gib: float = setting(8.0, "the largest size of that cache", above=0)
-    operation_token_weight: float = setting(
-        1.0, "of the tokens of a call in the loss; those around it have 1", above=0
+    vision_cache_gib: float = key(8.0, "the largest size of that cache", gt=0)
+    operation_token_weight: float = key(
+        1.0, "of the tokens of a call in the loss; those around it have 1", gt=0
     )
-    torch_compile: bool = setting(False, "compile the model; for a GPU")
-    use_liger_kernel: bool = setting(False, "liger's fused kernels; for a GPU, extra liger")
+    torch_compile: bool = key(False, "compile the model; for a GPU")
+    use_liger_kernel: bool = key(False, "liger's fused kernels; for a GPU, extra liger")
 
 
-@dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Section):
     """Section `evaluation` of training_params.yaml: the rollouts after the last step."""
 
-    enabled: bool = setting(True, "evaluate base and adapter on the test split at the end")
-    samples_per_difficulty: int = setting(40, "test examples of each difficulty", at_least=1)
-    max_operations: int = setting(8, "operations before a rollout is cut off", at_least=1)
-    compare_base: bool = setting(True, "roll out the base too, side by side")
-    num_traces: int = setting(12, "rollouts kept as MLflow traces, worst first", at_least=0)
-    num_reported: int = setting(60, "trajectories in the HTML report; 0: none", at_least=0)
+    enabled: bool = key(True, "evaluate base and adapter on the test split at the end")
+    samples_per_difficulty: int = key(40, "test examples of each difficulty", ge=1)
+    max_operations: int = key(8, "operations before a rollout is cut off", ge=1)
+    compare_base: bool = key(True, "roll out the base too, side by side")
+    num_traces: int = key(12, "rollouts kept as MLflow traces, worst first", ge=0)
+    num_reported: int = key(60, "trajectories in the HTML report; 0: none", ge=0)
 
 
-@dataclass(frozen=True)
-class TrainingFileConfig:
+class TrainingFileConfig(Section):
     """configs/training_params.yaml."""
 
-    exp_name: str = setting("sft_curriculum", "experiment, and the run name's prefix")
-    resume: str | None = setting(None, "checkpoint folder, or auto: the newest in output_dir")
-    register: str | None = setting(None, "registered model that the final adapter is a version of")
-    num_processes: int | None = setting(
-        None, "processes of this machine that train together; null: one", at_least=1
+    exp_name: Text = key("sft_curriculum", "experiment, and the run name's prefix")
+    resume: Text | None = key(None, "checkpoint folder, or auto: the newest in output_dir")
+    register: Text | None = key(None, "registered model that the final adapter is a version of")
+    num_processes: int | None = key(
+        None, "processes of this machine that train together; null: one", ge=1
     )
-    accelerate_config: str | None = setting(
+    accelerate_config: Text | None = key(
         None, "accelerate's file for them, such as configs/accelerate/fsdp.yaml; null: ddp"
     )
     data: TrainingDataConfig = TrainingDataConfig()
     training: TrainingConfig = TrainingConfig()
-    curriculum: dict[str, Any] = open_section("stages, attempts and rollbacks")
+    curriculum: OpenSection = key({}, "stages, attempts and rollbacks")
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
         """Check what MLflow would refuse after hours of training."""
         name = self.register
         if name is not None and not re.fullmatch(r"\w[\w .-]*", name):
@@ -122,35 +113,36 @@ class TrainingFileConfig:
                 "register must be a name of letters, digits, spaces and the characters _ - . , "
                 f"got {name!r}"
             )
+        return self
 
 
-@dataclass(frozen=True)
-class AblateFileConfig:
+class AblateFileConfig(Section):
     """configs/ablate.yaml: the sections of a training, and what is compared."""
 
-    exp_name: str = setting("ablate", "experiment, and the run name's prefix")
-    arms: tuple[str, ...] = setting(
+    exp_name: Text = key("ablate", "experiment, and the run name's prefix")
+    arms: tuple[Text, ...] = key(
         (
             *("uniform", "uniform_same_tokens", "staged", "schedule", "competence"),
             *("self_paced", "adaptive", "reverse"),
         ),
         "what is compared; the first is what the others are compared with",
     )
-    seeds: int = setting(5, "trainings of each arm, with seeds from training.seed on", at_least=2)
-    learning_rates: tuple[float, ...] = setting(
-        (5e-5, 1e-4, 2e-4), "tried for the arm uniform, on the validation split", above=0
+    seeds: int = key(5, "trainings of each arm, with seeds from training.seed on", ge=2)
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = key(
+        (5e-05, 0.0001, 0.0002), "tried for the arm uniform, on the validation split"
     )
-    tuning_seeds: int = setting(2, "trainings at each of these, with other seeds", at_least=1)
-    target_share: float = setting(
-        0.95, "of the first arm's final performance: the target of steps_to_target", above=0
+    tuning_seeds: int = key(2, "trainings at each of these, with other seeds", ge=1)
+    target_share: float = key(
+        0.95, "of the first arm's final performance: the target of steps_to_target", gt=0
     )
-    num_workers: int = setting(1, "trainings side by side, each on its share of cores", at_least=1)
+    num_workers: int = key(1, "trainings side by side, each on its share of cores", ge=1)
     data: TrainingDataConfig = TrainingDataConfig()
     training: TrainingConfig = TrainingConfig(output_dir="outputs/ablate")
-    curriculum: dict[str, Any] = open_section("stages, attempts and rollbacks")
+    curriculum: OpenSection = key({}, "stages, attempts and rollbacks")
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
         """Check the rules that join several keys."""
         if len(set(self.arms)) < max(2, len(self.arms)):
             raise ConfigError(f"arms must name at least two, each once, got {list(self.arms)}")
@@ -170,47 +162,41 @@ class AblateFileConfig:
             raise ConfigError(
                 "evaluation.enabled must be true, got false (arms are compared on the test split)"
             )
+        return self
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section):
     """Section `model` of model_arch.yaml."""
 
-    model_name: str = setting("pixelis-nano", "pixelis-nano (embedded), a hub name or a folder")
-    use_lora: bool = setting(True, "train a LoRA adapter; must be true for now")
-    lora_r: int | Literal["auto"] = setting(
-        32,
-        "rank of the adapter; auto: each layer's own, from its inputs (EVA)",
-        at_least=1,
-        at_most=MAX_RANK,
+    model_name: Text = key("pixelis-nano", "pixelis-nano (embedded), a hub name or a folder")
+    use_lora: bool = key(True, "train a LoRA adapter; must be true for now")
+    lora_r: Annotated[int, Field(ge=1, le=MAX_RANK)] | Literal["auto"] = key(
+        32, "rank of the adapter; auto: each layer's own, from its inputs (EVA)"
     )
-    lora_alpha: int = setting(64, "the adapter is scaled by alpha / r", at_least=1)
-    lora_dropout: float = setting(0.1, "dropout before the adapter", at_least=0, below=1)
-    lora_auto_rank: int = setting(16, "of lora_r auto: the layers' average rank", at_least=1)
-    lora_auto_spread: float = setting(
-        2.0, "of lora_r auto: the largest rank, in average ranks", at_least=1
+    lora_alpha: int = key(64, "the adapter is scaled by alpha / r", ge=1)
+    lora_dropout: float = key(0.1, "dropout before the adapter", ge=0, lt=1)
+    lora_auto_rank: int = key(16, "of lora_r auto: the layers' average rank", ge=1)
+    lora_auto_spread: float = key(2.0, "of lora_r auto: the largest rank, in average ranks", ge=1)
+    lora_auto_examples: int = key(64, "training examples that EVA looks at", ge=1)
+    init_lora_weights: Init = key("default", "how the adapter begins")
+    use_dora: bool = key(False, "learn the weights' lengths apart (DoRA)")
+    use_rslora: bool = key(False, "scale by alpha / sqrt(r) instead (rsLoRA)")
+    train_vision: bool = key(False, "adapt the vision tower's linear layers too")
+    train_merger: bool = key(False, "adapt the layers from vision to language too")
+    load_in_4bit: bool = key(False, "keep the base's weights in 4 bits; needs CUDA")
+    gradient_checkpointing: bool = key(True, "less memory, about a third more time")
+    torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = key(
+        "auto", "type of the base's weights"
     )
-    lora_auto_examples: int = setting(64, "training examples that EVA looks at", at_least=1)
-    init_lora_weights: str = setting("default", "how the adapter begins", choices=INITS)
-    use_dora: bool = setting(False, "learn the weights' lengths apart (DoRA)")
-    use_rslora: bool = setting(False, "scale by alpha / sqrt(r) instead (rsLoRA)")
-    train_vision: bool = setting(False, "adapt the vision tower's linear layers too")
-    train_merger: bool = setting(False, "adapt the layers from vision to language too")
-    load_in_4bit: bool = setting(False, "keep the base's weights in 4 bits; needs CUDA")
-    gradient_checkpointing: bool = setting(True, "less memory, about a third more time")
-    torch_dtype: str = setting(
-        "auto", "type of the base's weights", choices=("auto", "float32", "bfloat16", "float16")
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = key(
+        "auto", "how attention is computed; auto: the model's own choice"
     )
-    attn_implementation: str = setting(
-        "auto",
-        "how attention is computed; auto: the model's own choice",
-        choices=("auto", "sdpa", "eager", "flash_attention_2"),
-    )
-    min_pixels: int = setting(3136, "smaller images are enlarged to this area", at_least=1)
-    max_pixels: int = setting(1003520, "larger images are reduced to this area", at_least=1)
-    trust_remote_code: bool = setting(False, "run code that comes with a hub model")
+    min_pixels: int = key(3136, "smaller images are enlarged to this area", ge=1)
+    max_pixels: int = key(1003520, "larger images are reduced to this area", ge=1)
+    trust_remote_code: bool = key(False, "run code that comes with a hub model")
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
         """Check the rules that join several keys."""
         if self.min_pixels > self.max_pixels:
             got = f"{self.min_pixels} > {self.max_pixels}"
@@ -226,74 +212,153 @@ class ModelConfig:
                 f"model.init_lora_weights must not be {init} where model.load_in_4bit is true "
                 "(it changes the base's weights, and 4 bits would round the change away)"
             )
+        return self
 
 
-@dataclass(frozen=True)
-class ModelFileConfig:
+class ModelFileConfig(Section):
     """configs/model_arch.yaml."""
 
     model: ModelConfig = ModelConfig()
 
 
-@dataclass(frozen=True)
-class EvaluateDataConfig:
+class EvaluateDataConfig(Section):
     """Section `data` of evaluate.yaml."""
 
-    path: str = setting("data/cota", "folder that data-prep wrote")
+    path: Text = key("data/cota", "folder that data-prep wrote")
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Section):
     """configs/evaluate.yaml."""
 
-    adapter: str | None = setting(None, "folder, runs:/ or models:/ address; null: newest sft run")
-    against: str | None = setting(None, "a second adapter, compared on the same examples")
-    experiment: str = setting("sft_curriculum", "experiment whose newest finished run is taken")
+    adapter: Text | None = key(None, "folder, runs:/ or models:/ address; null: newest sft run")
+    against: Text | None = key(None, "a second adapter, compared on the same examples")
+    experiment: Text = key("sft_curriculum", "experiment whose newest finished run is taken")
     data: EvaluateDataConfig = EvaluateDataConfig()
-    split: str = setting("test", "split to roll out", choices=("train", "validation", "test"))
-    input: str | None = setting(None, "file or folder of questions, evaluated instead of data.path")
-    format: str | None = setting(
-        None,
-        "layout of input; null: detected, of data-prep's",
-        choices=("cota", "messages", "conversations", "vstar", "infographicvqa", "tallyqa"),
+    split: Literal["train", "validation", "test"] = key("test", "split to roll out")
+    input: Text | None = key(None, "file or folder of questions, evaluated instead of data.path")
+    format: (
+        Literal["cota", "messages", "conversations", "vstar", "infographicvqa", "tallyqa"] | None
+    ) = key(None, "layout of input; null: detected, of data-prep's")
+    image_folder: Text | None = key(None, "folder of input's images; null: the input's own")
+    max_rejected: float = key(0.05, "share of input's records that may be left out", ge=0, le=1)
+    samples_per_difficulty: int = key(40, "examples of each difficulty", ge=1)
+    batch_size: int = key(16, "rollouts side by side", ge=1)
+    max_operations: int = key(8, "operations before a rollout is cut off", ge=1)
+    max_new_tokens: int = key(96, "tokens the model may say in one turn", ge=1)
+    num_samples: int = key(1, "rollouts of each example, for pass@k and majority", ge=1)
+    temperature: float = key(0.0, "of drawn tokens; 0: the most likely each time", ge=0)
+    planted_errors: bool = key(True, "roll out from after planted errors as well")
+    teacher_forced: bool = key(True, "measure accuracy with the right words given as well")
+    seed: int = key(0, "seed of samples, draws and intervals", ge=0, le=MAX_SEED)
+    compare_base: bool = key(True, "roll out the base too, side by side")
+    bootstrap_samples: int = key(1000, "resamples behind each 95 % interval", ge=1, le=100000)
+    num_traces: int = key(12, "rollouts kept as MLflow traces, worst first", ge=0)
+    num_reported: int = key(60, "trajectories in the HTML report; 0: none", ge=0)
+    resume: Literal["auto", "never"] = key(
+        "auto", "go on where the same evaluation was stopped, or never"
     )
-    image_folder: str | None = setting(None, "folder of input's images; null: the input's own")
-    max_rejected: float = setting(
-        0.05, "share of input's records that may be left out", at_least=0, at_most=1
-    )
-    samples_per_difficulty: int = setting(40, "examples of each difficulty", at_least=1)
-    batch_size: int = setting(16, "rollouts side by side", at_least=1)
-    max_operations: int = setting(8, "operations before a rollout is cut off", at_least=1)
-    max_new_tokens: int = setting(96, "tokens the model may say in one turn", at_least=1)
-    num_samples: int = setting(1, "rollouts of each example, for pass@k and majority", at_least=1)
-    temperature: float = setting(0.0, "of drawn tokens; 0: the most likely each time", at_least=0)
-    planted_errors: bool = setting(True, "roll out from after planted errors as well")
-    teacher_forced: bool = setting(True, "measure accuracy with the right words given as well")
-    seed: int = setting(0, "seed of samples, draws and intervals", at_least=0, at_most=MAX_SEED)
-    compare_base: bool = setting(True, "roll out the base too, side by side")
-    bootstrap_samples: int = setting(
-        1000, "resamples behind each 95 % interval", at_least=1, at_most=100_000
-    )
-    num_traces: int = setting(12, "rollouts kept as MLflow traces, worst first", at_least=0)
-    num_reported: int = setting(60, "trajectories in the HTML report; 0: none", at_least=0)
-    resume: str = setting(
-        "auto", "go on where the same evaluation was stopped, or never", choices=("auto", "never")
-    )
-    output_dir: str = setting("outputs/evaluate", "the report; finished rollouts until the end")
+    output_dir: Text = key("outputs/evaluate", "the report; finished rollouts until the end")
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
         """Check the rules that join several keys."""
         for name in ("format", "image_folder"):
             if self.input is None and (value := getattr(self, name)) is not None:
                 raise ConfigError(f"{name} is about input, which is not set; got {value!r}")
+        return self
 
 
-@dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Section):
     """configs/compare.yaml."""
 
-    runs: str | None = setting(
+    runs: Text | None = key(
         None, "ids of runs, their first 8 letters or more, or names, with commas; null: the last"
     )
-    last: int = setting(3, "finished sft runs that are taken, where runs is null", at_least=2)
-    experiment: str = setting("sft_curriculum", "experiment whose last runs are taken")
+    last: int = key(3, "finished sft runs that are taken, where runs is null", ge=2)
+    experiment: Text = key("sft_curriculum", "experiment whose last runs are taken")
+
+
+class TuneFileConfig(Section):
+    """configs/tune.yaml."""
+
+    exp_name: Text = key("tune", "experiment, and the run name's prefix")
+    study: Text = key("curriculum", "the study's name; a second start goes on with it")
+    storage: Text | None = key(
+        None, "SQLAlchemy URL of the study's database; null: sqlite:///optuna.db"
+    )
+    num_trials: int = key(24, "trials, those that were stopped early included", ge=1)
+    num_workers: int = key(1, "processes that run trials side by side", ge=1)
+    seeds_per_trial: int = key(1, "trainings that a trial's value is the mean of", ge=1)
+    final_seeds: int = key(3, "fresh seeds of the verdict; 0: no verdict", ge=0)
+    target: float | None = key(
+        None, "second objective: examples until this performance; null: none", gt=0, le=1
+    )
+    sampler: Literal["tpe", "gp", "random"] = key("tpe", "what chooses the next values")
+    pruner: Literal["median", "hyperband", "none"] = key("median", "what stops a trial early")
+    prune_after: float = key(
+        0.4, "share of a training before which no trial is stopped", ge=0, le=1
+    )
+    best_config: Text = key("configs/best.yaml", "where the best settings are written")
+    space: OpenSection = key({}, "what is searched: a range or choices for each key")
+    baselines: OpenSection = key({}, "settings that are tried first, by name")
+    data: TrainingDataConfig = TrainingDataConfig()
+    training: TrainingConfig = TrainingConfig(output_dir="outputs/tune")
+    curriculum: OpenSection = key({}, "stages, attempts and rollbacks")
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        """Check the rules that join several keys."""
+        last = self.training.seed + FIRST_FINAL_SEED + self.final_seeds
+        if max(last, self.training.seed + self.seeds_per_trial) > MAX_SEED:
+            raise ConfigError(
+                f"training.seed must leave room for seeds up to {MAX_SEED}, got "
+                f"{self.training.seed}: the last one would be {last}"
+            )
+        if self.target is not None and self.pruner != "none":
+            raise ConfigError(
+                f"pruner must be none where target is set, got {self.pruner!r} (two objectives "
+                "have no one value by which a trial could be stopped)"
+            )
+        if "/" in self.study or self.study.startswith("."):
+            raise ConfigError(f"study must be a name, not a path, got {self.study!r}")
+        if self.study.endswith(PART_ENDINGS):
+            endings = " or ".join(repr(ending) for ending in PART_ENDINGS)
+            raise ConfigError(
+                f"study must not end in {endings}, got {self.study!r}: its parts are so named"
+            )
+        return self
+
+
+class PlanFileConfig(Section):
+    """configs/plan.yaml."""
+
+    gpu: Text = key("A100-40", "name of a GPU, such as A10G; see configs/plan.yaml")
+    gpu_memory_gib: float | None = key(None, "memory of another GPU", gt=0)
+    num_gpus: int | None = key(None, "GPUs in all; null: num_processes, else 1", ge=1)
+    tokens_per_second: float | None = key(
+        None, "that one GPU trains on; null: no hours are told", gt=0
+    )
+    json: Text | None = key(  # type: ignore[assignment]
+        None, "file that the plan is written to as well"
+    )
+
+
+class ExportDataConfig(Section):
+    """Section `data` of export.yaml."""
+
+    path: Text = key("data/cota", "folder that data-prep wrote; missing: a drawn scene is used")
+
+
+class ExportConfig(Section):
+    """configs/export.yaml."""
+
+    adapter: Text | None = key(None, "folder, runs:/ or models:/ address; null: newest sft run")
+    experiment: Text = key("sft_curriculum", "experiment whose newest finished run is taken")
+    output_dir: Text = key("outputs/export", "folder that is made; must not be there yet")
+    save_dtype: Literal["float32", "bfloat16", "float16", "base"] = key(
+        "float32",
+        "type of the saved weights; half as large ones are rounded; base: as the base's are saved",
+    )
+    tolerance: float = key(0.001, "largest difference of a logit before and after", gt=0)
+    data: ExportDataConfig = ExportDataConfig()

@@ -1,137 +1,196 @@
-"""The settings of the curriculum: every key with its default and its rule, checked at the door."""
+"""The settings of the curriculum: every key with its default, its rule and its meaning."""
 
-import dataclasses
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
-from pixelis.curriculum.checks import (
-    check_choice,
-    check_keys,
-    check_mix,
-    is_integer,
-    is_number,
-    prefixed,
-    require,
-)
-from pixelis.curriculum.sections import (
-    SECTIONS,
-    AdaptiveConfig,
-    CompetenceConfig,
-    ScheduleConfig,
-    SelfPacedConfig,
-    store_floats,
-)
+from pydantic import field_validator, model_validator
+
+from pixelis.config import Section, key, validate
+from pixelis.config.section import describe_closest
+from pixelis.curriculum.checks import check_mix, is_integer, is_number
 from pixelis.curriculum.strategies import STRATEGIES, Strategy
 from pixelis.errors import ConfigError
 
-PERFORMANCE_METRICS = ("token_accuracy", "answer_accuracy", "likelihood")
-ROLLBACK_SCOPES = ("data", "data+weights")
+
+class CurriculumSection(Section):
+    """Base of the sections of the curriculum: a message states type and range together."""
+
+    states_whole_rule: ClassVar[bool] = True
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(CurriculumSection):
     """A name and a mix: what share of the training examples each difficulty gives."""
 
     name: str
     difficulty_mix: dict[str, float]
 
-    def __post_init__(self) -> None:
-        """Check the name and the mix."""
-        is_name = isinstance(self.name, str) and self.name.strip() != ""
-        require(is_name, "the name of a stage", "a non-empty string", self.name)
-        mix = check_mix(f"difficulty_mix of stage '{self.name}'", self.difficulty_mix)
-        object.__setattr__(self, "difficulty_mix", mix)
+    @field_validator("name", mode="plain")
+    @classmethod
+    def _check_name(cls, name: Any) -> str:
+        if not isinstance(name, str) or name.strip() == "":
+            raise ConfigError(f"the name of a stage must be a non-empty string, got {name!r}")
+        return name
+
+    @field_validator("difficulty_mix", mode="plain")
+    @classmethod
+    def _check_mix(cls, mix: Any, info: Any) -> dict[str, float]:
+        return check_mix(f"difficulty_mix of stage '{info.data.get('name')}'", mix)
+
+
+class CompetenceConfig(CurriculumSection):
+    """Strategy `competence`: c0 and T of the formula."""
+
+    c0: float = key(0.01, "share of the examples that is in from the start", ge=0, le=1)
+    steps: int | None = key(None, "steps until all are in; null: 90 % of max_steps", ge=1)
+
+
+class SelfPacedConfig(CurriculumSection):
+    """Strategy `self_paced`: the first share let in, and lambda's factor."""
+
+    initial_fraction: float = key(0.3, "share of the examples let in at first", gt=0, le=1)
+    # At 1 or below lambda would stand still, and the hardest examples would never be let in.
+    growth: float = key(1.3, "factor of the loss limit, once an interval", gt=1)
+
+
+class ScheduleConfig(CurriculumSection):
+    """Strategy `schedule`: the steps at which the stages after the first begin."""
+
+    steps: tuple[int, ...] | None = key(None, "the steps at which the next stages begin")
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _check_steps(cls, steps: Any) -> Any:
+        is_rising = isinstance(steps, list | tuple) and all(is_integer(s, 1) for s in steps)
+        if steps is not None and (not is_rising or list(steps) != sorted(set(steps))):
+            rule = "must be null or a list of strictly increasing integers >= 1"
+            shown = list(steps) if isinstance(steps, tuple) else steps
+            raise ValueError(f"{rule}, got {shown!r}")
+        return steps
+
+
+class AdaptiveConfig(CurriculumSection):
+    """Strategy `adaptive`: the bandit's least fraction and step size, and its active selection."""
+
+    floor: float = key(0.1, "least fraction of a difficulty", ge=0, le=1)
+    rate: float = key(0.3, "step size of the bandit", gt=0)
+    active_fraction: float | None = key(
+        None,
+        "share of the scored examples with the highest losses that is drawn from; null: all",
+        gt=0,
+        le=1,
+    )
+    noise_cut: float = key(
+        0.9, "quantile of the losses above which an example is taken for noise", gt=0, le=1
+    )
 
 
 DEFAULT_STAGES = (
-    Stage("simple", {"simple": 1.0, "medium": 0.0, "hard": 0.0}),
-    Stage("balanced", {"simple": 0.4, "medium": 0.4, "hard": 0.2}),
-    Stage("full", {"simple": 0.2, "medium": 0.3, "hard": 0.5}),
+    Stage(name="simple", difficulty_mix={"simple": 1.0, "medium": 0.0, "hard": 0.0}),
+    Stage(name="balanced", difficulty_mix={"simple": 0.4, "medium": 0.4, "hard": 0.2}),
+    Stage(name="full", difficulty_mix={"simple": 0.2, "medium": 0.3, "hard": 0.5}),
 )
 
 
-@dataclass(frozen=True)
-class CurriculumConfig:
-    """The section `curriculum` of `configs/training_params.yaml`."""
+class CurriculumConfig(CurriculumSection):
+    """The section `curriculum` of training_params.yaml."""
 
-    enabled: bool = True
-    strategy: str = "staged"
-    stages: tuple[Stage, ...] = DEFAULT_STAGES
-    advancement_interval: int = 500
-    min_performance_for_advance: float = 0.6
-    performance_metric: str = "token_accuracy"
-    performance_window: int = 1
-    eval_samples_per_difficulty: int = 128
-    scored_pool_size: int | None = 1024
-    rollback_enabled: bool = True
-    rollback_threshold: float = -0.05
-    rollback_cooldown: int = 1000
-    rollback_factor: float = 2.0
-    max_rollbacks: int | None = None
-    trial_steps: int = 0
-    rollback_scope: str = "data"
-    competence: CompetenceConfig = field(default_factory=CompetenceConfig)
-    self_paced: SelfPacedConfig = field(default_factory=SelfPacedConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
+    enabled: bool = key(True, "false: the last stage's mix from step 0, no attempts")
+    strategy: str = key("staged", f"one of {', '.join(STRATEGIES)}")
+    stages: tuple[Stage, ...] = key(
+        DEFAULT_STAGES, "in order, easiest first; the fractions of a mix sum to 1"
+    )
+    advancement_interval: int = key(500, "steps between attempts", ge=1)
+    min_performance_for_advance: float = key(
+        0.6, "least performance on the next stage's mix", ge=0, le=1
+    )
+    performance_metric: Literal["token_accuracy", "answer_accuracy", "likelihood"] = key(
+        "token_accuracy", "what the strata are measured by"
+    )
+    performance_window: int = key(1, "evaluations that the average is taken over", ge=1)
+    eval_samples_per_difficulty: int = key(
+        128, "size of each validation stratum; fewer where there are fewer", ge=1
+    )
+    scored_pool_size: int | None = key(
+        1024, "training examples whose losses are measured at a time; null: all", ge=1
+    )
+    rollback_enabled: bool = key(True, "false: an attempt always keeps")
+    rollback_threshold: float = key(
+        -0.05, "a delta at or below it is rolled back; 0 keeps only gains", ge=-1, le=0
+    )
+    rollback_cooldown: int = key(1000, "steps without attempts after a rollback", ge=0)
+    rollback_factor: float = key(2.0, "multiplies the interval after a rollback", ge=1)
+    max_rollbacks: int | None = key(
+        None, "hold after so many in a row at one stage; null: never", ge=1
+    )
+    trial_steps: int = key(
+        0, "0: decided at once; more: decided after so many steps in the next stage", ge=0
+    )
+    rollback_scope: Literal["data", "data+weights"] = key(
+        "data", "data+weights (needs trial_steps > 0): adapter and optimiser go back too"
+    )
+    competence: CompetenceConfig = CompetenceConfig()
+    self_paced: SelfPacedConfig = SelfPacedConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    adaptive: AdaptiveConfig = AdaptiveConfig()
 
-    def __post_init__(self) -> None:
-        """Check every setting, then those that depend on one another."""
-        for key in ("enabled", "rollback_enabled"):
-            value = getattr(self, key)
-            require(isinstance(value, bool), key, "true or false", value)
-        check_choice("strategy", self.strategy, STRATEGIES)
-        check_choice("performance_metric", self.performance_metric, PERFORMANCE_METRICS)
-        check_choice("rollback_scope", self.rollback_scope, ROLLBACK_SCOPES)
-        for key in ("advancement_interval", "performance_window", "eval_samples_per_difficulty"):
-            require(is_integer(getattr(self, key), 1), key, "an integer >= 1", getattr(self, key))
-        for key in ("rollback_cooldown", "trial_steps"):
-            require(is_integer(getattr(self, key), 0), key, "an integer >= 0", getattr(self, key))
-        minimum, threshold = self.min_performance_for_advance, self.rollback_threshold
-        require(is_number(minimum, 0, 1), "min_performance_for_advance", "in [0, 1]", minimum)
-        note = "a drop is negative" if is_number(threshold, 0) else ""
-        require(is_number(threshold, -1, 0), "rollback_threshold", "in [-1, 0]", threshold, note)
-        factor = self.rollback_factor
-        require(is_number(factor, 1), "rollback_factor", "a number >= 1", factor)
-        for key in ("max_rollbacks", "scored_pool_size"):
-            value = getattr(self, key)
-            is_valid = value is None or is_integer(value, 1)
-            require(is_valid, key, "null or an integer >= 1", value)
-        for key, section in SECTIONS.items():
-            value = getattr(self, key)
-            require(isinstance(value, section), key, f"a {section.__name__}", value)
-        store_floats(self)
-        self._check_stages()
-        self._check_combinations()
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _check_strategy(cls, strategy: Any) -> Any:
+        # Looked up here: a strategy of the user's own is in the table, not in a type.
+        if not isinstance(strategy, str) or strategy not in STRATEGIES:
+            hint = describe_closest(strategy, STRATEGIES)
+            raise ValueError(f"must be one of {', '.join(STRATEGIES)}, got {strategy!r}{hint}")
+        return strategy
 
-    def _check_stages(self) -> None:
-        is_list = isinstance(self.stages, list | tuple) and len(self.stages) > 0
-        require(is_list, "stages", "a list of at least one stage", self.stages)
-        for stage in self.stages:
-            rule = "stages, each with a name and a difficulty_mix"
-            require(isinstance(stage, Stage), "stages", rule, stage)
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _check_stages(cls, stages: Any) -> Any:
+        if not isinstance(stages, list | tuple) or not stages:
+            shown = list(stages) if isinstance(stages, tuple) else stages
+            raise ValueError(f"must be a list of at least one stage, got {shown!r}")
+        return stages
+
+    @field_validator("rollback_threshold", mode="before")
+    @classmethod
+    def _check_sign(cls, threshold: Any) -> Any:
+        if is_number(threshold) and threshold > 0:
+            raise ValueError(f"must be in [-1, 0], got {threshold!r} (a drop is negative)")
+        return threshold
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
         names = [stage.name for stage in self.stages]
-        for name in names:
-            require(names.count(name) == 1, "stages: their names", "different", name, "used twice")
-        object.__setattr__(self, "stages", tuple(self.stages))
-
-    def _check_combinations(self) -> None:
+        if twice := [name for name in names if names.count(name) > 1]:
+            got = f"got {twice[0]!r} (used twice)"
+            raise ConfigError(f"stages: their names must be different, {got}")
         if self.rollback_scope == "data+weights" and self.trial_steps == 0:
             raise ConfigError(
                 "rollback_scope must be data where trial_steps is 0, got 'data+weights' "
                 "(an attempt decided at once trains nothing that could be restored)"
             )
-        if self.strategy == "schedule":
-            steps, needed = self.schedule.steps, len(self.stages) - 1
+        steps, needed = self.schedule.steps, len(self.stages) - 1
+        if self.strategy == "schedule" and (steps is None or len(steps) != needed):
             rule = f"a list of {needed} steps, one for each stage but the first"
-            is_complete = steps is not None and len(steps) == needed
-            require(is_complete, "schedule.steps", rule, steps, "strategy is schedule")
-        if self.strategy == "adaptive":
-            floor, most = self.adaptive.floor, len(self.required_difficulties)
+            raise ConfigError(f"schedule.steps must be {rule}, got {steps} (strategy is schedule)")
+        floor, most = self.adaptive.floor, len(self.required_difficulties)
+        if self.strategy == "adaptive" and floor * most > 1 + 1e-9:
             rule = f"at most 1/{most}, the even share of {most} difficulties"
-            require(floor * most <= 1 + 1e-9, "adaptive.floor", rule, floor)
+            raise ConfigError(f"adaptive.floor must be {rule}, got {floor}")
+        return self
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Build the settings from the YAML section; a key that is not given has its default.
+
+        Raises:
+            ConfigError: naming the key, the rule and the value.
+        """
+        tree = dict(settings) if isinstance(settings, Mapping) else settings
+        return validate(cls, tree, prefix="curriculum.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every setting as plain JSON; `from_dict` of it is an equal config."""
+        return self.model_dump(mode="json")
 
     @property
     def strategy_class(self) -> type[Strategy]:
@@ -140,13 +199,8 @@ class CurriculumConfig:
 
     @property
     def strategy_label(self) -> str:
-        """What a person reads for the strategy in force."""
+        """The strategy in force, as a person reads it."""
         return self.strategy if self.enabled else "fixed mix"
-
-    @property
-    def difficulties(self) -> tuple[str, ...]:
-        """Every difficulty that a stage names, in the order of first mention."""
-        return tuple({name: None for stage in self.stages for name in stage.difficulty_mix})
 
     @property
     def active_stages(self) -> tuple[Stage, ...]:
@@ -154,51 +208,15 @@ class CurriculumConfig:
         return self.stages if self.enabled else self.stages[-1:]
 
     @property
+    def difficulties(self) -> tuple[str, ...]:
+        """Every difficulty that a stage names, in the order of first mention."""
+        return tuple({name: None for stage in self.stages for name in stage.difficulty_mix})
+
+    @property
     def required_difficulties(self) -> tuple[str, ...]:
         """Every difficulty that an active stage uses: each evaluation measures all of them."""
-        stages = self.active_stages
-        return tuple(
-            name
-            for name in self.difficulties
-            if any(stage.difficulty_mix.get(name, 0) > 0 for stage in stages)
-        )
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> "CurriculumConfig":
-        """Build the config from the YAML section; what is not given has its default."""
-        values = dict(check_keys(settings, _names(cls), "curriculum"))
-        for key, section in SECTIONS.items():
-            if key in values:
-                values[key] = check_keys(values[key], _names(section), f"curriculum.{key}")
-        if "stages" in values:
-            values["stages"] = _build_stages(values["stages"])
-        with prefixed("curriculum."):
-            built = {key: SECTIONS[key](**values[key]) for key in SECTIONS if key in values}
-            return cls(**values | built)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return every setting as plain JSON; `from_dict` of it is an equal config."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return plain
-
-
-def _names(section: Any) -> list[str]:
-    return [item.name for item in dataclasses.fields(section)]
-
-
-def _build_stages(stages: object) -> tuple[Stage, ...]:
-    is_list = isinstance(stages, list | tuple) and len(stages) > 0
-    require(is_list, "curriculum.stages", "a list of at least one stage", stages)
-    assert isinstance(stages, Iterable)
-    built = []
-    for index, stage in enumerate(stages):
-        place = f"curriculum.stages[{index}]"
-        given = check_keys(stage, _names(Stage), place)
-        for key in _names(Stage):
-            require(key in given, f"{place}.{key}", "given", None)
-        with prefixed(f"{place}: "):
-            built.append(Stage(**given))
-    return tuple(built)
+        mixes = [stage.difficulty_mix for stage in self.active_stages]
+        return tuple(name for name in self.difficulties if any(mix.get(name, 0) for mix in mixes))
 
 
 def check_examples(

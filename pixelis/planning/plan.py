@@ -161,7 +161,7 @@ class Forecaster:
 
     def adapted(self, model: ModelConfig) -> Any:
         """The model without weights."""
-        key = replace(model, gradient_checkpointing=False, load_in_4bit=False)
+        key = model.replace(gradient_checkpointing=False, load_in_4bit=False)
         if self._built is None or self._built[0] != key:
             base = model_config(model.model_name)
             self._built = key, build_on_meta(base, model, precision=self._precision)
@@ -228,7 +228,7 @@ def _changes(
     training = config.training
     share = setup.batch_size * training.gradient_accumulation_steps
     if not setup.model.gradient_checkpointing:
-        setup = replace(setup, model=replace(setup.model, gradient_checkpointing=True))
+        setup = replace(setup, model=setup.model.replace(gradient_checkpointing=True))
         yield "model.gradient_checkpointing=true (a third more time)", setup
     while setup.batch_size > 1:
         size = next(n for n in range(setup.batch_size // 2, 0, -1) if share % n == 0)
@@ -247,7 +247,7 @@ def _changes(
         rest = (1 - setup.image_share) * setup.length
         setup = replace(
             setup,
-            model=replace(setup.model, max_pixels=pixels),
+            model=setup.model.replace(max_pixels=pixels),
             length=length,
             image_share=1 - rest / length,
         )
@@ -260,7 +260,7 @@ def _changes(
         setup = replace(setup, length=length)
         yield f"training.max_length={length} (longer examples are left out, and counted)", setup
     if not setup.model.load_in_4bit and not setup.sharded:
-        setup = replace(setup, model=replace(setup.model, load_in_4bit=True))
+        setup = replace(setup, model=setup.model.replace(load_in_4bit=True))
         yield "model.load_in_4bit=true (slower; the extra quantization)", setup
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -70,15 +70,14 @@ class Runs:
         config = self.config
         rate = config.training.learning_rate if rate is None else rate
         folder = self.root / (f"tuning/{arm}-{rate:g}" if tuning else arm) / f"seed-{seed}"
-        training = replace(
-            config.training,
+        training = config.training.replace(
             seed=seed,
             learning_rate=rate,
             max_steps=max_steps or config.training.max_steps,
             output_dir=str(folder / "sft"),
         )
         settings = build_curriculum(arm, config.curriculum, training.max_steps)
-        evaluation = replace(config.evaluation, enabled=not tuning)
+        evaluation = config.evaluation.replace(enabled=not tuning)
         return PlannedRun(
             arm,
             seed,

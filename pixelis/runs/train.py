@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def _run_sft(
 ) -> None:
     data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
     params = resolved_params(config, model, curriculum)
-    resolved = replace(config, curriculum=curriculum.to_dict())
+    resolved = config.replace(curriculum=curriculum.to_dict())
     digests = data_digest(data_dir)
     identity = training_identity(params, model, digests)
     start = choose_start(

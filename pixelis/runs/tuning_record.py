@@ -95,7 +95,7 @@ def write_best(plan: Plan, study: Any) -> Path:
     head = f"{HEAD}{num} trials (trial {first_number(best)}): {searched}\n"
     model_words = ""
     for model_file in _files(plan)[1:]:
-        _write(model_file, head + to_yaml(ModelFileConfig(training.model)))
+        _write(model_file, head + to_yaml(ModelFileConfig(model=training.model)))
         model_words = f" -P model={model_file}"
     head += f"#   mlflow run . -e sft -P config={place}{model_words}\n"
     _write(place, head + to_yaml(training.config))

@@ -47,5 +47,5 @@ def test_help_ends_with_0_and_imports_nothing_heavy(name):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    options = "[FOLDER ...]" if name == "sync" else "[--config FILE]"
+    options = {"sync": "[FOLDER ...]", "init": "[FOLDER]"}.get(name, "[--config FILE]")
     assert done.stdout.startswith(f"usage: pixelis {name} {options}")

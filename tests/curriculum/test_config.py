@@ -1,10 +1,10 @@
-import dataclasses
 import json
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pixelis.curriculum import ConfigError, CurriculumConfig, Stage, check_examples
 from pixelis.curriculum.strategies import STRATEGIES
@@ -157,10 +157,10 @@ def test_an_int_is_accepted_where_a_float_is_expected():
 
 
 def test_config_and_stage_are_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(ValidationError, match="frozen"):
         CurriculumConfig().enabled = False
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Stage("a", {"simple": 1.0}).name = "b"
+    with pytest.raises(ValidationError, match="frozen"):
+        Stage(name="a", difficulty_mix={"simple": 1.0}).name = "b"
 
 
 def stages(*mixes):
@@ -253,13 +253,6 @@ def test_rejected(key, value, text):
 def test_settings_must_be_a_mapping():
     with pytest.raises(ConfigError, match="curriculum must be a mapping of settings, got None"):
         CurriculumConfig.from_dict(None)
-
-
-def test_the_constructor_checks_types_of_sections_and_stages():
-    with pytest.raises(ConfigError, match="adaptive must be a AdaptiveConfig, got"):
-        CurriculumConfig(adaptive={"floor": 0.1})
-    with pytest.raises(ConfigError, match="stages must be stages, each with a name"):
-        CurriculumConfig(stages=({"name": "a"},))
 
 
 @pytest.mark.parametrize("steps", [None, [100], [100, 200, 300]])

@@ -1,5 +1,4 @@
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
@@ -26,7 +25,7 @@ def columns_of(*rows):
 
 
 def with_difficulty(**changes):
-    return replace(CONFIG, difficulty=replace(CONFIG.difficulty, **changes))
+    return CONFIG.replace(difficulty=CONFIG.difficulty.replace(**changes))
 
 
 def test_percentiles_are_within_task_and_split():
@@ -49,7 +48,7 @@ def test_percentiles_are_within_task_and_split():
 
 def test_all_tasks_together_where_categories_are_no_matter():
     rows = [(task, "train", score) for task, score in (("a", 0.1), ("b", 0.5), ("c", 0.9))] * 33
-    config = replace(CONFIG, split_by_category=False)
+    config = CONFIG.replace(split_by_category=False)
     found, thresholds = categorise(columns_of(*rows), config)
     assert list(thresholds["values"]) == ["all"]
     assert {(row[0], difficulty) for row, difficulty in zip(rows, found, strict=True)} >= {

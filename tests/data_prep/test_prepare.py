@@ -3,7 +3,6 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -42,7 +41,7 @@ RATIOS = {
 NUM_SAMPLES = 210
 ALONE = DifficultyConfig(correlation_samples=0)
 PLAIN = DataPrepConfig(num_samples=21, num_workers=1, difficulty=ALONE)
-CONFIG = replace(PLAIN, num_samples=NUM_SAMPLES, include_traps=True, include_negatives=True)
+CONFIG = PLAIN.replace(num_samples=NUM_SAMPLES, include_traps=True, include_negatives=True)
 
 
 def names_in(folder):
@@ -96,14 +95,14 @@ def test_types_are_spread_over_tasks_and_places_by_the_seed():
 
 
 def test_ratios_are_those_of_what_is_included():
-    traps = replace(PLAIN, include_traps=True, trap_ratio=0.3, negative_ratio=0.2)
+    traps = PLAIN.replace(include_traps=True, trap_ratio=0.3, negative_ratio=0.2)
     assert sample_ratios(traps) == {
         "self_correction": 0.1,
         "outcome_negative": 0.0,
         "trap_perceptual": 0.15,
         "trap_logical": 0.15,
     }
-    assert sample_ratios(replace(PLAIN, include_negatives=True))["outcome_negative"] == 0.1
+    assert sample_ratios(PLAIN.replace(include_negatives=True))["outcome_negative"] == 0.1
 
 
 def test_no_task_named_is_every_task_that_the_source_knows():
@@ -166,26 +165,24 @@ def test_a_harder_file_holds_higher_scores_of_each_task_and_split(rows):
 
 @pytest.mark.parametrize("num_workers", [2, 8])
 def test_any_number_of_workers_writes_the_same_bytes(made, tmp_path, num_workers):
-    prepare_folder(replace(CONFIG, num_workers=num_workers), tmp_path / "cota")
+    prepare_folder(CONFIG.replace(num_workers=num_workers), tmp_path / "cota")
     assert contents(tmp_path / "cota") == contents(made[0])
 
 
 def test_the_place_is_no_part_of_the_bytes(tmp_path):
-    first, second = (replace(PLAIN, output_dir=str(tmp_path / name)) for name in ("a", "b"))
+    first, second = (PLAIN.replace(output_dir=str(tmp_path / name)) for name in ("a", "b"))
     prepare_folder(first, tmp_path / "a")
     prepare_folder(second, tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_another_seed_writes_other_bytes(tmp_path):
-    first, second = (
-        prepare_folder(replace(PLAIN, seed=seed), tmp_path / "data") for seed in (0, 1)
-    )
+    first, second = (prepare_folder(PLAIN.replace(seed=seed), tmp_path / "data") for seed in (0, 1))
     assert not set(first["sha256"].values()) & set(second["sha256"].values())
 
 
 def test_the_configuration_decides_what_is_made(tmp_path):
-    given = replace(PLAIN, num_samples=40, self_correction_ratio=0.25, tasks=("object_counting",))
+    given = PLAIN.replace(num_samples=40, self_correction_ratio=0.25, tasks=("object_counting",))
     plain = prepare_folder(given, tmp_path / "plain")
     assert plain["by_sample_type"] == {"positive": 30, "self_correction": 10}
     assert set(plain["by_difficulty_and_task"]) == {f"{d}/object_counting" for d in DIFFICULTIES}
@@ -193,7 +190,7 @@ def test_the_configuration_decides_what_is_made(tmp_path):
 
 @pytest.mark.parametrize("num_samples", [1, 2, 5])
 def test_few_samples_are_three_readable_files(tmp_path, num_samples):
-    prepare_folder(replace(PLAIN, num_samples=num_samples), tmp_path / "cota")
+    prepare_folder(PLAIN.replace(num_samples=num_samples), tmp_path / "cota")
     assert names_in(tmp_path / "cota") == FILES
     found = [load_split(tmp_path / "cota", split) for split in SPLITS]
     assert sum(len(rows) for loaded in found for rows in loaded.values()) == num_samples
@@ -226,8 +223,8 @@ def test_the_summary_says_what_is_in_the_files(made, rows):
 
 
 def test_fixed_thresholds_cut_the_scores_and_stand_in_the_summary(tmp_path):
-    rules = replace(ALONE, method="thresholds", thresholds=(0.3, 0.45))
-    summary = prepare_folder(replace(PLAIN, difficulty=rules), tmp_path / "cota")
+    rules = ALONE.replace(method="thresholds", thresholds=(0.3, 0.45))
+    summary = prepare_folder(PLAIN.replace(difficulty=rules), tmp_path / "cota")
     assert summary["thresholds"] == {"method": "thresholds", "values": {"all": [0.3, 0.45]}}
     for row in rows_of(tmp_path / "cota"):
         above = (row["difficulty_score"] >= 0.3) + (row["difficulty_score"] >= 0.45)
@@ -235,8 +232,8 @@ def test_fixed_thresholds_cut_the_scores_and_stand_in_the_summary(tmp_path):
 
 
 def test_the_scorer_multi_writes_its_components(tmp_path):
-    rules = replace(ALONE, scorer="multi")
-    summary = prepare_folder(replace(PLAIN, difficulty=rules), tmp_path / "cota")
+    rules = ALONE.replace(scorer="multi")
+    summary = prepare_folder(PLAIN.replace(difficulty=rules), tmp_path / "cota")
     assert "visual/clutter" in summary["components"]["simple"]
     for row in rows_of(tmp_path / "cota"):
         components = json.loads(row["provenance"])["difficulty_components"]
@@ -249,8 +246,8 @@ def test_the_scorer_model_writes_the_model_s_loss_as_score(tmp_path):
     def answer_losses(examples):
         return [len(example.question) / 100 for example in examples]
 
-    rules = replace(ALONE, scorer="model")
-    config = replace(PLAIN, difficulty=rules)
+    rules = ALONE.replace(scorer="model")
+    config = PLAIN.replace(difficulty=rules)
     summary = prepare_folder(config, tmp_path / "cota", answer_losses=answer_losses)
     assert set(summary["components"]["hard"]) == {"answer_loss"}
     for row in rows_of(tmp_path / "cota"):
@@ -261,7 +258,7 @@ def test_the_scorer_model_writes_the_model_s_loss_as_score(tmp_path):
 
 
 def test_the_scorer_model_needs_a_model(tmp_path):
-    config = replace(PLAIN, difficulty=replace(ALONE, scorer="model"))
+    config = PLAIN.replace(difficulty=ALONE.replace(scorer="model"))
     with pytest.raises(ConfigError, match=r"difficulty\.scorer model needs a base model"):
         prepare_folder(config, tmp_path / "cota")
     assert names_in(tmp_path) == set()
@@ -274,7 +271,7 @@ def test_the_rank_correlation_is_of_the_composite_score_on_few_samples(tmp_path)
         asked.extend(examples)
         return [example.difficulty_score for example in examples]
 
-    config = replace(PLAIN, difficulty=replace(ALONE, correlation_samples=14))
+    config = PLAIN.replace(difficulty=ALONE.replace(correlation_samples=14))
     summary = prepare_folder(config, tmp_path / "cota", answer_losses=answer_losses)
     assert len({example.id for example in asked}) == 14
     assert Counter(example.task for example in asked) == dict.fromkeys(TASKS, 2)
@@ -371,7 +368,7 @@ def write_lines(records, path):
 
 
 def imported(path, **changes):
-    return replace(PLAIN, input=str(path), **changes)
+    return PLAIN.replace(input=str(path), **changes)
 
 
 WRITERS = {
@@ -563,14 +560,14 @@ def test_a_coco_file_is_told_by_its_content_and_asked_about(photos, tmp_path, so
 
 def test_coco_needs_an_input(tmp_path):
     with pytest.raises(ConfigError, match="^source coco needs input"):
-        prepare_folder(replace(PLAIN, source="coco"), tmp_path / "cota")
+        prepare_folder(PLAIN.replace(source="coco"), tmp_path / "cota")
     assert names_in(tmp_path) == set()
 
 
 def test_broken_annotations_are_written_down(photos, tmp_path):
     write_coco(photos, broken=2)
     config = imported(photos, source="coco", tasks=("object_counting",))
-    summary = prepare_folder(replace(config, max_rejected=0.2), tmp_path / "cota")
+    summary = prepare_folder(config.replace(max_rejected=0.2), tmp_path / "cota")
     lines = (tmp_path / "cota" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2 == sum(summary["rejected"].values())
 
@@ -586,4 +583,4 @@ def test_a_task_that_photographs_cannot_give_is_left_out_and_said(photos, tmp_pa
     assert summary["source"]["tasks_left_out"] == sorted(stream.left_out)
     assert set(summary["by_task"]) == set(stream.generate.source.tasks) - set(stream.left_out)
     with pytest.raises(DataError, match="gave no attribute_recognition example of type positive"):
-        prepare_folder(replace(config, tasks=("attribute_recognition",)), tmp_path / "asked")
+        prepare_folder(config.replace(tasks=("attribute_recognition",)), tmp_path / "asked")

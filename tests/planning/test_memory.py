@@ -95,10 +95,10 @@ def test_the_parts_of_the_7b(seven):
 
 def test_what_takes_more_and_what_saves(seven):
     base = forecast(seven)
-    plain = forecast(seven, replace(SEVEN, gradient_checkpointing=False))
+    plain = forecast(seven, SEVEN.replace(gradient_checkpointing=False))
     assert plain.activations > 10 * base.activations
     assert forecast(seven, batch_size=4, supervised=800).total > base.total
-    four = forecast(seven, replace(SEVEN, load_in_4bit=True))
+    four = forecast(seven, SEVEN.replace(load_in_4bit=True))
     # Half a byte of two for the language model's layers; tower, embeddings and head as they are.
     assert four.weights == pytest.approx(0.42 * base.weights, rel=0.05)
     features = forecast(seven, runs_tower=False)
@@ -110,7 +110,7 @@ def test_what_takes_more_and_what_saves(seven):
 
 def test_an_adapted_tower_keeps_activations_too():
     adapted = build_on_meta(
-        model_config("pixelis-nano"), replace(NANO, train_vision=True), precision="fp32"
+        model_config("pixelis-nano"), NANO.replace(train_vision=True), precision="fp32"
     )
     frozen = build_on_meta(model_config("pixelis-nano"), NANO, precision="fp32")
     shape = Shape(batch_size=2, length=200, supervised=60, image_tokens=128)

@@ -1,7 +1,5 @@
 """Plans: what fits, and what to change."""
 
-from dataclasses import replace
-
 import pytest
 
 from pixelis.config import ModelConfig, PlanFileConfig, TrainingConfig, TrainingFileConfig
@@ -17,7 +15,7 @@ TRAINING = TrainingConfig(batch_size=8, gradient_accumulation_steps=2, max_lengt
 
 def plan(memory_gib, *, model=NANO, training=TRAINING, **words):
     config = TrainingFileConfig(training=training)
-    config = replace(config, data=replace(config.data, path="nowhere"))
+    config = config.replace(data=config.data.replace(path="nowhere"))
     keys = PlanFileConfig(gpu_memory_gib=memory_gib, **words)
     return make_plan(config, model, CurriculumConfig(), keys)
 
@@ -63,10 +61,10 @@ def test_a_sharded_base_takes_a_part_of_its_weights(tmp_path):
     file = tmp_path / "fsdp.yaml"
     file.write_text("distributed_type: FSDP\n")
     config = TrainingFileConfig(training=TRAINING, accelerate_config=str(file), num_processes=4)
-    config = replace(config, data=replace(config.data, path="nowhere"))
+    config = config.replace(data=config.data.replace(path="nowhere"))
     keys = PlanFileConfig()
     found = make_plan(config, NANO, CurriculumConfig(), keys)
-    alone = make_plan(replace(config, accelerate_config=None), NANO, CurriculumConfig(), keys)
+    alone = make_plan(config.replace(accelerate_config=None), NANO, CurriculumConfig(), keys)
     assert found.num_gpus == 4
     assert found.memory.optimizer == alone.memory.optimizer // 4
     assert found.memory.weights < alone.memory.weights

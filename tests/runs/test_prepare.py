@@ -3,7 +3,6 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -86,7 +85,7 @@ def opened(entry_point="sft"):
 def test_a_run_points_to_the_run_that_made_its_data(workdir, client):
     make_data(CONFIG, workdir / "other")
     summary = make_data(CONFIG, workdir / "data")
-    make_data(replace(CONFIG, seed=1), workdir / "data1")
+    make_data(CONFIG.replace(seed=1), workdir / "data1")
     with opened() as recorder:
         line = link_data_run(recorder, summary["sha256"])
     run = client.get_run(recorder.run_id)
@@ -151,5 +150,5 @@ def test_on_the_way_to_another_run_it_leaves_that_run_alone(workdir, client, mon
 
 def test_a_task_that_is_not_known_is_refused_before_a_run_is_opened(workdir, runs):
     with pytest.raises(ConfigError, match="tasks must be among attribute_recognition, .* got 'x'"):
-        make_data(replace(CONFIG, tasks=("x",)), workdir / "data")
+        make_data(CONFIG.replace(tasks=("x",)), workdir / "data")
     assert runs() == []

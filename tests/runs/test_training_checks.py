@@ -1,7 +1,5 @@
 """What makes two trainings the same one."""
 
-from dataclasses import replace
-
 from pixelis.config import ModelConfig, TrainingConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.runs.training_checks import resolved_params, training_identity
@@ -14,14 +12,14 @@ def identity(config):
 
 
 def with_training(**changed):
-    return TrainingFileConfig(training=replace(TrainingConfig(batch_size=8), **changed))
+    return TrainingFileConfig(training=TrainingConfig(batch_size=8).replace(**changed))
 
 
 def test_how_a_step_is_split_and_who_shares_it_is_no_part_of_what_is_trained():
     one = identity(with_training(gradient_accumulation_steps=2))
     assert one["examples a step and process"] == 16
     split = with_training(batch_size=4, gradient_accumulation_steps=4, auto_batch_size=True)
-    assert identity(replace(split, num_processes=2, accelerate_config="fsdp.yaml")) == one
+    assert identity(split.replace(num_processes=2, accelerate_config="fsdp.yaml")) == one
 
 
 def test_how_many_examples_a_step_has_is():

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from math import ceil
@@ -97,8 +97,12 @@ class Plan:
     def tree(self) -> dict[str, Any]:
         """The sections that a key may be in, curriculum defaults filled in."""
         curriculum = CurriculumConfig.from_dict(self.config.curriculum).to_dict()
-        model = asdict(self.model.model)
-        return {"training": asdict(self.config.training), "curriculum": curriculum, "model": model}
+        model = self.model.model.model_dump()
+        return {
+            "training": self.config.training.model_dump(),
+            "curriculum": curriculum,
+            "model": model,
+        }
 
     @cached_property
     def space(self) -> tuple[Parameter, ...]:
@@ -229,24 +233,22 @@ class Plan:
             None,
             {"training": tree["training"], "curriculum": curriculum.to_dict()},
         )
-        built = replace(
-            built,
+        built = built.replace(
             exp_name=config.exp_name,
             resume=AUTO,
             data=config.data,
-            evaluation=replace(config.evaluation, enabled=False),
+            evaluation=config.evaluation.replace(enabled=False),
         )
         return Training(built, model, curriculum)
 
     def best(self, values: Mapping[str, Any]) -> Training:
         """The training that the best values stand for, as a user runs it."""
         found = self.training(values, self.config.training.seed, Path("outputs"))
-        config = replace(
-            found.config,
+        config = found.config.replace(
             exp_name=TrainingFileConfig().exp_name,
             resume=None,
             evaluation=self.config.evaluation,
-            training=replace(found.config.training, output_dir="outputs/best"),
+            training=found.config.training.replace(output_dir="outputs/best"),
         )
         return replace(found, config=config)
 

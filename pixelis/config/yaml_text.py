@@ -1,12 +1,12 @@
 """YAML as users mean it: 1e-5 is a number, a key stands once, a fault is one line."""
 
 import re
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pixelis.config.section import show
 from pixelis.errors import ConfigError
 
 # YAML 1.1 reads 1e-5 as text, for want of a point.
@@ -16,7 +16,6 @@ MAX_CHARACTERS = 200_000
 # Of values, with each *alias counted as all that it stands for: ten lines can stand for a billion.
 MAX_VALUES = 50_000
 MAX_DEPTH = 50
-MAX_TEXT = 4096  # characters; the longest path
 MAX_NUMBER = 1000  # characters of a number; Python shows none of more than 4,300 digits
 
 
@@ -142,24 +141,3 @@ def read_mapping(path: Path) -> dict[Any, Any]:
 def dump_yaml(tree: Any) -> str:
     """Text that `parse_yaml` reads back as the same value, keys in their order."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-def show(value: Any) -> str:
-    """A value as a message quotes it, in at most 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def check_text(key: str, text: str, origin: str) -> None:
-    """Refuse what no path, name or message can hold.
-
-    Raises:
-        ConfigError: naming the key, the rule and where the text comes from.
-    """
-    if len(text) > MAX_TEXT:
-        raise ConfigError(f"{key} may have {MAX_TEXT} characters, got {len(text)} ({origin})")
-    for character in text:
-        if unicodedata.category(character) in ("Cc", "Cs"):
-            code = f"U+{ord(character):04X}"
-            rule = "control characters and lone surrogates"
-            raise ConfigError(f"{key} must not hold {rule}, got {code} ({origin})")
