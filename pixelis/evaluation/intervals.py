@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+LEVEL = 0.95  # of confidence
 # Resampled positions are drawn in blocks of about this many: memory stays within some megabytes.
 _BLOCK = 1_000_000
 
@@ -32,12 +33,12 @@ class Score:
 
 
 def bootstrap_interval(
-    values: Sequence[float], *, num_samples: int, seed: int, level: float = 0.95
+    values: Sequence[float], *, num_samples: int, seed: int
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of a mean (Efron 1979; Efron and Tibshirani 1993).
 
     `num_samples` times, all values are resampled with replacement; the interval holds the middle
-    `level` of their means. Deterministic by the seed. Where all values are equal it has no width,
+    95 % of their means. Deterministic by the seed. Where all values are equal it has no width,
     however few they are: read it with the group's size.
 
     Raises:
@@ -51,7 +52,6 @@ def bootstrap_interval(
         lambda chosen: data[chosen].mean(1),
         num_samples=num_samples,
         seed=seed,
-        level=level,
     )
 
 
@@ -61,7 +61,6 @@ def _resampled(
     *,
     num_samples: int,
     seed: int,
-    level: float,
 ) -> tuple[float, float]:
     """Return percentiles of a statistic of resampled positions (block, size) -> (block,)."""
     generator = np.random.default_rng(seed)
@@ -70,7 +69,7 @@ def _resampled(
         statistic(generator.integers(0, size, (min(block, num_samples - start), size)))
         for start in range(0, num_samples, block)
     ]
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(np.concatenate(statistics), [tail, 1 - tail])
     return float(low), float(high)
 
@@ -100,7 +99,6 @@ def compute_ratio(fractions: Sequence[Fraction], *, num_samples: int, seed: int)
         lambda chosen: parts[chosen].sum(1) / wholes[chosen].sum(1),
         num_samples=num_samples,
         seed=seed,
-        level=0.95,
     )
     return Score(float(parts.sum() / wholes.sum()), low, high, len(pairs))
 

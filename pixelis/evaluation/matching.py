@@ -93,7 +93,7 @@ def edit_distance(a: str, b: str) -> int:
     return row[-1]
 
 
-def anls(predicted: str, truth: str, *, threshold: float = ANLS_THRESHOLD) -> float:
+def anls(predicted: str, truth: str) -> float:
     """Return the normalised Levenshtein similarity of an answer (Biten et al. 2019, section 4).
 
     1 - distance / length of the longer, after `normalise_text`; 0 where that distance is not below
@@ -105,10 +105,10 @@ def anls(predicted: str, truth: str, *, threshold: float = ANLS_THRESHOLD) -> fl
     if not longer:
         return 1.0
     # Lengths alone differ that much: the distance cannot be below the threshold.
-    if abs(len(a) - len(b)) >= threshold * longer:
+    if abs(len(a) - len(b)) >= ANLS_THRESHOLD * longer:
         return 0.0
     distance = edit_distance(a, b) / longer
-    return 1.0 - distance if distance < threshold else 0.0
+    return 1.0 - distance if distance < ANLS_THRESHOLD else 0.0
 
 
 def box_iou(a: Box, b: Box) -> float:

@@ -36,28 +36,65 @@ def arguments(*words):
     ]
 
 
-def test_the_table_is_printed_and_recorded(data, adapter, client, runs, capfd):
-    assert run_cli(main, arguments()) == 0
+def artifact(client, run, name):
+    """Return the text of an artifact of an evaluation."""
+    return Path(client.download_artifacts(run.info.run_id, f"evaluation/{name}")).read_text()
+
+
+def rollout_rows(client, run):
+    table = json.loads(artifact(client, run, "rollouts.json"))
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+
+def test_an_evaluation_prints_its_table_and_records_all_of_it(data, adapter, client, runs, capfd):
+    sft = MlflowRecorder(client, client.create_run("0", run_name="sft"))
+    log_adapter(sft, adapter, "final", 1, {})
+    sft.close("FINISHED")
+    (model,) = client.search_logged_models(["0"])
+    address = f"runs:/{sft.run_id}"
+    assert run_cli(main, arguments("--adapter", address, "--num_traces", "2")) == 0
     out = capfd.readouterr().out
     assert "Answer accuracy on the test split, 95 % intervals" in out
     assert all(name in out for name in ("simple", "medium", "hard", "base", "adapter"))
-    (run,) = runs()
+    assert "report: outputs/evaluate/report.html" in out
+    (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "evaluate adapter on test"
+    assert run.info.run_name == f"evaluate {address} on test"
     assert run.data.params["samples_per_difficulty"] == "1"
-    rows = client.download_artifacts(run.info.run_id, "evaluation/rollouts.json")
-    table = json.loads(Path(rows).read_text())
-    columns = table["columns"]
-    assert columns[:7] == ["image", "model", "verdict", "why", "id", "sample", "planted"]
-    rows = [dict(zip(columns, row, strict=True)) for row in table["data"]]
+    rows = rollout_rows(client, run)
+    columns = ["image", "model", "verdict", "why", "id", "sample", "planted"]
+    assert [*rows[0]][:7] == columns
     assert sum(not row["planted"] for row in rows) == 6  # three examples, base and adapter
     assert all(bool(row["why"]) != row["right"] for row in rows)
     for row in rows:
         image = client.download_artifacts(run.info.run_id, row["image"]["filepath"])
         assert max(Image.open(image).size) <= 128
-    assert set(run.data.metrics) and all(
-        0 <= v <= 1 for k, v in run.data.metrics.items() if k.endswith("answer_accuracy")
-    )
+    names = {each.path for each in client.list_artifacts(run.info.run_id, "evaluation")}
+    charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures")}
+    assert {f"{name}{kind}" for name in charts for kind in (".png", ".html")} <= names
+    report = Path("outputs/evaluate/report.html").read_text()
+    assert artifact(client, run, "report.html") == report and report.count("<article") == 3
+    table = json.loads(artifact(client, run, "images.json"))
+    assert table["columns"][:3] == ["image", "verdict", "why"] and len(table["data"]) == 3
+    assert table["data"][0][0]["type"] == "image"
+    traces = client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)
+    assert [t.data.spans[1].name for t in traces] == ["turn 1"] * 2
+    note = run.data.tags["mlflow.note.content"]
+    report_url = f"runs/{run.info.run_id}/artifacts/evaluation/report.html"
+    assert "gain in points" in note and report_url in note
+    assert [each.model_id for each in run.inputs.model_inputs] == [model.model_id]
+    linked = client.get_logged_model(model.model_id).metrics
+    linked = [metric for metric in linked if metric.run_id == run.info.run_id]
+    assert {metric.dataset_name for metric in linked} == {"cota_test"}
+    values = {metric.key: metric.value for metric in linked}
+    assert values.items() <= run.data.metrics.items()
+    assert {
+        "test/adapter/all/answer_accuracy",
+        "test/adapter/hard/answer_accuracy_low",
+        "test/gain/all",
+        "test/gain/simple_high",
+    } <= values.keys()
+    assert not [key for key in values if "/base/" in key or "outcome" in key]
 
 
 def test_two_adapters_on_the_same_examples(data, adapter, runs, client, capfd):
@@ -82,23 +119,16 @@ def test_two_adapters_on_the_same_examples(data, adapter, runs, client, capfd):
     assert metrics[f"test/base/{forced}"] != metrics[f"test/against/{forced}"]
     assert "test/gain_over_against/all_p_value" in metrics
     assert run.data.tags["pixelis.against"] == "second"
-    rows = rollout_rows(client, run)
-    plain = Counter((row[1], row[5]) for row in rows if not row[6])
-    assert plain == {(m, n): 3 for m in ("base", "against", "adapter") for n in (0, 1)}
-    path = client.download_artifacts(run.info.run_id, "evaluation/table.json")
-    assert "p_value_over_against" in json.loads(Path(path).read_text())["columns"]
-    path = client.download_artifacts(run.info.run_id, "evaluation/accuracy.html")
-    assert "against" in Path(path).read_text()
-    assert "gain over against" in Path("outputs/evaluate/report.html").read_text()
+    rows = [row for row in rollout_rows(client, run) if not row["planted"]]
+    assert Counter((row["model"], row["sample"]) for row in rows) == {
+        (model, sample): 3 for model in ("base", "against", "adapter") for sample in (0, 1)
+    }
+    assert "p_value_over_against" in json.loads(artifact(client, run, "table.json"))["columns"]
+    assert "against" in artifact(client, run, "accuracy.html")
+    assert "gain over against" in artifact(client, run, "report.html")
     assert "test/adapter/all/well_formed_call_rate_low" in metrics
-    path = client.download_artifacts(run.info.run_id, "evaluation/measures.json")
-    columns = json.loads(Path(path).read_text())["columns"]
+    columns = json.loads(artifact(client, run, "measures.json"))["columns"]
     assert columns == ["model", "group", "measure", "value", "low", "high", "n"]
-
-
-def rollout_rows(client, run):
-    path = client.download_artifacts(run.info.run_id, "evaluation/rollouts.json")
-    return json.loads(Path(path).read_text())["data"]
 
 
 @pytest.mark.slow  # `make faults` kills it too
@@ -251,49 +281,6 @@ def test_data_that_is_changed_or_incomplete(data, adapter, refused):
     assert "cota_medium.parquet is not what data-prep wrote" in refused()
     path.unlink()
     assert "data folder data is incomplete: it lacks cota_medium.parquet; " in refused()
-
-
-def test_figures_report_traces_and_links_to_the_model_are_recorded(
-    data, adapter, client, runs, capfd, workdir
-):
-    sft = MlflowRecorder(client, client.create_run("0", run_name="sft"))
-    log_adapter(sft, adapter, "final", 1, {})
-    sft.close("FINISHED")
-    (model,) = client.search_logged_models(["0"])
-    words = ("--adapter", f"runs:/{sft.run_id}", "--num_traces", "2")
-    assert run_cli(main, arguments(*words)) == 0
-    assert "report: outputs/evaluate/report.html" in capfd.readouterr().out
-    (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
-    run_id = run.info.run_id
-    names = {each.path for each in client.list_artifacts(run_id, "evaluation")}
-    charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures")}
-    assert {f"{name}{kind}" for name in charts for kind in (".png", ".html")} <= names
-    report = (workdir / "outputs/evaluate/report.html").read_text()
-    kept = client.download_artifacts(run_id, "evaluation/report.html")
-    assert Path(kept).read_text() == report and report.count("<article") == 3
-    table = json.loads(
-        Path(client.download_artifacts(run_id, "evaluation/images.json")).read_text()
-    )
-    assert table["columns"][:3] == ["image", "verdict", "why"] and len(table["data"]) == 3
-    assert table["data"][0][0]["type"] == "image"
-    traces = client.search_traces(locations=[run.info.experiment_id], run_id=run_id)
-    assert len(traces) == 2
-    assert {t.data.spans[1].name for t in traces} == {"turn 1"}
-    note = run.data.tags["mlflow.note.content"]
-    assert "gain in points" in note and f"runs/{run_id}/artifacts/evaluation/report.html" in note
-    inputs = client.get_run(run_id).inputs
-    assert [each.model_id for each in inputs.model_inputs] == [model.model_id]
-    linked = [m for m in client.get_logged_model(model.model_id).metrics if m.run_id == run_id]
-    assert {m.dataset_name for m in linked} == {"cota_test"}
-    values = {m.key: m.value for m in linked}
-    assert values.items() <= run.data.metrics.items()
-    assert {
-        "test/adapter/all/answer_accuracy",
-        "test/adapter/hard/answer_accuracy_low",
-        "test/gain/all",
-        "test/gain/simple_high",
-    } <= values.keys()
-    assert not [key for key in values if "/base/" in key or "outcome" in key]
 
 
 def test_a_report_that_cannot_be_written_is_a_warning(data, adapter, runs, capfd, workdir):

@@ -80,17 +80,10 @@ def test_a_model_by_name_is_loaded_once(nano, encoder, examples, monkeypatch):
     calls = []
     real = load.load_model
     monkeypatch.setattr(load, "load_model", lambda *a, **k: calls.append(a) or real(*a, **k))
-    batches = []
-
-    def progress(items, total):
-        batches.append(total)
-        return items
-
-    losses = build_answer_losses("pixelis-nano", batch_size=2, progress=progress)
+    losses = build_answer_losses("pixelis-nano")
     assert calls == []
     values = losses(examples[:3]) + losses(examples[3:5])
     assert calls == [("pixelis-nano",)]
-    assert batches == [2, 1]
     expected = [by_hand(nano, encoder, example) for example in examples[:5]]
     assert values == pytest.approx(expected, abs=1e-2)
 

@@ -15,13 +15,11 @@ def test_interval_is_the_percentiles_of_the_resampled_means():
     assert high == pytest.approx(binom(100, 0.3).ppf(0.975) / 100, abs=0.011)
 
 
-def test_interval_follows_seed_and_level():
+def test_interval_follows_the_seed():
     values = list(np.random.default_rng(0).random(50))
     first = bootstrap_interval(values, num_samples=200, seed=1)
     assert bootstrap_interval(values, num_samples=200, seed=1) == first
     assert bootstrap_interval(values, num_samples=200, seed=2) != first
-    low, high = bootstrap_interval(values, num_samples=200, seed=1, level=0.5)
-    assert first[0] < low < high < first[1]
 
 
 def test_interval_does_not_depend_on_the_size_of_blocks(monkeypatch):
