@@ -101,29 +101,28 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The adapter's evaluation and, where asked for, others' on the same examples.
+    """The evaluations of several models on the same examples.
 
     Attributes:
         examples: that were rolled out.
-        adapter: evaluation of the trained model.
-        base: evaluation of its base.
-        comparison: adapter against base, by group.
-        against: evaluation of a second adapter.
-        against_comparison: adapter against that one, by group.
+        models: evaluations of `base`, `against` (a second adapter) and `adapter`, in this order;
+            of the first two only where asked for.
+        comparisons: the adapter against each of the others: label -> group -> comparison.
     """
 
     examples: tuple[Example, ...]
-    adapter: Evaluation
-    base: Evaluation | None = None
-    comparison: Mapping[str, Comparison] | None = None
-    against: Evaluation | None = None
-    against_comparison: Mapping[str, Comparison] | None = None
+    models: Mapping[str, Evaluation]
+    comparisons: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
 
     @property
-    def models(self) -> dict[str, Evaluation]:
-        """The evaluations by label, in the order of columns."""
-        models = {BASE: self.base, AGAINST: self.against, ADAPTER: self.adapter}
-        return {label: evaluation for label, evaluation in models.items() if evaluation is not None}
+    def adapter(self) -> Evaluation:
+        """Evaluation of the trained model."""
+        return self.models[ADAPTER]
+
+    @property
+    def base(self) -> Evaluation | None:
+        """Evaluation of its base, where asked for."""
+        return self.models.get(BASE)
 
 
 def choose_examples(
@@ -243,21 +242,15 @@ def evaluate_model(
         return summarise(ordered[:num_plain], ordered[num_plain:], examples, settings, tallies)
 
     evaluations = {name: evaluate(name) for name in models}
-    adapter = evaluations[ADAPTER]
-
-    def compare(other: Evaluation | None) -> Mapping[str, Comparison] | None:
-        if other is None:
-            return None
-        return paired_comparison(
-            other.rollouts,
-            adapter.rollouts,
-            examples,
-            num_samples=settings.bootstrap_samples,
-            seed=settings.seed,
-        )
-
-    base, second = evaluations.get(BASE), evaluations.get(AGAINST)
-    return EvaluationResult(tuple(examples), adapter, base, compare(base), second, compare(second))
+    ordered = {name: evaluations[name] for name in (BASE, AGAINST, ADAPTER) if name in models}
+    rollouts = {name: evaluation.rollouts for name, evaluation in ordered.items()}
+    adapter = rollouts.pop(ADAPTER)
+    num, seed = settings.bootstrap_samples, settings.seed
+    comparisons = {
+        name: paired_comparison(others, adapter, examples, num_samples=num, seed=seed)
+        for name, others in rollouts.items()
+    }
+    return EvaluationResult(tuple(examples), ordered, comparisons)
 
 
 @contextmanager

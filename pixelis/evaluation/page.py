@@ -26,7 +26,6 @@ from pixelis.evaluation.reasons import shorten
 from pixelis.evaluation.tables import (
     GAINS,
     P_NOTE,
-    comparisons,
     format_p_value,
     measure_cells,
     result_rows,
@@ -75,7 +74,7 @@ def report_page(
         about=about,
         rows=_rows(result),
         models=list(result.models),
-        compared=list(comparisons(result)),
+        compared=list(result.comparisons),
         measures=_measures(result),
         p_note=P_NOTE,
         has_base=result.base is not None,
@@ -110,7 +109,7 @@ def _rows(result: EvaluationResult) -> list[dict[str, Any]]:
                 **{key: row[f"{key}{end}"] for key in ("gained", "lost")},
                 "p": format_p_value(row[f"p_value{end}"]),
             }
-            for end in (GAINS[label][1] for label in comparisons(result))
+            for end in (GAINS[label][1] for label in result.comparisons)
         ]
         rows.append(
             {

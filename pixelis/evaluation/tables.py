@@ -1,7 +1,7 @@
 """The result of an evaluation as tables for people, rows for files and values for charts."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,18 +10,12 @@ from rich.table import Table
 
 from pixelis.evaluation.evaluate import AGAINST, BASE, EvaluationResult
 from pixelis.evaluation.intervals import Score
-from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Comparison, strata
+from pixelis.evaluation.metrics import ALL, TASK_PREFIX, strata
 
 TITLE = "Answer accuracy with 95 % intervals"
 P_NOTE = "p: McNemar's exact test, two-sided, not corrected for several groups"
 # The adapter's gain over a model: the name of its values, and the end of the columns' names.
 GAINS = {BASE: ("gain", ""), AGAINST: ("gain_over_against", "_over_against")}
-
-
-def comparisons(result: EvaluationResult) -> dict[str, Mapping[str, Comparison]]:
-    """Return the paired comparisons by the label of the model that the adapter is compared with."""
-    pairs = {BASE: result.comparison, AGAINST: result.against_comparison}
-    return {label: compared for label, compared in pairs.items() if compared is not None}
 
 
 def _shown_groups(result: EvaluationResult) -> list[str]:
@@ -46,7 +40,7 @@ def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
             score = evaluation.accuracy[name]
             row |= {f"{label}_accuracy": score.value}
             row |= {f"{label}_low": score.low, f"{label}_high": score.high}
-        for label, compared in comparisons(result).items():
+        for label, compared in result.comparisons.items():
             pair, end = compared[name], GAINS[label][1]
             row |= {f"{key}{end}": value for key, value in _bounds("gain", pair.gain).items()}
             row |= {f"gained{end}": pair.num_gained, f"lost{end}": pair.num_lost}
@@ -93,7 +87,7 @@ def result_values(result: EvaluationResult, split: str) -> dict[str, float]:
             for name, score in measures.items():
                 key = f"{prefix}/{group}/{name}"
                 values |= _bounds(key, score) if group in with_intervals else {key: score.value}
-    for label, compared in comparisons(result).items():
+    for label, compared in result.comparisons.items():
         for group, pair in compared.items():
             key = f"{split}/{GAINS[label][0]}/{group}"
             values |= {**_bounds(key, pair.gain), f"{key}_p_value": pair.p_value}
@@ -133,7 +127,7 @@ def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str =
     Where the adapter was compared with the `other` model, with the gain in points, the examples
     that only the adapter (won) or only the other (lost) answers right, and McNemar's exact p.
     """
-    compared = comparisons(result).get(other)
+    compared = result.comparisons.get(other)
     # Narrow enough for 100 columns; in 80 the first wraps.
     table = _new_table(title, P_NOTE if compared is not None else None)
     table.add_column("", overflow="fold")

@@ -5,7 +5,7 @@ from typing import Any
 from pixelis.config import EvaluateConfig
 from pixelis.data.encode import Encoder
 from pixelis.evaluation.conversation import Conversation
-from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.evaluate import BASE, EvaluationResult
 from pixelis.evaluation.metrics import ALL, Comparison, paired_comparison
 from pixelis.evaluation.rollout import RolloutSettings, roll_out
 from pixelis.models.lora import other_adapter
@@ -45,10 +45,10 @@ def compare_with_champion(
         return True
     if champion is None:
         rival = "the base"
-        if result.comparison is None:
+        if BASE not in result.comparisons:
             print(f"{name} has no {CHAMPION} yet: compare_base=true lets it be decided", flush=True)
             return False
-        comparison = result.comparison[ALL]
+        comparison = result.comparisons[BASE][ALL]
     else:
         rival = f"version {champion.version}"
         address = f"models:/{name}/{champion.version}"

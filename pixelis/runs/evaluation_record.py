@@ -118,7 +118,7 @@ def evaluate_and_record(
     table = accuracy_table(result, title=f"Answer accuracy on {title}, 95 % intervals")
     console.print(table)
     recorder.text(as_text(table), f"{FOLDER}/table.txt")
-    if result.against is not None:
+    if AGAINST in result.models:
         second = "The same examples, against the second adapter"
         table = accuracy_table(result, title=second, other=AGAINST)
         console.print(table)

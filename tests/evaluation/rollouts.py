@@ -1,7 +1,5 @@
 """Builders of cases: an example about a sign, rollouts of it and their result."""
 
-from dataclasses import replace
-
 from PIL import Image
 
 from pixelis.evaluation.evaluate import EvaluationResult, EvaluationSettings, summarise
@@ -56,12 +54,12 @@ def example(example_id="e", truth="A9", steps=None, **more):
 def result(examples, adapter, base=None, against=None):
     """Return the evaluation of these rollouts with all numbers."""
     settings = EvaluationSettings(bootstrap_samples=20)
-    adapter_evaluation = summarise(adapter, [], examples, settings)
-    made = EvaluationResult(tuple(examples), adapter_evaluation)
-    for name, others in (("base", base), ("against", against)):
-        if others is not None:
-            comparison = "comparison" if name == "base" else "against_comparison"
-            pairs = paired_comparison(others, adapter, examples, num_samples=20, seed=0)
-            evaluation = summarise(others, [], examples, settings)
-            made = replace(made, **{name: evaluation, comparison: pairs})
-    return made
+    rollouts = {"base": base, "against": against, "adapter": adapter}
+    rollouts = {name: each for name, each in rollouts.items() if each is not None}
+    models = {name: summarise(each, [], examples, settings) for name, each in rollouts.items()}
+    del rollouts["adapter"]
+    comparisons = {
+        name: paired_comparison(each, adapter, examples, num_samples=20, seed=0)
+        for name, each in rollouts.items()
+    }
+    return EvaluationResult(tuple(examples), models, comparisons)

@@ -86,7 +86,8 @@ def test_adapter_and_base_are_evaluated_on_the_same_examples(adapted, encoder, e
     with adapted.disable_adapter():
         assert list(result.base.rollouts) == roll_out(adapted, encoder, conversations, settings)
     assert result.adapter.rollouts != result.base.rollouts
-    assert set(result.adapter.accuracy) == set(result.base.accuracy) == set(result.comparison)
+    assert set(result.adapter.accuracy) == set(result.base.accuracy)
+    assert set(result.adapter.accuracy) == set(result.comparisons["base"])
     assert result.adapter.accuracy["all"].num == len(examples)
     assert result.adapter.rates["all"]["mean_new_tokens"] > 0
     # Each model starts without answers; the number of finished rollouts goes on.
@@ -113,7 +114,7 @@ def test_right_answers_of_the_embedded_base_are_counted(nano, encoder):
     seen = []
     limits = {"max_operations": 4, "max_new_tokens": 96, "batch_size": 16}
     result = evaluate(nano, encoder, easy, **limits, compare_base=False, progress=seen.append)
-    assert (result.base, result.comparison) == (None, None)
+    assert (result.base, result.comparisons) == (None, {})
     right = round(16 * result.adapter.accuracy["simple"].value)
     assert seen[-1] == Progress("adapter", 16, 16, 0, right, 16)
     assert right > 0

@@ -231,5 +231,6 @@ def test_a_second_adapter_is_compared(adapted, lively, encoder, examples):
     result = evaluate_model(
         adapted, encoder, examples[:4], settings, against=lambda: nullcontext(lively)
     )
-    assert result.against.rollouts == result.base.rollouts != result.adapter.rollouts
-    assert result.against_comparison == result.comparison
+    against = result.models["against"]
+    assert against.rollouts == result.base.rollouts != result.adapter.rollouts
+    assert result.comparisons["against"] == result.comparisons["base"]

@@ -44,19 +44,22 @@ def comparison():
 
 @pytest.fixture
 def alone():
-    return EvaluationResult((), evaluation(0.75, operation_precision=10, steps_to_answer=8))
+    adapter = evaluation(0.75, operation_precision=10, steps_to_answer=8)
+    return EvaluationResult((), {"adapter": adapter})
 
 
 @pytest.fixture
 def result(alone, comparison):
     base = evaluation(0.25, operation_precision=9)
-    return EvaluationResult((), alone.adapter, base, comparison)
+    models = {"base": base, "adapter": alone.adapter}
+    return EvaluationResult((), models, {"base": comparison})
 
 
 @pytest.fixture
 def against(alone, comparison):
     second = evaluation(0.25, mended=2)
-    return EvaluationResult((), alone.adapter, against=second, against_comparison=comparison)
+    models = {"against": second, "adapter": alone.adapter}
+    return EvaluationResult((), models, {"against": comparison})
 
 
 def test_accuracy_table_shows_base_and_adapter_side_by_side(result):
@@ -92,7 +95,7 @@ def test_accuracy_table_fits_100_columns_and_wraps_names_in_80():
     groups = ("simple", "all", "task/attribute_recognition")
     full = Evaluation((), {name: Score(1.0, 0.9, 1.0, 120) for name in groups}, {})
     gains = {name: Comparison(Score(0.9, 0.8, 1.0, 120), 108, 0, 0.0) for name in groups}
-    table = accuracy_table(EvaluationResult((), full, full, gains))
+    table = accuracy_table(EvaluationResult((), {"base": full, "adapter": full}, {"base": gains}))
     assert max(map(len, as_text(table).splitlines())) <= 100
     narrow = Console(width=80, file=io.StringIO())
     narrow.print(table)

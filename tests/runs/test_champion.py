@@ -65,8 +65,11 @@ def answered(examples, *, right):
 
 
 def result(examples, adapter, base=None):
-    comparison = base and paired_comparison(base, adapter, examples, num_samples=200, seed=0)
-    return EvaluationResult(examples, Evaluation(adapter, {}, {}), None, comparison)
+    models = {"adapter": Evaluation(adapter, {}, {})}
+    if base is None:
+        return EvaluationResult(examples, models)
+    comparison = paired_comparison(base, adapter, examples, num_samples=200, seed=0)
+    return EvaluationResult(examples, models, {"base": comparison})
 
 
 def test_the_first_champion_has_to_beat_the_base(

@@ -17,7 +17,8 @@ def test_every_rollout_of_every_model_has_a_row():
     samples = tuple((r, replace(r, sample=1)) for r in evaluated.adapter.rollouts)
     planted = (rollout(*bad, example_id="e1", planted=True),)
     adapter = replace(evaluated.adapter, samples=samples, planted=planted)
-    rows = rollout_rows(replace(evaluated, adapter=adapter), Thumbnails())
+    models = {**evaluated.models, "adapter": adapter}
+    rows = rollout_rows(replace(evaluated, models=models), Thumbnails())
     starts = [(r["model"], r["id"], r["sample"], r["planted"], r["verdict"]) for r in rows]
     assert starts == [
         ("base", "e0", 0, False, "wrong"),
