@@ -14,14 +14,17 @@ TORCH_INDEX ?=
 STAMP := $(VENV)/.installed
 # MLflow takes `python` from PATH, so the environment has to be active, not only its mlflow called.
 ACTIVE := PATH="$(abspath $(VENV))/bin:$$PATH"
+# A file's tests stay in one process, since they share what is slow to make.
+BY_FILE := --dist loadfile --no-loadscope-reorder
+PYTEST = $(ACTIVE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -n $(WORKERS) $(BY_FILE)
 
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help install sft test faults check ui base
+.PHONY: help install sft test test-unit faults check docs ui base
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 install: $(STAMP) ## build .venv with everything pinned: 75 s to 3 min, about 6 GB (CPU-only: 2 GB)
 	@echo "install: $(VENV) is ready"
@@ -37,19 +40,28 @@ sft: install ## train, evaluate and record the default run: 5 to 7 min (ARGS="-P
 	@echo "sft: data, training, evaluation; 5 to 7 min. Look at it with: make ui"
 	$(ACTIVE) mlflow run . -e sft --env-manager local $(if $(MLFLOW_EXPERIMENT_ID),,--experiment-name sft_curriculum) $(ARGS)
 
-test: install ## run the tests: about 10 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
-	@echo "test: about 10 min in $(WORKERS) processes (FULL=1: 15 min)"
-	$(ACTIVE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(FULL),-m "not faults") $(ARGS)
+test: install ## run the tests: about 8 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
+	@echo "test: about 8 min in $(WORKERS) processes (FULL=1: 15 min)"
+	$(PYTEST) $(if $(FULL),-m "not faults") $(ARGS)
+
+test-unit: install ## the tests that train nothing and start no process: under 2 min
+	@echo "test-unit: under 2 min in $(WORKERS) processes"
+	$(PYTEST) -m "not integration and not slow and not faults" $(ARGS)
 
 faults: install ## break the program on purpose: 14 kills and more, about 5 min; FULL=1: all of it, 20 min; SEED=1: other moments
 	@echo "faults: kills, full disks, several at once; about 5 min (FULL=1: 20 min)"
-	$(ACTIVE) $(if $(FULL),PIXELIS_FAULTS=full) PIXELIS_FAULTS_SEED=$(SEED) python -m pytest tests/faults -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m $(if $(FULL),"faults or not faults",faults) $(ARGS)
+	$(ACTIVE) $(if $(FULL),PIXELIS_FAULTS=full) PIXELIS_FAULTS_SEED=$(SEED) python -m pytest tests/faults -n $(WORKERS) $(BY_FILE) -m $(if $(FULL),"faults or not faults",faults) $(ARGS)
 
-check: install ## ruff and mypy: 1 to 2 min the first time, then seconds
+check: install ## ruff, mypy and the documentation: 1 to 2 min the first time, then seconds
 	@echo "check: 1 to 2 min the first time, then seconds"
 	$(ACTIVE) ruff check .
 	$(ACTIVE) ruff format --check .
 	$(ACTIVE) mypy
+	$(ACTIVE) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+docs: install ## build the documentation's site in build/site: 5 s
+	$(ACTIVE) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "docs: open build/site/index.html"
 
 ui: install ## the MLflow UI on the local store, PORT=5000: starts in 10 s, runs until Ctrl-C
 	@echo "ui: http://127.0.0.1:$(PORT) in about 10 s; Ctrl-C ends it"

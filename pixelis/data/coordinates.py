@@ -16,19 +16,20 @@ is taken grows with a text's length alone.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pixelis.data.example import Example, Step
-from pixelis.data.frames import Frame, Size
 from pixelis.operations import OPERATIONS, OperationError
 from pixelis.operations.base import check_bbox, check_point
 from pixelis.operations.masks import decode_mask, encode_mask
 from pixelis.operations.schema import fits_schema
 
+Size = tuple[int, int]
+Box = tuple[int, int, int, int]
 Arguments = Mapping[str, Any]
 
 _BOX = re.compile(r"\[ *(\d{1,6}), *(\d{1,6}), *(\d{1,6}), *(\d{1,6}) *\]")
@@ -39,7 +40,7 @@ _TOLD = re.compile(rf"(?P<operation>{'|'.join(OPERATIONS)}) (?={{)")
 _ARROW = "} -> {"
 # Lines that are read as steps, as many as a trajectory may have: each may draw a mask anew.
 MAX_TOLD = 64
-# What a conclusion weighs in pixels, see `pixelis.data_prep.tasks.draft.weigh`: from the measure
+# What a conclusion weighs in pixels, see `pixelis.data_prep.tasks.proposal.weigh`: from the measure
 # to a number before the next full stop. Rows and columns of drawn scenes are no pixels.
 _MEASURE = re.compile(r"\b(Area|Box area|Center [xy]) of ")
 _LAST_VALUE = re.compile(r": \d+\Z")
@@ -47,6 +48,53 @@ _LAST_VALUE = re.compile(r": \d+\Z")
 MAX_DIGITS = 20
 _MAX_NUMBER = 10**MAX_DIGITS
 _VALUE = re.compile(rf"(?<=: )\d{{1,{MAX_DIGITS}}}(?=, |$)")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image: (width, height) as stored, and as the model sees it."""
+
+    stored: Size
+    seen: Size
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the model sees the image as it is stored."""
+        return self.stored == self.seen
+
+    @property
+    def back(self) -> "Frame":
+        """From seen to stored pixels."""
+        return Frame(self.seen, self.stored)
+
+    def box(self, box: Box) -> Box:
+        """A box in seen pixels."""
+        (x1, x2), (y1, y2) = (self._span(axis, box[axis], box[axis + 2]) for axis in (0, 1))
+        return x1, y1, x2, y2
+
+    def point(self, x: int, y: int) -> tuple[int, int]:
+        """A pixel among the seen ones."""
+        return self.pixel(0, x), self.pixel(1, y)
+
+    def pixel(self, axis: int, value: int) -> int:
+        """A pixel's place along one axis (0 is x)."""
+        return (2 * value + 1) * self.seen[axis] // (2 * self.stored[axis])
+
+    def area(self, value: int) -> int:
+        """A number of pixels."""
+        seen, stored = self.seen[0] * self.seen[1], self.stored[0] * self.stored[1]
+        return max(min(value, 1), (2 * value * seen + stored) // (2 * stored))
+
+    def _span(self, axis: int, low: int, high: int) -> tuple[int, int]:
+        first, last = self._edge(axis, low), self._edge(axis, high)
+        if first < last or low >= high:
+            return first, last
+        centre = (low + high) * self.seen[axis] // (2 * self.stored[axis])
+        return centre, centre + 1
+
+    def _edge(self, axis: int, value: int) -> int:
+        stored = self.stored[axis]
+        return (2 * value * self.seen[axis] + stored) // (2 * stored)
 
 
 def frames_of(

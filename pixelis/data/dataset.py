@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from pixelis.data.cache import VisionCache, as_positions
 from pixelis.data.encode import Encoded, Encoder, collate, encode_example
 from pixelis.data.example import Example
 from pixelis.data.store import from_row
-from pixelis.data.token_cache import as_positions
-from pixelis.data.vision_cache import VisionCache
 from pixelis.errors import DataError
 
 Key = tuple[str, int]
@@ -47,7 +46,7 @@ class CurriculumDataset(Dataset[Encoded]):
         """Read tokens from a cache, and leave out what is longer than the encoder's max_length.
 
         Args:
-            tokens: of `pixelis.data.token_cache.open_tokens`, for these rows.
+            tokens: of `pixelis.data.cache.open_tokens`, for these rows.
 
         Returns:
             how many examples of each difficulty are left out; none is cut.

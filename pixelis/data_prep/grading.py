@@ -7,7 +7,6 @@ from typing import Any
 from pixelis.config import DataPrepConfig
 from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.data.folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE
 from pixelis.data_prep.difficulty import AnswerLosses, build_scorer
 from pixelis.data_prep.difficulty.categories import (
     categorise_by_percentiles,
@@ -15,8 +14,8 @@ from pixelis.data_prep.difficulty.categories import (
     observed_thresholds,
 )
 from pixelis.data_prep.difficulty.correlation import choose_spread, rank_correlation
-from pixelis.data_prep.gallery import EXAMPLES_IN_ROW, examples_figure
-from pixelis.data_prep.overview import difficulty_figure
+from pixelis.data_prep.figures import EXAMPLES_IN_ROW, difficulty_figure, examples_figure
+from pixelis.data_prep.output_folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE
 from pixelis.data_prep.spool import Columns
 from pixelis.data_prep.tasks import TASK_WEIGHTS
 

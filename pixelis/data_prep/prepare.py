@@ -18,17 +18,16 @@ import pyarrow.compute as pc
 from pixelis.config import DataPrepConfig, flatten
 from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.data.folder import (
-    REJECTED_FILE,
-    check_place,
-    file_sha256,
-    staged_folder,
-)
 from pixelis.data.store import SCHEMA, SUMMARY_FILE, GroupedWriter, difficulty_file, from_row
 from pixelis.data_prep.difficulty import AnswerLosses, build_scorer
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.grading import categorise, choose_examples, correlate, draw_figures
 from pixelis.data_prep.importing import open_input
+from pixelis.data_prep.output_folder import (
+    REJECTED_FILE,
+    check_output_folder,
+    staged_folder,
+)
 from pixelis.data_prep.produce import Finish, Generate, Import, Meta, Plan
 from pixelis.data_prep.sources import Source, open_source
 from pixelis.data_prep.sources.coco import is_coco
@@ -38,6 +37,7 @@ from pixelis.data_prep.streams import GeneratedStream, ImportedStream
 from pixelis.data_prep.summary import summarise
 from pixelis.data_prep.tasks import TASKS
 from pixelis.errors import ConfigError, DataError
+from pixelis.files import file_sha256
 
 # What says where and how fast data was made, not what it is.
 NOT_CONTENT = ("output_dir", "num_workers")
@@ -141,7 +141,7 @@ def prepare_folder(
         DataError: when the input cannot be used, too much of it was rejected, too few different
             examples can be made, or `out` is taken or cannot be written.
     """
-    check_place(out)
+    check_output_folder(out)
     stream = stream or open_stream(config, count_tokens)
     columns = Columns()
     with staged_folder(out, lambda: columns.bytes_of(stream.total)) as folder:

@@ -10,9 +10,9 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
-from pixelis.data.folder import REJECTED_FILE
 from pixelis.data.store import ROWS_IN_BATCH
 from pixelis.data_prep.importing import Input, Record, Rejection, read_records
+from pixelis.data_prep.output_folder import REJECTED_FILE
 from pixelis.data_prep.produce import Generate, Import, Made, Plan
 from pixelis.data_prep.workers import map_ordered
 from pixelis.errors import DataError

@@ -21,6 +21,7 @@ from math import isfinite
 from typing import Any
 
 from pixelis.data.example import Example, Step
+from pixelis.data_prep.regions import box_iou
 from pixelis.evaluation.turns import CALL, Rollout, Turn
 from pixelis.operations import OPERATIONS
 
@@ -109,17 +110,6 @@ def anls(predicted: str, truth: str) -> float:
         return 0.0
     distance = edit_distance(a, b) / longer
     return 1.0 - distance if distance < ANLS_THRESHOLD else 0.0
-
-
-def box_iou(a: Box, b: Box) -> float:
-    """Return the intersection over union of two boxes (Everingham et al. 2010, section 4.2)."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    return both / (areas - both)
 
 
 def _same_text(predicted: str, truth: str) -> float:

@@ -18,7 +18,12 @@ from PIL import Image
 
 from pixelis.data.chat import CALL_OPEN
 from pixelis.data.example import Example
-from pixelis.data_prep.marks import REFERENCE, Mark, draw_marks, find_places
+from pixelis.data_prep.regions import (
+    REFERENCE_COLOUR,
+    LabelledRegion,
+    draw_regions,
+    find_regions,
+)
 from pixelis.evaluation.cases import MEANINGS, Case, build_cases, worst_first
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.metrics import ALL, TASK_PREFIX, strata
@@ -154,7 +159,7 @@ def _card(case: Case) -> dict[str, Any]:
     """
     example, rollout, base = case.example, case.rollout, case.base
     steps = [(f"R{number}", step) for number, step in enumerate(example.trajectory, 1)]
-    reference = [(number, step.arguments, step.result, REFERENCE) for number, step in steps]
+    reference = [(number, step.arguments, step.result, REFERENCE_COLOUR) for number, step in steps]
     return {
         "verdict": case.verdict,
         "meaning": MEANINGS[case.verdict],
@@ -202,13 +207,13 @@ def _frames(example: Example, calls: Sequence[MarkedCall]) -> list[tuple[str, st
     for position in range(count):
         index = round(position * last / max(1, count - 1))
         marks = [
-            Mark(place, label, colour) if colour else Mark(place, label)
+            LabelledRegion(region, label, colour) if colour else LabelledRegion(region, label)
             for label, arguments, result, colour in calls
-            for place in find_places(arguments, result, index + 1)
+            for region in find_regions(arguments, result, index + 1)
         ]
         side = {"side": FRAME_SIDE} if count > 1 else {}
         label = f"frame {index + 1} of {last + 1}" if count > 1 else ""
-        frames.append((label, _data_url(draw_marks(example.images[index], marks, **side))))
+        frames.append((label, _data_url(draw_regions(example.images[index], marks, **side))))
     return frames
 
 
@@ -225,7 +230,7 @@ def _turn(number: str, turn: Turn) -> dict[str, Any]:
             "failed": "error" in (turn.result or {}),
         }
         if turn.image is not None:
-            shown["crop"] = _data_url(draw_marks(turn.image, (), side=CROP_SIDE))
+            shown["crop"] = _data_url(draw_regions(turn.image, (), side=CROP_SIDE))
     elif turn.kind == ANSWER:
         thought = turn.text.partition("<answer>")[0]
         shown = {"thought": _cut(thought), "answer": _cut(turn.answer or "")}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pixelis.data.example import Example
-from pixelis.data_prep.marks import Place, find_places, overlap
+from pixelis.data_prep.regions import Region, box_iou, find_regions
 from pixelis.evaluation.matching import BOX, TEXT, answer_type, score_answer
 from pixelis.evaluation.turns import CALL, ERROR, MAX_OPERATIONS, NO_ANSWER, Rollout, Turn
 
@@ -145,7 +145,7 @@ def _missed_steps(calls: Sequence[Turn], example: Example) -> str | None:
     seen = [box for turn in calls for box in _boxes(turn.arguments, turn.result)]
     if not expected or not seen:
         return None
-    overlaps = {box: max(overlap(box, other) for other in seen) for box in expected}
+    overlaps = {box: max(box_iou(box, other) for other in seen) for box in expected}
     missed = sorted({n for box, n in expected.items() if overlaps[box] < SAME_OBJECT_IOU})
     if not missed:
         return "It looked at all that the reference looks at; what it made of it is wrong."
@@ -157,10 +157,10 @@ def _missed_steps(calls: Sequence[Turn], example: Example) -> str | None:
     return f"It did not look at {', '.join(numbers)} of the reference{near}."
 
 
-def _boxes(arguments: Any, result: Mapping[str, Any] | None) -> list[Place]:
+def _boxes(arguments: Any, result: Mapping[str, Any] | None) -> list[Region]:
     """Return the boxes of a call in the first image: its arguments', or its result's of a point."""
-    named = find_places(arguments, result, 1)
-    boxes: list[Place] = [place for place in named if len(place) == 4]
+    named = find_regions(arguments, result, 1)
+    boxes: list[Region] = [region for region in named if len(region) == 4]
     if boxes or not named:
         return boxes
-    return [place for place in find_places(result, None, 1) if len(place) == 4]
+    return [region for region in find_regions(result, None, 1) if len(region) == 4]

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from pixelis.data.chat import Message, prompt_messages, response_message
-from pixelis.data_prep.marks import SIDE, Mark, draw_marks, find_places
+from pixelis.data_prep.regions import SIDE, LabelledRegion, draw_regions, find_regions
 from pixelis.evaluation.cases import Case
 from pixelis.evaluation.turns import CALL, Turn
 
@@ -98,12 +98,12 @@ def marked_frames(
     turns: Sequence[tuple[int, Turn]], images: Sequence[Image.Image], *, side: int = SIDE
 ) -> dict[int, Image.Image]:
     """Return the frames (from 1) that calls look at, marked with the numbers of the turns."""
-    marks: dict[int, list[Mark]] = {}
+    marks: dict[int, list[LabelledRegion]] = {}
     for number, turn in turns:
         if turn.kind == CALL:
             for frame in range(1, len(images) + 1):
-                for place in find_places(turn.arguments, turn.result, frame):
-                    marks.setdefault(frame, []).append(Mark(place, str(number)))
+                for region in find_regions(turn.arguments, turn.result, frame):
+                    marks.setdefault(frame, []).append(LabelledRegion(region, str(number)))
     return {
-        frame: draw_marks(images[frame - 1], marks[frame], side=side) for frame in sorted(marks)
+        frame: draw_regions(images[frame - 1], marks[frame], side=side) for frame in sorted(marks)
     }

@@ -18,9 +18,8 @@ from transformers import AutoConfig
 
 from pixelis.data.encode import Encoder, collate, encode_example
 from pixelis.data.example import Example
-from pixelis.data.folder import file_sha256
 from pixelis.errors import CheckpointError, ConfigError, in_one_line
-from pixelis.files import put_folder
+from pixelis.files import file_sha256, put_folder
 from pixelis.models.load import (
     DTYPES,
     UNLOADABLE,

@@ -26,7 +26,7 @@ from pixelis.experiments.ablate.figure import ablation_figure
 from pixelis.experiments.ablate.outcome import Outcome
 from pixelis.files import write_whole
 from pixelis.runs.ablate_trainings import Runs
-from pixelis.runs.prepare import link_data_run, record_inputs
+from pixelis.runs.inputs import link_data_run, record_inputs
 from pixelis.runs.training_checks import check_training
 from pixelis.tracking import MlflowRecorder, open_run
 from pixelis.training.checkpoint import check_same_config, read_json, write_json

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from pixelis import figures
 from pixelis.data.encode import Encoder
+from pixelis.data_prep.figures import side_by_side
 from pixelis.evaluation.cases import Case, build_cases, worst_first
 from pixelis.evaluation.evaluate import (
     AGAINST,
@@ -36,7 +37,6 @@ from pixelis.evaluation.tables import (
 from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
 from pixelis.files import write_whole
 from pixelis.runs.evaluation_set import EvaluationSet
-from pixelis.runs.prepare import side_by_side
 from pixelis.runs.rollout_table import record_rollout_table
 from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log_trace
 

@@ -2,24 +2,30 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from PIL import Image
 from pyarrow.parquet import ParquetFile
 from tqdm import tqdm
 
 from pixelis.config import DataPrepConfig, flatten
-from pixelis.data.folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE, REJECTED_FILE, check_place
 from pixelis.data.store import SUMMARY_FILE, data_files, from_row
+from pixelis.data_prep.figures import side_by_side
 from pixelis.data_prep.generate import describe_step
+from pixelis.data_prep.output_folder import (
+    DIFFICULTY_FIGURE,
+    EXAMPLES_FIGURE,
+    REJECTED_FILE,
+    check_output_folder,
+)
 from pixelis.data_prep.prepare import Stream, open_stream, prepare_folder
 from pixelis.data_prep.summary import format_summary
 from pixelis.evaluation.answer_loss import build_answer_losses
 from pixelis.models.lengths import TokenCounter
+from pixelis.runs.inputs import record_inputs
 from pixelis.runs.missing_data import unrecorded_mark
 from pixelis.tracking import (
     DATA_TAG,
@@ -54,7 +60,7 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
             opened: nothing is done where the folder is there and recorded, and the run is in the
             experiment `data_prep`. None: made anew.
     """
-    check_place(out)
+    check_output_folder(out)
     on_the_way, mark = missing_from is not None, unrecorded_mark(out)
     with FileLock(out.with_name(f".{out.name}.lock")):
         if on_the_way and out.exists():
@@ -182,60 +188,3 @@ def _shown(out: Path) -> Iterator[dict[str, Any]]:
                 "trajectory": "\n".join(map(describe_step, example.trajectory)),
                 "answer": example.answer,
             }
-
-
-def side_by_side(frames: Sequence[Image.Image]) -> Image.Image:
-    """Frames as one picture for a table, at most 768 pixels large."""
-    width, height = sum(f.width for f in frames) + len(frames) - 1, max(f.height for f in frames)
-    strip = Image.new("RGB", (width, height), "white")
-    left = 0
-    for frame in frames:
-        strip.paste(frame, (left, 0))
-        left += frame.width + 1
-    strip.thumbnail((768, 768))  # what is shown is small; the data holds it all
-    return strip
-
-
-def record_inputs(
-    recorder: MlflowRecorder, folder: Path, digests: dict[str, str], *, context: str
-) -> None:
-    """Record the parquet files of a data folder as inputs of the run."""
-    for path in data_files(folder):
-        recorder.dataset(path, name=path.stem, context=context, digest=digests[path.name])
-
-
-def record_validation(recorder: MlflowRecorder, folder: Path, digests: dict[str, str]) -> None:
-    """Record the validation split as an input: what the strata are measured on."""
-    record_split(recorder, folder, digests, "validation")
-
-
-def record_split(
-    recorder: MlflowRecorder, folder: Path, digests: Mapping[str, str], split: str
-) -> tuple[str, str]:
-    """Record one split of all files as an input; gives its name and digest."""
-    name, digest = f"cota_{split}", data_tag(digests)
-    recorder.dataset(folder, name=name, context=split, digest=digest, split=split)
-    return name, digest
-
-
-def link_parent(recorder: MlflowRecorder) -> str:
-    """A line for a nested run's description that leads to the run above it; empty without one."""
-    parent_id = recorder.parent_id
-    if parent_id is None:
-        return ""
-    parent = recorder.attempt(
-        "looking for the run above", lambda: recorder.client.get_run(parent_id)
-    )
-    name = parent.info.run_name if parent else parent_id
-    place = f"#/experiments/{recorder.experiment_id}/runs/{parent_id}"
-    return f"Part of [{name}]({place}) (`{parent_id}`)."
-
-
-def link_data_run(recorder: MlflowRecorder, digests: Mapping[str, str]) -> str:
-    """Tag a run with the data-prep run that made its data; returns a line for its description."""
-    made_by = recorder.attempt("looking for the data's run", lambda: find_data_run(digests))
-    if made_by is None:
-        return "Data: made by no run of this store."
-    recorder.tags({"pixelis.data_run": made_by.run_id})
-    place = f"#/experiments/{made_by.experiment_id}/runs/{made_by.run_id}"
-    return f"Data: made by [{made_by.name}]({place}) (`{made_by.run_id}`)."

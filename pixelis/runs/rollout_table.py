@@ -11,12 +11,12 @@ from typing import Any
 from PIL import Image
 
 from pixelis.data.example import Example
+from pixelis.data_prep.figures import side_by_side
 from pixelis.evaluation.cases import verdict_of
 from pixelis.evaluation.evaluate import Evaluation, EvaluationResult
 from pixelis.evaluation.matching import answers_match
 from pixelis.evaluation.reasons import explain
 from pixelis.evaluation.turns import Rollout
-from pixelis.runs.prepare import side_by_side
 from pixelis.tracking import MlflowRecorder
 
 NAME = "evaluation/rollouts"

@@ -20,8 +20,8 @@ from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
 from pixelis.runs.evaluation_record import evaluate_and_record
 from pixelis.runs.evaluation_set import EvaluationSet
+from pixelis.runs.inputs import link_data_run, link_parent, record_inputs, record_split
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
-from pixelis.runs.prepare import link_data_run, link_parent, record_inputs, record_validation
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 from pixelis.runs.training_record import record_evaluation, record_result, record_test, tell_story
 from pixelis.tracking import (
@@ -176,7 +176,7 @@ def _run_sft(
     )
     with run as recorder, processes.together():
         record_inputs(recorder, data_dir, digests, context="training")
-        record_validation(recorder, data_dir, digests)
+        record_split(recorder, data_dir, digests, "validation")
         data_line = link_data_run(recorder, digests)
         links = "\n\n".join(filter(None, [link_parent(recorder), data_line]))
         recorder.text(to_yaml(resolved), "config/training_params.yaml")

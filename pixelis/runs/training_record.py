@@ -9,7 +9,7 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.data.example import DIFFICULTIES
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.runs.evaluation_record import FOLDER, RecordSettings, record_rollouts
-from pixelis.runs.prepare import record_split
+from pixelis.runs.inputs import record_split
 from pixelis.tracking import MlflowRecorder, final_model, log_adapter
 from pixelis.training.sft import TrainingResult
 from pixelis.training.stopping import Stopped

@@ -31,8 +31,8 @@ from pixelis.experiments.tune import (
     value_of,
 )
 from pixelis.files import write_whole
+from pixelis.runs.inputs import link_data_run, record_inputs, record_split
 from pixelis.runs.jobs import Job, run_jobs
-from pixelis.runs.prepare import link_data_run, record_inputs, record_validation
 from pixelis.runs.training_checks import check_training
 from pixelis.runs.tuning_record import record_search, record_verdict, write_best
 from pixelis.tracking import MlflowRecorder, nested_environment, open_run
@@ -72,7 +72,7 @@ def run_search(plan: Plan) -> Verdict | None:
     ) as recorder:
         search.study.set_user_attr(RUN_ID, recorder.run_id)
         record_inputs(recorder, data_dir, digests, context="training")
-        record_validation(recorder, data_dir, digests)
+        record_split(recorder, data_dir, digests, "validation")
         links = link_data_run(recorder, digests)
         _run_workers(plan, [search, *others], recorder)
         _check_any(search)

@@ -9,13 +9,19 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from pixelis.config import ModelConfig, TrainingConfig
-from pixelis.data.cache import cache_folders, cache_key
+from pixelis.data.cache import (
+    VisionCache,
+    cache_folders,
+    cache_key,
+    image_bytes,
+    open_features,
+    open_tokens,
+    tokens_key,
+)
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
-from pixelis.data.folder import file_sha256
 from pixelis.data.store import SUMMARY_FILE, data_files
-from pixelis.data.token_cache import image_bytes, open_tokens, tokens_key
-from pixelis.data.vision_cache import VisionCache, open_features
+from pixelis.files import file_sha256
 from pixelis.models.device import on_best_device
 from pixelis.models.vision import PositionRule, compute_features, takes_features, vision_digest
 

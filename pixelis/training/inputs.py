@@ -12,10 +12,10 @@ from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig, check_examples
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
-from pixelis.data.folder import file_sha256
 from pixelis.data.images import FORMATS, MAX_PIXELS, open_header
 from pixelis.data.store import SUMMARY_FILE, data_files, difficulty_file, load_split
 from pixelis.errors import ConfigError, DataError
+from pixelis.files import file_sha256
 from pixelis.models.load import resolve_model
 from pixelis.models.quantized import check_quantization
 

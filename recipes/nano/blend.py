@@ -162,7 +162,7 @@ def _frames(rng: random.Random) -> Lesson:
     turns = []
     for _ in range(QUESTIONS_ABOUT_FRAMES):
         thing, frame = rng.choice(things), rng.randrange(picture.num_frames)
-        turns.append((frame_question(thing.name, frame + 1), thing.path[frame].place))
+        turns.append((frame_question(thing.name, frame + 1), thing.path[frame].name))
     return Lesson(_dialogue(picture.draw(), *turns), {})
 
 

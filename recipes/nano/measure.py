@@ -9,7 +9,7 @@ from PIL import Image
 
 from pixelis.data.chat import Message
 from pixelis.data.encode import Encoder, collate
-from pixelis.data_prep.picture import Picture, Thing
+from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
 from pixelis.data_prep.scenes import Item, Scene, render
 from pixelis.data_prep.sources.drawn import DrawnScenes
 from pixelis.models.feed import feed
@@ -47,11 +47,11 @@ def generate_replies(
     return [found[index].strip() for index in range(len(prompts))]
 
 
-def draw_mover(rng: random.Random) -> tuple[Picture, Thing]:
-    """Frames, and a thing in them that is not in the same place throughout."""
+def draw_mover(rng: random.Random) -> tuple[AnnotatedImage, Instance]:
+    """Frames, and an instance in them that is not in the same place throughout."""
     while True:
         picture = DrawnScenes().picture(rng, "temporal_tracking")
-        movers = [thing for thing in picture.unique() if len(set(thing.path)) > 1]
+        movers = [instance for instance in picture.unique() if len(set(instance.path)) > 1]
         if movers:
             return picture, rng.choice(movers)
 
@@ -96,7 +96,7 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
         "attribute": share_right([place_question(item.cell) for item in targets], names, 6),
         "frames": share_right(
             [frame_question(t.name, n + 1) for t, n in zip(followed, numbers, strict=True)],
-            [t.path[n].place for t, n in zip(followed, numbers, strict=True)],
+            [t.path[n].name for t, n in zip(followed, numbers, strict=True)],
             8,
             [picture.draw() for picture in pictures],
         ),

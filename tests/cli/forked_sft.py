@@ -1,16 +1,7 @@
-"""Runs `sft` in forks of one process that has imported everything: a run can be killed for real.
+"""Runs `sft` in a fork that dies where it is told to; see `tests.forking`."""
 
-Reads a request a line (JSON, see `run`) and answers with the exit code of its child.
-"""
-
-import gc
-import json
 import os
 import signal
-import sys
-import traceback
-
-import torch
 
 import pixelis.evaluation.validation as validation_module
 import pixelis.tracking.courier as courier_module
@@ -84,39 +75,7 @@ def plant(kill_point, step):
 
 
 def run(request):
-    """One `sft` in the folder and environment of the request."""
-    torch.set_num_threads(1)
-    os.chdir(request["folder"])
-    os.environ.update(request["environment"])
+    """One `sft`, to its end or to the fault."""
     if request["fault"]:
         plant(*request["fault"])
-    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    return run_cli(sft, request["arguments"])
-
-
-def main():
-    """Answer requests until stdin closes."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a child prints must not get between the answers
-    gc.freeze()  # a child would spend most of its start-up on collecting what is imported
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                code = run(json.loads(line))
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main()
+    return run_cli(sft, request["argv"])

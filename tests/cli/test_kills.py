@@ -4,15 +4,13 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pixelis.training.checkpoint import ADAPTER_FILE
+from tests.forking import ForkServer
 
-ROOT = Path(__file__).parent.parent.parent
 KILLED = -signal.SIGKILL
 SEED = 3180  # one of those with a kill in a step, an evaluation, an attempt, a save and a delivery
 MAX_STEPS = 8
@@ -44,23 +42,8 @@ EVENTS = [
 
 @pytest.fixture(scope="module")
 def server():
-    """Forks a process a run; see forked_sft.py."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("forked_sft.py"))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={
-            **environment,
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        },
-    )
-    yield process
-    process.stdin.close()
-    process.wait(timeout=60)
+    with ForkServer("tests.cli.forked_sft") as server:
+        yield server
 
 
 @pytest.fixture
@@ -70,18 +53,18 @@ def sft_process(server, workdir, data, sft_arguments):
 
     def run(output_dir, *words, fault=None, code=0):
         log.unlink(missing_ok=True)
-        request = {
-            "folder": str(workdir),
-            "environment": {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")},
-            "arguments": sft_arguments(*words, **TRIALS, training__output_dir=output_dir),
-            "fault": fault,
-        }
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        answer = server.stdout.readline().strip()
-        said = log.read_text() if log.exists() else ""
-        assert answer == str(code), (fault, said[-3000:])
-        return said.splitlines()
+        answer = server.run(
+            {
+                "argv": sft_arguments(*words, **TRIALS, training__output_dir=output_dir),
+                "fault": fault,
+            },
+            folder=workdir,
+            environment={k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")},
+            log=log,
+        )
+        output = log.read_text() if log.exists() else ""
+        assert answer == code, (fault, output[-3000:])
+        return output.splitlines()
 
     return run
 

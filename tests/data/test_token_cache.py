@@ -6,8 +6,8 @@ import json
 import pytest
 from tokenizers import AddedToken
 
+from pixelis.data.cache import tokens_key
 from pixelis.data.encode import Encoder
-from pixelis.data.token_cache import tokens_key
 from pixelis.models.load import load_processor
 from pixelis.models.vision import PositionRule
 

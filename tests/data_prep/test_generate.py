@@ -13,16 +13,16 @@ from pixelis.data.images import image_digest
 from pixelis.data.store import to_row
 from pixelis.data_prep import generate
 from pixelis.data_prep.generate import (
-    Images,
-    findings_of,
+    CallRunner,
+    build_example,
     generate_example,
     move_call,
-    realise,
-    run_call,
+    results_of,
 )
 from pixelis.data_prep.scenes import CELLS, Item, Scene, render
-from pixelis.data_prep.sources.drawn import DrawnScenes, spot_of, to_picture
-from pixelis.data_prep.tasks import TASKS, Call, Draft
+from pixelis.data_prep.sources.drawn import DrawnScenes, location_of, to_picture
+from pixelis.data_prep.tasks import TASKS
+from pixelis.data_prep.tasks.proposal import PlannedCall, Proposal
 from pixelis.errors import DataError
 from pixelis.operations import execute
 
@@ -107,7 +107,7 @@ def test_a_planted_look_says_where_it_looks_and_nothing_stands_there(examples):
         row, column = looked_at(wrong.arguments)
         assert f"row {row + 1} column {column + 1}" in wrong.thought
         assert [row, column] not in [thing["cell"] for thing in example.provenance["objects"]]
-        x1, y1, x2, y2 = spot_of((row, column)).box
+        x1, y1, x2, y2 = location_of((row, column)).box
         crop = np.asarray(example.images[0])[y1:y2, x1:x2].astype(int)
         assert crop.min() > 160 and np.ptp(crop, axis=2).max() == 0
 
@@ -240,26 +240,26 @@ def test_a_digest_is_of_pixels_and_size():
 )
 def test_a_moved_call_looks_at_the_other_spot_and_says_so(operation, arguments, moved):
     given = dict(arguments)
-    call = Call("It is in row 1 column 2.", operation, arguments, spot_of((0, 1)))
-    expected = Call("It is in row 4 column 1.", operation, moved, spot_of((3, 0)))
-    assert move_call(call, spot_of((3, 0))) == expected
+    call = PlannedCall("It is in row 1 column 2.", operation, arguments, location_of((0, 1)))
+    expected = PlannedCall("It is in row 4 column 1.", operation, moved, location_of((3, 0)))
+    assert move_call(call, location_of((3, 0))) == expected
     assert call.arguments == given
 
 
 def test_findings_are_arguments_and_over_them_results():
     image = render(Scene((RED,), 7))
-    good = run_call(DRAFT.calls[0], Images([image]))
-    bad = run_call(move_call(DRAFT.calls[0], spot_of((2, 2))), Images([image]))
-    first, second = findings_of([good, bad])
+    good = CallRunner([image]).run(DRAFT.calls[0])
+    bad = CallRunner([image]).run(move_call(DRAFT.calls[0], location_of((2, 2))))
+    first, second = results_of([good, bad])
     assert first == {"bbox": list(RED.box), **good.result} and first["color"] == "red"
     assert list(second) == ["error"]
 
 
 RED = Item((0, 0), "red", "circle")
-LOOK = Call(
-    "The circle is in row 1 column 1.", "GET_PROPERTIES", {"bbox": RED.box}, spot_of(RED.cell)
+LOOK = PlannedCall(
+    "The circle is in row 1 column 1.", "GET_PROPERTIES", {"bbox": RED.box}, location_of(RED.cell)
 )
-DRAFT = Draft(
+DRAFT = Proposal(
     picture=to_picture(Scene((RED,), 7)),
     question="What color is the circle?",
     calls=(LOOK,),
@@ -275,7 +275,7 @@ def with_items(draft, *items):
 
 
 def realised(draft, sample_type="positive"):
-    return realise(
+    return build_example(
         draft, rng=random.Random(0), task="made_up", sample_type=sample_type, provenance={"a": 1}
     )
 
@@ -284,7 +284,7 @@ def test_a_draft_becomes_an_example_with_its_truth_as_provenance():
     example = realised(DRAFT)
     image = render(Scene((RED,), 7))
     (step,) = example.trajectory
-    assert step == run_call(LOOK, Images([image]))
+    assert step == CallRunner([image]).run(LOOK)
     assert step.result["color"] == "red"
     assert example.provenance == {
         "a": 1,
@@ -306,8 +306,8 @@ def test_a_conclusion_may_go_by_the_findings():
     [
         {"answer": "blue"},
         {"answer_from": lambda findings: ""},
-        {"calls": (move_call(LOOK, spot_of((1, 1))),)},
-        {"calls": (Call("Look.", "GET_COLOUR", {}, spot_of((0, 0))),)},
+        {"calls": (move_call(LOOK, location_of((1, 1))),)},
+        {"calls": (PlannedCall("Look.", "GET_COLOUR", {}, location_of((0, 0))),)},
     ],
     ids=["answer is not the truth", "nothing follows", "empty cell", "unknown operation"],
 )
@@ -318,7 +318,7 @@ def test_a_draft_whose_results_and_truth_disagree_is_dropped(change, sample_type
 
 def test_a_step_that_is_an_error_is_never_part_of_a_right_solution():
     # The answer would follow from the other step alone.
-    failing = move_call(LOOK, spot_of((1, 1)))
+    failing = move_call(LOOK, location_of((1, 1)))
     assert realised(dataclasses.replace(DRAFT, calls=(failing, LOOK))) is None
 
 
@@ -338,11 +338,11 @@ def test_where_no_cell_is_empty_the_wrong_look_is_a_close_one_at_another_thing()
 def test_a_planted_look_that_finds_something_becomes_a_close_one():
     # As in a photograph, where a region grows from nearly every point.
     picture = to_picture(Scene((RED, Item((1, 1), "blue", "square")), 7))
-    mistaken = dataclasses.replace(picture, free=(spot_of((1, 1)),))
+    mistaken = dataclasses.replace(picture, free=(location_of((1, 1)),))
     draft = dataclasses.replace(DRAFT, picture=mistaken)
     planted, mended = realised(draft, "self_correction").trajectory
     assert (planted.operation, planted.supervised) == ("ZOOM_IN", False)
-    assert planted.arguments["bbox"] == list(spot_of((1, 1)).box)
+    assert planted.arguments["bbox"] == list(location_of((1, 1)).box)
     assert mended.supervised and mended.thought.startswith("Wrong place. ")
 
 

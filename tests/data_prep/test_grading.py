@@ -6,7 +6,7 @@ from pixelis.config import DataPrepConfig, DifficultyConfig
 from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data_prep import grading
-from pixelis.data_prep.gallery import EXAMPLES_IN_ROW
+from pixelis.data_prep.figures import EXAMPLES_IN_ROW
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.grading import categorise, choose_examples, correlate, draw_figures
 from pixelis.data_prep.produce import Meta

@@ -3,7 +3,7 @@
 import pytest
 
 from pixelis.data.example import DIFFICULTIES, SAMPLE_TYPES
-from pixelis.data_prep.overview import MAX_PANELS, difficulty_figure
+from pixelis.data_prep.figures import MAX_PANELS, difficulty_figure
 
 
 def rows(*tasks, each=9):

@@ -3,12 +3,8 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from pixelis.config import DataPrepConfig
 from pixelis.data.encode import Encoder
@@ -16,7 +12,8 @@ from pixelis.data_prep.prepare import prepare_folder
 from pixelis.models.load import load_processor
 from tests.faults.hostile import RAN
 from tests.faults.pictures import write_all
-from tests.faults.processes import ROOT, Place, Starter
+from tests.faults.processes import Place, Starter
+from tests.forking import ROOT, ForkServer
 
 FULL = os.environ.get("PIXELIS_FAULTS") == "full"
 
@@ -40,15 +37,6 @@ def encoder():
 def is_full():
     """Whether all faults are asked for (`FULL=1 make faults`), not a part of them."""
     return FULL
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A SQLite store with its tables: making them takes seconds, copying them does not."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    store = SqlAlchemyStore(f"sqlite:///{path}", str(path.parent / "artifacts"))
-    store.engine.dispose()
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -91,16 +79,8 @@ def starter():
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
     }
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("forked_cli.py"))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    yield Starter(server, environment)
-    server.stdin.close()
-    server.wait(timeout=60)
+    with ForkServer("tests.faults.forked_cli", environment) as server:
+        yield Starter(server, environment)
 
 
 @pytest.fixture

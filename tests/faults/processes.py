@@ -1,9 +1,7 @@
 """Working folders, and entry points at work in them: forked or started from nothing, killed."""
 
-import json
 import os
 import random
-import select
 import shutil
 import signal
 import sqlite3
@@ -18,11 +16,10 @@ import psutil
 from mlflow import MlflowClient
 
 from tests.faults.watching import Watch
+from tests.forking import TIMEOUT
 
-ROOT = Path(__file__).parent.parent.parent
 KILLED = -signal.SIGKILL
 SEED = "PIXELIS_FAULTS_SEED"  # other moments
-PATIENCE = 900  # seconds on a busy machine, after which a process hangs
 
 
 class Place:
@@ -103,16 +100,12 @@ class Starter:
                         start_new_session=True,
                     )
                 )
-        request = {
-            "folder": str(place.folder),
-            "environment": environment,
-            "entry_point": entry_point,
-            "arguments": list(arguments),
-            "log": "log.txt",
-        }
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        return Forked(self.server, int(self.server.stdout.readline()))
+        return self.server.start(
+            {"entry_point": entry_point, "argv": list(arguments)},
+            folder=place.folder,
+            environment=environment,
+            log="log.txt",
+        )
 
     def finish(self, place, entry_point, arguments, **environment):
         """Run an entry point to its end; its exit code."""
@@ -127,22 +120,7 @@ class Started:
 
     def wait(self):
         """Its exit code."""
-        return self.process.wait(PATIENCE)
-
-
-class Forked:
-    """A fork of the server."""
-
-    def __init__(self, server, pid):
-        self.server, self.pid = server, pid
-
-    def wait(self):
-        """Its exit code; after too long, all of it is killed."""
-        if not select.select([self.server.stdout], [], [], PATIENCE)[0]:
-            os.killpg(self.pid, signal.SIGKILL)
-            self.server.stdout.readline()
-            raise AssertionError(f"process {self.pid} hangs")
-        return int(self.server.stdout.readline())
+        return self.process.wait(TIMEOUT)
 
 
 def victims(pid, whom):

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.faults.processes import ROOT
+from tests.forking import ROOT
 
 STAGES = [
     {"name": "simple", "difficulty_mix": {"simple": 1.0}},

@@ -6,9 +6,9 @@ import subprocess
 import pytest
 
 from pixelis.training.checkpoint import ADAPTER_FILE, find_fault
-from tests.faults.processes import ROOT
 from tests.faults.settings import sft_arguments
 from tests.faults.watching import Watch
+from tests.forking import ROOT
 
 pytestmark = pytest.mark.faults
 

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from tests.faults.pictures import drawn
-from tests.faults.processes import ROOT, Killer
+from tests.faults.processes import Killer
+from tests.forking import ROOT
 
 pytestmark = pytest.mark.faults
 ARGUMENTS = [

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.faults.processes import ROOT, Killer
+from tests.faults.processes import Killer
+from tests.forking import ROOT
 
 pytestmark = pytest.mark.faults
 ARGUMENTS = [

@@ -11,8 +11,9 @@ import pytest
 from pixelis.config import DataPrepConfig, DifficultyConfig
 from pixelis.errors import ConfigError
 from pixelis.runs import prepare as making
+from pixelis.runs.inputs import link_data_run
 from pixelis.runs.missing_data import is_missing, unrecorded_mark
-from pixelis.runs.prepare import link_data_run, make_data
+from pixelis.runs.prepare import make_data
 from pixelis.tracking import find_data_run, open_run
 
 CONFIG = DataPrepConfig(

@@ -1,8 +1,5 @@
 import gc
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -19,8 +16,7 @@ from pixelis.recorder import NullRecorder
 from pixelis.training import trainer as trainer_module
 from pixelis.training.sft import run_training
 from pixelis.training.trainer import CurriculumTrainer
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.forking import ForkServer
 
 MODEL = {
     "lora_r": 4,
@@ -267,16 +263,8 @@ class Run:
 
 @pytest.fixture(scope="session")
 def fork_run(data_dir, tmp_path_factory):
-    """Train in a process of its own, which can be killed; returns its exit code."""
-    log = (tmp_path_factory.mktemp("forked") / "log.txt").open("w+", encoding="utf-8")
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("forked_runs.py"))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    """Train in a process of its own, which can be killed; returns what it left."""
+    log = tmp_path_factory.mktemp("forked") / "log.txt"
 
     def run(output_dir, curriculum, *, resume=None, fault=None, code=0, **training):
         output_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -290,18 +278,12 @@ def fork_run(data_dir, tmp_path_factory):
             "resume": resume,
             "fault": fault,
         }
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        answer = server.stdout.readline().strip()
-        if answer != str(code):
-            log.seek(0)
-            pytest.fail(f"exit code {answer}, expected {code}; {log.read()[-3000:]}")
+        answer = server.run(request, log=log)
+        assert answer == code, log.read_text()[-3000:]
         return Run(output_dir)
 
-    yield run
-    server.stdin.close()
-    server.wait(timeout=60)
-    log.close()
+    with ForkServer("tests.training.forked_runs") as server:
+        yield run
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,9 @@
-"""Trains in forks of one process that has imported everything: a run can be killed for real.
+"""Trains in a fork that a signal ends where it is told to; see `tests.forking`."""
 
-Reads a request a line (JSON, see `train`) and answers with the exit code of its child.
-"""
-
-import gc
 import json
 import os
 import signal
-import sys
-import traceback
 from pathlib import Path
-
-import torch
 
 import pixelis.evaluation.validation as validation_module
 import pixelis.training.trainer as trainer_module
@@ -83,9 +75,8 @@ def plant_fault(at, when, name):
     return lambda values, step: None
 
 
-def train(request):
+def run(request):
     """One run of `run_training` where `choose_start` says."""
-    torch.set_num_threads(1)
     said = Path(request["said"])
 
     def say(line):
@@ -112,28 +103,3 @@ def train(request):
         say(str(stopped))
         return 130
     return 0
-
-
-def main():
-    """Answer requests until stdin closes."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a child prints must not get between the answers
-    gc.freeze()  # a child would spend most of its start-up on collecting what is imported
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                code = train(json.loads(line))
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main()

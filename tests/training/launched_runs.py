@@ -1,10 +1,5 @@
-"""Trains in several processes, launched by torchrun's own agent as forks of this one.
+"""Trains in several processes, which torchrun's own agent starts as forks; see `tests.forking`."""
 
-Reads a request a line (JSON, see `train` and `run_command`) and answers with the exit codes; None
-is that of a process that a signal ended.
-"""
-
-import gc
 import hashlib
 import json
 import math
@@ -15,7 +10,6 @@ import traceback
 from pathlib import Path
 
 import torch
-from forked_runs import LineRecorder
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -34,6 +28,7 @@ from pixelis.training.resume import choose_start
 from pixelis.training.sft import run_training
 from pixelis.training.stopping import Stopped
 from pixelis.training.trainer import CurriculumTrainer
+from tests.training.forked_runs import LineRecorder
 
 
 class WatchedTrainer(CurriculumTrainer):
@@ -207,8 +202,11 @@ def work(request):
             os._exit(code)
 
 
-def launch(request):
-    """Launch as torchrun and accelerate do, with the same agent, but by forks of this process."""
+def run(request):
+    """Launch as torchrun and accelerate do, with the same agent; write the exit codes to a file.
+
+    The code of a process that a signal ended is None.
+    """
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -216,30 +214,17 @@ def launch(request):
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         run_id="test",
-        logs_specs=DefaultLogsSpecs(log_dir=sys.argv[1]),
+        logs_specs=DefaultLogsSpecs(log_dir=request["logs"]),
         max_restarts=0,
         start_method="fork",
     )
     try:
         elastic_launch(config, work)(request)
     except ChildFailedError:
-        pass  # told by the codes
+        pass  # the files of codes say it
     files = [Path(f"{request['printed']}.{rank}") for rank in range(request["processes"])]
     codes = [int(file.read_text()) if file.is_file() else None for file in files]
     for file in files:
         file.unlink(missing_ok=True)
-    return codes
-
-
-def main():
-    """Answer requests until stdin closes."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    gc.freeze()
-    for line in sys.stdin:
-        answers.write(json.dumps(launch(json.loads(line))) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main()
+    Path(request["codes"]).write_text(json.dumps(codes))
+    return 0

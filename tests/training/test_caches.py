@@ -127,7 +127,7 @@ def test_an_image_that_comes_again_is_looked_at_once(open_splits):
 
 def test_the_second_training_computes_nothing_again(open_splits, monkeypatch):
     first = open_splits(vision=True)[0]["train"]
-    monkeypatch.setattr("pixelis.data.token_cache.encode_example", None)
+    monkeypatch.setattr("pixelis.data.cache.encode_example", None)
     monkeypatch.setattr(caches_module, "compute_features", None)
     again = open_splits(vision=True)[0]["train"]
     for key in again.all_keys():

@@ -1,13 +1,9 @@
 """Two processes that train together: what one would do, one voice, and one end."""
 
 import json
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,10 +15,10 @@ from pixelis.training.checkpoint import ADAPTER_FILE, RNG_FILE, find_fault
 from pixelis.training.processes import ALONE, join
 from pixelis.training.resume import choose_start
 from pixelis.training.trainer import SNAPSHOT_FILE
+from tests.forking import ROOT, ForkServer
 from tests.training.conftest import MODEL
 from tests.training.conftest import TRAINING as SETTINGS
 
-ROOT = Path(__file__).parent.parent.parent
 TRAINING = {**SETTINGS, "batch_size": 1}
 DRY = {"lora_dropout": 0.0}  # what one process and two draw for dropout differs
 FSDP = read_accelerate_file(ROOT / "configs/accelerate/fsdp.yaml", 2)
@@ -75,15 +71,6 @@ class Launched:
 def launch(data_dir, tmp_path_factory):
     """Train in processes of their own; returns what they left."""
     folder = tmp_path_factory.mktemp("launched")
-    log = (folder / "log.txt").open("w+", encoding="utf-8")
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("launched_runs.py")), str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
 
     def run(
         place, curriculum, *, processes=2, model=None, resume=None, hurt=None, env=None, **training
@@ -116,18 +103,13 @@ def launch(data_dir, tmp_path_factory):
 
     def ask(request):
         began = time.monotonic()
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        answer = server.stdout.readline()
-        log.seek(0)
-        assert answer, log.read()[-3000:]
-        return json.loads(answer), time.monotonic() - began
+        request |= {"logs": str(folder), "codes": str(folder / "codes.json")}
+        assert server.run(request, log=folder / "log.txt") == 0, (folder / "log.txt").read_text()
+        return json.loads((folder / "codes.json").read_text()), time.monotonic() - began
 
     run.command = command
-    yield run
-    server.stdin.close()
-    server.wait(timeout=60)
-    log.close()
+    with ForkServer("tests.training.launched_runs") as server:
+        yield run
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Protocol
 
-from pixelis.data_prep.picture import Picture
+from pixelis.data_prep.annotated_image import AnnotatedImage
 from pixelis.data_prep.sources.drawn import DrawnScenes
 from pixelis.errors import ConfigError
 
@@ -18,7 +18,7 @@ class Source(Protocol):
     tasks: tuple[str, ...]
     """The tasks that its pictures can be asked about."""
 
-    def picture(self, rng: random.Random, task: str) -> Picture:
+    def picture(self, rng: random.Random, task: str) -> AnnotatedImage:
         """A picture that may suit the task: a function of the generator's state."""
 
 

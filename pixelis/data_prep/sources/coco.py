@@ -20,8 +20,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelis.data.images import ImageError, load_image
+from pixelis.data_prep.annotated_image import AnnotatedImage
 from pixelis.data_prep.importing.record import RejectedError, Rejection
-from pixelis.data_prep.picture import Picture
 from pixelis.data_prep.sources.coco_files import (
     CocoJson,
     find_image_folder,
@@ -88,7 +88,7 @@ class CocoInstances:
         self.num_records = 0
         self.file = find_json(path)
         self._stamp = _stamp(self.file)
-        self._pictures: dict[int, Picture] = {}
+        self._pictures: dict[int, AnnotatedImage] = {}
         content = CocoJson(self.file)
         names: list[Any] = []
         for entry in content.entries("images"):
@@ -113,7 +113,7 @@ class CocoInstances:
         """What a worker gets."""
         return self.__dict__ | {"rejections": [], "_pictures": {}}
 
-    def picture(self, rng: random.Random, task: str) -> Picture:
+    def picture(self, rng: random.Random, task: str) -> AnnotatedImage:
         """An image drawn by lot among those that the task can ask about.
 
         Raises:
@@ -246,7 +246,7 @@ class CocoInstances:
                 opened.seek(int(start))
                 yield json.loads(opened.read(int(length)).decode("utf-8"))
 
-    def _analyse(self, number: int) -> Picture:
+    def _analyse(self, number: int) -> AnnotatedImage:
         held = slice(self._first[number], self._first[number + 1])
         spans = zip(self._starts[held], self._lengths[held], strict=True)
         listed, *records = self._records([self._image_spans[number], *spans])

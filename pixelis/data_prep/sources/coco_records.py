@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from pixelis.data_prep.annotated_image import Box
 from pixelis.data_prep.importing.draft import check_markup
 from pixelis.data_prep.importing.record import RejectedError
-from pixelis.data_prep.picture import Box
 from pixelis.data_prep.tasks.object_counting import MAX_COUNT
 from pixelis.operations.pixels import Mask
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from pixelis.data_prep.picture import Box, Picture, Point, Spot, Thing
+from pixelis.data_prep.annotated_image import AnnotatedImage, Box, Instance, Location, Point
 from pixelis.data_prep.sources.coco_records import Annotation, box_overlap, mask_of
 from pixelis.operations.get_properties import MIN_AREA
 from pixelis.operations.pixels import (
@@ -58,7 +58,7 @@ def picture_of(
     uncounted: Iterable[str],
     taken: Iterable[Box],
     origin: tuple[tuple[str, Any], ...],
-) -> Picture:
+) -> AnnotatedImage:
     """Make a picture of an image and what is marked in it.
 
     Args:
@@ -73,8 +73,8 @@ def picture_of(
     side = max(image.size)
     things = tuple(_thing(name, annotation, pixels) for name, annotation in marks)
     boxes = [*taken, *(thing.extent for thing in things)]
-    return Picture(
-        things=things,
+    return AnnotatedImage(
+        instances=things,
         draw=draw,
         free=_free(pixels, boxes, random.Random(repr(origin))),
         axes=("Center x", "Center y"),
@@ -84,7 +84,7 @@ def picture_of(
     )
 
 
-def _thing(name: str, annotation: Annotation, pixels: Pixels) -> Thing:
+def _thing(name: str, annotation: Annotation, pixels: Pixels) -> Instance:
     height, width = pixels.shape[:2]
     box = annotation.box
     mask = mask_of(annotation, (width, height))
@@ -93,10 +93,10 @@ def _thing(name: str, annotation: Annotation, pixels: Pixels) -> Thing:
     point = _inner_point(mask, pixels, median)
     x1, y1, x2, y2 = box
     name = TEXT if annotation.text else name
-    return Thing(
+    return Instance(
         name=name,
         kind=name,
-        spot=Spot(str(list(box)), box, point),
+        location=Location(str(list(box)), box, point),
         extent=box,
         area=int(mask.sum()),
         position=((x1 + x2) // 2, (y1 + y2) // 2),
@@ -148,11 +148,11 @@ def _is_outlined(pixels: Pixels, mask: Mask, inside: Pixels, point: Point) -> bo
     )
 
 
-def _free(pixels: Pixels, boxes: Sequence[Box], rng: random.Random) -> tuple[Spot, ...]:
+def _free(pixels: Pixels, boxes: Sequence[Box], rng: random.Random) -> tuple[Location, ...]:
     """Boxes in which nothing is marked; first those in which the operations find nothing either."""
     height, width = pixels.shape[:2]
     background = background_colour(pixels)
-    found: list[tuple[int, Spot]] = []
+    found: list[tuple[int, Location]] = []
     for attempt in range(FREE_TRIES if boxes else 0):
         like = rng.choice(boxes)
         # What is large leaves no room of its size; in a full image ever smaller boxes are tried.
@@ -168,17 +168,17 @@ def _free(pixels: Pixels, boxes: Sequence[Box], rng: random.Random) -> tuple[Spo
             continue
         if len(found) == 2 * NUM_FREE:
             break
-        spot = Spot(str(list(box)), box, (x + across // 2, y + down // 2))
-        found.append((_noise(pixels, background, spot), spot))
+        location = Location(str(list(box)), box, (x + across // 2, y + down // 2))
+        found.append((_noise(pixels, background, location), location))
     # Stable, so that among equals the order drawn stays.
     found.sort(key=lambda pair: pair[0])
-    return tuple(dict.fromkeys(spot for _, spot in found[:NUM_FREE]))
+    return tuple(dict.fromkeys(location for _, location in found[:NUM_FREE]))
 
 
-def _noise(pixels: Pixels, background: Pixels, spot: Spot) -> int:
-    """How many operations find something at a spot."""
-    x1, y1, x2, y2 = spot.box
-    x, y = spot.point
+def _noise(pixels: Pixels, background: Pixels, location: Location) -> int:
+    """How many operations find something at a location."""
+    x1, y1, x2, y2 = location.box
+    x, y = location.point
     crop = foreground(pixels[y1:y2, x1:x2], background)
     shown = int(largest_region(crop).sum() >= MIN_AREA)
     sampled = np.abs(pixels[::4, ::4] - pixels[y, x]).max(axis=2) <= TOLERANCE

@@ -9,7 +9,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from pixelis.data_prep.picture import Box, Cell, Contact, Picture, Spot, Thing
+from pixelis.data_prep.annotated_image import (
+    AnnotatedImage,
+    Box,
+    Cell,
+    Instance,
+    Location,
+    Occlusion,
+)
 from pixelis.data_prep.scenes import (
     CELL,
     CELLS,
@@ -37,11 +44,11 @@ Pair = tuple[Item, Item]
 
 
 @lru_cache(maxsize=len(CELLS))
-def spot_of(cell: Cell) -> Spot:
+def location_of(cell: Cell) -> Location:
     """A cell as a place to look at."""
     item = Item(cell)
     x1, y1, x2, y2 = item.box
-    return Spot(item.place, (x1, y1, x2, y2), (item.point["x"], item.point["y"]))
+    return Location(item.place, (x1, y1, x2, y2), (item.point["x"], item.point["y"]))
 
 
 @lru_cache(maxsize=len(SHAPES) * len(RADII))
@@ -52,7 +59,7 @@ def full_area(shape: str, size: str) -> int:
     return int(np.asarray(canvas).sum())
 
 
-def _things(scene: Scene, path: Callable[[Item], tuple[Spot, ...]]) -> list[Thing]:
+def _things(scene: Scene, path: Callable[[Item], tuple[Location, ...]]) -> list[Instance]:
     """The scene's truth: what is visible of each item is counted on a map of who covers whom."""
     drawn_map = Image.new("L", (SIDE, SIDE), 0)
     draw = ImageDraw.Draw(drawn_map)
@@ -62,21 +69,21 @@ def _things(scene: Scene, path: Callable[[Item], tuple[Spot, ...]]) -> list[Thin
     labels = np.asarray(drawn_map)
     areas = np.bincount(labels.ravel(), minlength=len(scene.items) + 1)
     extents = ndimage.find_objects(labels, max_label=len(scene.items))
-    things = []
+    instances = []
     for number, item in enumerate(scene.items, 1):
-        spot = spot_of(item.cell)
+        location = location_of(item.cell)
         row, col = item.cell
-        extent: Box = spot.box
+        extent: Box = location.box
         area = CELL * CELL
         if not item.text:
             rows, columns = extents[number - 1]
             extent = (columns.start, rows.start, columns.stop, rows.stop)
             area = int(areas[number])
-        things.append(
-            Thing(
+        instances.append(
+            Instance(
                 name=item.name,
                 kind=item.shape or item.name,
-                spot=spot,
+                location=location,
                 extent=extent,
                 area=area,
                 position=(col + 1, row + 1),
@@ -88,12 +95,12 @@ def _things(scene: Scene, path: Callable[[Item], tuple[Spot, ...]]) -> list[Thin
                 path=path(item),
             )
         )
-    return things
+    return instances
 
 
 def to_picture(
     scene: Scene, pairs: Sequence[Pair] = (), later: Sequence[Scene] = (), moves: int = 0
-) -> Picture:
+) -> AnnotatedImage:
     """A scene as tasks see it.
 
     Args:
@@ -103,20 +110,20 @@ def to_picture(
         moves: how many items change their cell.
     """
 
-    def path(item: Item) -> tuple[Spot, ...]:
+    def path(item: Item) -> tuple[Location, ...]:
         where = [{i.name: i.cell for i in frame.items}[item.name] for frame in later]
-        return tuple(spot_of(cell) for cell in (item.cell, *where)) if later else ()
+        return tuple(location_of(cell) for cell in (item.cell, *where)) if later else ()
 
-    things = _things(scene, path)
-    by_cell = {thing.cell: thing for thing in things}
+    instances = _things(scene, path)
+    by_cell = {instance.cell: instance for instance in instances}
     taken = {item.cell for item in scene.items}
     frames = (scene, *later)
-    return Picture(
-        things=tuple(things),
+    return AnnotatedImage(
+        instances=tuple(instances),
         draw=lambda: tuple(render(frame) for frame in frames),
-        free=tuple(spot_of(cell) for cell in CELLS if cell not in taken),
-        contacts=tuple(
-            Contact(by_cell[front.cell], by_cell[back.cell], _meeting(front, back))
+        free=tuple(location_of(cell) for cell in CELLS if cell not in taken),
+        occlusions=tuple(
+            Occlusion(by_cell[front.cell], by_cell[back.cell], _meeting(front, back))
             for front, back in pairs
         ),
         num_frames=len(frames),
@@ -124,13 +131,13 @@ def to_picture(
     )
 
 
-def _meeting(front: Item, back: Item) -> Spot:
+def _meeting(front: Item, back: Item) -> Location:
     """The middle of the border between two neighbouring cells."""
     first, second = front.point, back.point
     x, y = (first["x"] + second["x"]) // 2, (first["y"] + second["y"]) // 2
     half = CELL // 2
     place = f"between {front.place} and {back.place}"
-    return Spot(place, (x - half, y - half, x + half, y + half), (x, y))
+    return Location(place, (x - half, y - half, x + half, y + half), (x, y))
 
 
 def _random_cells(rng: random.Random, count: int, taken: set[Cell]) -> list[Cell]:
@@ -146,7 +153,7 @@ def _compose(
     num_texts: int = 0,
     num_digits: int = 0,
 ) -> tuple[Scene, list[Pair]]:
-    """Distinct shapes, two of them in contact with the given probability, and what is written."""
+    """Distinct shapes, two of them in occlusion with the given probability, and what is written."""
     pairs: list[Pair] = []
     if rng.random() < overlaps:
         pair = overlap(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
@@ -164,12 +171,12 @@ def _compose(
     return build_scene(rng, items, rng.choice(CLUTTER_CHOICES)), pairs
 
 
-def _mixed(rng: random.Random, least: int, most: int, overlaps: float) -> Picture:
+def _mixed(rng: random.Random, least: int, most: int, overlaps: float) -> AnnotatedImage:
     return to_picture(*_compose(rng, rng.randint(least, most), overlaps=overlaps))
 
 
-def _counted(rng: random.Random) -> Picture:
-    """Several things of one colour or one shape, and others beside them."""
+def _counted(rng: random.Random) -> AnnotatedImage:
+    """Several instances of one colour or one shape, and others beside them."""
     count = rng.randint(1, MAX_COUNTED)
     cells = rng.sample(CELLS, count)
     colour, shape = rng.choice(list(PALETTE)), rng.choice(SHAPES)
@@ -185,7 +192,7 @@ def _counted(rng: random.Random) -> Picture:
     return to_picture(build_scene(rng, items, rng.choice(CLUTTER_CHOICES)))
 
 
-def _written(rng: random.Random) -> Picture:
+def _written(rng: random.Random) -> AnnotatedImage:
     texts, digits = rng.choice(((1, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0), (0, 2), (2, 1)))
     scene, pairs = _compose(
         rng, rng.randint(0, 6), overlaps=0.0, num_texts=texts, num_digits=digits
@@ -193,8 +200,8 @@ def _written(rng: random.Random) -> Picture:
     return to_picture(scene, pairs)
 
 
-def _moving(rng: random.Random) -> Picture:
-    """Frames in which some things go straight over free cells and the others stay."""
+def _moving(rng: random.Random) -> AnnotatedImage:
+    """Frames in which some instances go straight over free cells and the others stay."""
     scene, _ = _compose(rng, rng.randint(2, 6), overlaps=0.0)
     num_frames = rng.choice(FRAMES)
     frames = [scene]
@@ -213,7 +220,7 @@ def _moving(rng: random.Random) -> Picture:
     return to_picture(frames[0], later=frames[1:], moves=len(moved))
 
 
-COMPOSITIONS: dict[str, Callable[[random.Random], Picture]] = {
+COMPOSITIONS: dict[str, Callable[[random.Random], AnnotatedImage]] = {
     "attribute_recognition": partial(_mixed, least=1, most=8, overlaps=0.15),
     "object_counting": _counted,
     "geometric_comparison": partial(_mixed, least=2, most=9, overlaps=0.15),
@@ -230,6 +237,6 @@ class DrawnScenes:
     name = "scenes"
     tasks = tuple(COMPOSITIONS)
 
-    def picture(self, rng: random.Random, task: str) -> Picture:
+    def picture(self, rng: random.Random, task: str) -> AnnotatedImage:
         """Draw up a picture for a task; the pixels follow when it is used."""
         return COMPOSITIONS[task](rng)

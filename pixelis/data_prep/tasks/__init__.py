@@ -1,9 +1,12 @@
-"""The tasks by name: each asks about a given picture, or says that it does not suit (None)."""
+"""The tasks by name: each makes a proposal about an image, or None where the image does not suit.
+
+A new task is one file here and its two lines in these tables.
+"""
 
 import random
 from collections.abc import Callable
 
-from pixelis.data_prep.picture import Picture
+from pixelis.data_prep.annotated_image import AnnotatedImage
 from pixelis.data_prep.tasks import (
     attribute_recognition,
     geometric_comparison,
@@ -13,18 +16,16 @@ from pixelis.data_prep.tasks import (
     temporal_tracking,
     text_extraction,
 )
-from pixelis.data_prep.tasks.draft import Call, Draft
+from pixelis.data_prep.tasks.proposal import Proposal
 
-__all__ = ["TASKS", "TASK_WEIGHTS", "Call", "Draft"]
-
-TASKS: dict[str, Callable[[random.Random, Picture], Draft | None]] = {
-    "attribute_recognition": attribute_recognition.build,
-    "object_counting": object_counting.build,
-    "geometric_comparison": geometric_comparison.build,
-    "spatial_reasoning": spatial_reasoning.build,
-    "text_extraction": text_extraction.build,
-    "relationship_detection": relationship_detection.build,
-    "temporal_tracking": temporal_tracking.build,
+TASKS: dict[str, Callable[[random.Random, AnnotatedImage], Proposal | None]] = {
+    "attribute_recognition": attribute_recognition.propose,
+    "object_counting": object_counting.propose,
+    "geometric_comparison": geometric_comparison.propose,
+    "spatial_reasoning": spatial_reasoning.propose,
+    "text_extraction": text_extraction.propose,
+    "relationship_detection": relationship_detection.propose,
+    "temporal_tracking": temporal_tracking.propose,
 }
 
 # The task's own part of the difficulty score, in [0, 1].

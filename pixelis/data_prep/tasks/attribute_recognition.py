@@ -1,10 +1,16 @@
-"""What colour or shape is the object: named directly, small, or only by its neighbour."""
+"""Ask for an object's colour or shape: by its kind, by its location, or by its neighbour."""
 
 import random
-from functools import partial
 
-from pixelis.data_prep.picture import Picture, Thing
-from pixelis.data_prep.tasks.draft import Call, Draft, Findings, located, outline, properties, zoom
+from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
+from pixelis.data_prep.tasks.proposal import (
+    PlannedCall,
+    Proposal,
+    get_properties,
+    others,
+    segment,
+    zoom_in,
+)
 from pixelis.operations.pixels import COLOURS, SHAPES
 
 BY_KIND = (
@@ -28,11 +34,12 @@ BY_NEIGHBOUR = (
     "Tell me the {asked} of the object {relation} the {anchor}.",
     "The object {relation} the {anchor} is of which {asked}?",
 )
+# Rows down and columns right, from the neighbour to the object.
 RELATIONS = {"right of": (0, 1), "left of": (0, -1), "below": (1, 0), "above": (-1, 0)}
 
 
-def neighbours(picture: Picture, target: Thing) -> list[tuple[str, Thing]]:
-    """Objects beside a thing on the grid, each with the relation of the thing to it."""
+def neighbours(picture: AnnotatedImage, target: Instance) -> list[tuple[str, Instance]]:
+    """Return the unique objects beside an instance, each with the instance's relation to it."""
     if target.cell is None:
         return []
     row, col = target.cell
@@ -41,39 +48,12 @@ def neighbours(picture: Picture, target: Thing) -> list[tuple[str, Thing]]:
         (relation, picture.at((row - down, col - right)))
         for relation, (down, right) in RELATIONS.items()
     ]
-    return [
-        (relation, thing) for relation, thing in beside if thing is not None and thing in unique
-    ]
+    return [(relation, each) for relation, each in beside if each is not None and each in unique]
 
 
-def _last(findings: Findings, asked: str) -> str:
-    return str(findings[-1].get(asked, ""))
-
-
-def _draft(
-    picture: Picture, target: Thing, asked: str, question: str, calls: list[Call], thought: str
-) -> Draft:
-    if target.small:
-        calls.append(zoom(target.spot, f"{thought} It is small."))
-        thought = "Now its properties."
-    calls.append(properties(target, thought))
-    answer = target.colour if asked == "color" else target.kind
-    # What the picture shows elsewhere misleads more than what it does not show.
-    choices = COLOURS if asked == "color" else SHAPES
-    return Draft(
-        picture=picture,
-        question=question,
-        calls=tuple(calls),
-        conclusion=f"Its {asked} is {answer}.",
-        answer=answer,
-        answer_from=partial(_last, asked=asked),
-        wrong_answers=tuple(choice for choice in choices if choice != answer),
-    )
-
-
-def build(rng: random.Random, picture: Picture) -> Draft | None:
+def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     """Ask in one of three forms of growing length."""
-    objects = [thing for thing in picture.objects() if thing.colour]
+    objects = [instance for instance in picture.objects() if instance.colour]
     if not objects:
         return None
     form = rng.choice(("kind", "place", "neighbour"))
@@ -81,23 +61,36 @@ def build(rng: random.Random, picture: Picture) -> Draft | None:
     has_shape = target.kind in SHAPES
     asked = rng.choice(("color", "shape")) if has_shape and form != "kind" else "color"
     phrasing = rng.randrange(5)
+    calls: list[PlannedCall] = []
+    where = target.location.name
     if form == "neighbour":
         beside = neighbours(picture, target)
         if not beside:
             return None
         relation, anchor = rng.choice(beside)
         question = BY_NEIGHBOUR[phrasing].format(asked=asked, relation=relation, anchor=anchor.name)
-        thought = f"The object {relation} it is in {target.spot.place}."
-        calls = [outline(anchor, located(anchor))]
-        return _draft(picture, target, asked, question, calls, thought)
-    if form == "place":
-        question = BY_PLACE[phrasing].format(asked=asked, place=target.spot.place)
-        return _draft(picture, target, asked, question, [], f"Look at {target.spot.place}.")
-    if sum(thing.kind == target.kind for thing in picture.objects()) > 1:
-        return None
-    if target.kind in picture.uncounted:
-        return None
-    question = BY_KIND[phrasing].format(known=target.kind)
-    return _draft(
-        picture, target, asked, question, [], f"The {target.kind} is in {target.spot.place}."
+        thought = f"The object {relation} it is in {where}."
+        calls.append(segment(anchor))
+    elif form == "place":
+        question = BY_PLACE[phrasing].format(asked=asked, place=where)
+        thought = f"Look at {where}."
+    else:
+        num_of_kind = sum(instance.kind == target.kind for instance in picture.objects())
+        if num_of_kind > 1 or target.kind in picture.uncounted:
+            return None
+        question = BY_KIND[phrasing].format(known=target.kind)
+        thought = f"The {target.kind} is in {where}."
+    if target.small:
+        calls.append(zoom_in(target.location, f"{thought} It is small."))
+        thought = "Now its properties."
+    calls.append(get_properties(target, thought))
+    answer = target.colour if asked == "color" else target.kind
+    return Proposal(
+        picture=picture,
+        question=question,
+        calls=tuple(calls),
+        conclusion=f"Its {asked} is {answer}.",
+        answer=answer,
+        answer_from=lambda results: str(results[-1].get(asked, "")),
+        wrong_answers=others(tuple(COLOURS) if asked == "color" else SHAPES, answer),
     )

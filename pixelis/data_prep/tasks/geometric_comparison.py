@@ -1,17 +1,17 @@
-"""Which object is larger or smaller: every named object is measured, and the areas decide."""
+"""Ask which object is the largest or the smallest: each is measured, and the areas decide."""
 
 import random
-from functools import partial
+from collections.abc import Sequence
 
-from pixelis.data_prep.picture import Picture
-from pixelis.data_prep.tasks.draft import (
-    Draft,
-    Findings,
-    found_area,
-    located,
-    name_list,
-    outline,
-    weigh,
+from pixelis.data_prep.annotated_image import AnnotatedImage
+from pixelis.data_prep.tasks.proposal import (
+    Proposal,
+    Results,
+    list_names,
+    list_values,
+    others,
+    result_area,
+    segment,
 )
 
 PHRASINGS = (
@@ -22,28 +22,18 @@ PHRASINGS = (
     "What is the {word} one: {names}?",
 )
 WORDS = ("largest", "smallest")
-# Areas nearer than this to each other are not told apart.
+# The least ratio of two areas at which one is called larger.
 MIN_RATIO = 1.25
 
 
-def extreme(areas: list[int], names: tuple[str, ...], word: str) -> str:
-    """The name whose area is the extreme by MIN_RATIO; empty where none is."""
+def extreme(areas: Sequence[int], names: Sequence[str], word: str) -> str:
+    """Return the name of the largest or smallest area; empty where the next one is too close."""
     ordered = sorted(areas, reverse=word == "largest")
     ratio = max(ordered[0], ordered[1]) / max(1, min(ordered[0], ordered[1]))
     return names[areas.index(ordered[0])] if ratio >= MIN_RATIO else ""
 
 
-def _extreme(findings: Findings, names: tuple[str, ...], word: str) -> str:
-    return extreme([found_area(finding) for finding in findings], names, word)
-
-
-def _conclude(findings: Findings, names: tuple[str, ...], word: str) -> str:
-    areas = [found_area(finding) for finding in findings]
-    measure = "Area" if all("area" in finding for finding in findings) else "Box area"
-    return f"{weigh(measure, names, areas)} The {extreme(areas, names, word)} is the {word}."
-
-
-def build(rng: random.Random, picture: Picture) -> Draft | None:
+def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     """Ask for the extreme of two to four objects."""
     word = rng.choice(WORDS)
     unique = picture.unique()
@@ -51,18 +41,27 @@ def build(rng: random.Random, picture: Picture) -> Draft | None:
     if len(unique) < num_named:
         return None
     named = rng.sample(unique, num_named)
-    names = tuple(thing.name for thing in named)
-    winner = extreme([thing.area for thing in named], names, word)
-    # What another thing covers in part is not smaller for it: both ways of asking have to agree.
-    whole = extreme([round(thing.area / (1 - thing.occluded)) for thing in named], names, word)
-    if not winner or whole != winner:
+    names = [instance.name for instance in named]
+    answer = extreme([instance.area for instance in named], names, word)
+    # An object is not smaller because another covers a part of it: whole areas must agree.
+    whole_areas = [round(each.area / (1 - each.occluded)) for each in named]
+    if not answer or extreme(whole_areas, names, word) != answer:
         return None
-    return Draft(
+
+    def measured(results: Results) -> str:
+        return extreme([result_area(result) for result in results], names, word)
+
+    def conclude(results: Results) -> str:
+        measure = "Area" if all("area" in result for result in results) else "Box area"
+        values = list_values(measure, names, [result_area(result) for result in results])
+        return f"{values} The {measured(results)} is the {word}."
+
+    return Proposal(
         picture=picture,
-        question=rng.choice(PHRASINGS).format(word=word, names=name_list(named)),
-        calls=tuple(outline(thing, located(thing)) for thing in named),
-        conclusion=partial(_conclude, names=names, word=word),
-        answer=winner,
-        answer_from=partial(_extreme, names=names, word=word),
-        wrong_answers=tuple(name for name in names if name != winner),
+        question=rng.choice(PHRASINGS).format(word=word, names=list_names(named)),
+        calls=tuple(segment(instance) for instance in named),
+        conclusion=conclude,
+        answer=answer,
+        answer_from=measured,
+        wrong_answers=others(names, answer),
     )

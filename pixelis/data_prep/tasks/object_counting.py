@@ -1,9 +1,9 @@
-"""How many things of a colour or a kind there are: found one by one, then counted."""
+"""Ask how many objects of a colour or a kind there are: each is segmented, all are counted."""
 
 import random
 
-from pixelis.data_prep.picture import Picture, Thing, plural
-from pixelis.data_prep.tasks.draft import Draft, Findings, found_box, outline
+from pixelis.data_prep.annotated_image import AnnotatedImage, Instance, plural
+from pixelis.data_prep.tasks.proposal import Proposal, Results, result_box, segment
 
 PHRASINGS = (
     "How many {kind} are there?",
@@ -15,40 +15,40 @@ PHRASINGS = (
 MAX_COUNT = 5
 
 
-def _count(findings: Findings) -> str:
-    return str(len({box for finding in findings if (box := found_box(finding))}))
+def _count(results: Results) -> str:
+    return str(len({box for result in results if (box := result_box(result))}))
 
 
-def _groups(picture: Picture) -> dict[str, list[Thing]]:
-    """What can be counted, by its words: all of a kind, and all of a colour."""
-    groups: dict[str, list[Thing]] = {}
-    for thing in picture.objects():
-        if thing.kind not in picture.uncounted:
-            groups.setdefault(plural(thing.kind), []).append(thing)
-        if thing.colour and not picture.uncounted:
-            groups.setdefault(f"{thing.colour} objects", []).append(thing)
-    return {kind: things for kind, things in groups.items() if len(things) <= MAX_COUNT}
+def _groups(picture: AnnotatedImage) -> dict[str, list[Instance]]:
+    """Return the objects that can be counted, by their common name."""
+    groups: dict[str, list[Instance]] = {}
+    for instance in picture.objects():
+        if instance.kind not in picture.uncounted:
+            groups.setdefault(plural(instance.kind), []).append(instance)
+        if instance.colour and not picture.uncounted:
+            groups.setdefault(f"{instance.colour} objects", []).append(instance)
+    return {kind: group for kind, group in groups.items() if len(group) <= MAX_COUNT}
 
 
-def build(rng: random.Random, picture: Picture) -> Draft | None:
-    """Ask how many there are of the largest group, or sometimes of another."""
+def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
+    """Ask for the number of the largest group, or sometimes of another."""
     groups = _groups(picture)
     if not groups:
         return None
-    most = max(len(things) for things in groups.values())
-    largest = [kind for kind, things in groups.items() if len(things) == most]
+    most = max(len(group) for group in groups.values())
+    largest = [kind for kind, group in groups.items() if len(group) == most]
     kind = rng.choice(largest if rng.random() < 0.8 else list(groups))
-    things = sorted(groups[kind], key=lambda thing: (thing.spot.box[1], thing.spot.box[0]))
-    count = len(things)
-    return Draft(
+    counted = sorted(groups[kind], key=lambda each: (each.location.box[1], each.location.box[0]))
+    count = len(counted)
+    return Proposal(
         picture=picture,
         question=rng.choice(PHRASINGS).format(kind=kind),
         calls=tuple(
-            outline(thing, f"Number {number}: {thing.name}, {thing.spot.place}.")
-            for number, thing in enumerate(things, 1)
+            segment(each, f"Number {number}: {each.name}, {each.location.name}.")
+            for number, each in enumerate(counted, 1)
         ),
         conclusion=f"There are no more, so {count}.",
         answer=str(count),
         answer_from=_count,
-        wrong_answers=tuple(str(n) for n in (count - 1, count + 1, count + 2)),
+        wrong_answers=(str(count - 1), str(count + 1), str(count + 2)),
     )

@@ -1,19 +1,18 @@
-"""How two objects are related: by direction, by what they share, and by which covers which."""
+"""Ask how two objects are related: by direction, by what they share, or by which covers which."""
 
 import random
-from functools import partial
 
-from pixelis.data_prep.picture import Picture, Thing
-from pixelis.data_prep.tasks.draft import (
-    Call,
-    Draft,
-    Findings,
-    centre,
-    found_box,
-    located,
-    outline,
-    properties,
-    weigh,
+from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
+from pixelis.data_prep.tasks.proposal import (
+    PlannedCall,
+    Proposal,
+    Results,
+    box_centre,
+    get_properties,
+    list_values,
+    others,
+    result_box,
+    segment,
 )
 from pixelis.operations.pixels import SHAPES
 
@@ -38,17 +37,17 @@ COVER = (
     "Tell me which is in front, the {a} or the {b}.",
     "What is in front: the {a} or the {b}?",
 )
-# By axis and by whether the first one's centre is the lesser.
+# By axis and by whether the first object's centre has the smaller coordinate.
 DIRECTIONS = {(0, True): "left of", (0, False): "right of", (1, True): "above", (1, False): "below"}
 SHARED = ("color", "shape", "nothing")
-# Of two objects at random, most share nothing.
+# Of two random objects most share nothing: this share of those questions is not asked.
 SKIPPED_NOTHINGS = 0.7
-# A direction is named where the centres differ along one axis by so much more than the other.
+# A direction is named where the centres differ along one axis by this many times the other.
 DOMINANCE = 2.0
 
 
 def direction(dx: float, dy: float, min_distance: float) -> str:
-    """How a point lies to another, dx and dy pixels from it; empty where no axis dominates."""
+    """Return where a point lies from another, (dx, dy) pixels away; empty if no axis dominates."""
     axis = 0 if abs(dx) >= abs(dy) else 1
     along, across = (dx, dy) if axis == 0 else (dy, dx)
     if abs(along) < max(min_distance, DOMINANCE * abs(across)):
@@ -56,111 +55,114 @@ def direction(dx: float, dy: float, min_distance: float) -> str:
     return DIRECTIONS[axis, along < 0]
 
 
-def _found_direction(findings: Findings, min_distance: float) -> str:
-    x = [centre(finding, 0) for finding in findings]
-    y = [centre(finding, 1) for finding in findings]
-    if x[0] is None or x[1] is None or y[0] is None or y[1] is None:
-        return ""
-    return direction(x[0] - x[1], y[0] - y[1], min_distance)
-
-
-def _about_direction(rng: random.Random, picture: Picture, a: Thing, b: Thing) -> Draft | None:
-    ax, ay = ((thing.extent[i] + thing.extent[i + 2]) / 2 for thing in (a,) for i in (0, 1))
-    bx, by = ((thing.extent[i] + thing.extent[i + 2]) / 2 for thing in (b,) for i in (0, 1))
-    answer = direction(ax - bx, ay - by, picture.min_distance)
+def _propose_direction(
+    rng: random.Random, picture: AnnotatedImage, a: Instance, b: Instance
+) -> Proposal | None:
+    dx, dy = (
+        (a.extent[i] + a.extent[i + 2]) / 2 - (b.extent[i] + b.extent[i + 2]) / 2 for i in (0, 1)
+    )
+    answer = direction(dx, dy, picture.min_distance)
     if not answer:
         return None
     axis = 0 if answer in ("left of", "right of") else 1
-    weighed = weigh(picture.axes[axis], (a.name, b.name), (a.position[axis], b.position[axis]))
-    return Draft(
+    values = list_values(picture.axes[axis], (a.name, b.name), (a.position[axis], b.position[axis]))
+
+    def measured(results: Results) -> str:
+        (ax, bx), (ay, by) = ([box_centre(result, i) for result in results[:2]] for i in (0, 1))
+        if ax is None or bx is None or ay is None or by is None:
+            return ""
+        return direction(ax - bx, ay - by, picture.min_distance)
+
+    return Proposal(
         picture=picture,
         question=rng.choice(DIRECTION).format(a=a.name, b=b.name),
-        calls=tuple(outline(thing, located(thing)) for thing in (a, b)),
-        conclusion=f"{weighed} The {a.name} is {answer} the {b.name}.",
+        calls=(segment(a), segment(b)),
+        conclusion=f"{values} The {a.name} is {answer} the {b.name}.",
         answer=answer,
-        answer_from=partial(_found_direction, min_distance=picture.min_distance),
-        wrong_answers=tuple(word for word in DIRECTIONS.values() if word != answer),
+        answer_from=measured,
+        wrong_answers=others(tuple(DIRECTIONS.values()), answer),
     )
 
 
-def _shared(findings: Findings, names: tuple[str, str]) -> str:
-    """What is the same of the two; nothing follows where one was not found to be what it is."""
-    if len(findings) < 2 or any("color" not in finding for finding in findings):
-        return ""
-    first, second = findings[-2:]
-    if names != (f"{first['color']} {first['shape']}", f"{second['color']} {second['shape']}"):
-        return ""
-    same = [word for word in ("color", "shape") if first[word] == second[word]]
-    return " and ".join(same) or "nothing"
-
-
-def _conclude_shared(findings: Findings, names: tuple[str, str]) -> str:
-    shared = _shared(findings, names)
-    said = "Nothing is the same." if shared == "nothing" else f"The {shared} is the same."
-    return f"Found: {', '.join(names)}. {said}"
-
-
-def _about_common(rng: random.Random, picture: Picture, a: Thing, b: Thing) -> Draft | None:
-    if not all(thing.colour and thing.kind in SHAPES for thing in (a, b)):
+def _propose_shared(
+    rng: random.Random, picture: AnnotatedImage, a: Instance, b: Instance
+) -> Proposal | None:
+    if not all(instance.colour and instance.kind in SHAPES for instance in (a, b)):
         return None
     same = [
         word
-        for word, shared in (("color", a.colour == b.colour), ("shape", a.kind == b.kind))
-        if shared
+        for word, equal in (("color", a.colour == b.colour), ("shape", a.kind == b.kind))
+        if equal
     ]
     answer = " and ".join(same) or "nothing"
     if answer == "nothing" and rng.random() < SKIPPED_NOTHINGS:
         return None
-    return Draft(
+    names = (a.name, b.name)
+
+    def measured(results: Results) -> str:
+        # Nothing follows where an object was not recognised.
+        if len(results) < 2 or any("color" not in result for result in results):
+            return ""
+        first, second = results[-2:]
+        if names != (f"{first['color']} {first['shape']}", f"{second['color']} {second['shape']}"):
+            return ""
+        same = [word for word in ("color", "shape") if first[word] == second[word]]
+        return " and ".join(same) or "nothing"
+
+    def conclude(results: Results) -> str:
+        shared = measured(results)
+        verdict = "Nothing is the same." if shared == "nothing" else f"The {shared} is the same."
+        return f"Found: {', '.join(names)}. {verdict}"
+
+    return Proposal(
         picture=picture,
         question=rng.choice(COMMON).format(a=a.name, b=b.name),
-        calls=tuple(properties(thing, located(thing)) for thing in (a, b)),
-        conclusion=partial(_conclude_shared, names=(a.name, b.name)),
+        calls=(get_properties(a), get_properties(b)),
+        conclusion=conclude,
         answer=answer,
-        answer_from=partial(_shared, names=(a.name, b.name)),
-        wrong_answers=tuple(word for word in SHARED if word != answer),
+        answer_from=measured,
+        wrong_answers=others(SHARED, answer),
     )
 
 
-def _in_front(findings: Findings, names: tuple[str, str]) -> str:
-    """Whose box is found again at the point where the two meet."""
-    boxes = [found_box(finding) for finding in findings]
-    if len(boxes) < 3 or None in boxes:
-        return ""
-    first, second, meeting = boxes[-3:]
-    return names[0] if meeting == first else names[1] if meeting == second else ""
-
-
-def _about_cover(rng: random.Random, picture: Picture) -> Draft:
-    contact = rng.choice(picture.contacts)
-    pair = [contact.front, contact.back]
+def _propose_occlusion(rng: random.Random, picture: AnnotatedImage) -> Proposal:
+    occlusion = rng.choice(picture.occlusions)
+    pair = [occlusion.front, occlusion.back]
     rng.shuffle(pair)
     a, b = pair
-    x, y = contact.spot.point
-    calls = [outline(thing, located(thing)) for thing in pair]
-    arguments = {"x": x, "y": y}
-    calls.append(Call("Now where they meet.", "SEGMENT_OBJECT_AT", arguments, contact.spot))
-    names = (a.name, b.name)
-    return Draft(
+    x, y = occlusion.location.point
+    meeting = PlannedCall(
+        "Now where they meet.", "SEGMENT_OBJECT_AT", {"x": x, "y": y}, occlusion.location
+    )
+
+    def measured(results: Results) -> str:
+        """Return the object whose box is found again where the two meet."""
+        boxes = [result_box(result) for result in results]
+        if len(boxes) < 3 or None in boxes:
+            return ""
+        first, second, met = boxes[-3:]
+        return a.name if met == first else b.name if met == second else ""
+
+    return Proposal(
         picture=picture,
         question=rng.choice(COVER).format(a=a.name, b=b.name),
-        calls=tuple(calls),
-        conclusion=f"It is the {contact.front.name} that is found there, so it is in front.",
-        answer=contact.front.name,
-        answer_from=partial(_in_front, names=names),
-        wrong_answers=(contact.back.name,),
+        calls=(segment(a), segment(b), meeting),
+        conclusion=f"It is the {occlusion.front.name} that is found there, so it is in front.",
+        answer=occlusion.front.name,
+        answer_from=measured,
+        wrong_answers=(occlusion.back.name,),
     )
 
 
-def build(rng: random.Random, picture: Picture) -> Draft | None:
+def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     """Ask in one of three forms."""
     form = rng.choice(("direction", "common", "cover"))
     if form == "cover":
-        return _about_cover(rng, picture) if picture.contacts else None
+        return _propose_occlusion(rng, picture) if picture.occlusions else None
     unique = picture.unique()
     if len(unique) < 2:
         return None
     a, b = rng.sample(unique, 2)
     if form == "direction":
-        return _about_direction(rng, picture, a, b)
-    return _about_common(rng, picture, a, b)
+        return _propose_direction(rng, picture, a, b)
+    return _propose_shared(rng, picture, a, b)

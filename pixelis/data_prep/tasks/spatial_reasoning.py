@@ -1,17 +1,16 @@
-"""Where objects are: which one is furthest to a side, and whether one lies beside another."""
+"""Ask where objects are: which is furthest to a side, and whether one lies beside another."""
 
 import random
-from functools import partial
 
-from pixelis.data_prep.picture import Picture, Thing
-from pixelis.data_prep.tasks.draft import (
-    Draft,
-    Findings,
-    centre,
-    located,
-    name_list,
-    outline,
-    weigh,
+from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
+from pixelis.data_prep.tasks.proposal import (
+    Proposal,
+    Results,
+    box_centre,
+    list_names,
+    list_values,
+    others,
+    segment,
 )
 
 EXTREME = (
@@ -28,70 +27,78 @@ RELATION = (
     "Can the {a} be found {relation} the {b}?",
     "Yes or no: the {a} is {relation} the {b}?",
 )
-# word -> (axis of the centre: 0 is x, sign that makes the winner the least)
+# word -> (axis of the centre, 0 for x; sign that makes the asked object's value the least)
 WORDS = {"leftmost": (0, 1), "rightmost": (0, -1), "topmost": (1, 1), "bottommost": (1, -1)}
 RELATIONS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}
 
 
-def _centres(findings: Findings, axis: int, sign: int) -> list[float]:
-    found = [centre(finding, axis) for finding in findings]
-    return [sign * middle for middle in found if middle is not None]
+def _centres(results: Results, axis: int, sign: int) -> list[float]:
+    centres = [box_centre(result, axis) for result in results]
+    return [sign * centre for centre in centres if centre is not None]
 
 
-def _extreme(findings: Findings, names: tuple[str, ...], word: str, min_distance: float) -> str:
-    centres = _centres(findings, *WORDS[word])
-    if len(centres) < len(names):
-        return ""
-    first, second = sorted(centres)[:2]
-    return names[centres.index(first)] if second - first >= min_distance else ""
-
-
-def _related(findings: Findings, relation: str, min_distance: float) -> str:
-    centres = _centres(findings, *RELATIONS[relation])
-    if len(centres) < 2 or abs(centres[0] - centres[1]) < min_distance:
-        return ""
-    return "yes" if centres[0] < centres[1] else "no"
-
-
-def _about_relation(rng: random.Random, picture: Picture, named: list[Thing]) -> Draft:
-    a, b = named
+def _propose_relation(
+    rng: random.Random, picture: AnnotatedImage, a: Instance, b: Instance
+) -> Proposal:
     relation = rng.choice(list(RELATIONS))
     axis, sign = RELATIONS[relation]
     answer = "yes" if sign * a.position[axis] < sign * b.position[axis] else "no"
-    weighed = weigh(picture.axes[axis], (a.name, b.name), (a.position[axis], b.position[axis]))
-    return Draft(
+    values = list_values(picture.axes[axis], (a.name, b.name), (a.position[axis], b.position[axis]))
+
+    def measured(results: Results) -> str:
+        centres = _centres(results, axis, sign)
+        if len(centres) < 2 or abs(centres[0] - centres[1]) < picture.min_distance:
+            return ""
+        return "yes" if centres[0] < centres[1] else "no"
+
+    return Proposal(
         picture=picture,
         question=rng.choice(RELATION).format(a=a.name, b=b.name, relation=relation),
-        calls=tuple(outline(thing, located(thing)) for thing in named),
-        conclusion=f"{weighed} It is {'' if answer == 'yes' else 'not '}{relation} it.",
+        calls=(segment(a), segment(b)),
+        conclusion=f"{values} It is {'' if answer == 'yes' else 'not '}{relation} it.",
         answer=answer,
-        answer_from=partial(_related, relation=relation, min_distance=picture.min_distance),
-        wrong_answers=("no" if answer == "yes" else "yes",),
+        answer_from=measured,
+        wrong_answers=others(("yes", "no"), answer),
     )
 
 
-def build(rng: random.Random, picture: Picture) -> Draft | None:
+def _propose_extreme(
+    rng: random.Random, picture: AnnotatedImage, named: list[Instance]
+) -> Proposal:
+    word = rng.choice(list(WORDS))
+    axis, sign = WORDS[word]
+    names = [instance.name for instance in named]
+    positions = [instance.position[axis] for instance in named]
+    signed = [sign * position for position in positions]
+    answer = names[signed.index(min(signed))]
+    values = list_values(picture.axes[axis], names, positions)
+
+    def measured(results: Results) -> str:
+        centres = _centres(results, axis, sign)
+        if len(centres) < len(names):
+            return ""
+        first, second = sorted(centres)[:2]
+        return names[centres.index(first)] if second - first >= picture.min_distance else ""
+
+    return Proposal(
+        picture=picture,
+        question=rng.choice(EXTREME).format(word=word, names=list_names(named)),
+        calls=tuple(segment(instance) for instance in named),
+        conclusion=f"{values} The {answer} is the {word}.",
+        answer=answer,
+        answer_from=measured,
+        wrong_answers=others(names, answer),
+    )
+
+
+def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     """Ask about a relation of two objects, or for the furthest of two to four."""
-    related = rng.random() < 0.4
-    num_named = 2 if related else rng.choice((2, 3, 4))
+    relation = rng.random() < 0.4
+    num_named = 2 if relation else rng.choice((2, 3, 4))
     unique = picture.unique()
     if len(unique) < num_named:
         return None
     named = rng.sample(unique, num_named)
-    if related:
-        return _about_relation(rng, picture, named)
-    word = rng.choice(list(WORDS))
-    axis, sign = WORDS[word]
-    names = tuple(thing.name for thing in named)
-    places = [sign * thing.position[axis] for thing in named]
-    answer = names[places.index(min(places))]
-    weighed = weigh(picture.axes[axis], names, [thing.position[axis] for thing in named])
-    return Draft(
-        picture=picture,
-        question=rng.choice(EXTREME).format(word=word, names=name_list(named)),
-        calls=tuple(outline(thing, located(thing)) for thing in named),
-        conclusion=f"{weighed} The {answer} is the {word}.",
-        answer=answer,
-        answer_from=partial(_extreme, names=names, word=word, min_distance=picture.min_distance),
-        wrong_answers=tuple(name for name in names if name != answer),
-    )
+    if relation:
+        return _propose_relation(rng, picture, *named)
+    return _propose_extreme(rng, picture, named)

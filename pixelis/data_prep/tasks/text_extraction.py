@@ -1,10 +1,10 @@
-"""What a text or a handwritten digit says: the only one, the one beside an object, or all."""
+"""Ask for a text or a handwritten digit: the only one, the one beside an object, or all."""
 
 import random
 
-from pixelis.data_prep.picture import Picture, Thing
+from pixelis.data_prep.annotated_image import AnnotatedImage
 from pixelis.data_prep.tasks.attribute_recognition import neighbours
-from pixelis.data_prep.tasks.draft import Call, Draft, Findings, located, outline, read, zoom
+from pixelis.data_prep.tasks.proposal import Proposal, Results, read_text, segment, zoom_in
 
 SINGLE = (
     "What does the {word} say?",
@@ -29,43 +29,27 @@ ALL = (
 )
 
 
-def _read(findings: Findings) -> str:
-    return " ".join(str(finding["text"]) for finding in findings if "text" in finding)
+def _joined_text(results: Results) -> str:
+    return " ".join(str(result["text"]) for result in results if "text" in result)
 
 
-def _wrong(rng: random.Random, answer: str) -> tuple[str, ...]:
-    """The answer with its characters turned round, changed, or one left out or added."""
+def _misreadings(rng: random.Random, answer: str) -> tuple[str, ...]:
+    """Return the answer reversed, with one character changed, one missing, and one added."""
     changed = list(answer)
-    where = rng.randrange(len(changed))
-    characters = "0123456789" if answer[where].isdigit() else "ACEHKLMNPRTUVXY"
-    changed[where] = rng.choice([c for c in characters if c != answer[where]])
-    candidates = (answer[::-1], "".join(changed), answer[:-1].rstrip(), answer + changed[where])
+    index = rng.randrange(len(changed))
+    characters = "0123456789" if answer[index].isdigit() else "ACEHKLMNPRTUVXY"
+    changed[index] = rng.choice([c for c in characters if c != answer[index]])
+    candidates = (answer[::-1], "".join(changed), answer[:-1].rstrip(), answer + changed[index])
     return tuple(dict.fromkeys(text for text in candidates if text not in (answer, "")))
 
 
-def _draft(
-    rng: random.Random, picture: Picture, question: str, calls: list[Call], texts: list[Thing]
-) -> Draft:
-    answer = " ".join(text.text for text in texts)
-    return Draft(
-        picture=picture,
-        question=question,
-        calls=tuple(calls),
-        # Quoted, as the result has it.
-        conclusion=f'It says "{answer}".',
-        answer=answer,
-        answer_from=_read,
-        wrong_answers=_wrong(rng, answer),
-    )
-
-
-def build(rng: random.Random, picture: Picture) -> Draft | None:
+def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     """Ask in one of three forms of growing length."""
-    written = [thing for thing in picture.things if thing.text]
+    written = [instance for instance in picture.instances if instance.text]
     if not written:
         return None
-    word = rng.choice(sorted({thing.name for thing in written}))
-    texts = [thing for thing in written if thing.name == word]
+    word = rng.choice(sorted({instance.name for instance in written}))
+    texts = [instance for instance in written if instance.name == word]
     form = "all" if len(texts) > 1 else "single"
     if rng.random() < 0.4:
         form = "beside"
@@ -78,12 +62,22 @@ def build(rng: random.Random, picture: Picture) -> Draft | None:
         relation, anchor = rng.choice(beside)
         question = BESIDE[phrasing].format(word=word, relation=relation, anchor=anchor.name)
         calls = [
-            outline(anchor, located(anchor)),
-            zoom(text.spot, f"The {word} {relation} it is in {text.spot.place}."),
-            read(text, "Now read it."),
+            segment(anchor),
+            zoom_in(text.location, f"The {word} {relation} it is in {text.location.name}."),
+            read_text(text, "Now read it."),
         ]
-        return _draft(rng, picture, question, calls, [text])
-    texts.sort(key=lambda thing: (thing.spot.box[1], thing.spot.box[0]))
-    question = (SINGLE if form == "single" else ALL)[phrasing].format(word=word)
-    calls = [read(text, f"A {word} is in {text.spot.place}.") for text in texts]
-    return _draft(rng, picture, question, calls, texts)
+        texts = [text]
+    else:
+        texts.sort(key=lambda each: (each.location.box[1], each.location.box[0]))
+        question = (SINGLE if form == "single" else ALL)[phrasing].format(word=word)
+        calls = [read_text(text, f"A {word} is in {text.location.name}.") for text in texts]
+    answer = " ".join(text.text for text in texts)
+    return Proposal(
+        picture=picture,
+        question=question,
+        calls=tuple(calls),
+        conclusion=f'It says "{answer}".',  # quoted, as in the result
+        answer=answer,
+        answer_from=_joined_text,
+        wrong_answers=_misreadings(rng, answer),
+    )

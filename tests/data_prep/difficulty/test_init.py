@@ -42,7 +42,7 @@ def test_nothing_here_imports_torch():
         "pixelis.data_prep.difficulty",
         "pixelis.data_prep.difficulty.categories",
         "pixelis.data_prep.difficulty.correlation",
-        "pixelis.data_prep.overview",
+        "pixelis.data_prep.figures",
         "pixelis.data_prep.summary",
         "pixelis.evaluation.answer_loss",
     )

@@ -258,16 +258,16 @@ def test_things_are_what_is_annotated(source, content):
     assert len(pictures) == len(content["images"])
     for file, picture in pictures.items():
         (image,) = picture.draw()
-        told = [list(thing.extent) for thing in picture.things]
+        told = [list(thing.extent) for thing in picture.instances]
         assert told == [
             box for box in boxes_of(content, file) if file != "china.png" or box in told
         ]
         assert picture.axes == ("Center x", "Center y")
         assert picture.min_distance == max(14.0, 0.05 * max(image.size))
-        for thing in picture.things:
-            x1, y1, x2, y2 = thing.spot.box
-            assert thing.spot.place == f"[{x1}, {y1}, {x2}, {y2}]"
-            assert x1 <= thing.spot.point[0] < x2 and y1 <= thing.spot.point[1] < y2
+        for thing in picture.instances:
+            x1, y1, x2, y2 = thing.location.box
+            assert thing.location.name == f"[{x1}, {y1}, {x2}, {y2}]"
+            assert x1 <= thing.location.point[0] < x2 and y1 <= thing.location.point[1] < y2
             assert thing.position == ((x1 + x2) // 2, (y1 + y2) // 2)
             assert thing.cell is None and not thing.text and thing.occluded == 0.0
             assert thing.small == ((x2 - x1) * (y2 - y1) < 0.02 * image.width * image.height)
@@ -276,7 +276,7 @@ def test_things_are_what_is_annotated(source, content):
 def test_a_crowd_is_not_counted_and_no_picture_shows_all_of_a_colour(source):
     pictures = draw_all(source)
     assert pictures["china.png"].uncounted == {"tree", ""}
-    assert [thing.name for thing in pictures["china.png"].things] == ["pagoda", "tree"]
+    assert [thing.name for thing in pictures["china.png"].instances] == ["pagoda", "tree"]
     assert [thing.name for thing in pictures["china.png"].unique()] == ["pagoda"]
     assert all("" in picture.uncounted for picture in pictures.values())
     assert {thing.name for thing in pictures["chelsea.png"].unique()} == {"cat", "nose"}
@@ -289,16 +289,16 @@ def test_masks_come_from_every_form(source):
         crop = labels[y1:y2, x1:x2]
         true = [int((crop == label).sum()) for label in np.unique(crop[crop > 0])]
         # Polygons are drawn through the middle of the pixels, so their area is near, not equal.
-        assert [thing.area for thing in picture.things] == pytest.approx(true, rel=0.03)
-        for thing, label in zip(picture.things, np.unique(crop[crop > 0]), strict=True):
-            assert crop[thing.spot.point[1], thing.spot.point[0]] == label
+        assert [thing.area for thing in picture.instances] == pytest.approx(true, rel=0.03)
+        for thing, label in zip(picture.instances, np.unique(crop[crop > 0]), strict=True):
+            assert crop[thing.location.point[1], thing.location.point[0]] == label
 
 
 def test_what_is_outlined_is_found_by_region_growing(source):
     outlined = 0
     for picture in draw_all(source).values():
-        for thing in picture.things:
-            x, y = thing.spot.point
+        for thing in picture.instances:
+            x, y = thing.location.point
             result = execute("SEGMENT_OBJECT_AT", {"x": x, "y": y}, picture.draw()).result
             if thing.outlined:
                 outlined += 1
@@ -313,9 +313,9 @@ def test_what_is_outlined_is_found_by_region_growing(source):
 def test_the_free_spots_touch_nothing_that_is_annotated(source, content):
     free = 0
     for file, picture in draw_all(source).items():
-        for spot in picture.free:
+        for location in picture.free:
             free += 1
-            x1, y1, x2, y2 = spot.box
+            x1, y1, x2, y2 = location.box
             for bx1, by1, bx2, by2 in boxes_of(content, file):
                 assert x2 <= bx1 or bx2 <= x1 or y2 <= by1 or by2 <= y1
             assert 0 <= x1 < x2 <= picture.draw()[0].width
@@ -797,7 +797,7 @@ def test_of_a_kind_with_a_wrong_annotation_nothing_is_counted(broken):
     source = broken(change)
     assert source.rejected == {"broken_box": 1}
     picture = draw_all(source)["rocket.jpg"]
-    assert len(picture.things) == 4
+    assert len(picture.instances) == 4
     assert picture.uncounted == {"tower", ""}
 
 
@@ -860,7 +860,7 @@ def test_texts_are_asked_for_where_all_are_legible(written):
         )
         assert example.provenance["file"] == "sign0.png"
         assert example.answer == "M4 K7"
-    (thing, _) = source.picture(random.Random(0), "text_extraction").things
+    (thing, _) = source.picture(random.Random(0), "text_extraction").instances
     assert (thing.name, thing.kind, thing.text) == ("text", "text", "M4")
 
 
@@ -947,7 +947,7 @@ def test_no_json_leads_to_anything_but_a_data_error(folder, content, changes, se
             source = CocoInstances(file, folder / "photos")
             for task in source.tasks:
                 picture = source.picture(random.Random(seed), task)
-                assert picture.things and picture.draw()
+                assert picture.instances and picture.draw()
         except ImageError:
             raise
         except DataError:

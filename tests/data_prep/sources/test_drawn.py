@@ -17,7 +17,7 @@ from pixelis.data_prep.scenes import (
     overlap,
     render,
 )
-from pixelis.data_prep.sources.drawn import DIRECTIONS, DrawnScenes, spot_of, to_picture
+from pixelis.data_prep.sources.drawn import DIRECTIONS, DrawnScenes, location_of, to_picture
 from pixelis.data_prep.tasks import TASKS
 from pixelis.operations.pixels import PALETTE, draw_shape
 
@@ -54,7 +54,7 @@ def whole_area(shape, size):
 
 def seen(pixels, thing):
     """The pixels of a thing's very colour, within reach of its cell."""
-    x1, y1, x2, y2 = thing.spot.box
+    x1, y1, x2, y2 = thing.location.box
     mask = (pixels == PALETTE[thing.colour]).all(axis=2)
     reach = np.zeros_like(mask)
     # Of two that overlap, each reaches four pixels into the other's cell; others stay inside.
@@ -78,13 +78,13 @@ def test_no_pixel_is_left_over(every):
     for picture, frames in every:
         for colour, rgb in PALETTE.items():
             shown = int((frames[0] == rgb).all(axis=2).sum())
-            assert shown == sum(thing.area for thing in picture.things if thing.colour == colour)
+            assert shown == sum(thing.area for thing in picture.instances if thing.colour == colour)
 
 
 def test_what_is_occluded_is_the_share_that_is_not_seen(every):
     covered = 0
     for picture, _ in every:
-        behind = [contact.back for contact in picture.contacts]
+        behind = [occlusion.back for occlusion in picture.occlusions]
         for thing in picture.objects():
             areas = [whole_area(thing.kind, size) for size in RADII]
             if thing in behind:
@@ -100,12 +100,12 @@ def test_what_is_occluded_is_the_share_that_is_not_seen(every):
 
 def test_who_is_in_front_is_seen_where_the_two_meet(every):
     for picture, frames in every:
-        for contact in picture.contacts:
-            x, y = contact.spot.point
-            assert tuple(frames[0][y, x]) == PALETTE[contact.front.colour]
-            assert contact.front.occluded == 0 < contact.back.occluded
-            assert contact.front.colour != contact.back.colour
-            assert "between" in contact.spot.place
+        for occlusion in picture.occlusions:
+            x, y = occlusion.location.point
+            assert tuple(frames[0][y, x]) == PALETTE[occlusion.front.colour]
+            assert occlusion.front.occluded == 0 < occlusion.back.occluded
+            assert occlusion.front.colour != occlusion.back.colour
+            assert "between" in occlusion.location.name
 
 
 def test_the_one_behind_would_be_seen_there_if_it_stood_alone():
@@ -116,9 +116,9 @@ def test_the_one_behind_would_be_seen_there_if_it_stood_alone():
             continue
         front, back = pair
         picture = to_picture(build_scene(rng, pair), [pair])
-        (contact,) = picture.contacts
-        assert (contact.front.name, contact.back.name) == (front.name, back.name)
-        x, y = contact.spot.point
+        (occlusion,) = picture.occlusions
+        assert (occlusion.front.name, occlusion.back.name) == (front.name, back.name)
+        x, y = occlusion.location.point
         for items, expected in ((pair, front), ((front,), front), ((back,), back)):
             pixels = render(Scene(tuple(items), 1))
             assert pixels.getpixel((x, y)) == PALETTE[expected.colour]
@@ -127,26 +127,26 @@ def test_the_one_behind_would_be_seen_there_if_it_stood_alone():
 def test_the_spot_s_point_is_on_the_thing(every):
     for picture, frames in every:
         for thing in picture.objects():
-            x, y = thing.spot.point
+            x, y = thing.location.point
             assert tuple(frames[0][y, x]) == PALETTE[thing.colour]
 
 
 def test_free_spots_show_background_alone(every):
     for picture, frames in every:
-        cells = {thing.cell for thing in picture.things}
-        assert {spot.place for spot in picture.free} == {
+        cells = {thing.cell for thing in picture.instances}
+        assert {location.name for location in picture.free} == {
             f"row {row + 1} column {column + 1}"
             for row, column in CELLS
             if (row, column) not in cells
         }
-        for spot in picture.free:
-            x1, y1, x2, y2 = spot.box
+        for location in picture.free:
+            x1, y1, x2, y2 = location.box
             crop = frames[0][y1:y2, x1:x2].astype(int)
             assert crop.min() > 160 and np.ptp(crop, axis=2).max() == 0
 
 
 def ink(pixels, thing):
-    x1, y1, x2, y2 = thing.spot.box
+    x1, y1, x2, y2 = thing.location.box
     return pixels[y1:y2, x1:x2].max(axis=2) < 110
 
 
@@ -165,7 +165,7 @@ def printed(character):
 def test_texts_are_printed_as_the_truth_has_them(drawn):
     count = 0
     for picture, frames in drawn["text_extraction"]:
-        for thing in (thing for thing in picture.things if thing.name == "text"):
+        for thing in (thing for thing in picture.instances if thing.name == "text"):
             mask = ink(frames[0], thing)
             inked = np.flatnonzero(mask.any(axis=0))
             groups = np.split(inked, np.flatnonzero(np.diff(inked) > 1) + 1)
@@ -193,8 +193,8 @@ def test_digits_are_real_ones_of_the_label_that_the_truth_has(drawn):
     labels = load_digits().target
     count = 0
     for picture, frames in drawn["text_extraction"]:
-        for thing in (thing for thing in picture.things if thing.name == "digit"):
-            x, y = thing.spot.box[:2]
+        for thing in (thing for thing in picture.instances if thing.name == "digit"):
+            x, y = thing.location.box[:2]
             crop = frames[0][y + 2 : y + 26, x + 2 : x + 26].max(axis=2).astype(float)
             paper = np.median(frames[0])
             darkness = np.clip((paper - crop) / (paper - 20), 0, 1)
@@ -228,19 +228,19 @@ def test_each_frame_shows_every_thing_where_its_path_says_and_nothing_else(drawn
     moved = 0
     for picture, frames in drawn["temporal_tracking"]:
         for number, frame in enumerate(frames):
-            for thing in picture.things:
+            for thing in picture.instances:
                 x, y = thing.path[number].point
                 assert tuple(frame[y, x]) == PALETTE[thing.colour]
             for rgb in PALETTE.values():
                 shown = int((frame == rgb).all(axis=2).sum())
                 assert shown == int((frames[0] == rgb).all(axis=2).sum())
-        movers = [thing for thing in picture.things if thing.path[0] != thing.path[-1]]
+        movers = [thing for thing in picture.instances if thing.path[0] != thing.path[-1]]
         assert dict(picture.origin)["moves"] == len(movers)
         moved += len(movers)
         # The paper is the same in all frames, where nothing stands.
-        spots = {spot for thing in picture.things for spot in thing.path}
-        for spot in {spot_of(cell) for cell in CELLS} - spots:
-            x1, y1, x2, y2 = spot.box
+        locations = {location for thing in picture.instances for location in thing.path}
+        for location in {location_of(cell) for cell in CELLS} - locations:
+            x1, y1, x2, y2 = location.box
             assert all((f[y1:y2, x1:x2] == frames[0][y1:y2, x1:x2]).all() for f in frames)
     assert moved > PICTURES_PER_TASK / 2
 
@@ -256,19 +256,19 @@ def test_clutter_and_occlusion_occur(drawn):
     strokes = {dict(p.origin)["strokes"] for pairs in drawn.values() for p, _ in pairs}
     assert {0} < strokes
     for task in ("attribute_recognition", "geometric_comparison", "relationship_detection"):
-        assert any(picture.contacts for picture, _ in drawn[task])
+        assert any(picture.occlusions for picture, _ in drawn[task])
 
 
 def test_a_cell_as_a_spot():
-    spot = spot_of((1, 2))
-    assert spot.place == "row 2 column 3"
-    assert spot.box == (2 * CELL, CELL, 3 * CELL, 2 * CELL)
-    assert spot.point == (70, 42)
+    location = location_of((1, 2))
+    assert location.name == "row 2 column 3"
+    assert location.box == (2 * CELL, CELL, 3 * CELL, 2 * CELL)
+    assert location.point == (70, 42)
 
 
 def test_a_scene_with_one_thing_as_a_picture():
     picture = to_picture(Scene((Item((1, 2), "red", "square", "medium"),), 4, 5))
-    (thing,) = picture.things
+    (thing,) = picture.instances
     assert (thing.name, thing.kind, thing.colour, thing.cell) == (
         "red square",
         "square",
@@ -277,5 +277,5 @@ def test_a_scene_with_one_thing_as_a_picture():
     )
     assert (thing.area, thing.position, thing.small, thing.path) == (17 * 17, (3, 2), False, ())
     assert thing.extent == (62, 34, 79, 51)
-    assert picture.contacts == () and len(picture.free) == 15
+    assert picture.occlusions == () and len(picture.free) == 15
     assert picture.origin == (("strokes", 5), ("moves", 0))

@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw
 
 from pixelis.data.chat import example_messages
 from pixelis.data.example import SAMPLE_TYPES
+from pixelis.data_prep.annotated_image import AnnotatedImage, Instance, Location
 from pixelis.data_prep.generate import generate_example
-from pixelis.data_prep.picture import Picture, Spot, Thing
 from pixelis.data_prep.sources import SOURCES, open_source
 from pixelis.data_prep.sources.drawn import DrawnScenes
 from pixelis.data_prep.tasks import TASKS
@@ -51,20 +51,20 @@ class Shelf:
             x1, y1, x2, y2 = box
             middle = ((x1 + x2) // 2, (y1 + y2) // 2)
             things.append(
-                Thing(
+                Instance(
                     name=kind,
                     kind=kind,
-                    spot=Spot(f"the {side}", box, middle),
+                    location=Location(f"the {side}", box, middle),
                     extent=box,
                     area=(x2 - x1) * (y2 - y1),
                     position=middle,
                     colour={"mug": "red", "book": "blue"}.get(kind, ""),
                 )
             )
-        return Picture(
-            things=tuple(things),
+        return AnnotatedImage(
+            instances=tuple(things),
             draw=draw,
-            free=(Spot("the corner", (95, 10, 118, 50), (106, 30)),),
+            free=(Location("the corner", (95, 10, 118, 50), (106, 30)),),
             axes=("X", "Y"),
             origin=(("shelf", 7),),
         )
@@ -134,7 +134,7 @@ def test_sources_by_name():
     assert source.name == "scenes"
     assert set(source.tasks) == set(TASKS)
     picture = source.picture(random.Random(0), "object_counting")
-    assert picture.things and len(picture.draw()) == picture.num_frames == 1
+    assert picture.instances and len(picture.draw()) == picture.num_frames == 1
 
 
 def test_coco_needs_a_folder():

@@ -21,13 +21,13 @@ def test_the_answer_follows_from_the_last_result(mine):
         last = example.trajectory[-1]
         assert last.operation == "GET_PROPERTIES"
         assert last.result[asked.gaps.get("asked", "color")] == example.answer
-        row, column = asked.things[0]["cell"]
+        row, column = asked.instances[0]["cell"]
         assert last.arguments["bbox"][:2] == [28 * column, 28 * row]
 
 
 def test_small_things_are_looked_at_closely_first(mine):
     for example, asked in mine:
-        (thing,) = asked.things
+        (thing,) = asked.instances
         used = [step.operation for step in example.trajectory]
         assert ("ZOOM_IN" in used) == (thing["area"] == SMALL[thing["name"].split()[1]])
 
@@ -49,4 +49,4 @@ def test_every_phrasing_occurs(mine, phrasings):
 
 def test_colours_and_shapes_are_asked_for_of_covered_things_too(mine):
     assert {asked.gaps.get("asked", "color") for _, asked in mine} == {"color", "shape"}
-    assert any("occluded" in asked.things[0] for _, asked in mine)
+    assert any("occluded" in asked.instances[0] for _, asked in mine)

@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from pixelis.data_prep.picture import Picture
+from pixelis.data_prep.annotated_image import AnnotatedImage
 from pixelis.data_prep.scenes import CELLS
-from pixelis.data_prep.sources.drawn import DrawnScenes, spot_of
+from pixelis.data_prep.sources.drawn import DrawnScenes, location_of
 from pixelis.data_prep.tasks import TASK_WEIGHTS, TASKS
 from pixelis.operations import OPERATIONS
 
@@ -53,7 +53,7 @@ def test_a_draft_is_a_function_of_its_generator(task):
 
 @pytest.mark.parametrize("task", NAMES)
 def test_a_picture_with_nothing_in_it_suits_no_task(task):
-    empty = Picture(things=(), draw=lambda: (), free=tuple(map(spot_of, CELLS)))
+    empty = AnnotatedImage(instances=(), draw=lambda: (), free=tuple(map(location_of, CELLS)))
     assert all(TASKS[task](random.Random(seed), empty) is None for seed in range(30))
 
 
@@ -85,7 +85,7 @@ def test_planned_calls_are_known_operations_with_their_arguments(task):
 @pytest.mark.parametrize("task", NAMES)
 def test_scenes_hold_what_the_base_has_seen(task):
     for draft in drafts(task):
-        cells = [thing.cell for thing in draft.picture.things]
+        cells = [thing.cell for thing in draft.picture.instances]
         assert set(cells) <= set(CELLS)
         assert len(set(cells)) == len(cells)
         assert 1 <= len(cells) <= 15

@@ -33,7 +33,7 @@ def test_the_answer_follows_from_the_results(mine):
         found = [step.result for step in example.trajectory if "error" not in step.result]
         assert len({tuple(result["bbox"]) for result in found}) == int(example.answer)
         assert {step.operation for step in example.trajectory} == {"SEGMENT_OBJECT_AT"}
-        things = sorted((thing["box"], thing["area"]) for thing in asked.things)
+        things = sorted((thing["box"], thing["area"]) for thing in asked.instances)
         assert sorted((result["bbox"], result["area"]) for result in found) == things
 
 

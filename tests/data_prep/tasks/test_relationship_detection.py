@@ -41,7 +41,7 @@ def test_a_direction_follows_from_the_boxes(mine):
 def test_a_direction_puts_rows_or_columns_side_by_side(mine):
     for example, asked in of_form(mine, "direction"):
         across = example.answer in ("left of", "right of")
-        first, second = asked.things
+        first, second = asked.instances
         a, b = first["cell"][across] + 1, second["cell"][across] + 1
         assert a < b if example.answer in ("left of", "above") else a > b
         assert example.conclusion == (
@@ -55,7 +55,7 @@ def test_what_is_common_follows_from_the_properties(mine):
         steps = right_steps(example)
         assert {step.operation for step in steps} == {"GET_PROPERTIES"}
         first, second = (step.result for step in steps)
-        for found, thing in zip((first, second), asked.things, strict=True):
+        for found, thing in zip((first, second), asked.instances, strict=True):
             colour, shape = thing["name"].split()
             assert found["color"] == colour
             # Two that overlap may be taken for one of another shape; the answer stands still.
@@ -70,16 +70,16 @@ def test_what_is_common_follows_from_the_properties(mine):
 def test_what_is_in_front_is_what_is_found_where_the_two_meet(mine):
     for example, asked in of_form(mine, "cover"):
         first, second, meeting = (step.result for step in right_steps(example))
-        assert [first["bbox"], second["bbox"]] == [thing["box"] for thing in asked.things]
+        assert [first["bbox"], second["bbox"]] == [thing["box"] for thing in asked.instances]
         assert first["bbox"] != second["bbox"]
-        found = asked.things[0 if meeting == first else 1]
-        assert meeting == (first if found is asked.things[0] else second)
+        found = asked.instances[0 if meeting == first else 1]
+        assert meeting == (first if found is asked.instances[0] else second)
         assert example.answer == found["name"]
 
 
 def test_the_one_in_front_is_named_first_half_of_the_time(mine):
     covers = of_form(mine, "cover")
-    first = sum(asked.things[0]["name"] == example.answer for example, asked in covers)
+    first = sum(asked.instances[0]["name"] == example.answer for example, asked in covers)
     assert 0.3 < first / len(covers) < 0.7
 
 

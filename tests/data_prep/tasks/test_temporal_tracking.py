@@ -4,7 +4,7 @@ import pytest
 
 from pixelis.data_prep.scenes import Item, Scene
 from pixelis.data_prep.sources.drawn import to_picture
-from pixelis.data_prep.tasks.temporal_tracking import HEADING, MOVER, PLACE, build, heading
+from pixelis.data_prep.tasks.temporal_tracking import HEADING, MOVER, PLACE, heading, propose
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +38,13 @@ def test_what_is_asked_about_is_followed_through_every_image(mine):
         assert {step.operation for step in steps} == {"TRACK_OBJECT"}
         every = list(range(1, len(example.images) + 1))
         assert all(step.arguments["frames"] == every for step in steps)
-        starts = [[28 * column, 28 * row] for row, column in (t["cell"] for t in asked.things)]
+        starts = [[28 * column, 28 * row] for row, column in (t["cell"] for t in asked.instances)]
         assert [step.arguments["bbox"][:2] for step in steps] == starts
 
 
 def test_the_boxes_that_were_found_are_on_the_path(mine, oracles):
     for example, asked in mine:
-        for thing, step in zip(asked.things, right_steps(example), strict=True):
+        for thing, step in zip(asked.instances, right_steps(example), strict=True):
             for box, place in zip(step.result["boxes"], thing["path"], strict=True):
                 row, column = oracles.cell_of(place)
                 assert abs(box[0] - 28 * column) <= 6 and abs(box[1] - 28 * row) <= 6
@@ -57,7 +57,7 @@ def test_the_answer_follows_from_the_boxes(mine):
         moved = [max(abs(dx), abs(dy)) >= 14 for dx, dy in moves]
         if asked.form == "mover":
             assert moved.count(True) == 1
-            assert example.answer == asked.things[moved.index(True)]["name"]
+            assert example.answer == asked.instances[moved.index(True)]["name"]
         elif asked.form == "place":
             x1, y1, x2, y2 = ends[0][1]
             row, column = (y1 + y2) // 2 // 28 + 1, (x1 + x2) // 2 // 28 + 1
@@ -93,7 +93,7 @@ def test_every_heading_and_number_of_images_occurs(mine):
     headings = {example.answer for example, asked in mine if asked.form == "heading"}
     assert headings == {"left", "right", "up", "down", "not at all"}
     assert {len(example.images) for example, _ in mine} == {2, 3, 4}
-    still = [a for _, a in mine if a.form == "place" and len(set(a.things[0]["path"])) == 1]
+    still = [a for _, a in mine if a.form == "place" and len(set(a.instances[0]["path"])) == 1]
     assert still, "what stays is asked about too"
 
 
@@ -106,4 +106,4 @@ def test_a_heading_in_words():
 def test_a_picture_in_which_nothing_moves_is_not_asked():
     still = Scene((Item((0, 0), "red", "circle"), Item((2, 1), "blue", "cross")), 5)
     for picture in (to_picture(still), to_picture(still, later=[still])):
-        assert all(build(random.Random(seed), picture) is None for seed in range(20))
+        assert all(propose(random.Random(seed), picture) is None for seed in range(20))

@@ -36,7 +36,7 @@ def test_every_phrasing_occurs_of_texts_and_of_digits(mine):
 
 def test_digits_are_digits_and_texts_two_characters(mine):
     for _, asked in mine:
-        for thing in asked.things:
+        for thing in asked.instances:
             if thing["name"] == "digit":
                 assert thing["text"] in list("0123456789")
             else:
@@ -57,7 +57,7 @@ def test_all_are_read_in_reading_order(mine):
         if asked.form == "all" and example.sample_type == "positive":
             looked = [tuple(step.arguments["bbox"]) for step in example.trajectory]
             cells = [(y // 28, x // 28) for x, y, _, _ in looked]
-            assert cells == sorted(cells) == [tuple(thing["cell"]) for thing in asked.things]
+            assert cells == sorted(cells) == [tuple(thing["cell"]) for thing in asked.instances]
 
 
 @pytest.mark.parametrize("text", ["AA", "7", "A7"])

@@ -1,6 +1,5 @@
 """The folder that data-prep leaves: written beside its place, put there whole in one move."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ DATA_FILES = tuple(difficulty_file(difficulty) for difficulty in DIFFICULTIES)
 OURS = {SUMMARY_FILE, REJECTED_FILE, DIFFICULTY_FIGURE, EXAMPLES_FIGURE, *DATA_FILES}
 
 
-def check_place(out: Path) -> None:
+def check_output_folder(out: Path) -> None:
     """Refuse a place where data-prep may not write, before any work is done.
 
     Raises:
@@ -63,7 +62,7 @@ def staged_folder(out: Path, needed: Callable[[], float | None] = lambda: None) 
     Raises:
         DataError: when `out` is taken by something else, or cannot be written.
     """
-    check_place(out)
+    check_output_folder(out)
     place = out.resolve()  # of a link, what it points to
     _clear_leftovers(place)
     staged = place.with_name(f".{place.name}.{os.getpid()}.new")
@@ -76,12 +75,6 @@ def staged_folder(out: Path, needed: Callable[[], float | None] = lambda: None) 
         raise DataError(f"output_dir {out} cannot be written: {why}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _clear_leftovers(place: Path) -> None:

@@ -8,8 +8,9 @@ import psutil
 import pytest
 
 from pixelis import files as module
-from pixelis.data.folder import OURS, check_place, file_sha256, staged_folder
+from pixelis.data_prep.output_folder import OURS, check_output_folder, staged_folder
 from pixelis.errors import DataError
+from pixelis.files import file_sha256
 
 NOBODY = 2**22 + 17  # above the largest number that a process can have
 
@@ -50,7 +51,7 @@ def test_this_system_exchanges_folders_in_one_step(tmp_path):
 def test_a_file_in_the_place(tmp_path):
     taken = tmp_path / "cota"
     taken.write_text("mine", encoding="utf-8")
-    for refuse in (check_place, write):
+    for refuse in (check_output_folder, write):
         with pytest.raises(DataError, match=f"^output_dir {taken} is a file; name a folder$"):
             refuse(taken)
     assert taken.read_text(encoding="utf-8") == "mine"
@@ -65,7 +66,7 @@ def test_other_files_in_the_place_are_left_alone(tmp_path, beside):
         (out / name).write_text("mine", encoding="utf-8")
     before = contents(out)
     message = f"^output_dir {out} holds other files; name an empty or a new folder .*notes.txt"
-    for refuse in (check_place, write):
+    for refuse in (check_output_folder, write):
         with pytest.raises(DataError, match=message):
             refuse(out)
     assert contents(out) == before and names_in(tmp_path) == {"cota"}
@@ -80,7 +81,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 def test_a_mount_point_is_refused_before_any_work():
     with pytest.raises(DataError, match=r"^output_dir /proc is a mount point.*folder in it$"):
-        check_place(Path("/proc"))
+        check_output_folder(Path("/proc"))
 
 
 def test_a_name_that_is_too_long(tmp_path):

@@ -7,7 +7,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from pixelis.data.example import Example, Step
-from pixelis.data_prep.gallery import EXAMPLES_IN_ROW, MAX_FRAMES, examples_figure
+from pixelis.data_prep.figures import EXAMPLES_IN_ROW, MAX_FRAMES, examples_figure
 
 POINT = Step(
     "Look.", "SEGMENT_OBJECT_AT", {"x": 30, "y": 20}, {"area": 9, "bbox": [28, 18, 32, 22]}

@@ -2,22 +2,22 @@ import dataclasses
 
 import pytest
 
-from pixelis.data_prep.picture import Picture, Spot, Thing, plural
+from pixelis.data_prep.annotated_image import AnnotatedImage, Instance, Location, plural
 
 
-def spot(number):
-    return Spot(f"place {number}", (number, 0, number + 10, 10), (number + 5, 5))
+def location(number):
+    return Location(f"place {number}", (number, 0, number + 10, 10), (number + 5, 5))
 
 
 def thing(number, name="red circle", **more):
-    place = spot(number)
+    place = location(number)
     more = {"cell": (0, number)} | more
     kind = name.split()[-1]
-    return Thing(name, kind, place, place.box, 70, (number + 1, 1), **more)
+    return Instance(name, kind, place, place.box, 70, (number + 1, 1), **more)
 
 
 def picture(*things, **more):
-    return Picture(things=things, draw=lambda: (), **more)
+    return AnnotatedImage(instances=things, draw=lambda: (), **more)
 
 
 CIRCLE = thing(0)
@@ -77,10 +77,18 @@ def test_what_stands_in_a_cell():
 
 
 def test_a_wrong_look_falls_on_nothing_or_on_a_thing_that_was_not_meant():
-    shown = picture(CIRCLE, CROSS, TEXT, free=(spot(80), spot(90)))
-    assert shown.spots(empty=True, meant=[CIRCLE.spot]) == [spot(80), spot(90)]
-    assert shown.spots(empty=False, meant=[CIRCLE.spot]) == [CROSS.spot, TEXT.spot]
-    assert shown.spots(empty=False, meant=[t.spot for t in (CIRCLE, CROSS, TEXT)]) == []
+    shown = picture(CIRCLE, CROSS, TEXT, free=(location(80), location(90)))
+    assert shown.wrong_locations(empty=True, right=[CIRCLE.location]) == [
+        location(80),
+        location(90),
+    ]
+    assert shown.wrong_locations(empty=False, right=[CIRCLE.location]) == [
+        CROSS.location,
+        TEXT.location,
+    ]
+    assert (
+        shown.wrong_locations(empty=False, right=[t.location for t in (CIRCLE, CROSS, TEXT)]) == []
+    )
 
 
 def test_provenance_keeps_what_there_is():
@@ -89,7 +97,7 @@ def test_provenance_keeps_what_there_is():
         "box": [0, 0, 10, 10],
         "area": 70,
     }
-    path = (spot(0), spot(20))
+    path = (location(0), location(20))
     full = thing(0, "text", text="A7", occluded=1 / 3, path=path)
     assert full.truth() == {
         "name": "text",

@@ -1,0 +1,155 @@
+"""Images with their annotations, the form in which every source gives data to the tasks.
+
+Tasks see nothing else of a source, so drawn scenes, COCO folders and a third source are asked the
+same questions. All coordinates are pixels of the first frame; boxes are `(x1, y1, x2, y2)` with x2
+and y2 exclusive.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+Box = tuple[int, int, int, int]
+Point = tuple[int, int]
+Cell = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A box and a point that an operation can be called with, and their name in a thought."""
+
+    name: str
+    box: Box
+    point: Point
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One annotated object or text.
+
+    Attributes:
+        name: its name in a question, such as `red circle`, `text` or `dog`.
+        kind: what it is counted by: its shape or its category.
+        location: where to look for it.
+        extent: the box of its visible pixels.
+        area: the number of its visible pixels.
+        position: its coordinates along the two axes of the image (see `AnnotatedImage.axes`).
+        colour: the name of its colour, where it has one.
+        cell: row and column on a grid, where there is one; it decides who is whose neighbour.
+        small: whether to zoom in before asking for its properties.
+        text: the written characters, where it is a text or a handwritten digit.
+        occluded: the share of its pixels that another instance covers, in [0, 1).
+        outlined: whether region growing finds its outline, so that it can be segmented.
+        path: its location in each frame, where there are several.
+    """
+
+    name: str
+    kind: str
+    location: Location
+    extent: Box
+    area: int
+    position: Point
+    colour: str = ""
+    cell: Cell | None = None
+    small: bool = False
+    text: str = ""
+    occluded: float = 0.0
+    outlined: bool = True
+    path: tuple[Location, ...] = ()
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the facts that are kept in the example's provenance."""
+        kept: dict[str, Any] = {"name": self.name, "box": list(self.extent), "area": self.area}
+        if self.cell is not None:
+            kept["cell"] = list(self.cell)
+        if self.text:
+            kept["text"] = self.text
+        if self.occluded:
+            kept["occluded"] = round(self.occluded, 4)
+        if self.path:
+            kept["path"] = [location.name for location in self.path]
+        return kept
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """Two overlapping instances: which one covers the other, and where they meet."""
+
+    front: Instance
+    back: Instance
+    location: Location
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """One image, or the frames of a short video, with everything that is annotated in it.
+
+    Attributes:
+        instances: the annotated objects and texts.
+        draw: returns the frames; called only for questions that are kept.
+        free: locations that hold no instance.
+        axes: what a position across and down is called, such as `Column` and `Row`.
+        min_distance: below this distance of two centres (pixels) no direction is named.
+        occlusions: which instances cover which.
+        num_frames: how many frames there are.
+        uncounted: kinds of which not every instance is annotated.
+        origin: where it comes from, for provenance (a file and its id).
+    """
+
+    instances: tuple[Instance, ...]
+    draw: Callable[[], tuple[Image.Image, ...]] = field(compare=False)
+    free: tuple[Location, ...] = ()
+    axes: tuple[str, str] = ("Column", "Row")
+    min_distance: float = 14.0
+    occlusions: tuple[Occlusion, ...] = ()
+    num_frames: int = 1
+    uncounted: frozenset[str] = frozenset()
+    origin: tuple[tuple[str, Any], ...] = ()
+
+    def objects(self) -> list[Instance]:
+        """Return the instances that are not texts."""
+        return [instance for instance in self.instances if not instance.text]
+
+    def unique(self) -> list[Instance]:
+        """Return the objects whose name belongs to no other instance."""
+        names = [instance.name for instance in self.instances]
+        return [
+            each
+            for each in self.objects()
+            if names.count(each.name) == 1 and each.kind not in self.uncounted
+        ]
+
+    def at(self, cell: Cell) -> Instance | None:
+        """Return the instance in a cell of the grid."""
+        return next((each for each in self.instances if each.cell == cell), None)
+
+    def wrong_locations(self, *, empty: bool, right: Sequence[Location]) -> list[Location]:
+        """Return where a wrong call can look: at nothing, or at an instance not in `right`."""
+        if empty:
+            return list(self.free)
+        boxes = {location.box for location in right}
+        return [each.location for each in self.instances if each.location.box not in boxes]
+
+
+_PLURALS = {
+    "person": "people",
+    "mouse": "mice",
+    "knife": "knives",
+    "skis": "skis",
+    "scissors": "scissors",
+    "sheep": "sheep",
+    "broccoli": "pieces of broccoli",
+}
+
+
+def plural(kind: str) -> str:
+    """Return the plural of a kind; the irregular ones are those among COCO's categories."""
+    if kind in _PLURALS:
+        return _PLURALS[kind]
+    if kind.endswith(("s", "x", "ch", "sh")):
+        return f"{kind}es"
+    if kind.endswith("y") and kind[-2:-1] not in tuple("aeiou"):
+        return f"{kind[:-1]}ies"
+    return f"{kind}s"
