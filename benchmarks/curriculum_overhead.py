@@ -171,7 +171,7 @@ def train(place, data, arguments, *, mix=None):
             run_name=place.name,
             params={"enabled": mix is None},
             tags={},
-            spool_dir=place,
+            output_dir=place,
         ) as recorder:
             result = run_training(
                 training=training,

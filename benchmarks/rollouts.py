@@ -20,7 +20,7 @@ import time
 import torch
 
 from pixelis.config import DataPrepConfig
-from pixelis.data.chat import observation_message, parse_reply, prompt_messages
+from pixelis.data.chat import parse_reply, prompt_messages, response_message
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.prepare import plan_samples
@@ -81,7 +81,7 @@ def plain_rollout(model, encoder, example, *, max_operations, max_new_tokens, to
             seen = Observation({"error": reply.error})
         else:
             seen = execute(reply.operation, reply.arguments, example.images)
-        response = encode_response(encoder, observation_message(seen))
+        response = encode_response(encoder, response_message(seen.result, seen.image))
         ids = [*heard.input_ids, *said, encoder.end_of_turn_id, *response.input_ids]
         images = (*heard.images, *response.images)
         heard = Encoded(ids, [IGNORE_INDEX] * len(ids), 0, images)

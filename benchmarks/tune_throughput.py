@@ -55,7 +55,8 @@ def main():
 
 def compare(arguments, folder):
     from pixelis.config import ModelFileConfig, TuneFileConfig, load_config, to_yaml
-    from pixelis.experiments.tune import Plan, finished_trials, open_parts
+    from pixelis.experiments.tune.phases import open_phases
+    from pixelis.experiments.tune.spec import SearchSpec
 
     data = folder / "data"
     words = [
@@ -68,7 +69,7 @@ def compare(arguments, folder):
     config = load_config(
         TuneFileConfig, ROOT / arguments.config, [(k.removeprefix("--"), v) for k, v in pairs]
     )
-    plan = Plan(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml", []))
+    spec = SearchSpec(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml", []))
     print(f"{arguments.config}: making data and caches", flush=True)
     python = [sys.executable, "-m"]
     run(
@@ -78,7 +79,7 @@ def compare(arguments, folder):
 
     def sft(values, seed, number, **environment):
         """Seconds and adapter of the same training by itself."""
-        training = plan.training(values, seed, folder / f"sft-{number}")
+        training = spec.training(values, seed, folder / f"sft-{number}")
         file = folder / f"sft-{number}.yaml"
         file.write_text(to_yaml(training.config))
         model = folder / f"model-{number}.yaml"
@@ -92,7 +93,9 @@ def compare(arguments, folder):
     sft({}, config.training.seed, "warm")
     seconds = run([*python, "pixelis.cli.tune", *words], folder / "tune.log")
     trials = [
-        (part.name, trial) for part in open_parts(plan) for trial in finished_trials(part.study)
+        (phase, trial)
+        for phase, search in open_phases(spec).by_name().items()
+        for trial in search.finished_trials()
     ]
     assert all(trial.state.name == "COMPLETE" for _, trial in trials)
     each = seconds / len(trials)
@@ -104,16 +107,16 @@ def compare(arguments, folder):
     alone, same = [], True
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // config.num_workers))}
     for number in range(arguments.again):
-        part, trial = trials[number * (len(trials) - 1) // max(1, arguments.again - 1)]
+        phase, trial = trials[number * (len(trials) - 1) // max(1, arguments.again - 1)]
         seed = config.training.seed
         took, _ = sft(values_of(trial), seed, number)
         alone.append(took)
         _, adapter = sft(values_of(trial), seed, f"{number}-threads", **threads)
-        twin = plan.root / part / str(trial.number) / f"seed-{seed}" / "sft" / "final" / ADAPTER
+        twin = spec.root / phase / str(trial.number) / f"seed-{seed}" / "sft" / "final" / ADAPTER
         equal = adapter.read_bytes() == twin.read_bytes()
         same &= equal
         said = "the same adapter" if equal else "ANOTHER ADAPTER"
-        print(f"mlflow run . -e sft, {part} {trial.number}: {took:.1f} s, {said}", flush=True)
+        print(f"mlflow run . -e sft, {phase} {trial.number}: {took:.1f} s, {said}", flush=True)
     middle = statistics.median(alone)
     ratio = middle / each
     print(f"sft: {middle:.1f} s each ({min(alone):.1f} to {max(alone):.1f}): {ratio:.2f} times")

@@ -1,4 +1,4 @@
-"""What training and evaluation tell the outside: four calls, and no idea of who listens.
+"""What training and evaluation record, and no idea of where it goes.
 
 `pixelis.tracking` implements this for MLflow; all below `cli` takes any object of this shape.
 """
@@ -18,15 +18,15 @@ _VISIT = re.compile(r"visit-(\d+)-")
 
 
 def visit_name(index: int, stage: str) -> str:
-    """The name of the adapter that a stage's visit ended with."""
+    """Return the name of the adapter that a stage's visit ended with."""
     fit = re.sub(r"[^\w.-]+", "-", stage)
     return f"visit-{index:02d}-{fit}"
 
 
 def visit_index(name: str) -> int | None:
-    """The visit that an adapter of this name ended; None for another adapter."""
-    found = _VISIT.match(name)
-    return int(found[1]) if found else None
+    """Return the visit that an adapter of this name ended; None for another adapter."""
+    match = _VISIT.match(name)
+    return int(match[1]) if match else None
 
 
 class Recorder(Protocol):
@@ -44,6 +44,9 @@ class Recorder(Protocol):
     def figure(self, name: str, figure: "Figure") -> None:
         """Keep a matplotlib figure under the artifact path `name`."""
 
+    def position(self) -> int:
+        """Return the length in bytes of all that was recorded, for a checkpoint to go back to."""
+
 
 class NullRecorder:
     """A recorder that keeps nothing, for library use and tests."""
@@ -59,3 +62,7 @@ class NullRecorder:
 
     def figure(self, name: str, figure: "Figure") -> None:
         """Ignore the figure."""
+
+    def position(self) -> int:
+        """Return 0: nothing is kept."""
+        return 0

@@ -25,7 +25,7 @@ LONGEST = (
         "cli/test_sft.py",
     ),
     *("training/test_batch_size.py", "planning/test_memory.py", "cli/test_ablate.py"),
-    *("experiments/tune/test_study.py", "cli/test_evaluate.py", "training/test_processes.py"),
+    *("cli/test_evaluate.py", "training/test_processes.py"),
     *("data_prep/test_ten_thousand.py", "cli/test_kills.py", "training/test_start.py"),
     *("runs/test_champion.py", "cli/test_plan.py", "models/test_export.py"),
 )

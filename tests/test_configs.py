@@ -1,39 +1,27 @@
 """The files in configs/: each loads, names every key of its class, and says what each is for."""
 
+import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from pixelis.cli.arguments import EXAMPLES, parse_arguments
 from pixelis.config import (
-    AblateFileConfig,
-    CompareConfig,
+    CONFIG_FILES,
     DataPrepConfig,
-    EvaluateConfig,
-    ExportConfig,
-    ModelFileConfig,
-    PlanFileConfig,
     TrainingFileConfig,
-    TuneFileConfig,
     flatten,
     load_config,
     read_mapping,
     walk_fields,
 )
 from pixelis.curriculum import CurriculumConfig
+from pixelis.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
-CLASSES = {
-    "data_prep": DataPrepConfig,
-    "training_params": TrainingFileConfig,
-    "model_arch": ModelFileConfig,
-    "evaluate": EvaluateConfig,
-    "export": ExportConfig,
-    "ablate": AblateFileConfig,
-    "compare": CompareConfig,
-    "plan": PlanFileConfig,
-    "tune": TuneFileConfig,
-}
+CLASSES = {Path(name).stem: kind for name, kind in CONFIG_FILES.items()}
 ACCELERATE = ROOT / "configs" / "accelerate"  # in accelerate's own format
 BEST = {ROOT / "configs" / "best.yaml"}  # what a search left
 FILES = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(ACCELERATE.glob("*.yaml")) - BEST)
@@ -111,20 +99,11 @@ def test_missing_data_would_be_made_in_the_folder_that_is_then_read(file):
     assert load_config(DataPrepConfig, ROOT / data.prep).output_dir == data.path
 
 
-def test_evaluate_looks_where_sft_writes():
+def test_what_comes_after_sft_looks_where_it_writes():
     training, evaluation = load("training_params.yaml"), load("evaluate.yaml")
-    assert evaluation.data.path == training.data.path
-    assert evaluation.experiment == training.exp_name
-
-
-def test_export_looks_where_sft_writes():
-    training, export = load("training_params.yaml"), load("export.yaml")
-    assert export.data.path == training.data.path
-    assert export.experiment == training.exp_name
-
-
-def test_compare_looks_where_sft_writes():
-    assert load("compare.yaml").experiment == load("training_params.yaml").exp_name
+    export, compare = load("export.yaml"), load("compare.yaml")
+    assert evaluation.data.path == export.data.path == training.data.path
+    assert evaluation.experiment == export.experiment == compare.experiment == training.exp_name
 
 
 def test_the_files_for_the_7b_hold_the_guides_values():
@@ -153,3 +132,29 @@ def test_where_an_embedded_default_differs_from_the_7b_its_comment_says_why(name
     different = {key for key, value in embedded.items() if value != guide[key]}
     different.discard("model.model_name")
     assert {key for key in different if "guide" not in comments[key]} == set()
+
+
+def test_the_page_of_the_reference_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("page", ROOT / "docs/make_configuration.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.build_page(), (
+        "python docs/make_configuration.py"
+    )
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_of_each_help_can_be_typed(name, monkeypatch):
+    """Up to the first import of a library: that the command line is accepted."""
+    monkeypatch.chdir(ROOT)
+    module = importlib.import_module(f"pixelis.cli.{name.replace('-', '_')}")
+    accepted = []
+
+    def parse(argv, **arguments):
+        accepted.append(parse_arguments(argv, **arguments))
+        raise ConfigError("parsed")
+
+    monkeypatch.setattr(module, "parse_arguments", parse)
+    with pytest.raises(ConfigError, match="parsed"):
+        module.main(shlex.split(EXAMPLES[name]))
+    assert accepted

@@ -1,4 +1,4 @@
-"""sync: deliver what runs could not deliver while MLflow was away."""
+"""sync: send what runs could not send while MLflow was away."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from pixelis.errors import ConfigError
 DEFAULT = "outputs"
 HELP = f"""usage: pixelis sync [FOLDER ...] [--folder FOLDER]
 
-Deliver to MLflow what runs could not deliver while it was away, and end the runs. Looks for
-pixelis-undelivered-<run id>.jsonl in the folders and everything below them, and removes each file
-when its records have arrived. Runs of this machine whose processes were killed become KILLED. The
-store is the one that MLFLOW_TRACKING_URI names.
+Send to MLflow what runs could not send while it was away, and end the runs. Looks for
+journal-<run id>.jsonl in the folders and everything below them, and sends what is left of each;
+the files stay. Runs of this machine whose processes were killed become KILLED. The store is the one
+that MLFLOW_TRACKING_URI names.
 
 FOLDER           the training.output_dir of the runs, or a folder above it
                  [default: {DEFAULT}, and the working folder itself without what is below it]
@@ -22,7 +22,7 @@ Ends with 1 when MLflow cannot be reached: everything stays as it is, come again
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, deliver, say what was delivered."""
+    """Parse, send, and print what was sent."""
     if "-h" in argv or "--help" in argv:
         print(HELP)
         return 0
@@ -31,19 +31,16 @@ def main(argv: Sequence[str]) -> int:
         if not folder.is_dir():
             raise ConfigError(f"folder must be a folder that exists, got {str(folder)!r}")
 
-    from pixelis.tracking import deliver_spools, end_killed_runs, find_spools
+    from pixelis.tracking import deliver_journals, end_killed_runs, find_journals
 
     # A run without an output_dir leaves its file where it was started.
-    found = find_spools(folders or [Path(DEFAULT)], [] if folders else [Path()])
-    if not found:
+    paths = find_journals(folders or [Path(DEFAULT)], [] if folders else [Path()])
+    is_delivered, lines = deliver_journals(paths)
+    if not lines:
         print(f"nothing to deliver in {', '.join(map(str, folders)) or DEFAULT}")
-    is_delivered = deliver_spools(found, _say) if found else True
-    end_killed_runs(_say)
+    for line in [*lines, *end_killed_runs()]:
+        print(line, flush=True)
     return 0 if is_delivered else 1
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _folders(argv: Sequence[str]) -> list[Path]:

@@ -24,21 +24,22 @@ def main(argv: Sequence[str]) -> int:
     data_dir = Path(config.data.path)
     prep = load_prep(data_dir, config.data.prep) if is_missing(data_dir) else None
 
-    from pixelis.experiments.tune import Plan, check_storage
+    from pixelis.experiments.tune.spec import SearchSpec
+    from pixelis.experiments.tune.storage import open_storage
     from pixelis.runs.prepare import make_data
     from pixelis.runs.tune import run_search
     from pixelis.runs.tuning_record import check_best
     from pixelis.training.inputs import check_model
 
-    plan = Plan(config, model)
-    plan.check()
+    spec = SearchSpec(config, model)
+    spec.check()
     check_model(model.model)
-    check_best(plan)
-    check_storage(plan.storage)  # before minutes of making data for nothing
+    check_best(spec)
+    open_storage(spec.storage)  # before minutes of making data for nothing
     if prep is not None:
         make_data(prep, data_dir, missing_from=config.data.prep)
     try:
-        run_search(plan)
+        run_search(spec)
     except (KeyboardInterrupt, SystemExit):  # SystemExit: SIGTERM
         print("interrupted; every finished trial is kept: go on with the same command")
         return INTERRUPTED

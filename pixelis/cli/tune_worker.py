@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
+from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
 from pixelis.config import ModelFileConfig, TuneFileConfig
 
 
@@ -17,13 +17,10 @@ def main(argv: Sequence[str]) -> int:
         extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
     )
 
-    from pixelis.experiments.tune import Plan, TrialStopped
+    from pixelis.experiments.tune.spec import SearchSpec
     from pixelis.runs.tuning_worker import run_worker
 
-    try:
-        run_worker(Plan(arguments.config, arguments.extra["model"]))
-    except TrialStopped:
-        return INTERRUPTED
+    run_worker(SearchSpec(arguments.config, arguments.extra["model"]))
     return 0
 
 

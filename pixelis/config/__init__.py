@@ -2,9 +2,11 @@
 
 from pixelis.config.data_prep import DataPrepConfig, DifficultyConfig
 from pixelis.config.files import find_config, packaged_configs
+from pixelis.config.kinds import walk_fields
 from pixelis.config.load import flatten, load_config, to_yaml
 from pixelis.config.schema import (
     CHANGING_INITS,
+    CONFIG_FILES,
     EVA,
     FIRST_FINAL_SEED,
     FIRST_TUNING_SEED,
@@ -20,13 +22,14 @@ from pixelis.config.schema import (
     TrainingFileConfig,
     TuneFileConfig,
 )
-from pixelis.config.section import Section, key, unknown_key, validate, walk_fields
+from pixelis.config.section import Section, key, unknown_key, validate
 from pixelis.config.space import FIELDS, SECTION, flat_space, merge_space
 from pixelis.config.yaml_text import dump_yaml, parse_yaml, read_mapping
 
 __all__ = [
     "AblateFileConfig",
     "CHANGING_INITS",
+    "CONFIG_FILES",
     "CompareConfig",
     "DataPrepConfig",
     "DifficultyConfig",

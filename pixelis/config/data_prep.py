@@ -57,7 +57,7 @@ class DifficultyConfig(Section):
 
 
 class DataPrepConfig(Section):
-    """configs/data_prep.yaml."""
+    """Data that is made or imported (`data-prep`)."""
 
     num_samples: int = key(8000, "examples to make; an import takes all", ge=1, le=MAX_SAMPLES)
     seed: int = key(0, "seed of every random choice", ge=0, le=MAX_SEED)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pixelis.config.files import find_config
+from pixelis.config.files import find_config, packaged_configs
+from pixelis.config.kinds import describe_limits, item_kind, split_optional, words_of
 from pixelis.config.load import flatten, load_config
-from pixelis.config.section import Section, describe_limits, is_tuple, split_optional, words_of
+from pixelis.config.section import Section
 from pixelis.errors import ConfigError
 
 KIND_WORDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT"}
@@ -66,11 +67,18 @@ def render_reference(
         open_sections: as for `build_help`.
     """
     lines: list[str] = []
+    described: dict[str, tuple[list[str], str]] = {}  # by section: its keys and the file's name
     for path, kind in files.items():
+        file = packaged_configs() / Path(path).name
         summary = (kind.__doc__ or "").strip().partition("\n")[0]
-        lines += [f"## {Path(path).name}", "", summary, ""]
-        for section, rows in _group(kind, path, open_sections).items():
-            lines += [f"### {Path(path).stem}: {section}", ""] if section else []
+        lines += [f"## {file.name}", "", summary, ""]
+        for section, rows in _group(kind, str(file), open_sections).items():
+            keys = [row.key for row in rows]
+            known, where = described.setdefault(section, (keys, file.name))
+            lines += [f"### {file.stem}: {section}", ""] if section else []
+            if known == keys and where != file.name:
+                lines += [f"The keys of that section in {where}; the file sets other values.", ""]
+                continue
             lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
             for row in rows:
                 kind_text = " ".join(filter(None, [row.kind, row.limits]))
@@ -119,8 +127,8 @@ def _rows(
 def _kind_word(annotation: Any) -> str:
     kind, is_optional = split_optional(annotation)
     null = ["null"] if is_optional else []
-    if is_tuple(kind):
-        item = split_optional(typing.get_args(kind)[0])[0]
+    if item_kind(annotation) is not None:
+        item = split_optional(item_kind(annotation))[0]
         names = ", ".join(getattr(item, "model_fields", ()))
         return "|".join([f"[{KIND_WORDS.get(item, f'{{{names}}}')}, ...]", *null])
     return "|".join([*filter(None, [KIND_WORDS.get(kind)]), *words_of(annotation), *null])

@@ -2,21 +2,13 @@
 
 import copy
 import json
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelis.config.section import (
-    NONE_WORDS,
-    Origins,
-    Section,
-    SectionType,
-    as_section,
-    show,
-    split_optional,
-    validate,
-    words_of,
-)
+from pixelis.config.kinds import as_section, split_optional, words_of
+from pixelis.config.section import NONE_WORDS, Section, SectionType, show, validate
 from pixelis.config.space import SECTION, merge_space
 from pixelis.config.yaml_text import dump_yaml, parse_yaml, read_mapping
 from pixelis.errors import ConfigError
@@ -44,7 +36,16 @@ def load_config(
     tree = {} if path is None else read_mapping(path)
     for key, value in pairs:
         _override(kind, tree, key, value)
-    return validate(kind, tree, Origins(path, [key for key, _ in pairs]))
+    given = [key for key, _ in pairs]
+    return validate(kind, tree, lambda key: _origin(key, path, given))
+
+
+def _origin(key: str, path: Path | None, given: Sequence[str]) -> str:
+    """Return who set a key: the command line, which gave some keys, or the file."""
+    for name in given:
+        if f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}."):
+            return "the command line"
+    return str(path)
 
 
 def flatten(config: Section) -> dict[str, Scalar]:
@@ -94,14 +95,10 @@ def _annotation_at(kind: type[Section], key: str) -> Any:
     for name in key.split("."):
         section = as_section(annotation)
         if section is None:
-            return Any if annotation is Any or dict in (annotation, _origin(annotation)) else None
+            return Any if annotation is Any or typing.get_origin(annotation) is dict else None
         field = section.model_fields.get(name)
         annotation = field.annotation if field else None
     return annotation
-
-
-def _origin(annotation: Any) -> Any:
-    return getattr(annotation, "__origin__", None)
 
 
 def _parse_text(key: str, text: str, annotation: Any) -> Any:

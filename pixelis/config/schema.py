@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from pixelis.config.data_prep import MAX_SEED
+from pixelis.config.data_prep import MAX_SEED, DataPrepConfig
 from pixelis.config.section import OpenSection, Section, Text, key
 from pixelis.errors import ConfigError
 
@@ -88,7 +88,7 @@ class EvaluationConfig(Section):
 
 
 class TrainingFileConfig(Section):
-    """configs/training_params.yaml."""
+    """A training: what `sft` and `plan` read."""
 
     exp_name: Text = key("sft_curriculum", "experiment, and the run name's prefix")
     resume: Text | None = key(None, "checkpoint folder, or auto: the newest in output_dir")
@@ -117,7 +117,7 @@ class TrainingFileConfig(Section):
 
 
 class AblateFileConfig(Section):
-    """configs/ablate.yaml: the sections of a training, and what is compared."""
+    """A comparison of curricula (`ablate`): the sections of a training, and what is compared."""
 
     exp_name: Text = key("ablate", "experiment, and the run name's prefix")
     arms: tuple[Text, ...] = key(
@@ -216,7 +216,7 @@ class ModelConfig(Section):
 
 
 class ModelFileConfig(Section):
-    """configs/model_arch.yaml."""
+    """The base model and its adapter, for every entry point that loads one."""
 
     model: ModelConfig = ModelConfig()
 
@@ -228,7 +228,7 @@ class EvaluateDataConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """configs/evaluate.yaml."""
+    """Rollouts of an adapter on a split or on questions (`evaluate`)."""
 
     adapter: Text | None = key(None, "folder, runs:/ or models:/ address; null: newest sft run")
     against: Text | None = key(None, "a second adapter, compared on the same examples")
@@ -269,7 +269,7 @@ class EvaluateConfig(Section):
 
 
 class CompareConfig(Section):
-    """configs/compare.yaml."""
+    """Which finished trainings `compare` reads."""
 
     runs: Text | None = key(
         None, "ids of runs, their first 8 letters or more, or names, with commas; null: the last"
@@ -279,7 +279,7 @@ class CompareConfig(Section):
 
 
 class TuneFileConfig(Section):
-    """configs/tune.yaml."""
+    """A search over the settings of a training (`tune`)."""
 
     exp_name: Text = key("tune", "experiment, and the run name's prefix")
     study: Text = key("curriculum", "the study's name; a second start goes on with it")
@@ -331,7 +331,7 @@ class TuneFileConfig(Section):
 
 
 class PlanFileConfig(Section):
-    """configs/plan.yaml."""
+    """The GPUs on which a training would run (`plan`)."""
 
     gpu: Text = key("A100-40", "name of a GPU, such as A10G; see configs/plan.yaml")
     gpu_memory_gib: float | None = key(None, "memory of another GPU", gt=0)
@@ -351,7 +351,7 @@ class ExportDataConfig(Section):
 
 
 class ExportConfig(Section):
-    """configs/export.yaml."""
+    """An adapter merged into its base (`export`)."""
 
     adapter: Text | None = key(None, "folder, runs:/ or models:/ address; null: newest sft run")
     experiment: Text = key("sft_curriculum", "experiment whose newest finished run is taken")
@@ -362,3 +362,17 @@ class ExportConfig(Section):
     )
     tolerance: float = key(0.001, "largest difference of a logit before and after", gt=0)
     data: ExportDataConfig = ExportDataConfig()
+
+
+# By the path that an entry point reads where none is given.
+CONFIG_FILES: dict[str, type[Section]] = {
+    "configs/training_params.yaml": TrainingFileConfig,
+    "configs/model_arch.yaml": ModelFileConfig,
+    "configs/data_prep.yaml": DataPrepConfig,
+    "configs/evaluate.yaml": EvaluateConfig,
+    "configs/tune.yaml": TuneFileConfig,
+    "configs/ablate.yaml": AblateFileConfig,
+    "configs/compare.yaml": CompareConfig,
+    "configs/plan.yaml": PlanFileConfig,
+    "configs/export.yaml": ExportConfig,
+}

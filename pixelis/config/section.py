@@ -2,11 +2,10 @@
 
 import difflib
 import sys
-import types
 import typing
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -20,11 +19,20 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from pixelis.config.kinds import (
+    as_section,
+    describe_kind,
+    describe_limits,
+    describe_rule,
+    item_kind,
+    split_optional,
+    walk_fields,
+    words_of,
+)
 from pixelis.errors import ConfigError
 
 NONE_WORDS = ("", "none", "null", "~")
 MAX_TEXT = 4096  # characters; the longest path
-KIND_NAMES = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
 RANGE_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
@@ -43,13 +51,12 @@ class Section(BaseModel):
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
         """Read what YAML and a command line write in another way: null as a word, and lists."""
-        assert info.field_name is not None
-        kind, is_optional = split_optional(cls.model_fields[info.field_name].annotation)
-        if is_optional and isinstance(value, str) and value.lower() in NONE_WORDS:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, str) and value.lower() in NONE_WORDS and split_optional(kind)[1]:
             return None
         if isinstance(value, int) and abs(value) > sys.float_info.max:
             raise PydanticCustomError("too_large", "no float can hold it")
-        return tuple(value) if isinstance(value, list) and is_tuple(kind) else value
+        return tuple(value) if isinstance(value, list) and item_kind(kind) else value
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values, checked as those of a file are.
@@ -63,10 +70,15 @@ class Section(BaseModel):
 SectionType = typing.TypeVar("SectionType", bound=Section)
 
 
+def key(default: Any, meaning: str, **rules: Any) -> Any:
+    """Return a field with its default, its meaning for `--help`, and pydantic's ge, gt, le, lt."""
+    return Field(default, description=meaning, **rules)
+
+
 def validate(
     kind: type[SectionType],
     tree: Any,
-    origins: "Origins | None" = None,
+    origin_of: Callable[[str], str] = lambda key: "",
     prefix: str = "",
 ) -> SectionType:
     """Build a section from a mapping.
@@ -74,7 +86,7 @@ def validate(
     Args:
         kind: the section's class.
         tree: key -> value, sections nested.
-        origins: who set a key, for the message; None: nobody is named.
+        origin_of: gives the file or command line that set a key, for the message.
         prefix: of the keys in the message, as in "curriculum.".
 
     Raises:
@@ -86,73 +98,61 @@ def validate(
         faults = error.errors(include_url=False)
         # A misspelt key first: what else is wrong may come of it.
         first = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
-        raise ConfigError(_describe_fault(first, kind, origins, prefix)) from error
-
-
-class Origins:
-    """Who set a key: a file or the command line."""
-
-    def __init__(self, file: object, overridden: Iterable[str] = ()) -> None:
-        """Take the file's name and the dotted keys that the command line gave."""
-        self._file, self._overridden = file, list(overridden)
-
-    def of(self, key: str) -> str:
-        """Return the file, or "the command line"."""
-        for given in self._overridden:
-            if f"{key}.".startswith(f"{given}.") or f"{given}.".startswith(f"{key}."):
-                return "the command line"
-        return str(self._file)
+        raise ConfigError(_describe_fault(first, kind, origin_of, prefix)) from error
 
 
 def _describe_fault(
-    fault: ErrorDetails, kind: type[Section], origins: Origins | None, prefix: str
+    fault: ErrorDetails, kind: type[Section], origin_of: Callable[[str], str], prefix: str
 ) -> str:
     """Return the line about one of pydantic's errors."""
-    section: type[Section] = kind
-    field: FieldInfo | None = None
-    parts: list[str] = []
-    for part in fault["loc"]:
-        if isinstance(part, int):  # of a list
-            assert field is not None
-            parts[-1] += f"[{part}]"
-            field = FieldInfo.from_annotation(
-                typing.get_args(split_optional(field.annotation)[0])[0]
-            )
-        elif field is None or as_section(field.annotation):
-            section = as_section(field.annotation) or section if field else section
-            field = section.model_fields.get(part)
-            parts.append(part)
-    key = ".".join(parts)
-    name, origin = (
-        f"{prefix}{key}".rstrip("."),
-        origins.of(key.partition("[")[0]) if origins else "",
-    )
+    section, field, key = _locate(fault["loc"], kind)
+    inner = as_section(field.annotation) if field else kind
+    name = f"{prefix}{key}" if key else prefix.rstrip(".")
+    origin = origin_of(key.partition("[")[0])
     ending = f" ({origin})" if origin else ""
-    broken = fault.get("ctx", {}).get("error")
+    cause = fault.get("ctx", {}).get("error")
     if fault["type"] in ("extra_forbidden", "invalid_key"):
-        everywhere = () if "." in key else (known for known, _ in walk_fields(kind))
-        return unknown_key(name, origin, section.model_fields, everywhere)
-    if isinstance(broken, ConfigError):
-        is_of_section = field is None or as_section(field.annotation)
-        lead = f"{prefix}{key[: key.rindex(']') + 1]}: " if "]" in key else prefix
-        return f"{lead}{broken}{'' if is_of_section else ending}"
-    if broken is not None:
-        return f"{name} {broken}{ending}"
+        others = () if "." in key else (known for known, _ in walk_fields(kind))
+        return unknown_key(name, origin, section.model_fields, others)
+    if isinstance(cause, ConfigError):
+        item = f"{key[: key.rindex(']') + 1]}: " if "]" in key else ""
+        return f"{prefix}{item}{cause}{'' if inner else ending}"
+    if cause is not None:
+        return f"{name} {cause}{ending}"
     if fault["type"] == "missing":
         return f"{name} must be given, got None{ending}"
-    value = show(fault["input"])
-    if field is None or as_section(field.annotation):
-        inner_section = as_section(field.annotation) if field else kind
-        assert inner_section is not None
-        keys = f"a section with the keys {', '.join(inner_section.model_fields)}"
+    return f"{name} must be {_broken_rule(fault, section, field)}{ending}"
+
+
+def _broken_rule(fault: ErrorDetails, section: type[Section], field: FieldInfo | None) -> str:
+    value, hint = fault["input"], ""
+    inner = as_section(field.annotation) if field else section
+    if inner is not None:
+        keys = f"a section with the keys {', '.join(inner.model_fields)}"
         rule = "a mapping of settings" if section.states_whole_rule else keys
-        return f"{name or 'the configuration'} must be {rule}, got {value}{ending}"
-    if section.states_whole_rule:
-        hint = describe_closest(fault["input"], words_of(field.annotation))
-        return f"{name} must be {describe_rule(field)}, got {value}{hint}{ending}"
-    is_range = fault["type"] in RANGE_ERRORS
-    rule = describe_limits(field) if is_range else describe_kind(field.annotation)
-    return f"{name} must be {rule}, got {value}{ending}"
+    elif section.states_whole_rule and field is not None:
+        rule, hint = describe_rule(field), describe_closest(value, words_of(field.annotation))
+    else:
+        assert field is not None
+        is_range = fault["type"] in RANGE_ERRORS
+        rule = describe_limits(field) if is_range else describe_kind(field.annotation)
+    return f"{rule}, got {show(value)}{hint}"
+
+
+def _locate(
+    location: tuple[int | str, ...], kind: type[Section]
+) -> tuple[type[Section], FieldInfo | None, str]:
+    """Return the section that holds a fault, its field there if it has one, and the dotted key."""
+    section, field, key = kind, None, ""
+    for part in location:
+        inner = as_section(field.annotation) if field else None
+        if isinstance(part, int) and field is not None:  # of a list
+            field, key = FieldInfo.from_annotation(item_kind(field.annotation)), f"{key}[{part}]"
+        elif field is None or inner is not None:  # else the member of a union
+            section = inner or section
+            field = section.model_fields.get(str(part))
+            key += f".{part}" if key else str(part)
+    return section, field, key
 
 
 def describe_closest(value: Any, choices: Iterable[str]) -> str:
@@ -184,111 +184,12 @@ def show(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-# What a field holds, in words
-
-
-def walk_fields(kind: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every dotted key of a section with its field, inner sections opened."""
-    for name, field in kind.model_fields.items():
-        if inner := as_section(field.annotation):
-            yield from walk_fields(inner, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
-
-
-def as_section(kind: Any) -> type[Section] | None:
-    """Return the section that a type is, None where it is none."""
-    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
-
-
-def split_optional(kind: Any) -> tuple[Any, bool]:
-    """Split an optional type into the type itself and whether null is allowed."""
-    members = _members(kind)
-    kinds = [member for member in members if member is not types.NoneType]
-    # Of a number or a word, the number: the words are those of `words_of`.
-    numbers = [member for member in kinds if typing.get_origin(member) is not Literal]
-    inner = (numbers or kinds)[0]
-    is_annotated = typing.get_origin(inner) is Annotated
-    return typing.get_args(inner)[0] if is_annotated else inner, types.NoneType in members
-
-
-def words_of(kind: Any) -> tuple[str, ...]:
-    """Return the words that a type takes: its choices, or `auto` beside a number."""
-    choices = [member for member in _members(kind) if typing.get_origin(member) is Literal]
-    return tuple(str(word) for choice in choices for word in typing.get_args(choice))
-
-
-def is_tuple(kind: Any) -> bool:
-    """Return whether a type is a list of values, which is kept as a tuple."""
-    return typing.get_origin(kind) is tuple
-
-
-def describe_kind(kind: Any) -> str:
-    """Return a type in words, as in "an integer or auto"."""
-    inner, _ = split_optional(kind)
-    if is_tuple(inner):
-        return "a list, as in [a, b]"
-    if typing.get_origin(inner) is dict:
-        return "a section"
-    words = words_of(kind)
-    if inner not in KIND_NAMES:
-        return f"one of {', '.join(words)}"
-    return " or ".join([KIND_NAMES[inner], *words])
-
-
-def describe_limits(field: FieldInfo) -> str:
-    """Return the range of a field, as in ">= 1" or "in (0, 1]"; empty where it has none."""
-    kind, _ = split_optional(field.annotation)
-    inner = typing.get_args(kind) if is_tuple(kind) else _members(field.annotation)
-    metadata = [*field.metadata]
-    for member in inner:
-        metadata += FieldInfo.from_annotation(member).metadata
-    limits = {
-        name: getattr(one, name)
-        for one in metadata
-        for name in ("ge", "gt", "le", "lt")
-        if getattr(one, name, None) is not None
-    }
-    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
-    if low is not None and high is not None:
-        return f"in {'[' if 'ge' in limits else '('}{low}, {high}{']' if 'le' in limits else ')'}"
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    return "".join(f"{signs[name]} {limit}" for name, limit in limits.items())
-
-
-def describe_rule(field: FieldInfo) -> str:
-    """Return type and range of a field together, as in "null or an integer >= 1"."""
-    kind, is_optional = split_optional(field.annotation)
-    limits = describe_limits(field)
-    if kind is float and limits:
-        rule = limits if limits.startswith("in ") else f"a number {limits}"
-    else:
-        rule = f"{describe_kind(field.annotation)} {limits}".rstrip()
-    return f"null or {rule}" if is_optional else rule
-
-
-def _members(kind: Any) -> tuple[Any, ...]:
-    """Return the types of a union, or the type alone."""
-    is_union = typing.get_origin(kind) in (types.UnionType, typing.Union)
-    return typing.get_args(kind) if is_union else (kind,)
-
-
-# Fields
-
-
-def key(default: Any, meaning: str, **rules: Any) -> Any:
-    """Return a field with its default, its meaning for `--help`, and pydantic's ge, gt, le, lt."""
-    return Field(default, description=meaning, **rules)
-
-
-def check_text(text: Any) -> Any:
-    """Refuse a text that no path, name or message can hold; another value is left to its type.
-
-    Raises:
-        ValueError: with the rule.
-    """
+def _check_text(text: Any, *, least: int = 1) -> Any:
+    """Refuse a text that no path, name or message can hold; another value is left to its type."""
     if not isinstance(text, str):
         return text
+    if len(text) < least:
+        raise ValueError("must not be empty")
     if len(text) > MAX_TEXT:
         raise ValueError(f"may have {MAX_TEXT} characters, got {len(text)}")
     for character in text:
@@ -296,12 +197,6 @@ def check_text(text: Any) -> Any:
             rule = "must not hold control characters and lone surrogates"
             raise ValueError(f"{rule}, got U+{ord(character):04X}")
     return text
-
-
-def _check_some_text(text: Any) -> Any:
-    if text == "":
-        raise ValueError("must not be empty")
-    return check_text(text)
 
 
 def _check_open_section(section: Any, info: ValidationInfo) -> Any:
@@ -332,11 +227,11 @@ def _to_plain(key: str, value: Any) -> Any:
 
 def _check_text_of(key: str, value: Any) -> None:
     try:
-        check_text(value)
+        _check_text(value, least=0)
     except ValueError as error:
         raise ConfigError(f"{key} {error}") from error
 
 
-Text = Annotated[str, BeforeValidator(_check_some_text)]
+Text = Annotated[str, BeforeValidator(_check_text)]
 # Any mapping of plain values: whoever uses it knows its rules.
 OpenSection = Annotated[dict[str, Any], BeforeValidator(_check_open_section)]

@@ -1,4 +1,7 @@
-"""YAML as users mean it: 1e-5 is a number, a key stands once, a fault is one line."""
+"""YAML as users mean it: 1e-5 is a number, a key stands once, a fault is one line.
+
+PyYAML alone reads 1e-5 as text, takes the last of two equal keys, and has no bounds.
+"""
 
 import re
 from pathlib import Path
@@ -9,7 +12,6 @@ import yaml
 from pixelis.config.section import show
 from pixelis.errors import ConfigError
 
-# YAML 1.1 reads 1e-5 as text, for want of a point.
 EXPONENT = re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
 # Far beyond any configuration, and read in seconds.
 MAX_CHARACTERS = 200_000
@@ -17,6 +19,11 @@ MAX_CHARACTERS = 200_000
 MAX_VALUES = 50_000
 MAX_DEPTH = 50
 MAX_NUMBER = 1000  # characters of a number; Python shows none of more than 4,300 digits
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+def _fault(text: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, text, mark)
 
 
 class _Loader(yaml.SafeLoader):
@@ -24,50 +31,45 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.depth >= MAX_DEPTH:
-            text = f"values may be nested {MAX_DEPTH} deep"
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, text, mark)
+            raise _fault(f"values may be nested {MAX_DEPTH} deep", mark)
         self.depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Construct a value; a tag that does not suit it gives a marked error, not just any."""
+        """Construct a value; a tag that does not suit it gives an error with its line."""
+        if node.tag in NUMBERS and len(node.value) > MAX_NUMBER:
+            text = f"a number may have {MAX_NUMBER} characters, got {len(node.value)}"
+            raise _fault(text, node.start_mark)
         try:
-            if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS:
-                _check_number(node)
-            value = super().construct_object(node, deep)
+            return super().construct_object(node, deep)
         except (LookupError, AttributeError, TypeError, ArithmeticError) as error:
             text = f"{node.value!r:.40} cannot be read as {node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, text, node.start_mark) from error
-        return value
+            raise _fault(text, node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
         if not isinstance(node, yaml.MappingNode):  # tagged as one
-            text = f"expected keys and values, got {node.value!r:.40}"
-            raise yaml.constructor.ConstructorError(None, None, text, node.start_mark)
+            raise _fault(f"expected keys and values, got {node.value!r:.40}", node.start_mark)
+        seen: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    text = f"duplicate key {key.value!r}"
-                    raise yaml.constructor.ConstructorError(None, None, text, key.start_mark)
-                seen.add(key.value)
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise _fault(f"duplicate key {key.value!r}", key.start_mark)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+class _Dumper(yaml.SafeDumper):
+    """Knows EXPONENT too, so that it quotes the texts that would come back as numbers."""
 
 
-def _check_number(node: yaml.ScalarNode) -> None:
-    if len(node.value) > MAX_NUMBER:
-        text = f"a number may have {MAX_NUMBER} characters, got {len(node.value)}"
-        raise yaml.constructor.ConstructorError(None, None, text, node.start_mark)
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(NUMBERS[1], EXPONENT, list("-+.0123456789"))
 
 
 def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node holds once every alias is written out; of a circle, each once."""
+    """Return how many values a node holds, aliases written out; of a circle, each once."""
     if id(node) not in known:
         known[id(node)] = 1
         inner: list[yaml.Node] = []
@@ -79,16 +81,8 @@ def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-class _Dumper(yaml.SafeDumper):
-    """Knows EXPONENT too, so that it quotes the texts that would come back as numbers."""
-
-
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
-
-
 def parse_yaml(text: str, name: str) -> Any:
-    """The value of one YAML document; `name` is what messages call it.
+    """Return the value of one YAML document; `name` is what messages call it.
 
     Raises:
         ConfigError: when it is none, or beyond the bounds above, aliases written out.
@@ -97,29 +91,26 @@ def parse_yaml(text: str, name: str) -> Any:
         raise ConfigError(f"{name} may have {MAX_CHARACTERS} characters, got {len(text)}")
     try:
         loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None
-            if (count := _count_values(node, {})) > MAX_VALUES:
-                raise ConfigError(
-                    f"{name} may hold {MAX_VALUES} values, aliases written out, got {count:.3g}"
-                )
-            return loader.construct_document(node)
-        finally:
-            loader.dispose()
-    except ConfigError:
-        raise
+        node = loader.get_single_node()
+        count = _count_values(node, {}) if node is not None else 0
+        if count <= MAX_VALUES:
+            return loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f" (line {error.problem_mark.line + 1})"
         raise ConfigError(f"{name} is not valid YAML: {error.problem}{line}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a 13th month
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"{name} is not valid YAML: {reason}") from error
+    rule = f"may hold {MAX_VALUES} values, aliases written out"
+    raise ConfigError(f"{name} {rule}, got {count:.3g}")
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
-    """The keys and values of a YAML file."""
+    """Return the keys and values of a YAML file.
+
+    Raises:
+        ConfigError: when it cannot be read, or holds something else.
+    """
     if not path.exists():
         raise ConfigError(f"No such configuration file: {path} (looked from {Path.cwd()})")
     if not path.is_file():
@@ -139,5 +130,5 @@ def read_mapping(path: Path) -> dict[Any, Any]:
 
 
 def dump_yaml(tree: Any) -> str:
-    """Text that `parse_yaml` reads back as the same value, keys in their order."""
+    """Return text that `parse_yaml` reads back as the same value, keys in their order."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -1,10 +1,9 @@
-"""The rules for settings, mixes and restored states, with one message shape for all."""
+"""The rules for mixes, strata and restored states, with one message shape for all."""
 
 import difflib
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -20,17 +19,8 @@ def require(is_met: bool, key: str, rule: str, value: object, note: str = "") ->
         raise ConfigError(f"{key} must be {rule}, got {value!r}" + (f" ({note})" if note else ""))
 
 
-@contextmanager
-def prefixed(prefix: str) -> Iterator[None]:
-    """Put where a setting stands before every message about it."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{prefix}{error}") from error
-
-
 def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> bool:
-    """Whether this is a finite int or float in [low, high]; a bool is no number."""
+    """Return whether this is a finite int or float in [low, high]; a bool is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     # Not math.isfinite, which an int beyond a float's range makes overflow.
@@ -38,12 +28,14 @@ def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> 
 
 
 def is_integer(value: object, low: int) -> bool:
-    """Whether this is an int >= low; a bool is no int, and 500.0 is not one either."""
+    """Return whether this is an int >= low; a bool is no int, and 500.0 is not one either."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
-def check_keys(settings: object, valid: Iterable[str], path: str) -> Mapping[str, Any]:
-    """Return the settings when they are a mapping with known keys only."""
+def check_keys(
+    settings: object, valid: Iterable[str], path: str, needed: Iterable[str] = ()
+) -> Mapping[str, Any]:
+    """Return a mapping when all of its keys are valid, and those that are needed are there."""
     require(isinstance(settings, Mapping), path, "a mapping of settings", settings)
     assert isinstance(settings, Mapping)
     valid = list(valid)
@@ -54,16 +46,9 @@ def check_keys(settings: object, valid: Iterable[str], path: str) -> Mapping[str
             raise ConfigError(
                 f"Unknown key '{path}.{key}'.{hint} Valid keys here: {', '.join(valid)}."
             )
+    for key in needed:
+        require(key in settings, f"{path}: {key}", "given", None)
     return settings
-
-
-def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
-    """Check that a value is one of the named choices."""
-    choices = list(choices)
-    close = difflib.get_close_matches(str(value), choices, n=1)
-    note = f"did you mean '{close[0]}'?" if close else ""
-    is_known = isinstance(value, str) and value in choices
-    require(is_known, key, f"one of {', '.join(choices)}", value, note)
 
 
 def check_mix(key: str, mix: object) -> dict[str, float]:
@@ -84,25 +69,28 @@ def check_mix(key: str, mix: object) -> dict[str, float]:
 
 def check_strata(key: str, strata: object, required: Iterable[str]) -> dict[str, float]:
     """Return strata as floats when every required difficulty is there and all are in [0, 1]."""
-    require(isinstance(strata, Mapping), key, "a mapping of difficulty to performance", strata)
-    assert isinstance(strata, Mapping)
-    for difficulty in required:
-        rule = f"given for every difficulty that a stage uses: '{difficulty}' is missing"
-        require(difficulty in strata, key, rule, dict(strata))
-    for difficulty, performance in strata.items():
+    for difficulty, performance in _check_required(key, strata, required, "performance").items():
         is_share = is_number(performance, 0, 1)
         require(is_share, f"{key}: the performance on '{difficulty}'", "in [0, 1]", performance)
+    assert isinstance(strata, Mapping)
     return {difficulty: float(performance) for difficulty, performance in strata.items()}
 
 
-def check_counts(key: str, counts: object, required: Iterable[str]) -> dict[str, int]:
+def check_counts(counts: object, required: Iterable[str]) -> dict[str, int]:
     """Return the sizes of the strata when every required difficulty has at least one example."""
-    require(isinstance(counts, Mapping), key, "a mapping of difficulty to count", counts)
-    assert isinstance(counts, Mapping)
+    checked = dict(_check_required("counts", counts, required, "count"))
+    for difficulty, count in checked.items():
+        rule = "an integer >= 1"
+        require(is_integer(count, 1), f"counts: the count of '{difficulty}'", rule, count)
+    return checked
+
+
+def _check_required(
+    key: str, values: object, required: Iterable[str], what: str
+) -> Mapping[str, Any]:
+    require(isinstance(values, Mapping), key, f"a mapping of difficulty to {what}", values)
+    assert isinstance(values, Mapping)
     for difficulty in required:
         rule = f"given for every difficulty that a stage uses: '{difficulty}' is missing"
-        require(difficulty in counts, key, rule, dict(counts))
-    for difficulty, count in counts.items():
-        rule = "an integer >= 1"
-        require(is_integer(count, 1), f"{key}: the count of '{difficulty}'", rule, count)
-    return dict(counts)
+        require(difficulty in values, key, rule, dict(values))
+    return values

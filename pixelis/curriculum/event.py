@@ -1,4 +1,4 @@
-"""One record of what the curriculum did: the row of `curriculum/events.json`."""
+"""The events of a curriculum: the rows of `curriculum/events.json`."""
 
 import copy
 import dataclasses
@@ -8,15 +8,15 @@ from fractions import Fraction
 from typing import Any
 
 from pixelis.curriculum.performance import compute_delta_standard_error
-from pixelis.curriculum.strategies import Decision
+from pixelis.curriculum.strategies.base import Decision
 from pixelis.errors import ConfigError
-
-KINDS = ("start", "trial", "advance", "rollback", "hold", "restore", "end")
 
 
 @dataclass(frozen=True)
 class CurriculumEvent:
     """What happened after an optimiser step, why, and on which numbers.
+
+    `kind` is start, trial, advance, rollback, hold, restore or end.
 
     `from_stage` is the stage before the event, `to_stage` the stage whose mix holds after it: the
     next one for `trial` and `advance`, the same one for every other kind. `mix`, `interval`,
@@ -44,17 +44,14 @@ class CurriculumEvent:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON, fields in their order."""
-        names = [item.name for item in dataclasses.fields(self)]
-        return {name: copy.deepcopy(getattr(self, name)) for name in names}
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, record: object) -> "CurriculumEvent":
         """Build an event from `to_dict` of one."""
         names = [item.name for item in dataclasses.fields(cls)]
-        is_record = isinstance(record, Mapping) and set(record) == set(names)
-        if not is_record or record["kind"] not in KINDS:  # type: ignore[index]
+        if not isinstance(record, Mapping) or set(record) != set(names):
             raise ConfigError(f"A curriculum event must have the fields {names}, got {record!r}")
-        assert isinstance(record, Mapping)
         return cls(**copy.deepcopy(dict(record)))
 
 

@@ -1,4 +1,4 @@
-"""The curriculum's decisions: pure, without a trainer, a loader or a tracker in sight.
+"""The curriculum's decisions; it knows no trainer, no loader and no tracker.
 
 The manager decides, the callback applies, the recorder records.
 """
@@ -6,19 +6,18 @@ The manager decides, the callback applies, the recorder records.
 from collections.abc import Mapping
 from typing import Any
 
-from pixelis.curriculum.checks import check_counts, check_keys, check_strata, is_integer, require
+from pixelis.curriculum.checks import check_counts, check_strata, is_integer, require
 from pixelis.curriculum.config import CurriculumConfig
 from pixelis.curriculum.event import CurriculumEvent, compute_numbers
-from pixelis.curriculum.explain import why_nothing_is_due
 from pixelis.curriculum.performance import compute_performance
-from pixelis.curriculum.state import STATE_KEYS, CurriculumState, Evaluation
+from pixelis.curriculum.state import CurriculumState, Evaluation
 from pixelis.curriculum.strategies import Decision
 from pixelis.curriculum.strategies.base import Losses, Mix, Pool, Scores, compute_average
 from pixelis.curriculum.strategies.staged import is_held
 
 
 class CurriculumManager:
-    """Says which mix the next step draws from, when to attempt a change, and what came of it."""
+    """The stage that a training is in: the mix of each step, attempts to advance, events."""
 
     def __init__(self, config: CurriculumConfig, max_steps: int | None = None) -> None:
         """Begin in the first stage; `max_steps` is the end of training, None where unknown."""
@@ -30,6 +29,8 @@ class CurriculumManager:
         self._events: list[CurriculumEvent] = []
         self._record("start", 0, examples_seen=0)
 
+    # What holds now
+
     @property
     def stage_index(self) -> int:
         """The index of the stage; while a trial is open, of the stage it began in."""
@@ -37,36 +38,13 @@ class CurriculumManager:
 
     @property
     def stage(self) -> str:
-        """The name of the stage; while a trial is open, of the stage it began in.
-
-        A strategy without stages gives its own name.
-        """
+        """The name of that stage; of a strategy without stages, its own name."""
         return self._stage_name(self._state.stage_index)
-
-    @property
-    def mix(self) -> Mix:
-        """The mix that the next optimiser step draws from."""
-        return self.mix_at(self._state.steps + 1)
-
-    @property
-    def pool(self) -> Pool | None:
-        """The examples, by difficulty, that the next optimiser step draws from; None is all."""
-        return self.pool_at(self._state.steps + 1)
-
-    @property
-    def visit(self) -> int:
-        """The number of the visit: the sampler's quota begins anew where it changes."""
-        return self._state.visit
 
     @property
     def interval(self) -> int:
         """The steps between attempts, back-off included."""
         return self._state.interval
-
-    @property
-    def steps_since_advance(self) -> int:
-        """The optimiser steps since the last decision."""
-        return self._state.steps_since_advance
 
     @property
     def cooldown_until(self) -> int:
@@ -79,14 +57,9 @@ class CurriculumManager:
         return self._state.rollback_count
 
     @property
-    def rollbacks_in_a_row(self) -> int:
-        """The rollbacks since the last advance."""
-        return self._state.rollbacks_in_a_row
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """The last `performance_window` strata, oldest first."""
-        return [dict(evaluation.strata) for evaluation in self._state.history]
+    def visit(self) -> int:
+        """The number of the visit: the sampler's quota begins anew where it changes."""
+        return self._state.visit
 
     @property
     def trial(self) -> dict[str, Any] | None:
@@ -103,6 +76,18 @@ class CurriculumManager:
     def required_difficulties(self) -> tuple[str, ...]:
         """Every difficulty that an evaluation must measure."""
         return self.config.required_difficulties
+
+    # What the next steps draw from
+
+    @property
+    def mix(self) -> Mix:
+        """The mix that the next optimiser step draws from."""
+        return self.mix_at(self._state.steps + 1)
+
+    @property
+    def pool(self) -> Pool | None:
+        """The examples, by difficulty, that the next optimiser step draws from; None is all."""
+        return self.pool_at(self._state.steps + 1)
 
     def mix_at(self, step: int) -> Mix:
         """Return the mix that a later step draws from, unless a decision comes before it."""
@@ -122,6 +107,8 @@ class CurriculumManager:
         if len(self._events) == 1 and self._state.steps == 0:
             self._events = []  # the first mix is known only now
             self._record("start", 0, examples_seen=0)
+
+    # Decisions
 
     def step(self) -> None:
         """Count one optimiser step."""
@@ -154,18 +141,18 @@ class CurriculumManager:
 
     def strata_at(self, step: int) -> dict[str, float] | None:
         """Return the strata already measured after this step: an evaluation is never repeated."""
-        known = [dict(last.strata) for last in self._state.history[-1:] if last.step == step]
-        return known[0] if known else None
+        last = self._state.history[-1] if self._state.history else None
+        return dict(last.strata) if last is not None and last.step == step else None
 
     def observe(self, step: int, strata: Mapping[str, float]) -> None:
         """Take a scheduled evaluation into the window."""
         require(is_integer(step, 0), "step", "an integer >= 0", step)
         evaluation = Evaluation(step, check_strata("strata", strata, self.required_difficulties))
         history = self._state.history
-        if history and history[-1].step > step:
-            last = history[-1].step
+        last = history[-1].step if history else -1
+        if last > step:
             raise ValueError(f"step {step} comes before the last evaluation, at step {last}")
-        if history and history[-1].step == step:
+        if last == step:
             history.pop()
         history.append(evaluation)
         del history[: -self.config.performance_window]
@@ -181,7 +168,7 @@ class CurriculumManager:
         if not self.attempt_due(step):
             raise ValueError(f"no attempt is due at step {step}: {self._why_not(step)}")
         if counts is not None:
-            counts = check_counts("counts", counts, self.required_difficulties)
+            counts = check_counts(counts, self.required_difficulties)
         self.observe(step, strata)
         stage = self.stage
         decision = self._strategy.decide(self._state, step)
@@ -231,6 +218,8 @@ class CurriculumManager:
             decision = Decision("end", mix, mix, reason, perf_after=performance, average=average)
         return self._record("end", step, None, decision, None, examples_seen, reason)
 
+    # Checkpoints
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that decides what comes next, events included, as plain JSON."""
         return {
@@ -241,28 +230,21 @@ class CurriculumManager:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken, or leave everything as it is and raise."""
-        keys = ("strategy", *STATE_KEYS, "events")
-        check_keys(state, keys, "curriculum state")
-        for key in keys:
+        own = ("strategy", "events")
+        require(isinstance(state, Mapping), "curriculum state", "a mapping of settings", state)
+        for key in own:
             require(key in state, f"curriculum state: {key}", "given", None)
-        strategy, events = state["strategy"], state["events"]
         rule = f"that of the configuration, '{self._name()}'"
-        require(strategy == self._name(), "curriculum state: strategy", rule, strategy)
-        is_list = isinstance(events, list) and len(events) > 0
-        require(is_list, "curriculum state: events", "a list that begins with the start", events)
-        loaded = [CurriculumEvent.from_dict(event) for event in events]
-        num_stages, required = len(self.config.stages), self.required_difficulties
-        self._state, self._events = CurriculumState.from_dict(state, num_stages, required), loaded
+        is_same = state["strategy"] == self._name()
+        require(is_same, "curriculum state: strategy", rule, state["strategy"])
+        loaded = CurriculumState.from_dict({k: v for k, v in state.items() if k not in own})
+        rule = f"below {len(self.config.stages)}, the number of stages"
+        is_stage = loaded.stage_index < len(self.config.stages)
+        require(is_stage, "curriculum state: stage_index", rule, loaded.stage_index)
+        self._events = [CurriculumEvent.from_dict(event) for event in state["events"]]
+        self._state = loaded
 
-    def _name(self) -> str:
-        return self.config.strategy if self.config.enabled else "disabled"
-
-    def _stage_name(self, index: int) -> str:
-        has_stages = self._strategy.uses_stages
-        return self.config.stages[index].name if has_stages else self.config.strategy
-
-    def _why_not(self, step: int) -> str:
-        return why_nothing_is_due(self._strategy, self._name(), self.stage, self._state, step)
+    # Events
 
     def _record(
         self,
@@ -277,10 +259,13 @@ class CurriculumManager:
         """Append what happened, with the state that holds after it."""
         state = self._state
         strata = state.history[-1].strata if state.history else None
+        reason = decision.reason if decision else reason
+        if not self._strategy.rolls_back and kind != "restore":
+            reason = "; ".join(filter(None, [f"{self._name()} does not roll back", reason]))
         event = CurriculumEvent(
             step=step,
             kind=kind,
-            reason=self._complete(kind, decision.reason if decision else reason),
+            reason=reason,
             from_stage=from_stage or self.stage,
             to_stage=self._stage_name(state.stage_index + (kind == "trial")),
             mix=self.mix_at(step + 1),
@@ -293,8 +278,29 @@ class CurriculumManager:
         self._events.append(event)
         return event
 
-    def _complete(self, kind: str, reason: str | None) -> str | None:
-        """Add to the reason that the strategy does not roll back, where it does not."""
-        if self._strategy.rolls_back or kind == "restore":
-            return reason
-        return "; ".join([f"{self._name()} does not roll back", *([reason] if reason else [])])
+    def _name(self) -> str:
+        return self.config.strategy if self.config.enabled else "disabled"
+
+    def _stage_name(self, index: int) -> str:
+        has_stages = self._strategy.uses_stages
+        return self.config.stages[index].name if has_stages else self.config.strategy
+
+    def _why_not(self, step: int) -> str:
+        """Return why no decision falls after this step, for the error of a call that comes then."""
+        state, strategy = self._state, self._strategy
+        wait = strategy.wait(state, step)
+        if wait is None and strategy.rolls_back and is_held(self.config, state):
+            return f"held after {state.rollbacks_in_a_row} rollbacks in a row (max_rollbacks)"
+        if wait is None:
+            where = f" in stage '{self.stage}'" if strategy.uses_stages else ""
+            return f"strategy '{self._name()}' makes no more decisions{where}"
+        if wait == 0 and strategy.fits(state, step):
+            return f"strategy '{self._name()}' decides on {strategy.wants(state, step)}"
+        if wait == 0:
+            return f"it would come at, or its trial end after, max_steps {strategy.max_steps}"
+        if state.trial is not None:
+            return f"the trial that began at step {state.trial.step} ends in {wait} steps"
+        return (
+            f"the next is {wait} steps away (steps_since_advance {state.steps_since_advance}, "
+            f"interval {state.interval}, cooldown_until {state.cooldown_until})"
+        )

@@ -1,4 +1,4 @@
-"""The performance of a mix, in exact arithmetic: no decision may hang on rounding noise."""
+"""The performance of a mix, in exact arithmetic: no decision may depend on rounding."""
 
 import math
 from collections.abc import Mapping

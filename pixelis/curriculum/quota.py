@@ -1,4 +1,4 @@
-"""Which difficulty comes next: the chairman rule, so that a mix is kept to the example.
+"""The difficulty of each draw, by the chairman rule: a mix is kept to the example.
 
 Tijdeman (1980), "The chairman assignment problem": with fractions f_d there is always an order in
 which after n draws every count_d differs from f_d * n by less than 1. Draw number c + 1 of a
@@ -17,7 +17,7 @@ CREDIT_UNIT = 10**9  # credits are whole numbers of billionths: JSON keeps them 
 
 
 class Quota:
-    """Counts of one visit; all arithmetic is on integers, so no draw hangs on rounding."""
+    """The draws of one visit; all arithmetic is on integers, so no draw depends on rounding."""
 
     def __init__(
         self,
@@ -36,29 +36,29 @@ class Quota:
         self._drawn = sum(self._counts)
         self._releases = [0] * len(parts)
         self._deadlines = [0] * len(parts)
-        for place in range(len(parts)):
-            self._plan(place)
+        for index in range(len(parts)):
+            self._plan(index)
 
     def next(self) -> str:
         """Return the difficulty of the next draw, and count it."""
         self._drawn += 1
         drawn, deadlines = self._drawn, self._deadlines
         best = -1
-        for place, release in enumerate(self._releases):
-            if release <= drawn and (best < 0 or deadlines[place] < deadlines[best]):
-                best = place
+        for index, release in enumerate(self._releases):
+            if release <= drawn and (best < 0 or deadlines[index] < deadlines[best]):
+                best = index
         if best < 0:  # only where a credit was carried from a difficulty that left the mix
             best = deadlines.index(min(deadlines))
         self._counts[best] += 1
         self._plan(best)
         return self._names[best]
 
-    def _plan(self, place: int) -> None:
+    def _plan(self, index: int) -> None:
         """Compute the first and the last draw at which the next one of a difficulty may come."""
-        step = self._parts[place] * CREDIT_UNIT
-        owed = self._counts[place] * CREDIT_UNIT - self._credits[place]
-        self._releases[place] = owed * self._scale // step + 1
-        self._deadlines[place] = -(-(owed + CREDIT_UNIT) * self._scale // step)
+        step = self._parts[index] * CREDIT_UNIT
+        owed = self._counts[index] * CREDIT_UNIT - self._credits[index]
+        self._releases[index] = owed * self._scale // step + 1
+        self._deadlines[index] = -(-(owed + CREDIT_UNIT) * self._scale // step)
 
     @property
     def counts(self) -> dict[str, int]:

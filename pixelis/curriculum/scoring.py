@@ -1,4 +1,4 @@
-"""Losses of training examples: which are scored, and which are chosen by their loss."""
+"""The training examples whose losses are measured, and those that are chosen by their loss."""
 
 import math
 from collections.abc import Mapping

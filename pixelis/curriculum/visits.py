@@ -51,36 +51,37 @@ class Visit:
 
 
 def visits(events: Sequence[Event]) -> list[Visit]:
-    """The visits of a training, in order; the last one is open until the training ended.
+    """Return the visits of a training in order; the last one is open until the training ended.
 
     Args:
         events: as `CurriculumEvent.to_dict` gives them.
     """
-    found: list[Visit] = []
+    spans: list[Visit] = []
     for event in events:
-        kind = event["kind"]
-        here = found[-1] if found else None
-        on_trial = here is not None and here.entered_by == "trial" and here.delta is None
-        if here is None:
-            found.append(_begin(1, event))
-        elif kind == "end":
-            found[-1] = _left(here, event, ENDED)
+        if not spans:
+            spans.append(_enter(1, event))
+            continue
+        kind, current = event["kind"], spans[-1]
+        is_tried = current.entered_by == "trial" and current.delta is None
+        outcome = None
+        if kind == "end":
+            outcome = ENDED
         elif kind == "trial":
-            found[-1] = _left(here, event, TRIED_NEXT)
-            found.append(_begin(here.index + 1, event))
-        elif kind == "advance" and on_trial:
-            found[-1] = replace(here, delta=event.get("delta"))
-        elif kind == "advance" and event.get("to_stage") != here.stage:
-            found[-1] = _left(here, event, ADVANCED)
-            found.append(_begin(here.index + 1, event))
-        elif kind == "rollback" and on_trial:
-            left = _left(here, event, ROLLED_BACK)
-            found[-1] = replace(left, delta=event.get("delta"))
-            found.append(_begin(here.index + 1, event))
-    return found
+            outcome = TRIED_NEXT
+        elif kind == "advance" and not is_tried and event.get("to_stage") != current.stage:
+            outcome = ADVANCED
+        elif kind == "rollback" and is_tried:
+            outcome = ROLLED_BACK
+        if is_tried and kind in ("advance", "rollback"):
+            current = spans[-1] = replace(current, delta=event.get("delta"))
+        if outcome is not None:
+            spans[-1] = _leave(current, event, outcome)
+        if outcome in (TRIED_NEXT, ADVANCED, ROLLED_BACK):
+            spans.append(_enter(current.index + 1, event))
+    return spans
 
 
-def _begin(index: int, event: Event) -> Visit:
+def _enter(index: int, event: Event) -> Visit:
     return Visit(
         index=index,
         stage=event.get("to_stage") or "",
@@ -92,7 +93,7 @@ def _begin(index: int, event: Event) -> Visit:
     )
 
 
-def _left(visit: Visit, event: Event, outcome: str) -> Visit:
+def _leave(visit: Visit, event: Event, outcome: str) -> Visit:
     return replace(
         visit,
         end=event["step"],

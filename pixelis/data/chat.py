@@ -1,8 +1,8 @@
-"""Example -> chat messages: the one place that fixes how calls, results and answers are written.
+"""The chat format: how calls, results and answers are written as messages, and read again.
 
 Calls are text in the assistant's turn and results are user turns (`<tool_response>`), the Qwen
-convention, because many chat templates drop `tool_calls` without a word. Any processor with a chat
-template can render these messages.
+convention, because many chat templates drop `tool_calls` without a warning. Any processor with a
+chat template can render these messages.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from pixelis.data.example import Example
-from pixelis.operations import OPERATIONS, Observation
+from pixelis.operations import OPERATIONS
 
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 RESPONSE_OPEN, RESPONSE_CLOSE = "<tool_response>", "</tool_response>"
@@ -38,51 +38,46 @@ class Message:
 
 
 def system_prompt() -> str:
-    """The operations as one line of signatures, written from their schemas."""
+    """Return the signatures of all operations on one line."""
     return f"Operations: {' '.join(o.signature for o in OPERATIONS.values())}"
 
 
 def format_call(operation: str, arguments: Mapping[str, Any]) -> str:
-    """A call as the assistant writes it."""
+    """Write a call as text of the assistant."""
     call = json.dumps({"name": operation, "arguments": dict(arguments)})
     return f"{CALL_OPEN}\n{call}\n{CALL_CLOSE}"
 
 
 def format_step(thought: str, operation: str, arguments: Mapping[str, Any]) -> str:
-    """The assistant's turn for one step."""
+    """Write the assistant's turn for one step."""
     return f"{thought}\n{format_call(operation, arguments)}"
 
 
 def format_answer(conclusion: str, answer: str) -> str:
-    """The assistant's last turn."""
-    said = f"<answer>{answer}</answer>"
-    return f"{conclusion}\n{said}" if conclusion else said
+    """Write the assistant's last turn."""
+    tagged = f"<answer>{answer}</answer>"
+    return f"{conclusion}\n{tagged}" if conclusion else tagged
 
 
 def response_message(result: Mapping[str, Any], image: Image.Image | None) -> Message:
-    """The user turn that feeds an observation back, its image inside the response."""
+    """Return the user turn with an observation, its image inside the response."""
     opening = f"{RESPONSE_OPEN}\n{json.dumps(dict(result))}"
     if image is None:
         return Message("user", (f"{opening}\n{RESPONSE_CLOSE}",))
     return Message("user", (f"{opening}\n", image, f"\n{RESPONSE_CLOSE}"))
 
 
-def observation_message(observation: Observation) -> Message:
-    """As `response_message`, from what an operation gave back."""
-    return response_message(observation.result, observation.image)
-
-
 def prompt_messages(question: str, images: Sequence[Image.Image]) -> list[Message]:
-    """What stands before the assistant's first turn."""
+    """Return the messages before the assistant's first turn."""
     return [Message("system", (system_prompt(),)), Message("user", (*images, question))]
 
 
 def example_messages(example: Example) -> list[Message]:
-    """The whole conversation of an example; loss on the assistant's turns that are not planted."""
+    """Return the whole conversation of an example; planted wrong steps are not supervised."""
     messages = prompt_messages(example.question, example.images)
     for step in example.trajectory:
-        said = format_step(step.thought, step.operation, step.arguments)
-        messages.append(Message("assistant", (said,), supervised=step.supervised))
+        text = format_step(step.thought, step.operation, step.arguments)
+        messages.append(Message("assistant", (text,), supervised=step.supervised))
         messages.append(response_message(step.result, step.image))
     final = format_answer(example.conclusion, example.answer)
     messages.append(Message("assistant", (final,), supervised=True))
@@ -91,7 +86,7 @@ def example_messages(example: Example) -> list[Message]:
 
 @dataclass(frozen=True)
 class Reply:
-    """What an assistant's turn asks for: a call, an answer, or neither (then `error` says why)."""
+    """A parsed turn of the assistant: a call, an answer, or neither (`error` says why)."""
 
     operation: str = ""
     arguments: Any = None
@@ -100,7 +95,7 @@ class Reply:
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether lists and objects are nested more than MAX_CALL_DEPTH deep; never recurses."""
+    """Return whether lists and objects are nested more than MAX_CALL_DEPTH deep (no recursion)."""
     level = [value]
     for _ in range(MAX_CALL_DEPTH):
         level = [
@@ -113,7 +108,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def parse_reply(text: str) -> Reply:
-    """Read a generated turn: a call wins over an answer; anything else is a named error."""
+    """Parse a generated turn; a call takes precedence over an answer."""
     calls = CALL.findall(text)
     if len(calls) > 1:
         return Reply(error=f"one call a turn, got {len(calls)}")
@@ -122,7 +117,7 @@ def parse_reply(text: str) -> Reply:
             call = json.loads(calls[0])
         except (ValueError, RecursionError):  # ValueError: also a number of 5,000 digits
             return Reply(error="the call is not valid JSON")
-        if _is_deep(call):  # who writes or compares it again would recurse too far
+        if _is_deep(call):  # writing or comparing it would recurse too deep
             return Reply(error=f"a call may be nested {MAX_CALL_DEPTH} deep")
         if not isinstance(call, dict) or set(call) != {"name", "arguments"}:
             return Reply(error='a call is {"name": ..., "arguments": {...}}')

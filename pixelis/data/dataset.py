@@ -1,10 +1,12 @@
-"""CurriculumDataset: the examples of one split by (difficulty, index), encoded when first read."""
+"""The dataset of one split: encoded examples addressed by difficulty and index."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import datasets
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from pixelis.data.cache import VisionCache, as_positions
@@ -16,72 +18,85 @@ from pixelis.errors import DataError
 Key = tuple[str, int]
 
 
+@dataclass(frozen=True)
+class _Tokens:
+    """The cached tokens of one difficulty, with the length of each example."""
+
+    table: datasets.Dataset
+    lengths: list[int]
+
+
 class CurriculumDataset(Dataset[Encoded]):
     """Encoded examples addressed by (difficulty, index within that difficulty).
 
-    Tokens come from a cache on disk where there is one, else they are kept after the first reading;
-    images are decoded again each time, because they are what memory goes to, and not at all where
-    the features of all of them are known.
+    Tokens come from a cache on disk where there is one, else they are kept after the first access.
+    Images are decoded at each access, since they would fill the memory, and not at all where their
+    vision features are cached.
+
+    Attributes:
+        rows: of each difficulty, as `pixelis.data.store.load_split` returns them.
+        features: of every image, where they are cached.
+        left_out: difficulty -> number of examples longer than the encoder's max_length.
     """
 
     def __init__(self, rows: Mapping[str, Any], encoder: Encoder) -> None:
-        """Take the rows of each difficulty (`pixelis.data.store.load_split`) and an encoder."""
+        """Start without caches."""
         self.rows = dict(rows)
         self.encoder = encoder
         self.features: VisionCache | None = None
         self.left_out: dict[str, int] = {}
-        self._tokens: dict[str, Any] | None = None
+        self._tokens: dict[str, _Tokens] | None = None
         self._encoded: dict[Key, Encoded] = {}
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many examples each difficulty has."""
+        """The number of examples of each difficulty."""
         return {difficulty: len(rows) for difficulty, rows in self.rows.items()}
 
     def __len__(self) -> int:
-        """How many examples there are."""
+        """Return the number of examples."""
         return sum(self.sizes.values())
 
-    def use_tokens(self, tokens: Mapping[str, Any]) -> dict[str, int]:
-        """Read tokens from a cache, and leave out what is longer than the encoder's max_length.
+    def use_tokens(self, tokens: Mapping[str, datasets.Dataset]) -> dict[str, int]:
+        """Read tokens from a cache, and leave out examples longer than the encoder's max_length.
 
         Args:
-            tokens: of `pixelis.data.cache.open_tokens`, for these rows.
+            tokens: of these rows, as `pixelis.data.cache.open_tokens` returns them.
 
         Returns:
-            how many examples of each difficulty are left out; none is cut.
+            the number of examples left out, by difficulty; none is cut.
         """
         limit = self.encoder.max_length
         self._tokens, self._encoded = {}, {}
         for difficulty, rows in self.rows.items():
-            found = tokens[difficulty]
-            lengths = found.data.column("input_ids").combine_chunks().value_lengths().to_pylist()
-            kept = [i for i, n in enumerate(lengths) if limit is None or n <= limit]
+            table = tokens[difficulty]
+            lengths = table.data.column("input_ids").combine_chunks().value_lengths().to_pylist()
+            kept = [i for i, length in enumerate(lengths) if limit is None or length <= limit]
             self.left_out[difficulty] = len(lengths) - len(kept)
             if self.left_out[difficulty]:
-                rows, found = rows.select(kept), found.select(kept)
+                rows, table = rows.select(kept), table.select(kept)
                 lengths = [lengths[i] for i in kept]
-            self.rows[difficulty], self._tokens[difficulty] = rows, (found, lengths)
+            self.rows[difficulty] = rows
+            self._tokens[difficulty] = _Tokens(table, lengths)
         return self.left_out
 
     @property
     def num_image_tokens(self) -> int:
-        """Visual tokens of all examples, images that come again included."""
+        """The number of visual tokens of all examples, repeated images included."""
         assert self._tokens is not None
-        columns = [found.data.column("input_ids") for found, _ in self._tokens.values()]
+        columns = [tokens.table.data.column("input_ids") for tokens in self._tokens.values()]
         ids = [column.combine_chunks().flatten().to_numpy() for column in columns]
         return sum(int((each == self.encoder.image_token_id).sum()) for each in ids)
 
     def image_digests(self, key: Key) -> list[str]:
-        """The SHA-256 of each stored image of an example, in the conversation's order."""
-        assert self._tokens is not None
-        return [str(digest) for digest in self._tokens[key[0]][0][key[1]]["images"]]
+        """Return the SHA-256 of each stored image of an example, in the conversation's order."""
+        return [str(digest) for digest in self._token_row(key)["images"]]
 
     @property
     def distinct_images(self) -> set[str]:
-        """The SHA-256 of every stored image of the examples that are not left out."""
+        """The SHA-256 of every stored image of the examples."""
         assert self._tokens is not None
-        columns = [found.select_columns("images") for found, _ in self._tokens.values()]
+        columns = [tokens.table.select_columns("images") for tokens in self._tokens.values()]
         return {
             str(digest)
             for column in columns
@@ -90,23 +105,22 @@ class CurriculumDataset(Dataset[Encoded]):
         }
 
     def all_keys(self) -> Iterator[Key]:
-        """Every key, difficulty by difficulty."""
+        """Yield every key, difficulty by difficulty."""
         return ((name, i) for name, size in self.sizes.items() for i in range(size))
 
     def example(self, key: Key) -> Example:
-        """The example at a key."""
+        """Return the example at a key."""
         difficulty, index = key
         return from_row(self.rows[difficulty][index])
 
     def length(self, key: Key) -> int:
-        """How many tokens an example has; without decoding its images where it can be."""
+        """Return the number of tokens of an example, from the cache where there is one."""
         if self._tokens is None:
             return len(self[key])
-        _, lengths = self._tokens[key[0]]
-        return int(lengths[key[1]])
+        return self._tokens[key[0]].lengths[key[1]]
 
     def __getitem__(self, key: Key) -> Encoded:
-        """The encoded example at a key.
+        """Return the encoded example at a key.
 
         Raises:
             DataError: when it is longer than the encoder's max_length, naming it.
@@ -114,38 +128,41 @@ class CurriculumDataset(Dataset[Encoded]):
         if self._tokens is not None:
             return self._from_cache(key)
         example = self.example(key)
-        known = self._encoded.get(key)
-        if known is None:
+        if key not in self._encoded:
             try:
-                known = encode_example(example, self.encoder)
+                encoded = encode_example(example, self.encoder)
             except DataError as error:
                 raise DataError(
                     f"example {example.id} ({key[0]}): {error}; raise training.max_length"
                 ) from error
-            self._encoded[key] = replace(known, images=())
-        return replace(known, images=tuple(_images(example)))
+            self._encoded[key] = replace(encoded, images=())
+        return replace(self._encoded[key], images=_all_images(example))
+
+    def _token_row(self, key: Key) -> dict[str, Any]:
+        assert self._tokens is not None
+        row: dict[str, Any] = self._tokens[key[0]].table[key[1]]
+        return row
 
     def _from_cache(self, key: Key) -> Encoded:
-        assert self._tokens is not None
-        row = self._tokens[key[0]][0][key[1]]
-        features, digests = None, [str(digest) for digest in row["images"]]
-        if self.features is not None and digests:
-            features = torch.cat([self.features[digest] for digest in digests])
+        row = self._token_row(key)
+        features = None
+        if self.features is not None and len(row["images"]):
+            features = torch.cat([self.features[str(digest)] for digest in row["images"]])
         return Encoded(
             row["input_ids"],
             row["labels"],
             int(row["answer_start"]),
-            () if self.features is not None else tuple(_images(self.example(key))),
+            () if self.features is not None else _all_images(self.example(key)),
             row["kinds"],
             as_positions(row["positions"]),
             features,
         )
 
     def collate(self, batch: list[Encoded]) -> dict[str, torch.Tensor]:
-        """Pad and process a batch (`pixelis.data.encode.collate`)."""
+        """Pad a batch and process its images (see `pixelis.data.encode.collate`)."""
         return collate(batch, self.encoder)
 
 
-def _images(example: Example) -> list[Any]:
-    seen = [step.image for step in example.trajectory if step.image is not None]
-    return [*example.images, *seen]
+def _all_images(example: Example) -> tuple[Image.Image, ...]:
+    step_images = [step.image for step in example.trajectory if step.image is not None]
+    return (*example.images, *step_images)

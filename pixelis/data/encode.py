@@ -1,8 +1,8 @@
-"""Messages -> model inputs: ids, labels on the assistant's words, images placed by the template.
+"""Encoding: chat messages -> token ids, with labels on the assistant's turns, and batches of them.
 
-The template is rendered once with a sentinel in place of each text part; texts are then tokenised
-on their own with special tokens switched off. So a question that contains `<|im_start|>` stays
-text, and the supervised ids are the assistant's words and the end of the turn, by construction.
+The chat template is rendered with a sentinel in place of each text, and the texts are tokenised
+separately with special tokens switched off. So a question that contains `<|im_start|>` stays text,
+and the supervised ids are exactly the assistant's texts and the end of each of its turns.
 """
 
 import json
@@ -20,13 +20,13 @@ from pixelis.data.example import Example
 from pixelis.errors import DataError
 
 IGNORE_INDEX = -100
-# Rendered conversations that are kept; there are about as many as trajectories have lengths.
+# Rendered templates that are kept; there are about as many as trajectories have lengths.
 MAX_RENDERED = 1000
 # Private-use characters: no tokenizer's special token, and refused in the data.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 OPERATION = 1
-# Batches of known positions are so wide a multiple: on a CPU, oneDNN keeps code and room for every
-# shape that it meets. With 16 a training takes a fifth less memory, in the same time.
+# Batches of known positions are padded to a multiple of this: on a CPU, oneDNN keeps code and
+# memory for every shape. With 16 a training takes a fifth less memory, in the same time.
 PAD_TO = 16
 _SENTINEL = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
@@ -38,12 +38,11 @@ class Encoded:
     Attributes:
         input_ids: list of length T.
         labels: list of length T; IGNORE_INDEX where no loss is taken.
-        answer_start: position of the first token of the last supervised turn.
-        images: the images in order, one for each run of image tokens; none where `features` is.
+        answer_start: index of the first token of the last supervised turn.
+        images: one for each run of image tokens, in order; empty where `features` is given.
         kinds: list of length T; OPERATION on the tokens of a supervised call, else 0.
         positions: (3, T) M-RoPE positions, where they are known.
-        features: (visual tokens, hidden size), what the vision tower made of the images, where it
-            is known.
+        features: (visual tokens, hidden size), the vision tower's output, where it is known.
     """
 
     input_ids: Sequence[int]
@@ -55,12 +54,12 @@ class Encoded:
     features: torch.Tensor | None = None
 
     def __len__(self) -> int:
-        """Number of tokens."""
+        """Return the number of tokens."""
         return len(self.input_ids)
 
 
 class Encoder:
-    """Encodes conversations with one processor; knows nothing of examples or batches."""
+    """Encodes conversations with one processor."""
 
     def __init__(self, processor: Any, max_length: int | None = None) -> None:
         """Take a processor with a tokenizer, an image processor and a chat template."""
@@ -68,39 +67,36 @@ class Encoder:
         self.tokenizer = processor.tokenizer
         self.image_processor = processor.image_processor
         self.max_length = max_length
-        self._grids: dict[tuple[int, int], list[int]] = {}
         self.image_token_id: int = processor.image_token_id
         self.end_of_turn_id: int = self.tokenizer.eos_token_id
+        self._grids: dict[tuple[int, int], list[int]] = {}
         self._rendered: dict[str, str] = {}
-        # What the template writes between texts, in tokens.
+        # Tokens of what the template writes between the texts.
         self._pieces: dict[str, list[int]] = {}
 
     def process_images(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        """What the vision tower is given: `pixel_values`, and `image_grid_thw` (N, 3)."""
-        found = self.image_processor(
-            images=[image.convert("RGB") for image in images], return_tensors="pt"
-        )
-        return dict(found)
+        """Return the vision tower's inputs: `pixel_values`, and `image_grid_thw` (N, 3)."""
+        rgb = [image.convert("RGB") for image in images]
+        return dict(self.image_processor(images=rgb, return_tensors="pt"))
 
     def image_grid(self, image: Image.Image) -> list[int]:
-        """How many patches the vision tower sees of an image: frames, rows, columns.
+        """Return the number of the image's patches: frames, rows, columns.
 
-        It depends on the size alone, so one blank image of each is processed.
+        It depends only on the size, so one blank image of each size is processed.
         """
-        grid = self._grids.get(image.size)
-        if grid is None:
-            found = self.process_images([Image.new("RGB", image.size)])
-            grid = self._grids[image.size] = found["image_grid_thw"][0].tolist()
-        return grid
+        if image.size not in self._grids:
+            inputs = self.process_images([Image.new("RGB", image.size)])
+            self._grids[image.size] = inputs["image_grid_thw"][0].tolist()
+        return self._grids[image.size]
 
     def seen_size(self, image: Image.Image) -> tuple[int, int]:
-        """Width and height of the image that the processor makes of it."""
+        """Return the width and height to which the processor resizes the image."""
         _, rows, columns = self.image_grid(image)
         side = int(self.image_processor.patch_size)
         return columns * side, rows * side
 
     def num_image_tokens(self, image: Image.Image) -> int:
-        """How many visual tokens the image becomes by the processor's own resizing rule."""
+        """Return the number of the image's visual tokens, by the processor's own resizing rule."""
         width, height = image.size
         patches = self.image_processor.get_number_of_image_patches(height, width, {})
         return int(patches) // int(self.image_processor.merge_size) ** 2
@@ -131,7 +127,7 @@ class Encoder:
         return self._assemble(rendered, texts, images)
 
     def _render(self, chat: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-        # With sentinels for texts, few conversations differ in what the template makes of them.
+        # With sentinels for texts, few conversations are rendered differently.
         key = json.dumps([chat, add_generation_prompt])
         if key not in self._rendered:
             if len(self._rendered) >= MAX_RENDERED:
@@ -154,15 +150,14 @@ class Encoder:
         for position, piece in enumerate(_SENTINEL.split(rendered)):
             if position % 2:
                 text, supervised = texts[int(piece)]
-                tokens, in_call = self._tokenize(text, special=False), []
-                if supervised and CALL_OPEN in text:
-                    in_call = self._in_call(text)
+                tokens = self._tokenize(text, special=False)
                 if supervised and not open_turn:
                     answer_start = len(ids)
                 open_turn = supervised
                 ids += tokens
                 labels += tokens if supervised else [IGNORE_INDEX] * len(tokens)
-                kinds += in_call or [0] * len(tokens)
+                has_call = supervised and CALL_OPEN in text
+                kinds += self._call_kinds(text) if has_call else [0] * len(tokens)
                 continue
             if piece not in self._pieces:
                 self._pieces[piece] = self._tokenize(piece, special=True)
@@ -179,9 +174,9 @@ class Encoder:
             raise DataError(f"{len(ids)} tokens, more than max_length {self.max_length}")
         return Encoded(ids, labels, answer_start, images, kinds)
 
-    def _in_call(self, text: str) -> list[int]:
-        """OPERATION for each token of the text that is inside a call, 0 for the others."""
-        found = self.tokenizer(
+    def _call_kinds(self, text: str) -> list[int]:
+        """Return OPERATION for each token of the text that is inside a call, 0 for the others."""
+        encoded = self.tokenizer(
             text,
             add_special_tokens=False,
             split_special_tokens=True,
@@ -190,7 +185,7 @@ class Encoder:
         spans = [match.span(1) for match in CALL.finditer(text)]
         return [
             OPERATION if any(start < high and low < end for low, high in spans) else 0
-            for start, end in found["offset_mapping"]
+            for start, end in encoded["offset_mapping"]
         ]
 
     def _tokenize(self, text: str, *, special: bool) -> list[int]:
@@ -199,7 +194,7 @@ class Encoder:
 
 
 def encode_example(example: Example, encoder: Encoder) -> Encoded:
-    """Encode the whole conversation of an example (see `Encoder.encode`), in seen pixels."""
+    """Encode the whole conversation of an example in seen pixels (see `Encoder.encode`)."""
     frames = frames_of(example.images, encoder.seen_size)
     return encoder.encode(example_messages(as_seen(example, frames)))
 
@@ -209,18 +204,20 @@ def collate(encoded: Sequence[Encoded], encoder: Encoder) -> dict[str, torch.Ten
 
     Returns:
         `input_ids`, `attention_mask`, `labels`, `kinds` and `mm_token_type_ids` of shape (B, T);
-        where all positions are known, `position_ids` (3, B, T); and, where the batch has images,
-        either `image_features` (visual tokens, hidden size), where they are known, or
-        `pixel_values` (patches, channels of a patch) and `image_grid_thw` (N, 3).
+        `position_ids` (3, B, T), where all positions are known; for a batch with images either
+        `image_features` (visual tokens, hidden size), where they are known, or `pixel_values`
+        (patches, values of a patch) and `image_grid_thw` (N, 3).
     """
-    width = max(len(item) for item in encoded)
-    if all(item.positions is not None for item in encoded):
-        width = -(-width // PAD_TO) * PAD_TO
-    pad_id = encoder.tokenizer.pad_token_id
-    input_ids = torch.full((len(encoded), width), pad_id, dtype=torch.long)
-    labels = torch.full((len(encoded), width), IGNORE_INDEX, dtype=torch.long)
-    attention_mask = torch.zeros((len(encoded), width), dtype=torch.long)
-    kinds = torch.zeros((len(encoded), width), dtype=torch.long)
+    num_tokens = max(len(item) for item in encoded)
+    positions = [item.positions for item in encoded if item.positions is not None]
+    has_positions = len(positions) == len(encoded)
+    if has_positions:
+        num_tokens = -(-num_tokens // PAD_TO) * PAD_TO
+    shape = (len(encoded), num_tokens)
+    input_ids = torch.full(shape, encoder.tokenizer.pad_token_id, dtype=torch.long)
+    labels = torch.full(shape, IGNORE_INDEX, dtype=torch.long)
+    attention_mask = torch.zeros(shape, dtype=torch.long)
+    kinds = torch.zeros(shape, dtype=torch.long)
     for row, item in enumerate(encoded):
         length = len(item)
         input_ids[row, :length] = torch.as_tensor(item.input_ids)
@@ -233,14 +230,13 @@ def collate(encoded: Sequence[Encoded], encoder: Encoder) -> dict[str, torch.Ten
         "attention_mask": attention_mask,
         "labels": labels,
         "kinds": kinds,
-        # Without these the model falls back to one-dimensional positions without a word.
+        # Without these the model falls back to one-dimensional positions without a warning.
         "mm_token_type_ids": (input_ids == encoder.image_token_id).long(),
     }
-    places = [item.positions for item in encoded if item.positions is not None]
-    if len(places) == len(encoded):
-        batch["position_ids"] = torch.ones((3, len(encoded), width), dtype=torch.long)
-        for row, positions in enumerate(places):
-            batch["position_ids"][:, row, : positions.shape[1]] = positions
+    if has_positions:
+        batch["position_ids"] = torch.ones((3, *shape), dtype=torch.long)
+        for row, known in enumerate(positions):
+            batch["position_ids"][:, row, : known.shape[1]] = known
     images = [image for item in encoded for image in item.images]
     features = [item.features for item in encoded if item.features is not None]
     if features:

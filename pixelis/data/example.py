@@ -1,4 +1,4 @@
-"""The record that walks through the project: one CoTA example with its images and its truth."""
+"""The project's data record: one example of a chain of thought and action (CoTA)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,16 +19,16 @@ SAMPLE_TYPES = (
 
 @dataclass(frozen=True)
 class Step:
-    """One thought and one operation with what it gave back.
+    """One thought, one call of an operation, and its observation.
 
     Attributes:
-        thought: what the assistant says before the call.
+        thought: the assistant's text before the call.
         operation: a name in `pixelis.operations.OPERATIONS`.
-        arguments: the call's arguments; coordinates in pixels of the original image.
+        arguments: of the call; coordinates are pixels of the original image.
         result: the observation's JSON object.
         image: the observation's image, where it has one.
-        supervised: False for the planted wrong step of a self-correction: it stands in the context
-            and no loss is taken on it.
+        supervised: False for the planted wrong step of a self-correction, which is context only:
+            no loss is taken on it.
     """
 
     thought: str
@@ -41,10 +41,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Example:
-    """One chain-of-thought-and-action example.
+    """One example.
 
     `answer` and `ground_truth` are strings in one canonical form; structured truth (boxes, the
-    flawed trajectory of a judgement) lives in `provenance`. `conclusion` is what the assistant says
+    flawed trajectory of a judgement) is in `provenance`. `conclusion` is the assistant's text
     before the answer.
     """
 

@@ -1,28 +1,28 @@
-"""Batches that never lag behind the curriculum.
+"""The data loader that follows the curriculum without delay.
 
-Loaders read ahead; a mix that changes would reach the model late. Here a segment of batches is
-planned only up to the next step at which the mix may change, and the loader is rebuilt there: the
-first step after an event sees the new mix alone, with any number of workers.
+Loaders read ahead, so a new mix would reach the model late. Here batches are planned only up to the
+next step at which the mix may change, and the loader is rebuilt there: the first step after an
+event draws from the new mix only, with any number of workers.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from pixelis.curriculum import CurriculumManager, MixtureSampler
 from pixelis.data.dataset import CurriculumDataset, Key
 from pixelis.errors import UserError
 
-# A plan is cheap but not free; runs without decisions still get one of bounded length.
+# Limits the memory of a plan in runs without decisions.
 MAX_SEGMENT_STEPS = 1000
 
 
 @dataclass(frozen=True)
 class _StepPlan:
-    """What one optimiser step draws from."""
+    """The mix and the pool that one optimiser step draws from."""
 
     mix: Mapping[str, float]
     pool: Mapping[str, Sequence[int]] | None
@@ -30,7 +30,7 @@ class _StepPlan:
 
 
 class _Batches(Dataset[Any]):
-    """Micro-batches by their keys; a user's error is handed on, not dressed up by a worker."""
+    """Collated micro-batches by their keys; a user's error is returned: a worker would wrap it."""
 
     def __init__(self, dataset: CurriculumDataset) -> None:
         self.dataset = dataset
@@ -42,23 +42,13 @@ class _Batches(Dataset[Any]):
             return error
 
 
-class _Lazily(Sampler[list[Key]]):
-    """What a function yields, asked for when it is needed."""
-
-    def __init__(self, make: Callable[[], Iterator[list[Key]]]) -> None:
-        self._make = make
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return self._make()
-
-
 class CurriculumLoader:
     """An endless stream of micro-batches drawn by a MixtureSampler, segment by segment.
 
     Args:
-        dataset: where the sampler's (difficulty, index) pairs are read.
+        dataset: of the sampler's (difficulty, index) pairs.
         sampler: draws the pairs.
-        manager: asked which mix and pool each step draws from; never changed.
+        manager: gives the mix and pool of each step; never changed.
         batch_size: examples in a micro-batch of one process.
         accumulation_steps: micro-batches in an optimiser step.
         num_workers: loader processes; 0 loads in the caller's.
@@ -78,7 +68,7 @@ class CurriculumLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Plan nothing yet."""
+        """Start without a plan."""
         self.dataset = dataset
         self.sampler = sampler
         self.manager = manager
@@ -96,12 +86,12 @@ class CurriculumLoader:
         self._drawn: Sequence[Key] = ()
 
     def split_steps(self, batch_size: int, accumulation_steps: int) -> None:
-        """Cut the same optimiser steps into micro-batches of another size, before the first."""
+        """Divide the same steps into micro-batches of another size, before the first step."""
         assert batch_size * accumulation_steps == self.batch_size * self.accumulation_steps
         self.batch_size, self.accumulation_steps = batch_size, accumulation_steps
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Yield micro-batches; a new plan is made only when its first batch is asked for."""
+        """Yield micro-batches; a new segment is planned only when its first batch is needed."""
         while True:
             self._step += len(self._plan)
             self._plan, self._served = self._plan_segment(), 0
@@ -131,27 +121,27 @@ class CurriculumLoader:
         return drawn
 
     def _micro_batches(self, drawn: Sequence[Key]) -> Iterator[list[Key]]:
-        """This process's micro-batches; in each step like lengths together, for little padding.
+        """Yield the keys of this process's micro-batches.
 
-        Only inside a step, whose examples are what the mix wants: over several steps, length goes
-        with difficulty, and steps would become easy or hard ones.
+        Each step's examples are sorted by length, for little padding. Over several steps they must
+        not be: length grows with difficulty, and steps would become easy or hard ones.
         """
         per_step = self.examples_per_step
         for first in range(0, len(drawn), per_step):
             step = list(drawn[first : first + per_step])
             if per_step > self.batch_size:
                 step.sort(key=self.dataset.length)
-            batches = range(0, len(step), self.batch_size)
-            found = [step[start : start + self.batch_size] for start in batches]
-            yield from found[self.rank :: self.world_size]
+            starts = range(0, len(step), self.batch_size)
+            batches = [step[start : start + self.batch_size] for start in starts]
+            yield from batches[self.rank :: self.world_size]
 
     def _load(self, drawn: Sequence[Key]) -> Iterator[dict[str, torch.Tensor]]:
         loader: DataLoader[Any] = DataLoader(
             _Batches(self.dataset),
             batch_size=None,
-            sampler=_Lazily(lambda: self._micro_batches(drawn)),
+            sampler=self._micro_batches(drawn),
             num_workers=self.num_workers,
-            # Its own: a draw from torch's would shift every dropout after a resume.
+            # A draw from torch's global generator would change every dropout after a resume.
             generator=torch.Generator(),
         )
         for batch in loader:
@@ -161,7 +151,7 @@ class CurriculumLoader:
             yield batch
 
     def newest_step(self) -> list[list[str]]:
-        """The ids of the examples of the last whole step served, a list a micro-batch of this rank.
+        """Return the example ids of the last whole step, one list a micro-batch of this process.
 
         Valid from the last micro-batch of a step to the first of the next.
         """
@@ -170,9 +160,9 @@ class CurriculumLoader:
         return [[self.dataset.example(key).id for key in micro_batch] for micro_batch in keys]
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as if only the optimiser steps served so far had been drawn.
+        """Return the state as if only the optimiser steps served so far had been drawn.
 
-        Valid between optimiser steps: what was planned ahead and not trained on is not counted.
+        Valid between optimiser steps; batches planned ahead and not served are not counted.
         """
         steps, rest = divmod(self._served, self.accumulation_steps)
         assert rest == 0, f"{self._served} micro-batches are no whole number of steps"
@@ -186,7 +176,7 @@ class CurriculumLoader:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with exactly the example that would have come next."""
+        """Continue with exactly the example that would have come next."""
         self.sampler.load_state_dict(state["sampler"])
         self._origin = self.sampler.state_dict()
         self._step, self._visit = state["step"], state["visit"]

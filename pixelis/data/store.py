@@ -1,4 +1,4 @@
-"""Examples on disk: three parquet files with embedded images, and back."""
+"""Examples on disk: three parquet files, one a difficulty, with embedded images."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from pixelis.data.images import encode_image, open_header
 from pixelis.errors import DataError
 
 SUMMARY_FILE = "summary.json"
-# A row group ends at the first batch that reaches either: readers stay within tens of megabytes.
+# A row group ends at the first batch that reaches either, so readers need tens of megabytes only.
 ROWS_IN_GROUP = 2000
 BYTES_IN_GROUP = 32 * 2**20
 ROWS_IN_BATCH = 50
@@ -47,24 +47,20 @@ FEATURES = datasets.Features(
         "split": datasets.Value("string"),
     }
 )
-
-
 SCHEMA = FEATURES.arrow_schema
 
 
 def difficulty_file(difficulty: str) -> str:
-    """File name of one difficulty."""
+    """Return the file name of one difficulty."""
     return f"cota_{difficulty}.parquet"
 
 
 def _stored(image: Image.Image | None) -> dict[str, Any] | None:
-    if image is None:
-        return None
-    return {"bytes": encode_image(image), "path": None}
+    return None if image is None else {"bytes": encode_image(image), "path": None}
 
 
 def to_row(example: Example) -> dict[str, Any]:
-    """An example as one row of the parquet files; arguments and results are JSON text."""
+    """Convert an example to a row of the parquet files; arguments and results become JSON text."""
     row = {name: getattr(example, name) for name in FEATURES}
     row["images"] = [_stored(image) for image in example.images]
     row["trajectory"] = [
@@ -86,7 +82,7 @@ def _open_image(stored: Mapping[str, Any], example_id: str) -> Image.Image:
     try:
         image = open_header(stored["bytes"])
         image.load()
-    # Pillow's readers raise whatever broken bytes lead them to.
+    # Pillow's readers raise many types on broken bytes.
     except Exception as error:
         raise DataError(f"example {example_id}: an image does not open ({error})") from error
     return image.convert("RGB")
@@ -102,7 +98,7 @@ def _load_object(text: Any, what: str, example_id: str) -> dict[str, Any]:
     return value
 
 
-def _step(step: Any, example_id: str) -> Step:
+def _load_step(step: Any, example_id: str) -> Step:
     for name, kind in (("thought", str), ("operation", str), ("supervised", bool)):
         value = step[name] if isinstance(step, Mapping) else None
         if not isinstance(value, kind):
@@ -119,16 +115,16 @@ def _step(step: Any, example_id: str) -> Step:
 
 
 def from_row(row: Mapping[str, Any]) -> Example:
-    """The example of a row.
+    """Convert a row to its example.
 
     Raises:
-        DataError: when an image does not open, a text is missing or JSON text is broken, naming the
-            example.
+        DataError: when an image does not open, a text is missing or JSON text is broken; the
+            message names the example.
     """
     example_id = str(row["id"])
-    steps = tuple(_step(step, example_id) for step in row["trajectory"] or ())
-    plain = ("task", "sample_type", "question", "conclusion", "answer", "ground_truth")
-    for name in plain:
+    texts = ("task", "sample_type", "question", "conclusion", "answer", "ground_truth")
+    steps = tuple(_load_step(step, example_id) for step in row["trajectory"] or ())
+    for name in texts:
         if not isinstance(row[name], str):
             raise DataError(f"example {example_id}: {name} must be a text, got {row[name]!r}")
     return Example(
@@ -139,43 +135,43 @@ def from_row(row: Mapping[str, Any]) -> Example:
         difficulty_score=row["difficulty_score"],
         difficulty=row["difficulty"],
         split=row["split"],
-        **{name: row[name] for name in plain},
+        **{name: row[name] for name in texts},
     )
 
 
 class GroupedWriter:
-    """A parquet file whose row groups are bounded in rows and bytes, images embedded."""
+    """Writes a parquet file whose row groups are bounded in rows and bytes."""
 
     def __init__(self, path: Path) -> None:
         """Open the file."""
         self._writer = pq.ParquetWriter(path, SCHEMA)
-        self._waiting: list[pa.RecordBatch] = []
+        self._pending: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
 
     def __enter__(self) -> "GroupedWriter":
-        """For `with`."""
+        """Return the writer."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Write what waits, and the footer."""
+        """Write the pending rows and the footer."""
         self._flush()
         self._writer.close()
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows."""
-        # Never a group without rows: `load_dataset` takes a group's size as its batch size.
+        # A group without rows breaks `load_dataset`, whose batch size is that of a group.
         if not batch.num_rows:
             return
-        self._waiting.append(batch)
+        self._pending.append(batch)
         self._rows += batch.num_rows
         self._bytes += batch.nbytes
         if self._rows >= ROWS_IN_GROUP or self._bytes >= BYTES_IN_GROUP:
             self._flush()
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.Table.from_batches(self._waiting, SCHEMA))
-        self._waiting = []
+        if self._pending:
+            self._writer.write_table(pa.Table.from_batches(self._pending, SCHEMA))
+        self._pending = []
         self._rows = self._bytes = 0
 
 
@@ -183,12 +179,12 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write rows to one parquet file."""
     remaining = iter(rows)
     with GroupedWriter(path) as writer:
-        while some := list(islice(remaining, ROWS_IN_BATCH)):
-            writer.write(pa.RecordBatch.from_pylist(some, schema=SCHEMA))
+        while batch := list(islice(remaining, ROWS_IN_BATCH)):
+            writer.write(pa.RecordBatch.from_pylist(batch, schema=SCHEMA))
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The three parquet files of a data folder.
+    """Return the three parquet files of a data folder.
 
     Raises:
         DataError: when the folder or one of the files is missing, naming which.
@@ -207,19 +203,18 @@ def data_files(folder: Path) -> list[Path]:
 
 def _read_split(path: Path, split: str) -> Any:
     try:
-        found = pq.read_schema(path).names
-        lacking = [name for name in FEATURES if name not in found]
-        if not lacking:
-            filters = [("split", "=", split)]
-            table = pq.read_table(path, columns=list(FEATURES), filters=filters)
-            return table.cast(FEATURES.arrow_schema)
+        names = pq.read_schema(path).names
+        lacking = [name for name in FEATURES if name not in names]
+        if lacking:
+            raise DataError(f"{path} lacks the columns {', '.join(lacking)}")
+        rows = pq.read_table(path, columns=list(FEATURES), filters=[("split", "=", split)])
+        return rows.cast(SCHEMA)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}") from error
-    raise DataError(f"{path} lacks the columns {', '.join(lacking)}")
 
 
 def load_split(folder: Path, split: str) -> dict[str, datasets.Dataset]:
-    """The rows of one split by difficulty; images stay encoded until a row is read.
+    """Return the rows of one split by difficulty; images stay encoded until a row is converted.
 
     Raises:
         DataError: when files are missing, unreadable or lack columns, or the split is unknown.

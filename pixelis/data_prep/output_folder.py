@@ -1,4 +1,4 @@
-"""The folder that data-prep leaves: written beside its place, put there whole in one move."""
+"""The output folder of data-prep: written beside its path, then moved there in one step."""
 
 import os
 import re
@@ -22,18 +22,18 @@ OURS = {SUMMARY_FILE, REJECTED_FILE, DIFFICULTY_FIGURE, EXAMPLES_FIGURE, *DATA_F
 
 
 def check_output_folder(out: Path) -> None:
-    """Refuse a place where data-prep may not write, before any work is done.
+    """Refuse a path where data-prep may not write, before any work is done.
 
     Raises:
-        DataError: when the place is taken by something that data-prep did not write, or the folder
-            that it is to lie in cannot be made.
+        DataError: when the path holds anything that data-prep did not write, or its parent folder
+            cannot be made.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        taken = out.exists()
+        exists = out.exists()
     except OSError as error:
         raise DataError(f"output_dir {out!s:.200} cannot be written: {error}") from error
-    if taken and not out.is_dir():
+    if exists and not out.is_dir():
         raise DataError(f"output_dir {out} is a file; name a folder")
     if os.path.ismount(out):
         raise DataError(
@@ -50,51 +50,51 @@ def check_output_folder(out: Path) -> None:
 
 @contextmanager
 def staged_folder(out: Path, needed: Callable[[], float | None] = lambda: None) -> Iterator[Path]:
-    """A folder to write in, which takes the place of `out` when the block ends well.
+    """Yield a folder to write in, which replaces `out` when the block ends without an error.
 
-    Whoever looks at `out` sees the complete old files or the complete new ones, at every moment.
-    What a killed process left beside it is taken away first.
+    At every moment `out` holds the complete old files or the complete new ones. What a killed
+    process left beside it is removed first.
 
     Args:
-        out: the place.
-        needed: bytes that all of it takes, where that can be told, for the message of a full disk.
+        out: the output folder.
+        needed: returns the bytes that it takes, or None, for the error of a full disk.
 
     Raises:
-        DataError: when `out` is taken by something else, or cannot be written.
+        DataError: when `out` holds anything else, or cannot be written.
     """
     check_output_folder(out)
-    place = out.resolve()  # of a link, what it points to
-    _clear_leftovers(place)
-    staged = place.with_name(f".{place.name}.{os.getpid()}.new")
+    path = out.resolve()  # a link's target
+    _clear_leftovers(path)
+    staged = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         staged.mkdir()
         yield staged
-        put_folder(staged, place)
+        put_folder(staged, path)
     except OSError as error:
-        why = named(error, staged, needed()).strerror if is_full(error) else error
-        raise DataError(f"output_dir {out} cannot be written: {why}") from error
+        reason = named(error, staged, needed()).strerror if is_full(error) else error
+        raise DataError(f"output_dir {out} cannot be written: {reason}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _clear_leftovers(place: Path) -> None:
-    """Take away what processes that were killed left beside a place, or put it back."""
-    pattern = re.compile(rf"\.{re.escape(place.name)}\.(\d+)\.(?:new|old)")
-    found = [(path, pattern.fullmatch(path.name)) for path in sorted(place.parent.iterdir())]
-    abandoned = [path for path, match in found if match and _is_abandoned(path, int(match[1]))]
-    for left in abandoned:
-        clear_left(left, place)
+def _clear_leftovers(out: Path) -> None:
+    """Remove what killed processes left beside the output folder, or put it back."""
+    pattern = re.compile(rf"\.{re.escape(out.name)}\.(\d+)\.(?:new|old)")
+    for path in sorted(out.parent.iterdir()):
+        match = pattern.fullmatch(path.name)
+        if match and _is_abandoned(path, int(match[1])):
+            clear_left(path, out)
 
 
-def _is_abandoned(folder: Path, number: int) -> bool:
-    """Whether the process of a number, which made a folder, is no more."""
-    if number == os.getpid():
+def _is_abandoned(folder: Path, pid: int) -> bool:
+    """Return whether the process that made a folder has ended."""
+    if pid == os.getpid():
         return True
     try:
-        process = psutil.Process(number)
+        process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return True
-        # One that began after the folder was last written in has only the number from its maker.
+        # A process younger than the folder got the same number later.
         return bool(process.create_time() > folder.stat().st_mtime + 1)
     except (psutil.Error, OSError, OverflowError):
-        return not psutil.pid_exists(number)
+        return not psutil.pid_exists(pid)

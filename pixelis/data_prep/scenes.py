@@ -1,8 +1,8 @@
 """Drawn scenes with known truth: shapes, texts and digits on a 4 x 4 grid of 28-pixel cells.
 
 Shapes may cover each other in part, and pale strokes may clutter the background. One cell is one
-visual token of the embedded base (patch 14, merge 2), so that a scene holds just what that model
-can see. Rows and columns count from 1, row 1 at the top.
+visual token of the embedded base (patch 14, merge 2), so that the model can see every item. Rows
+and columns count from 1, row 1 at the top.
 """
 
 import random
@@ -27,11 +27,11 @@ GRID = 4
 SIDE = CELL * GRID
 RADII = {"small": 5.0, "medium": 8.0, "large": 11.0}
 TEXT_LENGTH = 2
-# Drawn grey and its grain stay far inside the operations' tolerance.
+# The grey level and its noise stay far inside the operations' tolerance.
 BACKGROUND_LEVELS = (222, 246)
 GRAIN = 7
-# Strokes of clutter are darker than the background by this much: with the grain, still background
-# to the operations.
+# Strokes of clutter are darker than the background by this; for the operations they still belong
+# to it, noise included.
 CLUTTER_DEPTHS = (20, 45)
 CLUTTER_CHOICES = (0, 0, 0, 5, 10, 16)
 # How far a shape is drawn from the middle of its cell to overlap its neighbour, in pixels.
@@ -45,11 +45,11 @@ CELLS: tuple[Cell, ...] = tuple((row, col) for row in range(GRID) for col in ran
 
 @dataclass(frozen=True)
 class Item:
-    """What stands in one cell: a coloured shape, or a text where `text` is not empty.
+    """The item in one cell: a coloured shape, or a text where `text` is not empty.
 
     Attributes:
         offset: pixels to the right and down from the middle of the cell.
-        digit: which image of scikit-learn's digits the text is, where it is handwritten.
+        digit: the index in scikit-learn's digits, where the text is handwritten.
         front: drawn after its neighbours, over their edges.
     """
 
@@ -64,14 +64,14 @@ class Item:
 
     @property
     def name(self) -> str:
-        """How a question names it: `red circle`, `text` or `digit`."""
+        """Its name in a question: `red circle`, `text` or `digit`."""
         if self.text:
             return "text" if self.digit is None else "digit"
         return f"{self.colour} {self.shape}"
 
     @property
     def place(self) -> str:
-        """Its row and column in words."""
+        """Its row and column as text."""
         return f"row {self.cell[0] + 1} column {self.cell[1] + 1}"
 
     @property
@@ -96,21 +96,21 @@ class Scene:
     num_strokes: int = 0
 
     def shapes(self) -> list[Item]:
-        """The items that are shapes, in reading order."""
+        """Return the items that are shapes, in reading order."""
         return [item for item in self.items if not item.text]
 
     def texts(self) -> list[Item]:
-        """The items that are texts or digits, in reading order."""
+        """Return the items that are texts or digits, in reading order."""
         return [item for item in self.items if item.text]
 
     def at(self, cell: Cell) -> Item | None:
-        """What stands in a cell."""
+        """Return the item in a cell."""
         return next((item for item in self.items if item.cell == cell), None)
 
     def caption(self) -> str:
-        """Every cell in reading order: `none`, `text`, `digit`, or colour and shape."""
-        found = {item.cell: item.name for item in self.items}
-        return " ".join(found.get(cell, "none") for cell in CELLS)
+        """Describe every cell in reading order: `none`, `text`, `digit`, or colour and shape."""
+        names = {item.cell: item.name for item in self.items}
+        return " ".join(names.get(cell, "none") for cell in CELLS)
 
 
 def draw_items(
@@ -121,10 +121,10 @@ def draw_items(
     shapes: Collection[str] = SHAPES,
     avoid: Collection[str] = (),
 ) -> list[Item]:
-    """Draw one random shape a cell, with names that are not in `avoid` and differ among each other.
+    """Draw a random shape for each cell, with distinct names that are not in `avoid`.
 
     Raises:
-        ValueError: when the cells outnumber the free names.
+        ValueError: when there are more cells than free names.
     """
     names = [(c, s) for c in colours for s in shapes if f"{c} {s}" not in avoid]
     if len(cells) > len(names):
@@ -134,15 +134,15 @@ def draw_items(
 
 
 def random_item(rng: random.Random, cell: Cell, colour: str, shape: str, size: str = "") -> Item:
-    """A shape of the given name with a random size (unless given) and a small random offset."""
+    """Return a shape of a name with a small random offset, and a random size if none is given."""
     size = size or rng.choice(list(RADII))
-    # One pixel at most: the centre of the cell must stay inside the thinnest shape.
+    # At most one pixel: the centre of the cell must stay inside the thinnest shape.
     offset = (rng.randint(-1, 1), rng.randint(-1, 1))
     return Item(cell, colour, shape, size, offset=offset)
 
 
 def random_text(rng: random.Random, cell: Cell) -> Item:
-    """A text of two characters that the scenes' reader can tell apart, inside its cell."""
+    """Return a random text of two characters that fits into its cell."""
     while True:
         text = "".join(rng.choice(ALPHABET) for _ in range(TEXT_LENGTH))
         if text_size(text)[0] <= CELL - 2:
@@ -150,16 +150,15 @@ def random_text(rng: random.Random, cell: Cell) -> Item:
 
 
 def random_digit(rng: random.Random, cell: Cell) -> Item:
-    """A digit written by hand, of the images that its reader does not know."""
+    """Return a random handwritten digit, of the images that its reader does not know."""
     index = rng.choice(HELD_OUT)
     return Item(cell, text=digit_label(index), digit=index)
 
 
-def overlap(rng: random.Random, cell: Cell, direction: Cell) -> tuple[Item, Item] | None:
-    """Two large shapes in neighbouring cells, the first drawn over the edge of the second.
+def overlapping_pair(rng: random.Random, cell: Cell, direction: Cell) -> tuple[Item, Item] | None:
+    """Return two large shapes in neighbouring cells, the first drawn over the edge of the second.
 
-    Both cover the middle of their cells. None where the neighbour would be outside, or the shapes
-    are too thin to overlap so.
+    Both cover the middle of their cells. None where the neighbouring cell is outside of the grid.
 
     Args:
         rng: chooses two names that differ in colour.
@@ -171,7 +170,6 @@ def overlap(rng: random.Random, cell: Cell, direction: Cell) -> tuple[Item, Item
     if other not in CELLS:
         return None
     front_colour, back_colour = rng.sample(list(PALETTE), 2)
-    # A triangle's tip and a diamond's side give way before the cells meet.
     front_shape, back_shape = rng.choice(OVERLAPPING), rng.choice(OVERLAPPING)
     offset = (right * OVERLAP_OFFSET, down * OVERLAP_OFFSET)
     back_offset = (-offset[0], -offset[1])
@@ -182,7 +180,7 @@ def overlap(rng: random.Random, cell: Cell, direction: Cell) -> tuple[Item, Item
 
 
 def build_scene(rng: random.Random, items: Collection[Item], num_strokes: int = 0) -> Scene:
-    """Order the items and fix the background's grain."""
+    """Make a scene: sort the items and draw the seed of the background's noise."""
     ordered = tuple(sorted(items, key=lambda item: item.cell))
     return Scene(ordered, rng.getrandbits(31), num_strokes)
 
@@ -190,7 +188,7 @@ def build_scene(rng: random.Random, items: Collection[Item], num_strokes: int = 
 def random_scene(
     rng: random.Random, num_shapes: int, num_texts: int = 0, num_digits: int = 0
 ) -> Scene:
-    """A scene of distinct random shapes, texts and digits in random cells, some of it cluttered."""
+    """Draw a scene of distinct shapes, texts and digits in random cells, sometimes with clutter."""
     cells = rng.sample(CELLS, num_shapes + num_texts + num_digits)
     items = draw_items(rng, cells[:num_shapes])
     items += [random_text(rng, cell) for cell in cells[num_shapes : num_shapes + num_texts]]
@@ -199,22 +197,22 @@ def random_scene(
 
 
 def drawing_order(scene: Scene) -> list[Item]:
-    """What covers others comes last."""
+    """Return the items in the order of drawing: those in front come last."""
     return sorted(scene.items, key=lambda item: item.front)
 
 
 def draw_item(draw: ImageDraw.ImageDraw, item: Item, fill: Any) -> None:
-    """Draw a shape's item in its cell."""
+    """Draw a shape in its cell."""
     x1, y1, x2, y2 = item.box
     cx, cy = (x1 + x2) / 2 + item.offset[0], (y1 + y2) / 2 + item.offset[1]
     draw_shape(draw, item.shape, cx, cy, RADII[item.size], fill)
 
 
 def render(scene: Scene) -> Image.Image:
-    """Draw the scene: an RGB image of SIDE x SIDE pixels, a function of the scene alone."""
+    """Draw the scene as an RGB image of SIDE x SIDE pixels; it depends on the scene alone."""
     grain = np.random.default_rng(scene.grain_seed)
     level = int(grain.integers(*BACKGROUND_LEVELS))
-    # A coarse grain (one value for 4 x 4 pixels) keeps the PNG small.
+    # Coarse noise (one value for 4 x 4 pixels) keeps the PNG small.
     coarse = grain.integers(-GRAIN, GRAIN + 1, (SIDE // 4, SIDE // 4, 1), dtype=np.int16)
     pixels = np.clip(level + coarse.repeat(4, 0).repeat(4, 1).repeat(3, 2), 0, 255)
     image = Image.fromarray(pixels.astype(np.uint8), "RGB")

@@ -151,7 +151,7 @@ def process_turn(
         resized_result = None if result == observation.result else result
     answer = reply.answer
     if answer is not None and not all_same(frames):
-        answer = text_as_seen(answer, frames[0].back)
+        answer = text_as_seen(answer, frames[0].inverse)
     turn = Turn(
         text=text,
         kind=kind,

@@ -1,4 +1,4 @@
-"""A mean over independent trainings, one a seed, with its 95 % interval."""
+"""The mean over independent trainings, one for each seed, with its 95 % interval."""
 
 import math
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ class Estimate:
 
     @property
     def low(self) -> float:
-        """Lower end of the interval."""
+        """The lower end of the interval."""
         return self.mean - self.half
 
     @property
     def high(self) -> float:
-        """Upper end of the interval."""
+        """The upper end of the interval."""
         return self.mean + self.half
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean with Student's t interval (Student 1908): mean +- t(.975, n - 1) * s / sqrt(n)."""
+    """Compute the mean and its interval: Student's t, mean +- t(.975, n - 1) * s / sqrt(n)."""
     num = len(values)
     if num == 1:
         return Estimate(values[0], math.inf, 1)

@@ -1,4 +1,4 @@
-"""Visual operations: pixels in, result out, and a table of them by name."""
+"""The visual operations by name. A new operation is one file here and its line in the table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,37 +40,37 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def execute(name: str, arguments: Any, images: Sequence[Image.Image]) -> Observation:
-    """Run an operation on an example's images; a wrong call gives an error observation.
+    """Run an operation on an example's images; an invalid call gives an error observation.
 
-    Deterministic, and without effect outside its result; the only files read are the digits and
-    models that come with the packages of READ_TEXT, and no process or network is touched.
+    Deterministic and without side effects. The only files read are the digits and models in the
+    packages of READ_TEXT; no process is started and no network is used.
 
     Args:
         name: a key of `OPERATIONS`.
-        arguments: the call's arguments as parsed JSON (a mapping where the call is right).
-        images: the example's images, at least one; coordinates are pixels of the first,
-            but for TRACK_OBJECT, which names the frames that it looks at.
+        arguments: the call's arguments as parsed JSON (a mapping where the call is valid).
+        images: the example's images, at least one; coordinates are pixels of the first, except
+            in TRACK_OBJECT, which names its frames.
     """
     operation = OPERATIONS.get(name) if isinstance(name, str) else None
     if operation is None:
         choices = ", ".join(OPERATIONS)
-        return _refusal(f"unknown operation {name!r:.40}; choices: {choices}", UNKNOWN_OPERATION)
+        return _error(f"unknown operation {name!r:.40}; choices: {choices}", UNKNOWN_OPERATION)
     if not isinstance(arguments, Mapping):
-        return _refusal(f"arguments must be an object, got {arguments!r:.40}", WRONG_ARGUMENTS)
-    given = {**operation.defaults, **arguments}
-    if not operation.accepts(given):
+        return _error(f"arguments must be an object, got {arguments!r:.40}", WRONG_ARGUMENTS)
+    complete = {**operation.defaults, **arguments}
+    if not operation.accepts(complete):
         got = ", ".join(map(str, arguments))[:60] or "none"
-        return _refusal(f"{name} takes {operation.expected}; got {got}", WRONG_ARGUMENTS)
+        return _error(f"{name} takes {operation.expected}; got {got}", WRONG_ARGUMENTS)
     try:
-        return operation.run(images, given)
+        return operation.run(images, complete)
     except OperationError as error:
-        return _refusal(str(error), error.problem)
+        return _error(str(error), error.problem)
 
 
-def _refusal(message: str, problem: str) -> Observation:
+def _error(message: str, problem: str) -> Observation:
     return Observation({"error": message}, problem=problem)
 
 
 def tool_schemas() -> list[dict[str, Any]]:
-    """All operations as JSON-schema functions, in table order."""
+    """Return all operations as JSON-schema functions, in table order."""
     return [operation.tool_schema() for operation in OPERATIONS.values()]

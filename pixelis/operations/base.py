@@ -1,7 +1,7 @@
-"""What a visual operation is: a name, an argument schema, and a function from pixels to a result.
+"""The definition of a visual operation: a name, an argument schema, a function of the pixels.
 
-One definition serves three rooms: the tool schema in the prompt, the generator's means of truth,
-and the environment of evaluation. All coordinates are pixels of the original image, with x to the
+One definition is used for the tool schema in the prompt, for the results in generated data, and as
+the environment of evaluation. All coordinates are pixels of the original image, with x to the
 right and y down, and a box is `[x1, y1, x2, y2]` with x2 and y2 exclusive. The original image is
 the first of an example; TRACK_OBJECT alone looks at others, each box in pixels of its own frame.
 """
@@ -14,7 +14,7 @@ from PIL import Image
 
 from pixelis.operations.schema import fits_schema
 
-# What can be wrong with a call that can be read.
+# The problems of a call that could be parsed.
 UNKNOWN_OPERATION, WRONG_ARGUMENTS, FAILED_OPERATION = PROBLEMS = (
     "unknown_operation",
     "wrong_arguments",
@@ -23,23 +23,23 @@ UNKNOWN_OPERATION, WRONG_ARGUMENTS, FAILED_OPERATION = PROBLEMS = (
 
 
 class OperationError(ValueError):
-    """An argument breaks the operation's rule; becomes the observation `{"error": ...}`."""
+    """An argument breaks a rule of the operation; becomes the observation `{"error": ...}`."""
 
     problem = WRONG_ARGUMENTS
 
 
 class NothingFound(OperationError):
-    """The call keeps every rule, and there is nothing where it looks."""
+    """The call is valid, but there is nothing where it looks."""
 
     problem = FAILED_OPERATION
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What an operation gives back: a small JSON object and, for some, an image.
+    """The result of an operation: a small JSON object and, for some, an image.
 
     Attributes:
-        problem: one of `PROBLEMS` where the result is an error; the model is not told it.
+        problem: one of `PROBLEMS` where the result is an error; not shown to the model.
     """
 
     result: dict[str, Any]
@@ -48,7 +48,7 @@ class Observation:
 
     @property
     def is_error(self) -> bool:
-        """Whether the call was refused."""
+        """Whether the call failed."""
         return "error" in self.result
 
 
@@ -57,14 +57,14 @@ class Operation:
     """One visual operation.
 
     Attributes:
-        name: as the model writes it.
+        name: in calls.
         description: one line for the tool schema.
-        parameters: argument name -> JSON schema of its value; all arguments are required but
+        parameters: argument name -> JSON schema of its value; all arguments are required except
             those of `defaults` and `either`.
-        run: the images of the example and the checked arguments -> observation.
-        sophistication: weight of the operation in the difficulty score (1 to 3).
-        defaults: argument name -> value where the call does not give it.
-        either: names of parameters of which a call gives exactly one (empty: there are none).
+        run: returns the observation of the example's images and the checked arguments.
+        sophistication: its weight in the difficulty score (1 to 3).
+        defaults: argument name -> default value.
+        either: names of parameters of which a call has exactly one.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Operation:
 
     @property
     def expected(self) -> str:
-        """What a call gives, for a message: `x, y` or `exactly one of bbox, mask`."""
+        """The expected arguments, for an error: `x, y` or `exactly one of bbox, mask`."""
         always = [name for name in self.parameters if name not in self.either]
         if self.either:
             always.append(f"exactly one of {', '.join(self.either)}")
@@ -85,21 +85,21 @@ class Operation:
 
     @property
     def signature(self) -> str:
-        """Name and arguments on one line, for a prompt; of `either` only the first alternative."""
+        """The name and arguments on one line, for a prompt; of `either` only the first one."""
         named = [name for name in self.parameters if name not in self.either[1:]]
         return f"{self.name}({', '.join(named)})"
 
     def accepts(self, names: Collection[str]) -> bool:
-        """Whether a call with just these arguments, defaults filled in, is complete."""
+        """Return whether a call with exactly these arguments, defaults included, is complete."""
         alternatives, given = set(self.either), set(names)
         chosen = given & alternatives
         complete = given - alternatives == set(self.parameters) - alternatives
         return complete and len(chosen) == min(1, len(alternatives))
 
     def takes(self, arguments: Any) -> bool:
-        """Whether a call with these arguments, parsed JSON, passes the schema: names and values.
+        """Return whether the names and values of these arguments (parsed JSON) fit the schema.
 
-        What no schema says, such as that a box lies in the image, is left to `run`.
+        Whatever a schema cannot say, such as that a box lies in the image, is checked by `run`.
         """
         if not isinstance(arguments, Mapping):
             return False
@@ -109,7 +109,7 @@ class Operation:
         )
 
     def tool_schema(self) -> dict[str, Any]:
-        """The operation as a JSON-schema function, the form that chat templates take."""
+        """Return the operation as a JSON-schema function, the form that chat templates take."""
         optional = {*self.defaults, *self.either}
         parameters: dict[str, Any] = {
             "type": "object",
@@ -138,10 +138,10 @@ BBOX_SCHEMA: Mapping[str, Any] = {
 
 
 def check_bbox(value: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return the box as four ints, or raise OperationError naming the rule.
+    """Return the box as four ints, or raise OperationError with the rule.
 
     Args:
-        value: what the caller gave.
+        value: from the call.
         size: (width, height) of the image that it must lie in.
     """
     numbers = isinstance(value, list | tuple) and all(type(v) is int for v in value)

@@ -1,7 +1,7 @@
 """GET_PROPERTIES: colour, shape and area of the largest object in a box, or of a mask.
 
-In a box the object is what stands out from the image's background, the median colour of its edge;
-that holds for drawn scenes. On a photograph without an even background a mask says what is meant.
+The object in a box is what differs from the image's background, the median colour of its edge. That
+works for drawn scenes; on a photograph without an even background, give a mask.
 """
 
 from collections.abc import Mapping, Sequence

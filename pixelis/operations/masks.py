@@ -36,7 +36,7 @@ MASK_SCHEMA: Mapping[str, Any] = {
 
 
 def encode_mask(mask: Mask) -> dict[str, list[int]]:
-    """Encode a mask of shape (height, width)."""
+    """Encode a mask of shape (height, width) as runs."""
     flat = np.asarray(mask, dtype=bool).ravel(order="F")
     changes = np.flatnonzero(np.diff(flat, prepend=False))
     runs = np.diff(changes, prepend=0, append=flat.size)
@@ -44,21 +44,21 @@ def encode_mask(mask: Mask) -> dict[str, list[int]]:
 
 
 def decode_mask(value: Any, size: tuple[int, int]) -> Mask:
-    """Decode a mask to shape (height, width), or raise OperationError naming the rule.
+    """Decode a mask to shape (height, width), or raise OperationError with the rule.
 
     Args:
-        value: what the caller gave.
+        value: from the call.
         size: (width, height) of the image that it must cover.
     """
     if not isinstance(value, Mapping) or set(value) != {"size", "counts"}:
         got = ", ".join(map(str, value))[:40] if isinstance(value, Mapping) else f"{value!r:.40}"
         raise OperationError(f"mask must be an object of size and counts, got {got or 'none'}")
     width, height = size
-    given = value["size"]
-    sides = isinstance(given, list | tuple) and all(type(side) is int for side in given)
-    if not sides or list(given) != [height, width]:
+    sides = value["size"]
+    valid = isinstance(sides, list | tuple) and all(type(side) is int for side in sides)
+    if not valid or list(sides) != [height, width]:
         raise OperationError(
-            f"mask size must be [height, width] = {[height, width]}, got {given!r:.40}"
+            f"mask size must be [height, width] = {[height, width]}, got {sides!r:.40}"
         )
     counts, longest = value["counts"], height * width + 1
     if not isinstance(counts, list | tuple) or not 1 <= len(counts) <= longest:
@@ -70,9 +70,9 @@ def decode_mask(value: Any, size: tuple[int, int]) -> Mask:
     total = sum(counts)
     if total != height * width:
         # Python writes no integer of more than 4,300 digits.
-        found = str(total) if total < 10**40 else "10^40 or more"
+        got = str(total) if total < 10**40 else "10^40 or more"
         raise OperationError(
-            f"mask counts must sum to height x width = {height * width}, got {found}"
+            f"mask counts must sum to height x width = {height * width}, got {got}"
         )
     values = np.arange(len(counts)) % 2 == 1
     mask: Mask = np.repeat(values, counts).reshape((height, width), order="F")

@@ -1,4 +1,4 @@
-"""Pixel measures that several operations share: the background, masks, regions, names."""
+"""Pixel functions shared by operations: drawing shapes, background, regions, colour names."""
 
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "purple": (150, 45, 175),
     "orange": (245, 130, 20),
 }
-# What photographs hold besides; drawn shapes never have these.
+# Further colours of photographs; drawn shapes never have them.
 COLOURS: dict[str, tuple[int, int, int]] = PALETTE | {
     "black": (20, 20, 20),
     "white": (250, 250, 250),
@@ -27,13 +27,13 @@ COLOURS: dict[str, tuple[int, int, int]] = PALETTE | {
     "pink": (250, 160, 190),
 }
 NEUTRAL = {name: COLOURS[name] for name in ("black", "gray", "white")}
-# Below this difference of the channels a colour is neutral.
+# A colour whose channels differ by less is neutral.
 MIN_CHROMA = 25
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 
-# Drawn backgrounds differ from their mean by a few grey levels; objects by far more.
+# In grey levels. Drawn backgrounds differ from their mean by a few, objects by many more.
 TOLERANCE = 60
-# A region that covers more of the image than this is the background, not an object.
+# A region that covers a larger share of the image is background, not an object.
 MAX_OBJECT_SHARE = 0.5
 
 
@@ -63,19 +63,19 @@ def draw_shape(
 
 
 def pixel_array(image: Image.Image) -> npt.NDArray[np.int16]:
-    """The image as an int16 array of shape (height, width, 3), safe to subtract."""
+    """Return the image as an int16 array of shape (height, width, 3), safe to subtract."""
     return np.asarray(image.convert("RGB"), dtype=np.int16)
 
 
 def background_colour(pixels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """Median colour of the outermost rows and columns, shape (3,)."""
+    """Return the median colour of the outermost rows and columns, shape (3,)."""
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     median: npt.NDArray[np.int16] = np.median(edge, axis=0).astype(np.int16)
     return median
 
 
 def foreground(pixels: npt.NDArray[np.int16], background: npt.NDArray[np.int16]) -> Mask:
-    """Pixels whose largest channel difference from the background exceeds the tolerance."""
+    """Return the mask of pixels that differ from the background by more than the tolerance."""
     mask: Mask = channel_distance(pixels, background) > TOLERANCE
     return mask
 
@@ -83,7 +83,7 @@ def foreground(pixels: npt.NDArray[np.int16], background: npt.NDArray[np.int16])
 def channel_distance(
     pixels: npt.NDArray[np.int16], other: npt.NDArray[np.int16]
 ) -> npt.NDArray[np.int16]:
-    """The largest difference over the three channels, for each pixel."""
+    """Return each pixel's largest difference over the three channels."""
     # Channel by channel: `max` over an axis of three takes five times as long, and the memory.
     largest: npt.NDArray[np.int16] = np.abs(pixels[..., 0] - other[..., 0])
     for channel in (1, 2):
@@ -93,7 +93,7 @@ def channel_distance(
 
 
 def grow_region(pixels: npt.NDArray[np.int16], x: int, y: int) -> Mask:
-    """The 4-connected region around (x, y) whose pixels stay within TOLERANCE of its colour."""
+    """Return the 4-connected region around (x, y) of pixels within TOLERANCE of its colour."""
     similar = channel_distance(pixels, pixels[y, x]) <= TOLERANCE
     labels, _ = ndimage.label(similar)
     region: Mask = labels == labels[y, x]
@@ -101,7 +101,7 @@ def grow_region(pixels: npt.NDArray[np.int16], x: int, y: int) -> Mask:
 
 
 def largest_region(mask: Mask) -> Mask:
-    """The 4-connected region of `mask` with the most pixels (all False where it is empty)."""
+    """Return the largest 4-connected region of a mask (all False where the mask is empty)."""
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask
@@ -111,15 +111,15 @@ def largest_region(mask: Mask) -> Mask:
 
 
 def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
-    """Box of a non-empty mask, x2 and y2 exclusive."""
+    """Return the box of a non-empty mask, x2 and y2 exclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def colour_name(rgb: npt.NDArray[Any]) -> str:
-    """The name in `COLOURS` nearest to a colour of 0 to 255, by Euclidean distance in RGB.
+    """Return the name of the nearest of `COLOURS` to a colour of 0 to 255 (Euclidean, in RGB).
 
-    A colour whose channels hardly differ is black, gray or white, however near a pale one may be.
+    A colour whose channels hardly differ is black, gray or white, even if a pale one is nearer.
     """
     names = COLOURS if np.ptp(rgb) >= MIN_CHROMA else NEUTRAL
     return min(names, key=lambda name: float(np.sum((np.asarray(COLOURS[name]) - rgb) ** 2)))
@@ -129,7 +129,7 @@ _NORMAL_SIZE = 24
 
 
 def normalise(mask: Mask) -> Mask:
-    """The mask's bounding box stretched to a fixed square, for comparing outlines."""
+    """Stretch the bounding box of a mask to a fixed square, to compare outlines."""
     x1, y1, x2, y2 = bounding_box(mask)
     cut = Image.fromarray(mask[y1:y2, x1:x2].astype(np.uint8) * 255)
     stretched = cut.resize((_NORMAL_SIZE, _NORMAL_SIZE), Image.Resampling.BILINEAR)
@@ -137,8 +137,8 @@ def normalise(mask: Mask) -> Mask:
     return result
 
 
-def overlap(a: Mask, b: Mask) -> float:
-    """Intersection over union of two masks of one shape, in [0, 1]."""
+def mask_iou(a: Mask, b: Mask) -> float:
+    """Return the intersection over union of two masks of one shape, in [0, 1]."""
     union = int(np.logical_or(a, b).sum())
     return int(np.logical_and(a, b).sum()) / union if union else 0.0
 
@@ -154,6 +154,6 @@ def _references() -> dict[str, Mask]:
 
 
 def shape_name(mask: Mask) -> str:
-    """The shape whose outline overlaps the mask's best."""
+    """Return the shape whose outline has the largest IoU with that of the mask."""
     outline = normalise(mask)
-    return max(SHAPES, key=lambda shape: overlap(outline, _references()[shape]))
+    return max(SHAPES, key=lambda shape: mask_iou(outline, _references()[shape]))

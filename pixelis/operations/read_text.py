@@ -1,8 +1,8 @@
-"""READ_TEXT: the characters in a box, by the first of three readers that reads it.
+"""READ_TEXT: the characters in a box, by the first of three readers that finds any.
 
-Drawn scenes have a simple reader of their own, exact for their one font (`readers/drawn.py`), and
-one for the handwritten digits in them (`readers/handwritten.py`); photographs and scans are read by
-RapidOCR where the extra `ocr` is installed (`readers/photograph.py`).
+Drawn texts have an exact reader for their one font (`readers/drawn.py`), handwritten digits a
+classifier (`readers/handwritten.py`); photographs and scans are read by RapidOCR where the extra
+`ocr` is installed (`readers/photograph.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,13 +32,13 @@ from pixelis.operations.readers.photograph import (
 
 Reader = Callable[[npt.NDArray[np.int16], tuple[int, int, int, int]], str | None]
 
-# The pixels of the whole image and a box in it -> its text, or None; asked in this order.
+# The pixels of the whole image and a box in it -> its text, or None; tried in this order.
 READERS: dict[str, Reader] = {
     "drawn": read_drawn,
     "handwritten": read_digit,
     "photograph": read_photograph,
 }
-# A result goes back into the conversation.
+# A result becomes a part of the conversation.
 MAX_CHARACTERS = 400
 
 

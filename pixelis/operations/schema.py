@@ -1,15 +1,15 @@
-"""Whether a value is what a JSON schema asks for, as far as operations' parameters use schemas."""
+"""Validation of values by the part of JSON Schema that operations' parameters use."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def fits_schema(value: Any, schema: Mapping[str, Any]) -> bool:
-    """Whether parsed JSON fits a schema (JSON Schema 2020-12, validation).
+    """Return whether parsed JSON fits a schema (JSON Schema 2020-12, validation).
 
-    Of its keywords those that parameters have: `type` (integer, array, object), `minimum`,
-    `maximum`, `items`, `minItems`, `maxItems`, `properties`, `required`, `additionalProperties`
-    (false). An integer is written without a point, as operations take it: `3.0` is none.
+    Supported are `type` (integer, array, object), `minimum`, `maximum`, `items`, `minItems`,
+    `maxItems`, `properties`, `required`, and `additionalProperties` (false). Unlike in JSON Schema,
+    `3.0` is no integer, since operations refuse it.
     """
     kind = schema["type"]
     if kind == "integer":

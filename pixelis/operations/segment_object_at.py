@@ -1,8 +1,8 @@
-"""SEGMENT_OBJECT_AT: the object under a point, by region growing or by the user's own segmenter.
+"""SEGMENT_OBJECT_AT: the object at a point, by region growing or by the user's own segmenter.
 
-A segmenter takes an RGB image and a pixel (x, y) of it, and gives a boolean mask of shape (height,
-width); where it finds nothing it raises `OperationError`. To plug in SAM (its own weights and
-package, `predictor` below):
+A segmenter takes an RGB image and a pixel (x, y) of it, and returns a boolean mask of shape
+(height, width); where it finds nothing it raises `OperationError`. To plug in SAM (its own weights
+and package, `predictor` below):
 
     def sam(image, x, y):
         predictor.set_image(np.asarray(image))
@@ -37,7 +37,7 @@ Segmenter = Callable[[Image.Image, int, int], Mask]
 
 
 def region_growing(image: Image.Image, x: int, y: int) -> Mask:
-    """The even-coloured region around (x, y); what covers most of the image is no object.
+    """Return the region of one colour around (x, y).
 
     Raises:
         OperationError: when the region is larger than MAX_OBJECT_SHARE of the image.
@@ -49,9 +49,9 @@ def region_growing(image: Image.Image, x: int, y: int) -> Mask:
 
 
 def segment_with(segmenter: Segmenter) -> Operation:
-    """SEGMENT_OBJECT_AT by the given segmenter, to be put into `OPERATIONS` under its name.
+    """Return SEGMENT_OBJECT_AT with another segmenter, to replace the one in `OPERATIONS`.
 
-    A mask that is empty, or not boolean and of the image's size, gives an error observation.
+    A mask that is empty, not boolean, or not of the image's size gives an error observation.
     """
 
     def run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observation:

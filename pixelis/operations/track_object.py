@@ -1,11 +1,10 @@
 """TRACK_OBJECT: where the object of a box is in later images, by template matching.
 
-The first frame's crop is laid on every position of each later frame, and the position of the least
-weighted sum of squared differences over the three channels is taken (Lewis, "Fast Normalized
-Cross-Correlation", 1995: the products by FFT). Pixels that stand out from the box's own background
-weigh more than the background, so that clutter behind an object does not outweigh its colour.
-The object may move, but neither turns nor scales. Where it has gone, another of its colour, size
-and nearly its outline (a circle for a square) may be taken for it.
+The first frame's crop is compared with every position of each later frame; the one with the least
+weighted sum of squared differences over the three channels wins (Lewis, "Fast Normalized
+Cross-Correlation", 1995: products by FFT). Pixels that differ from the box's own background weigh
+more, so that clutter behind an object counts less than its colour. The object may move, but not
+turn or change its size. If it has gone, a similar one (a circle for a square) may be tracked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,34 +34,34 @@ from pixelis.operations.pixels import (
 Pixels = npt.NDArray[np.int16]
 
 OBJECT_WEIGHT = 8
-# The object is found where this share of the pixels that stand out, in the template or in its
-# match, differs by at most TOLERANCE grey levels in every channel.
+# An object is found where at least this share of its pixels, in the template or in its match,
+# differs by at most TOLERANCE grey levels in every channel.
 MIN_AGREEMENT = 0.8
-# A box with fewer pixels that stand out holds nothing to follow.
+# A box with fewer pixels off its background holds no object.
 MIN_AREA = 12
-# Larger frames are searched scaled down by a whole factor, then around the best place as they are.
+# Larger frames are first searched scaled down by a whole factor, then around the best position.
 MAX_SEARCHED_PIXELS = 1_500_000
 MIN_TEMPLATE_SIDE = 16
 MAX_COMPARED_PIXELS = 20_000
 
 
 def _weights(template: Pixels) -> npt.NDArray[np.float64]:
-    stands_out = foreground(template, background_colour(template))
-    return np.where(stands_out, float(OBJECT_WEIGHT), 1.0)
+    on_object = foreground(template, background_colour(template))
+    return np.where(on_object, float(OBJECT_WEIGHT), 1.0)
 
 
 def _nearest_minimum(costs: npt.NDArray[np.float64], x: float, y: float) -> tuple[int, int]:
-    """The position (x, y) of the least cost; of equals the nearest to the given one."""
-    # The costs are whole numbers, but for the rounding of the FFT.
+    """Return the position (x, y) of the least cost; among equals the nearest to the given one."""
+    # The costs are integers, except for rounding by the FFT.
     rows, columns = np.nonzero(np.rint(costs) == np.rint(costs.min()))
     best = int(np.argmin((columns - x) ** 2 + (rows - y) ** 2))
     return int(columns[best]), int(rows[best])
 
 
 def _search(frame: Pixels, template: Pixels, x: float, y: float) -> tuple[int, int]:
-    """The best position of the template among all of the frame.
+    """Return the best position of the template in the whole frame.
 
-    Large frames are searched in bands, since a pixel takes 150 bytes.
+    Large frames are searched in bands, since the search takes 150 bytes a pixel.
     """
     axis = 0 if template.shape[0] <= template.shape[1] else 1
     length = template.shape[axis]
@@ -78,13 +77,13 @@ def _search(frame: Pixels, template: Pixels, x: float, y: float) -> tuple[int, i
 
 
 def _costs(frame: Pixels, template: Pixels) -> npt.NDArray[np.float64]:
-    """The weighted sum of squared differences at every position of the template in the frame."""
+    """Return the weighted sum of squared differences at every position of the template."""
     weights = _weights(template)
-    # About the middle grey the sums stay small, and so does the rounding.
+    # Centred on middle grey, which keeps sums and rounding errors small.
     pixels = np.moveaxis(frame, 2, 0).astype(np.float64) - 128
     model = np.moveaxis(template, 2, 0).astype(np.float64) - 128
     # sum w (t - f)^2 = sum w t^2 - 2 sum (w t) f + sum w f^2, the latter two for all positions at
-    # once. What wraps around is outside of the positions that are kept.
+    # once. Positions that wrap around are cut off.
     planes = np.stack([*pixels, (pixels**2).sum(axis=0)])
     kernels = np.stack([*(-2 * weights * model), weights])
     size = [fft.next_fast_len(length, real=True) for length in frame.shape[:2]]
@@ -96,7 +95,7 @@ def _costs(frame: Pixels, template: Pixels) -> npt.NDArray[np.float64]:
 
 
 def _refine(frame: Pixels, template: Pixels, x: int, y: int, reach: int) -> tuple[int, int]:
-    """The best position within `reach` pixels of (x, y), by the same measure on a sparse grid."""
+    """Return the best position within `reach` pixels of (x, y), compared on a sparse grid."""
     height, width = template.shape[:2]
     step = max(1, int((height * width / MAX_COMPARED_PIXELS) ** 0.5))
     model, weights = template[::step, ::step].astype(np.int64), _weights(template)[::step, ::step]
@@ -127,15 +126,15 @@ def _locate(frame: Image.Image, crop: Image.Image, x: int, y: int) -> tuple[int,
 
 
 def agreement(template: Pixels, match: Pixels) -> float:
-    """How much of the object two crops of one shape share, in [0, 1].
+    """Return the share of the object's pixels that agree in two crops of one shape, in [0, 1].
 
-    The share of pixels that differ by at most TOLERANCE in every channel, among those that stand
-    out from the template's background in the template, or in a region of the match that meets it
-    there; among all where none stands out.
+    Pixels agree if they differ by at most TOLERANCE in every channel. The object's pixels are those
+    off the template's background, in the template or in a region of the match that meets them; all
+    pixels if there are none.
     """
     background = background_colour(template)
     expected, seen = foreground(template, background), foreground(match, background)
-    # What does not meet the object is a neighbour that reaches into the box.
+    # A region that does not meet the object is a neighbour that reaches into the box.
     counted = expected | ndimage.binary_propagation(expected & seen, mask=seen)
     same = channel_distance(template, match) <= TOLERANCE
     return float(same[counted].mean() if counted.any() else same.mean())
@@ -174,7 +173,7 @@ def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observa
                 f"frame {number} is {frame.width} x {frame.height}"
             )
         x, y = boxes[-1][:2]
-        # Where nothing changed nothing is nearer; the search would find the same.
+        # An unchanged crop is the best match; the search would find the same.
         if frame.crop((x, y, x + width, y + height)).tobytes() != crop.tobytes():
             x, y = _locate(frame, crop, x, y)
         match = frame.crop((x, y, x + width, y + height))

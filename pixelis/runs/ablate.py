@@ -1,4 +1,4 @@
-"""One comparison: which trainings, in what order, and the parent run over them."""
+"""Run a comparison of curricula: its trainings in their order, and the parent run over them."""
 
 import io
 from collections.abc import Mapping
@@ -17,16 +17,17 @@ from pixelis.experiments.ablate.arms import SAME_TOKENS, STAGED, UNIFORM, matche
 from pixelis.experiments.ablate.comparison import (
     ALL,
     AblationTable,
-    as_markdown,
-    as_rows,
+    Outcome,
+    arms_markdown,
+    arms_rows,
     choose_learning_rate,
-    compare,
+    compare_arms,
 )
 from pixelis.experiments.ablate.figure import ablation_figure
-from pixelis.experiments.ablate.outcome import Outcome
 from pixelis.files import write_whole
-from pixelis.runs.ablate_trainings import Runs
+from pixelis.runs.ablate_trainings import ArmTrainings
 from pixelis.runs.inputs import link_data_run, record_inputs
+from pixelis.runs.jobs import log_above_bar
 from pixelis.runs.training_checks import check_training
 from pixelis.tracking import MlflowRecorder, open_run
 from pixelis.training.checkpoint import check_same_config, read_json, write_json
@@ -34,62 +35,60 @@ from pixelis.training.inputs import check_inputs, data_digest
 from pixelis.training.resume import FINISHED_FILE
 
 STATE_FILE = "ablate.json"
-# More of the same, or the same elsewhere: what is there already stays what it is.
+# Keys that may differ when a comparison goes on: more of the same, or the same elsewhere.
 FREE = ("arms", "seeds", "target_share", "num_workers", "training.output_dir")
 
 
-def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> AblationTable:
-    """Make the trainings that are missing, compare all, and leave the comparison in one run.
+def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
+    """Make the trainings that are missing, compare all, and record the comparison in one run.
 
     Raises:
-        CheckpointError: when output_dir is in use, or holds a comparison with other settings.
-        UserError: when a training fails.
+        CheckpointError: When output_dir is in use, or holds a comparison with other settings.
+        UserError: When a training fails.
     """
     data_dir, root = Path(config.data.path), Path(config.training.output_dir)
     digests = data_digest(data_dir)
-    planned = Runs(config, model, digests)
+    trainings = ArmTrainings(config, model, digests)
     # Before anything is written; base and test examples are the same for all arms.
-    first, *others = (planned.plan(arm, config.training.seed).config for arm in config.arms)
+    first, *others = (trainings.plan(arm, config.training.seed).config for arm in config.arms)
     check_training(first, model.model, CurriculumConfig.from_dict(first.curriculum))
-    for training in others:
-        check_inputs(data_dir, CurriculumConfig.from_dict(training.curriculum))
+    for other in others:
+        check_inputs(data_dir, CurriculumConfig.from_dict(other.curriculum))
     params = flatten(config) | flatten(model)
     identity = {key: value for key, value in params.items() if key not in FREE} | digests
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".lock", timeout=0):
-            state = _read_state(root, identity)
             with open_run(
                 entry_point="ablate",
                 experiment=config.exp_name,
                 run_name=f"{config.exp_name} {len(config.arms)} arms, {config.seeds} seeds",
                 params=params,
                 tags={"pixelis.base_model": model.model.model_name},
-                resume_run_id=state,
-                spool_dir=root,
+                resume_run_id=_run_to_resume(root, identity),
+                output_dir=root,
             ) as recorder:
                 write_json({"run_id": recorder.run_id, "identity": identity}, root / STATE_FILE)
                 record_inputs(recorder, data_dir, digests, context="training")
                 data_line = link_data_run(recorder, digests)
-                table, rate = _run(config, planned, recorder)
+                table, rate = _run_trainings(config, trainings, recorder)
                 _record(recorder, config, table, rate, data_line)
                 print(recorder.url_hint(), flush=True)
     except Timeout as error:
         raise CheckpointError(
             f"training.output_dir {root} is in use by another comparison; name another folder"
         ) from error
-    return table
 
 
-def _read_state(root: Path, identity: Mapping[str, Any]) -> str | None:
-    """The run of a comparison that this one goes on with, or None."""
+def _run_to_resume(root: Path, identity: Mapping[str, Any]) -> str | None:
+    """Return the run of the comparison that this one goes on with, or None."""
     if not (root / STATE_FILE).is_file():
         return None
     state = read_json(root / STATE_FILE)
     if not isinstance(state, dict) or {"run_id", "identity"} - set(state):
         raise CheckpointError(f"{root / STATE_FILE} is damaged: run_id and identity must be in it")
     if not any(root.rglob(FINISHED_FILE)) and not any(root.rglob("checkpoint-*")):
-        return None  # nothing that could be mixed with what is asked for now
+        return None  # nothing that could be mixed with other settings
     check_same_config(
         state["identity"],
         identity,
@@ -100,40 +99,38 @@ def _read_state(root: Path, identity: Mapping[str, Any]) -> str | None:
     return str(state["run_id"])
 
 
-def _run(
-    config: AblateFileConfig, runs: Runs, recorder: MlflowRecorder
+def _run_trainings(
+    config: AblateFileConfig, trainings: ArmTrainings, recorder: MlflowRecorder
 ) -> tuple[AblationTable, float | None]:
-    first = config.training.seed
+    """Return the table, and the learning rate of the uniform mix where that is an arm."""
+    first, rates = config.training.seed, config.learning_rates
     seeds = range(first, first + config.seeds)
-    tuned = UNIFORM in config.arms and len(config.learning_rates) > 1
-    num_tuned = len(config.learning_rates) * config.tuning_seeds if tuned else 0
-    total = num_tuned + len(config.arms) * config.seeds
+    has_uniform = UNIFORM in config.arms
+    is_tuned = has_uniform and len(rates) > 1
     mix = CurriculumConfig.from_dict(config.curriculum).stages[-1].difficulty_mix
+    total = len(config.arms) * config.seeds + is_tuned * len(rates) * config.tuning_seeds
     with tqdm(total=total, unit="training", desc="ablate", mininterval=1) as bar:
-        runs.bar = bar
-        rate = config.learning_rates[0] if UNIFORM in config.arms else None
-        if tuned:
-            rate = _tune(config, runs, recorder, mix)
+        rate = rates[0] if has_uniform else None
+        if is_tuned:
+            rate = _tune_rate(config, trainings, recorder, mix, bar)
         # Seed by seed, so that an interrupted comparison has whole rounds.
         plans = [
-            runs.plan(arm, seed, rate=rate if arm == UNIFORM else None)
+            trainings.plan(arm, seed, rate=rate if arm == UNIFORM else None)
             for seed in seeds
             for arm in config.arms
             if arm != SAME_TOKENS
         ]
-        made = runs.make(plans, recorder)
-        by_arm = {arm: [o for o in made if o.arm == arm] for arm in config.arms}
+        outcomes = trainings.run(plans, recorder, bar)
+        by_arm = {arm: [o for o in outcomes if o.arm == arm] for arm in config.arms}
         if SAME_TOKENS in config.arms:
-            steps = [
-                matched_steps(config.training.max_steps, uniform.num_tokens, staged.num_tokens)
-                for uniform, staged in zip(by_arm[UNIFORM], by_arm[STAGED], strict=True)
-            ]
-            plans = [
-                runs.plan(SAME_TOKENS, seed, rate=rate, max_steps=max_steps)
-                for seed, max_steps in zip(seeds, steps, strict=True)
-            ]
-            by_arm[SAME_TOKENS] = runs.make(plans, recorder)
-    table = compare(
+            plans = []
+            for seed, uniform, staged in zip(seeds, by_arm[UNIFORM], by_arm[STAGED], strict=True):
+                steps = matched_steps(
+                    config.training.max_steps, uniform.num_tokens, staged.num_tokens
+                )
+                plans.append(trainings.plan(SAME_TOKENS, seed, rate=rate, max_steps=steps))
+            by_arm[SAME_TOKENS] = trainings.run(plans, recorder, bar)
+    table = compare_arms(
         by_arm,
         mix,
         config.target_share,
@@ -143,28 +140,33 @@ def _run(
     return table, rate
 
 
-def _tune(
-    config: AblateFileConfig, runs: Runs, recorder: MlflowRecorder, mix: Mapping[str, float]
+def _tune_rate(
+    config: AblateFileConfig,
+    trainings: ArmTrainings,
+    recorder: MlflowRecorder,
+    mix: Mapping[str, float],
+    bar: "tqdm[Any]",
 ) -> float:
-    """The learning rate of the uniform mix that does best on the validation split."""
-    rates = config.learning_rates
+    """Return the learning rate of the uniform mix that does best on the validation split."""
     first = config.training.seed + FIRST_TUNING_SEED
-    seeds = range(first, first + config.tuning_seeds)
-    plans = [runs.plan(UNIFORM, s, rate=rate, tuning=True) for rate in rates for s in seeds]
-    tried = iter(runs.make_what_can_be(plans, recorder))
-    by_rate: dict[float, list[Outcome]] = {}
-    for rate in rates:  # one that diverges is no candidate
-        outcomes = [next(tried) for _ in seeds]
-        whole = [outcome for outcome in outcomes if outcome is not None]
-        if len(whole) == len(seeds):
-            by_rate[rate] = whole
+    rates, seeds = config.learning_rates, range(first, first + config.tuning_seeds)
+    plans = {
+        rate: [trainings.plan(UNIFORM, seed, rate=rate, is_tuning=True) for seed in seeds]
+        for rate in rates
+    }
+    trainings.run_all_that_can([plan for each in plans.values() for plan in each], recorder, bar)
+    by_rate: dict[float, list[Outcome]] = {
+        rate: [plan.read() for plan in each]
+        for rate, each in plans.items()
+        if all(plan.finished_file.is_file() for plan in each)  # one that diverges is no candidate
+    }
     listed = ", ".join(f"{rate:g}" for rate in rates)
     if not by_rate:
         raise UserError(
-            f"learning_rates: none of {listed} could be trained (logs: {runs.root / 'tuning'})"
+            f"learning_rates: none of {listed} could be trained (logs: {trainings.root / 'tuning'})"
         )
     chosen = choose_learning_rate(by_rate, mix)
-    runs.say(f"{UNIFORM}: learning rate {chosen:g} of {listed}")
+    log_above_bar(f"{UNIFORM}: learning rate {chosen:g} of {listed}")
     return chosen
 
 
@@ -175,20 +177,18 @@ def _record(
     rate: float | None,
     data_line: str,
 ) -> None:
-    text = as_markdown(table)
+    text, rows = arms_markdown(table), arms_rows(table)
     Console(width=120).print(Markdown(text))
-    rows = as_rows(table)
     recorder.table(rows, "ablation/table.json")
-    recorder.text(text + "\n", "ablation/table.md")
+    recorder.text(f"{text}\n", "ablation/table.md")
     metric = CurriculumConfig.from_dict(config.curriculum).performance_metric
     steps = config.training.max_steps
     figure = ablation_figure(table, metric=metric, steps=steps)
     recorder.figure("ablation/arms.png", figure)
-    root = Path(config.training.output_dir)
-    write_whole(root / "table.md", text + "\n")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
-    write_whole(root / "arms.png", drawn.getvalue())
+    root, picture = Path(config.training.output_dir), io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_whole(root / "table.md", f"{text}\n")
+    write_whole(root / "arms.png", picture.getvalue())
     values = {
         f"{row['arm']}/{key}": value
         for row in rows
@@ -197,7 +197,7 @@ def _record(
     }
     if rate is not None:
         values[f"{UNIFORM}/learning_rate"] = rate
-    # A step counts once: when seeds are added, the new figures stand over the old ones.
+    # The step is the number of trainings: when seeds are added, the new values come after the old.
     recorder.summary(values, sum(row.num_seeds for row in table.rows))
     best = max(table.rows, key=lambda row: row.accuracy[ALL].mean)
     name = f"{len(table.rows)} arms · {config.seeds} seeds · best {best.arm}"

@@ -4,6 +4,7 @@ Started as `python -m pixelis.runs.jobs MODULE ARGUMENTS`, this module runs one 
 `python -m MODULE` would, but stopped when the process that started it ends.
 """
 
+import logging
 import os
 import runpy
 import signal
@@ -16,7 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from pixelis.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 # A training that is asked to stop finishes its step and saves; this is more than it needs.
@@ -95,6 +100,12 @@ def run_jobs(
                 if on_failed is None:
                     raise UserError(reason)
                 on_failed(job, reason)
+
+
+def log_above_bar(line: str) -> None:
+    """Log a line above a progress bar."""
+    with tqdm.external_write_mode(file=sys.stdout):
+        logger.info(line)
 
 
 def _start(job: Job, variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":

@@ -1,11 +1,12 @@
-"""The curriculum's figures while a training goes on: drawn beside it, after each attempt.
+"""What shows a training while it goes on: events.json and the curriculum's figures.
 
-`LiveFigures` stands in front of the recorder. It keeps the metrics and events that pass and draws
-in one thread of its own, off the training's; what is drawn stands instead of what was.
+Both are read from the run's journal. The figures are drawn after each attempt, in a thread of their
+own; what is drawn replaces what was.
 """
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import json
+import logging
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,10 @@ from pixelis.figures import (
     samples_drawn,
     timeline,
 )
-from pixelis.tracking import MlflowRecorder
+from pixelis.files import write_whole
+from pixelis.tracking import Journal, MlflowRecorder
+
+logger = logging.getLogger(__name__)
 
 DRAWN = ("trial", "advance", "rollback", "hold", "restore")
 CHARTS = {
@@ -32,11 +36,12 @@ CHARTS = {
 }
 History = Mapping[str, list[tuple[int, float]]]
 # Of all metrics, those that a figure is drawn from.
-KEPT = ("eval/", "train/loss", "curriculum/mix/")
+DRAWN_METRICS = ("eval/", "train/loss", "curriculum/mix/")
+EVENTS_FILE = "events.json"
 
 
 def curriculum_rules(curriculum: CurriculumConfig, examples_per_step: int) -> Rules:
-    """What the figures need to know of a curriculum."""
+    """Return what the figures need to know of a curriculum."""
     strategy = curriculum.strategy_class
     decides = strategy.rolls_back and curriculum.rollback_enabled
     return Rules(
@@ -55,6 +60,36 @@ def record_chart(recorder: MlflowRecorder, chart: Chart, name: str) -> None:
     recorder.text(as_page(chart, Path(name).name.replace("_", " ")), f"{name}.html")
 
 
+class JournalReader:
+    """Reads a journal as it grows.
+
+    Attributes:
+        events: Of the curriculum, all so far.
+        history: (step, value) by the key of each metric that is drawn.
+        step: The newest that a metric was recorded at.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        """Read nothing yet."""
+        self.events: list[dict[str, Any]] = []
+        self.history: dict[str, list[tuple[int, float]]] = {}
+        self.step = 0
+        self._journal, self._position = journal, 0
+
+    def update(self) -> None:
+        """Read what was recorded since the last time."""
+        for record, end in self._journal.read(self._position):
+            self._position = end
+            if record is None:
+                continue
+            if record.kind == "event":
+                self.events.append(record.value)
+            elif record.kind == "metric" and not record.name.startswith("system/"):
+                self.step = max(self.step, record.step)
+                if record.name.startswith(DRAWN_METRICS):
+                    self.history.setdefault(record.name, []).append((record.step, record.value))
+
+
 class LiveFigures:
     """A `pixelis.recorder.Recorder` in front of another; leaving it as a context draws the last."""
 
@@ -62,48 +97,43 @@ class LiveFigures:
         self,
         recorder: MlflowRecorder,
         *,
+        output_dir: Path,
         max_steps: int,
         rules: Rules,
-        story: Callable[..., None] = lambda events, step, error: None,
+        on_event: Callable[..., None] = lambda events, step, error: None,
     ) -> None:
-        """Pass everything on to `recorder`.
+        """Pass everything on to `recorder`, and begin with what its journal holds.
 
-        `story` is called after each event, with all of them, the newest step, and what ended
-        training, if anything did.
+        Args:
+            recorder: Of the run.
+            output_dir: Where `events.json` is kept up to date.
+            max_steps: Of the training.
+            rules: Of its curriculum.
+            on_event: Called after each event, and after a resume, with all events, the newest step
+                and what ended training, if anything did.
         """
-        self._recorder = recorder
-        self._max_steps, self._rules, self._story = max_steps, rules, story
-        self._events: list[dict[str, Any]] = []
-        self._history: dict[str, list[tuple[int, float]]] = {}
+        self._recorder, self._events_path = recorder, output_dir / EVENTS_FILE
+        self._max_steps, self._rules, self._on_event = max_steps, rules, on_event
+        self._reader = JournalReader(recorder.journal)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="figures")
         self._newest: Future[None] | None = None
-        self._warned, self._step = False, 0
+        self._warned = False
         self.artifact, self.figure = recorder.artifact, recorder.figure
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Keep what is drawn, and pass all on."""
-        self._recorder.metrics(values, step)
-        self._step = max(self._step, step)
-        for key, value in values.items():
-            if key.startswith(KEPT):
-                self._history.setdefault(key, []).append((step, value))
+        self.metrics, self.position = recorder.metrics, recorder.position
+        self._update()
+        if self._reader.events:
+            self._report()
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Pass an event on; after an attempt, draw."""
+        """Record an event; after an attempt, draw."""
         self._recorder.event(event)
-        self._events.append(dict(event))
-        self._tell()
+        self._update()
+        self._report()
         if event["kind"] in DRAWN:
             self._draw_soon()
 
-    def restore_events(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Start from the events of the training that is resumed; its metrics are told again."""
-        self._recorder.restore_events(events)
-        self._events = [dict(event) for event in events]
-        self._tell()
-
     def __enter__(self) -> "LiveFigures":
-        """Nothing to do before the first attempt."""
+        """Return this; nothing is drawn before the first attempt."""
         return self
 
     def __exit__(
@@ -113,21 +143,29 @@ class LiveFigures:
         traceback: TracebackType | None,
     ) -> None:
         """Draw where training came to, however it ended, and wait for it."""
-        if self._events:
+        self._update()
+        if self._reader.events:
             self._draw_soon()
             if error is not None:
-                self._tell(error)
+                self._report(error)
         self._thread.shutdown(wait=True)
 
-    def _tell(self, error: BaseException | None = None) -> None:
-        step = max(self._step, int(self._events[-1]["step"]))
-        self._story(list(self._events), step=step, error=error)
+    def _update(self) -> None:
+        num_events = len(self._reader.events)
+        self._reader.update()
+        if len(self._reader.events) > num_events:
+            write_whole(self._events_path, json.dumps(self._reader.events, indent=2))
+
+    def _report(self, error: BaseException | None = None) -> None:
+        events = list(self._reader.events)
+        step = max(self._reader.step, int(events[-1]["step"]))
+        self._on_event(events, step=step, error=error)
 
     def _draw_soon(self) -> None:
         if self._newest is not None:
             self._newest.cancel()  # what has not begun would be drawn over at once
-        history = {key: list(values) for key, values in self._history.items()}
-        self._newest = self._thread.submit(self._draw, list(self._events), history)
+        history = {key: list(values) for key, values in self._reader.history.items()}
+        self._newest = self._thread.submit(self._draw, list(self._reader.events), history)
 
     def _draw(self, events: list[dict[str, Any]], history: History) -> None:
         try:
@@ -138,8 +176,8 @@ class LiveFigures:
         except Exception as error:
             if not self._warned:
                 self._warned = True
-                print(
-                    "pixelis: warning: the curriculum's figures cannot be drawn "
-                    f"({type(error).__name__}: {error}); the training goes on",
-                    file=sys.stderr,
+                logger.warning(
+                    "the curriculum's figures cannot be drawn (%s: %s); the training goes on",
+                    type(error).__name__,
+                    error,
                 )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pixelis.config import DataPrepConfig, load_config
+from pixelis.config import DataPrepConfig, find_config, load_config
 
 
 def unrecorded_mark(out: Path) -> Path:
@@ -25,4 +25,4 @@ def load_prep(out: Path, prep: str) -> DataPrepConfig:
     Raises:
         ConfigError: when the file cannot be used.
     """
-    return load_config(DataPrepConfig, Path(prep), {"output_dir": str(out)})
+    return load_config(DataPrepConfig, find_config(prep), {"output_dir": str(out)})

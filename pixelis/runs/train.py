@@ -25,17 +25,19 @@ from pixelis.runs.live_figures import LiveFigures, curriculum_rules
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 from pixelis.runs.training_record import record_evaluation, record_result, record_test, tell_story
 from pixelis.tracking import (
+    MlflowRecorder,
     Origin,
+    Past,
     data_tag,
-    deliver_spools,
+    deliver_journals,
     end_finished,
-    find_spools,
+    find_journals,
     open_run,
 )
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
 from pixelis.training.inputs import data_digest
 from pixelis.training.processes import ALONE, Processes
-from pixelis.training.resume import FINISHED_FILE, choose_start
+from pixelis.training.resume import FINISHED_FILE, Start, choose_start
 from pixelis.training.sft import Evaluations, run_training
 from pixelis.training.taking_up import told_of_damage
 from pixelis.training.workbench import Workbench
@@ -151,7 +153,8 @@ def _run_sft(
         if config.register is not None:
             _say(f"register={config.register} has no effect on a training that is finished")
         # Stopped in the moment after its last word, it has left the last of its records on disk.
-        deliver_spools(find_spools([], [output_dir]), _say)
+        for line in deliver_journals(find_journals([], [output_dir]))[1]:
+            _say(line)
         end_finished(start.run_id or "")
         return
     began = time.monotonic()
@@ -172,7 +175,8 @@ def _run_sft(
         },
         resume_run_id=start.run_id,
         # Beside the checkpoints: the working folder may be a temporary clone.
-        spool_dir=output_dir,
+        output_dir=output_dir,
+        past=_past(start),
     )
     with run as recorder, processes.together():
         record_inputs(recorder, data_dir, digests, context="training")
@@ -201,10 +205,16 @@ def _run_sft(
             max_steps=training.max_steps,
             label=search.label,
         )
-        live = LiveFigures(recorder, max_steps=training.max_steps, rules=rules, story=story)
+        if start.resume_from is not None:
+            _record_missing_events(recorder, start.resume_from)
+        live = LiveFigures(
+            recorder,
+            output_dir=output_dir,
+            max_steps=training.max_steps,
+            rules=rules,
+            on_event=story,
+        )
         with live as figures:
-            if start.resume_from is not None:
-                _restore_events(figures, start.resume_from)
             result = run_training(
                 training=training,
                 model_config=model,
@@ -272,7 +282,17 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _restore_events(figures: LiveFigures, checkpoint: Path) -> None:
+def _past(start: Start) -> Past | None:
+    """Return where the journal goes on, of a training that is resumed."""
+    if start.resume_from is None or start.run_id is None:
+        return None
+    length = read_json(start.resume_from / CURRICULUM_FILE)["journal"]
+    return Past(start.resume_from.parent, start.run_id, length)
+
+
+def _record_missing_events(recorder: MlflowRecorder, checkpoint: Path) -> None:
+    """Record the events that the journal lacks: a checkpoint may have been moved without it."""
     state = read_json(checkpoint / CURRICULUM_FILE)
     with told_of_damage(checkpoint):
-        figures.restore_events(state["callback"]["manager"]["events"])
+        for event in state["callback"]["manager"]["events"][len(recorder.journal.events()) :]:
+            recorder.event(event)

@@ -7,143 +7,131 @@ from typing import Any
 
 from pixelis.config import ModelFileConfig, load_config, to_yaml
 from pixelis.errors import ConfigError, UserError
-from pixelis.experiments.tune import (
+from pixelis.experiments.tune.plots import compute_importances, draw_page, draw_pictures
+from pixelis.experiments.tune.pruning import replay, saved_share
+from pixelis.experiments.tune.spec import SearchSpec
+from pixelis.experiments.tune.study import (
     BASELINE,
     REASON,
-    Part,
-    Plan,
-    Verdict,
-    best_trial,
-    draw_page,
-    draw_pictures,
+    SearchStudy,
     error_of,
-    finished_trials,
     first_number,
-    importances,
-    replay,
-    saved_share,
 )
+from pixelis.experiments.tune.verdict import Verdict
 from pixelis.files import write_whole
 from pixelis.tracking import MlflowRecorder
 
-FOLDER = "tune"
-HEAD = "# The best of "  # how what `write_best` writes begins: by that it is known again
+FOLDER = "tune"  # of the artifacts
+HEADER = "# The best of "  # the first words of each file that `write_best` writes
 DEFAULT_MODEL = "configs/model_arch.yaml"  # that sft takes where no other is named
-PRUNED, COMPLETE = "PRUNED", "COMPLETE"
 
 
-def check_best(plan: Plan) -> None:
-    """Refuse a place for the best settings that cannot be written, or that holds something else.
+def check_best(spec: SearchSpec) -> None:
+    """Refuse a path for the best settings that cannot be written, or that holds something else.
 
     Raises:
-        ConfigError: naming the key, the rule and the value.
+        ConfigError: Naming the key, the rule and the value.
     """
-    place = Path(plan.config.best_config)
-    if not place.name or place.is_dir():
-        raise ConfigError(f"best_config must be a file, got the folder {str(place)!r}")
-    above = next(each for each in place.parents if each.exists())
+    path = Path(spec.config.best_config)
+    if not path.name or path.is_dir():
+        raise ConfigError(f"best_config must be a file, got the folder {str(path)!r}")
+    above = next(each for each in path.parents if each.exists())
     if not above.is_dir():
         raise ConfigError(
-            f"best_config must be a file in a folder, got {str(place)!r}: {above} is none"
+            f"best_config must be a file in a folder, got {str(path)!r}: {above} is none"
         )
-    for file in _files(plan):
+    for file in _best_files(spec):
         if file.is_dir() or (file.exists() and not _is_ours(file)):
             raise ConfigError(
-                f"best_config must be a new file or one that tune wrote, got {str(place)!r}: "
-                f"{file} is there and does not begin with {HEAD.strip()!r}; move it, or name "
+                f"best_config must be a new file or one that tune wrote, got {str(path)!r}: "
+                f"{file} is there and does not begin with {HEADER.strip()!r}; move it, or name "
                 "another"
             )
 
 
 def _is_ours(file: Path) -> bool:
-    if not file.is_file():  # a device is no file of ours, and may have no end
+    if not file.is_file():  # a device may have no end
         return False
     with file.open("rb") as content:
-        return content.read(len(HEAD)) == HEAD.encode()
+        return content.read(len(HEADER)) == HEADER.encode()
 
 
-def _files(plan: Plan) -> list[Path]:
-    """The files of the best settings: sft's and, where sft's default is another, the model's."""
-    place = Path(plan.config.best_config)
-    if _is_default_model(plan):
-        return [place]
-    return [place, place.with_name(f"{place.stem}_model.yaml")]
+def _best_files(spec: SearchSpec) -> list[Path]:
+    """Return the files of the best settings: sft's and, where sft's default differs, the model's.
+
+    The model's default holds where no key of the model is searched and its file is the same.
+    """
+    path = Path(spec.config.best_config)
+    if not any(each.name.startswith("model.") for each in spec.space):
+        try:
+            if load_config(ModelFileConfig, Path(DEFAULT_MODEL)) == spec.model:
+                return [path]
+        except (UserError, OSError):  # there is none here: then it has to be named
+            pass
+    return [path, path.with_name(f"{path.stem}_model.yaml")]
 
 
-def _is_default_model(plan: Plan) -> bool:
-    """Whether sft trains the best trial's adapter without a word on the model."""
-    if any(each.name.startswith("model.") for each in plan.space):
-        return False
-    try:
-        return load_config(ModelFileConfig, Path(DEFAULT_MODEL)) == plan.model
-    except (UserError, OSError):  # none here: then it has to be named
-        return False
-
-
-def write_best(plan: Plan, study: Any) -> Path:
-    """Write the settings of the best trial as a file that sft takes; returns its path.
+def write_best(spec: SearchSpec, search: SearchStudy) -> Path:
+    """Write the settings of the best trial as a file that sft takes; return its path.
 
     Where the model's are not those that sft takes by itself, they are written beside it.
     """
-    best = best_trial(study)
+    best = search.best_trial()
     assert best is not None
-    training = plan.best(best.params)
-    place = Path(plan.config.best_config)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    training = spec.best(best.params)
+    path, *model_files = _best_files(spec)
+    path.parent.mkdir(parents=True, exist_ok=True)
     searched = ", ".join(f"{name} = {value}" for name, value in best.params.items())
-    num = len(finished_trials(study))
-    head = f"{HEAD}{num} trials (trial {first_number(best)}): {searched}\n"
-    model_words = ""
-    for model_file in _files(plan)[1:]:
-        _write(model_file, head + to_yaml(ModelFileConfig(model=training.model)))
-        model_words = f" -P model={model_file}"
-    head += f"#   mlflow run . -e sft -P config={place}{model_words}\n"
-    _write(place, head + to_yaml(training.config))
-    return place
+    num = len(search.finished_trials())
+    header = f"{HEADER}{num} trials (trial {first_number(best)}): {searched}\n"
+    command = f"#   mlflow run . -e sft -P config={path}"
+    for model_file in model_files:
+        write_whole(model_file, header + to_yaml(ModelFileConfig(model=training.model)))
+        command += f" -P model={model_file}"
+    write_whole(path, f"{header}{command}\n{to_yaml(training.config)}")
+    return path
 
 
-def _write(place: Path, text: str) -> None:
-    write_whole(place, text)
-
-
-def record_search(recorder: MlflowRecorder, plan: Plan, search: Part, links: str) -> None:
-    """Leave the trials as a table, Optuna's plots, the best settings and what pruning did."""
-    study, trials = search.study, finished_trials(search.study)
-    best = best_trial(study)
+def record_search(
+    recorder: MlflowRecorder, spec: SearchSpec, search: SearchStudy, links: str
+) -> None:
+    """Record the trials as a table, Optuna's plots, the best settings and what pruning did."""
+    study, trials, best = search.study, search.finished_trials(), search.best_trial()
     assert best is not None
-    for file in _files(plan):
+    for file in _best_files(spec):
         recorder.artifact(file, FOLDER)
     recorder.table([_row(trial) for trial in trials], f"{FOLDER}/trials.json")
     recorder.text(draw_page(study), f"{FOLDER}/study.html")
     for name, figure in draw_pictures(study):
         recorder.figure(f"{FOLDER}/{name}.png", figure)
-    # A step counts once: a study that grows has its newest values at its newest size.
     values = {"best": best.values[0], "best_trial": first_number(best), "trials": len(trials)}
-    values |= {f"importance/{name}": value for name, value in importances(study).items()}
-    values |= {"compute_saved": saved_share(trials, plan.examples, plan.config.seeds_per_trial)}
+    importances = compute_importances(study)
+    values |= {f"importance/{name}": value for name, value in importances.items()}
+    values["compute_saved"] = _saved(spec, trials)
+    # The step is the number of trials: a study that grows has its newest values at its newest size.
     recorder.summary(values, len(trials))
     recorder.tags({f"best.{name}": str(value) for name, value in best.params.items()})
-    recorder.tags({"mlflow.runName": _run_name(plan, search)})
-    recorder.note(f"{_describe(plan, search)}\n\n{links}")
+    name = f"tune {spec.config.study} · {len(trials)} trials · best {best.values[0]:.3f}"
+    recorder.tags({"mlflow.runName": name})
+    recorder.note(f"{_describe(spec, search)}\n\n{links}")
 
 
 def record_verdict(
     recorder: MlflowRecorder,
-    plan: Plan,
-    search: Part,
+    spec: SearchSpec,
+    search: SearchStudy,
     verdict: Verdict,
-    best_file: Path,
     links: str,
 ) -> None:
-    """Leave the table that says whether tuning helped."""
-    text = verdict.as_markdown()
-    recorder.text(text + "\n", f"{FOLDER}/verdict.md")
-    write_whole(plan.root / "verdict.md", text + "\n")
+    """Record the table that says whether tuning helped."""
+    text, file = verdict.as_markdown(), spec.root / "verdict.md"
+    recorder.text(f"{text}\n", f"{FOLDER}/verdict.md")
+    write_whole(file, f"{text}\n")
     values = {f"verdict/{row.name.split(' ')[0]}": row.test.mean for row in verdict.rows}
     values |= {f"verdict/gain_over_{row.name}": row.gain.mean for row in verdict.rows if row.gain}
-    recorder.summary(values, len(finished_trials(search.study)))
-    recorder.note(f"{text}\n\n{_describe(plan, search)}\n\n{links}")
-    print(f"verdict: {plan.root / 'verdict.md'}", flush=True)
+    recorder.summary(values, len(search.finished_trials()))
+    recorder.note(f"{text}\n\n{_describe(spec, search)}\n\n{links}")
+    print(f"verdict: {file}", flush=True)
 
 
 def _row(trial: Any) -> dict[str, Any]:
@@ -151,46 +139,44 @@ def _row(trial: Any) -> dict[str, Any]:
         "trial": first_number(trial),
         "state": trial.state.name,
         "name": trial.user_attrs.get(BASELINE) or "",
-        "value": trial.values[0] if trial.state.name == COMPLETE else None,
+        "value": trial.values[0] if trial.state.name == "COMPLETE" else None,
         "why": trial.user_attrs.get(REASON) or error_of(trial) or "",
         **trial.params,
     }
 
 
-def _run_name(plan: Plan, search: Part) -> str:
-    best = best_trial(search.study)
-    assert best is not None
-    num = len(finished_trials(search.study))
-    return f"tune {plan.config.study} · {num} trials · best {best.values[0]:.3f}"
+def _saved(spec: SearchSpec, trials: Sequence[Any]) -> float:
+    return saved_share(trials, spec.examples, spec.config.seeds_per_trial)
 
 
-def _describe(plan: Plan, search: Part) -> str:
-    """The best, what pruning saved, and what it would have done to the runs that are whole."""
-    trials = finished_trials(search.study)
-    best = best_trial(search.study)
+def _describe(spec: SearchSpec, search: SearchStudy) -> str:
+    """Return the best, what pruning saved, and what it would have done to the whole trials."""
+    trials, best = search.finished_trials(), search.best_trial()
     assert best is not None
-    lines = [f"Best: trial {first_number(best)}, {best.values[0]:.4f} on the last stage's mix.", ""]
-    lines += [f"- `{name}`: {value}" for name, value in best.params.items()]
-    num_pruned = sum(trial.state.name == PRUNED for trial in trials)
-    lines += ["", f"{num_pruned} of {len(trials)} trials were stopped early, which saved "]
-    lines[-1] += (
-        f"{saved_share(trials, plan.examples, plan.config.seeds_per_trial):.0%} of the examples."
-    )
-    if plan.config.target is None:
-        lines += _replays(plan, trials, num_pruned)
+    num_pruned = sum(trial.state.name == "PRUNED" for trial in trials)
+    lines = [
+        f"Best: trial {first_number(best)}, {best.values[0]:.4f} on the last stage's mix.",
+        "",
+        *(f"- `{name}`: {value}" for name, value in best.params.items()),
+        "",
+        f"{num_pruned} of {len(trials)} trials were stopped early, which saved "
+        f"{_saved(spec, trials):.0%} of the examples.",
+    ]
+    if spec.config.target is None:
+        lines += _replays(spec, trials, num_pruned)
     return "\n".join(lines)
 
 
-def _replays(plan: Plan, trials: Sequence[Any], num_pruned: int) -> Iterator[str]:
-    """What pruning would have done; after a study without it that is known of every trial."""
-    named = plan.config.pruner
-    for pruner in ("median", "hyperband") if named == "none" else (named,):
-        settings = dataclasses.replace(plan.settings, pruner=pruner)
-        again = replay(trials, settings.build_pruner(), settings.warmup, BASELINE)
-        kept = "would have been stopped too" if again.winner_pruned else "would not have been"
+def _replays(spec: SearchSpec, trials: Sequence[Any], num_pruned: int) -> Iterator[str]:
+    """Describe what pruning would have done; after a study without it, of every pruner."""
+    pruner = spec.config.pruner
+    for name in ("median", "hyperband") if pruner == "none" else (pruner,):
+        settings = dataclasses.replace(spec.settings, pruner=name)
+        result = replay(trials, settings.build_pruner(), settings.warmup, BASELINE)
+        winner = "would have been stopped too" if result.winner_pruned else "would not have been"
         yield (
-            f"Replayed on the {again.num} whole trials in their order, {pruner} stops "
-            f"{again.num_pruned}; the winner {kept}."
+            f"Replayed on the {result.num} whole trials in their order, {name} stops "
+            f"{result.num_pruned}; the winner {winner}."
         )
     if num_pruned:
         yield (

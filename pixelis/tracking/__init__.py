@@ -7,14 +7,8 @@ seconds), so the CLI does it inside `main`.
 
 from mlflow.entities.model_registry import ModelVersion
 
-from pixelis.tracking.adapters import Origin, log_adapter
-from pixelis.tracking.evaluations import (
-    final_model,
-    link_measured,
-    log_questions,
-    log_trace,
-    measured_model,
-)
+from pixelis.tracking.adapters import Origin
+from pixelis.tracking.journal import Journal, Past
 from pixelis.tracking.lookup import (
     DATA_TAG,
     RunInfo,
@@ -30,34 +24,44 @@ from pixelis.tracking.registry import (
     find_champion,
     find_version,
 )
+from pixelis.tracking.results import (
+    final_model,
+    link_measured,
+    log_adapter,
+    log_image_table,
+    log_questions,
+    log_trace,
+    measured_model,
+)
 from pixelis.tracking.runs import (
     end_finished,
     nested_environment,
     open_run,
     without_environment,
 )
-from pixelis.tracking.sync import deliver_spools, end_killed_runs, find_spools
-from pixelis.tracking.tables import log_image_table
+from pixelis.tracking.sync import deliver_journals, end_killed_runs, find_journals
 from pixelis.tracking.trainings import TrainingRun, find_trainings
 
 __all__ = [
     "CHAMPION",
     "DATA_TAG",
+    "Journal",
     "MlflowRecorder",
     "ModelVersion",
     "Origin",
+    "Past",
     "RunInfo",
     "TrainingRun",
     "crown",
     "data_tag",
-    "deliver_spools",
+    "deliver_journals",
     "end_finished",
     "end_killed_runs",
     "final_model",
     "find_champion",
     "find_data_run",
     "find_run",
-    "find_spools",
+    "find_journals",
     "find_trainings",
     "find_version",
     "link_measured",

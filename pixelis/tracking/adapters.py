@@ -3,21 +3,16 @@
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 
-from pixelis.recorder import ADAPTERS
-from pixelis.tracking.card import build_card
+from pixelis.tracking.model_files import build_card, write_servable
 from pixelis.tracking.registry import register
-from pixelis.tracking.servable import write_servable
 from pixelis.tracking.visits import find_visit
-
-if TYPE_CHECKING:
-    from pixelis.tracking.recorder import MlflowRecorder
 
 CARD_FILE = "README.md"
 
@@ -44,75 +39,18 @@ class Origin:
     seed: int
 
 
-def log_adapter(
-    recorder: "MlflowRecorder",
-    folder: Path,
-    name: str,
-    step: int,
-    metrics: Mapping[str, float],
-    *,
-    register_as: str | None = None,
-) -> None:
-    """Keep an adapter as files of the run, `adapters/<name>`, and as a LoggedModel of it.
-
-    Logged again under the same name and step, as after a resume, it is the same model.
-
-    Args:
-        recorder: The run's recorder.
-        folder: The adapter in PEFT's layout; it has to stay until it is delivered.
-        name: `final`, `best`, ...
-        step: The optimiser step that it was saved after.
-        metrics: Its measurements at that step, under their names on the run.
-        register_as: A registered model that becomes a version of, with the alias `candidate`.
-    """
-    recorder.artifact(folder, f"{ADAPTERS}/{name}")
-    recorder.metrics(metrics, step)
-    recorder.model(folder, name, step, list(metrics), register_as=register_as)
-
-
-def model_fields(
-    folder: Path,
-    name: str,
-    step: int,
-    metrics: Sequence[str],
-    *,
-    origin: Origin | None,
-    events: Sequence[Mapping[str, Any]],
-    measured_on: Mapping[str, str] | None,
-    visit: int | None = None,
-    results: Mapping[str, float] | None = None,
-    register_as: str | None = None,
-) -> dict[str, Any]:
-    """What `send_model` needs, as plain JSON.
-
-    Args:
-        folder: The adapter's.
-        name: The adapter's.
-        step: After which it was saved.
-        metrics: Keys on the run whose values at that step are the adapter's.
-        origin: What it was made from.
-        events: Of the curriculum, up to it.
-        measured_on: `name` and `digest` of the dataset that its metrics were measured on.
-        visit: The index of the stage's visit that it ended; its run has the model as well.
-        results: Of a test, for the card.
-        register_as: A registered model's name, or None.
-    """
-    return {
-        "folder": str(folder.resolve()),
-        "name": name,
-        "step": step,
-        "metrics": list(metrics),
-        "visit": visit,
-        "origin": asdict(origin) if origin else None,
-        "events": [dict(event) for event in events],
-        "measured_on": dict(measured_on or {}),
-        "results": dict(results or {}),
-        "register_as": register_as,
-    }
-
-
 def send_model(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> None:
-    """Bring an adapter's LoggedModel to what `model_fields` says; sent again, it is the same one.
+    """Make an adapter a LoggedModel of a run; sent again, it is the same one.
+
+    Args:
+        client: Where to.
+        run_id: Of the run.
+        fields: `folder` and `name` of the adapter; `step` after which it was saved; `metrics`, keys
+            on the run whose values at that step are the adapter's; `origin` (of `Origin`) or None;
+            `events` of the curriculum up to it; `measured_on`, `name` and `digest` of the dataset
+            that its metrics were measured on; `visit`, the index of the stage visit that it ended,
+            whose run has the model as well; `results` of a test, for the card; `register_as`, a
+            registered model's name, or None.
 
     Raises:
         FileNotFoundError: The folder is not there any more, and the model not whole yet.

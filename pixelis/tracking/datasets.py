@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from pixelis.tracking.source import without_home
+from pixelis.tracking.privacy import without_home
 
 VALIDATION = "validation"
 DIGEST_LENGTH = 36  # MLflow's limit

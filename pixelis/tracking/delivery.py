@@ -1,196 +1,316 @@
-"""How one kind of record reaches MLflow, and which answers mean that it never will."""
+"""Sending a journal to MLflow: in order, in batches, by one thread, and nothing lost in an outage.
 
-import base64
-import errno
-import json
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+Whoever records never waits for MLflow. What a store refuses, or a file that it does not take, goes
+to a second file and is offered again now and then, at the run's end, at a resume and by `sync`; so
+it holds up neither the numbers behind it nor the run's end.
+"""
 
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from requests import HTTPError
+import os
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Protocol
 
-from pixelis.files import no_room
-from pixelis.mlflow_plugin import sqlite_file
-from pixelis.tracking.adapters import send_model
-from pixelis.tracking.measured import send_measured
-from pixelis.tracking.traces import send_trace
-from pixelis.tracking.visits import send_visit
+from pixelis.tracking.journal import Journal
+from pixelis.tracking.messages import WarnOnce, first_line
+from pixelis.tracking.record import BATCH_LIMITS, Record, RejectedError
 
-# What MLflow takes in one call; everything else goes one by one.
-BATCH_LIMITS: dict[str, int] = {"metric": 1000, "param": 100, "tag": 100}
+MAX_WAITING = 1 << 17  # bytes of records that start a round ...
+MAX_AGE = 5.0  # ... and the age in seconds of the oldest record that does
+PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between rounds while MLflow is away
+OFFER_SECONDS = 300.0  # after which what was refused is offered again
+TIMEOUT = 90.0  # seconds without a delivery after which nobody waits for one ...
+KILL_TIMEOUT = 20.0  # ... who was asked to stop
+# Kinds that no other record builds on, and that may be refused where numbers are not.
+BULKY = {"file", "text", "png", "table", "model", "trace", "event"}
+REPLACED = {"text", "png", "table"}  # the newest of a name stands for all
 
-# Answers that stay the same however often the record is sent again.
-_FINAL_ERRORS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
-
-_FINAL_STATUS = {400, 404, 405, 411, 413, 414, 415, 422, 501}
-
-
-class RejectedError(Exception):
-    """A record that cannot be delivered now or later."""
+_alive: "weakref.WeakSet[Delivery]" = weakref.WeakSet()
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One thing to tell MLflow; plain enough to wait on disk as a line of JSON.
+class Sender(Protocol):
+    """What `Delivery` needs of `send.Sender`."""
 
-    Attributes:
-        kind: What it is: a key of `_SENDERS`.
-        name: The key of a metric, parameter or tag; the path inside the run's artifacts otherwise.
-        value: A number, a text, rows, or (kind `png`) base64; for `file` the local path.
-        step: The optimiser step of a metric.
-        timestamp: Milliseconds since 1970, when it was recorded, not delivered: MLflow drops
-            a metric that comes twice with the same timestamp, so sending again is harmless.
-        files: A folder of the spool that the record needs and that goes when it has arrived.
-    """
+    def send(self, records: list[Record]) -> None:
+        """Send records of one kind; RejectedError where MLflow refuses them."""
 
-    kind: str
-    name: str
-    value: Any
-    step: int = 0
-    timestamp: int = 0
-    files: str = ""
-
-    def to_json(self) -> str:
-        """The record as one line of JSON."""
-        return json.dumps(asdict(self), default=str)
+    def answers(self) -> bool:
+        """Whether MLflow answers, and the run may be written to."""
 
 
-def send(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    """Deliver records of one kind, at most `BATCH_LIMITS` of them.
+class Delivery:
+    """Sends the records of a journal whose lock this process has.
 
     Args:
-        client: Where to.
-        run_id: The run they belong to.
-        records: Of one kind, in order.
-
-    Raises:
-        RejectedError: MLflow will never take them (or one of them).
-        Exception: Whatever the client, its transport or its store raises when it cannot be reached.
+        journal: Acquired.
+        sender: Takes the records to MLflow.
+        warnings: Where warnings go.
     """
-    kind = records[0].kind
-    if kind not in _SENDERS:  # of a spool that a newer version wrote
-        raise RejectedError(f"Unknown kind of record {kind!r}. Choices: {', '.join(_SENDERS)}")
-    try:
-        _SENDERS[kind](client, run_id, records)
-    except MlflowException as error:
-        if error.error_code in _FINAL_ERRORS:
-            raise RejectedError(str(error)) from error
-        file = sqlite_file(str(client.tracking_uri))
-        if file is not None and "disk is full" in str(error):
-            raise OSError(errno.ENOSPC, no_room(file), str(file)) from error
-        raise
-    except HTTPError as error:  # of an artifact proxy, or of what stands before it
-        if error.response is not None and error.response.status_code in _FINAL_STATUS:
-            raise RejectedError(str(error)) from error
-        raise
+
+    def __init__(self, journal: Journal, sender: Sender, warnings: WarnOnce) -> None:
+        """Start no thread before the first record."""
+        self.journal = journal
+        self.failure: Exception | None = None  # why MLflow takes no records, or not this one
+        self._sender, self._warnings = sender, warnings
+        self.refused = journal.refused()
+        self.sent = journal.sent
+        self.num_sent = 0
+        self._one_by_one_until = 0  # a batch before this position was refused
+        self._changed = threading.Condition()
+        self._due_at = self._retry_at = 0.0
+        self._offer_at = time.monotonic() if self.refused else float("inf")
+        self._num_failures = 0
+        self._asked = self._answered = 0  # rounds that somebody waits for
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._closed = False
+        _alive.add(self)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether MLflow has every record but those it refused."""
+        return self.sent >= self.journal.size and not self.journal.num_unwritten()
+
+    def add(self, record: Record, *, soon: bool = False) -> None:
+        """Write a record to the journal; it is sent a little later.
+
+        Args:
+            record: Any.
+            soon: Without waiting for others to go with it.
+        """
+        try:
+            self.journal.append(record)
+        except OSError as error:
+            self._warnings.warn(
+                "disk", f"records for MLflow wait in memory alone ({first_line(error)})"
+            )
+        with self._changed:
+            now = time.monotonic()
+            if soon or self.journal.size - self.sent > MAX_WAITING:
+                self._due_at = 0.0
+            elif self._due_at == float("inf") or self._thread is None:
+                self._due_at = now + MAX_AGE
+            self._start()
+            self._changed.notify_all()
+
+    def _start(self) -> None:
+        if self._thread is None and not self._closed:
+            self._thread = threading.Thread(target=self._run, daemon=True, name="journal")
+            self._thread.start()
+
+    def _run(self) -> None:
+        """Send whenever something is due, until the delivery is closed."""
+        while True:
+            with self._changed:
+                while not self._closed:
+                    due = max(min(self._due_at, self._offer_at), self._retry_at)
+                    seconds = 0.0 if self._asked > self._answered else due - time.monotonic()
+                    if seconds <= 0:
+                        break
+                    self._changed.wait(min(seconds, threading.TIMEOUT_MAX))
+                if self._closed:
+                    return
+                asked, self._due_at = self._asked, float("inf")
+            self.send_rest()
+            with self._changed:
+                if self._num_failures:
+                    self._due_at = 0.0
+                self._answered = asked
+                self._changed.notify_all()
+
+    def send_rest(self) -> bool:
+        """Send what is left, oldest first, until MLflow cannot be reached.
+
+        Returns:
+            Whether MLflow has everything but what it refuses.
+        """
+        self.journal.num_unwritten()  # a disk that was full may have room
+        try:
+            if time.monotonic() >= self._offer_at:
+                self._offer_refused()
+            while group := self._next_group():
+                self._send_group(group)
+        # Stores, drivers and transports raise dozens of types, and none may stop a training.
+        except Exception as error:
+            with self._changed:
+                pause = PAUSES[min(self._num_failures, len(PAUSES) - 1)]
+                self._retry_at = time.monotonic() + pause
+                self._num_failures += 1
+            self._warn_away(error)
+            return False
+        if self._num_failures:
+            self._num_failures, self.failure = 0, None
+            self._warnings.over("unreachable", "MLflow answers again; what waited is delivered")
+        return self.is_done
+
+    def _warn_away(self, error: Exception) -> None:
+        self.failure = error
+        self._warnings.warn(
+            "unreachable",
+            f"MLflow did not take a record ({first_line(error)}); the training goes on, "
+            "records wait on disk and are sent again",
+        )
+
+    def _next_group(self) -> list[tuple[Record, int]]:
+        """The records that one call can carry, from the oldest on, each with its position."""
+        group: list[tuple[Record, int]] = []
+        for record, end in self.journal.read(self.sent):
+            limit = 1 if self.sent < self._one_by_one_until else 0
+            if group and record is not None:
+                kind = group[0][0].kind
+                if record.kind != kind or len(group) >= (limit or BATCH_LIMITS.get(kind, 1)):
+                    break
+            if record is None or not self._is_wanted(record, end):
+                if not group:
+                    self._advance(end)
+                continue
+            group.append((record, end))
+        return group
+
+    def _is_wanted(self, record: Record, end: int) -> bool:
+        if record.kind == "end":  # of a process before this one, where more was recorded since
+            return end >= self.journal.size
+        return self.journal.kept.has(record)
+
+    def _send_group(self, group: list[tuple[Record, int]]) -> None:
+        records, (_, end) = [record for record, _ in group], group[-1]
+        try:
+            self._sender.send(records)
+        except RejectedError as error:
+            if not self._sender.answers():  # deleted, and may be restored
+                raise
+            if len(group) > 1:
+                self._one_by_one_until = end
+                return
+            self._refuse(records[0], error)
+        except Exception as error:
+            if records[0].kind not in BULKY or not self._sender.answers():
+                raise
+            self._refuse(records[0], error)
+        else:
+            self._drop_older(records)
+            for record in records:
+                self.journal.kept.forget(record.files)
+        self.num_sent += len(group)
+        self._advance(end)
+
+    def _advance(self, end: int) -> None:
+        with self._changed:
+            if not self._closed:  # else another process may have the journal by now
+                self.sent = end
+                self.journal.save_sent(end)
+            self._changed.notify_all()
+
+    def _refuse(self, record: Record, error: Exception) -> None:
+        """Keep a record in the second file, instead of an older one that it replaces."""
+        self._drop_older([record])
+        self.refused.append(record)
+        if isinstance(error, RejectedError):
+            self._warnings.warn(
+                f"refused {record.kind}",
+                f"MLflow refuses {record.kind} {record.name!r} ({first_line(error)}); it is left "
+                f"out and kept in {self.journal.refused_path}",
+            )
+        else:
+            self._warn_away(error)
+        self._save_refused()
+        self._offer_at = time.monotonic() + OFFER_SECONDS
+
+    def _drop_older(self, records: list[Record]) -> None:
+        if self.refused and records[0].kind in REPLACED:
+            names = {(record.kind, record.name) for record in records}
+            kept = [each for each in self.refused if (each.kind, each.name) not in names]
+            if len(kept) < len(self.refused):
+                self.refused = kept
+                self._save_refused()
+
+    def _save_refused(self) -> None:
+        try:
+            if not self._closed:
+                self.journal.save_refused(self.refused)
+        except OSError as error:
+            self._warnings.warn("disk", f"what MLflow refuses is not kept ({first_line(error)})")
+
+    def _offer_refused(self) -> None:
+        """Offer what was refused once more; raises where MLflow is away altogether."""
+        self._offer_at = time.monotonic() + OFFER_SECONDS
+        for record in list(self.refused):
+            try:
+                if self.journal.kept.has(record):
+                    self._sender.send([record])
+            except Exception as error:
+                if not self._sender.answers():
+                    raise
+                if not isinstance(error, RejectedError):
+                    self.failure = self.failure or error
+                continue
+            self.journal.kept.forget(record.files)
+            self.refused.remove(record)
+            self._save_refused()
+        if not self.refused:
+            self._offer_at, self.failure = float("inf"), None
+
+    def flush(self, timeout: float = TIMEOUT) -> bool:
+        """Wait until MLflow has everything, and return whether it does.
+
+        Gives up when MLflow is away, or has taken nothing for `timeout` seconds.
+        """
+        with self._changed:
+            if self._closed or self._pid != os.getpid():
+                return True
+            if self.is_done and self._offer_at > time.monotonic():
+                return True
+            self._start()
+            self._asked += 1
+            mine, seen = self._asked, self.sent
+            self._changed.notify_all()
+            until = time.monotonic() + timeout
+            while self._answered < mine and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+                if self.sent != seen:
+                    seen, until = self.sent, time.monotonic() + timeout
+            return self.is_done
+
+    def close(self, timeout: float = TIMEOUT, *, keep: bool = True) -> Path | None:
+        """Send what can be sent in bounded time and free the journal.
+
+        Args:
+            timeout: Seconds without a delivery after which to give up.
+            keep: The journal stays although MLflow has everything.
+
+        Returns:
+            The journal, where something is left for `sync`.
+        """
+        if self._pid != os.getpid():  # a forked child: the parent goes on
+            return None
+        try:
+            with self._changed:
+                if self.refused:
+                    self._offer_at = 0.0
+            self.flush(timeout)
+        finally:  # also when the user does not wait at all
+            with self._changed:
+                self._closed = True
+                lost = self.journal.num_unwritten()
+                is_left = not (self.is_done and self.journal.is_delivered)
+                self._changed.notify_all()
+            if lost:
+                self._warnings.warn(
+                    "lost", f"{lost} records for MLflow are lost: the disk has no room for them"
+                )
+            if is_left or keep:
+                self.journal.release()
+            else:
+                self.journal.remove()
+        return self.journal.path if is_left else None
 
 
-def _send_metrics(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    points = [Metric(r.name, r.value, r.timestamp, r.step) for r in records]
-    client.log_batch(run_id, metrics=points)
+def _in_child() -> None:
+    """Let a forked child send nothing: its records are in the journal, and the parent sends."""
+    for delivery in _alive:
+        delivery._changed = threading.Condition()
 
 
-def _send_params(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    client.log_batch(run_id, params=[Param(r.name, r.value) for r in records])
-
-
-def _send_tags(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    client.log_batch(run_id, tags=[RunTag(r.name, r.value) for r in records])
-
-
-def _send_text(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    _send_bytes(client, run_id, records[0].name, str(records[0].value).encode())
-
-
-def _send_png(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    _send_bytes(client, run_id, records[0].name, base64.b64decode(records[0].value))
-
-
-def _send_bytes(client: MlflowClient, run_id: str, name: str, content: bytes) -> None:
-    target = PurePosixPath(name)
-    with tempfile.TemporaryDirectory(prefix="pixelis-") as folder:
-        path = Path(folder) / target.name
-        path.write_bytes(content)
-        client.log_artifact(run_id, str(path), _folder(str(target.parent)))
-
-
-def _send_table(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    rows, name = records[0].value, records[0].name
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    folder = _folder(str(PurePosixPath(name).parent))
-    if any(artifact.path == name for artifact in client.list_artifacts(run_id, folder)):
-        # MLflow would append: a run that was stopped and taken up again would have its rows twice.
-        data = [[row.get(key) for key in columns] for row in rows]
-        content = json.dumps({"columns": columns, "data": data}, ensure_ascii=False)
-        _send_bytes(client, run_id, name, content.encode())
-        return
-    client.log_table(run_id, {key: [row.get(key) for row in rows] for key in columns}, name)
-
-
-def _send_file(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    path = Path(records[0].value)
-    if path.is_dir():
-        client.log_artifacts(run_id, str(path), _folder(records[0].name))
-    elif path.is_file():
-        client.log_artifact(run_id, str(path), _folder(records[0].name))
-    else:
-        raise RejectedError(f"{path} is not there any more")
-
-
-def _send_dataset(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    fields = dict(records[0].value)
-    tag = InputTag("mlflow.data.context", fields.pop("context"))
-    client.log_inputs(run_id, [DatasetInput(Dataset(name=records[0].name, **fields), [tag])])
-
-
-def _send_visit(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    send_visit(client, run_id, records[0].value, records[0].timestamp)
-
-
-def _send_model(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    try:
-        send_model(client, run_id, records[0].value)
-    except FileNotFoundError as error:
-        raise RejectedError(str(error)) from error
-
-
-def _send_measured(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    send_measured(client, run_id, records[0].value)
-
-
-def _send_trace(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    try:
-        send_trace(client, run_id, records[0].value, records[0].timestamp)
-    except NotImplementedError as error:  # a store without spans
-        raise RejectedError(f"this store keeps no traces: {error}") from error
-
-
-def _send_status(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
-    """End the run; that it ended when it did, not when MLflow heard of it, is in the timestamp."""
-    client.set_terminated(run_id, records[0].value, records[0].timestamp or None)
-
-
-def _folder(name: str) -> str | None:
-    return name if name not in ("", ".") else None
-
-
-_SENDERS: dict[str, Callable[[MlflowClient, str, Sequence[Record]], None]] = {
-    "metric": _send_metrics,
-    "param": _send_params,
-    "tag": _send_tags,
-    "text": _send_text,
-    "png": _send_png,
-    "table": _send_table,
-    "file": _send_file,
-    "dataset": _send_dataset,
-    "visit": _send_visit,
-    "model": _send_model,
-    "measured": _send_measured,
-    "trace": _send_trace,
-    "status": _send_status,
-}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,13 +1,12 @@
-"""The recorder of one MLflow run: `pixelis.recorder.Recorder`, and what the CLI adds to it."""
+"""The recorder of one MLflow run: `pixelis.recorder.Recorder`, and what entry points add to it."""
 
 import base64
 import io
 import json
 import math
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,18 +14,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pixelis.curriculum.visits import visits
-from pixelis.errors import UserError
 from pixelis.recorder import ADAPTERS, visit_index
-from pixelis.tracking.adapters import Origin, model_fields
-from pixelis.tracking.console import first_line
+from pixelis.tracking.adapters import Origin
 from pixelis.tracking.datasets import VALIDATION, dataset_fields
-from pixelis.tracking.delivery import Record
-from pixelis.tracking.events import VisitLog, event_metrics
-from pixelis.tracking.outbox import Outbox
-from pixelis.tracking.patience import ATTEMPT_SECONDS, KILL_PATIENCE, PATIENCE, call_within
-from pixelis.tracking.source import cut, public, without_secrets
-from pixelis.tracking.spool import Spool
+from pixelis.tracking.delivery import KILL_TIMEOUT, TIMEOUT, Delivery
+from pixelis.tracking.journal import Past, open_journal
+from pixelis.tracking.messages import WarnOnce, first_line
+from pixelis.tracking.privacy import cut, public, without_secrets
+from pixelis.tracking.record import Record, now
+from pixelis.tracking.send import Sender
+from pixelis.tracking.store import ATTEMPT_SECONDS, call_within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,22 +31,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Scalar = str | int | float | bool | None
 
-EVENTS_FILE = "curriculum/events.json"
 MAX_PARAM, MAX_TAG = 6000, 8000  # characters that MLflow keeps; it would cut the rest off silently
-SYNC_SECONDS = 30.0  # that a resumed run waits for a `sync` of its records
 
 
 class MlflowRecorder:
     """Writes to one run by its id. No call waits for MLflow, except `flush`, `attempt` and `close`.
 
-    Calls may come from several threads. What MLflow does not take waits on disk and is sent again.
+    Calls may come from several threads. All is in the journal first and sent from there.
 
     Args:
         client: Where to write.
         run: The open run.
-        resumed: The run has a past: metrics that it already holds are skipped, and what an earlier
-            process left in `spool_dir` goes first.
-        spool_dir: Where records wait while MLflow is away.
+        resumed: The run has a past: metrics that it already holds are not sent again.
+        output_dir: Where the run's journal is; None: in the working folder, as long as it takes.
+        past: Where a resumed training goes on.
+        shared: Several processes may write to the run at once.
 
     Raises:
         UserError: Another process is delivering the records that the resumed run left.
@@ -61,44 +57,37 @@ class MlflowRecorder:
         run: Run,
         *,
         resumed: bool = False,
-        spool_dir: Path = Path(),
+        output_dir: Path | None = None,
+        past: Past | None = None,
+        shared: bool = False,
     ) -> None:
-        """Start with what the run holds."""
+        """Open the journal and go on where it ends."""
         self.client = client
         self.run_id: str = run.info.run_id
         self.run_name: str = run.info.run_name
         self.experiment_id: str = run.info.experiment_id
         self.parent_id: str | None = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
-        self.resumed, self.spool_dir = resumed, spool_dir
-        self._outbox = Outbox(client, self.run_id, Spool(spool_dir, self.run_id), resumed=resumed)
+        self.resumed, self._keep = resumed, output_dir is not None
+        self.journal = open_journal(output_dir or Path(), self.run_id, shared=shared, past=past)
+        self._warnings = WarnOnce()
+        has_past = resumed or self.journal.size > 0
+        self._delivery = Delivery(
+            self.journal, Sender(client, self.journal, has_past=has_past), self._warnings
+        )
         self._params = set(run.data.params)
         self._lock = threading.RLock()  # around what follows
         self._newest_steps: dict[str, int] = {}
-        self._events: list[dict[str, Any]] = []
-        self._events_changed = False
-        self._visits = VisitLog()
         self._measured_on: dict[str, str] | None = None
         self.origin: Origin | None = None  # of the run's adapters
-        self._left: dict[str, int] = {}  # the newest step of each metric that was taken up
-        if resumed:
-            self._take_up(self._outbox.spool)
-
-    def _take_up(self, spool: Spool) -> None:
-        if not spool.path.is_file():
-            return
-        if not spool.acquire(SYNC_SECONDS):
-            raise UserError(
-                f"the records in {spool.path} are being delivered by another process; "
-                "go on when it is done"
-            )
-        left = spool.load_unended()
-        self._params |= {record.name for record in left if record.kind == "param"}
-        self._left = {record.name: record.step for record in left if record.kind == "metric"}
-        self._outbox.take_up(left)
+        for record, _ in self.journal.read():
+            if record is not None and record.kind == "param":
+                self._params.add(record.name)
+            elif record is not None and record.kind == "metric":
+                self._newest_steps[record.name] = record.step
 
     def next_step(self, key: str) -> int:
-        """A step after all that the run holds of a metric, or that still waits for it."""
-        steps = [self._left.get(key, -1)]
+        """Return a step after all that the run, or its journal, holds of a metric."""
+        steps = [self._newest_steps.get(key, -1)]
         if self.resumed:
             history = self.attempt(
                 f"reading {key}", lambda: self.client.get_metric_history(self.run_id, key)
@@ -106,43 +95,30 @@ class MlflowRecorder:
             steps += [metric.step for metric in history or ()]
         return max(steps) + 1
 
+    def position(self) -> int:
+        """Return the journal's length in bytes after all that was recorded; it is on disk then."""
+        return self.journal.position()
+
+    def record(self, record: Record) -> None:
+        """Record something of any kind, with the time."""
+        self._delivery.add(replace(record, timestamp=now()))
+
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record finite numbers at a step; a key takes each step once, in growing order."""
-        now = _now()
-        records = []
+        time = now()
         with self._lock:
             for key, value in values.items():
                 if not math.isfinite(value):
-                    self.warn(
-                        f"not finite {key}", f"{key} is {value} at step {step} and is left out"
-                    )
+                    message = f"{key} is {value} at step {step} and is left out"
+                    self._warnings.warn(f"not finite {key}", message)
                 elif step > self._newest_steps.get(key, -1):
                     self._newest_steps[key] = step
-                    records.append(Record("metric", key, float(value), step, now))
-            self._outbox.add(records)
+                    self._delivery.add(Record("metric", key, float(value), step, time))
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Record a curriculum event: its numbers at its step, and the table of all events."""
-        with self._lock:
-            self._events.append(dict(event))
-            self.metrics(event_metrics(event), int(event["step"]))
-            self._write_events()
-            self._tell_visits()
-        self._outbox.wake()
-
-    def _tell_visits(self, status: str = "RUNNING") -> None:
-        self._outbox.add(list(self._visits.changed(self._events, _now(), status)))
-
-    def restore_events(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Start from the events of the training that is resumed; all are told again.
-
-        What the run has of them stays as it is; a new run, or what died undelivered, has nothing.
-        """
-        self._events = [dict(event) for event in events]
-        self._events_changed = True
-        for event in self._events:
-            self.metrics(event_metrics(event), int(event["step"]))
-        self._tell_visits()
+        record = Record("event", "event", public(dict(event)), int(event["step"]), now())
+        self._delivery.add(record, soon=True)
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Keep a file, or the content of a folder, under `folder` of the run; it may vanish now.
@@ -150,46 +126,67 @@ class MlflowRecorder:
         The folder of an adapter that a stage's visit ended with becomes a LoggedModel instead.
         """
         visit = visit_index(path.name) if folder == f"{ADAPTERS}/{path.name}" else None
-        if visit is not None and self._events:
-            step = visits(self._events)[visit - 1].end or int(self._events[-1]["step"])
-            keys = [key for key in self._newest_steps if key.startswith("eval/")]
-            self.model(path, path.name, step, keys, visit=visit)
+        if visit is None:
+            self._keep_path(Record("file", folder, {"path": str(path)}))
         else:
-            held, files = self._outbox.spool.hold(path.resolve())
-            self._outbox.add([Record("file", folder, str(held), files=files)])
+            keys = [key for key in self._newest_steps if key.startswith("eval/")]
+            self.model(path, path.name, None, keys, visit=visit)
 
     def model(
-        self, folder: Path, name: str, step: int, metrics: Sequence[str], **more: Any
+        self,
+        folder: Path,
+        name: str,
+        step: int | None,
+        metrics: Sequence[str],
+        *,
+        visit: int | None = None,
+        results: Mapping[str, float] | None = None,
+        register_as: str | None = None,
     ) -> None:
-        """Keep an adapter as a LoggedModel; see `adapters.model_fields`."""
-        held, files = self._outbox.spool.hold(folder.resolve())
-        fields = model_fields(
-            held,
-            name,
-            step,
-            metrics,
-            origin=self.origin,
-            events=[event for event in self._events if event["step"] <= step],
-            measured_on=self._measured_on,
-            **more,
-        )
-        # The folder is opened later: a path that others may read, `~/...`, would not be there.
-        told = public(fields) | {"folder": str(held)}
-        self._outbox.add([Record("model", name, told, files=files)])
+        """Keep an adapter as a LoggedModel; see `adapters.send_model`.
 
-    def tell(self, record: Record) -> None:
-        """Queue a record of any kind, with the time."""
-        self._outbox.add([replace(record, timestamp=_now())])
+        Args:
+            folder: The adapter's; it may vanish now.
+            name: The adapter's.
+            step: After which it was saved; None: the end of its visit.
+            metrics: Keys on the run whose values at that step are the adapter's.
+            visit: The index of the stage visit that it ended.
+            results: Of a test, for the card.
+            register_as: A registered model's name, or None.
+        """
+        fields = {
+            "name": name,
+            "step": step,
+            "metrics": list(metrics),
+            "visit": visit,
+            "origin": asdict(self.origin) if self.origin else None,
+            "measured_on": dict(self._measured_on or {}),
+            "results": dict(results or {}),
+            "register_as": register_as,
+        }
+        # The folder is opened later: a path that others may read, `~/...`, would not be there.
+        self._keep_path(Record("model", name, public(fields) | {"path": str(folder)}))
+
+    def _keep_path(self, record: Record) -> None:
+        """Record a file or folder: its path, below the journal's folder, and its content."""
+        path, home = Path(record.value["path"]).resolve(), self.journal.path.parent.resolve()
+        inside = path.is_relative_to(home) and home != Path(home.anchor)
+        shown = str(path.relative_to(home) if inside else path)
+        self.record(
+            replace(
+                record, value=record.value | {"path": shown}, files=self.journal.kept.keep(path)
+            )
+        )
 
     def figure(self, name: str, figure: "Figure") -> None:
         """Keep a matplotlib figure as a PNG under the artifact path `name`."""
         content = io.BytesIO()
         figure.savefig(content, format="png")
-        self._outbox.replace(Record("png", name, base64.b64encode(content.getvalue()).decode()))
+        self.record(Record("png", name, base64.b64encode(content.getvalue()).decode()))
 
     def text(self, content: str, name: str) -> None:
         """Keep a text under the artifact path `name`, instead of what was there."""
-        self._outbox.replace(Record("text", name, public(content)))
+        self.record(Record("text", name, public(content)))
 
     def json(self, obj: Any, name: str) -> None:
         """Keep an object as JSON under `name`, instead of what was there."""
@@ -198,7 +195,7 @@ class MlflowRecorder:
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         """Keep rows as an MLflow table under `name` (.json), instead of what was there."""
         if rows:
-            self._outbox.replace(Record("table", name, public([dict(row) for row in rows])))
+            self.record(Record("table", name, public([dict(row) for row in rows])))
 
     def dataset(
         self,
@@ -221,19 +218,21 @@ class MlflowRecorder:
         fields = dataset_fields(path, context=context, digest=digest, split=split)
         if context == VALIDATION:
             self._measured_on = {"name": name, "digest": fields["digest"]}
-        self._outbox.add([Record("dataset", name, public(fields))])
+        self.record(Record("dataset", name, public(fields)))
 
     def params(self, values: Mapping[str, Scalar]) -> None:
         """Record parameters as text; those that the run has stay as they are: MLflow fixes them."""
         with self._lock:
             fresh = {key: str(value) for key, value in values.items() if key not in self._params}
             self._params |= set(fresh)
-        self._outbox.add([Record("param", key, cut(v, MAX_PARAM)) for key, v in fresh.items()])
+        for key, value in fresh.items():
+            self.record(Record("param", key, cut(value, MAX_PARAM)))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags, over what they were."""
         self.run_name = values.get("mlflow.runName", self.run_name)
-        self._outbox.add([Record("tag", key, cut(v, MAX_TAG)) for key, v in values.items()])
+        for key, value in values.items():
+            self.record(Record("tag", key, cut(value, MAX_TAG)))
 
     def note(self, markdown: str) -> None:
         """Set the description that MLflow shows on top of the run's page."""
@@ -243,58 +242,48 @@ class MlflowRecorder:
         """Record `summary/<key>` for the UI's tables; a step counts once."""
         self.metrics({f"summary/{k}": value for k, value in values.items()}, step)
 
-    def flush(self, patience: float = PATIENCE) -> bool:
+    def flush(self, timeout: float = TIMEOUT) -> bool:
         """Wait until everything has arrived; False at once while MLflow is away."""
-        return self._outbox.flush(patience)
+        return self._delivery.flush(timeout)
 
     def secure(self) -> bool:
-        """Have all that was recorded in MLflow, or on this disk; False where neither takes it."""
-        return self._outbox.flush() or self._outbox.write_down()
+        """Have all that was recorded in MLflow or on this disk; False where neither takes it."""
+        return self._delivery.flush() or not self.journal.num_unwritten()
 
     def attempt(self, what: str, call: Callable[[], T]) -> T | None:
         """Call MLflow for something that is not tried again: None, and a warning, if it fails."""
         try:
             return call_within(ATTEMPT_SECONDS, call)
-        # As in the outbox: whatever MLflow's transport or store raises, the training goes on.
+        # Whatever MLflow's transport or store raises, the training goes on.
         except Exception as error:
             why = f"{what} failed ({type(error).__name__}: {first_line(error)})"
             self.warn(f"failed {what}", why)
             return None
 
     def url_hint(self) -> str:
-        """A line for the console: which run this is, and how to look at it."""
-        uri, place = str(self.client.tracking_uri), f"{self.experiment_id}/runs/{self.run_id}"
-        address = f"{without_secrets(uri)}/#/experiments/{place}"
+        """Return a line for the console: which run this is, and how to look at it."""
+        uri = str(self.client.tracking_uri)
+        address = f"{without_secrets(uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
         look = address if uri.startswith("http") else "make ui"
         return f"MLflow run {self.run_name!r} ({self.run_id}); look at it with: {look}"
 
-    def close(self, status: str) -> None:
-        """Deliver what waits and end the run; what MLflow does not take stays in the spool.
+    def close(self, status: str, error: str | None = None) -> None:
+        """Send what waits and end the run; what MLflow does not take stays in the journal.
 
         Args:
             status: FINISHED, FAILED or KILLED.
+            error: What ended it, in a line.
         """
-        with self._lock:
-            if self._events_changed:
-                self._write_events()
-            if self._events and self._events[-1]["kind"] != "end":
-                self._tell_visits(status)
-        self._outbox.add([Record("status", "status", status, timestamp=_now())])
-        if path := self._outbox.close(KILL_PATIENCE if status == "KILLED" else PATIENCE):
-            self.warn(
+        value = {"status": status, "error": error and cut(error, MAX_TAG)}
+        self.record(Record("end", "status", value))
+        timeout = KILL_TIMEOUT if status == "KILLED" else TIMEOUT
+        if path := self._delivery.close(timeout, keep=self._keep):
+            self._warnings.warn(
                 "undelivered",
                 f"MLflow did not take everything; the rest is in {path}; when it is back: "
                 f"python -m pixelis.cli.sync {path.parent}",
             )
 
-    def _write_events(self) -> None:
-        self.json(self._events, EVENTS_FILE)
-        self._events_changed = False
-
     def warn(self, kind: str, message: str) -> None:
-        """Say a warning, once a kind."""
-        self._outbox.console.warn(kind, message)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
+        """Log a warning, once a kind."""
+        self._warnings.warn(kind, message)

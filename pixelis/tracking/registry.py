@@ -5,9 +5,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pixelis.errors import CheckpointError
-from pixelis.tracking.console import first_line
 from pixelis.tracking.lookup import FINAL_ADAPTER
-from pixelis.tracking.source import public
+from pixelis.tracking.messages import first_line
+from pixelis.tracking.privacy import public
 from pixelis.tracking.store import connect
 
 CANDIDATE = "candidate"

@@ -3,8 +3,9 @@
 import json
 import os
 import signal
-import sys
+import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -21,13 +22,16 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pixelis.errors import UserError
-from pixelis.tracking.console import first_line
+from pixelis.tracking.heartbeat import DIED_TAG, SilentRuns, claim, heartbeats
+from pixelis.tracking.journal import Past
 from pixelis.tracking.lookup import open_experiment
-from pixelis.tracking.patience import ATTEMPT_SECONDS, call_within
-from pixelis.tracking.process import DIED_TAG, claim, claim_tags, end_dead_runs, signs_of_life
+from pixelis.tracking.messages import first_line, logger
+from pixelis.tracking.privacy import public
+from pixelis.tracking.record import Record
 from pixelis.tracking.recorder import MlflowRecorder, Scalar
-from pixelis.tracking.source import git_tags, public
-from pixelis.tracking.store import connect, patiently
+from pixelis.tracking.send import ERROR_TAG
+from pixelis.tracking.store import ATTEMPT_SECONDS, call_within, connect, retry_locked
+from pixelis.tracking.sync import end_dead_runs, end_run
 from pixelis.tracking.system import FIRST_KEY, SystemMonitor
 
 OPEN_SECONDS = 5.0  # that are waited for what a run begins with
@@ -39,7 +43,7 @@ _open_run_id: ContextVar[str | None] = ContextVar("open_run_id", default=None)
 
 @contextmanager
 def without_environment() -> Iterator[None]:
-    """For a run on the way to another one: what the environment says is left for that one."""
+    """Leave what the environment says of a run for a later one, not for those opened here."""
     kept = {name: os.environ.pop(name) for name in _ENVIRONMENT if name in os.environ}
     try:
         yield
@@ -48,7 +52,7 @@ def without_environment() -> Iterator[None]:
 
 
 def nested_environment(recorder: MlflowRecorder) -> dict[str, str]:
-    """What a process of ours needs in its environment to open its run nested under another one."""
+    """Return the environment in which a process opens its run nested under another one."""
     return {
         "MLFLOW_EXPERIMENT_ID": recorder.experiment_id,
         # MLflow puts these tags on every run that the process opens.
@@ -65,7 +69,8 @@ def open_run(
     params: Mapping[str, Scalar],
     tags: Mapping[str, str],
     resume_run_id: str | None = None,
-    spool_dir: Path = Path(),
+    output_dir: Path | None = None,
+    past: Past | None = None,
     system_metrics: bool = True,
     shared: bool = False,
 ) -> Iterator[MlflowRecorder]:
@@ -84,7 +89,9 @@ def open_run(
         params: Recorded under these names, except those that are on the run already.
         tags: Set on the run.
         resume_run_id: A run to go on in. The one that `mlflow run` opened then only points to it.
-        spool_dir: Where records wait while MLflow is away, and stay when it does not come back.
+        output_dir: Where the run's journal is kept; None: in the working folder until MLflow has
+            everything.
+        past: Where a resumed training goes on.
         system_metrics: Record processor, memory and disk use beside (`system/*`).
         shared: Processes of several machines may be at work in this run at once.
 
@@ -100,14 +107,21 @@ def open_run(
         client = connect()
         resumed = _find(client, resume_run_id) if resume_run_id else None
         shell_id = None if resumed and shell_id == resume_run_id else shell_id
-        run = resumed or patiently(
+        run = resumed or retry_locked(
             lambda: _start(client, shell_id, experiment, public(run_name)), str(client.tracking_uri)
         )
-        # Takes up what an earlier process left, and with it the lock that keeps a `sync` away.
-        recorder = MlflowRecorder(client, run, resumed=resumed is not None, spool_dir=spool_dir)
-        if resumed:
-            claim(client, run, shared=shared)  # before it is RUNNING: else it would look dead
-            client.update_run(run.info.run_id, status="RUNNING")
+        # Takes the lock that keeps a `sync` away, and goes on with what an earlier process left.
+        recorder = MlflowRecorder(
+            client,
+            run,
+            resumed=resumed is not None,
+            output_dir=output_dir,
+            past=past,
+            shared=shared,
+        )
+        # Before it is RUNNING: else it would look dead.
+        claim(client, run, recorder.journal.path, shared=shared)
+        client.update_run(run.info.run_id, status="RUNNING")
     # The store may be a server, a database or a folder: each fails with its own exceptions.
     except Exception as error:
         if isinstance(error, UserError):
@@ -115,21 +129,25 @@ def open_run(
         raise UserError(public(f"MLflow cannot open a run ({first_line(error)})")) from error
     recorder.tags({"pixelis.entry_point": entry_point, **git_tags(), **_cleaned(run), **tags})
     recorder.params(params)
-    earlier = {"pixelis.error", "pixelis.stopped", DIED_TAG}  # of an earlier end
-    for tag in earlier & set(run.data.tags):
+    if recorder.journal.size:
+        recorder.record(Record("resume", "resume", None))  # of a new run as well: its visits
+    for tag in {ERROR_TAG, "pixelis.stopped", DIED_TAG} & set(run.data.tags):  # of an earlier end
         recorder.attempt("clearing", partial(client.delete_tag, run.info.run_id, tag))
     if recorder.flush(OPEN_SECONDS):
-        say, own = partial(print, "pixelis:", file=sys.stderr, flush=True), recorder.run_id
-        recorder.attempt("ending killed runs", lambda: end_dead_runs(client, say, but=own))
+        own = recorder.run_id
+        lines = recorder.attempt("ending killed runs", lambda: end_dead_runs(client, but=own))
+        for line in lines or ():
+            logger.warning("%s", line)
     shell = None
     if resumed and shell_id:
         shell = recorder.attempt(
-            "linking the two runs", lambda: _point(client, shell_id, run, spool_dir)
+            "linking the two runs", lambda: _link(client, shell_id, run, output_dir)
         )
     with _interruptible():
         outer = _open_run_id.set(run.info.run_id)
         try:
-            with signs_of_life(recorder.tags), _system_metrics(recorder, system_metrics):
+            look = partial(_end_silent_runs, client, SilentRuns())
+            with heartbeats(recorder.tags, look), _system_metrics(recorder, system_metrics):
                 yield recorder
         except BaseException as error:
             _close(recorder, shell, error)
@@ -141,9 +159,9 @@ def open_run(
 
 
 def end_finished(run_id: str) -> None:
-    """Let a run whose work is whole be FINISHED: its process was killed in its last moment.
+    """Set a run whose work is whole FINISHED: its process was killed in its last moment.
 
-    Says nothing, and changes nothing, where MLflow is away or does not have it.
+    Nothing is changed where MLflow is away or does not have it.
     """
     with suppress(MlflowException, OSError, TimeoutError):
         client = connect()
@@ -152,6 +170,13 @@ def end_finished(run_id: str) -> None:
             client.set_terminated(run_id, "FINISHED")
             if DIED_TAG in run.data.tags:
                 client.delete_tag(run_id, DIED_TAG)
+
+
+def _end_silent_runs(client: MlflowClient, silent: SilentRuns) -> None:
+    """End the runs of other machines whose heartbeat has stopped."""
+    with suppress(MlflowException, OSError, TimeoutError):
+        for run in silent.look(client, time.monotonic()):
+            logger.warning("%s", end_run(client, run))
 
 
 def _cleaned(run: Run) -> dict[str, str]:
@@ -169,10 +194,9 @@ def _find(client: MlflowClient, run_id: str) -> Run | None:
     else:
         if run.info.lifecycle_stage == "active":
             return run
-    print(
-        f"pixelis: warning: the checkpoint's run {run_id} is not in this MLflow store; "
-        "the training goes on in a new run",
-        file=sys.stderr,
+    logger.warning(
+        "the checkpoint's run %s is not in this MLflow store; the training goes on in a new run",
+        run_id,
     )
     return None
 
@@ -180,11 +204,10 @@ def _find(client: MlflowClient, run_id: str) -> Run | None:
 def _start(client: MlflowClient, run_id: str | None, experiment: str, run_name: str) -> Run:
     """Start a run, or the one that `mlflow run` opened."""
     if run_id:
-        claim(client, client.get_run(run_id))
         client.update_run(run_id, status="RUNNING", name=run_name)
         return client.get_run(run_id)
     # MLflow's default for the source would be the path of the script, with the user's home in it.
-    tags = {"mlflow.source.name": "pixelis", **claim_tags()}
+    tags = {"mlflow.source.name": "pixelis"}
     if parent := _open_run_id.get():
         tags[MLFLOW_PARENT_RUN_ID] = parent
     experiment_id = open_experiment(client, experiment)
@@ -208,14 +231,17 @@ def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> Iterator[None]:
         monitor.finish()
 
 
-def _point(client: MlflowClient, shell_id: str, first: Run, spool_dir: Path) -> MlflowRecorder:
-    """Make the run that `mlflow run` opened say which run its work is in."""
-    name, run_id, home = first.info.run_name, first.info.run_id, first.info.experiment_id
+def _link(
+    client: MlflowClient, shell_id: str, first: Run, output_dir: Path | None
+) -> MlflowRecorder:
+    """Let the run that `mlflow run` opened say which run its work is in."""
+    name, run_id = first.info.run_name, first.info.run_id
     client.update_run(shell_id, name=f"resume of {name}")
     run = client.get_run(shell_id)
-    shell = MlflowRecorder(client, run, spool_dir=spool_dir)
-    shell.tags({"pixelis.resumes": run_id, **claim_tags(), **_cleaned(run)})
-    link = f"#/experiments/{home}/runs/{run_id}"
+    shell = MlflowRecorder(client, run, output_dir=output_dir)
+    claim(client, run, shell.journal.path)
+    shell.tags({"pixelis.resumes": run_id, **_cleaned(run)})
+    link = f"#/experiments/{first.info.experiment_id}/runs/{run_id}"
     shell.note(f"This command resumed the training of [{name}]({link}) (`{run_id}`): look there.")
     shell.flush()
     return shell
@@ -224,12 +250,11 @@ def _point(client: MlflowClient, shell_id: str, first: Run, spool_dir: Path) -> 
 def _close(
     recorder: MlflowRecorder, shell: MlflowRecorder | None, error: BaseException | None
 ) -> None:
-    status = _status(error)
+    status, message = _status(error), None
+    if status == "FAILED" and error is not None:
+        message = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
     for each in (recorder, shell) if shell else (recorder,):
-        if status == "FAILED" and error is not None:
-            message = str(error).strip() or type(error).__name__
-            each.tags({"pixelis.error": message.split("\n", 1)[0]})
-        each.close(status)
+        each.close(status, message)
 
 
 def _status(error: BaseException | None) -> str:
@@ -262,3 +287,28 @@ def _interruptible() -> Iterator[None]:
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
+
+
+def git_tags(file: Path = Path(__file__)) -> dict[str, str]:
+    """Return the tags `git.commit` and `git.dirty` of the repository that `file` belongs to.
+
+    Args:
+        file: A file of the code that runs. An installed copy that merely lies inside someone's
+            repository is not tracked by it and says nothing.
+
+    Returns:
+        The two tags, or none without git or a repository.
+    """
+    try:
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        commit = _git(file.parent, "rev-parse", "HEAD")
+        dirty = _git(file.parent, "status", "--porcelain")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"git.commit": commit, "git.dirty": "true" if dirty else "false"}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -1,7 +1,8 @@
-"""Reaching the store: its tables made once, however many processes start on a fresh one at once."""
+"""Reaching the store: its tables made once, and no call that waits for it without end."""
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,13 +12,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pixelis.mlflow_plugin import making_tables, sqlite_file
-from pixelis.tracking.console import first_line
-from pixelis.tracking.source import public
+from pixelis.tracking.messages import first_line
+from pixelis.tracking.privacy import public
 
 T = TypeVar("T")
 
 _SETTINGS = {
-    # MLflow's own patience with a server that is away is minutes a call.
+    # By default MLflow tries a server that is away for minutes, at every call.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     # Printed from a thread, in the middle of a line, with the server's password.
@@ -26,12 +27,14 @@ _SETTINGS = {
 
 BUSY_SECONDS = 60.0  # that a store which others write to is asked again
 PAUSE = 0.2
+ATTEMPT_SECONDS = 10.0  # for a call that is not tried again
 
 
-def be_impatient() -> None:
-    """Let MLflow give up on a server that is away within seconds, and quietly, unless told not to.
+def limit_waiting() -> None:
+    """Let MLflow give up on a server that is away within seconds, and quietly.
 
-    The tracker itself says once that MLflow is away, and when it answers again.
+    Variables of the environment that are set already stay. The tracker itself warns once that
+    MLflow is away, and when it answers again.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -39,17 +42,17 @@ def be_impatient() -> None:
 
 
 def connect() -> MlflowClient:
-    """A client of the store that the environment names; a SQLite file has its tables after this.
+    """Return a client of the store that the environment names; a SQLite file has its tables then.
 
     Raises:
         MlflowException: the store cannot be opened, for whatever reason.
     """
-    be_impatient()
+    limit_waiting()
     try:
         uri = mlflow.get_tracking_uri()
         with making_tables(uri):
             client = MlflowClient()
-            patiently(lambda: client.search_experiments(max_results=1), uri)
+            retry_locked(lambda: client.search_experiments(max_results=1), uri)
     # The store may be a server, a database or a folder: each fails with its own exceptions.
     except Exception as error:
         if isinstance(error, MlflowException):
@@ -58,8 +61,8 @@ def connect() -> MlflowClient:
     return client
 
 
-def patiently(call: Callable[[], T], uri: str) -> T:
-    """What a call of the store gives; asked again while other processes keep its file locked.
+def retry_locked(call: Callable[[], T], uri: str) -> T:
+    """Return what a call gives; tried again while other processes keep a SQLite file locked.
 
     Raises:
         MlflowException: as the call does, at last.
@@ -72,3 +75,32 @@ def patiently(call: Callable[[], T], uri: str) -> T:
             if "database is locked" not in str(error) or time.monotonic() > until:
                 raise
         time.sleep(PAUSE)
+
+
+def call_within(seconds: float, call: Callable[[], T]) -> T:
+    """Return the result of a call that takes no longer than this.
+
+    A server that hangs answers neither yes nor no: the call is then left alone in its thread.
+
+    Raises:
+        TimeoutError: It took longer.
+        Exception: What the call raises.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        # Whatever it is belongs to the caller.
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return results[0]

@@ -1,114 +1,182 @@
-"""Delivering later what runs could not deliver while they lived."""
+"""Sending later what runs could not send while they lived, and ending those that were killed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pixelis.tracking.console import first_line
-from pixelis.tracking.delivery import Record
-from pixelis.tracking.outbox import Outbox
-from pixelis.tracking.process import end_dead_runs
-from pixelis.tracking.source import public, without_secrets
-from pixelis.tracking.spool import PREFIX, SUFFIX, Spool
-from pixelis.tracking.store import be_impatient, connect
-
-
-def find_spools(trees: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
-    """The files of undelivered records: in trees and everything below, and in single folders."""
-    name = f"{PREFIX}*{SUFFIX}"
-    found = {path for tree in trees for path in tree.rglob(name)}
-    found |= {path for folder in folders for path in folder.glob(name)}
-    return sorted(path for path in found if path.is_file())
+from pixelis.tracking.delivery import Delivery
+from pixelis.tracking.heartbeat import DIED_TAG, is_dead, journal_of, running_runs, writers
+from pixelis.tracking.journal import PREFIX, SUFFIX, Journal
+from pixelis.tracking.messages import WarnOnce, first_line
+from pixelis.tracking.privacy import public, without_secrets
+from pixelis.tracking.record import Record, now
+from pixelis.tracking.send import Sender
+from pixelis.tracking.store import connect, limit_waiting
+from pixelis.tracking.visits import VISIT_TAG
 
 
-def deliver_spools(paths: Sequence[Path], say: Callable[[str], None]) -> bool:
-    """Deliver spools, end their runs, remove the files; a line a run.
-
-    A run that was killed while MLflow was away ends KILLED: a resume sets it RUNNING again.
+def find_journals(trees: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
+    """Return the journals that hold what MLflow does not have, or whose run was not ended.
 
     Args:
-        paths: Of `find_spools`.
-        say: Takes the lines.
+        trees: Folders that are searched with everything below them.
+        folders: Folders that are searched alone.
+    """
+    name = f"{PREFIX}*{SUFFIX}"
+    paths = {path for tree in trees for path in tree.rglob(name)}
+    paths |= {path for folder in folders for path in folder.glob(name)}
+    return sorted(path for path in paths if path.is_file() and _is_left(Journal(path)))
+
+
+def _is_left(journal: Journal) -> bool:
+    return not journal.is_delivered or not journal.is_ended
+
+
+def deliver_journals(paths: Sequence[Path]) -> tuple[bool, list[str]]:
+    """Send what is left of journals and end their runs.
+
+    A run that was killed ends KILLED: a resume sets it RUNNING again.
+
+    Args:
+        paths: Of `find_journals`.
 
     Returns:
-        Whether nothing is left that this store could have taken.
+        Whether nothing is left that this store could have taken, and a line a run.
     """
-    be_impatient()
+    limit_waiting()
     client = MlflowClient()
-    return all([_sync_one(client, path, say) for path in paths])
+    results = [_deliver_path(client, path) for path in paths]
+    return all(is_delivered for is_delivered, _ in results), [
+        line for _, line in results if line is not None
+    ]
 
 
-def end_killed_runs(say: Callable[[str], None]) -> None:
-    """End the runs of killed processes of this machine, where MLflow can be reached.
-
-    Args:
-        say: Takes a line a run.
-    """
+def end_killed_runs() -> list[str]:
+    """End the runs of killed processes of this machine; returns a line a run."""
     # The store may be a server, a database or a folder: each fails with its own exceptions.
     try:
-        end_dead_runs(connect(), say)
+        return end_dead_runs(connect())
     except Exception as error:
-        say(f"killed runs stay as they are: MLflow cannot be reached ({public(first_line(error))})")
+        why = public(first_line(error))
+        return [f"killed runs stay as they are: MLflow cannot be reached ({why})"]
 
 
-def _sync_one(client: MlflowClient, path: Path, say: Callable[[str], None]) -> bool:
-    run_id = path.name.removeprefix(PREFIX).removesuffix(SUFFIX)
-    spool = Spool(path.parent, run_id)
-    if not spool.acquire():
-        say(f"{path}: in use by the training that writes it, or by another sync; left alone")
-        return True
+def end_dead_runs(client: MlflowClient, *, but: str = "") -> list[str]:
+    """End the runs that are RUNNING in MLflow and whose processes on this machine have ended.
+
+    What their journals still hold is sent first. They become KILLED, or FINISHED where the training
+    was whole; a resume sets them RUNNING again.
+
+    Args:
+        client: Where to look.
+        but: The id of a run that is left alone: this process's own.
+
+    Returns:
+        A line a run.
+    """
+    lines = []
+    for run in running_runs(client):
+        if run.info.run_id != but and _has_died(run):
+            # Asked again: it may have been resumed, or have ended, after it was listed.
+            run = client.get_run(run.info.run_id)
+            if run.info.status == "RUNNING" and _has_died(run):
+                lines.append(end_run(client, run))
+    return lines
+
+
+def _has_died(run: Run) -> bool:
+    processes = writers(run)
+    return bool(processes) and all(is_dead(process) for process in processes)
+
+
+def end_run(client: MlflowClient, run: Run) -> str:
+    """End a run whose processes are no more, and return a line that says so."""
+    run_id, last = run.info.run_id, writers(run)[-1]
+    journal = journal_of(last)
+    if is_dead(last) and journal.path.is_file() and journal.run_id == run_id:
+        _deliver_path(client, journal.path)
+    status = client.get_run(run_id).info.status
+    if status == "RUNNING":  # the journal is elsewhere, or not there any more
+        status = "KILLED"
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
+        for child in client.search_runs([run.info.experiment_id], query):
+            if VISIT_TAG in child.data.tags:  # others have processes of their own
+                client.set_terminated(child.info.run_id, "KILLED")
+        client.set_terminated(run_id, "KILLED")
+    if status == "KILLED":
+        why = f"its process {last.get('pid')} on {last.get('host')} ended without a word"
+        client.set_tag(run_id, DIED_TAG, why)
+    return f"{run.info.run_name} ({run_id}) was killed: it is {status} in MLflow now"
+
+
+def _deliver_path(client: MlflowClient, path: Path) -> tuple[bool, str | None]:
+    journal = Journal(path)
+    if not journal.acquire():
+        if journal.is_delivered:  # the run goes on
+            return True, None
+        return (
+            True,
+            f"{path}: in use by the training that writes it, or by another sync; left alone",
+        )
     try:
-        if not path.is_file():  # another sync was faster
-            spool.remove()
-            return True
-        return _deliver(client, spool, run_id, say)
+        return _deliver(client, journal)
     finally:
-        spool.release()
+        journal.release()
 
 
-def _deliver(client: MlflowClient, spool: Spool, run_id: str, say: Callable[[str], None]) -> bool:
-    uri = without_secrets(str(client.tracking_uri))
+def _deliver(client: MlflowClient, journal: Journal) -> tuple[bool, str | None]:
+    run_id, uri = journal.run_id, without_secrets(str(client.tracking_uri))
     try:
         run = client.get_run(run_id)
     # The store may be a server, a database or a folder: each fails with its own exceptions.
     except Exception as error:
-        say(f"{spool.path}: {_why_not(error, run_id, uri)}; the file stays as it is")
-        return False
+        if journal.is_delivered and _is_unknown(error):  # it was for another store, and is there
+            return True, None
+        return False, f"{journal.path}: {_why_not(error, run_id, uri)}; the file stays as it is"
     if run.info.lifecycle_stage != "active":
-        say(f"{spool.path}: its run was deleted; mlflow runs restore --run-id {run_id} undoes that")
-        return False
-    records = list(_ended(spool.load(), run))
-    outbox = Outbox(client, run_id, spool, resumed=True)
-    outbox.console.mute("unreachable")
-    outbox.take_up(records)
-    if outbox.deliver():
-        refused = f", {outbox.courier.num_refused} refused" if outbox.courier.num_refused else ""
+        if journal.is_delivered:
+            return True, None
+        undo = f"mlflow runs restore --run-id {run_id}"
+        return False, f"{journal.path}: its run was deleted; {undo} undoes that"
+    if run.info.status == "RUNNING" and not journal.is_ended and not _others_live(run, journal):
+        times = [record.timestamp for record, _ in journal.read() if record]
+        journal.append(
+            Record("end", "status", {"status": "KILLED"}, timestamp=max(times, default=0) or now())
+        )
+    waiting = sum(record is not None for record, _ in journal.read(journal.sent))
+    if not waiting and not journal.refused():
+        return True, None
+    delivery = Delivery(journal, Sender(client, journal, has_past=True), WarnOnce("unreachable"))
+    is_sent = delivery.send_rest()
+    if is_sent and delivery.failure is None:
+        refused = f", {len(delivery.refused)} refused" if delivery.refused else ""
         status = client.get_run(run_id).info.status
-        say(f"{run.info.run_name} ({run_id}): {len(records)} records delivered{refused}, {status}")
-        return True
-    assert outbox.failure is not None
-    say(
-        f"{spool.path}: MLflow at {uri} takes no records ({public(first_line(outbox.failure))}); "
-        f"{len(outbox)} of {len(records)} wait"
+        line = f"{run.info.run_name} ({run_id}): {delivery.num_sent} records delivered"
+        return True, f"{line}{refused}, {status}"
+    assert delivery.failure is not None
+    left = sum(record is not None for record, _ in journal.read(journal.sent))
+    left += len(delivery.refused)
+    return False, (
+        f"{journal.path}: MLflow at {uri} takes no records "
+        f"({public(first_line(delivery.failure))}); {left} of {waiting} wait"
     )
-    return False
 
 
-def _ended(records: Sequence[Record], run: Run) -> Iterator[Record]:
-    """The records, with the run's end last."""
-    ends = [record for record in records if record.kind == "status"]
-    yield from (record for record in records if record.kind != "status")
-    if ends:
-        yield ends[-1]
-    elif run.info.status == "RUNNING":
-        newest = max((record.timestamp for record in records), default=0)
-        yield Record("status", "status", "KILLED", timestamp=newest)
+def _others_live(run: Run, journal: Journal) -> bool:
+    """Whether a run that several processes share is not over with this journal."""
+    others = [each for each in writers(run) if journal_of(each).path.name != journal.path.name]
+    return any(not is_dead(each) for each in others)
+
+
+def _is_unknown(error: Exception) -> bool:
+    return isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
 def _why_not(error: Exception, run_id: str, uri: str) -> str:
-    if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+    if _is_unknown(error):
         return f"run {run_id} is not in {uri}; name its store with MLFLOW_TRACKING_URI"
     return f"MLflow at {uri} cannot be reached ({public(first_line(error))})"

@@ -23,7 +23,7 @@ from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
 from PIL import Image
 
 from pixelis.tracking.measured import find_measured
-from pixelis.tracking.source import public
+from pixelis.tracking.privacy import public
 
 IMAGE = "$image"  # in inputs and outputs: stands for the image under this key
 MAX_SIDE = 768  # of an image, in pixels; larger ones are reduced

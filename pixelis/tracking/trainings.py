@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from pixelis.errors import UserError
 from pixelis.tracking.lookup import RunInfo, candidates, finished_runs, run_info
-from pixelis.tracking.recorder import EVENTS_FILE
+from pixelis.tracking.send import EVENTS_FILE
 from pixelis.tracking.store import connect
 
 SHORT = 8  # letters of an id that are shown, and the fewest that are taken for its beginning

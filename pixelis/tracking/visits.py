@@ -1,4 +1,4 @@
-"""A stage's visit as a run nested in the training's: told when it begins and when it ends."""
+"""Curriculum events in MLflow: their numbers, and each stage visit as a run nested in the run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,13 +7,42 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from pixelis.curriculum.visits import OPEN, Visit
+from pixelis.curriculum.visits import OPEN, Visit, visits
 
 VISIT_TAG = "pixelis.visit"
+EVENT_SIGNS = {"advance": 1.0, "rollback": -1.0}
+EVENT_METRICS = {
+    "performance_before": "perf_before",
+    "performance_after": "perf_after",
+    "performance_drop": "delta",
+    "average_performance": "average",
+    "rollback_count": "rollback_count",
+    "interval": "interval",
+}
+
+Event = Mapping[str, Any]
+
+
+def event_metrics(event: Event) -> dict[str, float]:
+    """Return the numbers of an event, `curriculum/*`, without those that it does not have."""
+    values = {name: event.get(field) for name, field in EVENT_METRICS.items()}
+    values["event"] = EVENT_SIGNS.get(event["kind"])
+    values |= {f"mix/{name}": share for name, share in (event.get("mix") or {}).items()}
+    return {f"curriculum/{key}": value for key, value in values.items() if value is not None}
+
+
+def changed_visits(events: Sequence[Event], num_known: int) -> list[Visit]:
+    """Return the visits that began or ended with the events after the first `num_known` ones."""
+    known = visits(events[:num_known])
+    return [
+        visit
+        for index, visit in enumerate(visits(events))
+        if index >= len(known) or visit != known[index]
+    ]
 
 
 def visit_fields(visit: Visit, status: str) -> dict[str, Any]:
-    """What a visit's run holds, as plain JSON.
+    """Return what a visit's run holds, as plain JSON.
 
     Args:
         visit: open or ended.
@@ -54,7 +83,7 @@ def _strata(
 
 
 def _name(visit: Visit) -> str:
-    """Such as `2 · balanced · steps 100 to 125 · rolled back`."""
+    """Name a visit, such as `2 · balanced · steps 100 to 125 · rolled back`."""
     parts = [str(visit.index), visit.stage]
     if visit.outcome == OPEN:
         return " · ".join([*parts, f"from step {visit.begin}"])
@@ -65,7 +94,7 @@ def _name(visit: Visit) -> str:
 def send_visit(
     client: MlflowClient, run_id: str, fields: Mapping[str, Any], timestamp: int
 ) -> None:
-    """Bring a visit's run to what `visit_fields` says; sent again, it changes nothing.
+    """Bring a visit's run to what `visit_fields` gives; sent again, it changes nothing.
 
     Args:
         client: Where to.
@@ -102,9 +131,9 @@ def send_visit(
 
 
 def find_visit(client: MlflowClient, parent: Run, index: int) -> Run | None:
-    """The run of one visit of a training, where there is one."""
+    """Return the run of one visit of a training, or None."""
     query = (
         f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}' and tags.`{VISIT_TAG}` = '{index}'"
     )
-    found: Sequence[Run] = client.search_runs([parent.info.experiment_id], query, max_results=1)
-    return found[0] if found else None
+    runs: Sequence[Run] = client.search_runs([parent.info.experiment_id], query, max_results=1)
+    return runs[0] if runs else None

@@ -1,7 +1,7 @@
 """CurriculumCallback: asks the manager after every step, applies its events, tells the recorder."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pixelis.curriculum import CurriculumEvent, CurriculumManager, Visit, event_line, visits
 from pixelis.errors import UserError
-from pixelis.recorder import ADAPTERS, Recorder, visit_name
+from pixelis.recorder import ADAPTERS, Recorder
 
 MIX = "curriculum/mix/"
 BAD_STEPS = "train/bad_steps"  # so far
@@ -69,7 +69,7 @@ class CurriculumCallback(TrainerCallback):
         self.best: dict[str, float] | None = None
         self.num_bad_steps = 0
         self.stop_requested = False
-        self.told: list[tuple[int, dict[str, float]]] = []
+        self.drifts: list[tuple[int, dict[str, float]]] = []  # mixes that changed without an event
         self._num_recorded = 0
         self._visits_ended = 0
         self._kept: list[Path] = []
@@ -152,10 +152,10 @@ class CurriculumCallback(TrainerCallback):
         if manager.config.strategy_class.uses_stages:
             self._tell({"curriculum/stage": manager.stage_index}, step)
         elif manager.mix != manager.events[-1].mix:
+            self.drifts.append((step, dict(manager.mix)))
             self._tell({f"{MIX}{name}": part for name, part in manager.mix.items()}, step)
 
     def _tell(self, values: Mapping[str, float], step: int) -> None:
-        self.told.append((step, dict(values)))
         self.recorder.metrics(values, step)
 
     def tell_bad_step(self, step: int, num_bad_steps: int, line: str) -> None:
@@ -187,20 +187,9 @@ class CurriculumCallback(TrainerCallback):
                 self.say(line)
             self.recorder.event(event.to_dict())
         self._num_recorded = len(self.manager.events)
-        self._tell_adapters(self._kept)
-        self._kept = []
-
-    def _tell_adapters(self, folders: Iterable[Path]) -> None:
-        for folder in folders:
+        for folder in self._kept:
             self.recorder.artifact(folder, f"{ADAPTERS}/{folder.name}")
-
-    def tell_adapters_again(self, place: Path) -> None:
-        """Tell of the adapters below a folder that the visits so far ended with.
-
-        After a resume, and after the metrics that are theirs: the run may be a new one.
-        """
-        ended = [place / visit_name(v.index, v.stage) for v in self._ended_visits()]
-        self._tell_adapters(folder for folder in ended if folder.is_dir())
+        self._kept = []
 
     def _ended_visits(self) -> list[Visit]:
         found = visits([event.to_dict() for event in self.manager.events])
@@ -217,12 +206,8 @@ class CurriculumCallback(TrainerCallback):
     @property
     def mixes(self) -> list[tuple[int, dict[str, float]]]:
         """The mix that held after a step, wherever it was told that it changed."""
-        found = {event.step: dict(event.mix) for event in self.manager.events}
-        for step, values in self.told:
-            mix = {key.removeprefix(MIX): v for key, v in values.items() if key.startswith(MIX)}
-            if mix:
-                found[step] = mix
-        return sorted(found.items())
+        at_events = {event.step: dict(event.mix) for event in self.manager.events}
+        return sorted((at_events | dict(self.drifts)).items())
 
     def _performance(self, mix: Mapping[str, float]) -> float:
         return sum(fraction * self.strata[d] for d, fraction in mix.items() if fraction > 0)
@@ -257,23 +242,18 @@ class CurriculumCallback(TrainerCallback):
             "evaluations": self.evaluations,
             "losses": self.losses,
             "best": self.best,
-            "told": self.told,
+            "num_bad_steps": self.num_bad_steps,
+            "drifts": self.drifts,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken; recorded events are not recorded again.
-
-        Metrics are: a tracker delivers late, and what it still had to deliver died with its
-        process. Those that it holds already it leaves out.
-        """
+        """Go on exactly where `state_dict` was taken; what was recorded is not recorded again."""
         self.manager.load_state_dict(state["manager"])
         self.evaluations = [(step, strata) for step, strata in state["evaluations"]]
         self.losses = [(step, loss) for step, loss in state["losses"]]
         self.strata = dict(self.evaluations[-1][1]) if self.evaluations else {}
         self.best = state["best"]
-        known = [int(values[BAD_STEPS]) for _, values in state["told"] if BAD_STEPS in values]
-        self.num_bad_steps = max(known, default=0)
+        self.num_bad_steps = state["num_bad_steps"]
+        self.drifts = [(step, mix) for step, mix in state["drifts"]]
         self._num_recorded = len(self.manager.events)
         self._visits_ended = len(self._ended_visits())
-        for step, values in state["told"]:
-            self._tell(values, step)

@@ -23,14 +23,20 @@ from pixelis.training.checkpoint import (
     read_json,
     replace_folder,
 )
-from pixelis.training.event_file import EVENTS_FILE
 from pixelis.training.taking_up import told_of_damage
 
+EVENTS_FILE = "events.json"
 FINISHED_FILE = "finished.json"
 AUTO = "auto"
 BEST = "best"
 # What a start reads of a checkpoint, and of which kinds it is.
-_STATE = {"identity": (dict,), "num_processes": (int,), "step": (int,), "run_id": (str, NoneType)}
+_STATE = {
+    "identity": (dict,),
+    "num_processes": (int,),
+    "step": (int,),
+    "run_id": (str, NoneType),
+    "journal": (int,),
+}
 # What `write_whole` and `replace_folder` leave of the files and folders of a training.
 _LEFTOVER = re.compile(
     r"\.((events|finished|lora_ranks)\.json|lora_\w+\.html)\.\d+\.tmp"
@@ -182,8 +188,9 @@ def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
         clear_leftovers(output_dir)
     else:
         raise CheckpointError(f"training.output_dir {output_dir} is a file; name a folder")
-    # What an earlier run could not tell its tracker stays where it is looked for.
-    if all(path.name.lstrip(".").startswith("pixelis-") for path in output_dir.iterdir()):
+    # What an earlier run could not send to its tracker stays where it is looked for.
+    journals = ("journal-", "refused-")
+    if all(path.name.lstrip(".").startswith(journals) for path in output_dir.iterdir()):
         return
     if not (output_dir / EVENTS_FILE).is_file():
         raise CheckpointError(

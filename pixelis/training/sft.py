@@ -33,12 +33,11 @@ from pixelis.training.checkpoint import (
     told_of_full_disk,
     write_json,
 )
-from pixelis.training.event_file import EVENTS_FILE, EventFile
 from pixelis.training.inputs import check_kernels, check_model
 from pixelis.training.precision import BF16, resolve_precision, spare_casts
 from pixelis.training.processes import ALONE, Processes, ignore_signals
 from pixelis.training.progress import ProgressCallback
-from pixelis.training.resume import read_trainer_state
+from pixelis.training.resume import EVENTS_FILE, read_trainer_state
 from pixelis.training.stopping import Stopped, stop_on_signals
 from pixelis.training.taking_up import told_of_damage
 from pixelis.training.trainer import CurriculumTrainer
@@ -201,10 +200,9 @@ def run_training(
         seed=training.seed,
         shard=processes.deal,
     )
-    history: list[dict[str, Any]] = []
     callback = CurriculumCallback(
         manager,
-        EventFile(recorder, output_dir / EVENTS_FILE, history) if processes.is_main else recorder,
+        recorder,
         eval_steps=training.eval_steps,
         examples_per_step=loader.examples_per_step,
         say=say,
@@ -240,7 +238,6 @@ def run_training(
         with told_of_damage(resume_from):
             trainer.restore_curriculum(resume_from)
         state = read_trainer_state(resume_from)
-        history += [event.to_dict() for event in manager.events]
     else:
         trainer.score_if_needed(0)
     if resume_from is not None and manager.events[-1].kind == "end":

@@ -227,6 +227,8 @@ class CurriculumTrainer(GuardedTrainer):
             "batch_size": self.loader.batch_size,
             "loader": self.loader.state_dict(),
             "callback": self.curriculum.state_dict(),
+            # Up to here the recorder's journal belongs to this checkpoint.
+            "journal": self.curriculum.recorder.position(),
             "bad_steps": self.bad.state_dict(),
             # A stop may fall between two logged steps: the next one averages over both sides of it.
             "unlogged_loss": [totals, self._globalstep_last_logged],
@@ -248,7 +250,6 @@ class CurriculumTrainer(GuardedTrainer):
             advice="go on where the cache can be written, or set training.vision_cache anew",
         )
         self.curriculum.load_state_dict(state["callback"])
-        self.curriculum.tell_adapters_again(folder.parent / VISITS)
         self.loader.load_state_dict(state["loader"])
         self.bad.load_state_dict(state["bad_steps"], folder)
         totals, since = state["unlogged_loss"]

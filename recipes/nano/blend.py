@@ -20,7 +20,7 @@ from pixelis.data_prep.scenes import (
     Item,
     Scene,
     build_scene,
-    overlap,
+    overlapping_pair,
     random_scene,
     render,
 )
@@ -60,7 +60,7 @@ def draw_scene(rng: random.Random) -> Scene:
     num_texts, num_digits = rng.choice(WRITTEN)
     scene = random_scene(rng, rng.randint(1, 12 - num_digits), num_texts, num_digits)
     if rng.random() < OVERLAPS:
-        pair = overlap(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
+        pair = overlapping_pair(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
         cells = {item.cell for item in pair or ()}
         others = [item for item in scene.items if item.cell not in cells]
         return build_scene(rng, [*others, *(pair or ())], scene.num_strokes)

@@ -4,11 +4,11 @@ import os
 import signal
 
 import pixelis.evaluation.validation as validation_module
-import pixelis.tracking.courier as courier_module
 import pixelis.training.trainer as trainer_module
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sft import main as sft
 from pixelis.runs.train import run_sft
+from pixelis.tracking.send import Sender
 from pixelis.training.callback import CurriculumCallback
 from pixelis.training.trainer import CurriculumTrainer
 
@@ -66,9 +66,9 @@ def plant(kill_point, step):
         after(trainer_module, "seal", lambda folder: folder.name == f"checkpoint-{step}")
     elif kill_point in ("undelivered", "delivered"):  # MLflow has it, or not; it waits still
         (before if kill_point == "undelivered" else after)(
-            courier_module,
+            Sender,
             "send",
-            lambda _, __, group: group[0].kind == "metric" and group[-1].step >= step,
+            lambda _, group: group[0].kind == "metric" and group[-1].step >= step,
         )
     else:
         raise AssertionError(kill_point)

@@ -15,6 +15,7 @@ from PIL import Image
 from pixelis.cli.ablate import main
 from pixelis.cli.arguments import run_cli
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent.parent
 OWN = {
     "arms": "[uniform, staged]",

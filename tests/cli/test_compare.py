@@ -9,6 +9,7 @@ from pixelis.cli.arguments import run_cli
 from pixelis.cli.compare import main
 from pixelis.tracking import open_run
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent.parent
 EASY, FULL = {"simple": 1.0, "hard": 0.0}, {"simple": 0.5, "hard": 0.5}
 

@@ -1,13 +1,14 @@
 """sync, as far as no server is needed; see tests/tracking/test_server.py for the rest."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sync import main
-from pixelis.tracking.delivery import Record
-from pixelis.tracking.spool import Spool
+from pixelis.tracking.journal import open_journal
+from pixelis.tracking.record import Record
 
 
 def sync(*words: str) -> int:
@@ -16,6 +17,19 @@ def sync(*words: str) -> int:
 
 def metric(step: int) -> Record:
     return Record("metric", "train/loss", float(step), step, 1_700_000_000_000 + step)
+
+
+def left(folder, run_id, *records):
+    """What a process that is no more has left in a folder."""
+    journal = open_journal(Path(folder), run_id)
+    for record in records:
+        journal.append(record)
+    journal.release()
+    return journal
+
+
+def end(status, timestamp=7):
+    return Record("end", "status", {"status": status}, timestamp=timestamp)
 
 
 @pytest.fixture
@@ -54,50 +68,55 @@ def test_everything_below_the_folder_and_in_the_working_folder_is_delivered(
     workdir, client, run_id, capsys
 ):
     other = client.create_run("0", run_name="second").info.run_id
-    Spool(Path("outputs/deep/down"), run_id).append(
-        [metric(1), Record("status", "status", "FAILED", timestamp=7), metric(2)]
-    )
-    Spool(Path(), other).append([metric(3), Record("metric", "acc@1", 1.0)])
-    for spool in (Spool(Path("elsewhere"), run_id), Spool(Path("outputs/deep/down"), run_id)):
-        spool.release()
+    killed, resumed = metric(2), metric(3)
+    ended = left("outputs/deep/down", run_id, metric(1), end("KILLED"), killed, end("FAILED"))
+    left(".", other, resumed, Record("metric", "acc@1", 1.0))
+    left("elsewhere", run_id, metric(9))
     assert sync() == 0
-    said = capsys.readouterr().out.splitlines()
-    assert f"first ({run_id}): 3 records delivered, FAILED" in said
-    assert f"second ({other}): 3 records delivered, 1 refused, KILLED" in said
+    lines = capsys.readouterr().out.splitlines()
+    assert f"first ({run_id}): 3 records delivered, FAILED" in lines
+    assert f"second ({other}): 3 records delivered, 1 refused, KILLED" in lines
     first, second = client.get_run(run_id), client.get_run(other)
     assert (first.info.status, first.info.end_time) == ("FAILED", 7)
     assert (second.info.status, second.info.end_time) == ("KILLED", 1_700_000_000_003)
     assert [m.step for m in client.get_metric_history(run_id, "train/loss")] == [1, 2]
-    assert sorted(path.name for path in workdir.glob("*pixelis*")) == [
-        f"pixelis-refused-{other}.jsonl"
+    assert sorted(path.name for path in workdir.glob("*.jsonl")) == [
+        f"journal-{other}.jsonl",
+        f"refused-{other}.jsonl",
     ]
-    assert list(Path("outputs/deep/down").iterdir()) == []
+    assert ended.is_delivered
+    assert sync() == 0  # what is refused is offered again
+    assert capsys.readouterr().out == f"second ({other}): 0 records delivered, 1 refused, KILLED\n"
+
+
+@pytest.mark.parametrize("recorded", ["KILLED", "FAILED", None])
+def test_a_training_that_is_whole_is_finished_however_its_process_ended(
+    workdir, client, run_id, recorded
+):
+    left("outputs", run_id, metric(1), *([end(recorded)] if recorded else []))
+    Path("outputs/finished.json").write_text(json.dumps({"run_id": run_id}))
+    assert sync() == 0
+    assert client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_a_run_that_ended_otherwise_meanwhile_keeps_its_end(workdir, client, run_id):
     client.set_terminated(run_id, "FINISHED")
-    spool = Spool(Path("outputs"), run_id)
-    spool.append([metric(1)])
-    spool.release()
+    left("outputs", run_id, metric(1))
     assert sync() == 0
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_a_run_of_another_store(workdir, capsys):
-    spool = Spool(Path("outputs"), "0" * 32)
-    spool.append([metric(1)])
-    spool.release()
+    journal = left("outputs", "0" * 32, metric(1))
     assert sync() == 1
     said = capsys.readouterr().out
     assert f"run {'0' * 32} is not in sqlite:///" in said
     assert "MLFLOW_TRACKING_URI" in said
-    assert spool.load() == [metric(1)]
+    assert not journal.is_delivered and journal.path.is_file()
 
 
 def test_a_deleted_run(workdir, client, run_id, capsys):
-    spool = Spool(Path("outputs"), run_id)
-    spool.append([metric(1)])
-    spool.release()
+    left("outputs", run_id, metric(1))
     client.delete_run(run_id)
     assert sync() == 1
     assert f"mlflow runs restore --run-id {run_id}" in capsys.readouterr().out
@@ -112,12 +131,10 @@ def test_a_store_that_takes_no_records(workdir, client, run_id, capsys, monkeypa
     def refuse(*arguments, **words):
         raise ConnectionError("connection refused")
 
-    spool = Spool(Path("outputs"), run_id)
-    spool.append([metric(1)])
-    spool.release()
+    journal = left("outputs", run_id, metric(1))
     monkeypatch.setattr(MlflowClient, "log_batch", refuse)
     assert sync() == 1
     told = capsys.readouterr()
     assert "takes no records (connection refused); 2 of 2 wait" in told.out
     assert told.err == ""
-    assert spool.load() == [metric(1)]
+    assert not journal.is_delivered and journal.path.is_file()

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.tune import main
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent.parent
 SPACE = {
     "curriculum": {
@@ -233,15 +234,16 @@ def test_a_place_for_the_best_that_cannot_be_it(
 
 def test_a_study_with_other_parameters_is_refused(workdir, data, tune_arguments, refused):
     from pixelis.config import ModelFileConfig, TuneFileConfig, load_config
-    from pixelis.experiments.tune import Plan, open_parts
+    from pixelis.experiments.tune.phases import open_phases
+    from pixelis.experiments.tune.spec import SearchSpec
 
     words = tune_arguments()
     pairs = [(k.removeprefix("--"), v) for k, v in zip(words[4::2], words[5::2], strict=True)]
     mine = [pair for pair in pairs if not pair[0].startswith("model.")]
     model = [pair for pair in pairs if pair[0].startswith("model.")]
     config = load_config(TuneFileConfig, ROOT / "configs/smoke/tune.yaml", mine)
-    plan = Plan(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml", model))
-    open_parts(plan)
+    spec = SearchSpec(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml", model))
+    open_phases(spec)
     message = refused([*words, "--training.learning_rate", "0.5"])
     assert "study smoke is from another configuration: training.learning_rate was 0.002" in message
     assert "name another study" in message
@@ -250,7 +252,7 @@ def test_a_study_with_other_parameters_is_refused(workdir, data, tune_arguments,
     file, summary = data / "cota_hard.parquet", data / "summary.json"
     rows = parquet.read_table(file)
     parquet.write_table(rows.slice(0, rows.num_rows - 1), file)
-    told = json.loads(summary.read_text())
-    told["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    summary.write_text(json.dumps(told))
+    content = json.loads(summary.read_text())
+    content["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    summary.write_text(json.dumps(content))
     assert "study smoke is from another configuration: data.digest was " in refused(words)

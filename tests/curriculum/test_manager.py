@@ -155,7 +155,7 @@ def test_never_due_before_the_three_conditions(settings, max_steps, steps):
                 manager.attempt(step, strata)
             continue
         if manager.trial is None:
-            assert manager.steps_since_advance >= manager.interval
+            assert manager.state_dict()["steps_since_advance"] >= manager.interval
             assert step >= manager.cooldown_until
             assert manager.stage_index < 2
             assert max_steps is None or step < max_steps
@@ -249,7 +249,7 @@ def test_the_window_counts_an_observation_and_an_attempt_at_one_step_once():
     step_to(manager, 500).observe(500, dict.fromkeys(NAMES, 0.7))
     event = manager.attempt(500, manager.strata_at(500))
     assert (event.average, event.kind) == (0.6, "advance")
-    assert manager.history == [dict.fromkeys(NAMES, 0.5), dict.fromkeys(NAMES, 0.7)]
+    assert manager.state_dict()["history"] == [dict.fromkeys(NAMES, 0.5), dict.fromkeys(NAMES, 0.7)]
     assert manager.strata_at(400) is None
 
 
@@ -277,9 +277,10 @@ def test_held_after_max_rollbacks_in_a_row():
 def test_a_kept_advance_resets_the_back_off():
     manager = build(advancement_interval=10, rollback_cooldown=0)
     step_to(manager, 10).attempt(10, BAD)
-    assert (manager.interval, manager.rollbacks_in_a_row) == (20, 1)
+    assert (manager.interval, manager.state_dict()["rollbacks_in_a_row"]) == (20, 1)
     step_to(manager, 30).attempt(30, GOOD)
-    assert (manager.interval, manager.rollbacks_in_a_row, manager.rollback_count) == (10, 0, 1)
+    assert (manager.interval, manager.state_dict()["rollbacks_in_a_row"]) == (10, 0)
+    assert manager.rollback_count == 1
 
 
 def test_a_visit_is_counted_where_the_stage_changes():
@@ -346,7 +347,11 @@ def test_the_noise_of_the_delta_is_null_without_counts():
         ({"simple": 0.9, "medium": 0.8}, None, "'hard' is missing"),
         ({**GOOD, "hard": 1.01}, None, r"the performance on 'hard' must be in \[0, 1\], got 1.01"),
         ({**GOOD, "hard": float("nan")}, None, r"on 'hard' must be in \[0, 1\], got nan"),
+        ({**GOOD, "hard": True}, None, r"on 'hard' must be in \[0, 1\], got True"),
+        (None, None, "strata must be a mapping of difficulty to performance, got None"),
         (GOOD, {"simple": 3}, "counts must be given for .* 'medium' is missing"),
+        (GOOD, dict.fromkeys(NAMES, 0), "the count of 'simple' must be an integer >= 1, got 0"),
+        (GOOD, 3, "counts must be a mapping of difficulty to count, got 3"),
     ],
 )
 def test_what_cannot_be_used_is_named_and_changes_nothing(strata, counts, text):
@@ -370,13 +375,17 @@ def test_an_attempt_that_is_not_due_says_how_far_it_is():
     text = r"the next is 100 steps away \(steps_since_advance 400, interval 500, cooldown_until 0\)"
     with pytest.raises(ValueError, match=text):
         step_to(build(), 400).attempt(400, GOOD)
+    manager = step_to(build(trial_steps=5), 500)
+    manager.attempt(500, GOOD)
+    with pytest.raises(ValueError, match="the trial that began at step 500 ends in 3 steps"):
+        step_to(manager, 502).attempt(502, GOOD)
 
 
 def test_what_is_handed_out_is_a_copy():
     manager = build(trial_steps=5)
     step_to(manager, 500).attempt(500, GOOD)
     before = manager.state_dict()
-    manager.mix["simple"] = manager.history[0]["simple"] = 0
+    manager.mix["simple"] = 0
     manager.trial["strata"]["simple"] = manager.strata_at(500)["simple"] = 0
     manager.events.clear()
     manager.state_dict()["events"][0]["mix"]["simple"] = 0
@@ -388,7 +397,6 @@ def test_what_is_handed_out_is_a_copy():
     [
         ({"extra": 1}, "Unknown key 'curriculum state.extra'"),
         ({"strategy": "schedule"}, "strategy must be that of the configuration, 'staged', got"),
-        ({"events": []}, "events must be a list that begins with the start"),
         ({"events": [{}]}, "A curriculum event must have the fields"),
         ({"stage_index": 9}, "stage_index must be below 3, the number of stages, got 9"),
     ],
@@ -398,8 +406,9 @@ def test_a_state_of_another_shape_is_rejected_and_changes_nothing(change, text):
     before = manager.state_dict()
     with pytest.raises(ConfigError, match=text):
         manager.load_state_dict({**before, **change})
-    with pytest.raises(ConfigError, match="curriculum state: visit must be given"):
-        manager.load_state_dict({key: before[key] for key in before if key != "visit"})
+    for missing in ("visit", "events"):
+        with pytest.raises(ConfigError, match=f"curriculum state: {missing} must be given"):
+            manager.load_state_dict({key: before[key] for key in before if key != missing})
     with pytest.raises(ConfigError, match="curriculum state must be a mapping of settings"):
         manager.load_state_dict([])
     assert manager.state_dict() == before

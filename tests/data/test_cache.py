@@ -1,13 +1,20 @@
 """What is computed once: whole or not at all, by one of many, in the first place that takes it."""
 
+import copy
 import errno
+import json
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken
 
-from pixelis.data.cache import build_once, cache_folder, cache_folders, cache_key
+from pixelis.data.cache import build_once, cache_folder, cache_folders, cache_key, tokens_key
+from pixelis.data.encode import Encoder
+from pixelis.models.load import load_processor, resolve_model
+from pixelis.models.vision import PositionRule
 
 
 def test_it_is_built_once_and_then_found(tmp_path):
@@ -95,3 +102,59 @@ def test_beside_the_data_then_the_user_s_then_one_that_is_gone_with_the_process(
     assert list(cache_folders(data, temporary=False)) == [beside, users]
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert list(cache_folders(data, temporary=False))[1] == Path.home() / ".cache" / "pixelis"
+
+
+# The key of tokens: it changes with whatever would change the tokens of the same data.
+
+NANO = "pixelis-nano"
+DATA = {"cota_simple.parquet": "a" * 64, "cota_hard.parquet": "b" * 64}
+
+
+@pytest.fixture(scope="module")
+def rule():
+    return PositionRule(NANO)
+
+
+def build_key(rule, *, data=DATA, change=lambda processor: None, facts=None, **pixels):
+    processor = copy.deepcopy(load_processor(NANO, **{"max_pixels": 12544} | pixels))
+    change(processor)
+    return tokens_key(Encoder(processor), data, rule.facts if facts is None else facts)
+
+
+def test_the_same_facts_are_the_same_key_in_any_order(rule):
+    reordered = dict(reversed(DATA.items()))
+    assert build_key(rule) == build_key(rule, data=reordered) == build_key(PositionRule(NANO))
+
+
+def test_one_model_in_two_folders_has_one_key(tmp_path):
+    """Another checkout of a project, as `mlflow run <git URL>` makes one each time, is the same."""
+    keys = set()
+    for name in ("one", "two"):
+        shutil.copytree(resolve_model(NANO), tmp_path / name)
+        rule = PositionRule(str(tmp_path / name))
+        assert str(tmp_path / name) in json.dumps(rule.facts)
+        keys.add(tokens_key(Encoder(load_processor(str(tmp_path / name))), DATA, rule.facts))
+    assert len(keys) == 1
+
+
+def retemplate(processor):
+    processor.chat_template += " "
+
+
+def extend(processor):
+    processor.tokenizer.add_tokens([AddedToken("a new word")])
+
+
+CHANGES = {
+    "data": {"data": DATA | {"cota_hard.parquet": "c" * 64}},
+    "template": {"change": retemplate},
+    "tokenizer": {"change": extend},
+    "min_pixels": {"min_pixels": 6272},
+    "max_pixels": {"max_pixels": 25088},
+    "the base's configuration": {"facts": {"model_type": "another"}},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_makes_other_tokens_has_another_key(rule, change):
+    assert build_key(rule, **change) != build_key(rule)

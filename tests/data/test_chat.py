@@ -13,13 +13,12 @@ from pixelis.data.chat import (
     format_answer,
     format_call,
     format_step,
-    observation_message,
     parse_reply,
     prompt_messages,
     response_message,
     system_prompt,
 )
-from pixelis.operations import OPERATIONS, Observation
+from pixelis.operations import OPERATIONS
 
 CALL = '<tool_call>\n{"name": "READ_TEXT", "arguments": {"bbox": [1, 2, 3, 4]}}\n</tool_call>'
 BBOX = {"bbox": [1, 2, 3, 4]}
@@ -135,7 +134,6 @@ def test_an_observation_is_a_response_of_the_user_with_its_image_inside():
         "\n</tool_response>",
     )
     assert with_image.images == [image] and not with_image.supervised
-    assert observation_message(Observation({"size": [3, 3]}, image)) == with_image
 
 
 def test_a_prompt_is_the_operations_then_the_images_then_the_question():

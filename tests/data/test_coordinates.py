@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from pixelis.data.chat import example_messages
 from pixelis.data.coordinates import (
-    MAX_TOLD,
+    MAX_DESCRIBED_STEPS,
     Frame,
     as_seen,
     call_as_seen,
@@ -362,9 +362,9 @@ def test_as_many_lines_are_told_as_a_trajectory_may_have_steps():
     told = 'READ_TEXT {"bbox": [0, 0, 9, 9]} -> {"center": [1, 1]}'
     lines = as_seen(handmade(question="\n".join([told] * 70)), [WIDE]).question.split("\n")
     mapped = 'READ_TEXT {"bbox": [0, 0, 18, 18]} -> {"center": [3, 3]}'
-    assert lines[:MAX_TOLD] == [mapped] * 64
+    assert lines[:MAX_DESCRIBED_STEPS] == [mapped] * 64
     # What follows is words, in which boxes alone are places.
-    assert lines[MAX_TOLD:] == [mapped.replace("[3, 3]", "[1, 1]")] * 6
+    assert lines[MAX_DESCRIBED_STEPS:] == [mapped.replace("[3, 3]", "[1, 1]")] * 6
 
 
 @pytest.mark.parametrize(
@@ -516,8 +516,8 @@ def test_what_lies_inside_stays_inside(place):
 def test_there_and_back_is_the_nearest_stored_pixel(place):
     frame, box, point = place
     for before, after in (
-        (box, frame.back.box(frame.box(box))),
-        (point, frame.back.point(*frame.point(*point))),
+        (box, frame.inverse.box(frame.box(box))),
+        (point, frame.inverse.point(*frame.point(*point))),
     ):
         for index, (one, other) in enumerate(zip(before, after, strict=True)):
             stored, seen = frame.stored[index % 2], frame.seen[index % 2]

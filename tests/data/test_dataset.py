@@ -51,12 +51,9 @@ def keys_of(dataset):
     return [(name, index) for name, size in dataset.sizes.items() for index in range(size)]
 
 
-def test_sizes(dataset, one_of_each):
+def test_an_example_comes_back_as_it_was(dataset, one_of_each):
     assert dataset.sizes == {"simple": 10, "medium": 4, "hard": len(one_of_each) - 14}
     assert len(dataset) == len(one_of_each)
-
-
-def test_an_example_comes_back_as_it_was(dataset, one_of_each):
     for key, example in zip(keys_of(dataset), one_of_each, strict=True):
         found = dataset.example(key)
         assert (found.id, found.answer) == (example.id, example.answer)
@@ -76,13 +73,6 @@ def test_every_reading_gives_what_encoding_gives(dataset, one_of_each, encoder):
             assert [i.tobytes() for i in item.images] == [i.tobytes() for i in expected.images]
         some_observed = some_observed or len(item.images) > len(example.images)
     assert some_observed
-
-
-def test_only_ids_are_kept_in_memory(dataset):
-    for key in keys_of(dataset):
-        dataset[key]
-    assert len(dataset._encoded) == len(dataset)
-    assert all(item.images == () for item in dataset._encoded.values())
 
 
 def test_batches_are_the_encoder_s(dataset, encoder):

@@ -114,13 +114,6 @@ def test_transparency_lies_over_white():
     assert load_image(encoded(palette, transparency=0)).getpixel((1, 1)) == (255, 255, 255)
 
 
-def test_cmyk_and_bilevel_become_rgb(noise):
-    photo = load_image(encoded(noise.convert("CMYK"), "JPEG"))
-    assert photo.mode == "RGB" and encode_image(photo).startswith(b"\x89PNG")
-    lines = load_image(encoded(noise.convert("1"), "TIFF"))
-    assert lines.mode == "RGB" and set(lines.tobytes()) == {0, 255}
-
-
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_the_first_frame_stands_for_an_animation(kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
@@ -147,6 +140,8 @@ def test_a_jpeg_with_a_second_picture_keeps_its_bytes(noise):
         (b"just a text", "an image does not open"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "an image does not open"),
         (png_header(10, 10), "an image does not open"),
+        (png_header(0, 0), "an image does not open"),
+        (b"P6\n0 0\n255\n", "an image does not open"),
         (encoded(Image.new("F", (4, 4)), "TIFF"), "an image of floating-point values"),
         (encoded(Image.new("I", (4, 4), 70000), "TIFF"), "an image of mode I must hold 16-bit"),
         (encoded(Image.new("I", (4, 4), -1), "TIFF"), "an image of mode I must hold 16-bit"),
@@ -157,14 +152,6 @@ def test_what_does_not_open_is_refused(stored, message):
     with pytest.raises(ImageError, match=message) as error:
         load_image(stored)
     assert not error.value.too_large
-
-
-def test_an_image_without_pixels_is_refused():
-    with pytest.raises(ImageError):
-        load_image(png_header(0, 0))
-    empty = b"P6\n0 0\n255\n"
-    with pytest.raises(ImageError):
-        load_image(empty)
 
 
 def test_a_reader_that_accepts_no_pixels_is_not_trusted(monkeypatch):
@@ -187,21 +174,6 @@ def test_too_many_bytes_are_refused(monkeypatch):
     with pytest.raises(ImageError, match=r"^an image may have at most 10 bytes, got 11$") as error:
         load_image(b"x" * 11)
     assert error.value.too_large
-
-
-def test_any_damage_is_an_image_error(noise):
-    rng = np.random.default_rng(1)
-    for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM"):
-        stored = encoded(noise, kind)
-        for _ in range(40):
-            broken = bytearray(stored)
-            for position in rng.integers(0, len(broken), 4):
-                broken[position] = rng.integers(0, 256)
-            try:
-                image = load_image(bytes(broken))
-            except ImageError:
-                continue
-            assert image.mode == "RGB"
 
 
 # Digest

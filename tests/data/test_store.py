@@ -1,6 +1,6 @@
 import dataclasses
 import json
-import shutil
+import re
 
 import datasets
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 
 from pixelis.data import store
 from pixelis.data.example import DIFFICULTIES, Example, Step
+from pixelis.data.images import encode_image
 from pixelis.data.store import (
     FEATURES,
     SCHEMA,
@@ -114,38 +115,60 @@ def test_any_text_and_any_image_mode_survive():
 # Rows that are broken
 
 
-def broken(row, **changes):
-    return {**row, **changes}
-
-
 def with_step(row, **changes):
     (first, *rest) = row["trajectory"]
     return {**row, "trajectory": [{**first, **changes}, *rest]}
 
 
+CUT_OFF = encode_image(Image.new("RGB", (60, 40)))[:-30]
+ARGUMENTS = "a step's arguments"
+NO_IMAGE = r"an image does not open \(.+\)$"
+
+
 @pytest.mark.parametrize(
-    "stored",
+    ("change", "message"),
     [
-        {"bytes": b"", "path": None},
-        {"bytes": b"no image", "path": None},
-        {"bytes": None, "path": "/somewhere/else.png"},
-        None,
+        *(
+            ({"images": [stored]}, NO_IMAGE)
+            for stored in (
+                {"bytes": b"", "path": None},
+                {"bytes": b"no image", "path": None},
+                {"bytes": CUT_OFF, "path": None},
+                {"bytes": None, "path": "/somewhere/else.png"},
+                None,
+            )
+        ),
+        ({"image": {"bytes": CUT_OFF, "path": None}}, NO_IMAGE),
+        *(
+            ({name: text}, rf"a step's {name} cannot be read \(.+\)$")
+            for name in ("arguments", "result")
+            for text in ("{", "", None, '{"x": ' + "9" * 5000 + "}", "[" * 10**5)
+        ),
+        *(
+            (
+                {"arguments": text},
+                f"a step's arguments must be a JSON object, got {re.escape(text)}",
+            )
+            for text in ("[1, 2]", "null", '"text"', "3")
+        ),
+        ({"thought": None}, "a step's thought must be a text, got None"),
+        ({"supervised": None}, "a step's supervised must be true or false, got None"),
+        ({"question": None}, "question must be a text, got None"),
+        ({"provenance": "{"}, "the provenance cannot be read"),
     ],
+    ids=range(22),
 )
-def test_an_image_that_does_not_open_names_the_example(one_of_each, stored):
+def test_a_broken_row_is_refused_with_its_example(one_of_each, change, message):
     row = to_row(one_of_each[0])
-    message = f"^example {row['id']}: an image does not open \\(.+\\)$"
-    with pytest.raises(DataError, match=message):
-        from_row(broken(row, images=[stored]))
+    row = row | change if change.keys() <= row.keys() else with_step(row, **change)
+    with pytest.raises(DataError, match=f"^example {row['id']}: {message}"):
+        from_row(row)
 
 
-def test_a_truncated_image_does_not_open(one_of_each):
-    row = to_row(one_of_each[0])
-    half = row["images"][0]["bytes"][: len(row["images"][0]["bytes"]) // 2]
-    with pytest.raises(DataError, match=f"^example {row['id']}: an image does not open"):
-        from_row(broken(row, images=[{"bytes": half, "path": None}]))
-    with pytest.raises(DataError, match=f"^example {row['id']}: an image does not open"):
-        from_row(with_step(row, image={"bytes": half, "path": None}))
+@pytest.mark.parametrize("nothing", [None, []])
+def test_no_steps_and_no_images_are_an_example(one_of_each, nothing):
+    example = from_row(to_row(one_of_each[0]) | {"trajectory": nothing, "images": nothing})
+    assert (example.trajectory, example.images) == ((), ())
 
 
 def test_an_image_too_large_to_be_honest_does_not_open(one_of_each, monkeypatch):
@@ -153,44 +176,6 @@ def test_an_image_too_large_to_be_honest_does_not_open(one_of_each, monkeypatch)
     row = to_row(one_of_each[0])
     with pytest.raises(DataError, match=f"^example {row['id']}: an image does not open"):
         from_row(row)
-
-
-@pytest.mark.parametrize("text", ["{", "", None, '{"x": ' + "9" * 5000 + "}", "[" * 10**5])
-@pytest.mark.parametrize("name", ["arguments", "result"])
-def test_broken_json_of_a_step(one_of_each, name, text):
-    row = to_row(one_of_each[0])
-    message = f"^example {row['id']}: a step's {name} cannot be read \\(.+\\)$"
-    with pytest.raises(DataError, match=message):
-        from_row(with_step(row, **{name: text}))
-
-
-@pytest.mark.parametrize("text", ["[1, 2]", "null", '"text"', "3"])
-def test_json_that_is_no_object(one_of_each, text):
-    row = to_row(one_of_each[0])
-    message = f"example {row['id']}: a step's arguments must be a JSON object, got {text}"
-    with pytest.raises(DataError) as error:
-        from_row(with_step(row, arguments=text))
-    assert str(error.value) == message
-
-
-def test_a_missing_text(one_of_each):
-    row = to_row(one_of_each[0])
-    with pytest.raises(DataError, match=f"^example {row['id']}: question must be a text, got None"):
-        from_row(row | {"question": None})
-
-
-def test_broken_provenance(one_of_each):
-    row = to_row(one_of_each[0])
-    message = f"^example {row['id']}: the provenance cannot be read"
-    with pytest.raises(DataError, match=message):
-        from_row(broken(row, provenance="{"))
-
-
-def test_no_steps_and_no_images_are_an_example(one_of_each):
-    row = to_row(one_of_each[0])
-    for nothing in (None, []):
-        example = from_row(broken(row, trajectory=nothing, images=nothing))
-        assert (example.trajectory, example.images) == ((), ())
 
 
 # Files
@@ -206,62 +191,55 @@ def test_a_split_is_loaded_by_difficulty_with_images_still_encoded(folder):
     assert found["hard"] == 0 and min(found["simple"], found["medium"]) > 0
 
 
-def test_an_unknown_split_lists_what_exists(folder):
-    message = "^split must be one of train, validation, test, got 'eval'$"
-    with pytest.raises(DataError, match=message):
-        load_split(folder, "eval")
+PARQUET_FILES = [difficulty_file(difficulty) for difficulty in DIFFICULTIES]
 
 
-def test_a_missing_folder(tmp_path):
-    gone = tmp_path / "gone"
-    message = f"^data folder {gone} does not exist; make it with data-prep$"
-    with pytest.raises(DataError, match=message):
-        load_split(gone, "train")
-
-
-@pytest.mark.parametrize("name", [*map(difficulty_file, DIFFICULTIES), "summary.json"])
-def test_a_missing_file_is_named(folder, name):
-    (folder / name).unlink()
-    message = f"^data folder {folder} is incomplete: it lacks {name}; run data-prep again, or "
+@pytest.mark.parametrize(
+    "missing", [["cota_simple.parquet"], ["summary.json"], [*PARQUET_FILES, "summary.json"]]
+)
+def test_missing_files_are_named(folder, missing):
+    for name in missing:
+        (folder / name).unlink()
+    message = f"^data folder {folder} is incomplete: it lacks {', '.join(missing)}; run data-prep "
     with pytest.raises(DataError, match=message):
         data_files(folder)
 
 
-def test_all_missing_files_are_named(tmp_path):
-    names = "cota_simple.parquet, cota_medium.parquet, cota_hard.parquet, summary.json"
-    with pytest.raises(DataError, match=f"it lacks {names};"):
-        data_files(tmp_path)
+def without(*names):
+    return lambda path: pq.write_table(pq.read_table(path).drop_columns(list(names)), path)
 
 
-def test_the_three_files_in_order(folder):
-    expected = ["cota_simple.parquet", "cota_medium.parquet", "cota_hard.parquet"]
-    assert [path.name for path in data_files(folder)] == expected
-
-
-@pytest.mark.parametrize("damage", ["empty", "text", "cut"])
-def test_a_broken_file_is_named(folder, damage):
-    path = folder / "cota_medium.parquet"
-    whole = path.read_bytes()
-    path.write_bytes({"empty": b"", "text": b"id,task\n1,2\n" * 9, "cut": whole[:-100]}[damage])
-    with pytest.raises(DataError, match=f"^{path} cannot be read as parquet: "):
-        load_split(folder, "train")
-
-
-@pytest.mark.parametrize("lacking", [["split"], ["images"], ["task", "answer"]])
-def test_lacking_columns_are_named(folder, lacking):
-    path = folder / "cota_hard.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(lacking), path)
-    with pytest.raises(DataError, match=f"^{path} lacks the columns {', '.join(lacking)}$"):
-        load_split(folder, "train")
-
-
-def test_a_column_of_another_type(folder):
-    path = folder / "cota_hard.parquet"
+def renumber_images(path):
     table = pq.read_table(path)
     column = table.column_names.index("images")
     pq.write_table(table.set_column(column, "images", pa.array([1] * len(table))), path)
-    with pytest.raises(DataError, match=f"^{path} cannot be read as parquet: "):
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "cannot be read as parquet: "),
+        (lambda path: path.write_bytes(b"id,task\n1,2\n" * 9), "cannot be read as parquet: "),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cannot be read as parquet: "),
+        (renumber_images, "cannot be read as parquet: "),
+        (without("split"), "lacks the columns split$"),
+        (without("task", "answer"), "lacks the columns task, answer$"),
+    ],
+)
+def test_a_broken_file_is_named(folder, damage, message):
+    path = folder / "cota_hard.parquet"
+    damage(path)
+    with pytest.raises(DataError, match=f"^{path} {message}"):
         load_split(folder, "train")
+
+
+def test_an_unknown_split_or_folder_is_refused(folder):
+    message = "^split must be one of train, validation, test, got 'eval'$"
+    with pytest.raises(DataError, match=message):
+        load_split(folder, "eval")
+    message = f"^data folder {folder / 'gone'} does not exist; make it with data-prep$"
+    with pytest.raises(DataError, match=message):
+        load_split(folder / "gone", "train")
 
 
 def test_further_columns_and_another_order_do_no_harm(folder):
@@ -303,64 +281,38 @@ def test_an_empty_difficulty_is_readable(folder, tmp_path, one_of_each):
     assert len(loaded["train"]) == len(one_of_each) - len(one_of_each[2::3])
 
 
-@pytest.mark.parametrize("count", [4, 5, 6])
-def test_rows_come_in_groups_none_of_them_empty(one_of_each, tmp_path, monkeypatch, count):
-    monkeypatch.setattr(store, "ROWS_IN_GROUP", 2)
-    monkeypatch.setattr(store, "ROWS_IN_BATCH", 1)
-    rows = [to_row(example) for example in one_of_each[:count]]
-    write_rows(iter(rows), tmp_path / "some.parquet")
-    metadata = pq.ParquetFile(tmp_path / "some.parquet").metadata
-    sizes = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
-    assert sizes == {4: [2, 2], 5: [2, 2, 1], 6: [2, 2, 2]}[count]
-    ids = pq.read_table(tmp_path / "some.parquet")["id"].to_pylist()
-    assert ids == [row["id"] for row in rows]
-
-
-def sizes_of_groups(path):
+def group_sizes(path):
     metadata = pq.ParquetFile(path).metadata
-    return [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+    return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
 
 
-def batches(one_of_each, *sizes):
-    rows = [to_row(example) for example in one_of_each[:4]] * 2
-    return [pa.RecordBatch.from_pylist(rows[:size], schema=SCHEMA) for size in sizes]
-
-
-def test_a_group_ends_at_the_batch_that_fills_it(one_of_each, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "ROWS_IN_GROUP", 4)
+@pytest.mark.parametrize(
+    ("rows_in_group", "bytes_in_rows", "batches", "groups"),
+    [
+        (4, 99, [3, 0, 3, 1, 2, 1, 2], [6, 4, 2]),  # a group ends at the batch that fills it
+        (99, 1, [1, 2, 2, 1], [3, 2, 1]),  # or at the one that exceeds the bytes of a row
+        (2, 99, [1] * 5, [2, 2, 1]),
+        (2, 99, [0], []),
+    ],
+)
+def test_row_groups_are_bounded_and_never_empty(
+    one_of_each, tmp_path, monkeypatch, rows_in_group, bytes_in_rows, batches, groups
+):
+    rows = [to_row(example) for example in one_of_each[:4]]
+    first = pa.RecordBatch.from_pylist(rows[:1], schema=SCHEMA)
+    monkeypatch.setattr(store, "ROWS_IN_GROUP", rows_in_group)
+    monkeypatch.setattr(store, "BYTES_IN_GROUP", bytes_in_rows * first.nbytes + 1)
     with GroupedWriter(tmp_path / "some.parquet") as writer:
-        for batch in batches(one_of_each, 3, 0, 3, 1, 2, 1, 2):
-            writer.write(batch)
-    assert sizes_of_groups(tmp_path / "some.parquet") == [6, 4, 2]
-
-
-def test_a_group_of_large_images_ends_sooner(one_of_each, tmp_path, monkeypatch):
-    (one, two) = batches(one_of_each, 1, 2)
-    monkeypatch.setattr(store, "BYTES_IN_GROUP", one.nbytes + 1)
-    with GroupedWriter(tmp_path / "some.parquet") as writer:
-        for batch in (one, two, two, one):
-            writer.write(batch)
-    assert sizes_of_groups(tmp_path / "some.parquet") == [3, 2, 1]
-
-
-def test_a_writer_without_rows_leaves_a_readable_file(one_of_each, tmp_path):
-    with GroupedWriter(tmp_path / "some.parquet") as writer:
-        writer.write(batches(one_of_each, 0)[0])
-    assert sizes_of_groups(tmp_path / "some.parquet") == []
+        for size in batches:
+            writer.write(pa.RecordBatch.from_pylist(rows[:size], schema=SCHEMA))
+    assert group_sizes(tmp_path / "some.parquet") == groups
     assert pq.read_schema(tmp_path / "some.parquet").names == list(FEATURES)
 
 
-def test_the_same_rows_are_the_same_bytes(one_of_each, tmp_path):
+def test_the_same_rows_are_the_same_bytes_in_order(one_of_each, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "ROWS_IN_BATCH", 4)
     rows = [to_row(example) for example in one_of_each]
     for name in ("a", "b"):
-        write_rows(rows, tmp_path / name)
+        write_rows(iter(rows), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_a_folder_can_be_moved(folder, tmp_path):
-    before = load_split(folder, "train")["simple"].to_list()
-    moved = tmp_path / "elsewhere"
-    moved.mkdir()
-    for path in [*data_files(folder), folder / "summary.json"]:
-        shutil.move(path, moved)
-    assert load_split(moved, "train")["simple"].to_list() == before
+    assert pq.read_table(tmp_path / "a")["id"].to_pylist() == [row["id"] for row in rows]

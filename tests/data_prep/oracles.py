@@ -72,7 +72,7 @@ class Asked:
     form: str
     phrasing: str
     gaps: dict
-    things: list
+    instances: list
     answer: str
 
 

@@ -9,20 +9,20 @@ def location(number):
     return Location(f"place {number}", (number, 0, number + 10, 10), (number + 5, 5))
 
 
-def thing(number, name="red circle", **more):
+def instance(number, name="red circle", **more):
     place = location(number)
     more = {"cell": (0, number)} | more
     kind = name.split()[-1]
     return Instance(name, kind, place, place.box, 70, (number + 1, 1), **more)
 
 
-def picture(*things, **more):
-    return AnnotatedImage(instances=things, draw=lambda: (), **more)
+def picture(*instances, **more):
+    return AnnotatedImage(instances=instances, draw=lambda: (), **more)
 
 
-CIRCLE = thing(0)
-CROSS = thing(20, "blue cross")
-TEXT = thing(40, "text", text="A7")
+CIRCLE = instance(0)
+CROSS = instance(20, "blue cross")
+TEXT = instance(40, "text", text="A7")
 
 
 @pytest.mark.parametrize(
@@ -52,57 +52,39 @@ def test_plurals(kind, expected):
     assert plural(kind) == expected
 
 
-def test_objects_are_what_is_no_text():
+def test_objects_are_no_texts_and_unique_ones_have_a_name_of_their_own():
+    twin = instance(60, "blue cross")
     assert picture(CIRCLE, TEXT, CROSS).objects() == [CIRCLE, CROSS]
-
-
-def test_unique_is_what_its_name_tells_from_all_others():
-    twin = thing(60, "blue cross")
     assert picture(CIRCLE, TEXT, CROSS).unique() == [CIRCLE, CROSS]
     assert picture(CIRCLE, CROSS, twin).unique() == [CIRCLE]
-    # Of an uncounted kind there may be others that are not among the things.
+    # Of an uncounted kind there may be others that are not annotated.
     assert picture(CIRCLE, CROSS, uncounted=frozenset({"circle"})).unique() == [CROSS]
-    assert picture().unique() == []
+    # A text may have an object's name.
+    assert picture(CIRCLE, instance(20, "red circle", text="A7")).unique() == []
 
 
-def test_a_text_of_an_object_s_name_makes_it_ambiguous():
-    assert picture(CIRCLE, thing(20, "red circle", text="A7")).unique() == []
-
-
-def test_what_stands_in_a_cell():
+def test_the_instance_in_a_cell():
     assert picture(CIRCLE, CROSS).at((0, 20)) == CROSS
     assert picture(CIRCLE, CROSS).at((1, 20)) is None
-    # Where there is no grid nothing stands in a cell.
     assert picture(dataclasses.replace(CIRCLE, cell=None)).at((0, 0)) is None
 
 
-def test_a_wrong_look_falls_on_nothing_or_on_a_thing_that_was_not_meant():
-    shown = picture(CIRCLE, CROSS, TEXT, free=(location(80), location(90)))
-    assert shown.wrong_locations(empty=True, right=[CIRCLE.location]) == [
-        location(80),
-        location(90),
-    ]
-    assert shown.wrong_locations(empty=False, right=[CIRCLE.location]) == [
-        CROSS.location,
-        TEXT.location,
-    ]
-    assert (
-        shown.wrong_locations(empty=False, right=[t.location for t in (CIRCLE, CROSS, TEXT)]) == []
-    )
+def test_wrong_locations_are_free_or_hold_an_instance_that_is_not_right():
+    full = picture(CIRCLE, CROSS, TEXT, free=(location(80), location(90)))
+    wrong = full.wrong_locations
+    right = [each.location for each in (CIRCLE, CROSS, TEXT)]
+    assert wrong(empty=True, right=right[:1]) == [location(80), location(90)]
+    assert wrong(empty=False, right=right[:1]) == right[1:]
+    assert wrong(empty=False, right=right) == []
 
 
-def test_provenance_keeps_what_there_is():
-    assert dataclasses.replace(CIRCLE, cell=None).truth() == {
-        "name": "red circle",
-        "box": [0, 0, 10, 10],
-        "area": 70,
-    }
+def test_provenance_leaves_out_what_an_instance_does_not_have():
+    kept = {"name": "red circle", "box": [0, 0, 10, 10], "area": 70}
+    assert dataclasses.replace(CIRCLE, cell=None).provenance() == kept
     path = (location(0), location(20))
-    full = thing(0, "text", text="A7", occluded=1 / 3, path=path)
-    assert full.truth() == {
+    text = instance(0, "text", text="A7", occluded=1 / 3, path=path)
+    assert text.provenance() == kept | {
         "name": "text",
-        "box": [0, 0, 10, 10],
-        "area": 70,
         "cell": [0, 0],
         "text": "A7",
         "occluded": 0.3333,
@@ -110,6 +92,6 @@ def test_provenance_keeps_what_there_is():
     }
 
 
-def test_pictures_are_equal_by_what_is_in_them():
+def test_pictures_are_equal_by_their_content():
     assert picture(CIRCLE) == picture(CIRCLE)
     assert picture(CIRCLE) != picture(CIRCLE, num_frames=2)

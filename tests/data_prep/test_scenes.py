@@ -25,7 +25,7 @@ from pixelis.data_prep.scenes import (
     build_scene,
     draw_items,
     drawing_order,
-    overlap,
+    overlapping_pair,
     random_digit,
     random_item,
     random_scene,
@@ -196,7 +196,7 @@ def test_the_first_of_two_overlapping_shapes_covers_the_second(direction):
     rng = random.Random(str(direction))
     shapes = set()
     for seed in range(60):
-        front, back = overlap(rng, (1, 2), direction)
+        front, back = overlapping_pair(rng, (1, 2), direction)
         shapes.add((front.shape, back.shape))
         assert back.cell == (1 + direction[0], 2 + direction[1])
         assert front.colour != back.colour
@@ -224,15 +224,15 @@ def test_the_first_of_two_overlapping_shapes_covers_the_second(direction):
 
 def test_who_covers_whom_does_not_depend_on_the_order_of_cells():
     for direction in DIRECTIONS:
-        front, back = overlap(random.Random(1), (1, 1), direction)
+        front, back = overlapping_pair(random.Random(1), (1, 1), direction)
         scene = build_scene(random.Random(0), [front, back])
         assert drawing_order(scene) == [back, front]
 
 
 def test_nothing_overlaps_a_cell_outside_the_grid():
     rng = random.Random(0)
-    assert overlap(rng, (0, 0), (-1, 0)) is None
-    assert overlap(rng, (3, 3), (0, 1)) is None
+    assert overlapping_pair(rng, (0, 0), (-1, 0)) is None
+    assert overlapping_pair(rng, (3, 3), (0, 1)) is None
 
 
 def test_the_same_seed_draws_the_same_scene():

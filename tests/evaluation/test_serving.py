@@ -15,7 +15,7 @@ from pixelis.evaluation.serving import AdapterModel
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from pixelis.tracking import MlflowRecorder, Origin, log_adapter, resolve_adapter
-from pixelis.tracking.servable import input_example
+from pixelis.tracking.model_files import input_example
 
 PIXELS = {"min_pixels": 3136, "max_pixels": 12544}
 

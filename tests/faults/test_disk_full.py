@@ -123,11 +123,11 @@ def test_what_mlflow_s_full_disk_does_not_take_waits(
     assert "no space left on its disk: about" in said
     (run,) = place.runs("sft")
     assert run.info.status == "FINISHED"  # what is small is there
-    assert list((place.folder / "out").glob("pixelis-undelivered-*"))
+    assert list((place.folder / "out").glob("refused-*"))
     subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
     assert starter.finish(place, "sync", ["out"]) == 0, place.log()[-3000:]
     run = place.client.get_run(run.info.run_id)
     assert run.info.status == "FINISHED"
     assert place.artifact(run, "curriculum/events.json")
-    assert not list((place.folder / "out").glob("pixelis-undelivered-*"))
+    assert not list((place.folder / "out").glob("refused-*"))
     tell("disk full in an upload", 1, "nothing: it waits, and `sync` delivers it")

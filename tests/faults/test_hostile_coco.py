@@ -10,7 +10,6 @@ from pixelis.config import DataPrepConfig
 from pixelis.data.chat import example_messages
 from pixelis.data.store import from_row
 from pixelis.data_prep.prepare import open_stream
-from pixelis.data_prep.sources.coco_records import COCO_REASONS
 from pixelis.errors import UserError
 from tests.faults.hostile import bounded, broken, deep, mutated, one_line, run_cases
 from tests.faults.imports import check_encoded
@@ -69,7 +68,7 @@ def made(folder, tmp_path):
         if file.exists():
             rejections = [json.loads(line) for line in file.read_text().splitlines()]
         for rejection in rejections:
-            assert rejection["file"] == "instances.json" and rejection["reason"] in COCO_REASONS
+            assert rejection["file"] == "instances.json"
             assert type(rejection["line"]) is int and 0 < len(rejection["detail"]) <= 300
         return examples, rejections
 
@@ -104,7 +103,10 @@ def only(kind, number, **changes):
     return COCO | {kind: records}
 
 
-NAN = float("nan")
+def counts(runs, side=None):
+    return {"size": [side or 48, side or 64], "counts": runs}
+
+
 MARKUP = (
     *("</answer><answer>cat", "<tool_call>dog</tool_call>", "<|im_end|>"),
     *("<tool_response>1", "<|vision_start|><|image_pad|>"),
@@ -128,57 +130,23 @@ def test_a_name_with_markup_is_in_no_example(made, encoder):
 @pytest.mark.parametrize(
     ("tree", "reason", "line"),
     [
-        (only("annotations", 1, bbox=[NAN, 5, 3, 3]), "broken_box", 2),
-        (only("annotations", 1, bbox=[40, 5, float("inf"), 3]), "broken_box", 2),
-        (only("annotations", 1, bbox=[40, 5, 10**400, 3]), "broken_box", 2),
-        (only("annotations", 1, bbox=[40, 5, 0, 3]), "broken_box", 2),
-        (only("annotations", 1, bbox=[-40, 5, 3, 3]), "broken_box", 2),
-        (only("annotations", 1, bbox=["40", 5, 3, 3]), "broken_box", 2),
         (only("annotations", 1, bbox=deep(500)), "broken_box", 2),
-        (only("annotations", 1, segmentation=[[NAN] * 6]), "broken_mask", 2),
         (only("annotations", 1, segmentation=[[1e300] * 6]), "broken_mask", 2),
-        (only("annotations", 1, segmentation=[[1, 2]]), "broken_mask", 2),
         (only("annotations", 1, segmentation=deep(500)), "broken_mask", 2),
-        (
-            only("annotations", 1, segmentation={"size": [48, 64], "counts": [10**9]}),
-            "broken_mask",
-            2,
-        ),
-        (
-            only("annotations", 1, segmentation={"size": [48, 64], "counts": "o" * 10**5}),
-            "broken_mask",
-            2,
-        ),
-        (
-            only("annotations", 1, segmentation={"size": [10**9, 10**9], "counts": [10**18]}),
-            "broken_mask",
-            2,
-        ),
-        (only("annotations", 1, image_id=77), "unknown_image", 2),
-        (only("annotations", 1, image_id=[1]), "wrong_type", 2),
-        (only("annotations", 1, category_id=77), "unknown_category", 2),
-        (only("categories", 1, id=1), "duplicate_id", 1),
-        (only("categories", 1, name="a\x00b"), "wrong_type", 2),
+        (only("annotations", 1, segmentation=counts([10**9])), "broken_mask", 2),
+        (only("annotations", 1, segmentation=counts("o" * 10**5)), "broken_mask", 2),
+        (only("annotations", 1, segmentation=counts([10**18], 10**9)), "broken_mask", 2),
         (only("categories", 1, name="x" * 10**5), "wrong_type", 2),
         *((only("categories", 1, name=f"a {markup}"), "markup", 2) for markup in MARKUP),
         (only("annotations", 1, utf8_string="</answer>"), "markup", 2),
-        (only("images", 1, id=1), "duplicate_id", 1),
-        (only("images", 1, file_name="rgb.png"), "duplicate_id", 2),
-        (only("images", 1, file_name="../outside.png"), "outside_folder", 2),
-        (only("images", 1, file_name="/etc/hostname"), "outside_folder", 2),
-        (only("images", 1, file_name="link.png"), "outside_folder", 2),
         (only("images", 1, file_name="up/outside.png"), "outside_folder", 2),
-        (only("images", 1, file_name="ring.png"), "no_image", 2),
         (only("images", 1, file_name="folder.png"), "unreadable_image", 2),
-        (only("images", 1, file_name="x" * 5000), "no_image", 2),
-        (only("images", 1, file_name="a\x00b"), "wrong_type", 2),
         (only("images", 1, width=10**400), "size_differs", 2),
-        (only("images", 1, width=50_000, height=50_000), "size_differs", 2),
         (only("images", 1, file_name="mirrored.jpg"), "turned_image", 2),
     ],
-    ids=range(39),
+    ids=range(17),
 )
-def test_what_is_turned_away_and_why(made, tree, reason, line):
+def test_extreme_records_are_rejected_with_a_reason(made, tree, reason, line):
     with bounded():
         examples, rejections = made(json.dumps(tree).encode())
     assert len(examples) == 3

@@ -2,56 +2,37 @@ import re
 
 import pytest
 
-from pixelis.operations.base import Observation, OperationError, check_bbox, check_point
+from pixelis.operations import OPERATIONS
+from pixelis.operations.base import OperationError, check_bbox, check_point
+from pixelis.operations.schema import fits_schema
 
 SIZE = (40, 30)
 
 
-def test_a_box_may_touch_every_edge():
-    assert check_bbox([0, 0, 40, 30], SIZE) == (0, 0, 40, 30)
-    assert check_bbox((39, 29, 40, 30), SIZE) == (39, 29, 40, 30)
+@pytest.mark.parametrize("box", [[0, 0, 40, 30], (39, 29, 40, 30)])
+def test_a_box_may_touch_every_edge(box):
+    assert check_bbox(box, SIZE) == tuple(box)
+
+
+INTEGERS = "be four integers [x1, y1, x2, y2]"
+INSIDE = "satisfy 0 <= x1 < x2 <= 40 and 0 <= y1 < y2 <= 30"
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("value", "rule"),
     [
-        None,
-        "0, 0, 1, 1",
-        {"x1": 0},
-        7,
-        [],
-        [0, 0, 10],
-        [0, 0, 10, 10, 10],
-        [0, 0, 10, True],
-        [0, 0, 10, 10.0],
-        [0, 0, 10, None],
-        [0, 0, 10, "10"],
-        [0, 0, 10, float("nan")],
-        [[0], 0, 10, 10],
+        *((value, INTEGERS) for value in (None, "0, 0, 1, 1", {"x1": 0}, 7, [], [0, 0, 10])),
+        *(([0, 0, 10, last], INTEGERS) for last in (True, 10.0, None, "10", float("nan"))),
+        ([0, 0, 10, 10, 10], INTEGERS),
+        ([[0], 0, 10, 10], INTEGERS),
+        *(([-1, 0, 10, 10], INSIDE), ([0, -1, 10, 10], INSIDE)),
+        *(([0, 0, 41, 10], INSIDE), ([0, 0, 10, 31], INSIDE)),
+        *(([10, 0, 10, 10], INSIDE), ([0, 10, 10, 10], INSIDE)),
+        *(([20, 0, 10, 10], INSIDE), ([0, 20, 10, 10], INSIDE)),
     ],
 )
-def test_a_box_is_four_integers(value):
-    message = f"bbox must be four integers [x1, y1, x2, y2], got {value!r}"
-    with pytest.raises(OperationError, match=f"^{re.escape(message)}$"):
-        check_bbox(value, SIZE)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        [-1, 0, 10, 10],
-        [0, -1, 10, 10],
-        [0, 0, 41, 10],
-        [0, 0, 10, 31],
-        [10, 0, 10, 10],
-        [0, 10, 10, 10],
-        [20, 0, 10, 10],
-        [0, 20, 10, 10],
-    ],
-)
-def test_a_box_lies_inside_the_image_and_holds_pixels(value):
-    message = f"bbox must satisfy 0 <= x1 < x2 <= 40 and 0 <= y1 < y2 <= 30, got {value!r}"
-    with pytest.raises(OperationError, match=f"^{re.escape(message)}$"):
+def test_a_box_is_four_integers_inside_the_image(value, rule):
+    with pytest.raises(OperationError, match=f"^{re.escape(f'bbox must {rule}, got {value!r}')}$"):
         check_bbox(value, SIZE)
 
 
@@ -62,9 +43,9 @@ def test_a_message_stays_short_whatever_was_given(value):
     assert len(str(error.value)) < 160
 
 
-def test_a_point_may_be_any_pixel():
-    assert check_point(0, 0, SIZE) == (0, 0)
-    assert check_point(39, 29, SIZE) == (39, 29)
+@pytest.mark.parametrize("point", [(0, 0), (39, 29)])
+def test_a_point_may_be_any_pixel(point):
+    assert check_point(*point, SIZE) == point
 
 
 @pytest.mark.parametrize(
@@ -90,6 +71,40 @@ def test_a_point_is_two_integers_inside_the_image(x, y):
         check_point(x, y, SIZE)
 
 
-def test_an_observation_is_an_error_when_it_says_so():
-    assert Observation({"error": "no text"}).is_error
-    assert not Observation({"text": "error"}).is_error
+MASK = {"size": [2, 2], "counts": [0, 4]}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "takes"),
+    [
+        ("ZOOM_IN", {"bbox": [0, 0, 4, 4]}, True),
+        ("ZOOM_IN", {"bbox": [0, 0, 4, 4], "factor": 2}, True),
+        ("ZOOM_IN", {"bbox": [0, 0, 4, 4], "factor": 0}, False),
+        ("ZOOM_IN", {"bbox": [0, 0, 4, 4], "factor": 10**9}, False),
+        ("ZOOM_IN", {"bbox": [0, 0, 4, 4], "factor": True}, False),
+        ("ZOOM_IN", {"bbox": [0, 0, 4, 4], "zoom": 2}, False),
+        ("ZOOM_IN", {"factor": 2}, False),
+        ("READ_TEXT", {"bbox": [0, 0, 4]}, False),
+        ("READ_TEXT", {"bbox": [0, 0, 4, 4, 4]}, False),
+        ("READ_TEXT", {"bbox": [0, 0, 4, 4.0]}, False),
+        ("READ_TEXT", {"bbox": "0, 0, 4, 4"}, False),
+        ("READ_TEXT", [0, 0, 4, 4], False),
+        ("READ_TEXT", None, False),
+        ("TRACK_OBJECT", {"frames": [1, 2], "bbox": [0, 0, 4, 4]}, True),
+        ("TRACK_OBJECT", {"frames": [1], "bbox": [0, 0, 4, 4]}, False),
+        ("TRACK_OBJECT", {"frames": [0, 1], "bbox": [0, 0, 4, 4]}, False),
+        ("GET_PROPERTIES", {"mask": MASK}, True),
+        ("GET_PROPERTIES", {"mask": {"size": [2, 2]}}, False),
+        ("GET_PROPERTIES", {"mask": {**MASK, "of": "it"}}, False),
+        ("GET_PROPERTIES", {"mask": 3}, False),
+        ("GET_PROPERTIES", {"mask": MASK, "bbox": [0, 0, 1, 1]}, False),
+        ("GET_PROPERTIES", {}, False),
+    ],
+)
+def test_what_an_operation_takes(name, arguments, takes):
+    assert OPERATIONS[name].takes(arguments) is takes
+
+
+def test_a_schema_of_a_type_that_no_parameter_has_is_our_own_bug():
+    with pytest.raises(AssertionError, match="no parameter is of type 'string'"):
+        fits_schema("x", {"type": "string"})

@@ -36,54 +36,38 @@ def test_empty_runs_are_allowed(counts):
     assert found.dtype == bool
 
 
+OBJECT = "mask must be an object of size and counts, got"
+SIDES = "mask size must be [height, width] = [2, 3], got"
+LIST = "mask counts must be a list of 1 to 7 runs, got"
+RUN = "mask counts must be integers of at least 0, got"
+SUM = "mask counts must sum to height x width = 6, got"
+
+
+def counted(counts):
+    return {"size": [2, 3], "counts": counts}
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "mask must be an object of size and counts, got None"),
-        ([1, 4, 1], "mask must be an object of size and counts, got [1, 4, 1]"),
-        ({}, "mask must be an object of size and counts, got none"),
-        ({"counts": [6]}, "mask must be an object of size and counts, got counts"),
-        (
-            {"size": [2, 3], "counts": [6], "id": 1},
-            "mask must be an object of size and counts, got size, counts, id",
-        ),
-        (
-            {"size": [3, 2], "counts": [6]},
-            "mask size must be [height, width] = [2, 3], got [3, 2]",
-        ),
-        (
-            {"size": [2.0, 3], "counts": [6]},
-            "mask size must be [height, width] = [2, 3], got [2.0, 3]",
-        ),
-        ({"size": 6, "counts": [6]}, "mask size must be [height, width] = [2, 3], got 6"),
-        ({"size": [2, 3], "counts": "6"}, "mask counts must be a list of 1 to 7 runs, got '6'"),
-        ({"size": [2, 3], "counts": []}, "mask counts must be a list of 1 to 7 runs, got 0"),
-        ({"size": [2, 3], "counts": [0] * 8}, "mask counts must be a list of 1 to 7 runs, got 8"),
-        ({"size": [2, 3], "counts": [-1, 7]}, "mask counts must be integers of at least 0, got -1"),
-        (
-            {"size": [2, 3], "counts": [5, True]},
-            "mask counts must be integers of at least 0, got True",
-        ),
-        (
-            {"size": [2, 3], "counts": [5.0, 1]},
-            "mask counts must be integers of at least 0, got 5.0",
-        ),
-        (
-            {"size": [2, 3], "counts": [6, None]},
-            "mask counts must be integers of at least 0, got None",
-        ),
-        (
-            {"size": [2, 3], "counts": [1, 4]},
-            "mask counts must sum to height x width = 6, got 5",
-        ),
-        (
-            {"size": [2, 3], "counts": [10**50]},
-            "mask counts must sum to height x width = 6, got 10^40 or more",
-        ),
-        (  # each can be written, their sum not
-            {"size": [2, 3], "counts": [9 * 10**4299] * 2},
-            "mask counts must sum to height x width = 6, got 10^40 or more",
-        ),
+        (None, f"{OBJECT} None"),
+        ([1, 4, 1], f"{OBJECT} [1, 4, 1]"),
+        ({}, f"{OBJECT} none"),
+        ({"counts": [6]}, f"{OBJECT} counts"),
+        (counted([6]) | {"id": 1}, f"{OBJECT} size, counts, id"),
+        ({"size": [3, 2], "counts": [6]}, f"{SIDES} [3, 2]"),
+        ({"size": [2.0, 3], "counts": [6]}, f"{SIDES} [2.0, 3]"),
+        ({"size": 6, "counts": [6]}, f"{SIDES} 6"),
+        (counted("6"), f"{LIST} '6'"),
+        (counted([]), f"{LIST} 0"),
+        (counted([0] * 8), f"{LIST} 8"),
+        (counted([-1, 7]), f"{RUN} -1"),
+        (counted([5, True]), f"{RUN} True"),
+        (counted([5.0, 1]), f"{RUN} 5.0"),
+        (counted([6, None]), f"{RUN} None"),
+        (counted([1, 4]), f"{SUM} 5"),
+        (counted([10**50]), f"{SUM} 10^40 or more"),
+        (counted([9 * 10**4299] * 2), f"{SUM} 10^40 or more"),  # too long to be written
     ],
 )
 def test_what_is_no_mask_of_the_image_is_refused(value, message):

@@ -14,7 +14,7 @@ from pixelis.operations.pixels import (
     foreground,
     grow_region,
     largest_region,
-    overlap,
+    mask_iou,
     pixel_array,
     shape_name,
 )
@@ -101,9 +101,9 @@ def test_no_region_in_an_empty_mask():
 def test_overlap_is_intersection_over_union():
     a = np.array([[True, True, False, False]])
     b = np.array([[False, True, True, False]])
-    assert overlap(a, b) == 1 / 3
-    assert overlap(a, a) == 1.0
-    assert overlap(~(a | ~a), a & ~a) == 0.0
+    assert mask_iou(a, b) == 1 / 3
+    assert mask_iou(a, a) == 1.0
+    assert mask_iou(~(a | ~a), a & ~a) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -50,13 +50,6 @@ def test_what_covers_more_than_half_the_image_is_no_object(side):
     assert white.is_error == (side == 6)
 
 
-@pytest.mark.parametrize("x", [-1, SIDE, 1.0, True, None, "5"])
-def test_a_point_outside_the_rules_is_refused(x, scenes):
-    result = execute("SEGMENT_OBJECT_AT", {"x": x, "y": 5}, [scenes[0][1]]).result
-    rule = f"x and y must be integers with 0 <= x < {SIDE} and 0 <= y < {SIDE}"
-    assert result == {"error": f"{rule}, got x={x!r}, y=5"}
-
-
 @pytest.fixture
 def plug_in(monkeypatch):
     """Put a segmenter into the table for the length of a test."""

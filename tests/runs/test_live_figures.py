@@ -1,16 +1,17 @@
 """Figures drawn beside a training: a real run, and the events and metrics of a short curriculum."""
 
+import json
 import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pixelis.curriculum import CurriculumConfig
 from pixelis.figures import Rules
-from pixelis.recorder import NullRecorder
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
-from pixelis.tracking import open_run
+from pixelis.tracking import Past, open_run
 
 SIMPLE, FULL = {"simple": 1.0, "hard": 0.0}, {"simple": 0.5, "hard": 0.5}
 EVENTS = [
@@ -27,10 +28,14 @@ RULES = Rules(metric="likelihood", examples_per_step=2)
 
 
 @contextmanager
-def opened(name):
+def opened(name, **changed):
+    """A run with its figures; what is drawn is read from its journal."""
     words = {"entry_point": "sft", "experiment": "figures", "params": {}, "tags": {}}
-    with open_run(**words, run_name=name, system_metrics=False) as recorder:
-        yield recorder
+    output_dir = Path(name)
+    with open_run(
+        **words, run_name=name, output_dir=output_dir, system_metrics=False, **changed
+    ) as recorder:
+        yield recorder, partial(LiveFigures, output_dir=output_dir, max_steps=6, rules=RULES)
 
 
 def tell(figures, steps):
@@ -53,7 +58,7 @@ def content(client, run_id):
 @pytest.fixture
 def whole(client):
     """The artifacts of a training that nobody stopped."""
-    with opened("whole") as recorder, LiveFigures(recorder, max_steps=6, rules=RULES) as figures:
+    with opened("whole") as (recorder, build), build(recorder) as figures:
         tell(figures, range(7))
     return content(client, recorder.run_id)
 
@@ -67,67 +72,66 @@ def test_a_run_has_every_figure_as_image_and_as_page(whole):
     assert b"<title>samples drawn</title>" in whole["samples_drawn.html"]
 
 
-def test_after_a_resume_the_figures_are_those_of_a_whole_training(client, whole):
-    with opened("first") as recorder, LiveFigures(recorder, max_steps=6, rules=RULES) as figures:
+@pytest.mark.parametrize("is_new_run", [False, True])
+def test_after_a_resume_the_figures_are_those_of_a_whole_training(client, whole, is_new_run):
+    with opened("first") as (recorder, build), build(recorder) as figures:
         tell(figures, range(4))
-    stopped = content(client, recorder.run_id)
-    assert stopped["timeline.html"] != whole["timeline.html"]
-    with opened("second") as recorder, LiveFigures(recorder, max_steps=6, rules=RULES) as figures:
-        figures.restore_events(EVENTS[:2])
-        told = LiveFigures(NullRecorder(), max_steps=6, rules=RULES)
-        told.event = lambda event: None
-        told.metrics = figures.metrics
-        tell(told, range(4))  # metrics, as a checkpoint tells them again
-        tell(figures, range(4, 7))
+        length = recorder.position()  # of the checkpoint that is resumed
+        tell(figures, range(4, 6))
+    run_id = recorder.run_id
+    assert content(client, run_id)["timeline.html"] != whole["timeline.html"]
+    if is_new_run:
+        client.delete_run(run_id)
+    past = Past(Path("first"), run_id, length)
+    with opened("first", resume_run_id=run_id, past=past) as (recorder, build):
+        with build(recorder) as figures:
+            tell(figures, range(4, 7))
+    assert (recorder.run_id == run_id) != is_new_run
     assert content(client, recorder.run_id) == whole
+    assert json.loads(Path("first/events.json").read_text()) == EVENTS
+    history = client.get_metric_history(recorder.run_id, "train/loss")
+    assert [point.step for point in history] == list(range(7))
 
 
-class Slow(NullRecorder):
-    """Holds the first drawing up until it is told to go on."""
+def test_attempts_are_drawn_in_another_thread_and_the_newest_wins(client, monkeypatch):
+    begun, go_on, threads, pages = threading.Event(), threading.Event(), set(), []
 
-    def __init__(self):
-        self.begun, self.go_on = threading.Event(), threading.Event()
-        self.pages, self.threads = [], set()
+    def figure(name, figure):
+        threads.add(threading.current_thread().name)
+        begun.set()
+        assert go_on.wait(60)
 
-    def figure(self, name, figure):
-        self.threads.add(threading.current_thread().name)
-        self.begun.set()
-        assert self.go_on.wait(60)
-
-    def text(self, page, name):
-        self.pages.append((name, page))
-
-
-def test_attempts_are_drawn_in_another_thread_and_the_newest_wins():
-    slow = Slow()
-    with LiveFigures(slow, max_steps=6, rules=RULES) as figures:
-        tell(figures, range(3))
-        assert slow.begun.wait(60)
-        tell(figures, range(3, 7))  # an advance, which waits, and is drawn over by the end
-        slow.go_on.set()
-    assert slow.threads == {"figures_0"}
-    timelines = [page for name, page in slow.pages if name == "curriculum/timeline.html"]
+    with opened("slow") as (recorder, build):
+        monkeypatch.setattr(recorder, "figure", figure)
+        monkeypatch.setattr(recorder, "text", lambda page, name: pages.append((name, page)))
+        with build(recorder) as figures:
+            tell(figures, range(3))
+            assert begun.wait(60)
+            tell(figures, range(3, 7))  # an advance, which waits, and is drawn over by the end
+            go_on.set()
+    assert threads == {"figures_0"}
+    timelines = [page for name, page in pages if name == "curriculum/timeline.html"]
     assert len(timelines) == 2
     assert "step 4: advance" not in timelines[0] and "step 4: advance" in timelines[1]
 
 
-class Broken(NullRecorder):
-    def figure(self, name, figure):
+def test_what_cannot_be_drawn_is_logged_once_and_stops_nothing(client, monkeypatch, caplog):
+    def broken(name, figure):
         raise RuntimeError("no ink")
 
+    with opened("broken") as (recorder, build):
+        monkeypatch.setattr(recorder, "figure", broken)
+        with build(recorder) as figures:
+            tell(figures, range(7))
+    assert [record.message for record in caplog.records] == [
+        "the curriculum's figures cannot be drawn (RuntimeError: no ink); the training goes on"
+    ]
 
-def test_what_cannot_be_drawn_is_said_once_and_stops_nothing(capsys):
-    with LiveFigures(Broken(), max_steps=6, rules=RULES) as figures:
-        tell(figures, range(7))
-    assert capsys.readouterr().err == (
-        "pixelis: warning: the curriculum's figures cannot be drawn (RuntimeError: no ink); "
-        "the training goes on\n"
-    )
 
-
-def test_without_an_event_there_is_nothing_to_draw():
-    with LiveFigures(Broken(), max_steps=6, rules=RULES):
+def test_without_an_event_there_is_nothing_to_draw(client):
+    with opened("empty") as (recorder, build), build(recorder):
         pass
+    assert client.list_artifacts(recorder.run_id) == []
 
 
 @pytest.mark.parametrize(
@@ -146,23 +150,20 @@ def test_only_thresholds_that_decide_are_drawn(settings, minimum, threshold, has
     assert rules.metric == "token_accuracy"
 
 
-def test_the_story_is_told_after_each_event_after_a_resume_and_at_an_end_that_came_too_early():
-    told = []
+def test_each_event_is_reported_and_a_resume_and_an_end_that_came_too_early(client):
+    reports = []
 
-    def story(events, *, step, error):
-        told.append((len(events), step, error))
+    def on_event(events, *, step, error):
+        reports.append((len(events), step, error))
 
     failure = ValueError("diverged")
     with pytest.raises(ValueError, match="diverged"):
-        with LiveFigures(NullRecorder(), max_steps=6, rules=RULES, story=story) as figures:
+        with opened("run") as (recorder, build), build(recorder, on_event=on_event) as figures:
             tell(figures, range(4))
             raise failure
-    assert told == [(1, 0, None), (2, 2, None), (2, 3, failure)]
-    told.clear()
-    NullRecorder.restore_events = lambda self, events: None
-    try:
-        again = LiveFigures(NullRecorder(), max_steps=6, rules=RULES, story=story)
-        again.restore_events(EVENTS[:2])
-    finally:
-        del NullRecorder.restore_events
-    assert told == [(2, 2, None)]
+    assert reports == [(1, 0, None), (2, 2, None), (2, 3, failure)]
+    reports.clear()
+    with opened("run", resume_run_id=recorder.run_id) as (recorder, build):
+        with build(recorder, on_event=on_event):
+            pass
+    assert reports == [(2, 3, None)]

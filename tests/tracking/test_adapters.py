@@ -35,7 +35,7 @@ def adapter(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recorder(client: MlflowClient) -> MlflowRecorder:
-    recorder = MlflowRecorder(client, client.create_run("0", run_name="r"))
+    recorder = MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=Path("out"))
     recorder.origin = ORIGIN
     return recorder
 
@@ -154,7 +154,8 @@ def test_a_resumed_run_logs_an_adapter_once(
     log_adapter(recorder, adapter, "final", 400, SCORES)
     recorder.close("KILLED")
     (model,) = models(client)
-    resumed = MlflowRecorder(client, client.get_run(recorder.run_id), resumed=True)
+    run = client.get_run(recorder.run_id)
+    resumed = MlflowRecorder(client, run, resumed=True, output_dir=Path("out"))
     log_adapter(resumed, adapter, "final", 400, SCORES)
     log_adapter(resumed, adapter, "best", 400, SCORES)
     resumed.close("FINISHED")
@@ -174,21 +175,20 @@ def test_a_model_that_was_not_whole_is_made_whole(
 
     monkeypatch.setattr(client, "log_model_artifacts", refuse)
     log_adapter(recorder, adapter, "best", 1, {})
-    assert not recorder.flush()
+    recorder.flush()
     assert [m.status for m in models(client)] == ["PENDING"]
     monkeypatch.setattr(client, "log_model_artifacts", real)
-    assert recorder.flush()
-    assert [m.status for m in models(client)] == ["READY"]
     recorder.close("FINISHED")
+    assert [m.status for m in models(client)] == ["READY"]
 
 
 def test_a_folder_that_is_gone_is_no_reason_to_wait_for_ever(
-    client: MlflowClient, recorder: MlflowRecorder, tmp_path: Path, capfd: Any
+    client: MlflowClient, recorder: MlflowRecorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder.model(tmp_path / "gone", "best", 1, [])
     recorder.metrics({"train/loss": 1.0}, 1)
     assert recorder.flush()
-    assert "gone is not there any more" in capfd.readouterr().err
+    assert "gone is not there any more" in caplog.text
     assert client.get_run(recorder.run_id).data.metrics == {"train/loss": 1.0}
     recorder.close("FINISHED")
 
@@ -238,13 +238,12 @@ def test_a_line_that_is_cut_after_the_model_was_whole_loses_no_link(
 
     monkeypatch.setattr(client, "log_outputs", refuse)
     log_adapter(recorder, adapter, "final", 1, {})
-    assert not recorder.flush()
+    recorder.flush()
     monkeypatch.setattr(client, "log_outputs", real)
-    assert recorder.flush()
+    recorder.close("FINISHED")
     (model,) = models(client)
     (output,) = client.get_run(recorder.run_id).outputs.model_outputs
     assert (output.model_id, model.status) == (model.model_id, "READY")
-    recorder.close("FINISHED")
 
 
 def test_two_visits_that_end_at_one_step_have_each_its_own(

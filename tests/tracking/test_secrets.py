@@ -47,7 +47,7 @@ def test_nothing_that_is_nobodys_business_is_stored(
             params={"data.path": f"{HOME}/data", "all": EVERYTHING},
             tags={"all": EVERYTHING},
             system_metrics=False,
-            spool_dir=tmp_path / "out",
+            output_dir=tmp_path / "out",
         ) as recorder,
     ):
         recorder.metrics({"train/loss": 1.0}, 1)

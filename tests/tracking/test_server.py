@@ -25,8 +25,7 @@ from mlflow import MlflowClient
 from pyarrow import parquet
 
 from pixelis.cli.sync import main as sync
-from pixelis.tracking import MlflowRecorder, open_run
-from pixelis.tracking.spool import Spool
+from pixelis.tracking import Journal, Past, open_run
 
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 SECONDS = 120  # for what takes two on a machine that has nothing else to do
@@ -193,7 +192,7 @@ def opened(**changes: Any) -> Any:
         "run_name": "r",
         "params": {"training.seed": 3},
         "tags": {},
-        "spool_dir": Path("out"),
+        "output_dir": Path("out"),
         "system_metrics": False,
     }
     return open_run(**settings | changes)
@@ -211,8 +210,9 @@ def kept(client: MlflowClient, run_id: str, name: str) -> Path:
     return Path(client.download_artifacts(run_id, name))
 
 
-def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*"))
+def is_delivered(folder: Path) -> bool:
+    (path,) = folder.glob("journal-*.jsonl")
+    return Journal(path).is_delivered and not list(folder.glob(".*.files"))
 
 
 def test_everything_arrives_through_the_artifact_proxy(
@@ -245,7 +245,7 @@ def test_everything_arrives_through_the_artifact_proxy(
     assert json.loads(kept(client, recorder.run_id, "t.json").read_text())["data"] == [["count", 1]]
     events = json.loads(kept(client, recorder.run_id, "curriculum/events.json").read_text())
     assert [each["step"] for each in events] == [1]
-    assert left(tmp_path / "out") == []
+    assert is_delivered(tmp_path / "out")
 
 
 def test_the_password_of_the_server_reaches_neither_store_nor_console(
@@ -254,6 +254,7 @@ def test_the_password_of_the_server_reaches_neither_store_nor_console(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri.replace("://", "://me:pa55-w0rd@"))
     with pytest.raises(RuntimeError), opened() as recorder:
@@ -264,21 +265,21 @@ def test_the_password_of_the_server_reaches_neither_store_nor_console(
         print(recorder.url_hint())
         recorder.metrics({"train/loss": 1.5}, 2)
         raise RuntimeError(f"no answer from {recorder.client.tracking_uri}")
-    told = "".join(capfd.readouterr())
+    told = "".join(capfd.readouterr()) + caplog.text
     assert "asking failed (MlflowException" in told
     assert server.uri in told
-    spooled = Spool(recorder.spool_dir, recorder.run_id).path.read_text()
+    journaled = recorder.journal.path.read_text()
     server.up()
     assert sync(["out"]) == 0
     run = client.get_run(recorder.run_id)
     assert run.data.tags["pixelis.error"] == f"no answer from {server.uri}"
-    everything = [told, spooled, "".join(capfd.readouterr()), str(run.to_dictionary())]
+    everything = [told, journaled, "".join(capfd.readouterr()), str(run.to_dictionary())]
     everything += [path.read_text() for path in server.artifacts.rglob("*.json")]
     assert [text for text in everything if "pa55-w0rd" in text] == []
 
 
 def test_a_server_that_is_killed_at_random_moments_and_comes_back(
-    client: MlflowClient, server: Server, capfd: pytest.CaptureFixture[str]
+    client: MlflowClient, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     moments = sorted(random.Random(5).sample(range(100, 2900), 12))
     actions = dict(zip(moments, [server.kill, server.start] * 6, strict=True))
@@ -310,8 +311,8 @@ def test_a_server_that_is_killed_at_random_moments_and_comes_back(
     assert sorted(losses, key=lambda m: m.timestamp) == losses
     assert json.loads(kept(client, recorder.run_id, "curriculum/events.json").read_text()) == told
     assert client.get_run(recorder.run_id).info.status == "FINISHED"
-    assert left(recorder.spool_dir) == []
-    said = capfd.readouterr().err
+    assert is_delivered(tmp_path / "out")
+    said = caplog.text
     assert "Traceback" not in said
     assert said.count("MLflow did not take a record") == said.count("answers again") > 0
 
@@ -321,6 +322,7 @@ def test_a_server_that_does_not_come_back_before_the_end(
     server: Server,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(KeyboardInterrupt), opened() as recorder:
         recorder.metrics({"train/loss": 0.0}, 0)
@@ -335,34 +337,36 @@ def test_a_server_that_does_not_come_back_before_the_end(
         recorder.artifact(with_file / "a.bin", "kept")
         shutil.rmtree(with_file)
         raise KeyboardInterrupt
-    spool = Spool(recorder.spool_dir, recorder.run_id)
-    said = capfd.readouterr().err
-    assert "Traceback" not in said
-    assert f"python -m pixelis.cli.sync {recorder.spool_dir}" in said
-    before = spool.path.read_bytes()
+    journal = Journal(recorder.journal.path)
+    assert "Traceback" not in caplog.text
+    assert f"python -m pixelis.cli.sync {journal.path.parent}" in caplog.text
+    before = journal.path.read_bytes()
 
+    capfd.readouterr()
     assert sync(["out"]) == 1
     assert "cannot be reached" in capfd.readouterr().out
-    assert spool.path.read_bytes() == before
+    assert journal.path.read_bytes() == before
 
     server.up()
     assert client.get_run(recorder.run_id).info.status == "RUNNING"
-    assert spool.acquire()  # as the training itself, or another sync
+    assert journal.acquire()  # as the training itself, or another sync
     assert sync(["out"]) == 0
     assert "in use by the training" in capfd.readouterr().out
-    assert spool.path.read_bytes() == before
-    spool.release()
+    assert not journal.is_delivered
+    journal.release()
 
+    num_left = sum(1 for _ in journal.read(journal.sent))
+    assert num_left >= 1502
     assert sync(["out"]) == 0
     run = client.get_run(recorder.run_id)
-    line = f"r ({recorder.run_id}): {len(before.splitlines())} records delivered, KILLED\n"
+    line = f"r ({recorder.run_id}): {num_left} records delivered, KILLED\n"
     assert capfd.readouterr().out == line
     assert run.info.status == "KILLED"
     assert run.info.end_time == json.loads(before.splitlines()[-1])["timestamp"]
     assert steps(client, recorder.run_id, "train/loss") == list(range(1500))
     assert steps(client, recorder.run_id, "curriculum/event") == [1400]
     assert kept(client, recorder.run_id, "kept/a.bin").read_bytes() == b"abc"
-    assert left(tmp_path / "out") == []
+    assert is_delivered(tmp_path / "out")
     assert sync(["out"]) == 0
     assert capfd.readouterr().out == "nothing to deliver in out\n"
 
@@ -370,7 +374,7 @@ def test_a_server_that_does_not_come_back_before_the_end(
 def test_a_training_that_is_killed_in_an_outage_goes_on_in_its_run(
     client: MlflowClient, server: Server, tmp_path: Path
 ) -> None:
-    """The checkpoint is older than what was told: steps after it come again."""
+    """The checkpoint is older than what was recorded: steps after it come again."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -379,29 +383,26 @@ def test_a_training_that_is_killed_in_an_outage_goes_on_in_its_run(
                 for step in range(50):
                     recorder.metrics({"train/loss": float(step)}, step)
                 recorder.flush()
-                os.write(writing, recorder.run_id.encode())
-                spool = Spool(recorder.spool_dir, recorder.run_id)
-                for step in range(50, 100):
+                for step in range(50, 75):
                     recorder.metrics({"train/loss": float(step)}, step)
-                recorder.artifact(Path(__file__), "kept")  # on disk at once
+                recorder.artifact(Path(__file__), "kept")
+                length = recorder.position()
+                os.write(writing, f"{recorder.run_id} {length}".encode())
                 recorder.event(event(99, "advance"))
-                wait_for(lambda: spool.path.is_file() and '"curriculum' in spool.path.read_text())
-                with spool.path.open("a") as file:
+                for step in range(75, 100):
+                    recorder.metrics({"train/loss": float(step)}, step)
+                with recorder.journal.path.open("a") as file:
                     file.write('{"kind": "metric", "name": "to')  # torn
                 os.kill(os.getpid(), signal.SIGKILL)
         finally:
             os._exit(1)
-    run_id = os.read(reading, 100).decode()
+    run_id, length = os.read(reading, 100).decode().split()
     server.kill()
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
-    spool = Spool(Path("out"), run_id)
-    assert len(spool.load()) >= 51
     server.up()
-    with opened(resume_run_id=run_id) as recorder:
-        assert isinstance(recorder, MlflowRecorder)
-        recorder.restore_events([])
-        for step in range(30, 120):
+    with opened(resume_run_id=run_id, past=Past(Path("out"), run_id, int(length))) as recorder:
+        for step in range(75, 120):
             recorder.metrics({"train/loss": float(step)}, step)
     assert recorder.run_id == run_id
     assert steps(client, run_id, "train/loss") == list(range(120))
@@ -409,4 +410,4 @@ def test_a_training_that_is_killed_in_an_outage_goes_on_in_its_run(
     assert [metric.value for metric in losses] == [float(step) for step in range(120)]
     assert kept(client, run_id, f"kept/{Path(__file__).name}").read_bytes()
     assert client.get_run(run_id).info.status == "FINISHED"
-    assert left(tmp_path / "out") == []
+    assert is_delivered(tmp_path / "out")

@@ -1,5 +1,6 @@
-"""Stage visits as nested runs, as a training tells them."""
+"""Stage visits as nested runs of a training."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,15 +8,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pixelis.curriculum import CurriculumConfig, CurriculumManager
-from pixelis.tracking.recorder import MlflowRecorder
+from pixelis.tracking import MlflowRecorder, Past
+from pixelis.tracking.record import Record
 
 STRATA = {"simple": 0.9, "medium": 0.8, "hard": 0.7}
 POOR = {"simple": 0.9, "medium": 0.1, "hard": 0.0}
 
 
 @pytest.fixture
-def recorder(client: MlflowClient) -> MlflowRecorder:
-    return MlflowRecorder(client, client.create_run("0", run_name="r"))
+def recorder(client: MlflowClient, tmp_path: Path) -> MlflowRecorder:
+    return MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=tmp_path / "out")
 
 
 @pytest.fixture
@@ -92,21 +94,38 @@ def test_while_a_stage_is_visited_its_run_is_open(
     assert outcomes(client, recorder.run_id)[-1] == ("simple", "open", "KILLED")
 
 
+@pytest.mark.parametrize("is_new_run", [False, True])
 @pytest.mark.parametrize("seen", range(1, 6))
-def test_taken_up_again_the_visits_are_those_of_one_that_was_never_stopped(
-    client: MlflowClient, recorder: MlflowRecorder, events: list[dict[str, Any]], seen: int
+def test_after_a_resume_the_visits_are_those_of_a_run_that_was_never_stopped(
+    client: MlflowClient,
+    recorder: MlflowRecorder,
+    events: list[dict[str, Any]],
+    seen: int,
+    is_new_run: bool,
 ) -> None:
+    # The checkpoint is older than what was recorded: its last event comes again.
+    length = 0
     for event in events[:seen]:
+        length = recorder.position()
         recorder.event(event)
     recorder.close("KILLED")
     before = {run.info.run_id: run.info for run in visits_of(client, recorder.run_id)}
-    # The checkpoint is older than what was told: its last event comes again.
-    resumed = MlflowRecorder(client, client.get_run(recorder.run_id), resumed=True)
-    resumed.restore_events(events[: seen - 1])
+    run = client.create_run("0") if is_new_run else client.get_run(recorder.run_id)
+    folder = recorder.journal.path.parent
+    past = Past(folder, recorder.run_id, length)
+    resumed = MlflowRecorder(client, run, resumed=not is_new_run, output_dir=folder, past=past)
+    resumed.record(Record("resume", "resume", None))
+    if seen > 1:
+        resumed.flush()
+        assert outcomes(client, resumed.run_id)[seen - 2][2] == "RUNNING"
     for event in events[seen - 1 :]:
         resumed.event(event)
     resumed.close("FINISHED")
-    assert outcomes(client, recorder.run_id) == WHOLE
+    assert outcomes(client, resumed.run_id) == WHOLE
+    history = client.get_metric_history(resumed.run_id, "curriculum/event")
+    assert [(point.step, point.value) for point in history] == [(15, -1.0), (30, 1.0)]
+    if is_new_run:
+        return
     after = {run.info.run_id: run.info for run in visits_of(client, recorder.run_id)}
     assert set(before) <= set(after)
     for run_id, info in before.items():
@@ -114,16 +133,3 @@ def test_taken_up_again_the_visits_are_those_of_one_that_was_never_stopped(
     for run in visits_of(client, recorder.run_id):
         for key in run.data.metrics:
             assert len(client.get_metric_history(run.info.run_id, key)) == 1, key
-
-
-def test_what_died_with_its_process_is_told_again_by_the_resumed_run(
-    client: MlflowClient, recorder: MlflowRecorder, events: list[dict[str, Any]]
-) -> None:
-    # The first process was killed before anything of its events was delivered.
-    resumed = MlflowRecorder(client, client.get_run(recorder.run_id), resumed=True)
-    resumed.restore_events(events[:-1])
-    resumed.event(events[-1])
-    resumed.close("FINISHED")
-    assert outcomes(client, recorder.run_id) == WHOLE
-    history = client.get_metric_history(recorder.run_id, "curriculum/event")
-    assert [(point.step, point.value) for point in history] == [(15, -1.0), (30, 1.0)]

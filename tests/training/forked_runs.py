@@ -10,15 +10,21 @@ import pixelis.training.trainer as trainer_module
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.recorder import NullRecorder
+from pixelis.training.checkpoint import CURRICULUM_FILE, read_json
 from pixelis.training.resume import choose_start
 from pixelis.training.sft import run_training
 from pixelis.training.stopping import Stopped
 
 
 class LineRecorder(NullRecorder):
-    """Writes every record at once, so that a killed run leaves what it told."""
+    """Writes every record at once, so that a killed run leaves what it recorded.
 
-    def __init__(self, path, on_metrics):
+    A resumed one goes back to the length that its checkpoint knows.
+    """
+
+    def __init__(self, path, on_metrics, length=None):
+        if length is not None and path.exists():
+            os.truncate(path, length)
         self.file = path.open("a", encoding="utf-8")
         self.on_metrics = on_metrics
 
@@ -33,6 +39,9 @@ class LineRecorder(NullRecorder):
 
     def event(self, event):
         self._write(["event", event["step"], event])
+
+    def position(self):
+        return self.file.tell()
 
 
 def _die(name):
@@ -86,7 +95,9 @@ def run(request):
     training = TrainingConfig(**request["training"])
     identity = {"curriculum": request["curriculum"], "max_steps": training.max_steps}
     start = choose_start(request["resume"], Path(training.output_dir), identity, say)
-    fault = request["fault"]
+    fault, length = request["fault"], None
+    if start.resume_from is not None:
+        length = read_json(start.resume_from / CURRICULUM_FILE)["journal"]
     on_metrics = plant_fault(*fault) if fault else lambda values, step: None
     try:
         run_training(
@@ -94,7 +105,7 @@ def run(request):
             model_config=ModelConfig(**request["model"]),
             curriculum=CurriculumConfig.from_dict(request["curriculum"]),
             data_dir=Path(request["data_dir"]),
-            recorder=LineRecorder(Path(request["recorded"]), on_metrics),
+            recorder=LineRecorder(Path(request["recorded"]), on_metrics, length),
             run_state={"identity": identity, "run_id": None},
             resume_from=start.resume_from,
             say=say,

@@ -54,7 +54,7 @@ class Launched:
 
     @property
     def records(self):
-        """(key, step) -> value: told again after a resume, a value must be what it was."""
+        """(key, step) -> value: recorded again after a resume, a value must be what it was."""
         found = {}
         for line in self.place.with_suffix(".jsonl").read_text().splitlines():
             key, step, value = json.loads(line)
@@ -168,7 +168,8 @@ def test_both_decide_the_same_and_one_speaks(two):
         "sft.1.jsonl",  # opened by the recorder that the second process was given
     }
     assert two.place.with_name("sft.1.jsonl").read_text() == ""
-    assert json.loads((two.place / "events.json").read_text()) == first["events"]
+    records = map(json.loads, two.place.with_suffix(".jsonl").read_text().splitlines())
+    assert [value for key, _, value in records if key == "event"] == first["events"]
     assert {path.name for path in two.place.iterdir()} == {
         *("best", "checkpoint-6", "checkpoint-8", "events.json", "final", "visits"),
     }

@@ -83,7 +83,7 @@ def test_dropout_makes_the_generators_matter(fork_run, whole, advancing, tmp_pat
 @pytest.mark.parametrize(
     ("fault", "before", "taken_up"),
     [
-        # Checkpoint 3 lies inside the segment of steps 3 and 4. The event at 4 is told twice.
+        # Checkpoint 3 lies inside the segment of steps 3 and 4; the event at 4 comes after it.
         (("record", 5, "SIGKILL"), {}, 3),
         # Torn while it was written: the one before is used, and is not deleted too early.
         (("seal", 6, "SIGKILL"), {"save_total_limit": 1}, 3),
@@ -100,13 +100,9 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     place = tmp_path / "sft"
     fork_run(place, advancing, fault=fault, code=KILLED, **before)
     assert not (place / "final").exists()
-    # A tracker that delivers late loses what it held: all of it, at worst.
-    place.with_suffix(".jsonl").unlink()
     run = fork_run(place, advancing, resume="auto")
     assert f"going on from {place / f'checkpoint-{taken_up}'} (step {taken_up})" in run.said
     assert_same(run, whole)
-    told = [(key, step) for key, step, _ in run.records if key != "event"]
-    assert len(told) == len(set(told))
 
 
 def test_a_kill_inside_a_trial_resumes_into_the_trial(fork_run, retreating, tmp_path):
@@ -335,7 +331,7 @@ def test_an_empty_folder_is_taken_as_it_is(tmp_path):
 def test_what_an_earlier_run_could_not_tell_its_tracker_stays_where_it_is(tmp_path):
     """A training that was killed before its first file, while MLflow was away."""
     said = []
-    names = [".pixelis-undelivered-r1.files", "pixelis-undelivered-r1.jsonl"]
+    names = [".journal-r1.files", "journal-r1.jsonl"]
     for name in names:
         (tmp_path / "sft" / name).mkdir(parents=True)
     set_aside(tmp_path / "sft", said.append)

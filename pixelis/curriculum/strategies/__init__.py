@@ -1,4 +1,4 @@
-"""The strategies by name, found in this folder.
+"""The strategies by name: every module of this folder is looked through.
 
 To add one, put a file here with a subclass of `Strategy` that has a `name`. Nothing else is ever
 imported by a name in a configuration: what a training may run is what lies in this folder.
@@ -19,20 +19,20 @@ def find_strategies(folders: Iterable[str]) -> dict[str, type[Strategy]]:
     Raises:
         ValueError: when two have the same name.
     """
-    found: dict[str, type[Strategy]] = {}
+    strategies: dict[str, type[Strategy]] = {}
     for module in sorted(item.name for item in pkgutil.iter_modules(folders)):
         for item in vars(import_module(f"{__name__}.{module}")).values():
             is_strategy = isinstance(item, type) and issubclass(item, Strategy)
             # A module also holds what it imports; a class without a name of its own is a base.
-            if not is_strategy or "name" not in vars(item) or item is found.get(item.name):
+            if not is_strategy or "name" not in vars(item) or item is strategies.get(item.name):
                 continue
-            if item.name in found:
+            if item.name in strategies:
                 raise ValueError(
                     f"a strategy's name must be its own, got '{item.name}' for both "
-                    f"{found[item.name].__module__} and {item.__module__}"
+                    f"{strategies[item.name].__module__} and {item.__module__}"
                 )
-            found[item.name] = item
-    return found
+            strategies[item.name] = item
+    return strategies
 
 
 STRATEGIES = find_strategies(__path__)

@@ -28,7 +28,7 @@ LARGEST_MEMORY = 300  # rewards that the percentiles are taken over
 
 
 class Adaptive(Strategy):
-    """Moves the mix towards the difficulties that are being learned, once an interval.
+    """A mix that moves towards the difficulties that are being learned, once an interval.
 
     With `adaptive.active_fraction`, training examples are scored as well, before the first step and
     at each round: of each difficulty only those with the highest losses below a noise cut are in.

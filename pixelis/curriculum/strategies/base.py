@@ -1,4 +1,4 @@
-"""What a strategy is: when the next decision falls, what it is, and what a step draws from."""
+"""The base of every strategy: when a decision falls, what it is, what a step draws from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Scores = Mapping[str, list[float]]
 
 @dataclass(frozen=True)
 class Decision:
-    """What a strategy decided, with the numbers it decided on."""
+    """The kind of a decision, with the numbers it was made on."""
 
     kind: str
     old_mix: Mix
@@ -33,15 +33,14 @@ class Decision:
 class Strategy:
     """A curriculum that never decides anything: the fixed mix of its stage.
 
-    A strategy overrides what differs, and has a `name`: that is what `curriculum.strategy` says.
-    It keeps what it must remember in `state.memory` (plain JSON), so that a checkpoint holds it,
-    and nothing in itself.
+    A strategy overrides what differs, and has a `name`, which `curriculum.strategy` refers to.
+    What it must remember is in `state.memory` (plain JSON), so that a checkpoint holds it.
     """
 
     name: str
     rolls_back = False
     uses_stages = True  # False: the stages only name the difficulties
-    awaits: str | None = "decision"  # what a person is told comes next; None: nothing ever does
+    awaits: str | None = "decision"  # what the progress bar says comes next; None: nothing
 
     def __init__(self, config: "CurriculumConfig", max_steps: int | None = None) -> None:
         """Keep the settings; `max_steps` is the end of training, None where it is unknown."""

@@ -31,7 +31,7 @@ def compute_ranks(scores: Sequence[float]) -> list[float]:
 
 
 class Competence(Strategy):
-    """Lets the examples in by their rank; the mix is the pool's own share of each difficulty."""
+    """A pool that grows by rank; the mix is the pool's own share of each difficulty."""
 
     name = "competence"
     uses_stages = False
@@ -48,20 +48,19 @@ class Competence(Strategy):
         rule = "given where max_steps is unknown"
         require(is_known, "competence.steps", rule, total_steps)
         self._total_steps = total_steps or DEFAULT_SHARE_OF_TRAINING * (self.max_steps or 1)
-        places, values = [], []
+        keys, values = [], []
         for difficulty in self.config.required_difficulties:
             given = scores.get(difficulty) or []
             rule = "given for every training example of a difficulty that a stage uses"
             require(len(given) > 0, f"the scores of difficulty '{difficulty}'", rule, given)
             for index, score in enumerate(given):
-                key = f"the score of {difficulty} example {index}"
-                require(is_number(score), key, "a finite number", score)
-                places.append((difficulty, index))
+                name = f"the score of {difficulty} example {index}"
+                require(is_number(score), name, "a finite number", score)
+                keys.append((difficulty, index))
                 values.append(score)
         ranks = compute_ranks(values)
         self._ranked = sorted(
-            (rank, difficulty, index)
-            for rank, (difficulty, index) in zip(ranks, places, strict=True)
+            (rank, difficulty, index) for rank, (difficulty, index) in zip(ranks, keys, strict=True)
         )
         self._ranks = [rank for rank, _, _ in self._ranked]
         self._last = None

@@ -5,7 +5,7 @@ from pixelis.curriculum.strategies.base import Decision, Strategy
 
 
 class Schedule(Strategy):
-    """Enters the next stage after each step of `schedule.steps`, whatever the strata say."""
+    """Stages that begin after the steps of `schedule.steps`, whatever the strata are."""
 
     name = "schedule"
     awaits = "stage"

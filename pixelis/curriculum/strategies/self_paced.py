@@ -19,7 +19,7 @@ from pixelis.curriculum.strategies.base import Decision, Losses, Mix, Pool, Stra
 
 
 class SelfPaced(Strategy):
-    """Lets in the examples with a loss below lambda; the mix is their share of each difficulty."""
+    """A pool of the examples with a loss below lambda; the mix is their share by difficulty."""
 
     name = "self_paced"
     uses_stages = False

@@ -21,7 +21,7 @@ LONGEST_INTERVAL = 2**53
 
 
 class Staged(Strategy):
-    """Attempts at the end of each interval, kept or rolled back on the performance of two mixes."""
+    """Stages that are entered by attempts, kept or rolled back on the performance of two mixes."""
 
     name = "staged"
     rolls_back = True

@@ -1,4 +1,4 @@
-"""Where pictures come from: a table of sources by name; a new one is a file here and its line."""
+"""The sources of annotated images by name. A new source is one file here and its lines below."""
 
 import random
 from pathlib import Path
@@ -12,30 +12,30 @@ __all__ = ["SOURCES", "Source", "open_source"]
 
 
 class Source(Protocol):
-    """What gives pictures with their truth."""
+    """A supply of annotated images."""
 
     name: str
     tasks: tuple[str, ...]
-    """The tasks that its pictures can be asked about."""
+    """The tasks that its images suit."""
 
     def picture(self, rng: random.Random, task: str) -> AnnotatedImage:
-        """A picture that may suit the task: a function of the generator's state."""
+        """Draw an image that may suit the task; it depends on the generator's state alone."""
 
 
 SOURCES = ("scenes", "coco")
 
 
 def open_source(name: str, *, path: Path | None = None, image_folder: Path | None = None) -> Source:
-    """The source of a name, its files checked.
+    """Open a source by its name and check its files.
 
     Args:
         name: one of `SOURCES`.
         path: of `coco`: the instances JSON, or the folder that it is in.
-        image_folder: of `coco`: where its images are, if not beside the JSON.
+        image_folder: of `coco`: the folder of its images, if not beside the JSON.
 
     Raises:
         DataError: when the source's files cannot be used.
-        ConfigError: when `coco` is to be used without a path.
+        ConfigError: when `coco` is named without a path, or the name is unknown.
     """
     if name == DrawnScenes.name:
         return DrawnScenes()

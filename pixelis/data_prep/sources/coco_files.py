@@ -1,10 +1,11 @@
-"""The files of a COCO data set: its JSON, read entry by entry, and the images inside one folder."""
+"""The files of a COCO data set: its JSON, read element by element, and its image folder."""
 
 import json
 import mmap
 import re
 import stat
 import warnings
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ _MIRRORED_OR_HALF_TURNED = (2, 3, 4)
 
 
 class Entry(NamedTuple):
-    """An element of one of the lists, and which bytes of the file it is."""
+    """An element of one of the lists, and its position in the file (bytes)."""
 
     data: Any
     start: int
@@ -32,45 +33,45 @@ class Entry(NamedTuple):
 
 
 def is_coco(path: Path) -> bool:
-    """Whether a file is COCO's JSON, or a folder (or its `annotations`) holds some: by content."""
+    """Return whether a file is COCO's JSON, or a folder (or its `annotations`) holds one."""
     return _looks_like_coco(path) if path.is_file() else bool(_json_files(path))
 
 
 def find_json(path: Path) -> Path:
-    """The instances JSON that a path is or holds.
+    """Return the instances JSON that a path is or holds.
 
     Raises:
         DataError: when there is none, several to choose from, or a link to one elsewhere.
     """
     if path.is_file():
         return path
-    found = _json_files(path)
-    if not found:
+    files = _json_files(path)
+    if not files:
         raise DataError(
             f"input {path!s:.200} holds no COCO JSON: a .json file with the lists "
             f"{', '.join(LISTS)}, in the folder or in its annotations/"
         )
-    if len(found) > 1:
-        names = ", ".join(str(file.relative_to(path)) for file in found)
+    if len(files) > 1:
+        names = ", ".join(str(file.relative_to(path)) for file in files)
         raise DataError(f"input {path!s:.200} holds several COCO files; name one of {names:.600}")
-    if not _is_inside(found[0], path):
+    if not _is_inside(files[0], path):
         raise DataError(
-            f"{found[0]!s:.200} is a link that leaves the folder {path!s:.200}; name the file"
+            f"{files[0]!s:.200} is a link that leaves the folder {path!s:.200}; name the file"
         )
-    return found[0]
+    return files[0]
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path lies in a folder or is it, links followed."""
+    """Return whether a path is a folder or lies in it, links followed."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+    except (OSError, RuntimeError):  # RuntimeError: circular links
         return False
 
 
 def _json_files(folder: Path) -> list[Path]:
-    places = (folder, folder / "annotations")
-    files = [file for place in places for file in sorted(place.glob("*.json"))]
+    folders = (folder, folder / "annotations")
+    files = [file for each in folders for file in sorted(each.glob("*.json"))]
     return [file for file in files if file.is_file() and _looks_like_coco(file)]
 
 
@@ -80,7 +81,7 @@ def _looks_like_coco(file: Path) -> bool:
             head = opened.read(1024).removeprefix(_BOM).lstrip()
             if not head.startswith(b"{"):
                 return False
-            # Searched where the file lies: the last key can stand behind 400 MB.
+            # Mapped, not read: the last key can come after 400 MB.
             with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return all(key.search(content) for key in _KEYS)
     except OSError:
@@ -88,10 +89,10 @@ def _looks_like_coco(file: Path) -> bool:
 
 
 class CocoJson:
-    """The text of a COCO file, and where its three lists begin.
+    """The text of a COCO file, and the position of every element of its three lists.
 
-    One entry is decoded at a time: memory is that of the text, twice the file's size at its most,
-    where `json.load` takes ten times.
+    One element is decoded at a time, so that memory is at most twice the file's size; `json.load`
+    takes ten times that, and ijson does not tell positions.
     """
 
     def __init__(self, file: Path) -> None:
@@ -103,87 +104,80 @@ class CocoJson:
         self.file = file
         try:
             encoded = file.read_bytes()
-            self._skipped = len(_BOM) if encoded.startswith(_BOM) else 0
-            self._text = encoded.decode("utf-8-sig")
+            encoded.decode("utf-8")  # only to check it
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"COCO file {file!s:.200} cannot be read: {error!s:.200}") from error
+        # One character a byte, so that positions in the text are those in the file.
+        self._text = encoded.decode("latin-1")
         self._decoder = json.JSONDecoder()
-        self._starts = self._find_lists()
+        self._spans = self._find_elements(len(_BOM) if encoded.startswith(_BOM) else 0)
 
     def entries(self, name: str) -> Iterator[Entry]:
-        """The elements of a list, in order."""
-        start = self._starts[name]
-        # Bytes are counted on from element to element: a text that is not ASCII has no other way.
-        passed, passed_bytes = start, self._skipped + len(self._text[:start].encode())
-        for data, begin, end in self._elements(start):
-            first = passed_bytes + len(self._text[passed:begin].encode())
-            length = len(self._text[begin:end].encode())
-            passed, passed_bytes = end, first + length
-            yield Entry(data, first, length)
+        """Yield the elements of a list, in order."""
+        spans = iter(self._spans[name])
+        for start, end in zip(spans, spans, strict=True):
+            data = json.loads(self._text[start:end].encode("latin-1"))
+            yield Entry(data, start, end - start)
+
+    def _find_elements(self, start: int) -> dict[str, "array[int]"]:
+        """Return the first and last positions of the elements of each list, one after the other."""
+        spans: dict[str, array[int]] = {}
+        mark, position = self._expect("{", start)
+        while mark != "}":
+            key, position = self._decode(position)
+            _, position = self._expect(":", position)
+            position = self._skip_space(position)
+            if key in LISTS and self._text.startswith("[", position):
+                spans[key], position = self._find_spans(position + 1)
+            else:
+                _, position = self._decode(position)
+            mark, position = self._expect(",}", position)
+        missing = [name for name in LISTS if name not in spans]
+        if missing:
+            raise DataError(f"COCO file {self.file!s:.200} has no list {', '.join(missing)}")
+        return spans
+
+    def _find_spans(self, position: int) -> tuple["array[int]", int]:
+        """Return the spans of a list's elements, from behind its bracket, and where it ends."""
+        spans = array("q")
+        first = self._skip_space(position)
+        if self._text.startswith("]", first):
+            return spans, first + 1
+        mark = ","
+        while mark == ",":
+            begin = self._skip_space(position)
+            _, end = self._decode(begin)
+            spans.extend((begin, end))
+            mark, position = self._expect(",]", end)
+        return spans, position
 
     def _error(self, text: str, position: int) -> DataError:
         return DataError(f"COCO file {self.file!s:.200}: {text:.200} (character {position})")
 
     def _decode(self, position: int) -> tuple[Any, int]:
-        position = self._skip(position)
+        position = self._skip_space(position)
         try:
             return self._decoder.raw_decode(self._text, position)
         except (ValueError, RecursionError) as error:
             raise self._error(f"not JSON: {error}", position) from error
 
-    def _skip(self, position: int) -> int:
-        found = _SPACE.match(self._text, position)
-        return found.end() if found else position
+    def _skip_space(self, position: int) -> int:
+        space = _SPACE.match(self._text, position)
+        return space.end() if space else position
 
     def _expect(self, marks: str, position: int) -> tuple[str, int]:
-        position = self._skip(position)
+        position = self._skip_space(position)
         mark = self._text[position : position + 1]
         if not mark or mark not in marks:
             raise self._error(f"expected one of {' '.join(marks)}, got {mark!r}", position)
         return mark, position + 1
 
-    def _elements(self, position: int) -> Iterator[tuple[Any, int, int]]:
-        """Value, begin and end of each element of the list that opens at a position."""
-        _, position = self._expect("[", position)
-        if self._text.startswith("]", self._skip(position)):
-            return
-        mark = ","
-        while mark == ",":
-            begin = self._skip(position)
-            data, end = self._decode(begin)
-            yield data, begin, end
-            mark, position = self._expect(",]", end)
-
-    def _list_end(self, position: int) -> int:
-        end = position + 1
-        for _, _, last in self._elements(position):
-            end = last
-        return self._expect("]", end)[1]
-
-    def _find_lists(self) -> dict[str, int]:
-        starts: dict[str, int] = {}
-        mark, position = self._expect("{", 0)
-        while mark != "}":
-            key, position = self._decode(position)
-            _, position = self._expect(":", position)
-            position = self._skip(position)
-            if key in LISTS and self._text.startswith("[", position):
-                starts[key] = position
-                position = self._list_end(position)
-            else:
-                _, position = self._decode(position)
-            mark, position = self._expect(",}", position)
-        missing = [name for name in LISTS if name not in starts]
-        if missing:
-            raise DataError(f"COCO file {self.file!s:.200} has no list {', '.join(missing)}")
-        return starts
-
 
 def locate(name: Any, folder: Path) -> Path:
-    """The file of an image, links followed.
+    """Return the file of an image, links followed.
 
     Raises:
-        RejectedError: when the name is none, leads out of the folder, or no file has it.
+        RejectedError: when the name is no text, leads out of the folder, or no file has it.
     """
     if not isinstance(name, str) or not name.isprintable() or not name:
         raise RejectedError("wrong_type", f"file_name must be printable text, got {name!r:.80}")
@@ -192,33 +186,33 @@ def locate(name: Any, folder: Path) -> Path:
         path = (inside / name).resolve()
         if not path.is_relative_to(inside):
             raise RejectedError("outside_folder", f"{name!r:.120} lies outside the image folder")
-        found = path.stat()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        status = path.stat()
+    except (OSError, RuntimeError) as error:  # RuntimeError: circular links
         raise RejectedError("no_image", f"{name!r:.120} is not in the image folder") from error
-    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe could wait forever
         raise RejectedError("unreadable_image", f"{name!r:.120} is not a file")
-    if found.st_size > MAX_BYTES:
+    if status.st_size > MAX_BYTES:
         raise RejectedError(
-            "too_large", f"{name!r:.120} may have {MAX_BYTES} bytes, got {found.st_size}"
+            "too_large", f"{name!r:.120} may have {MAX_BYTES} bytes, got {status.st_size}"
         )
     return path
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image that opens.
+    """Return the width and height of an image, upright; it must open.
 
-    A JPEG's header and last bytes are looked at, which takes a twentieth of decoding it.
+    Of a JPEG only the header and the last bytes are read, in a twentieth of the time of decoding.
 
     Raises:
-        RejectedError: when it does not open, is too large, or EXIF turns it so that nobody can tell
-            which way its boxes count.
+        RejectedError: when it does not open, is too large, or its EXIF orientation leaves open
+            whether its boxes are those of the upright image.
     """
     try:
-        size, raw_size, orientation = _look_at(path)
+        size, raw_size, orientation = _read_size(path)
     except ImageError as error:
         reason = "too_large" if error.too_large else "unreadable_image"
         raise RejectedError(reason, f"{path.name!r:.120}: {error}") from error
-    # Pillow's readers raise whatever broken bytes lead them to.
+    # Pillow's readers raise many types on broken bytes.
     except Exception as error:
         raise RejectedError("unreadable_image", f"{path.name!r:.120}: {error!s:.120}") from error
     if orientation in _MIRRORED_OR_HALF_TURNED or (orientation > 4 and size[0] == size[1]):
@@ -228,8 +222,8 @@ def image_size(path: Path) -> tuple[int, int]:
     return raw_size if orientation < 5 else (raw_size[1], raw_size[0])
 
 
-def _look_at(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """Upright size, size as stored, EXIF orientation."""
+def _read_size(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """Return the upright size, the size as stored, and the EXIF orientation."""
     with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")
         with Image.open(file, formats=FORMATS) as opened:
@@ -251,19 +245,19 @@ def _look_at(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
 def find_image_folder(
     file: Path, given: Path | None, names: list[Any], *, source: Path | None = None
 ) -> Path:
-    """The folder of the images: the one that is given, or where the first listed image lies.
+    """Return the folder of the images: the given one, or the one that holds the first listed image.
 
-    Nothing is looked for outside of what the user named: a folder of data that came from elsewhere
-    may not choose which other folder is read.
+    Only folders inside of what the user named are tried: data from elsewhere must not decide which
+    other folder is read.
 
     Args:
         file: the JSON.
         given: by the user.
-        names: file names of the first images; those that lie nowhere are passed over.
+        names: file names of the first images; those not found are skipped.
         source: the file or folder that the user named; None: the JSON.
 
     Raises:
-        DataError: when the given folder is none, or no image is found near the JSON.
+        DataError: when the given path is no folder, or no image is found near the JSON.
     """
     if given is not None:
         if not given.is_dir():
@@ -273,10 +267,7 @@ def find_image_folder(
     above = beside.parent
     suffix = file.stem.rpartition("_")[2]
     root = _root(file if source is None else source)
-    near = (
-        *(beside, above, above / "images", above / suffix),
-        *(beside / "images", beside / suffix),
-    )
+    near = (beside, above, above / "images", above / suffix, beside / "images", beside / suffix)
     candidates = [folder for folder in near if _is_inside(folder, root)]
     for name in names:
         for folder in candidates:
@@ -285,13 +276,13 @@ def find_image_folder(
             except RejectedError:
                 continue
             return folder
-    looked = ", ".join(map(str, candidates))
+    tried = ", ".join(map(str, candidates))
     raise DataError(
-        f"no image of COCO file {file!s:.200} is in {looked:.600}; name their folder (image_folder)"
+        f"no image of COCO file {file!s:.200} is in {tried:.600}; name their folder (image_folder)"
     )
 
 
 def _root(source: Path) -> Path:
-    """The folder that images may be in: the named one; COCO's own `annotations` has them beside."""
+    """Return the folder that may hold images: the named one, or the parent of an `annotations`."""
     folder = (source if source.is_dir() else source.parent).absolute()
     return folder.parent if folder.name == "annotations" else folder

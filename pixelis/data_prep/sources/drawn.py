@@ -1,4 +1,4 @@
-"""The source `scenes`: drawn pictures, composed so that a task finds what it asks about."""
+"""The source `scenes`: drawn images, composed so that a task finds what it asks about."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from pixelis.data_prep.scenes import (
     draw_item,
     draw_items,
     drawing_order,
-    overlap,
+    overlapping_pair,
     random_digit,
     random_item,
     random_text,
@@ -45,7 +45,7 @@ Pair = tuple[Item, Item]
 
 @lru_cache(maxsize=len(CELLS))
 def location_of(cell: Cell) -> Location:
-    """A cell as a place to look at."""
+    """Return the location of a cell."""
     item = Item(cell)
     x1, y1, x2, y2 = item.box
     return Location(item.place, (x1, y1, x2, y2), (item.point["x"], item.point["y"]))
@@ -53,20 +53,20 @@ def location_of(cell: Cell) -> Location:
 
 @lru_cache(maxsize=len(SHAPES) * len(RADII))
 def full_area(shape: str, size: str) -> int:
-    """Pixels of a shape that nothing covers."""
+    """Return the number of pixels of a shape that nothing covers."""
     canvas = Image.new("L", (SIDE, SIDE), 0)
     draw_item(ImageDraw.Draw(canvas), Item((1, 1), "red", shape, size), 1)
     return int(np.asarray(canvas).sum())
 
 
-def _things(scene: Scene, path: Callable[[Item], tuple[Location, ...]]) -> list[Instance]:
-    """The scene's truth: what is visible of each item is counted on a map of who covers whom."""
-    drawn_map = Image.new("L", (SIDE, SIDE), 0)
-    draw = ImageDraw.Draw(drawn_map)
+def _instances(scene: Scene, path: Callable[[Item], tuple[Location, ...]]) -> list[Instance]:
+    """Return the instances of a scene; their visible pixels are counted on a map of items."""
+    item_map = Image.new("L", (SIDE, SIDE), 0)
+    draw = ImageDraw.Draw(item_map)
     for item in drawing_order(scene):
         if not item.text:
             draw_item(draw, item, scene.items.index(item) + 1)
-    labels = np.asarray(drawn_map)
+    labels = np.asarray(item_map)
     areas = np.bincount(labels.ravel(), minlength=len(scene.items) + 1)
     extents = ndimage.find_objects(labels, max_label=len(scene.items))
     instances = []
@@ -101,20 +101,20 @@ def _things(scene: Scene, path: Callable[[Item], tuple[Location, ...]]) -> list[
 def to_picture(
     scene: Scene, pairs: Sequence[Pair] = (), later: Sequence[Scene] = (), moves: int = 0
 ) -> AnnotatedImage:
-    """A scene as tasks see it.
+    """Return a scene as an annotated image.
 
     Args:
         scene: the first frame.
         pairs: which item was drawn over the edge of which.
-        later: the further frames; an item keeps its name and may change its cell.
-        moves: how many items change their cell.
+        later: the other frames; an item keeps its name and may change its cell.
+        moves: the number of items that change their cell.
     """
 
     def path(item: Item) -> tuple[Location, ...]:
-        where = [{i.name: i.cell for i in frame.items}[item.name] for frame in later]
-        return tuple(location_of(cell) for cell in (item.cell, *where)) if later else ()
+        cells = [{i.name: i.cell for i in frame.items}[item.name] for frame in later]
+        return tuple(location_of(cell) for cell in (item.cell, *cells)) if later else ()
 
-    instances = _things(scene, path)
+    instances = _instances(scene, path)
     by_cell = {instance.cell: instance for instance in instances}
     taken = {item.cell for item in scene.items}
     frames = (scene, *later)
@@ -132,12 +132,12 @@ def to_picture(
 
 
 def _meeting(front: Item, back: Item) -> Location:
-    """The middle of the border between two neighbouring cells."""
+    """Return the middle of the border between two neighbouring cells."""
     first, second = front.point, back.point
     x, y = (first["x"] + second["x"]) // 2, (first["y"] + second["y"]) // 2
     half = CELL // 2
-    place = f"between {front.place} and {back.place}"
-    return Location(place, (x - half, y - half, x + half, y + half), (x, y))
+    name = f"between {front.place} and {back.place}"
+    return Location(name, (x - half, y - half, x + half, y + half), (x, y))
 
 
 def _random_cells(rng: random.Random, count: int, taken: set[Cell]) -> list[Cell]:
@@ -153,10 +153,10 @@ def _compose(
     num_texts: int = 0,
     num_digits: int = 0,
 ) -> tuple[Scene, list[Pair]]:
-    """Distinct shapes, two of them in occlusion with the given probability, and what is written."""
+    """Compose distinct shapes and texts; return the scene and its overlapping pair, if any."""
     pairs: list[Pair] = []
     if rng.random() < overlaps:
-        pair = overlap(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
+        pair = overlapping_pair(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
         pairs = [pair] if pair else []
     items = [item for pair in pairs for item in pair]
     taken = {item.cell for item in items}
@@ -176,7 +176,7 @@ def _mixed(rng: random.Random, least: int, most: int, overlaps: float) -> Annota
 
 
 def _counted(rng: random.Random) -> AnnotatedImage:
-    """Several instances of one colour or one shape, and others beside them."""
+    """Draw several objects of one colour or one shape, and others beside them."""
     count = rng.randint(1, MAX_COUNTED)
     cells = rng.sample(CELLS, count)
     colour, shape = rng.choice(list(PALETTE)), rng.choice(SHAPES)
@@ -201,7 +201,7 @@ def _written(rng: random.Random) -> AnnotatedImage:
 
 
 def _moving(rng: random.Random) -> AnnotatedImage:
-    """Frames in which some instances go straight over free cells and the others stay."""
+    """Draw frames in which some objects move straight over free cells and the others stay."""
     scene, _ = _compose(rng, rng.randint(2, 6), overlaps=0.0)
     num_frames = rng.choice(FRAMES)
     frames = [scene]
@@ -232,11 +232,11 @@ COMPOSITIONS: dict[str, Callable[[random.Random], AnnotatedImage]] = {
 
 
 class DrawnScenes:
-    """Scenes that are drawn as they are asked for; there is no end to them."""
+    """Scenes that are drawn when needed, without end."""
 
     name = "scenes"
     tasks = tuple(COMPOSITIONS)
 
     def picture(self, rng: random.Random, task: str) -> AnnotatedImage:
-        """Draw up a picture for a task; the pixels follow when it is used."""
+        """Compose a scene for a task; its pixels are drawn when they are used."""
         return COMPOSITIONS[task](rng)

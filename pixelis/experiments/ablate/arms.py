@@ -1,8 +1,8 @@
-"""What is compared: each arm is the shared curriculum settings with what makes it another one.
+"""The arms of a comparison: the shared curriculum settings, each changed in its own way.
 
-All arms draw the same number of examples, in batches of the same size, from the same data; but
-for `uniform_same_tokens`, which is as long as it takes to train on the tokens of `staged`: easy
-examples are short, so that a curriculum sees fewer tokens in as many examples.
+All arms draw the same number of examples, in batches of the same size, from the same data, except
+`uniform_same_tokens`: it trains until it has seen as many tokens as `staged`. Easy examples are
+short, so that a curriculum sees fewer tokens in as many examples.
 """
 
 import copy
@@ -20,20 +20,15 @@ SAME_TOKENS = "uniform_same_tokens"
 
 
 def _uniform(settings: Settings, max_steps: int) -> Settings:
-    """Everything at once, in equal shares: what a training without a curriculum draws."""
+    """Draw all difficulties in equal shares from the first step: no curriculum."""
     names = CurriculumConfig.from_dict(settings).required_difficulties
     share = 1 / len(names)
     mix = dict.fromkeys(names, share)
     return settings | {"enabled": False, "stages": [{"name": UNIFORM, "difficulty_mix": mix}]}
 
 
-def _staged(settings: Settings, max_steps: int) -> Settings:
-    """The stages, entered when the model is ready, with rollbacks."""
-    return settings | {"strategy": "staged"}
-
-
 def _schedule(settings: Settings, max_steps: int) -> Settings:
-    """The same stages at fixed steps: those given, else equal parts of the training."""
+    """Enter the same stages at fixed steps: those given, else equal parts of the training."""
     given = (settings.get("schedule") or {}).get("steps")
     num_stages = len(CurriculumConfig.from_dict(settings).stages)
     if given and max(given) >= max_steps:
@@ -51,13 +46,10 @@ def _schedule(settings: Settings, max_steps: int) -> Settings:
 
 
 def _reverse(settings: Settings, max_steps: int) -> Settings:
-    """Hard first: each stage's shares the other way round, at fixed steps; the last stage stays.
-
-    All arms with stages end in the same mix, and so does this one.
-    """
+    """Reverse the shares of each stage but the last, so that hard comes first, at fixed steps."""
     names = list(CurriculumConfig.from_dict(settings).difficulties)
     other = dict(zip(names, reversed(names), strict=True))
-    *stages, last = _plain_stages(settings)
+    *stages, last = CurriculumConfig.from_dict(settings).to_dict()["stages"]
     turned = [
         {
             "name": f"reversed {stage['name']}",
@@ -70,30 +62,27 @@ def _reverse(settings: Settings, max_steps: int) -> Settings:
     return _schedule(settings, max_steps) | {"stages": [*turned, last]}
 
 
-def _of_strategy(name: str) -> Callable[[Settings, int], Settings]:
-    def build(settings: Settings, max_steps: int) -> Settings:
-        return settings | {"strategy": name}
-
-    return build
+def _strategy(name: str) -> Callable[[Settings, int], Settings]:
+    return lambda settings, max_steps: settings | {"strategy": name}
 
 
 ARMS: dict[str, Callable[[Settings, int], Settings]] = {
     UNIFORM: _uniform,
     SAME_TOKENS: _uniform,
-    STAGED: _staged,
+    STAGED: _strategy("staged"),
     "schedule": _schedule,
-    "competence": _of_strategy("competence"),
-    "self_paced": _of_strategy("self_paced"),
-    "adaptive": _of_strategy("adaptive"),
+    "competence": _strategy("competence"),
+    "self_paced": _strategy("self_paced"),
+    "adaptive": _strategy("adaptive"),
     "reverse": _reverse,
 }
 
 
 def check_arms(names: Iterable[str]) -> None:
-    """Check that every arm is known, and that what it is matched to is there.
+    """Refuse an unknown arm, and one without the arms that it is matched to.
 
     Raises:
-        ConfigError: naming the arm and the choices.
+        ConfigError: Naming the arm and the choices.
     """
     names = list(names)
     for name in names:
@@ -107,34 +96,29 @@ def check_arms(names: Iterable[str]) -> None:
 
 
 def matched_steps(max_steps: int, num_tokens: int, wanted: int) -> int:
-    """Steps after which a uniform mix has seen as many tokens as another arm.
+    """Return the steps after which a uniform mix has seen as many tokens as another arm.
 
     Args:
-        max_steps: of the training with the uniform mix that was measured.
-        num_tokens: that it was trained on.
-        wanted: tokens of the other arm.
+        max_steps: Of the training with the uniform mix that was measured.
+        num_tokens: Tokens that it was trained on.
+        wanted: Tokens of the other arm.
     """
     return max(1, round(max_steps * wanted / num_tokens))
 
 
 def build_curriculum(arm: str, settings: Mapping[str, Any], max_steps: int) -> Settings:
-    """The section `curriculum` of one arm's training, checked.
+    """Build the section `curriculum` of one arm's training, checked.
 
     Args:
-        arm: a name in `ARMS`.
-        settings: the section that all arms begin from.
-        max_steps: optimiser steps of each training.
+        arm: A name in `ARMS`.
+        settings: The section that all arms begin from.
+        max_steps: Optimiser steps of each training.
 
     Raises:
-        ConfigError: when the settings break a rule of the curriculum.
+        ConfigError: When the settings break a rule of the curriculum.
     """
     CurriculumConfig.from_dict(settings)
     # Each arm has its own strategy, whatever the shared settings say.
     shared = copy.deepcopy(dict(settings)) | {"enabled": True, "strategy": "staged"}
     built = ARMS[arm](shared, max_steps)
     return CurriculumConfig.from_dict(built).to_dict()
-
-
-def _plain_stages(settings: Settings) -> list[Settings]:
-    stages: list[Settings] = CurriculumConfig.from_dict(settings).to_dict()["stages"]
-    return stages

@@ -1,7 +1,7 @@
-"""Arms side by side: means over seeds with 95 % intervals, and the difference from the first arm.
+"""Arms side by side: means over seeds with 95 % intervals, and the gain over the first arm.
 
-Intervals are Student's t over the seeds' values (each seed is one independent training): they hold
-what training, order, validation subset and test examples vary from seed to seed.
+Intervals are Student's t over the seeds' values (each seed is one independent training): they cover
+what varies with the seed: training, order, validation subset and test examples.
 """
 
 import math
@@ -10,29 +10,105 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from pixelis.experiments.ablate.outcome import Mix, Outcome
+from pixelis.errors import CheckpointError
 from pixelis.experiments.estimate import Estimate, estimate
 
 ALL = "all"
+Mix = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one training of an arm.
+
+    Attributes:
+        arm: What was trained.
+        seed: Of adapter, order, validation subset and test examples.
+        test: Answer accuracy of the final adapter's rollouts by difficulty, and `all`, in [0, 1];
+            empty where no test was made.
+        evaluations: (step, strata) in order, on the validation subset.
+        num_tokens: Tokens that were trained on, without padding.
+        seconds: Wall time of training and test; since the last resume, where there was one.
+        run_id: Of the training in the tracker.
+    """
+
+    arm: str
+    seed: int
+    test: Mapping[str, float]
+    evaluations: tuple[tuple[int, Mapping[str, float]], ...]
+    num_tokens: int
+    seconds: float
+    run_id: str
+
+    def final_performance(self, mix: Mix) -> float:
+        """Return the last evaluation's performance on a mix."""
+        return performance(mix, self.evaluations[-1][1])
+
+    def curve(self, mix: Mix, every: int) -> list[tuple[int, float]]:
+        """Return (step, performance on a mix) at the multiples of `every` and at the last step.
+
+        A curriculum asks for more evaluations between them; another arm has none there.
+        """
+        last = self.evaluations[-1][0]
+        return [
+            (step, performance(mix, strata))
+            for step, strata in self.evaluations
+            if step % every == 0 or step == last
+        ]
+
+    def steps_to(self, target: float, mix: Mix, every: int) -> int | None:
+        """Return the first step of the curve that reaches a target, or None."""
+        reached = (step for step, value in self.curve(mix, every) if value >= target)
+        return next(reached, None)
+
+
+def performance(mix: Mix, strata: Mapping[str, float]) -> float:
+    """Return the mean of the strata, weighted by a mix."""
+    return sum(share * strata[name] for name, share in mix.items() if share > 0)
+
+
+def read_outcome(arm: str, seed: int, finished: Mapping[str, Any], path: str) -> Outcome:
+    """Build an outcome from the content of a training's `finished.json`.
+
+    Raises:
+        CheckpointError: When it holds no results, naming the path.
+    """
+    try:
+        results = finished["results"]
+        if not results["strata"]:
+            raise ValueError("no evaluation")
+        return Outcome(
+            arm=arm,
+            seed=seed,
+            test=dict(results["test"]),
+            evaluations=tuple((int(step), dict(strata)) for step, strata in results["strata"]),
+            num_tokens=int(results["num_tokens"]),
+            seconds=float(results["seconds"]),
+            run_id=str(finished["run_id"]),
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} holds no results of a training; move it away to have it made again"
+        ) from error
 
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One arm.
+    """The results of one arm over its seeds.
 
     Attributes:
-        arm: its name.
-        num_seeds: trainings.
-        accuracy: test answer accuracy by difficulty, and `all`, in [0, 1].
-        gain: accuracy minus the first arm's, seed by seed; None for the first arm.
-        steps_to_target: the mean over all seeds, where a seed that did not reach the target counts
+        arm: Its name.
+        num_seeds: Trainings.
+        accuracy: Test answer accuracy by difficulty, and `all`, in [0, 1].
+        gain: Accuracy minus the first arm's, seed by seed; None for the first arm.
+        steps_to_target: The mean over all seeds, where a seed that did not reach the target counts
             with `max_steps`: the restricted mean (Royston and Parmar 2013), a lower bound of the
             mean where some did not. None where none did.
-        num_reached: how many seeds reached it.
-        performance: validation performance on the last stage's mix after the last step.
+        num_reached: How many seeds reached it.
+        performance: Validation performance on the last stage's mix after the last step.
         curve: (step, that performance), at each step that all seeds measured.
-        num_tokens: mean tokens trained on.
-        seconds: mean seconds a training.
+        num_tokens: Mean tokens trained on.
+        seconds: Mean seconds of a training.
     """
 
     arm: str
@@ -49,14 +125,14 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class AblationTable:
-    """All arms, in their order, and the target that their steps were counted to."""
+    """All arms, in their order, and the target performance of `steps_to_target`."""
 
     rows: tuple[ArmRow, ...]
     target: float
     mix: Mix
 
 
-def compare(
+def compare_arms(
     outcomes: Mapping[str, Sequence[Outcome]],
     mix: Mix,
     share: float,
@@ -64,69 +140,59 @@ def compare(
     eval_steps: int,
     max_steps: int,
 ) -> AblationTable:
-    """Put the arms' trainings side by side.
+    """Compute each arm's means and intervals, and its gain over the first arm.
 
     Args:
-        outcomes: by arm, its trainings in the order of seeds; the same seeds for all.
-        mix: what performance is measured on: the last stage's.
-        share: the target is this share of the first arm's mean final performance, after Platanios
+        outcomes: By arm, its trainings in the order of seeds; the same seeds for all.
+        mix: What performance is measured on: the last stage's.
+        share: The target is this share of the first arm's mean final performance, after Platanios
             et al. (2019), who report the time to reach the baseline's score.
-        eval_steps: steps between the evaluations that all arms have.
-        max_steps: of a training.
+        eval_steps: Steps between the evaluations that all arms have.
+        max_steps: Of a training.
     """
     first = next(iter(outcomes.values()))
     target = share * fmean(outcome.final_performance(mix) for outcome in first)
     rows = []
     for arm, runs in outcomes.items():
+        assert [run.seed for run in runs] == [run.seed for run in first], "arms share their seeds"
         curves = [dict(run.curve(mix, eval_steps)) for run in runs]
-        steps = [run.steps_to(target, mix, eval_steps) for run in runs]
-        rows.append(_row(arm, runs, first, mix, curves, steps, max_steps))
+        shared = [step for step in curves[0] if all(step in curve for curve in curves)]
+        reached = [run.steps_to(target, mix, eval_steps) for run in runs]
+        num_reached = sum(step is not None for step in reached)
+        steps = [float(max_steps if step is None else step) for step in reached]
+        accuracy = {name: [run.test[name] for run in runs] for name in runs[0].test}
+        gain = None
+        if runs is not first:
+            pairs = list(zip(runs, first, strict=True))
+            gain = {
+                name: estimate([a.test[name] - b.test[name] for a, b in pairs]) for name in accuracy
+            }
+        rows.append(
+            ArmRow(
+                arm=arm,
+                num_seeds=len(runs),
+                accuracy={name: estimate(values) for name, values in accuracy.items()},
+                gain=gain,
+                steps_to_target=estimate(steps) if num_reached else None,
+                num_reached=num_reached,
+                performance=estimate([run.final_performance(mix) for run in runs]),
+                curve=tuple((step, estimate([c[step] for c in curves])) for step in shared),
+                num_tokens=fmean(run.num_tokens for run in runs),
+                seconds=fmean(run.seconds for run in runs),
+            )
+        )
     return AblationTable(tuple(rows), target, mix)
 
 
-def _row(
-    arm: str,
-    runs: Sequence[Outcome],
-    first: Sequence[Outcome],
-    mix: Mix,
-    curves: Sequence[Mapping[int, float]],
-    steps: Sequence[int | None],
-    max_steps: int,
-) -> ArmRow:
-    assert [run.seed for run in runs] == [run.seed for run in first], "arms share their seeds"
-    groups = list(runs[0].test)
-    num_reached = sum(step is not None for step in steps)
-    restricted = [float(max_steps if step is None else step) for step in steps]
-    shared = [step for step in curves[0] if all(step in curve for curve in curves)]
-    gain = None
-    if runs is not first:
-        gain = {
-            name: estimate([a.test[name] - b.test[name] for a, b in zip(runs, first, strict=True)])
-            for name in groups
-        }
-    return ArmRow(
-        arm=arm,
-        num_seeds=len(runs),
-        accuracy={name: estimate([run.test[name] for run in runs]) for name in groups},
-        gain=gain,
-        steps_to_target=estimate(restricted) if num_reached else None,
-        num_reached=num_reached,
-        performance=estimate([run.final_performance(mix) for run in runs]),
-        curve=tuple((step, estimate([curve[step] for curve in curves])) for step in shared),
-        num_tokens=fmean(run.num_tokens for run in runs),
-        seconds=fmean(run.seconds for run in runs),
-    )
-
-
 def choose_learning_rate(outcomes: Mapping[float, Sequence[Outcome]], mix: Mix) -> float:
-    """The rate with the best mean final performance on validation; of equals, the first."""
+    """Return the rate with the best mean final performance on validation; of equals, the first."""
     return max(
         outcomes, key=lambda rate: fmean(run.final_performance(mix) for run in outcomes[rate])
     )
 
 
-def as_rows(table: AblationTable) -> list[dict[str, Any]]:
-    """One flat dict an arm; shares are in [0, 1], intervals as `_low` and `_high`."""
+def arms_rows(table: AblationTable) -> list[dict[str, Any]]:
+    """Return one flat dict an arm; shares are in [0, 1], intervals as `_low` and `_high`."""
     rows = []
     for row in table.rows:
         flat: dict[str, Any] = {"arm": row.arm, "seeds": row.num_seeds}
@@ -151,32 +217,26 @@ def _flat(key: str, value: Estimate) -> dict[str, float | None]:
     }
 
 
-def as_markdown(table: AblationTable) -> str:
-    """The table as Markdown: accuracies in percent, gains in points, each with its interval."""
+def arms_markdown(table: AblationTable) -> str:
+    """Return the table as Markdown: accuracies in percent, gains in points, with intervals."""
     names = list(table.rows[0].accuracy)
     heads = ["arm", *(f"{name} %" for name in names), f"{ALL}: gain in points"]
     heads += [f"steps to {table.target:.3f}", "k tokens", "s a run"]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines = [heads, ["---"] * len(heads)]
     for row in table.rows:
         cells = [row.arm]
         cells += [f"{100 * v.mean:.1f} ± {100 * v.half:.1f}" for v in row.accuracy.values()]
         gain = None if row.gain is None else row.gain.get(ALL)
         cells.append("" if gain is None else f"{100 * gain.mean:+.1f} ± {100 * gain.half:.1f}")
-        cells.append(_steps(row))
-        cells += [f"{row.num_tokens / 1000:.0f}", f"{row.seconds:.0f}"]
-        lines.append(_line(cells))
-    return "\n".join(lines)
+        cells += [_steps_cell(row), f"{row.num_tokens / 1000:.0f}", f"{row.seconds:.0f}"]
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _steps(row: ArmRow) -> str:
-    count = f"({row.num_reached} of {row.num_seeds})"
-    steps = row.steps_to_target
+def _steps_cell(row: ArmRow) -> str:
+    count, steps = f"({row.num_reached} of {row.num_seeds})", row.steps_to_target
     if steps is None:
         return f"not reached {count}"
     half = f" ± {steps.half:.0f}" if math.isfinite(steps.half) else ""
     bound = "≥ " if row.num_reached < row.num_seeds else ""
     return f"{bound}{steps.mean:.0f}{half} {count}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

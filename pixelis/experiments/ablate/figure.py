@@ -1,4 +1,4 @@
-"""One figure of a comparison: test accuracy by difficulty, and the way there on validation."""
+"""The figure of a comparison: test accuracy by difficulty, and validation curves."""
 
 from collections.abc import Sequence
 
@@ -13,25 +13,21 @@ FIRST = "#222222"  # the arm that the others are compared with
 MORE = ("#999933",)
 
 
-def _colours(rows: Sequence[ArmRow]) -> list[str]:
-    palette = [FIRST, *COLOURS, *MORE]
-    return [palette[i % len(palette)] for i in range(len(rows))]
-
-
 def ablation_figure(table: AblationTable, *, metric: str, steps: int) -> Figure:
-    """Draw the arms: on the left what they reached, on the right how they came there.
+    """Draw test accuracy by arm on the left, and the validation curves on the right.
 
     Args:
-        table: the comparison.
-        metric: what the strata of the right side measure, for its label.
-        steps: optimiser steps of each training.
+        table: The comparison.
+        metric: The metric of the curves, for their label.
+        steps: Optimiser steps of each training.
 
     Returns:
         A figure of 1200 x 560 pixels.
     """
     figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
-    colours = _colours(table.rows)
+    palette = [FIRST, *COLOURS, *MORE]
+    colours = [palette[i % len(palette)] for i in range(len(table.rows))]
     _accuracies(left, table.rows, colours)
     _curves(right, table, colours, metric)
     right.set_xlim(0, max(steps, *(step for row in table.rows for step, _ in row.curve)))
@@ -83,7 +79,7 @@ def _curves(axes: Axes, table: AblationTable, colours: Sequence[str], metric: st
         fontsize=9,
     )
     axes.set_xlabel("optimiser step")
-    words = metric.replace("_", " ")
-    axes.set_ylabel(f"validation {words} on the last stage's mix (0 to 1); mean")
+    name = metric.replace("_", " ")
+    axes.set_ylabel(f"validation {name} on the last stage's mix (0 to 1); mean")
     axes.grid(color="#eeeeee")
     axes.spines[["top", "right"]].set_visible(False)

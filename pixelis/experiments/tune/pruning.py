@@ -9,47 +9,50 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
 
-def explain(study: optuna.Study, trial: FrozenTrial, step: int, value: float, pruner: str) -> str:
-    """Why a trial ends at a step, in a line: its value there beside that of the others.
+def explain(
+    trials: Sequence[FrozenTrial], number: int, step: int, value: float, pruner: str
+) -> str:
+    """Return why a trial ends at a step: its value there beside the others'.
 
     Args:
-        study: of the trial.
-        trial: that ends.
-        step: examples seen.
-        value: performance on the last stage's mix there.
-        pruner: its name.
+        trials: Of the study.
+        number: Of the trial that ends.
+        step: Examples seen.
+        value: Performance on the last stage's mix there.
+        pruner: Its name.
     """
     others = [
-        other.intermediate_values[step]
-        for other in study.get_trials(deepcopy=False)
-        if other.number != trial.number and step in other.intermediate_values
+        trial.intermediate_values[step]
+        for trial in trials
+        if trial.number != number and step in trial.intermediate_values
     ]
+    reason = f"{pruner}: {value:.4f} after {step} examples"
     if not others:
-        return f"{pruner}: {value:.4f} after {step} examples"
-    better = sum(other > value for other in others)
+        return reason
+    num_better = sum(other > value for other in others)
     return (
-        f"{pruner}: {value:.4f} after {step} examples, where {better} of {len(others)} others "
-        f"were better (median {median(others):.4f})"
+        f"{reason}, where {num_better} of {len(others)} others were better "
+        f"(median {median(others):.4f})"
     )
 
 
 def saved_share(trials: Sequence[FrozenTrial], examples: int, seeds_per_trial: int = 1) -> float:
-    """The share of the examples that pruning saved, of those that all trials would have seen.
+    """Return the share of the examples that pruning saved, of those of all whole trials.
 
     Args:
-        trials: of a study; those that are complete or pruned count.
-        examples: that one whole training sees.
-        seeds_per_trial: trainings of a whole trial; a trial is stopped in its first.
+        trials: Of a study; complete and pruned ones count.
+        examples: Of one whole training.
+        seeds_per_trial: Trainings of a whole trial; a trial is stopped in its first.
     """
-    ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    trials, whole = [t for t in trials if t.state in ended], examples * seeds_per_trial
-    if not trials:
+    ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    if not ended:
         return 0.0
-    seen = [
+    whole = examples * seeds_per_trial
+    seen = sum(
         max(trial.intermediate_values, default=0) if trial.state == TrialState.PRUNED else whole
-        for trial in trials
-    ]
-    return 1 - sum(seen) / (whole * len(trials))
+        for trial in ended
+    )
+    return 1 - seen / (whole * len(ended))
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ class Replay:
     """What pruning would have done to full runs, in the order in which they ran.
 
     Attributes:
-        num: full runs.
-        num_pruned: that would have been stopped.
-        winner_pruned: whether the best of them is among these; None where there is no run.
+        num: Full runs.
+        num_pruned: Those that would have been stopped.
+        winner_pruned: Whether the best of them is among these; None where there is no run.
     """
 
     num: int
@@ -72,34 +75,29 @@ def replay(
 ) -> Replay:
     """Ask a pruner at each intermediate value of full runs whether it would have stopped there.
 
-    What it stops contributes no more than it had reported by then, as in the study. Of trials that
-    were pruned in the study the end is not known: they are left out.
+    A run that it stops contributes no more than it had reported by then, as in the study. Trials
+    that were pruned in the study are left out: their end is not known.
 
     Args:
-        trials: of a study with one objective that is maximised; those that are complete are taken.
-        pruner: a fresh one.
-        warmup: examples that no trial is stopped before.
-        spared: a note of the trials that are never stopped, as baselines are.
+        trials: Of a study with one objective that is maximised; complete ones are taken.
+        pruner: A fresh one.
+        warmup: Examples before which no trial is stopped.
+        spared: An attribute of the trials that are never stopped, as baselines are.
     """
     whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.create_study(study_name="replay", direction="maximize", pruner=pruner)
-        stopped = {t.number: _is_stopped(study, t, warmup, spared in t.user_attrs) for t in whole}
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    study = optuna.create_study(study_name="replay", direction="maximize", pruner=pruner)
+    stopped = {t.number: _is_stopped(study, t, warmup, spared in t.user_attrs) for t in whole}
     best = max(whole, key=lambda trial: trial.values[0], default=None)
     return Replay(len(whole), sum(stopped.values()), None if best is None else stopped[best.number])
 
 
-def _is_stopped(study: optuna.Study, old: FrozenTrial, warmup: int, is_free: bool) -> bool:
-    study.enqueue_trial(old.params)
-    trial = study.ask(old.distributions)
-    for step, value in sorted(old.intermediate_values.items()):
+def _is_stopped(study: optuna.Study, run: FrozenTrial, warmup: int, is_spared: bool) -> bool:
+    study.enqueue_trial(run.params)
+    trial = study.ask(run.distributions)
+    for step, value in sorted(run.intermediate_values.items()):
         trial.report(value, step)
-        if not is_free and step >= warmup and trial.should_prune():
+        if not is_spared and step >= warmup and trial.should_prune():
             study.tell(trial, state=TrialState.PRUNED)
             return True
-    study.tell(trial, old.value)
+    study.tell(trial, run.value)
     return False

@@ -1,8 +1,8 @@
-"""What a study searches: dotted keys of the configuration, each with its range or choices."""
+"""The search space: dotted keys of the configuration, each with its range or choices."""
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -28,7 +28,7 @@ class Parameter:
     """One searched key.
 
     Attributes:
-        name: dotted, as `curriculum.rollback_threshold`.
+        name: Dotted, as `curriculum.rollback_threshold`.
         distribution: Optuna's.
     """
 
@@ -37,14 +37,23 @@ class Parameter:
 
     @property
     def ends(self) -> tuple[Scalar, ...]:
-        """The values that every other lies between, or all of them: if these are valid, all are."""
+        """Return the ends of a range, or all choices: if these are valid, every value is."""
         if isinstance(self.distribution, CategoricalDistribution):
             return tuple(self.distribution.choices)
         assert isinstance(self.distribution, FloatDistribution | IntDistribution)
         return (self.distribution.low, self.distribution.high)
 
+    @property
+    def integers(self) -> Iterable[int]:
+        """Return every integer that an integer key may take."""
+        kind = self.distribution
+        if isinstance(kind, CategoricalDistribution):
+            return [value for value in kind.choices if type(value) is int]
+        assert isinstance(kind, IntDistribution)
+        return range(kind.low, kind.high + 1, 1 if kind.log else kind.step)
+
     def contains(self, value: Any) -> bool:
-        """Whether the range or the choices hold a value."""
+        """Return whether the range or the choices hold a value."""
         try:
             inner = self.distribution.to_internal_repr(value)
         except ValueError:
@@ -55,48 +64,50 @@ class Parameter:
 def build_space(
     section: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, str]
 ) -> tuple[Parameter, ...]:
-    """Read the section `space`.
+    """Build the search space from the section `space`.
 
     Args:
-        section: dotted or nested names; of each `{low, high, log, step}` or `{choices: [...]}`.
-        defaults: every key that there is, with its value; an integer's range holds integers.
-        fixed: keys that may not be searched (or prefixes that end with a dot) and why.
+        section: Dotted or nested names; for each `{low, high, log, step}` or `{choices: [...]}`.
+        defaults: Every key that exists, with its value; an integer's range holds integers.
+        fixed: Keys that may not be searched (or prefixes that end with a dot) and the reason.
 
     Raises:
-        ConfigError: naming the key, the rule and the value.
+        ConfigError: Naming the key, the rule and the value.
     """
-    found = [
-        Parameter(name, _distribution(name, words, defaults, fixed))
-        for name, words in flat_space(section).items()
-        if words is not None
+    space = [
+        Parameter(name, _distribution(name, fields, defaults, fixed))
+        for name, fields in flat_space(section).items()
+        if fields is not None
     ]
-    if not found:
+    if not space:
         raise ConfigError(f"{SECTION} must name at least one key to search, got none")
-    return tuple(found)
+    return tuple(space)
 
 
-def why_fixed(name: str, fixed: Mapping[str, str]) -> str | None:
-    """Why no trial may have another value of a dotted key; None where it may.
-
-    Args:
-        name: the key.
-        fixed: keys, or prefixes that end with a dot, and why.
-    """
-    found = (
-        why
-        for prefix, why in fixed.items()
-        if name == prefix or (prefix.endswith(".") and name.startswith(prefix))
-    )
-    return next(found, None)
+def reason_fixed(name: str, fixed: Mapping[str, str]) -> str | None:
+    """Return why no trial may change a dotted key, or None where one may."""
+    for prefix, reason in fixed.items():
+        if name == prefix or (prefix.endswith(".") and name.startswith(prefix)):
+            return reason
+    return None
 
 
-def changed(tree: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested mapping with the values of dotted keys in it, the given one left as it is."""
+def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted names and values of a nested mapping."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def with_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a nested mapping with new values for dotted keys."""
     copy: dict[str, Any] = {
-        key: changed(value, {}) if isinstance(value, Mapping) else value
+        key: with_values(value, {}) if isinstance(value, Mapping) else value
         for key, value in tree.items()
     }
-    for name, value in params.items():
+    for name, value in values.items():
         *parents, leaf = name.split(".")
         node = copy
         for parent in parents:
@@ -107,87 +118,86 @@ def changed(tree: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any
 
 def _distribution(
     name: str,
-    words: Mapping[str, Any],
+    fields: Mapping[str, Any],
     defaults: Mapping[str, Any],
     fixed: Mapping[str, str],
 ) -> BaseDistribution:
-    if not isinstance(words, Mapping):
-        raise ConfigError(
-            f"{SECTION}.{name} must be {{low: , high: }} or {{choices: []}}, got {words!r}"
-        )
+    key = f"{SECTION}.{name}"
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"{key} must be {{low: , high: }} or {{choices: []}}, got {fields!r}")
     if name not in defaults:
         raise ConfigError(unknown_key(name, f"the section {SECTION}", defaults))
-    if why := why_fixed(name, fixed):
-        raise ConfigError(f"{SECTION}.{name} cannot be searched: {why}")
-    for word in words:
-        if word not in FIELDS:
-            raise ConfigError(unknown_key(word, f"{SECTION}.{name}", FIELDS))
-    if "choices" in words:
-        return _choices(name, words)
-    if not {"low", "high"} <= set(words):
-        raise ConfigError(
-            f"{SECTION}.{name} must have low and high, or choices, got {', '.join(words)}"
-        )
-    return _range(name, words, defaults[name])
+    if reason := reason_fixed(name, fixed):
+        raise ConfigError(f"{key} cannot be searched: {reason}")
+    for field in fields:
+        if field not in FIELDS:
+            raise ConfigError(unknown_key(field, key, FIELDS))
+    if "choices" in fields:
+        return _choices(key, fields)
+    if not {"low", "high"} <= set(fields):
+        raise ConfigError(f"{key} must have low and high, or choices, got {', '.join(fields)}")
+    return _range(key, fields, defaults[name])
 
 
-def _choices(name: str, words: Mapping[str, Any]) -> CategoricalDistribution:
-    choices, place = words["choices"], f"{SECTION}.{name}"
+def _choices(key: str, fields: Mapping[str, Any]) -> CategoricalDistribution:
+    choices = fields["choices"]
     if not isinstance(choices, Sequence) or isinstance(choices, str) or not choices:
-        raise ConfigError(f"{place}.choices must be a list that is not empty, got {choices!r}")
-    if len(words) > 1:
-        raise ConfigError(f"{place} must have choices or a range, got {', '.join(words)}")
+        raise ConfigError(f"{key}.choices must be a list that is not empty, got {choices!r}")
+    if len(fields) > 1:
+        raise ConfigError(f"{key} must have choices or a range, got {', '.join(fields)}")
     if any(not isinstance(each, bool | int | float | str | None) for each in choices):
-        raise ConfigError(f"{place}.choices must hold plain values, got {choices!r}")
+        raise ConfigError(f"{key}.choices must hold plain values, got {choices!r}")
     if len({repr(each) for each in choices}) < len(choices):
-        raise ConfigError(f"{place}.choices must differ, got {choices!r}")
+        raise ConfigError(f"{key}.choices must differ, got {choices!r}")
     return CategoricalDistribution(list(choices))
 
 
-def _range(name: str, words: Mapping[str, Any], default: Any) -> BaseDistribution:
-    place, log = f"{SECTION}.{name}", words.get("log", False)
+def _range(key: str, fields: Mapping[str, Any], default: Any) -> BaseDistribution:
+    log = fields.get("log", False)
     if isinstance(default, bool) or not isinstance(default, int | float | None):
-        raise ConfigError(f"{place} must have choices, its value is {default!r} and no number")
-    whole = isinstance(default, int) or (default is None and isinstance(words["low"], int))
-    numbers = {word: words[word] for word in ("low", "high", "step") if words.get(word) is not None}
-    for word, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            kind = "an integer" if whole else "a number"
-            raise ConfigError(f"{place}.{word} must be {kind}, got {value!r}")
-        # Integers have no end, and what is beyond every float cannot be calculated with.
+        raise ConfigError(f"{key} must have choices, its value is {default!r} and no number")
+    is_whole = isinstance(default, int) or (default is None and isinstance(fields["low"], int))
+    numbers = {
+        field: fields[field] for field in ("low", "high", "step") if fields.get(field) is not None
+    }
+    for field, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float):
+            kind = "an integer" if is_whole else "a number"
+            raise ConfigError(f"{key}.{field} must be {kind}, got {value!r}")
+        # Integers have no limit, and nothing can be calculated with one beyond every float.
         if not abs(value) <= sys.float_info.max:
-            raise ConfigError(f"{place}.{word} must be finite, got {str(value):.40}")
-    low, high, step = words["low"], words["high"], numbers.get("step")
+            raise ConfigError(f"{key}.{field} must be finite, got {str(value):.40}")
+    low, high, step = fields["low"], fields["high"], numbers.get("step")
     if low is None or high is None or low >= high:
-        raise ConfigError(f"{place}.low must be below high, got {low} >= {high}")
+        raise ConfigError(f"{key}.low must be below high, got {low} >= {high}")
     if log not in (True, False):
-        raise ConfigError(f"{place}.log must be true or false, got {log!r}")
+        raise ConfigError(f"{key}.log must be true or false, got {log!r}")
     if log and low <= 0:
-        raise ConfigError(f"{place}.low must be above 0 where log is true, got {low}")
+        raise ConfigError(f"{key}.low must be above 0 where log is true, got {low}")
     if log and step is not None:
-        raise ConfigError(f"{place} must have log or step, got both")
-    if step is not None and step <= 0:
-        raise ConfigError(f"{place}.step must be above 0, got {step}")
-    if step is not None and step > high - low:
-        raise ConfigError(f"{place}.step must be at most high - low = {high - low}, got {step}")
+        raise ConfigError(f"{key} must have log or step, got both")
     if not math.isfinite(high - low):
-        raise ConfigError(f"{place} must have high - low that is a number, got {low} and {high}")
-    for word, value in numbers.items():
-        if whole and abs(value) > LARGEST:
-            raise ConfigError(f"{place}.{word} must be in [-{LARGEST}, {LARGEST}], got {value}")
+        raise ConfigError(f"{key} must have high - low that is a number, got {low} and {high}")
+    for field, value in numbers.items():
+        if is_whole and abs(value) > LARGEST:
+            raise ConfigError(f"{key}.{field} must be in [-{LARGEST}, {LARGEST}], got {value}")
     if step is not None:
-        _check_step(place, low, high, step, whole=whole)
-    if whole:
+        _check_step(key, low, high, step, is_whole=is_whole)
+    if is_whole:
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(low, high, log=log, step=step)
 
 
-def _check_step(place: str, low: float, high: float, step: float, *, whole: bool) -> None:
+def _check_step(key: str, low: float, high: float, step: float, *, is_whole: bool) -> None:
     """Refuse a step that is too small for decimal numbers, or after which `high` is never met."""
-    # Asked so that a step that is no number is refused too.
-    if not whole and not (high - low) / step <= MOST_STEPS:
+    if step <= 0:
+        raise ConfigError(f"{key}.step must be above 0, got {step}")
+    if step > high - low:
+        raise ConfigError(f"{key}.step must be at most high - low = {high - low}, got {step}")
+    # `not ... <=` also refuses a step that is not a number.
+    if not is_whole and not (high - low) / step <= MOST_STEPS:
         raise ConfigError(
-            f"{place}.step must be at least (high - low) / {MOST_STEPS} = "
+            f"{key}.step must be at least (high - low) / {MOST_STEPS} = "
             f"{(high - low) / MOST_STEPS:g}, got {step}"
         )
     # As decimal numbers, as they are written: .3 is three steps of .1.
@@ -195,6 +205,6 @@ def _check_step(place: str, low: float, high: float, step: float, *, whole: bool
     if rest := (last - first) % size:
         reached = last - rest
         raise ConfigError(
-            f"{place}.high must be low plus whole steps of {step}, got {high}: the last one that "
-            f"is reached is {int(reached) if whole else float(reached)}"
+            f"{key}.high must be low plus whole steps of {step}, got {high}: the last one that "
+            f"is reached is {int(reached) if is_whole else float(reached)}"
         )

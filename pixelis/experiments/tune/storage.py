@@ -1,178 +1,204 @@
-"""Where a study lives: SQLite beside the project, or a server's database for many machines."""
+"""The database of a study: SQLite beside the project, or a server for many machines.
+
+Optuna's RDBStorage keeps the study. Ours beside it: a lock for all processes that share the
+storage, since Optuna fails when several make its tables at once, and errors in one line.
+"""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
-from uuid import uuid4
+from typing import Any
 
 import optuna
+import sqlalchemy
+from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.pruners import NopPruner
-from optuna.storages import RDBStorage
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from pixelis.errors import ConfigError, UserError
-from pixelis.experiments.tune.exclusive import Exclusive
-from pixelis.experiments.tune.settings import Settings
-from pixelis.training.checkpoint import check_same_config
 
 HEARTBEAT_SECONDS = 20
-GRACE_SECONDS = 120  # without a heartbeat, on another machine, after which a trial has died
+GRACE_SECONDS = 120  # without a heartbeat, after which a trial of another machine has died
+MAX_RETRIES = 10  # of a trial whose process dies again and again
 SQLITE_SECONDS = 60.0  # that a locked SQLite file is waited for
+LOCK_SECONDS = 600.0  # many processes may choose a trial before this one, each for a second or so
 
 BACKENDS = ("sqlite", "postgresql")
-IDENTITY = "pixelis.identity"
-BORN = "pixelis.born"  # what tells a study from an earlier one of its name
-NO_RECORD = "Record does not exist"  # of Optuna, where a study is not in its database
-Direction = Literal["maximize", "minimize"]
-GONE = (StorageInternalError, SQLAlchemyError)
+STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError)
+NO_RECORD = "Record does not exist"  # Optuna's text where a study is not in its database
+LOCK_KEY = 7_094_836_165_112_001  # of the server's advisory lock; any number that is ours
+LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
+# A server does not hear of a machine that lost its power: it asks, after seconds instead of hours.
+LOCK_SESSION = (
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 4",
+)
 
 
-def open_study(
-    url: str,
-    name: str,
-    settings: Settings,
-    *,
-    identity: Mapping[str, Any],
-    directions: Sequence[Direction] = ("maximize",),
-) -> optuna.Study:
-    """Open a study, or make it.
+def open_storage(url: str) -> RDBStorage:
+    """Open a study's storage; its tables are made where there are none.
 
     Args:
         url: SQLAlchemy's, such as `sqlite:///optuna.db` or `postgresql+psycopg2://host/db`.
-        name: the study's.
-        settings: how it searches.
-        identity: what may not differ between two starts, flat.
-        directions: of the objectives.
 
     Raises:
-        UserError: when the storage cannot be opened, or holds a study of this name with others.
+        UserError: When it cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", ExperimentalWarning)
-    with _opening(url):
-        storage = _open_storage(url)
-        with making(url):
-            study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                directions=list(directions),
-                pruner=settings.build_pruner() if len(directions) == 1 else NopPruner(),
-                load_if_exists=True,
+    warnings.filterwarnings("ignore", message="Heartbeat of storage")  # see `trials`
+    with opening_errors(url):
+        database = make_url(url)
+        backend = database.get_backend_name()
+        if backend not in BACKENDS:
+            raise ConfigError(
+                f"it must be a database of {' or '.join(BACKENDS)}, whose locks the machines of a "
+                f"study share, got {backend}"
             )
-            saved = study.user_attrs.get(IDENTITY)
-            if saved is None:
-                study.set_user_attr(BORN, uuid4().hex)
-                study.set_user_attr(IDENTITY, dict(identity))
-                saved = study.user_attrs[IDENTITY]
-        ways = [direction.name.lower() for direction in study.directions]
-    check_same_config(
-        {**saved, "objectives": ways},
-        {**identity, "objectives": list(directions)},
-        Path(name),
-        what="study",
-        advice="go on with the same values, or name another study",
-    )
-    return study
+        engine: dict[str, Any] = {}
+        if backend == "sqlite":
+            if database.database in (None, "", ":memory:") or "mode" in database.query:
+                raise ConfigError("a study in memory ends with its process; name a file")
+            Path(str(database.database)).parent.mkdir(parents=True, exist_ok=True)
+            engine = {"connect_args": {"timeout": SQLITE_SECONDS}}
+        with storage_lock(url, f"the making of studies in {_without_password(url)}"):
+            return RDBStorage(
+                url,
+                engine_kwargs=engine,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=queue_again,
+            )
 
 
-def check_storage(url: str) -> None:
-    """Open a storage, or make it, before anything else is done for it.
-
-    Raises:
-        UserError: when it cannot be opened.
-    """
-    warnings.simplefilter("ignore", ExperimentalWarning)
-    with _opening(url):
-        _open_storage(url)
+def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a failed trial again with the same values, MAX_RETRIES times at most."""
+    RetryHeartbeatStaleTrialCallback(MAX_RETRIES)(study, trial)
 
 
 @contextmanager
-def _opening(url: str) -> Iterator[None]:
+def storage_lock(url: str, purpose: str) -> Iterator[None]:
+    """Let one process at a time into a block, among all that share a storage.
+
+    A file lock beside an SQLite file; an advisory lock of the server for PostgreSQL, which ends
+    with its session, and so with the process or the machine that holds it.
+
+    Args:
+        url: Of the storage.
+        purpose: What happens in the block, for messages.
+
+    Raises:
+        UserError: When another process keeps the lock for LOCK_SECONDS.
+    """
+    database = make_url(url)
+    is_sqlite = database.get_backend_name() == "sqlite"
+    lock = _file_lock(database, purpose) if is_sqlite else _server_lock(database, purpose)
+    with lock:
+        yield
+
+
+@contextmanager
+def _file_lock(database: URL, purpose: str) -> Iterator[None]:
+    file = Path(database.database or "").resolve()
+    lock = FileLock(file.with_name(f".{file.name}.lock"), timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise _late(purpose, f"of the lock file {lock.lock_file}") from error
     try:
         yield
-    except (*GONE, OSError, ImportError, ValueError) as error:
-        raise UserError(f"the storage {_shown(url)} cannot be opened: {cause_of(error)}") from error
+    finally:
+        lock.release()
 
 
-def _open_storage(url: str) -> RDBStorage:
-    place = make_url(url)
-    backend = place.get_backend_name()
-    if backend not in BACKENDS:
-        raise ConfigError(
-            f"it must be a database of {' or '.join(BACKENDS)}, whose locks the machines of a "
-            f"study share, got {backend}"
-        )
-    is_sqlite = backend == "sqlite"
-    if is_sqlite and (place.database in (None, "", ":memory:") or "mode" in place.query):
-        raise ConfigError("a study in memory ends with its process; name a file")
-    words: dict[str, Any] = {}
-    if is_sqlite and place.database:
-        Path(place.database).parent.mkdir(parents=True, exist_ok=True)
-        words = {"connect_args": {"timeout": SQLITE_SECONDS}}
-    # Several processes that make the tables at once: all but one would fail.
-    with making(url):
-        return RDBStorage(
-            url,
-            engine_kwargs=words,
-            heartbeat_interval=HEARTBEAT_SECONDS,
-            grace_period=GRACE_SECONDS,
-        )
+@contextmanager
+def _server_lock(database: URL, purpose: str) -> Iterator[None]:
+    engine = sqlalchemy.create_engine(database, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for setting in (*LOCK_SESSION, f"SET lock_timeout = {int(1000 * LOCK_SECONDS)}"):
+            connection.exec_driver_sql(setting)
+        try:
+            connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK_KEY})")
+        except OperationalError as error:
+            code = getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlstate", None)
+            if code != LOCK_NOT_AVAILABLE:
+                raise
+            holder = f"of the server's advisory lock {LOCK_KEY}"
+            raise _late(purpose, holder) from error
+        yield
+
+
+def _late(purpose: str, holder: str) -> UserError:
+    return UserError(
+        f"{purpose} is one process's at a time, and another one has kept it for "
+        f"{LOCK_SECONDS:.0f} s: end the process {holder}, then go on with the same command"
+    )
+
+
+@contextmanager
+def opening_errors(url: str) -> Iterator[None]:
+    """Convert errors while a storage is opened into one line, without its password.
+
+    Raises:
+        UserError: Naming the storage and what the database said.
+    """
+    try:
+        yield
+    except (*STORAGE_ERRORS, OSError, ImportError, ValueError) as error:
+        raise UserError(
+            f"the storage {_without_password(url)} cannot be opened: {_database_error(error)}"
+        ) from error
 
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Say in one line that a study's storage cannot be used any more, whatever call noticed it.
+    """Convert errors of a storage that is gone or locked into one line, whatever call met them.
 
     Raises:
-        UserError: with what the database said.
+        UserError: With what the database said.
     """
     try:
         yield
-    # Optuna fails in its own ways where it cannot tell how a trial ended, or finds no study.
-    except (*GONE, AssertionError, UnboundLocalError, KeyError) as error:
-        if not _is_gone(error):
+    # Optuna fails in its own ways where it cannot store how a trial ended, or finds no study.
+    except (*STORAGE_ERRORS, AssertionError, UnboundLocalError, KeyError) as error:
+        if not any(_is_of_storage(each) for each in _chain(error)):
             raise
         raise UserError(
-            f"the study's storage is gone or locked ({cause_of(error)}); every finished trial "
-            "is kept in it: go on with the same command when it is back"
+            f"the study's storage is gone or locked ({_database_error(error)}); every finished "
+            "trial is kept in it: go on with the same command when it is back"
         ) from error
 
 
-def _is_gone(error: BaseException | None) -> bool:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text."""
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
+def _is_of_storage(error: BaseException) -> bool:
+    is_missing = isinstance(error, KeyError) and NO_RECORD in str(error)
+    return is_missing or isinstance(error, STORAGE_ERRORS)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, GONE) or (isinstance(error, KeyError) and NO_RECORD in str(error)):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
-def cause_of(error: BaseException) -> str:
-    """What the database said, in a line, behind whatever SQLAlchemy and Optuna say of it."""
-    found: BaseException | None = error
-    while found is not None:
-        original = getattr(found, "orig", None)
-        if isinstance(original, BaseException):
-            return first_line(original)
-        found = found.__cause__ or found.__context__
-    return first_line(error)
+def _database_error(error: BaseException) -> str:
+    """Return what the database said, below SQLAlchemy's and Optuna's own texts."""
+    originals = (getattr(each, "orig", None) for each in _chain(error))
+    return first_line(next((each for each in originals if each is not None), error))
 
 
-def making(url: str) -> Exclusive:
-    """The lock under which tables and studies are made."""
-    return Exclusive(url, "making", f"the making of studies in {_shown(url)}")
-
-
-def _shown(url: str) -> str:
+def _without_password(url: str) -> str:
     try:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
         return "that it is given"
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, for a message of one line."""
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__

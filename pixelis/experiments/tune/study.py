@@ -1,144 +1,171 @@
-"""The trials of one Optuna study: what each is given, what waits, what is done."""
+"""One Optuna study of a search, and what its trials say of themselves."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
 
 import optuna
-from optuna.exceptions import TrialPruned
+from optuna.pruners import NopPruner
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from pixelis.experiments.tune.exclusive import choosing
-from pixelis.experiments.tune.pruning import explain
-from pixelis.experiments.tune.settings import Settings
-
-MAX_RETRIES = 10  # of a trial whose process dies again and again
-
-BASELINE, OVERRIDES, SEED, WORKER, ERROR, REASON = (
-    f"pixelis.{name}" for name in ("baseline", "overrides", "seed", "worker", "error", "reason")
+from pixelis.experiments.tune.sampling import SearchSettings
+from pixelis.experiments.tune.space import Parameter
+from pixelis.experiments.tune.storage import (
+    MAX_RETRIES,
+    open_storage,
+    opening_errors,
+    storage_lock,
 )
 
+# Attributes of a study.
+IDENTITY, CREATED = "pixelis.identity", "pixelis.born"
+# Attributes of a trial.
+BASELINE, OVERRIDES, SEED, CLAIM, ERROR, REASON = (
+    f"pixelis.{name}" for name in ("baseline", "overrides", "seed", "claim", "error", "reason")
+)
+Direction = Literal["maximize", "minimize"]
 
-class Trial:
-    """What the objective is given.
+
+@dataclass(frozen=True)
+class SearchStudy:
+    """An Optuna study with its space and settings.
 
     Attributes:
-        number: of the first try: names the trial's folder.
-        params: dotted name -> value, of what is searched.
-        baseline: the name of the baseline that it is, or None.
-        overrides: dotted name -> value, of a baseline.
-        seed: of its one training, or None.
+        url: Of its storage.
+        study: Optuna's.
+        space: What is searched; empty where every trial is queued with its values.
+        settings: How trials are chosen, and how many there are.
     """
 
-    def __init__(
-        self, trial: optuna.Trial, params: Mapping[str, Any], settings: Settings, prunable: bool
+    url: str
+    study: optuna.Study
+    space: tuple[Parameter, ...]
+    settings: SearchSettings
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """Every trial, in the order of their beginnings; not to be changed."""
+        return self.study.get_trials(deepcopy=False)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process is at a trial, or has died at one and nobody has noticed."""
+        return any(trial.state == TrialState.RUNNING for trial in self.trials)
+
+    def finished_trials(self) -> list[FrozenTrial]:
+        """Return the trials that ended for good: whole, pruned, or failed by themselves."""
+        return [
+            trial
+            for trial in self.trials
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or error_of(trial)
+        ]
+
+    def num_finished(self) -> int:
+        """Return how many trials of those that are wanted have ended."""
+        return min(len(self.finished_trials()), self.settings.num_trials)
+
+    def best_trial(self) -> FrozenTrial | None:
+        """Return the whole trial with the highest first objective; the earliest of equals."""
+        whole = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        return max(whole, key=lambda trial: (trial.values[0], -trial.number), default=None)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Return the lock under which a trial is chosen or put into the queue."""
+        return storage_lock(self.url, "the choice of a trial")
+
+    def enqueue(
+        self,
+        baseline: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        seed: int | None = None,
     ) -> None:
-        """Wrap Optuna's."""
-        self._trial, self._settings, self._prunable = trial, settings, prunable
-        frozen = _frozen(trial)
-        self.number, self.params = first_number(frozen), dict(params)
-        self.baseline: str | None = frozen.user_attrs.get(BASELINE)
-        self.overrides: dict[str, Any] = frozen.user_attrs.get(OVERRIDES) or {}
-        self.seed: int | None = frozen.user_attrs.get(SEED)
+        """Put a baseline at the head of the queue, once in the study's life.
 
-    def report(self, examples: int, value: float) -> str | None:
-        """Tell an intermediate value, after so many examples; a baseline is never stopped.
-
-        Returns:
-            why the trial should end here, or None. The caller then ends with `pruned`.
+        Args:
+            baseline: Its name.
+            params: Its values of searched keys.
+            overrides: Its values of other keys.
+            seed: Of its training; None: those of any trial.
         """
-        if not self._prunable:
-            return None
-        self._trial.report(value, examples)
-        is_free = self.baseline is not None or examples < self._settings.warmup
-        if is_free or not self._trial.should_prune():
-            return None
-        reason = explain(
-            self._trial.study, _frozen(self._trial), examples, value, self._settings.pruner
-        )
-        self.note(REASON, reason)
-        return reason
+        if self._is_known(baseline):
+            return
+        with self.lock():
+            if not self._is_known(baseline):  # another process may have queued it meanwhile
+                notes = {BASELINE: baseline, OVERRIDES: dict(overrides or {}), SEED: seed}
+                self.study.enqueue_trial(dict(params or {}), user_attrs=notes)
 
-    def pruned(self, reason: str) -> TrialPruned:
-        """What the objective raises after `report` said that it should end."""
-        return TrialPruned(reason)
-
-    def note(self, key: str, value: Any) -> None:
-        """Keep something with the trial."""
-        self._trial.set_user_attr(key, value)
+    def _is_known(self, baseline: str) -> bool:
+        return any(trial.user_attrs.get(BASELINE) == baseline for trial in self.trials)
 
 
-def enqueue(
-    study: optuna.Study,
-    baseline: str,
+def open_study(
+    url: str,
+    name: str,
+    settings: SearchSettings,
     *,
-    params: Mapping[str, Any] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    seed: int | None = None,
-) -> None:
-    """Let a baseline be the next trial, once in the study's life.
+    space: tuple[Parameter, ...] = (),
+    identity: Mapping[str, Any],
+    directions: Sequence[Direction] = ("maximize",),
+) -> SearchStudy:
+    """Open a study; it is made where there is none.
 
     Args:
-        study: of `open_study`.
-        baseline: its name.
-        params: its values of what is searched.
-        overrides: its values of anything else.
-        seed: of its training; None: those of any trial.
+        url: See `open_storage`.
+        name: The study's.
+        settings: How it searches.
+        space: What it searches.
+        identity: Flat values that may not differ between two starts.
+        directions: Of the objectives; a study with two never prunes.
+
+    Raises:
+        CheckpointError: When the storage holds a study of this name with another identity.
+        UserError: When the storage cannot be opened.
     """
-    if _is_known(study, baseline):
-        return
-    with choosing(study):  # asked again: only now nobody else can put it there
-        if not _is_known(study, baseline):
-            notes = {BASELINE: baseline, OVERRIDES: dict(overrides or {}), SEED: seed}
-            study.enqueue_trial(dict(params or {}), user_attrs=notes)
+    storage = open_storage(url)
+    with opening_errors(url), storage_lock(url, f"the making of the study {name}"):
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=list(directions),
+            pruner=settings.build_pruner() if len(directions) == 1 else NopPruner(),
+            load_if_exists=True,
+        )
+        if IDENTITY not in study.user_attrs:
+            study.set_user_attr(CREATED, uuid4().hex)
+            study.set_user_attr(IDENTITY, dict(identity))
+        saved = study.user_attrs[IDENTITY]
+        saved_directions = [direction.name.lower() for direction in study.directions]
+    before, now = (
+        saved | {"objectives": saved_directions},
+        {**identity, "objectives": [*directions]},
+    )
+    if before != now:
+        # Imported where it is needed: it loads torch, which takes longer than all of this.
+        from pixelis.training.checkpoint import check_same_config
 
-
-def _is_known(study: optuna.Study, baseline: str) -> bool:
-    trials = study.get_trials(deepcopy=False)
-    return any(trial.user_attrs.get(BASELINE) == baseline for trial in trials)
-
-
-def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that ended for good: whole, pruned, or failed by themselves."""
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        or (trial.state == TrialState.FAIL and error_of(trial) is not None)
-    ]
+        advice = "go on with the same values, or name another study"
+        check_same_config(before, now, Path(name), what="study", advice=advice)
+    return SearchStudy(url, study, space, settings)
 
 
 def error_of(trial: FrozenTrial) -> str | None:
-    """Why a trial failed for good; None where it did not."""
+    """Return why a trial failed for good; None where it did not."""
     if trial.state != TrialState.FAIL:
         return None
-    said: str | None = trial.user_attrs.get(ERROR)
-    if said is None and num_tries(trial) > MAX_RETRIES:
-        said = f"its process ended {num_tries(trial)} times before the trial did"
-    return said
-
-
-def num_tries(trial: FrozenTrial) -> int:
-    """How often a trial was begun, this time included."""
-    return len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) + 1
-
-
-def is_running(study: optuna.Study) -> bool:
-    """Whether any process is at a trial, or has died at one and nobody has noticed."""
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-
-
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The whole trial with the highest first objective; the earliest of equals."""
-    whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(whole, key=lambda trial: (trial.values[0], -trial.number), default=None)
-
-
-def _frozen(trial: optuna.Trial) -> FrozenTrial:
-    return trial.study.get_trials(deepcopy=False)[trial.number]
+    num_tries = len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) + 1
+    error: str | None = trial.user_attrs.get(ERROR)
+    if error is None and num_tries > MAX_RETRIES:
+        error = f"its process ended {num_tries} times before the trial did"
+    return error
 
 
 def first_number(trial: FrozenTrial) -> int:
-    """The number that a trial has everywhere but in Optuna, which counts each try anew."""
+    """Return the number of a trial's first try, its number everywhere but in Optuna."""
     first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
     return trial.number if first is None else first

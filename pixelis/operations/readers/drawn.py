@@ -1,7 +1,7 @@
-"""The reader of drawn scenes: it knows their one font at its one size, and nothing else.
+"""The reader and the writer of drawn texts, in one font of one size.
 
-It matches glyph by glyph, exactly, and claims a box only where every group of ink columns is a
-character of its alphabet. On photographs it has nothing to say.
+It matches glyph by glyph and returns a text only where every group of ink columns is a character of
+its alphabet; on photographs it finds none.
 """
 
 from functools import lru_cache
@@ -10,23 +10,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pixelis.operations.pixels import Mask, bounding_box, normalise, overlap
+from pixelis.operations.pixels import Mask, bounding_box, mask_iou, normalise
 
-# Characters that stay apart at this size: no 0/O/Q, 1/I, 2/Z, 5/S, 8/B, G/6.
+# Characters that can be told apart at this size: no 0/O/Q, 1/I, 2/Z, 5/S, 8/B, G/6.
 ALPHABET = "ACDEFHJKLMNPRTUVWXY3479"
 FONT_SIZE = 15
 INK = (20, 20, 20)
 # Ink is dark in every channel; no palette colour is.
 INK_LEVEL = 110
 MIN_MATCH = 0.8
-# A glyph is drawn at one size only; anything else of its outline is not of this font.
+# In pixels: anything larger or smaller is not of this font.
 MAX_SIZE_DIFFERENCE = 1
 GAP = 2
 
 
 @lru_cache
 def glyph(character: str) -> Mask:
-    """The character's ink as a tight mask."""
+    """Return the character's ink as a tight mask."""
     canvas = Image.new("L", (4 * FONT_SIZE, 4 * FONT_SIZE), 0)
     font = ImageFont.load_default(FONT_SIZE)
     ImageDraw.Draw(canvas).text((FONT_SIZE, FONT_SIZE), character, fill=255, font=font)
@@ -37,7 +37,7 @@ def glyph(character: str) -> Mask:
 
 
 def text_size(text: str) -> tuple[int, int]:
-    """Width and height in pixels of `text` as `draw_text` draws it."""
+    """Return the width and height in pixels of `text` as `draw_text` draws it."""
     glyphs = [glyph(character) for character in text]
     width = sum(g.shape[1] for g in glyphs) + GAP * (len(glyphs) - 1)
     return width, max(g.shape[0] for g in glyphs)
@@ -54,7 +54,7 @@ def draw_text(image: Image.Image, text: str, x: int, y: int) -> None:
 
 @lru_cache
 def _outlines() -> dict[str, tuple[Mask, tuple[int, int]]]:
-    """Character -> its normalised outline, and the (width, height) of its ink."""
+    """Return character -> its normalised outline, and the (width, height) of its ink."""
     outlines = {}
     for character in ALPHABET:
         left, top, right, bottom = bounding_box(glyph(character))
@@ -73,12 +73,12 @@ def _match(mask: Mask) -> str | None:
     if not near:
         return None
     outline = normalise(mask)
-    score, character = max((overlap(outline, near[c]), c) for c in near)
+    score, character = max((mask_iou(outline, near[c]), c) for c in near)
     return character if score >= MIN_MATCH else None
 
 
 def read_drawn(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) -> str | None:
-    """The text in a box where each group of ink columns is a drawn character, else None.
+    """Return the text in a box if each group of ink columns is a drawn character, else None.
 
     Args:
         pixels: the whole image, shape (height, width, 3).

@@ -1,11 +1,11 @@
-"""Handwritten digits of real people: drawing them into scenes, and reading them.
+"""Handwritten digits of real people: draw them into scenes, and read them.
 
 The digits are those of scikit-learn's `load_digits` (8 x 8 pixels, levels 0 to 16; Alpaydin and
 Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998). The
 first 900 are the reader's references; scenes draw only the others, `HELD_OUT`, so that reading
-one is recognition, not recall. It is a nearest-neighbour classifier for one dark digit of the
-drawn size on a light, grey background: right for 96 to 97 % of the held-out digits. It is no
-general reader of handwriting, and knows neither letters nor numbers of several digits.
+one is recognition, not recall. The reader is a nearest-neighbour classifier for one dark digit of
+the drawn size on a light, grey background: right for 96 to 97 % of the held-out digits. It reads no
+letters and no numbers of several digits.
 """
 
 from functools import lru_cache
@@ -22,13 +22,13 @@ HELD_OUT = range(900, 1797)
 SIDE, ENLARGEMENT, LEVELS = 8, 3, 16
 DRAWN_SIDE = SIDE * ENLARGEMENT
 
-# In grey levels: a scene's ink has no colour of its own, and its paper is light.
+# In grey levels: ink is grey, and the background is light.
 MAX_CHROMA = 30
 MIN_BACKGROUND = 150
 # In sixteenths of the ink's contrast. Pale clutter and grain stay below the floor, or little above.
 FLOOR = 3.0
 INK_FROM = 4.0
-# In pixels: the ink of every digit of the set lies between.
+# In pixels: limits of the ink of every digit of the set.
 MIN_HEIGHT, MAX_HEIGHT = 15, DRAWN_SIDE + 2
 # Euclidean distance over the 8 x 8 levels; no held-out digit is as far from its references.
 MAX_DISTANCE = 28.0
@@ -43,7 +43,7 @@ def _digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
 
 
 def digit_label(index: int) -> str:
-    """What the digit image of this number (from 0) shows, `0` to `9`."""
+    """Return the digit that the image of an index shows, `0` to `9`."""
     return str(int(_digits()[1][index]))
 
 
@@ -58,7 +58,7 @@ def draw_digit(image: Image.Image, index: int, x: int, y: int) -> None:
     Ink where the digit's level is 16, the image's own pixels where it is 0.
 
     Raises:
-        ValueError: when `index` is not in `HELD_OUT`: the reader knows the others by heart.
+        ValueError: when `index` is not in `HELD_OUT`: the others are the reader's references.
     """
     if index not in HELD_OUT:
         raise ValueError(
@@ -68,14 +68,14 @@ def draw_digit(image: Image.Image, index: int, x: int, y: int) -> None:
 
 
 def _levels(grey: npt.NDArray[Any], background: float) -> npt.NDArray[np.float64]:
-    """Darkness of pixels in levels of 0 to 16, with clutter and grain taken off."""
+    """Return the darkness of pixels in levels of 0 to 16, without clutter and noise."""
     darkness = (background - grey) / (background - INK[0]) * LEVELS
     lifted: npt.NDArray[np.float64] = np.clip((darkness - FLOOR) / (LEVELS - FLOOR), 0, 1) * LEVELS
     return lifted
 
 
 def _features(levels: npt.NDArray[np.float64], ink: Mask) -> npt.NDArray[np.float64] | None:
-    """The 8 x 8 levels, flat, of the square of the drawn size about the ink; None if it is not."""
+    """Return the 8 x 8 levels, flat, of the square around the ink; None if its size is wrong."""
     if not ink.any():
         return None
     left, top, right, bottom = bounding_box(ink)
@@ -91,21 +91,21 @@ def _features(levels: npt.NDArray[np.float64], ink: Mask) -> npt.NDArray[np.floa
 
 @lru_cache
 def _references() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Features, shape (references, 64), and labels of the digits that are not held out."""
+    """Return features, shape (references, 64), and labels of the digits that are not held out."""
     features, labels = [], []
     for index in range(HELD_OUT.start):
         canvas = Image.new("L", (DRAWN_SIDE, DRAWN_SIDE), 235)
         canvas.paste(INK[0], (0, 0), _stamp(index))
         levels = _levels(np.asarray(canvas, dtype=np.float64), 235)
-        found = _features(levels, levels > INK_FROM)
-        if found is not None:
-            features.append(found)
+        vector = _features(levels, levels > INK_FROM)
+        if vector is not None:
+            features.append(vector)
             labels.append(int(_digits()[1][index]))
     return np.stack(features), np.array(labels)
 
 
 def read_digit(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) -> str | None:
-    """The one handwritten digit in a box, or None where the box holds nothing like it.
+    """Return the one handwritten digit in a box, or None.
 
     Args:
         pixels: the whole image, shape (height, width, 3).
@@ -117,8 +117,8 @@ def read_digit(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) ->
     background = float(colour.max())
     if background < MIN_BACKGROUND:
         return None
-    stands_out = crop[foreground(crop, colour)]
-    if not len(stands_out) or np.ptp(stands_out, axis=1).max() > MAX_CHROMA:
+    marks = crop[foreground(crop, colour)]
+    if not len(marks) or np.ptp(marks, axis=1).max() > MAX_CHROMA:
         return None
     levels = _levels(crop.max(axis=2), background)
     features = _features(levels, levels > INK_FROM)

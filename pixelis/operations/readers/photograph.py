@@ -1,11 +1,11 @@
 """The reader of photographs and scans: RapidOCR, where the extra `ocr` is installed.
 
-Its models (PP-OCRv6: text detection and recognition) come inside its package, so that no network
-is needed. One thread, on the CPU: the same box gives the same text. Text must stand upright.
+Its models (PP-OCRv6: text detection and recognition) come inside its package, so no network is
+needed. One thread on the CPU, so that the same box gives the same text. Text must be upright.
 
-An empty box, drawn shapes and drawn text never come here, so that their results are the same with
-and without the extra (see `holds_drawing_only`). Handwritten digits come here where the digits'
-own reader does not read the box, as where it holds two of them or half of one.
+Empty boxes, drawn shapes and drawn text are never read by it, so that their results are the same
+with and without the extra (see `holds_drawing_only`). Handwritten digits are read by it where their
+own reader finds none, as in a box with two of them or half of one.
 """
 
 import importlib.util
@@ -35,24 +35,24 @@ SMALL_SIDE = 640
 
 
 def installed() -> bool:
-    """Whether the extra `ocr` is installed."""
+    """Return whether the extra `ocr` is installed."""
     return all(importlib.util.find_spec(name) for name in ("rapidocr", "onnxruntime"))
 
 
 def holds_drawing_only(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) -> bool:
-    """Whether a box holds nothing but an even background and what scenes are drawn with.
+    """Return whether a box holds only background, drawn shapes and drawn text.
 
-    That is: its pixels differ among each other by at most TOLERANCE in every channel, or each that
-    stands out from the image's background has exactly a colour of the palette or of drawn text.
+    That is: its pixels differ from each other by at most TOLERANCE in every channel, or each pixel
+    off the image's background has exactly a colour of the palette or of drawn text.
     """
     x1, y1, x2, y2 = box
     crop = pixels[y1:y2, x1:x2]
     if np.ptp(crop.reshape(-1, 3), axis=0).max() <= TOLERANCE:
         return True
-    left = foreground(crop, background_colour(pixels))
+    unknown = foreground(crop, background_colour(pixels))
     for colour in (INK, *PALETTE.values()):
-        left &= (crop != colour).any(axis=2)
-    return not left.any()
+        unknown &= (crop != colour).any(axis=2)
+    return not unknown.any()
 
 
 @lru_cache
@@ -63,7 +63,7 @@ def _engine() -> Any:
 
 
 def read_photograph(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) -> str | None:
-    """The lines of text in a box, in reading order, joined by spaces; None where there are none.
+    """Return the lines of text in a box, in reading order, joined by spaces; None without text.
 
     Args:
         pixels: the whole image, shape (height, width, 3).
@@ -76,5 +76,5 @@ def read_photograph(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int
     if max(crop.size) <= SMALL_SIDE:
         crop = crop.resize((2 * crop.width, 2 * crop.height), Image.Resampling.BICUBIC)
     # RapidOCR takes arrays as OpenCV does: blue, green, red.
-    found = _engine()(np.ascontiguousarray(np.asarray(crop)[:, :, ::-1]))
-    return " ".join(found.txts or ()).strip() or None
+    lines = _engine()(np.ascontiguousarray(np.asarray(crop)[:, :, ::-1]))
+    return " ".join(lines.txts or ()).strip() or None

@@ -40,7 +40,7 @@ def test_those_of_the_specification_are_found():
 def test_one_file_of_fifteen_lines_adds_a_strategy(find, monkeypatch):
     assert len((ADDED / "reverse.py").read_text().splitlines()) == 15
     with pytest.raises(ConfigError, match="strategy must be one of .*, got 'reverse'"):
-        CurriculumConfig(strategy="reverse")
+        CurriculumConfig.from_dict({"strategy": "reverse"})
     found = find(ADDED)
     assert found.keys() == {*STRATEGIES, "reverse"}
     monkeypatch.setitem(STRATEGIES, "reverse", found["reverse"])

@@ -6,18 +6,15 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 
+from pixelis.data_prep.annotated_image import Instance, Location
 from pixelis.data_prep.scenes import (
-    CELL,
     CELLS,
     RADII,
     SIDE,
     Item,
     Scene,
-    build_scene,
-    overlap,
-    render,
 )
-from pixelis.data_prep.sources.drawn import DIRECTIONS, DrawnScenes, location_of, to_picture
+from pixelis.data_prep.sources.drawn import DrawnScenes, location_of, to_picture
 from pixelis.data_prep.tasks import TASKS
 from pixelis.operations.pixels import PALETTE, draw_shape
 
@@ -52,49 +49,47 @@ def whole_area(shape, size):
     return int(np.asarray(canvas).sum())
 
 
-def seen(pixels, thing):
-    """The pixels of a thing's very colour, within reach of its cell."""
-    x1, y1, x2, y2 = thing.location.box
-    mask = (pixels == PALETTE[thing.colour]).all(axis=2)
+def seen(pixels, instance):
+    """The pixels of a instance's very colour, within reach of its cell."""
+    x1, y1, x2, y2 = instance.location.box
+    mask = (pixels == PALETTE[instance.colour]).all(axis=2)
     reach = np.zeros_like(mask)
     # Of two that overlap, each reaches four pixels into the other's cell; others stay inside.
     reach[max(0, y1 - 4) : y2 + 4, max(0, x1 - 4) : x2 + 4] = True
     rows, columns = np.nonzero(mask & reach)
-    x1, y1, x2, y2 = thing.extent
+    x1, y1, x2, y2 = instance.extent
     inside = (columns >= x1) & (columns < x2) & (rows >= y1) & (rows < y2)
     return rows[inside], columns[inside]
 
 
-def test_area_and_extent_are_those_of_the_visible_pixels(every):
+def test_area_extent_and_point_are_those_of_the_visible_pixels(every):
     for picture, frames in every:
-        for thing in picture.objects():
-            rows, columns = seen(frames[0], thing)
-            assert len(rows) == thing.area
+        for instance in picture.objects():
+            rows, columns = seen(frames[0], instance)
+            assert len(rows) == instance.area
             extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-            assert extent == thing.extent
-
-
-def test_no_pixel_is_left_over(every):
-    for picture, frames in every:
-        for colour, rgb in PALETTE.items():
+            assert extent == instance.extent
+            x, y = instance.location.point
+            assert tuple(frames[0][y, x]) == PALETTE[instance.colour]
+        for colour, rgb in PALETTE.items():  # no pixel is left over
             shown = int((frames[0] == rgb).all(axis=2).sum())
-            assert shown == sum(thing.area for thing in picture.instances if thing.colour == colour)
+            assert shown == sum(each.area for each in picture.instances if each.colour == colour)
 
 
 def test_what_is_occluded_is_the_share_that_is_not_seen(every):
     covered = 0
     for picture, _ in every:
         behind = [occlusion.back for occlusion in picture.occlusions]
-        for thing in picture.objects():
-            areas = [whole_area(thing.kind, size) for size in RADII]
-            if thing in behind:
+        for instance in picture.objects():
+            areas = [whole_area(instance.kind, size) for size in RADII]
+            if instance in behind:
                 covered += 1
-                assert 0 < thing.occluded < 0.5
-                assert thing.occluded == pytest.approx(1 - thing.area / areas[-1])
+                assert 0 < instance.occluded < 0.5
+                assert instance.occluded == pytest.approx(1 - instance.area / areas[-1])
             else:
-                assert thing.occluded == 0
-                assert thing.area in areas
-                assert thing.small == (thing.area == areas[0])
+                assert instance.occluded == 0
+                assert instance.area in areas
+                assert instance.small == (instance.area == areas[0])
     assert covered > 20
 
 
@@ -108,32 +103,9 @@ def test_who_is_in_front_is_seen_where_the_two_meet(every):
             assert "between" in occlusion.location.name
 
 
-def test_the_one_behind_would_be_seen_there_if_it_stood_alone():
-    rng = random.Random(0)
-    for _ in range(60):
-        pair = overlap(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
-        if pair is None:
-            continue
-        front, back = pair
-        picture = to_picture(build_scene(rng, pair), [pair])
-        (occlusion,) = picture.occlusions
-        assert (occlusion.front.name, occlusion.back.name) == (front.name, back.name)
-        x, y = occlusion.location.point
-        for items, expected in ((pair, front), ((front,), front), ((back,), back)):
-            pixels = render(Scene(tuple(items), 1))
-            assert pixels.getpixel((x, y)) == PALETTE[expected.colour]
-
-
-def test_the_spot_s_point_is_on_the_thing(every):
+def test_free_locations_show_background_alone(every):
     for picture, frames in every:
-        for thing in picture.objects():
-            x, y = thing.location.point
-            assert tuple(frames[0][y, x]) == PALETTE[thing.colour]
-
-
-def test_free_spots_show_background_alone(every):
-    for picture, frames in every:
-        cells = {thing.cell for thing in picture.instances}
+        cells = {instance.cell for instance in picture.instances}
         assert {location.name for location in picture.free} == {
             f"row {row + 1} column {column + 1}"
             for row, column in CELLS
@@ -145,8 +117,8 @@ def test_free_spots_show_background_alone(every):
             assert crop.min() > 160 and np.ptp(crop, axis=2).max() == 0
 
 
-def ink(pixels, thing):
-    x1, y1, x2, y2 = thing.location.box
+def ink(pixels, instance):
+    x1, y1, x2, y2 = instance.location.box
     return pixels[y1:y2, x1:x2].max(axis=2) < 110
 
 
@@ -162,15 +134,15 @@ def printed(character):
     return tight(np.asarray(canvas) > 110)
 
 
-def test_texts_are_printed_as_the_truth_has_them(drawn):
+def test_texts_are_printed_as_the_annotation_has_them(drawn):
     count = 0
     for picture, frames in drawn["text_extraction"]:
-        for thing in (thing for thing in picture.instances if thing.name == "text"):
-            mask = ink(frames[0], thing)
+        for instance in (instance for instance in picture.instances if instance.name == "text"):
+            mask = ink(frames[0], instance)
             inked = np.flatnonzero(mask.any(axis=0))
             groups = np.split(inked, np.flatnonzero(np.diff(inked) > 1) + 1)
-            assert len(groups) == len(thing.text) == 2
-            for columns, character in zip(groups, thing.text, strict=True):
+            assert len(groups) == len(instance.text) == 2
+            for columns, character in zip(groups, instance.text, strict=True):
                 glyph = tight(mask[:, columns[0] : columns[-1] + 1])
                 assert np.array_equal(glyph, printed(character))
             count += 1
@@ -189,12 +161,12 @@ def stamps():
     )
 
 
-def test_digits_are_real_ones_of_the_label_that_the_truth_has(drawn):
+def test_digits_are_real_ones_of_the_label_that_the_annotation_has(drawn):
     labels = load_digits().target
     count = 0
     for picture, frames in drawn["text_extraction"]:
-        for thing in (thing for thing in picture.instances if thing.name == "digit"):
-            x, y = thing.location.box[:2]
+        for instance in (instance for instance in picture.instances if instance.name == "digit"):
+            x, y = instance.location.box[:2]
             crop = frames[0][y + 2 : y + 26, x + 2 : x + 26].max(axis=2).astype(float)
             paper = np.median(frames[0])
             darkness = np.clip((paper - crop) / (paper - 20), 0, 1)
@@ -202,7 +174,7 @@ def test_digits_are_real_ones_of_the_label_that_the_truth_has(drawn):
             best = int(off.argmin())
             # Grain and clutter apart it is this very digit, and no reference of the reader.
             assert off[best] < 0.1 and best >= 900
-            assert thing.text == str(labels[best])
+            assert instance.text == str(labels[best])
             count += 1
     assert count > 15
 
@@ -224,28 +196,30 @@ def test_only_tracking_has_several_frames(drawn):
     assert {len(frames) for _, frames in drawn["temporal_tracking"]} == {2, 3, 4}
 
 
-def test_each_frame_shows_every_thing_where_its_path_says_and_nothing_else(drawn):
+def test_each_frame_shows_every_instance_where_its_path_says_and_noinstance_else(drawn):
     moved = 0
     for picture, frames in drawn["temporal_tracking"]:
         for number, frame in enumerate(frames):
-            for thing in picture.instances:
-                x, y = thing.path[number].point
-                assert tuple(frame[y, x]) == PALETTE[thing.colour]
+            for instance in picture.instances:
+                x, y = instance.path[number].point
+                assert tuple(frame[y, x]) == PALETTE[instance.colour]
             for rgb in PALETTE.values():
                 shown = int((frame == rgb).all(axis=2).sum())
                 assert shown == int((frames[0] == rgb).all(axis=2).sum())
-        movers = [thing for thing in picture.instances if thing.path[0] != thing.path[-1]]
+        movers = [
+            instance for instance in picture.instances if instance.path[0] != instance.path[-1]
+        ]
         assert dict(picture.origin)["moves"] == len(movers)
         moved += len(movers)
-        # The paper is the same in all frames, where nothing stands.
-        locations = {location for thing in picture.instances for location in thing.path}
+        # The paper is the same in all frames, where noinstance stands.
+        locations = {location for instance in picture.instances for location in instance.path}
         for location in {location_of(cell) for cell in CELLS} - locations:
             x1, y1, x2, y2 = location.box
             assert all((f[y1:y2, x1:x2] == frames[0][y1:y2, x1:x2]).all() for f in frames)
     assert moved > PICTURES_PER_TASK / 2
 
 
-def test_names_are_unique_but_where_things_are_counted(drawn):
+def test_names_are_unique_but_where_objects_are_counted(drawn):
     for task, pairs in drawn.items():
         if task != "object_counting":
             assert all(picture.unique() == picture.objects() for picture, _ in pairs)
@@ -259,23 +233,12 @@ def test_clutter_and_occlusion_occur(drawn):
         assert any(picture.occlusions for picture, _ in drawn[task])
 
 
-def test_a_cell_as_a_spot():
-    location = location_of((1, 2))
-    assert location.name == "row 2 column 3"
-    assert location.box == (2 * CELL, CELL, 3 * CELL, 2 * CELL)
-    assert location.point == (70, 42)
-
-
-def test_a_scene_with_one_thing_as_a_picture():
+def test_a_scene_of_one_item():
     picture = to_picture(Scene((Item((1, 2), "red", "square", "medium"),), 4, 5))
-    (thing,) = picture.instances
-    assert (thing.name, thing.kind, thing.colour, thing.cell) == (
-        "red square",
-        "square",
-        "red",
-        (1, 2),
+    (instance,) = picture.instances
+    location = Location("row 2 column 3", (56, 28, 84, 56), (70, 42))
+    assert instance == Instance(
+        "red square", "square", location, (62, 34, 79, 51), 17 * 17, (3, 2), "red", (1, 2)
     )
-    assert (thing.area, thing.position, thing.small, thing.path) == (17 * 17, (3, 2), False, ())
-    assert thing.extent == (62, 34, 79, 51)
     assert picture.occlusions == () and len(picture.free) == 15
     assert picture.origin == (("strokes", 5), ("moves", 0))

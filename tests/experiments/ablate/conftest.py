@@ -1,6 +1,6 @@
 import pytest
 
-from pixelis.experiments.ablate.outcome import Outcome
+from pixelis.experiments.ablate.comparison import Outcome
 
 
 @pytest.fixture

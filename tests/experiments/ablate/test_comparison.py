@@ -4,10 +4,10 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from pixelis.experiments.ablate.comparison import (
-    as_markdown,
-    as_rows,
+    arms_markdown,
+    arms_rows,
     choose_learning_rate,
-    compare,
+    compare_arms,
     estimate,
 )
 
@@ -45,7 +45,7 @@ def test_one_value_has_no_interval():
 
 
 def test_the_target_is_a_share_of_the_first_arm_s_final_performance(outcomes):
-    table = compare(outcomes, MIX, 0.95, **STEPS)
+    table = compare_arms(outcomes, MIX, 0.95, **STEPS)
     assert table.target == pytest.approx(0.76)
     uniform, staged = table.rows
     assert (uniform.num_reached, uniform.steps_to_target.mean) == (2, 30)
@@ -54,17 +54,17 @@ def test_the_target_is_a_share_of_the_first_arm_s_final_performance(outcomes):
 
 
 def test_a_seed_that_does_not_reach_the_target_is_not_left_out_of_the_mean(outcomes):
-    table = compare(outcomes, MIX, 0.3, eval_steps=10, max_steps=100)
+    table = compare_arms(outcomes, MIX, 0.3, eval_steps=10, max_steps=100)
     assert table.target == pytest.approx(0.24)
     uniform, staged = table.rows
     assert (uniform.num_reached, uniform.steps_to_target.mean) == (2, 20)
     assert (staged.num_reached, staged.steps_to_target.mean) == (2, 25)
-    staged = compare(outcomes, MIX, 0.5, eval_steps=10, max_steps=100).rows[1]
+    staged = compare_arms(outcomes, MIX, 0.5, eval_steps=10, max_steps=100).rows[1]
     assert (staged.num_reached, staged.steps_to_target.mean) == (1, (30 + 100) / 2)
 
 
 def test_the_gain_is_paired_seed_by_seed(outcomes):
-    uniform, staged = compare(outcomes, MIX, 0.95, **STEPS).rows
+    uniform, staged = compare_arms(outcomes, MIX, 0.95, **STEPS).rows
     assert uniform.gain is None
     differences = [0.9 - 0.6, 0.9 - 0.8]
     assert staged.gain["simple"] == estimate(differences)
@@ -74,11 +74,11 @@ def test_the_gain_is_paired_seed_by_seed(outcomes):
 def test_seeds_that_do_not_match_are_our_own_bug(outcomes):
     outcomes["staged"].reverse()
     with pytest.raises(AssertionError, match="arms share their seeds"):
-        compare(outcomes, MIX, 0.95, **STEPS)
+        compare_arms(outcomes, MIX, 0.95, **STEPS)
 
 
 def test_rows_are_flat_and_hold_every_interval(outcomes):
-    first, second = as_rows(compare(outcomes, MIX, 0.95, **STEPS))
+    first, second = arms_rows(compare_arms(outcomes, MIX, 0.95, **STEPS))
     assert "gain_all" not in first
     assert (second["arm"], second["seeds"], second["reached_target"]) == ("staged", 2, 1)
     assert second["test_hard"] == pytest.approx(0.45)
@@ -88,8 +88,8 @@ def test_rows_are_flat_and_hold_every_interval(outcomes):
     assert (second["num_tokens"], second["seconds"]) == (1500, 90)
 
 
-def test_the_table_as_markdown(outcomes):
-    lines = as_markdown(compare(outcomes, MIX, 0.95, **STEPS)).splitlines()
+def test_the_table_arms_markdown(outcomes):
+    lines = arms_markdown(compare_arms(outcomes, MIX, 0.95, **STEPS)).splitlines()
     assert lines[0] == (
         "| arm | simple % | medium % | hard % | all % | all: gain in points | steps to 0.760 "
         "| k tokens | s a run |"
@@ -100,7 +100,7 @@ def test_the_table_as_markdown(outcomes):
 
 
 def test_where_no_seed_reaches_the_target_the_table_says_so(outcomes):
-    assert "| not reached (0 of 2) |" in as_markdown(compare(outcomes, MIX, 1.2, **STEPS))
+    assert "| not reached (0 of 2) |" in arms_markdown(compare_arms(outcomes, MIX, 1.2, **STEPS))
 
 
 def test_the_learning_rate_with_the_best_validation_is_chosen(make_outcome):

@@ -1,7 +1,7 @@
 import pytest
 
 from pixelis.experiments.ablate.arms import ARMS
-from pixelis.experiments.ablate.comparison import compare
+from pixelis.experiments.ablate.comparison import compare_arms
 from pixelis.experiments.ablate.figure import ablation_figure
 
 MIX = {"simple": 0.2, "medium": 0.3, "hard": 0.5}
@@ -9,7 +9,7 @@ MIX = {"simple": 0.2, "medium": 0.3, "hard": 0.5}
 
 @pytest.fixture
 def table(make_outcome):
-    return compare(
+    return compare_arms(
         {
             arm: [
                 make_outcome(arm, seed, (0.5, 0.4, 0.3), [(10, 0.2 + i / 20), (20, 0.6 + i / 50)])

@@ -1,7 +1,7 @@
 import pytest
 
 from pixelis.errors import CheckpointError
-from pixelis.experiments.ablate.outcome import read_outcome
+from pixelis.experiments.ablate.comparison import read_outcome
 
 MIX = {"simple": 0.25, "medium": 0.75, "hard": 0.0}
 FINISHED = {

@@ -1,33 +1,31 @@
-"""One study on several machines: a real PostgreSQL, a process and a folder for each machine."""
+"""A study shared by processes that are killed, on one machine and on several.
+
+A machine is a process with a host name and a folder of its own; a server is a real PostgreSQL.
+"""
 
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import optuna
 import psycopg2
 import pytest
 from optuna.trial import TrialState
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+from pixelis.experiments.tune.study import open_study
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[3]
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 SECONDS = 100
 needs_postgres = pytest.mark.skipif(not POSTGRES, reason="no PostgreSQL in /usr/lib/postgresql")
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def wait_for(happened):
@@ -39,20 +37,23 @@ def wait_for(happened):
 
 @pytest.fixture
 def server():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="pixelis-postgres-") as folder:  # pytest's is root's
-        user, words, port = "postgres", {}, free_port()
+        user, kwargs = "postgres", {"stdout": subprocess.DEVNULL, "cwd": folder}
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             shutil.chown(folder, user)
-            words = {"user": user}
-        data, quiet = Path(folder) / "data", subprocess.DEVNULL
+            kwargs["user"] = user
+        data = Path(folder) / "data"
         make = [POSTGRES[-1], "-D", data, "-U", user, "-A", "trust", "--no-sync", "-E", "UTF8"]
-        subprocess.run(make, check=True, stdout=quiet, cwd=folder, **words)
+        subprocess.run(make, check=True, **kwargs)
         settings = (f"port={port}", "listen_addresses=127.0.0.1", "fsync=off")
         options = [word for each in settings for word in ("-c", each)]
         options += ["-c", "unix_socket_directories="]
         program = POSTGRES[-1].with_name("postgres")
         process = subprocess.Popen(
-            [program, "-D", data, *options], stdout=quiet, stderr=quiet, cwd=folder, **words
+            [program, "-D", data, *options], stderr=subprocess.DEVNULL, **kwargs
         )
 
         def connects():
@@ -72,16 +73,17 @@ def server():
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a machine's worker; all begin when the file is there."""
+    """Start a worker in a folder of its own, with the options of `worker.py`."""
     processes = []
 
-    def call(url, name, host, num_trials, seconds=0.3, grace=120, dies_at=-1):
+    def call(url, name="m0", **options):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        words = [url, folder, host, num_trials, seconds, tmp_path / "go", grace, dies_at]
+        arguments = [url, str(folder), json.dumps(options)]
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "machine.py"), *map(str, words)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-m", "tests.experiments.tune.worker", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -91,11 +93,7 @@ def start(tmp_path):
     yield call
     for process in processes:
         process.kill()
-        process.communicate()
-
-
-def lines(folder):
-    return [json.loads(line) for f in folder.glob("*/ran.jsonl") for line in f.open()]
+        process.wait()
 
 
 def end(process, code=0):
@@ -103,70 +101,95 @@ def end(process, code=0):
     assert process.returncode == code, err
 
 
-@needs_postgres
-@pytest.mark.slow
-def test_four_folders_on_two_hosts_started_together_share_a_study(server, start, tmp_path):
-    # Two of each host: folders of one host do not see each other's locks either.
-    machines = [start(server, f"m{i}", f"host{i % 2}", 13) for i in range(4)]
-    wait_for(lambda: len(list(tmp_path.glob("*/ready"))) == 4)
-    (tmp_path / "go").touch()
-    for machine in machines:
-        end(machine)
-    study = optuna.load_study(study_name="search", storage=server)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 13
-    ran = lines(tmp_path)
-    assert sorted(line[1] for line in ran if line[0] == "search") == list(range(13))
-    assert sorted(line[2] for line in ran if line[2]) == ["guide", "uniform"]
-    assert len({json.dumps(trial.params, sort_keys=True) for trial in study.trials}) == 13
-    assert len({trial.user_attrs["pixelis.worker"] for trial in study.trials}) > 1
+def lines(folder):
+    return [json.loads(line) for file in folder.glob("*/ran.jsonl") for line in file.open()]
+
+
+def trials(url, settings, study="search"):
+    return open_study(url, study, settings, identity={"a": 1}).trials
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param("server", marks=needs_postgres, id="postgresql"), "sqlite"]
+    "kind",
+    [pytest.param("server", marks=[needs_postgres, pytest.mark.slow], id="postgresql"), "sqlite"],
 )
-@pytest.mark.parametrize("host", ["host0", pytest.param("host1", marks=pytest.mark.slow)])
-def test_the_last_trial_of_a_machine_that_died_is_tried_again_elsewhere(
-    kind, host, request, start, tmp_path, url
+def test_four_workers_that_start_together_lose_no_trial_and_run_none_twice(
+    kind, request, url, settings, start, tmp_path
 ):
-    storage = request.getfixturevalue("server") if kind == "server" else url
+    # Two hosts of two folders each: neither shares its locks with another.
+    url = request.getfixturevalue("server") if kind == "server" else url
+    options = {"num_trials": 16, "seconds": 0.1, "pruner": "none", "baselines": True}
+    options["go"] = str(tmp_path / "go")
+    workers = [start(url, f"m{i}", host=f"host{i % 2}", **options) for i in range(4)]
+    wait_for(lambda: len(list(tmp_path.glob("*/ready-*"))) == 4)
     (tmp_path / "go").touch()
-    end(start(storage, "m0", "host0", 3, grace=4, dies_at=2), 9)
-    # On the same host too, the other's folder is unknown: only the heartbeat tells.
-    end(start(storage, "m1", host, 3, grace=4))
-    study = optuna.load_study(study_name="search", storage=storage)
-    states = [trial.state for trial in study.trials]
-    assert states == [TrialState.COMPLETE] * 2 + [TrialState.FAIL, TrialState.COMPLETE]
-    assert study.trials[3].params == study.trials[2].params
-    assert [line[1] for line in lines(tmp_path)].count(2) == 2  # by its first number
+    for worker in workers:
+        end(worker)
+    whole = trials(url, settings)
+    assert [trial.state.name for trial in whole] == ["COMPLETE"] * 16
+    ran = lines(tmp_path)
+    assert sorted(each["number"] for each in ran if each["study"] == "search") == list(range(16))
+    assert sorted(each["baseline"] for each in ran if each["baseline"]) == ["guide", "uniform"]
+    assert len({json.dumps(trial.params, sort_keys=True) for trial in whole}) == 16
+    assert len({trial.user_attrs["pixelis.claim"][1] for trial in whole}) > 1
 
 
-def test_a_living_trial_of_another_folder_on_this_host_is_left_alone(url, start, tmp_path):
-    (tmp_path / "go").touch()
-    first = start(url, "m0", "host0", 1, seconds=5)
+@pytest.mark.slow
+def test_killed_at_random_moments_every_trial_ends_and_whole_ones_are_not_run_again(
+    url, settings, start
+):
+    draw = random.Random(5)
+    for _ in range(3):
+        workers = [start(url, num_trials=12, seconds=0.3) for _ in range(2)]
+        time.sleep(draw.uniform(1.5, 4))
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+    began = time.monotonic()
+    end(start(url, num_trials=12, seconds=0.05))
+    assert time.monotonic() - began < 60  # well before heartbeats tell of the killed ones
+    all_trials = trials(url, settings)
+    ended = [t for t in all_trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    killed = [t for t in all_trials if t.state == TrialState.FAIL]
+    tried_again = [t for t in all_trials if "failed_trial" in t.system_attrs]
+    assert len(ended) == 12 and len(ended) + len(killed) == len(all_trials)
+    assert len(tried_again) == len(killed)
+    for trial in tried_again:
+        before = all_trials[trial.system_attrs["retry_history"][-1]]
+        assert trial.params == before.params or not before.params
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("server", marks=[needs_postgres, pytest.mark.slow], id="postgresql"), "sqlite"],
+)
+def test_the_last_trial_of_a_machine_that_died_is_tried_again_on_another(
+    kind, request, url, settings, start, tmp_path
+):
+    url = request.getfixturevalue("server") if kind == "server" else url
+    options = {"num_trials": 3, "grace": 4, "pruner": "none"}
+    end(start(url, "m0", host="host0", dies_at=2, **options), 9)
+    end(start(url, "m1", host="host1", **options))  # only the heartbeat tells it
+    _, _, died, again = all_trials = trials(url, settings)
+    states = [trial.state.name for trial in all_trials]
+    assert states == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
+    assert again.params == died.params
+    assert [each["number"] for each in lines(tmp_path)].count(2) == 2  # by its first number
+
+
+def test_a_trial_that_died_on_this_machine_is_noticed_at_once(url, settings, start):
+    end(start(url, "m0", num_trials=1, dies_at=0), 9)
+    began = time.monotonic()
+    end(start(url, "m1", num_trials=1))
+    assert time.monotonic() - began < 60  # the grace is 120 s
+    assert [trial.state.name for trial in trials(url, settings)] == ["FAIL", "COMPLETE"]
+
+
+def test_a_living_trial_of_another_folder_on_this_host_is_left_alone(
+    url, settings, start, tmp_path
+):
+    first = start(url, "m0", num_trials=1, seconds=4)
     wait_for(lambda: lines(tmp_path))
-    second = start(url, "m1", "host0", 1)
-    end(second)
+    end(start(url, "m1", num_trials=1))
     end(first)
-    study = optuna.load_study(study_name="search", storage=url)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
-
-
-def test_a_trial_that_others_took_over_is_left_to_them(url, space, settings, tmp_path):
-    from dataclasses import replace
-
-    from pixelis.experiments.tune import finished_trials, open_study, run_trials
-
-    study = open_study(url, "search", settings, identity={"a": 1})
-    seen = []
-
-    def objective(trial):
-        seen.append(trial.number)
-        if len(seen) < 3:  # another machine thinks that this one died
-            study.tell(len(seen) - 1, state=TrialState.FAIL)
-        if len(seen) == 1:
-            trial.report(20, 0.1)  # and here it is noticed; in the second one at the end
-        return 0.5
-
-    run_trials(study, space, replace(settings, num_trials=3), objective, tmp_path)
-    assert seen[:3] == [0, 0, 0] and len(finished_trials(study)) == 3
-    assert [t.state.name for t in study.trials] == ["FAIL", "FAIL"] + ["COMPLETE"] * 3
+    assert [trial.state.name for trial in trials(url, settings)] == ["COMPLETE"]

@@ -6,7 +6,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from pixelis.experiments.tune import BASELINE, judge, replay, saved_share
+from pixelis.experiments.tune.pruning import replay, saved_share
+from pixelis.experiments.tune.study import BASELINE
+from pixelis.experiments.tune.verdict import compute_verdict
 
 
 def trial(state, value=None, reports=None, **notes):
@@ -53,6 +55,8 @@ def test_hyperband_counts_in_evaluations(settings):
 
 
 def test_a_baseline_that_failed_is_said():
-    verdict = judge({"best": [0.5, 0.6]}, {"best": 0.6}, {"guide": "seed 2001 (diverged)"})
+    verdict = compute_verdict(
+        {"best": [0.5, 0.6]}, {"best": 0.6}, {"guide": "seed 2001 (diverged)"}
+    )
     assert "| guide | | failed on seed 2001 (diverged) | not compared |" in verdict.as_markdown()
     assert "guide is not compared: it failed on seed 2001 (diverged)." in verdict.sentence

@@ -4,8 +4,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pixelis.errors import ConfigError
-from pixelis.experiments.tune import build_space, changed
-from tests.experiments.tune.conftest import DEFAULTS, FIXED
+from pixelis.experiments.tune.space import build_space, with_values
+from tests.experiments.tune.worker import DEFAULTS, FIXED
 
 LARGE = 10**400
 INTERVAL, THRESHOLD = "curriculum.advancement_interval", "curriculum.rollback_threshold"
@@ -113,7 +113,7 @@ def test_steps_fit_as_they_are_written(recwarn, low, high, step):
 
 def test_values_go_into_a_copy_of_the_tree():
     tree = {"a": {"b": 1, "c": {"d": 2}}, "e": [1]}
-    assert changed(tree, {"a.b": 5, "a.c.d": 6, "f.g": 7}) == {
+    assert with_values(tree, {"a.b": 5, "a.c.d": 6, "f.g": 7}) == {
         "a": {"b": 5, "c": {"d": 6}},
         "e": [1],
         "f": {"g": 7},

@@ -1,0 +1,340 @@
+"""From tune.yaml to the trainings of a search: how each is configured, and what it is worth."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from math import ceil, gcd
+from pathlib import Path
+from typing import Any
+
+from pixelis.config import (
+    FIRST_FINAL_SEED,
+    SECTION,
+    ModelConfig,
+    ModelFileConfig,
+    TrainingConfig,
+    TrainingFileConfig,
+    TuneFileConfig,
+    flatten,
+    load_config,
+)
+from pixelis.curriculum import CurriculumConfig
+from pixelis.errors import ConfigError
+from pixelis.experiments.tune.sampling import SearchSettings
+from pixelis.experiments.tune.space import (
+    Parameter,
+    build_space,
+    flatten_keys,
+    reason_fixed,
+    with_values,
+)
+from pixelis.training.inputs import data_digest
+from pixelis.training.resume import AUTO
+
+STAGES = "curriculum.stages"  # a baseline may have others: it is measured on the search's last mix
+# Keys that no trial may change, and why.
+FIXED = {
+    "training.seed": "a trial has the seeds from training.seed on, seeds_per_trial of them",
+    "training.output_dir": "each trial has its own",
+    "training.max_steps": "every trial sees the same number of examples",
+    "training.eval_steps": "trials are compared at the same evaluations",
+    "training.max_length": "every trial sees the same examples",
+    "training.save_steps": "it changes no result",
+    "training.save_total_limit": "it changes no result",
+    "training.logging_steps": "it changes no result",
+    "curriculum.performance_metric": "it is what trials are measured by",
+    "curriculum.eval_samples_per_difficulty": "every trial is measured on the same examples",
+    STAGES: "every trial is measured on the last stage's mix",
+    "model.model_name": "the trials share the base",
+    "model.torch_dtype": "the trials share the base",
+    "model.min_pixels": "the trials share the images",
+    "model.max_pixels": "the trials share the images",
+    "model.trust_remote_code": "no search decides that",
+}
+# Keys that may differ when a study goes on: more of the same, or the same elsewhere.
+FREE = (
+    *("num_trials", "num_workers", "final_seeds", "best_config", "storage", "exp_name", "study"),
+    *("prune_after", "sampler", "pruner", "data", "training.output_dir", "evaluation"),
+)
+BATCH_KEYS = ("training.batch_size", "training.gradient_accumulation_steps")
+Strata = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrialTraining:
+    """The settings of one training of a search, as `run_sft` takes them."""
+
+    config: TrainingFileConfig
+    model: ModelConfig
+    curriculum: CurriculumConfig
+
+    @property
+    def batch(self) -> int:
+        """Examples of one optimiser step."""
+        return examples_per_step(self.config.training)
+
+
+def examples_per_step(training: TrainingConfig) -> int:
+    """Return the examples of one optimiser step."""
+    return training.batch_size * training.gradient_accumulation_steps
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """A search as its files describe it.
+
+    Attributes:
+        config: tune.yaml.
+        model: The model's file.
+    """
+
+    config: TuneFileConfig
+    model: ModelFileConfig
+
+    def check(self) -> None:
+        """Refuse what could not be trained.
+
+        Raises:
+            ConfigError: Naming the key, the rule and the value.
+        """
+        self.training({}, 0, Path())
+        _ = self.space, self.baselines
+
+    @cached_property
+    def sections(self) -> dict[str, Any]:
+        """The sections that a searched key may be in, the curriculum's defaults filled in."""
+        curriculum = CurriculumConfig.from_dict(self.config.curriculum).to_dict()
+        return {
+            "training": self.config.training.model_dump(),
+            "curriculum": curriculum,
+            "model": self.model.model.model_dump(),
+        }
+
+    @cached_property
+    def known(self) -> dict[str, Any]:
+        """Every key that a trial has, dotted, with its value in the files."""
+        return dict(flatten_keys(self.sections))
+
+    @cached_property
+    def space(self) -> tuple[Parameter, ...]:
+        """The searched keys; each end of each range gives a valid configuration."""
+        space = build_space(self.config.space, self.known, FIXED)
+        check_batches(space, self.config.training, self.examples, self.interval)
+        for parameter in space:
+            for value in parameter.ends:
+                try:
+                    self.training({parameter.name: value}, 0, Path())
+                except ConfigError as error:
+                    raise ConfigError(
+                        f"{SECTION}.{parameter.name} must hold valid values, {value!r} is none: "
+                        f"{error}"
+                    ) from error
+        return space
+
+    @cached_property
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """Name -> dotted keys and values, each a valid configuration that is measured as trials."""
+        sections = self.config.baselines.items()
+        return {name: self._read_baseline(name, section) for name, section in sections}
+
+    def _read_baseline(self, name: str, section: Any) -> dict[str, Any]:
+        if not isinstance(section, Mapping):
+            raise ConfigError(f"baselines.{name} must be a section, got {section!r}")
+        values = dict(flatten_keys(section))
+        for key in values:
+            if key not in self.known:
+                raise ConfigError(
+                    f"baselines.{name}.{key} must be a key of training, curriculum, model"
+                )
+            reason = reason_fixed(key, FIXED)
+            if reason is not None and key != STAGES:
+                raise ConfigError(f"baselines.{name}.{key} cannot be set: {reason}")
+        try:
+            training = self.training(values, 0, Path())
+        except ConfigError as error:
+            raise ConfigError(f"baselines.{name}: {error}") from error
+        if lacking := sorted(self.measured_mix.keys() - training.curriculum.required_difficulties):
+            raise ConfigError(
+                f"baselines.{name} must have every difficulty that trials are measured on in its "
+                f"last stage's mix, {', '.join(lacking)} is not"
+            )
+        if gcd(self.examples, self.interval) % training.batch:
+            raise ConfigError(
+                f"baselines.{name} must have steps that divide the {self.examples} examples of a "
+                f"training and the {self.interval} between evaluations, got {training.batch} "
+                "examples a step"
+            )
+        return values
+
+    def point_of(self, baseline: str) -> dict[str, Any] | None:
+        """Return a baseline as a point that the search could choose itself, or None."""
+        values = self.baselines[baseline]
+        point = {each.name: values.get(each.name, self.known[each.name]) for each in self.space}
+        is_inside = all(each.contains(point[each.name]) for each in self.space)
+        return point if is_inside and values.keys() <= point.keys() else None
+
+    @property
+    def settings(self) -> SearchSettings:
+        """How the study searches."""
+        config = self.config
+        return SearchSettings(
+            sampler=config.sampler,
+            seed=config.training.seed,
+            pruner=config.pruner,
+            warmup=int(config.prune_after * self.examples),
+            examples=self.examples,
+            num_trials=config.num_trials,
+            interval=self.interval,
+        )
+
+    @property
+    def directions(self) -> tuple[Any, ...]:
+        """Of the objectives: performance, and the examples to a target where there is one."""
+        return ("maximize",) if self.config.target is None else ("maximize", "minimize")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Flat values that may not differ between two starts of one study."""
+        params = flatten(self.config) | flatten(self.model)
+        kept = {key: value for key, value in params.items() if not _is_free(key)}
+        # The same data elsewhere is the same, other data in its place is not.
+        kept["data.digest"] = self.digest
+        plain = bool | int | float | str | None
+        return {key: v if isinstance(v, plain) else str(v) for key, v in kept.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the digests of the data's files and their names."""
+        files = data_digest(Path(self.config.data.path))
+        return sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def examples(self) -> int:
+        """Examples that every training sees."""
+        return self.config.training.max_steps * examples_per_step(self.config.training)
+
+    @property
+    def interval(self) -> int:
+        """Examples between two evaluations."""
+        return self.config.training.eval_steps * examples_per_step(self.config.training)
+
+    @property
+    def root(self) -> Path:
+        """The study's folder."""
+        return Path(self.config.training.output_dir) / self.config.study
+
+    @property
+    def storage(self) -> str:
+        """The URL of the study's database."""
+        return self.config.storage or "sqlite:///optuna.db"
+
+    @property
+    def final_seeds(self) -> list[int]:
+        """Seeds of the verdict, none of which the search has seen."""
+        first = self.config.training.seed + FIRST_FINAL_SEED
+        return list(range(first, first + self.config.final_seeds))
+
+    def training(self, values: Mapping[str, Any], seed: int, folder: Path) -> TrialTraining:
+        """Build the training with these values of dotted keys, over as many examples as any other.
+
+        Raises:
+            ConfigError: When the values break a rule.
+        """
+        sections = with_values(self.sections, values)
+        training = sections["training"]
+        batch = training["batch_size"] * training["gradient_accumulation_steps"]
+        training |= {
+            "seed": seed,
+            "output_dir": str(folder / "sft"),
+            "max_steps": max(1, ceil(self.examples / batch)),
+            "eval_steps": max(1, self.interval // batch),  # measured after the same examples
+        }
+        model = load_config(ModelFileConfig, None, {"model": sections["model"]}).model
+        curriculum = CurriculumConfig.from_dict(sections["curriculum"])
+        config = load_config(
+            TrainingFileConfig, None, {"training": training, "curriculum": curriculum.to_dict()}
+        )
+        config = config.replace(
+            exp_name=self.config.exp_name,
+            resume=AUTO,
+            data=self.config.data,
+            evaluation=self.config.evaluation.replace(enabled=False),
+        )
+        return TrialTraining(config, model, curriculum)
+
+    def best(self, values: Mapping[str, Any]) -> TrialTraining:
+        """Build the training of the best values as a user runs it."""
+        best = self.training(values, self.config.training.seed, Path("outputs"))
+        config = best.config.replace(
+            exp_name=TrainingFileConfig().exp_name,
+            resume=None,
+            evaluation=self.config.evaluation,
+            training=best.config.training.replace(output_dir="outputs/best"),
+        )
+        return replace(best, config=config)
+
+    def performance(self, strata: Strata) -> float:
+        """Compute the performance on the mix of the files' last stage, whatever the trial's is."""
+        return sum(share * strata[name] for name, share in self.measured_mix.items())
+
+    @cached_property
+    def measured_mix(self) -> dict[str, float]:
+        """The mix that trials are measured on: difficulty -> its share, where that is above 0."""
+        mix = CurriculumConfig.from_dict(self.config.curriculum).stages[-1].difficulty_mix
+        return {name: share for name, share in mix.items() if share > 0}
+
+    def examples_to_target(self, evaluations: Sequence[tuple[int, Strata]], batch: int) -> int:
+        """Return the examples until the target was reached, or all of them (a lower bound).
+
+        Args:
+            evaluations: (step, strata). Those that every training has count; attempts to advance
+                add more, at steps of their own.
+            batch: Examples of one step.
+        """
+        target, last = self.config.target, ceil(self.examples / batch)
+        assert target is not None
+        every = max(1, self.interval // batch)
+        reached = (
+            step
+            for step, strata in evaluations
+            if (step % every == 0 or step == last) and self.performance(strata) >= target
+        )
+        return min(batch * next(reached, last), self.examples)
+
+
+def check_batches(
+    space: Sequence[Parameter], training: TrainingConfig, examples: int, interval: int
+) -> None:
+    """Refuse searched batch sizes that do not divide the examples evenly.
+
+    Args:
+        space: What is searched.
+        training: With the sizes that are not.
+        examples: Of a whole training.
+        interval: Examples between two evaluations.
+
+    Raises:
+        ConfigError: Naming the key, the size and those that divide.
+    """
+    searched = {each.name: each.integers for each in space if each.name in BATCH_KEYS}
+    given = (training.batch_size, training.gradient_accumulation_steps)
+    sizes = {k: searched.get(k, (value,)) for k, value in zip(BATCH_KEYS, given, strict=True)}
+    shared = gcd(examples, interval)
+    for name in searched:
+        (other_name,) = set(BATCH_KEYS) - {name}
+        for other in sizes[other_name]:
+            for value in sizes[name]:
+                if value < 1 or shared % (value * other) == 0:
+                    continue  # below 1 is refused with the other values
+                fit = [n for n in range(1, shared + 1) if shared % (n * other) == 0]
+                raise ConfigError(
+                    f"{SECTION}.{name} must hold sizes that divide the {examples} examples of a "
+                    f"training and the {interval} between evaluations, {value} with {other} of "
+                    f"the other size does not; those that do: {', '.join(map(str, fit)) or 'none'}"
+                )
+
+
+def _is_free(key: str) -> bool:
+    return any(f"{key}.".startswith(f"{name}.") for name in FREE)

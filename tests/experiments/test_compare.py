@@ -1,0 +1,130 @@
+"""What is said of trainings side by side."""
+
+import pytest
+
+from pixelis.experiments.compare import (
+    ComparedTraining,
+    compute_facts,
+    describe_furthest,
+    differing_params,
+    trainings_markdown,
+    trainings_rows,
+)
+from pixelis.figures import Rules, build_course
+
+MIX = {"simple": 1.0, "hard": 0.0}
+
+
+def _event(step, kind, to, **more):
+    return {"step": step, "kind": kind, "from_stage": "easy", "to_stage": to, "mix": MIX} | more
+
+
+@pytest.fixture
+def make():
+    """Builds a training that was entered, rolled back at 10, and reached a stage, or did not."""
+
+    def make(name="a", *, full_at=None, params=None, metrics=None, **rules):
+        events = [_event(0, "start", "easy")]
+        events.append(_event(10, "rollback", "easy", reason="drop", delta=-0.2))
+        events += [_event(full_at, "advance", "full")] if full_at else []
+        events.append(_event(40, "end", "full" if full_at else "easy"))
+        history = {
+            "eval/simple/performance": [(0, 0.2), (20, 0.9), (40, 0.8)],
+            "eval/hard/performance": [(0, 0.1), (40, 0.3)],
+        }
+        course = build_course(events, history, max_steps=40, rules=Rules(**rules))
+        return ComparedTraining(
+            name, f"id of {name}", f"#/{name}", params or {}, metrics or {}, course
+        )
+
+    return make
+
+
+def test_the_facts_of_a_training(make):
+    metrics = {"test/adapter/hard/answer_accuracy": 0.4, "test/gain/all": 0.1}
+    assert compute_facts(make(full_at=30, metrics=metrics)) == {
+        "stage reached": "full",
+        "steps to full": 30,
+        "rollbacks": 1,
+        "rolled back": "step 10: drop (-0.2000)",
+        "final simple": 0.8,
+        "final hard": 0.3,
+        "best simple": 0.9,
+        "best hard": 0.3,
+        "test hard": 0.4,
+        "test all: gain": 0.1,
+    }
+
+
+def test_without_stages_none_is_reached(make):
+    assert "stage reached" not in compute_facts(make(has_stages=False))
+
+
+def test_only_settings_that_differ_are_listed_the_curriculums_first(make):
+    first = make(params={"training.seed": "0", "curriculum.x": "1", "model.lora_r": "4"})
+    second = make(params={"training.seed": "1", "curriculum.x": "2", "model.lora_r": "4"})
+    assert list(differing_params([first, second]).items()) == [
+        ("curriculum.x", ["1", "2"]),
+        ("training.seed", ["0", "1"]),
+    ]
+
+
+def test_a_value_is_the_same_however_it_was_written(make):
+    first = {"training.a": "1e-4", "training.b": "True", "data.c": "'two words'", "model.d": "None"}
+    second = {
+        "training.a": "0.0001",
+        "training.b": "true",
+        "data.c": "two words",
+        "model.d": "null",
+    }
+    assert differing_params([make(params=first), make(params=second)]) == {}
+
+
+def test_folders_are_no_settings_and_a_missing_one_is_none(make):
+    first = make(params={"training.output_dir": "a", "config": "x", "curriculum.new": "1"})
+    second = make(params={"training.output_dir": "b", "config": "y"})
+    assert differing_params([first, second]) == {"curriculum.new": ["1", None]}
+
+
+def test_a_column_for_each_training(make):
+    trainings = [make("a", params={"curriculum.x": "1"}), make("b|c", full_at=30)]
+    lines = trainings_markdown(trainings).splitlines()
+    assert lines[0] == "Furthest: b\\|c (stage full from step 30)."
+    assert lines[2:6] == [
+        "|  | a | b\\|c |",
+        "| --- | --- | --- |",
+        "| stage reached | easy | full |",
+        "| steps to full | – | 30 |",
+    ]
+    assert "| final simple | 0.800 | 0.800 |" in lines
+    assert lines[-1] == "| `curriculum.x` | 1 | – |"
+    assert "[a](#/a)" in trainings_markdown(trainings, links=True)
+
+
+def test_rows_have_the_same_keys(make):
+    first, second = trainings_rows([make("a"), make("b", full_at=30)])
+    assert list(first) == list(second)
+    assert (first["run"], first["run_id"], first["steps_to_full"]) == ("a", "id of a", None)
+    assert second["rolled_back"] == "step 10: drop (-0.2000)"
+
+
+def test_who_reached_the_last_stage_first(make):
+    slow, fast, stuck = make("slow", full_at=30), make("fast", full_at=20), make("stuck")
+    assert describe_furthest([slow, stuck, fast]) == "Furthest: fast (stage full from step 20)."
+    again = make("again", full_at=20)
+    assert describe_furthest([again, fast]) == "Furthest: again and fast (stage full from step 20)."
+    assert (
+        describe_furthest([stuck, make("too")])
+        == "Furthest: stuck and too (stage easy from step 0)."
+    )
+
+
+def test_without_stages_nobody_goes_further(make):
+    text = trainings_markdown([make(has_stages=False), make("b", has_stages=False)])
+    assert text.startswith("|  | a | b |")
+
+
+def test_a_long_setting_is_cut_in_the_table_only(make):
+    trainings = [make(params={"curriculum.stages": "x" * 100}), make("b")]
+    assert f"| {'x' * 77}... | – |" in trainings_markdown(trainings)
+    assert trainings_rows(trainings)[0]["curriculum.stages"] == "x" * 100

@@ -1,0 +1,135 @@
+"""What a search may set: baselines that can be judged beside trials, and searched batch sizes."""
+
+from pathlib import Path
+
+import pytest
+
+from pixelis.config import ModelFileConfig, TrainingConfig, TuneFileConfig, load_config
+from pixelis.errors import ConfigError, UserError
+from pixelis.experiments.tune.phases import open_phases
+from pixelis.experiments.tune.space import build_space
+from pixelis.experiments.tune.spec import BATCH_KEYS, SearchSpec, check_batches
+from pixelis.runs import tuning_worker
+
+ROOT = Path(__file__).parents[3]
+GUIDE = "baselines.guide.curriculum."
+EASY = "[{name: easy, difficulty_mix: {simple: 1.0}}]"
+
+
+@pytest.fixture
+def make(tmp_path):
+    """The smoke configuration's search with other values of some keys; of no data."""
+
+    def build(*pairs):
+        here = [("storage", f"sqlite:///{tmp_path / 'optuna.db'}")]
+        here += [("training.output_dir", str(tmp_path / "tuned")), *pairs]
+        config = load_config(TuneFileConfig, ROOT / "configs/smoke/tune.yaml", here)
+        spec = SearchSpec(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml"))
+        spec.__dict__["digest"] = "of no data"
+        return spec
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        (
+            "baselines.easy.curriculum.stages",
+            EASY,
+            "easy must have every difficulty .*, hard, medium",
+        ),
+        (GUIDE + "performance_metric", "token_accuracy", "cannot be set: it is what trials are"),
+        (GUIDE + "eval_samples_per_difficulty", "3", "cannot be set: every trial is measured on"),
+        ("baselines.guide.training.max_steps", "5", "cannot be set: every trial sees the same"),
+        ("baselines.guide.model.model_name", "x", "cannot be set: the trials share the base"),
+        ("baselines.guide.training.batch_size", "7", "must have steps that divide the 192 .*got 7"),
+        ("baselines.guide.training.batch_size", "512", "must have steps that divide the 192 exam"),
+        ("baselines.guide.curriculum.x", "1", "must be a key of training, curriculum, model"),
+        ("baselines.guide", "3", "baselines.guide must be a section, got 3"),
+    ],
+)
+def test_a_baseline_that_cannot_be_compared_with_trials_is_refused(make, key, value, rule):
+    with pytest.raises(ConfigError, match=rule):
+        make((key, value)).check()
+
+
+def test_a_baseline_is_a_point_of_the_search_where_it_can_be(make):
+    spec = make()
+    assert spec.point_of("guide") == spec.baselines["guide"]
+    assert spec.point_of("uniform") is None
+    # A searched key that it does not set has the file's value.
+    rate = "{low: 0.0005, high: 0.01, log: true}"
+    more = make(("space.training.learning_rate", rate))
+    assert more.point_of("guide") == {**spec.baselines["guide"], "training.learning_rate": 0.002}
+    outside = make(("space.training.learning_rate", "{low: 0.003, high: 0.01}"))
+    assert outside.point_of("guide") is None
+
+
+def test_examples_to_a_target_are_counted_where_every_training_is_measured(make):
+    spec = make(("target", "0.5"), ("pruner", "none"), ("training.eval_steps", "6"))
+    good, bad = dict.fromkeys(spec.measured_mix, 0.6), dict.fromkeys(spec.measured_mix, 0.4)
+    # Step 2 is an attempt's evaluation.
+    assert spec.examples_to_target([(2, good), (6, bad), (12, good)], 8) == 12 * 8
+    assert spec.examples_to_target([(2, good), (6, good)], 8) == 6 * 8
+    assert spec.examples_to_target([(2, good), (24, bad)], 8) == spec.examples
+
+
+def test_baselines_are_tried_before_the_search(make, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        tuning_worker,
+        "run_trials",
+        lambda search, *_, **__: asked.append(search.study.study_name) or 0,
+    )
+    spec = make()
+    tuning_worker.run_phases(spec, tuning_worker.TrialTrainer(spec))
+    assert asked == ["smoke baselines", "smoke", "smoke final"]
+    assert open_phases(spec).trials.trials[0].user_attrs["pixelis.baseline"] == "guide"
+
+
+def test_the_folder_of_another_study_of_the_name_is_refused(make, tmp_path):
+    spec = make()
+    open_phases(spec)
+    open_phases(spec)
+    (tmp_path / "optuna.db").unlink()
+    with pytest.raises(UserError, match="holds the trainings of another study 'smoke', whose stor"):
+        open_phases(make())
+
+
+def check(**section):
+    space = build_space(
+        {f"training.{key}": value for key, value in section.items()},
+        dict(zip(BATCH_KEYS, (4, 2), strict=True)),
+        {},
+    )
+    training = TrainingConfig(batch_size=4, gradient_accumulation_steps=2)
+    check_batches(space, training, examples=96, interval=24)
+
+
+def test_batch_sizes_that_divide_the_examples():
+    check(batch_size={"choices": [1, 2, 4, 12]})
+    check(batch_size={"choices": [2, 4]}, gradient_accumulation_steps={"choices": [1, 2, 3]})
+    check(batch_size={"low": 1, "high": 4})
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"batch_size": {"choices": [4, 5]}},
+            "batch_size must hold sizes that divide the 96 examples of a training and the 24 "
+            "between evaluations, 5 with 2 of the other size does not; those that do: 1, 2, 3, 4, "
+            "6, 12",
+        ),
+        ({"batch_size": {"low": 4, "high": 6}}, "5 with 2 of the other size does not"),
+        (
+            {"batch_size": {"choices": [4, 8]}, "gradient_accumulation_steps": {"choices": [1, 6]}},
+            "batch_size must .* 8 with 6 of the other size does not; those that do: 1, 2, 4",
+        ),
+        ({"gradient_accumulation_steps": {"choices": [2, 4]}}, "4 with 4 of the other size"),
+    ],
+)
+def test_batch_sizes_that_do_not_are_refused(section, message):
+    with pytest.raises(ConfigError, match=message):
+        check(**section)

@@ -1,0 +1,172 @@
+"""Runs whose process was killed are ended by the next start on their machine, and no others."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from pixelis.tracking import MlflowRecorder, Past, open_run
+from pixelis.tracking.heartbeat import (
+    ALIVE_TAG,
+    DIED_TAG,
+    GRACE_SECONDS,
+    PROCESS_TAG,
+    SilentRuns,
+    claim,
+    this_process,
+)
+from pixelis.tracking.journal import open_journal
+from pixelis.tracking.record import Record
+from pixelis.tracking.sync import end_dead_runs, end_run
+
+ROOT = str(Path(__file__).parent.parent.parent)
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from pixelis.tracking import open_run
+words = dict(entry_point="sft", experiment="pixelis", run_name="first", params={}, tags={})
+with open_run(**words, system_metrics=False, output_dir=Path("out")) as recorder:
+    recorder.event({"kind": "start", "step": 0, "stage_to": "simple", "mix": {"simple": 1.0}})
+    recorder.flush()
+    recorder.metrics({"train/loss": 1.0}, 1)
+    print(recorder.run_id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def opened(**changed: Any) -> Any:
+    words: dict[str, Any] = {"entry_point": "sft", "experiment": "pixelis", "run_name": "next"}
+    return open_run(**words | {"params": {}, "tags": {}, "system_metrics": False} | changed)
+
+
+@pytest.fixture
+def killed_run(client: MlflowClient, tmp_path: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", DYING],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MLFLOW_TRACKING_URI": str(client.tracking_uri), "PYTHONPATH": ROOT},
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def running_run(client: MlflowClient) -> Callable[..., str]:
+    """A run that is RUNNING, and the tag of its process with some values changed."""
+
+    def make(**changed: Any) -> str:
+        tag = [{**this_process(Path("gone/journal-r1.jsonl")), **changed}]
+        return str(client.create_run("0", tags={PROCESS_TAG: json.dumps(tag)}).info.run_id)
+
+    return make
+
+
+def status(client: MlflowClient, run_id: str) -> str:
+    return str(client.get_run(run_id).info.status)
+
+
+def test_a_killed_run_is_ended_by_the_next_start_and_reopened_by_a_resume(
+    client: MlflowClient, killed_run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert status(client, killed_run) == "RUNNING"
+    with opened() as recorder:
+        run = client.get_run(killed_run)
+        assert run.info.status == "KILLED"
+        assert run.data.metrics["train/loss"] == 1.0  # what its journal still held
+        assert "ended without a word" in run.data.tags[DIED_TAG]
+        assert status(client, recorder.run_id) == "RUNNING"
+    assert f"first ({killed_run}) was killed: it is KILLED in MLflow now" in caplog.text
+    everything = client.search_runs([run.info.experiment_id])
+    assert {r.info.status for r in everything} == {"KILLED", "FINISHED"}  # its visit too
+    past = Past(Path("out"), killed_run, 10**6)
+    with opened(resume_run_id=killed_run, output_dir=Path("out"), past=past):
+        run = client.get_run(killed_run)
+        assert run.info.status == "RUNNING" and DIED_TAG not in run.data.tags
+        assert json.loads(run.data.tags[PROCESS_TAG])[0]["pid"] == os.getpid()
+        assert end_dead_runs(client) == []
+        assert status(client, killed_run) == "RUNNING"
+    assert status(client, killed_run) == "FINISHED"
+
+
+def test_a_training_that_is_whole_was_not_killed(client: MlflowClient, killed_run: str) -> None:
+    Path("out/finished.json").write_text(json.dumps({"run_id": killed_run}))
+    (line,) = end_dead_runs(client)
+    assert "FINISHED" in line and status(client, killed_run) == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, "KILLED"),  # on this machine, and its journal is not there any more
+        ({"host": "elsewhere"}, "RUNNING"),
+        ({"machine": "another one of the same name"}, "RUNNING"),
+        ({"mounts": "mnt:[1]"}, "RUNNING"),  # another container
+        ({"uid": -1}, "RUNNING"),  # another user, whose home folder is another one
+    ],
+)
+def test_only_what_has_surely_died_is_ended(
+    client: MlflowClient, running_run: Callable[..., str], changed: Any, expected: str
+) -> None:
+    run_id = running_run(**changed)
+    end_dead_runs(client)
+    assert status(client, run_id) == expected
+
+
+def test_a_run_that_several_machines_share_lives_as_long_as_one_of_them_may(
+    client: MlflowClient, running_run: Callable[..., str], tmp_path: Path
+) -> None:
+    run_id = running_run(host="elsewhere")
+    journal = open_journal(tmp_path, run_id, shared=True)
+    claim(client, client.get_run(run_id), journal.path, shared=True)
+    processes = json.loads(client.get_run(run_id).data.tags[PROCESS_TAG])
+    assert [each["host"] for each in processes] == ["elsewhere", this_process(tmp_path)["host"]]
+    journal.append(Record("metric", "train/loss", 1.0))
+    journal.release()
+    end_dead_runs(client)
+    assert status(client, run_id) == "RUNNING"
+
+
+@pytest.mark.parametrize("text", ["{", "7", "[3]", '[{"host": "x"}]', "[" * 4000])
+def test_a_tag_that_is_not_ours_ends_no_run_and_is_written_anew(
+    client: MlflowClient, running_run: Callable[..., str], text: str, tmp_path: Path
+) -> None:
+    run_id = client.create_run("0", tags={PROCESS_TAG: text}).info.run_id
+    dead = running_run()
+    end_dead_runs(client)
+    assert (status(client, run_id), status(client, dead)) == ("RUNNING", "KILLED")
+    claim(client, client.get_run(run_id), tmp_path / "journal-r1.jsonl", shared=True)
+    (process,) = json.loads(client.get_run(run_id).data.tags[PROCESS_TAG])
+    assert process["pid"] == os.getpid()
+
+
+def test_the_heartbeat_of_another_machine_decides_and_never_while_the_store_was_away(
+    client: MlflowClient, running_run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent, beating = running_run(host="elsewhere"), running_run(host="elsewhere")
+    recorder = MlflowRecorder(client, client.create_run("0"))  # of this process
+    claim(client, client.get_run(recorder.run_id), recorder.journal.path)
+    client.set_tag(silent, ALIVE_TAG, "1")
+    runs, minute = SilentRuns(), 60.0
+
+    def look(now: float) -> list[str]:
+        client.set_tag(beating, ALIVE_TAG, str(now))
+        return [run.info.run_id for run in runs.look(client, now)]
+
+    assert [look(minute * number) for number in range(10)] == [[]] * 10
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "search_experiments", lambda **_: 1 / 0)
+        assert look(10 * minute) == []
+    assert [look(minute * number) for number in range(11, 21)] == [[]] * 10
+    (found,) = runs.look(client, 11 * minute + GRACE_SECONDS)
+    assert found.info.run_id == silent
+    assert "is KILLED in MLflow now" in end_run(client, found)
+    assert status(client, silent) == "KILLED" and status(client, beating) == "RUNNING"
+    recorder.close("FINISHED")
