@@ -13,9 +13,9 @@ from pixelis.tracking import (
     CHAMPION,
     MlflowRecorder,
     ModelVersion,
-    crown,
     find_champion,
     resolve_adapter,
+    set_champion,
 )
 
 
@@ -64,7 +64,7 @@ def compare_with_champion(
         beaten = None if champion is None else str(champion.version)
         moved = recorder.attempt(
             f"moving the alias {CHAMPION}",
-            lambda: crown(recorder.client, candidate, beaten, verdict),
+            lambda: set_champion(recorder.client, candidate, beaten, verdict),
         )
         wins = bool(moved)
         outcome = "it is the champion now" if wins else "it won, but the alias was not moved"

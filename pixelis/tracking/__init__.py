@@ -20,9 +20,9 @@ from pixelis.tracking.lookup import (
 from pixelis.tracking.recorder import MlflowRecorder
 from pixelis.tracking.registry import (
     CHAMPION,
-    crown,
     find_champion,
     find_version,
+    set_champion,
 )
 from pixelis.tracking.results import (
     final_model,
@@ -52,7 +52,7 @@ __all__ = [
     "Past",
     "RunInfo",
     "TrainingRun",
-    "crown",
+    "set_champion",
     "data_tag",
     "deliver_journals",
     "end_finished",

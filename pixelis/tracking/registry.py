@@ -93,7 +93,7 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
         return None
 
 
-def crown(client: MlflowClient, version: ModelVersion, rival: str | None, why: str) -> bool:
+def set_champion(client: MlflowClient, version: ModelVersion, rival: str | None, why: str) -> bool:
     """Give a version the alias `champion`, and say on it why.
 
     Args:

@@ -18,7 +18,7 @@ from pixelis.evaluation.metrics import paired_comparison
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from pixelis.runs.champion import compare_with_champion
-from pixelis.tracking import MlflowRecorder, crown, find_champion, find_version, log_adapter
+from pixelis.tracking import MlflowRecorder, find_champion, find_version, log_adapter, set_champion
 from tests.evaluation.handmade import make_rollout
 
 pytestmark = pytest.mark.integration
@@ -101,7 +101,7 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
     recorder, registered, model, encoder, examples, capsys
 ):
     first, second = registered
-    assert crown(recorder.client, first, None, "it was the first")
+    assert set_champion(recorder.client, first, None, "it was the first")
 
     def decide(rollouts):
         evaluated = result(examples, rollouts)
@@ -120,7 +120,7 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
     )
     assert "it is the champion now" in out
     # One that was compared with an earlier champion comes too late.
-    assert not crown(recorder.client, first, str(first.version), "too late")
+    assert not set_champion(recorder.client, first, str(first.version), "too late")
     assert find_champion(recorder.client, "reader").version == second.version
 
 
@@ -175,7 +175,7 @@ def test_evaluate_moves_the_alias_to_the_version_that_wins(trained, client, capf
     out = evaluate("--adapter", f"runs:/{fresh}")
     assert "reader version 2 against the base on 12 test examples: +0.0 points" in out
     assert "the champion stays" in out
-    assert crown(client, client.get_model_version("reader", "1"), None, "the first one")
+    assert set_champion(client, client.get_model_version("reader", "1"), None, "the first one")
     out = evaluate("--split", "validation")  # only the test split decides
     assert "champion" not in out
     out = evaluate("--compare_base", "false")  # the newest run: no address at all

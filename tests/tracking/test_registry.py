@@ -4,7 +4,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pixelis.errors import CheckpointError
-from pixelis.tracking import crown, find_champion, find_version
+from pixelis.tracking import find_champion, find_version, set_champion
 from pixelis.tracking.registry import register
 
 
@@ -80,12 +80,12 @@ def test_a_try_that_was_cut_off_before_the_alias_is_made_up_for(
     assert str(client.get_model_version_by_alias("reader", "candidate").version) == "1"
 
 
-def test_the_champion_is_who_was_crowned_last(client: MlflowClient, versions: list[str]) -> None:
+def test_the_alias_is_set_to_the_last_champion(client: MlflowClient, versions: list[str]) -> None:
     assert find_champion(client, "reader") is None
     for uri, rival in (("models:/reader/2", None), ("models:/reader/1", "2")):
         version = find_version(uri)
         assert version is not None
-        assert crown(client, version, rival, "it won")
+        assert set_champion(client, version, rival, "it won")
         champion = find_champion(client, "reader")
         assert champion is not None and champion.version == version.version
         assert champion.tags["pixelis.champion"] == "it won"
