@@ -82,7 +82,8 @@ def test_an_evaluation_prints_its_table_and_records_all_of_it(data, adapter, cli
     note = run.data.tags["mlflow.note.content"]
     report_url = f"runs/{run.info.run_id}/artifacts/evaluation/report.html"
     assert "gain in points" in note and report_url in note
-    assert [each.model_id for each in run.inputs.model_inputs] == [model.model_id]
+    inputs = client.get_run(run.info.run_id).inputs
+    assert [each.model_id for each in inputs.model_inputs] == [model.model_id]
     linked = client.get_logged_model(model.model_id).metrics
     linked = [metric for metric in linked if metric.run_id == run.info.run_id]
     assert {metric.dataset_name for metric in linked} == {"cota_test"}
