@@ -192,7 +192,7 @@ def run_ours(base, data, steps, *, without=(), **training):
     } | training
     stages = [{"name": "all", "difficulty_mix": {"simple": 1.0}}]
 
-    def feed(batch):
+    def model_inputs(batch):
         given = whole[2](batch)
         if "no mask" in without:
             given["attention_mask"] = batch["attention_mask"]
@@ -203,8 +203,13 @@ def run_ours(base, data, steps, *, without=(), **training):
                 given["image_grid_thw"] = batch["image_grid_thw"]
         return given
 
-    whole = sft.CurriculumTrainer, trainer.output_head, trainer.feed, loader.CurriculumDataset
-    sft.CurriculumTrainer, trainer.feed = Watched, feed
+    whole = (
+        sft.CurriculumTrainer,
+        trainer.output_head,
+        trainer.model_inputs,
+        loader.CurriculumDataset,
+    )
+    sft.CurriculumTrainer, trainer.model_inputs = Watched, model_inputs
     if "supervised logits" in without:
         trainer.output_head = lambda model: None
     length = whole[3].length
@@ -212,9 +217,9 @@ def run_ours(base, data, steps, *, without=(), **training):
         whole[3].length = lambda self, key: 0
     try:
         with tempfile.TemporaryDirectory() as out:
-            sft.run_training(
-                training=TrainingConfig(output_dir=out, **keys),
-                model_config=ModelConfig(
+            settings = sft.TrainingSettings(
+                TrainingConfig(output_dir=out, **keys),
+                ModelConfig(
                     model_name=str(base),
                     torch_dtype="float32",
                     gradient_checkpointing=False,
@@ -222,16 +227,14 @@ def run_ours(base, data, steps, *, without=(), **training):
                     max_pixels=PIXELS,
                     **LORA,
                 ),
-                curriculum=CurriculumConfig.from_dict(
+                CurriculumConfig.from_dict(
                     {"enabled": False, "stages": stages, "eval_samples_per_difficulty": 2}
                 ),
-                data_dir=data,
-                recorder=NullRecorder(),
-                run_state={"identity": {}, "run_id": None},
-                say=lambda line: None,
+                data,
             )
+            sft.run_training(settings, NullRecorder())
     finally:
-        sft.CurriculumTrainer, trainer.output_head, trainer.feed, _ = whole
+        sft.CurriculumTrainer, trainer.output_head, trainer.model_inputs, _ = whole
         whole[3].length = length
     return watch
 
@@ -478,7 +481,7 @@ def validation(base, data, rounds):
     from pixelis.data.encode import collate, encode_example
     from pixelis.data.store import from_row, load_split
     from pixelis.evaluation.validation import Validation
-    from pixelis.training.workbench import Workbench
+    from pixelis.training.caches import TrainingCache
 
     keys = drawn(data, 6)
     rows = load_split(data, "train")
@@ -496,7 +499,7 @@ def validation(base, data, rounds):
             return DataLoader(keys, BATCH, collate_fn=make_batch)
 
     bench, config = (
-        Workbench(),
+        TrainingCache(),
         ModelConfig(
             model_name=str(base),
             torch_dtype="float32",

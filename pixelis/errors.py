@@ -1,8 +1,8 @@
-"""The errors that a user can cause: their text is the whole message, the exit code is 2."""
+"""Errors that a user can cause and fix: the CLI prints their text alone and exits with 2."""
 
 
 class UserError(ValueError):
-    """Base of everything a user can mend: the CLI prints its text alone, without a traceback."""
+    """Base class of errors that a user can fix; the CLI prints the text without a traceback."""
 
 
 class ConfigError(UserError):
@@ -18,7 +18,7 @@ class CheckpointError(UserError):
 
 
 def in_one_line(error: Exception) -> str:
-    """What a library's error says first, for a message of one line."""
-    said = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])[:400]
-    # Some repeats what a foreign file holds; a terminal would obey its control characters.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)
+    """Return the first two lines of a library's error as one printable line."""
+    text = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])[:400]
+    # The text may quote a foreign file, and a terminal would obey its control characters.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,6 +1,6 @@
-"""Files and folders that are whole or not there: written beside their place, synced, put there.
+"""Write files and folders atomically: under a temporary name, synced, then renamed.
 
-Whoever reads a place sees what it held or what it is to hold, whenever a process is killed.
+Whenever a process is killed, a reader finds the old content or the new one, never a part.
 """
 
 import ctypes
@@ -20,11 +20,11 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def expanded(path: str) -> Path:
-    """A path with the home folder in place of a ~ at its beginning.
+def expand_home(path: str) -> Path:
+    """Return a path with a leading ~ replaced by the home folder.
 
     Raises:
-        UserError: when nobody of that name is known here.
+        UserError: when the user after the ~ is unknown.
     """
     try:
         return Path(path).expanduser()
@@ -32,16 +32,16 @@ def expanded(path: str) -> Path:
         raise UserError(f"{path!r:.200} is in a home folder that is not known here") from error
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name in the same folder, sync it, put it in its place.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name in the same folder, sync it, and rename it.
 
     Args:
         path: the file.
         content: a text is written as UTF-8.
 
     Raises:
-        OSError: when the disk does not take it, naming the path and, of a full one, the space that
-            is needed and that is free. Nothing is left of it, and what the place held stays.
+        OSError: when the disk refuses it, with the path and, for a full disk, the needed and the
+            free space. The temporary file is removed and the old content stays.
     """
     data = content.encode() if isinstance(content, str) else content
     staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -54,49 +54,49 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             staged.unlink()
-        raise named(error, path, len(data)) from error
+        raise describe_write_error(error, path, len(data)) from error
 
 
-def put_folder(staged: Path, place: Path) -> None:
-    """Sync a finished folder and put it in its place, whatever stood there before.
+def replace_folder(staged: Path, path: Path) -> None:
+    """Sync a finished folder and rename it to its final path, replacing an old folder.
 
     Raises:
-        OSError: when the disk does not take it; what stood there is there again.
+        OSError: when the disk refuses it; the old folder is restored.
     """
-    sync_folder(staged)
-    if not place.is_dir():
-        os.replace(staged, place)
-    elif exchange(staged, place):
+    fsync_folder(staged)
+    if not path.is_dir():
+        os.replace(staged, path)
+    elif swap_folders(staged, path):
         shutil.rmtree(staged, ignore_errors=True)
-    else:  # two moves, where the system knows no exchange; `clear_left` mends a kill between
-        old = place.with_name(f".{place.name}.{os.getpid()}.old")
+    else:  # two renames without an exchange; `recover_folder` repairs a kill between them
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
         try:
-            os.replace(place, old)
-            os.replace(staged, place)
+            os.replace(path, old)
+            os.replace(staged, path)
         except BaseException:
-            if old.exists() and not place.exists():
-                os.replace(old, place)
+            if old.exists() and not path.exists():
+                os.replace(old, path)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    sync(place.parent)
+    fsync(path.parent)
 
 
-def clear_left(left: Path, place: Path) -> None:
-    """Take away a folder that a process killed in `put_folder` left, or put it back.
+def recover_folder(left: Path, path: Path) -> None:
+    """Remove a folder that a process killed in `replace_folder` left behind, or restore it.
 
     Args:
-        left: the staged folder or, with the suffix .old, the one that was moved out of its way.
-        place: where they belong.
+        left: the staged folder or, with the suffix .old, the folder that it was to replace.
+        path: the final path.
     """
-    if left.suffix == ".old" and not place.exists():
-        os.replace(left, place)
-        sync(place.parent)
+    if left.suffix == ".old" and not path.exists():
+        os.replace(left, path)
+        fsync(path.parent)
     else:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on disk."""
+def fsync(path: Path) -> None:
+    """Flush a file's content, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -104,16 +104,16 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
-    """Have all below a folder on disk, contents before names."""
+def fsync_folder(folder: Path) -> None:
+    """Flush everything below a folder to the disk, contents before names."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if not path.is_symlink():
-            sync(path)
-    sync(folder)
+            fsync(path)
+    fsync(folder)
 
 
-def exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; False where the system or the file system cannot."""
+def swap_folders(first: Path, second: Path) -> bool:
+    """Exchange two folders in one step; return False where the system cannot."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
@@ -126,46 +126,46 @@ def exchange(first: Path, second: Path) -> bool:
     raise OSError(number, os.strerror(number), str(second))
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether a disk or a quota had no room: libraries in other languages say so in words alone."""
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether a disk or quota is full; of some libraries only the text says so."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
     return any(f"os error {number})" in str(error) for number in FULL)
 
 
-def named(error: OSError, path: Path, needed: float | None = None) -> OSError:
-    """An error of a write with its path, and of a full disk with what is needed and what is free.
+def describe_write_error(error: OSError, path: Path, needed: float | None = None) -> OSError:
+    """Return a write error with its path and, for a full disk, the needed and the free space.
 
     Args:
         error: without a path, as a write raises it.
-        path: what was written.
-        needed: bytes; None: not known.
+        path: the file or folder.
+        needed: bytes; None: unknown.
     """
-    why = no_room(path, needed) if is_full(error) else error.strerror or str(error)
+    why = describe_full_disk(path, needed) if is_disk_full(error) else error.strerror or str(error)
     return OSError(error.errno, why, str(path))
 
 
-def no_room(path: Path, needed: float | None = None) -> str:
-    """That a disk is full, how much is needed (bytes) where that is known, and how much is free."""
-    wanted = f"about {_amount(needed)} needed, " if needed else ""
-    return f"no space left on its disk: {wanted}{_amount(free_bytes(path))} free"
+def describe_full_disk(path: Path, needed: float | None = None) -> str:
+    """Return the text about a full disk: the needed bytes, if known, and the free space."""
+    required = f"about {_amount(needed)} needed, " if needed else ""
+    return f"no space left on its disk: {required}{_amount(free_bytes(path))} free"
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that may be written on the disk of a path, which need not be there yet."""
+    """Return the free bytes on the disk of a path, which need not exist yet."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, read in pieces."""
+    """Return the SHA-256 of a file as hexadecimal text."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of the files below a folder, as long as they are there."""
+    """Return the bytes of all files below a folder; files that vanish meanwhile count as 0."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(OSError):
@@ -174,26 +174,26 @@ def folder_bytes(folder: Path) -> int:
 
 
 @contextmanager
-def writing(path: Path, needed: float | None = None) -> Iterator[None]:
-    """Let an error of the disk in this block name the path, and the space where it is full.
+def explain_write_errors(path: Path, needed: float | None = None) -> Iterator[None]:
+    """Add the path, and the space for a full disk, to disk errors inside the block.
 
     Args:
-        path: what is written.
-        needed: bytes; None: not known.
+        path: the file or folder.
+        needed: bytes; None: unknown.
 
     Raises:
-        OSError: of the disk, also where a library says it in a type of its own.
+        OSError: also for a full disk that a library reports by its own exception class.
     """
     try:
         yield
     except OSError as error:
-        if error.filename is not None and not is_full(error):
+        if error.filename is not None and not is_disk_full(error):
             raise
-        raise named(error, path, needed) from error
-    except Exception as error:  # safetensors has a type of its own
-        if not is_full(error):
+        raise describe_write_error(error, path, needed) from error
+    except Exception as error:  # safetensors has its own class
+        if not is_disk_full(error):
             raise
-        raise OSError(errno.ENOSPC, no_room(path, needed), str(path)) from error
+        raise OSError(errno.ENOSPC, describe_full_disk(path, needed), str(path)) from error
 
 
 def _amount(num_bytes: float) -> str:

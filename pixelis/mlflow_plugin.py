@@ -15,7 +15,7 @@ MAKING_SECONDS = 120.0  # that another process has to make the tables
 
 
 def open_sqlite(store_uri: str, artifact_uri: str | None = None) -> Any:
-    """MLflow's own tracking store of a SQLite file; one process at a time makes its tables.
+    """Open MLflow's own store of a SQLite file; one process at a time makes its tables.
 
     Args:
         store_uri: SQLAlchemy's URL.
@@ -30,7 +30,7 @@ def open_sqlite(store_uri: str, artifact_uri: str | None = None) -> Any:
 
 @contextmanager
 def making_tables(uri: str) -> Iterator[None]:
-    """Keep other processes from opening the same SQLite file; of any other store, from nothing.
+    """Keep other processes from opening the same SQLite file; other stores need no lock.
 
     One thread may enter it again while it is inside.
     """
@@ -40,8 +40,8 @@ def making_tables(uri: str) -> Iterator[None]:
     if file is None:
         yield
         return
-    place = file.with_name(f".{file.name}.lock")
-    lock = FileLock(place, timeout=MAKING_SECONDS, is_singleton=True)
+    path = file.with_name(f".{file.name}.lock")
+    lock = FileLock(path, timeout=MAKING_SECONDS, is_singleton=True)
     # Where no lock can be, on a read-only disk, there are no tables to make.
     with suppress(OSError, Timeout):
         lock.acquire()
@@ -52,14 +52,14 @@ def making_tables(uri: str) -> Iterator[None]:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store; None of any other."""
+    """Return the file of a SQLite store; None of any other."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
-        place = make_url(uri)
+        url = make_url(uri)
     except ArgumentError:  # a folder
         return None
-    if place.get_backend_name() != "sqlite" or not place.database:
+    if url.get_backend_name() != "sqlite" or not url.database:
         return None
-    return Path(place.database)
+    return Path(url.database)

@@ -11,13 +11,13 @@ from safetensors import SafetensorError
 
 import pixelis.files as module
 from pixelis.files import (
+    describe_full_disk,
+    describe_write_error,
+    explain_write_errors,
     folder_bytes,
-    is_full,
-    named,
-    no_room,
-    put_folder,
-    write_whole,
-    writing,
+    is_disk_full,
+    replace_folder,
+    write_atomic,
 )
 
 ROOM = r"no space left on its disk: about 3\.0 MiB needed, [\d,.]+ MiB free"
@@ -26,17 +26,17 @@ ROOM = r"no space left on its disk: about 3\.0 MiB needed, [\d,.]+ MiB free"
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):
     path = tmp_path / "notes.json"
     for content in ("one", b"two", "dreißig"):
-        write_whole(path, content)
+        write_atomic(path, content)
         assert path.read_bytes() == (content if isinstance(content, bytes) else content.encode())
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_leaves_the_old_file_and_names_path_and_room(tmp_path):
     path = tmp_path / "notes.json"
-    write_whole(path, "old")
+    write_atomic(path, "old")
     (tmp_path / f".notes.json.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(OSError) as error:
-        write_whole(path, b"x" * 3 * 2**20)
+        write_atomic(path, b"x" * 3 * 2**20)
     assert error.value.errno == errno.ENOSPC and error.value.filename == str(path)
     assert re.fullmatch(ROOM, error.value.strerror)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
@@ -44,20 +44,20 @@ def test_a_full_disk_leaves_the_old_file_and_names_path_and_room(tmp_path):
 
 def test_another_error_keeps_its_words(tmp_path):
     with pytest.raises(OSError) as error:
-        write_whole(tmp_path / "missing" / "notes", "x")
+        write_atomic(tmp_path / "missing" / "notes", "x")
     assert error.value.errno == errno.ENOENT and "No such file" in error.value.strerror
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, exchanges):
     if not exchanges:
-        monkeypatch.setattr(module, "exchange", lambda first, second: False)
+        monkeypatch.setattr(module, "swap_folders", lambda first, second: False)
     place = tmp_path / "best"
     for content in ("one", "two"):
         staged = tmp_path / ".best.new"
         (staged / "inside").mkdir(parents=True)
         (staged / "inside" / "file").write_text(content)
-        put_folder(staged, place)
+        replace_folder(staged, place)
         assert (place / "inside" / "file").read_text() == content
         assert list(tmp_path.iterdir()) == [place]
     assert folder_bytes(place) == 3
@@ -74,34 +74,36 @@ def test_a_folder_is_put_back_when_the_second_of_two_moves_fails(tmp_path, monke
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(module, "exchange", lambda first, second: False)
+    monkeypatch.setattr(module, "swap_folders", lambda first, second: False)
     monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(KeyboardInterrupt):
-        put_folder(tmp_path / ".best.new", tmp_path / "best")
+        replace_folder(tmp_path / ".best.new", tmp_path / "best")
     assert (tmp_path / "best" / "file").read_text() == "best"
     assert sorted(os.listdir(tmp_path)) == [".best.new", "best"]
 
 
 def test_what_says_that_a_disk_is_full():
-    assert is_full(OSError(errno.ENOSPC, "x")) and is_full(OSError(errno.EDQUOT, "x"))
-    assert is_full(SafetensorError("I/O error: No space left on device (os error 28)"))
-    assert not is_full(OSError(errno.EACCES, "x")) and not is_full(ValueError("x"))
+    assert is_disk_full(OSError(errno.ENOSPC, "x")) and is_disk_full(OSError(errno.EDQUOT, "x"))
+    assert is_disk_full(SafetensorError("I/O error: No space left on device (os error 28)"))
+    assert not is_disk_full(OSError(errno.EACCES, "x")) and not is_disk_full(ValueError("x"))
 
 
 def test_a_library_s_own_error_of_a_full_disk_becomes_one_with_the_path(tmp_path):
-    with pytest.raises(OSError) as error, writing(tmp_path / "a", 3 * 2**20):
+    with pytest.raises(OSError) as error, explain_write_errors(tmp_path / "a", 3 * 2**20):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
     assert error.value.filename == str(tmp_path / "a") and re.fullmatch(ROOM, error.value.strerror)
-    with pytest.raises(ZeroDivisionError), writing(tmp_path):
+    with pytest.raises(ZeroDivisionError), explain_write_errors(tmp_path):
         raise ZeroDivisionError
-    with pytest.raises(OSError) as error, writing(tmp_path):
+    with pytest.raises(OSError) as error, explain_write_errors(tmp_path):
         raise OSError(errno.EIO, "the disk is broken")
     assert str(error.value) == f"[Errno 5] the disk is broken: '{tmp_path}'"
 
 
 def test_room_is_that_of_the_disk_of_a_path_that_is_not_there(tmp_path):
     free = shutil.disk_usage(tmp_path).free / 2**20
-    told = no_room(tmp_path / "a" / "b")
+    told = describe_full_disk(tmp_path / "a" / "b")
     assert abs(float(re.search(r"([\d,.]+) MiB free", told)[1].replace(",", "")) - free) < 500
     assert "needed" not in told
-    assert named(OSError(errno.EACCES, "Permission denied"), Path("x")).filename == "x"
+    assert (
+        describe_write_error(OSError(errno.EACCES, "Permission denied"), Path("x")).filename == "x"
+    )

@@ -31,16 +31,19 @@ def test_what_is_declared_is_used_and_what_is_used_is_declared(name):
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_parameters_are_files_of_the_project_given_as_strings(name):
-    for parameter in ENTRY_POINTS[name]["parameters"].values():
-        assert parameter["type"] == "string"
-        assert (ROOT / parameter["default"]).is_file()
+    for parameter, declared in ENTRY_POINTS[name]["parameters"].items():
+        assert declared["type"] == "string"
+        assert (ROOT / declared["default"]).is_file() or parameter == "num_processes"
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_the_module_of_an_entry_point_exists(name):
-    (module,) = re.findall(r"^python -m (\S+)", ENTRY_POINTS[name]["command"])
+    launcher = r"python|torchrun --standalone --nproc_per_node \{num_processes\}"
+    (module,) = re.findall(rf"^(?:{launcher}) -m (\S+)", ENTRY_POINTS[name]["command"])
     assert importlib.util.find_spec(module) is not None
-    if name != "main":
+    if name == "sft-distributed":
+        assert module == "pixelis.cli.sft"
+    elif name != "main":
         assert module == f"pixelis.cli.{name.replace('-', '_')}"
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pixelis.cli.console import configure_logging
 from pixelis.config import Section, find_config, load_config, unknown_key, walk_fields
 from pixelis.errors import ConfigError, UserError
-from pixelis.files import is_full, no_room
+from pixelis.files import describe_full_disk, is_disk_full
 
 ConfigType = TypeVar("ConfigType", bound=Section)
 INTERRUPTED = 130  # the exit code of what Ctrl-C or a signal stopped
@@ -95,10 +95,10 @@ def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None)
         return 2
     except OSError as error:
         if error.filename is None:
-            if not is_full(error):
+            if not is_disk_full(error):
                 raise
             where = f"the working folder, or {tempfile.gettempdir()}"
-            print(f"error: {no_room(Path())} ({where})", file=sys.stderr)
+            print(f"error: {describe_full_disk(Path())} ({where})", file=sys.stderr)
             return 2
         # A path that is too long, on a read-only or a full disk, below a file, ...
         print(f"error: {str(error.filename):.200}: {error.strerror}", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TextIO
 
 
 class _Console(logging.Handler):
@@ -18,15 +20,22 @@ class _Console(logging.Handler):
             text = self.format(record)
             if is_warning:
                 text = f"{record.levelname.lower()}: {text}"
-            if stream.isatty():
-                # Here, because it takes a tenth of a second that `--help` need not wait for.
-                from rich.console import Console
+            with _hidden_bars(stream):
+                if stream.isatty():
+                    # Here, because it takes a tenth of a second that `--help` need not wait for.
+                    from rich.console import Console
 
-                Console(file=stream).print(text, markup=False, soft_wrap=True)
-            else:
-                print(text, file=stream, flush=True)
+                    Console(file=stream).print(text, markup=False, soft_wrap=True)
+                else:
+                    print(text, file=stream, flush=True)
         except Exception:  # as logging's own handlers do: a log line never ends a training
             self.handleError(record)
+
+
+def _hidden_bars(stream: TextIO) -> AbstractContextManager[Any]:
+    """Hide tqdm's progress bars while a line is written, where tqdm is imported."""
+    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    return bars.external_write_mode(file=stream) if bars else nullcontext()
 
 
 def configure_logging(level: int = logging.INFO) -> None:

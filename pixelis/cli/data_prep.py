@@ -1,4 +1,4 @@
-"""data-prep: make or import CoTA data and record how it came to be."""
+"""Make or import CoTA data, and record how it came to be: the entry point `data-prep`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from pixelis.config import DataPrepConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, and make the data in a run."""
+    """Parse the arguments, and make the data in a run."""
     arguments = parse_arguments(
         argv,
         entry_point="data-prep",

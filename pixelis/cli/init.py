@@ -6,7 +6,7 @@ from pathlib import Path
 from pixelis.cli.arguments import run_cli
 from pixelis.config import packaged_configs
 from pixelis.errors import ConfigError
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 
 HELP = """usage: pixelis init [FOLDER] [--overwrite]
 
@@ -70,7 +70,7 @@ def copy_configs(target: Path, *, overwrite: bool = False) -> list[Path]:
         raise ConfigError(f"{changed[0]}{others} has other content: --overwrite replaces it")
     for path in new:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, texts[path])
+        write_atomic(path, texts[path])
     return new
 
 

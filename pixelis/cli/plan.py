@@ -1,6 +1,5 @@
 """plan: what a training would take, without its weights: parameters, steps, memory, hours."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +8,10 @@ from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
 from pixelis.config import ModelFileConfig, PlanFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
-from pixelis.files import write_whole
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, plan, print; 0 whether it fits or not: `--json FILE` says which, for scripts."""
+    """Parse the arguments and plan; 0 whether it fits or not: `--json FILE` says which."""
     arguments = parse_arguments(
         argv,
         entry_point="plan",
@@ -33,17 +31,11 @@ def main(argv: Sequence[str]) -> int:
     curriculum = CurriculumConfig.from_dict(config.curriculum)
     os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
-    from rich.console import Console
+    from pixelis.models.load import silence_libraries
+    from pixelis.runs.plan import run_plan
 
-    from pixelis.models.quiet import quiet_libraries
-    from pixelis.planning.plan import make_plan
-    from pixelis.planning.report import print_plan
-
-    quiet_libraries()
-    made = make_plan(config, arguments.extra["model"].model, curriculum, plan)
-    print_plan(made, Console(width=120))
-    if plan.json is not None:
-        write_whole(Path(plan.json), json.dumps(made.as_json(), indent=2) + "\n")
+    silence_libraries()
+    run_plan(config, arguments.extra["model"].model, curriculum, plan)
     return 0
 
 

@@ -44,16 +44,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _folders(argv: Sequence[str]) -> list[Path]:
-    folders, words = [], list(argv)
-    while words:
-        word = words.pop(0)
-        name, equals, value = word[2:].partition("=")
-        if not word.startswith("--"):
-            folders.append(Path(word))
+    folders, argv_left = [], list(argv)
+    while argv_left:
+        argument = argv_left.pop(0)
+        name, equals, value = argument[2:].partition("=")
+        if not argument.startswith("--"):
+            folders.append(Path(argument))
         elif name != "folder":
             raise ConfigError(f"Unknown key {name!r} in the command line. Valid keys here: folder.")
-        elif equals or words:
-            folders.append(Path(value if equals else words.pop(0)))
+        elif equals or argv_left:
+            folders.append(Path(value if equals else argv_left.pop(0)))
         else:
             raise ConfigError("folder needs a value: --folder VALUE or --folder=VALUE")
     return folders

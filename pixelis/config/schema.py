@@ -34,6 +34,7 @@ class TrainingDataConfig(Section):
 
     path: Text = key("data/cota", "folder that data-prep wrote; made where it is missing")
     prep: Text = key("configs/data_prep.yaml", "the file by which missing data is made")
+    exclude: tuple[Text, ...] = key((), "ids of examples that are left out")
 
 
 class TrainingConfig(Section):
@@ -93,12 +94,6 @@ class TrainingFileConfig(Section):
     exp_name: Text = key("sft_curriculum", "experiment, and the run name's prefix")
     resume: Text | None = key(None, "checkpoint folder, or auto: the newest in output_dir")
     register: Text | None = key(None, "registered model that the final adapter is a version of")
-    num_processes: int | None = key(
-        None, "processes of this machine that train together; null: one", ge=1
-    )
-    accelerate_config: Text | None = key(
-        None, "accelerate's file for them, such as configs/accelerate/fsdp.yaml; null: ddp"
-    )
     data: TrainingDataConfig = TrainingDataConfig()
     training: TrainingConfig = TrainingConfig()
     curriculum: OpenSection = key({}, "stages, attempts and rollbacks")
@@ -335,7 +330,8 @@ class PlanFileConfig(Section):
 
     gpu: Text = key("A100-40", "name of a GPU, such as A10G; see configs/plan.yaml")
     gpu_memory_gib: float | None = key(None, "memory of another GPU", gt=0)
-    num_gpus: int | None = key(None, "GPUs in all; null: num_processes, else 1", ge=1)
+    num_gpus: int | None = key(None, "GPUs in all; null: 1", ge=1)
+    sharded: bool = key(False, "the GPUs share the base (FSDP)")
     tokens_per_second: float | None = key(
         None, "that one GPU trains on; null: no hours are told", gt=0
     )

@@ -14,14 +14,12 @@ from pixelis.errors import ConfigError
 
 @dataclass(frozen=True)
 class CurriculumEvent:
-    """What happened after an optimiser step, why, and on which numbers.
+    """An event after an optimiser step, with its reason and the numbers it was decided on.
 
-    `kind` is start, trial, advance, rollback, hold, restore or end.
-
-    `from_stage` is the stage before the event, `to_stage` the stage whose mix holds after it: the
-    next one for `trial` and `advance`, the same one for every other kind. `mix`, `interval`,
-    `cooldown_until` and `rollback_count` are those that hold after the event. A `restore` is no
-    decision of the curriculum: weights of before were put back after steps without finite numbers.
+    `kind` is start, trial, advance, rollback, hold or end. `from_stage` is the stage before the
+    event, `to_stage` the stage whose mix holds after it: the next one for `trial` and `advance`,
+    the same one for every other kind. `mix`, `interval`, `cooldown_until` and `rollback_count` are
+    those that hold after the event.
     """
 
     step: int

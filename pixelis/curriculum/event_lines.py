@@ -31,8 +31,6 @@ def event_line(event: CurriculumEvent, config: CurriculumConfig | None = None) -
     if kind == "trial":
         performance = _round_four(event.perf_before)
         return f"🧪 Trying stage {event.to_stage} after step {step}. Performance: {performance}"
-    if kind == "restore":
-        return f"⏪ Put weights back after step {step}: {event.reason}"
     if kind == "hold":
         count = event.rollback_count
         return f"⏸️ Holding stage {event.to_stage} from step {step}. Total rollbacks: {count}"

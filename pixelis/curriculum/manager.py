@@ -195,10 +195,6 @@ class CurriculumManager:
             return None
         return self._record("advance", step, self.stage, decision, examples_seen=examples_seen)
 
-    def restored(self, step: int, reason: str, examples_seen: int | None = None) -> CurriculumEvent:
-        """Record that weights of before were put back; nothing of the curriculum changes."""
-        return self._record("restore", step, reason=reason, examples_seen=examples_seen)
-
     def finish(
         self,
         step: int,
@@ -260,7 +256,7 @@ class CurriculumManager:
         state = self._state
         strata = state.history[-1].strata if state.history else None
         reason = decision.reason if decision else reason
-        if not self._strategy.rolls_back and kind != "restore":
+        if not self._strategy.rolls_back:
             reason = "; ".join(filter(None, [f"{self._name()} does not roll back", reason]))
         event = CurriculumEvent(
             step=step,

@@ -24,7 +24,7 @@ from pixelis.data.chat import system_prompt
 from pixelis.data.encode import Encoder, encode_example
 from pixelis.data.store import difficulty_file, from_row
 from pixelis.errors import DataError
-from pixelis.files import folder_bytes, named, put_folder
+from pixelis.files import describe_write_error, folder_bytes, replace_folder
 
 # Positions (3, T) of the tokens of one example, from its ids (T,) and image grids (N, 3).
 Positions = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -104,9 +104,9 @@ def build_once(path: Path, build: Callable[[Path], None], *, needed: float | Non
         try:
             partial.chmod(0o755)  # readable for others of a team
             build(partial)
-            put_folder(partial, path)
+            replace_folder(partial, path)
         except OSError as error:
-            raise named(error, path, needed or folder_bytes(partial)) from error
+            raise describe_write_error(error, path, needed or folder_bytes(partial)) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return path

@@ -1,6 +1,7 @@
 """The dataset of one split: encoded examples addressed by difficulty and index."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +38,7 @@ class CurriculumDataset(Dataset[Encoded]):
         rows: of each difficulty, as `pixelis.data.store.load_split` returns them.
         features: of every image, where they are cached.
         left_out: difficulty -> number of examples longer than the encoder's max_length.
+        excluded: keys that are never drawn (see `exclude`).
     """
 
     def __init__(self, rows: Mapping[str, Any], encoder: Encoder) -> None:
@@ -45,6 +47,7 @@ class CurriculumDataset(Dataset[Encoded]):
         self.encoder = encoder
         self.features: VisionCache | None = None
         self.left_out: dict[str, int] = {}
+        self.excluded: frozenset[Key] = frozenset()
         self._tokens: dict[str, _Tokens] | None = None
         self._encoded: dict[Key, Encoded] = {}
 
@@ -79,6 +82,25 @@ class CurriculumDataset(Dataset[Encoded]):
             self.rows[difficulty] = rows
             self._tokens[difficulty] = _Tokens(table, lengths)
         return self.left_out
+
+    def exclude(self, ids: Collection[str]) -> dict[str, int]:
+        """Exclude examples from training; all keys stay as they are.
+
+        Args:
+            ids: of the examples; those of other splits are ignored.
+
+        Returns:
+            the number of examples left, by difficulty.
+        """
+        unwanted = set(ids)
+        self.excluded = frozenset(
+            (difficulty, index)
+            for difficulty, rows in self.rows.items()
+            for index, example_id in enumerate(rows["id"] if unwanted else ())
+            if example_id in unwanted
+        )
+        out = Counter(difficulty for difficulty, _ in self.excluded)
+        return {difficulty: size - out[difficulty] for difficulty, size in self.sizes.items()}
 
     @property
     def num_image_tokens(self) -> int:

@@ -116,9 +116,23 @@ class CurriculumLoader:
         drawn: list[Key] = []
         for step in plan:
             sampler.set_mix(step.mix, new_visit=step.new_visit)
-            sampler.set_pool(step.pool)
+            sampler.set_pool(self._without_excluded(step.pool))
             drawn += sampler.draw(self.examples_per_step)
         return drawn
+
+    def _without_excluded(
+        self, pool: Mapping[str, Sequence[int]] | None
+    ) -> Mapping[str, Sequence[int]] | None:
+        """Return a pool without the examples that the dataset excludes."""
+        excluded = self.dataset.excluded
+        if not excluded:
+            return pool
+        names = {name for name, _ in excluded}
+        wide = {name: range(self.dataset.sizes[name]) for name in names} | dict(pool or {})
+        return {
+            name: [index for index in indices if (name, index) not in excluded]
+            for name, indices in wide.items()
+        }
 
     def _micro_batches(self, drawn: Sequence[Key]) -> Iterator[list[Key]]:
         """Yield the keys of this process's micro-batches.

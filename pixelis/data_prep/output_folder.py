@@ -12,7 +12,7 @@ import psutil
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import SUMMARY_FILE, difficulty_file
 from pixelis.errors import DataError
-from pixelis.files import clear_left, is_full, named, put_folder
+from pixelis.files import describe_write_error, is_disk_full, recover_folder, replace_folder
 
 REJECTED_FILE = "rejected.jsonl"
 DIFFICULTY_FIGURE = "difficulty.png"
@@ -69,9 +69,11 @@ def staged_folder(out: Path, needed: Callable[[], float | None] = lambda: None) 
     try:
         staged.mkdir()
         yield staged
-        put_folder(staged, path)
+        replace_folder(staged, path)
     except OSError as error:
-        reason = named(error, staged, needed()).strerror if is_full(error) else error
+        reason = (
+            describe_write_error(error, staged, needed()).strerror if is_disk_full(error) else error
+        )
         raise DataError(f"output_dir {out} cannot be written: {reason}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -83,7 +85,7 @@ def _clear_leftovers(out: Path) -> None:
     for path in sorted(out.parent.iterdir()):
         match = pattern.fullmatch(path.name)
         if match and _is_abandoned(path, int(match[1])):
-            clear_left(path, out)
+            recover_folder(path, out)
 
 
 def _is_abandoned(folder: Path, pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""data-prep: configuration -> examples -> splits -> difficulty -> three parquet files.
+"""Prepare a data folder: configuration -> examples -> splits -> difficulty -> three parquet files.
 
 Examples are made or imported in chunks, by workers, and wait on disk until every score is known;
 memory holds a few chunks and about a hundred bytes of each example.
@@ -19,51 +19,55 @@ from pixelis.config import DataPrepConfig, flatten
 from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.data.example import DIFFICULTIES, Example
 from pixelis.data.store import SCHEMA, SUMMARY_FILE, GroupedWriter, difficulty_file, from_row
+from pixelis.data_prep.columns import Columns, RowsFile
 from pixelis.data_prep.difficulty import AnswerLosses, build_scorer
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.grading import categorise, choose_examples, correlate, draw_figures
 from pixelis.data_prep.importing import open_input
-from pixelis.data_prep.output_folder import (
-    REJECTED_FILE,
-    check_output_folder,
-    staged_folder,
-)
-from pixelis.data_prep.produce import Finish, Generate, Import, Meta, Plan
+from pixelis.data_prep.output_folder import REJECTED_FILE, check_output_folder, staged_folder
+from pixelis.data_prep.rows import RowBuilder, RowInfo
 from pixelis.data_prep.sources import Source, open_source
 from pixelis.data_prep.sources.coco import is_coco
 from pixelis.data_prep.sources.drawn import DrawnScenes
-from pixelis.data_prep.spool import Columns, Spool
-from pixelis.data_prep.streams import GeneratedStream, ImportedStream
+from pixelis.data_prep.streams import (
+    GeneratedStream,
+    Generator,
+    ImportedStream,
+    Importer,
+    PlannedExample,
+)
 from pixelis.data_prep.summary import summarise
 from pixelis.data_prep.tasks import TASKS
 from pixelis.errors import ConfigError, DataError
 from pixelis.files import file_sha256
 
-# What says where and how fast data was made, not what it is.
+# Keys that decide where and how fast data is made, not what it is.
 NOT_CONTENT = ("output_dir", "num_workers")
 
 Stream = GeneratedStream | ImportedStream
-Report = Callable[[int], None]
-Progress = Callable[[str, int | None], AbstractContextManager[Report]]
+# Opens a progress bar for so many of something (None: unknown); gives what advances it.
+Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
 
-def no_progress(what: str, total: int | None) -> AbstractContextManager[Report]:
-    """Reports to nobody."""
+def no_progress(what: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    """Show no progress."""
     return nullcontext(lambda count: None)
 
 
 def plan_samples(
     num_samples: int, seed: int, tasks: Sequence[str], ratios: Mapping[str, float]
-) -> list[Plan]:
-    """Task and sample type of every example: tasks in turn, types in exact shares, shuffled."""
+) -> list[PlannedExample]:
+    """Plan every example: tasks in turn, sample types in exact shares, shuffled."""
     types = [name for name, ratio in ratios.items() for _ in range(round(ratio * num_samples))]
     types = types[:num_samples] + ["positive"] * (num_samples - len(types))
     random.Random(f"types:{seed}").shuffle(types)
-    return [Plan(index, tasks[index % len(tasks)], kind) for index, kind in enumerate(types)]
+    return [
+        PlannedExample(index, tasks[index % len(tasks)], kind) for index, kind in enumerate(types)
+    ]
 
 
 def choose_tasks(tasks: Sequence[str] | None, source: Source) -> tuple[str, ...]:
-    """The tasks asked for, if the source knows them; all that it knows where none are named.
+    """Return the named tasks if the source knows them; all that it knows where none are named.
 
     Raises:
         ConfigError: when a task is unknown, or the source cannot be asked about it.
@@ -79,10 +83,10 @@ def choose_tasks(tasks: Sequence[str] | None, source: Source) -> tuple[str, ...]
     return tuple(tasks or source.tasks)
 
 
-def tasks_that_succeed(
+def find_possible_tasks(
     source: Source, tasks: Sequence[str], sample_types: Sequence[str], seed: int
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The tasks of which the source gives an example of every type, and of the others why not.
+    """Return the tasks of which the source gives an example of every type; of the others, why not.
 
     What a picture can be asked is known by its annotations; what the operations then find on its
     pixels is known by trying.
@@ -104,7 +108,7 @@ def tasks_that_succeed(
 
 
 def sample_ratios(config: DataPrepConfig) -> dict[str, float]:
-    """The share of every sample type but `positive`, which takes the rest."""
+    """Return the share of every sample type but `positive`, which takes the rest."""
     traps = config.trap_ratio / 2 if config.include_traps else 0.0
     return {
         "self_correction": config.self_correction_ratio,
@@ -123,14 +127,14 @@ def prepare_folder(
     count_tokens: Callable[[Example], int] | None = None,
     stream: Stream | None = None,
 ) -> dict[str, Any]:
-    """Make or import the data of a configuration in `out`; returns the summary.
+    """Make or import the data of a configuration in `out`; return the summary.
 
     The files are a function of the configuration without `NOT_CONTENT`, and of the input's content.
 
     Args:
         config: checked by itself.
         out: the folder that is written, or replaced, as a whole.
-        progress: opens a progress bar for so many of something (None: how many is not known).
+        progress: see Progress.
         answer_losses: the base model's loss of each example; None where neither the scorer `model`
             nor the rank correlation is asked for.
         count_tokens: the tokens of an example; needed where `max_length` is set. Sent to workers.
@@ -144,28 +148,28 @@ def prepare_folder(
     check_output_folder(out)
     stream = stream or open_stream(config, count_tokens)
     columns = Columns()
-    with staged_folder(out, lambda: columns.bytes_of(stream.total)) as folder:
-        with Spool(folder) as spool, progress("examples", stream.total) as report:
-            for made in stream.read(folder):
-                batch, metas = made.batch, made.metas
+    with staged_folder(out, lambda: columns.estimate_bytes(stream.total)) as folder:
+        with RowsFile(folder) as rows, progress("examples", stream.total) as advance:
+            for chunk in stream.read(folder):
+                batch, infos = chunk.batch, chunk.infos
                 if config.difficulty.scorer == "model":
-                    batch, metas = _scored_by_model(batch, metas, answer_losses)
-                for meta in metas:
-                    columns.add(meta)
-                spool.write(batch)
+                    batch, infos = _score_by_model(batch, infos, answer_losses)
+                for info in infos:
+                    columns.add(info)
+                rows.write(batch)
                 columns.num_bytes += batch.nbytes
-                report(len(metas))
+                advance(len(infos))
         _check_rejected(stream, columns, config, out, folder)
         difficulties, thresholds = categorise(columns, config)
         wanted = choose_examples(columns, difficulties, config)
-        chosen = _write_files(spool, folder, difficulties, set().union(*wanted.values()))
-        spool.path.unlink()
+        chosen = _write_files(rows, folder, difficulties, set().union(*wanted.values()))
+        rows.path.unlink()
         correlation = None
         if answer_losses is not None and wanted["correlation"]:
             examples = [chosen[index] for index in wanted["correlation"]]
-            with progress("rank correlation", len(examples)) as report:
+            with progress("rank correlation", len(examples)) as advance:
                 correlation = correlate(examples, config, answer_losses)
-                report(len(examples))
+                advance(len(examples))
         draw_figures(folder, columns, difficulties, thresholds, wanted, chosen)
         summary = summarise(
             columns.rows(difficulties),
@@ -173,25 +177,25 @@ def prepare_folder(
             thresholds=thresholds,
             correlation=correlation,
             rejected=stream.rejected,
-            source=stream.describe(),
+            source=stream.describe_source(),
         )
         digests = {d: file_sha256(folder / difficulty_file(d)) for d in DIFFICULTIES}
         summary["sha256"] = {difficulty_file(d): digest for d, digest in digests.items()}
         text = json.dumps(summary, indent=2) + "\n"
         (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
-    _refused_file(out).unlink(missing_ok=True)
+    _kept_rejections(out).unlink(missing_ok=True)
     return summary
 
 
 def open_stream(config: DataPrepConfig, count_tokens: Callable[[Example], int] | None) -> Stream:
-    """What a configuration asks for, its files looked at: chunks that are yet to be made.
+    """Open what a configuration asks for: its files are looked at, its chunks yet to be made.
 
     Raises:
         ConfigError: when a task is unknown, or the configuration does not suit the input.
         DataError: when the input cannot be used.
     """
     difficulty = config.difficulty
-    finish = Finish(
+    rows = RowBuilder(
         fractions=(config.validation_fraction, config.test_fraction),
         scorer=difficulty.scorer,
         weights={name: getattr(difficulty, name) for name in COMPONENTS},
@@ -203,29 +207,25 @@ def open_stream(config: DataPrepConfig, count_tokens: Callable[[Example], int] |
         source_name = "coco"
     if path is not None and source_name != "coco":
         source = open_input(path, input_format=config.input_format, images=images)
-        convert = Import(source.folder, source.format, finish, config.max_length, count_tokens)
+        convert = Importer(source.folder, source.format, rows, config.max_length, count_tokens)
         return ImportedStream(convert, source, config.num_workers)
     pictures = open_source(source_name, path=path, image_folder=images)
     tasks, ratios = choose_tasks(config.tasks, pictures), sample_ratios(config)
     left_out: dict[str, str] = {}
     if config.tasks is None and not isinstance(pictures, DrawnScenes):
         wanted = ["positive", *(name for name, ratio in ratios.items() if ratio)]
-        tasks, left_out = tasks_that_succeed(pictures, tasks, wanted, config.seed)
+        tasks, left_out = find_possible_tasks(pictures, tasks, wanted, config.seed)
     plans = plan_samples(config.num_samples, config.seed, tasks, ratios)
-    generate = Generate(config.seed, pictures, finish)
+    generate = Generator(config.seed, pictures, rows)
     return GeneratedStream(generate, plans, config.num_workers, left_out=left_out)
 
 
-def _scored_by_model(
-    batch: pa.RecordBatch, metas: Sequence[Meta], answer_losses: AnswerLosses | None
-) -> tuple[pa.RecordBatch, list[Meta]]:
-    """Put the base model's score in the place of the composite one."""
+def _score_by_model(
+    batch: pa.RecordBatch, infos: Sequence[RowInfo], answer_losses: AnswerLosses | None
+) -> tuple[pa.RecordBatch, list[RowInfo]]:
+    """Replace the composite scores of rows by the base model's."""
     scorer = build_scorer("model", weights={}, answer_losses=answer_losses)
     scores = scorer([from_row(row) for row in batch.to_pylist()])
-    found = [
-        meta._replace(score=score.value, components=dict(score.components))
-        for meta, score in zip(metas, scores, strict=True)
-    ]
     provenance = [
         json.dumps(
             {**json.loads(text), "difficulty_components": dict(score.components)}, sort_keys=True
@@ -233,7 +233,10 @@ def _scored_by_model(
         for text, score in zip(batch.column("provenance").to_pylist(), scores, strict=True)
     ]
     batch = _with_column(batch, "difficulty_score", [score.value for score in scores])
-    return _with_column(batch, "provenance", provenance), found
+    return _with_column(batch, "provenance", provenance), [
+        info._replace(score=score.value, components=dict(score.components))
+        for info, score in zip(infos, scores, strict=True)
+    ]
 
 
 def _with_column(batch: pa.RecordBatch, name: str, values: Sequence[Any]) -> pa.RecordBatch:
@@ -242,10 +245,9 @@ def _with_column(batch: pa.RecordBatch, name: str, values: Sequence[Any]) -> pa.
     return batch.set_column(index, SCHEMA.field(index), column)
 
 
-def _refused_file(out: Path) -> Path:
-    """Where the reasons stay when an input was refused as a whole."""
-    place = out.resolve()
-    return place.with_name(f"{place.name}.{REJECTED_FILE}")
+def _kept_rejections(out: Path) -> Path:
+    """Return the file beside `out` that keeps the reasons when an input is refused as a whole."""
+    return out.resolve().with_name(f"{out.resolve().name}.{REJECTED_FILE}")
 
 
 def _check_rejected(
@@ -257,7 +259,7 @@ def _check_rejected(
         raise DataError(f"input {config.input} holds no records")
     if len(columns) and (not total or rejected <= config.max_rejected * total):
         return
-    kept = _refused_file(out)
+    kept = _kept_rejections(out)
     os.replace(folder / REJECTED_FILE, kept)
     reasons = ", ".join(f"{count} {reason}" for reason, count in stream.rejected.most_common())
     allowed = f"more than max_rejected {config.max_rejected:g} allows" if len(columns) else "all"
@@ -268,9 +270,9 @@ def _check_rejected(
 
 
 def _write_files(
-    spool: Spool, folder: Path, difficulties: Sequence[str], wanted: set[int]
+    rows: RowsFile, folder: Path, difficulties: Sequence[str], wanted: set[int]
 ) -> dict[int, Example]:
-    """Write the rows to the file of their difficulty; returns the wanted ones as examples."""
+    """Write the rows to the file of their difficulty; return the wanted ones as examples."""
     chosen = {}
     start = 0
     with ExitStack() as stack:
@@ -278,7 +280,7 @@ def _write_files(
             difficulty: stack.enter_context(GroupedWriter(folder / difficulty_file(difficulty)))
             for difficulty in DIFFICULTIES
         }
-        for batch in spool.read():
+        for batch in rows.read():
             end = start + batch.num_rows
             batch = _with_column(batch, "difficulty", difficulties[start:end])
             for difficulty, writer in writers.items():

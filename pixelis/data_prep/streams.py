@@ -1,21 +1,24 @@
-"""Where chunks of examples come from: made from a source, or imported from the user's files."""
+"""Streams of chunks of rows: generated from a source, or imported from the user's files."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
 
+from pixelis.data.example import Example
 from pixelis.data.store import ROWS_IN_BATCH
-from pixelis.data_prep.importing import Input, Record, Rejection, read_records
+from pixelis.data_prep.generate import generate_example
+from pixelis.data_prep.importing import Input, Record, Rejection, convert, read_records
+from pixelis.data_prep.importing.record import RejectedError
 from pixelis.data_prep.output_folder import REJECTED_FILE
-from pixelis.data_prep.produce import Generate, Import, Made, Plan
-from pixelis.data_prep.workers import map_ordered
-from pixelis.errors import DataError
+from pixelis.data_prep.parallel import map_ordered
+from pixelis.data_prep.rows import Chunk, RowBuilder
+from pixelis.data_prep.sources import Source
+from pixelis.errors import CheckpointError, DataError
 
 # Records of a chunk: of photographs, some ten megabytes.
 RECORDS_IN_CHUNK = 16
@@ -25,42 +28,52 @@ BYTES_IN_CHUNK = 32 << 20
 MAX_SALT = 50
 
 
-def _without(made: Made, seen: set[int]) -> tuple[Made, list[int]]:
-    """A chunk without examples that were seen before, and the positions of those."""
+def _split_duplicates(chunk: Chunk, seen: set[int]) -> tuple[Chunk, list[int]]:
+    """Return a chunk without examples that were seen before, and the positions of those."""
     kept: list[int] = []
     twice: list[int] = []
-    for position, meta in enumerate(made.metas):
-        (twice if meta.key in seen else kept).append(position)
-        seen.add(meta.key)
-    if not twice:
-        return made, twice
-    batch = made.batch.take(pa.array(kept, pa.int64()))
-    return Made(batch, [made.metas[i] for i in kept], made.rejections), twice
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    remaining = iter(items)
-    while chunk := list(islice(remaining, size)):
-        yield chunk
-
-
-def _record_chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Chunks of records, bounded in number and, unless it is one record, in what they take."""
-    chunk: list[Record] = []
-    size = 0
-    for record in records:
-        size += record.size
-        if chunk and (len(chunk) == RECORDS_IN_CHUNK or size > BYTES_IN_CHUNK):
-            yield chunk
-            chunk, size = [], record.size
-        chunk.append(record)
-    if chunk:
-        yield chunk
+    for position, info in enumerate(chunk.infos):
+        (twice if info.key in seen else kept).append(position)
+        seen.add(info.key)
+    return (chunk.take(kept) if twice else chunk), twice
 
 
 def _write_rejections(file: TextIO, rejections: Iterable[Rejection]) -> None:
     for rejection in rejections:
         file.write(json.dumps(asdict(rejection)) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedExample:
+    """Number, task and sample type of an example to make."""
+
+    index: int
+    task: str
+    sample_type: str
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Makes the planned examples of a chunk from a source; sent to each worker."""
+
+    seed: int
+    source: Source
+    rows: RowBuilder
+
+    def __call__(self, planned: Sequence[PlannedExample], salt: int = 0) -> Chunk:
+        """Make the examples of a chunk; another salt makes others."""
+        examples = (
+            generate_example(
+                seed=self.seed,
+                index=each.index,
+                task=each.task,
+                sample_type=each.sample_type,
+                source=self.source,
+                salt=salt,
+            )
+            for each in planned
+        )
+        return self.rows.build(examples, [])
 
 
 @dataclass
@@ -69,20 +82,20 @@ class GeneratedStream:
 
     Attributes:
         generate: makes a chunk.
-        plans: what is to be made.
+        planned: what is to be made.
         num_workers: processes.
         rejected: reason -> how many of the source's own records could not be used.
         left_out: task that the source cannot give -> why.
     """
 
-    generate: Generate
-    plans: Sequence[Plan]
+    generate: Generator
+    planned: Sequence[PlannedExample]
     num_workers: int
     rejected: Counter[str] = field(default_factory=Counter)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def report(self) -> str:
+    def description(self) -> str:
         """Which tasks are left out, and why: a line each; empty where none is."""
         return "\n".join(f"{task} is left out: {why}" for task, why in self.left_out.items())
 
@@ -94,14 +107,14 @@ class GeneratedStream:
     @property
     def total(self) -> int | None:
         """How many examples there will be."""
-        return len(self.plans)
+        return len(self.planned)
 
-    def describe(self) -> Mapping[str, Any]:
-        """What the data was made from."""
+    def describe_source(self) -> Mapping[str, Any]:
+        """Return what the data was made from, for the summary."""
         return {"name": self.generate.source.name, "tasks_left_out": sorted(self.left_out)}
 
-    def read(self, folder: Path) -> Iterator[Made]:
-        """Make the chunks.
+    def read(self, folder: Path) -> Iterator[Chunk]:
+        """Make the chunks; what the source rejected goes to `rejected.jsonl` in the folder.
 
         Raises:
             DataError: when the source has too few different examples of a task.
@@ -112,24 +125,74 @@ class GeneratedStream:
                 _write_rejections(file, rejections)
             self.rejected.update(rejection.reason for rejection in rejections)
         seen: set[int] = set()
-        chunks = list(_chunks(self.plans, ROWS_IN_BATCH))
-        made = map_ordered(self.generate, chunks, self.num_workers)
-        for chunk, found in zip(chunks, made, strict=True):
-            kept, twice = _without(found, seen)
+        starts = range(0, len(self.planned), ROWS_IN_BATCH)
+        parts = [self.planned[start : start + ROWS_IN_BATCH] for start in starts]
+        chunks = map_ordered(self.generate, parts, self.num_workers, folder)
+        for planned, chunk in zip(parts, chunks, strict=True):
+            kept, twice = _split_duplicates(chunk, seen)
             yield kept
             for position in twice:
-                yield self._another(chunk[position], seen)
+                yield self._make_another(planned[position], seen)
 
-    def _another(self, plan: Plan, seen: set[int]) -> Made:
+    def _make_another(self, planned: PlannedExample, seen: set[int]) -> Chunk:
         for salt in range(1, MAX_SALT + 1):
-            found, twice = _without(self.generate([plan], salt), seen)
+            chunk, twice = _split_duplicates(self.generate([planned], salt), seen)
             if not twice:
-                return found
+                return chunk
         raise DataError(
-            f"the source {self.generate.source.name} has too few different {plan.task} examples "
-            f"of type {plan.sample_type}: number {plan.index + 1} of {len(self.plans)} came out as "
-            f"an earlier one {MAX_SALT + 1} times; lower num_samples or add images"
+            f"the source {self.generate.source.name} has too few different {planned.task} examples "
+            f"of type {planned.sample_type}: number {planned.index + 1} of {len(self.planned)} "
+            f"came out as an earlier one {MAX_SALT + 1} times; lower num_samples or add images"
         )
+
+
+@dataclass(frozen=True)
+class Importer:
+    """Converts the raw records of a chunk; sent to each worker.
+
+    Attributes:
+        folder: that the records' images are in.
+        record_format: see `pixelis.data_prep.importing`.
+        max_length: tokens of the longest example; None does not count them.
+        count_tokens: counts them; needed where there is a max_length.
+    """
+
+    folder: Path
+    record_format: str
+    rows: RowBuilder
+    max_length: int | None = None
+    count_tokens: Callable[[Example], int] | None = None
+
+    def __call__(self, records: Sequence[Record]) -> Chunk:
+        """Convert the records of a chunk."""
+        rejections: list[Rejection] = []
+        return self.rows.build(self._examples(records, rejections), rejections)
+
+    def _examples(
+        self, records: Sequence[Record], rejections: list[Rejection]
+    ) -> Iterator[Example]:
+        for record in records:
+            result = convert(
+                record,
+                folder=self.folder,
+                record_format=self.record_format,
+                count_tokens=None if self.count_tokens is None else self._length,
+                max_length=self.max_length,
+            )
+            if isinstance(result, Rejection):
+                rejections.append(result)
+            else:
+                yield from result
+
+    def _length(self, example: Example) -> int:
+        assert self.count_tokens is not None
+        try:
+            return self.count_tokens(example)
+        except CheckpointError:
+            raise
+        except ValueError as error:  # such as an image as thin as a line
+            detail = f"the model's processor refuses it: {error}"
+            raise RejectedError("unreadable_image", detail) from error
 
 
 @dataclass
@@ -144,7 +207,7 @@ class ImportedStream:
         num_records: how many were read.
     """
 
-    convert: Import
+    convert: Importer
     source: Input
     num_workers: int
     rejected: Counter[str] = field(default_factory=Counter)
@@ -152,12 +215,12 @@ class ImportedStream:
     total: int | None = None
 
     @property
-    def report(self) -> str:
+    def description(self) -> str:
         """How the input was understood, in one line."""
         return self.source.describe()
 
-    def describe(self) -> Mapping[str, Any]:
-        """What the data was made from."""
+    def describe_source(self) -> Mapping[str, Any]:
+        """Return what the data was made from, for the summary."""
         return {
             "name": "input",
             "format": self.source.format,
@@ -165,31 +228,39 @@ class ImportedStream:
             "records": self.num_records,
         }
 
-    def _count(self, records: Iterable[Record]) -> Iterator[Record]:
-        for record in records:
-            self.num_records += 1
-            yield record
-
-    def read(self, folder: Path) -> Iterator[Made]:
+    def read(self, folder: Path) -> Iterator[Chunk]:
         """Convert the chunks; what is rejected goes to `rejected.jsonl` in the folder."""
         seen: set[int] = set()
-        chunks = _record_chunks(self._count(read_records(self.source)))
         with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
-            for found in map_ordered(self.convert, chunks, self.num_workers):
-                kept, twice = _without(found, seen)
-                rejections = [*found.rejections, *_duplicates(found.batch, twice)]
+            for chunk in map_ordered(self.convert, self._parts(), self.num_workers, folder):
+                kept, twice = _split_duplicates(chunk, seen)
+                rejections = [*chunk.rejections, *_reject_duplicates(chunk.batch, twice)]
                 _write_rejections(file, rejections)
                 self.rejected.update(rejection.reason for rejection in rejections)
                 yield kept
 
+    def _parts(self) -> Iterator[list[Record]]:
+        """Divide the records: a part is bounded in number and, unless it is one record, in size."""
+        part: list[Record] = []
+        size = 0
+        for record in read_records(self.source):
+            self.num_records += 1
+            size += record.size
+            if part and (len(part) == RECORDS_IN_CHUNK or size > BYTES_IN_CHUNK):
+                yield part
+                part, size = [], record.size
+            part.append(record)
+        if part:
+            yield part
 
-def _duplicates(batch: pa.RecordBatch, positions: Sequence[int]) -> list[Rejection]:
-    """One for each record, of however many examples."""
-    found: dict[tuple[str, int], Rejection] = {}
+
+def _reject_duplicates(batch: pa.RecordBatch, positions: Sequence[int]) -> list[Rejection]:
+    """Return one rejection for each record, of however many examples."""
+    rejections: dict[tuple[str, int], Rejection] = {}
     for position in positions:
         provenance = json.loads(batch.column("provenance")[position].as_py())
         example_id = batch.column("id")[position].as_py()
-        place = str(provenance["file"]), int(provenance["line"])
+        source = str(provenance["file"]), int(provenance["line"])
         detail = f"the id {example_id!r:.80} was seen before"
-        found.setdefault(place, Rejection(*place, "duplicate_id", detail))
-    return list(found.values())
+        rejections.setdefault(source, Rejection(*source, "duplicate_id", detail))
+    return list(rejections.values())

@@ -1,6 +1,7 @@
-"""summary.json and what the console shows of it: what was made, how hard it is, and why."""
+"""Summarise a data set for summary.json and for the console: counts, scores, components."""
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,16 +32,16 @@ def summarise(
     rejected: Mapping[str, int] | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Counts, score ranges, mean components and thresholds: a function of its arguments alone.
+    """Summarise counts, score ranges, mean components and thresholds.
 
     Args:
-        meta: of each example task, sample_type, split, difficulty, score and, where they are known,
-            `components` (name -> part); read once.
+        meta: task, sample_type, split, difficulty, score and, where they are known, `components`
+            (name -> part) of each example; read once.
         config: the configuration, flat.
         thresholds: `method` and `values`: by task, or for `all` tasks, the two cuts of the score.
         correlation: as `rank_correlation` gives it; None where it was not asked for.
         rejected: reason -> how many records were refused.
-        source: what the data was made from, as the source tells it.
+        source: what the data was made from.
     """
     counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTS}
     scores: dict[str, list[float]] = {}
@@ -78,23 +79,21 @@ def summarise(
     }
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it, keys in order."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in sorted(value.items())}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+def _plain(value: Mapping[str, Any]) -> Any:
+    """Convert a mapping to what JSON has, keys in order."""
+    return json.loads(json.dumps(value, sort_keys=True))
 
 
 def format_correlation(correlation: Mapping[str, Any] | None) -> str:
-    """One line: does the score measure difficulty?"""
-    what = "rank correlation of the score with the base model's error"
+    """Return one line that says whether the score measures difficulty."""
+    label = "rank correlation of the score with the base model's error"
     if correlation is None:
-        return f"{what}: not measured"
+        return f"{label}: not measured"
     samples = f"{correlation['num_samples']} samples"
     if correlation["spearman"] is None:
-        return f"{what}: undefined ({samples})"
+        return f"{label}: undefined ({samples})"
     p_value = f"p {correlation['p_value']:.2g}"
-    line = f"{what}: Spearman {correlation['spearman']:.2f} ({p_value}, {samples})"
+    line = f"{label}: Spearman {correlation['spearman']:.2f} ({p_value}, {samples})"
     within = [value for value in correlation.get("by_task", {}).values() if value is not None]
     if within:
         line += f"; within a task {min(within):.2f} to {max(within):.2f}"
@@ -102,7 +101,7 @@ def format_correlation(correlation: Mapping[str, Any] | None) -> str:
 
 
 def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
-    """The summary as text for a console of WIDTH columns."""
+    """Format the summary for a console of WIDTH columns."""
     title = title or f"{summary['num_samples']} examples"
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False)

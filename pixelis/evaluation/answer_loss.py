@@ -74,13 +74,13 @@ def _batch_losses(model: Any, encoder: "Encoder", items: "Sequence[Encoded]") ->
     from torch.nn.functional import cross_entropy
 
     from pixelis.data.encode import IGNORE_INDEX, collate
-    from pixelis.models.feed import feed
+    from pixelis.models.forward import model_inputs
 
     device = next(model.parameters()).device
     with torch.inference_mode():
         batch = {name: value.to(device) for name, value in collate(items, encoder).items()}
         labels = batch.pop("labels")
-        logits = model(**feed(batch)).logits
+        logits = model(**model_inputs(batch)).logits
         losses = []
         for row, target, item in zip(logits, labels, items, strict=True):
             # Position t predicts token t + 1; right of the answer there is padding without labels.

@@ -9,7 +9,7 @@ import torch
 
 from pixelis.data.dataset import CurriculumDataset, Key
 from pixelis.data.encode import IGNORE_INDEX
-from pixelis.models.feed import feed
+from pixelis.models.forward import model_inputs
 
 # Of collated batches, pixels included; batches beyond it are collated anew each time.
 MAX_KEPT_BYTES = 2**30
@@ -103,7 +103,7 @@ def needed_logits(model: Any, batch: Batch) -> torch.Tensor:
     the others are most of the memory. The numbers are those of a full head to the bit.
     """
     device = next(model.parameters()).device
-    inputs = feed({name: value.to(device) for name, value in batch.inputs.items()})
+    inputs = model_inputs({name: value.to(device) for name, value in batch.inputs.items()})
     needed = batch.needed.to(device)
     logits: torch.Tensor
     if _takes_logits_to_keep(model):

@@ -177,7 +177,7 @@ def evaluate_model(
         encoder: of the model's processor.
         examples: at least one.
         settings: what is measured.
-        against: a context that gives the model with a second adapter (`lora.other_adapter`).
+        against: a context that gives the model with a second adapter (`lora.temporary_adapter`).
         store: where finished rollouts are written to and resumed from.
         progress: called when each model starts and when each rollout ends.
 

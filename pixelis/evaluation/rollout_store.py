@@ -21,7 +21,7 @@ from pixelis.data.example import Example
 from pixelis.errors import DataError
 from pixelis.evaluation.conversation import Conversation
 from pixelis.evaluation.turns import CALL, Rollout, Turn
-from pixelis.files import named, write_whole
+from pixelis.files import describe_write_error, write_atomic
 from pixelis.operations import execute
 
 ROLLOUTS_FILE = "rollouts.jsonl"
@@ -71,7 +71,7 @@ class RolloutStore:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(exist_ok=True)
         text = json.dumps(self.identity, indent=2, sort_keys=True)
-        write_whole(self.folder / IDENTITY_FILE, text + "\n")
+        write_atomic(self.folder / IDENTITY_FILE, text + "\n")
         path = self.folder / ROLLOUTS_FILE
         self._lines, num_bytes = _read_lines(path)
         self._file = path.open("a", encoding="utf-8", newline="\n")
@@ -127,7 +127,7 @@ class RolloutStore:
             logger.warning(
                 "finished rollouts are no longer kept in %s (%s); the evaluation goes on",
                 self.folder,
-                named(error, self.folder / ROLLOUTS_FILE).strerror,
+                describe_write_error(error, self.folder / ROLLOUTS_FILE).strerror,
             )
 
     def discard(self) -> None:

@@ -90,7 +90,8 @@ class Validation:
         self.shard = shard
         self.keys: list[Key] = []
         for difficulty in difficulties:
-            indices = list(range(dataset.sizes[difficulty]))
+            size, excluded = dataset.sizes[difficulty], dataset.excluded
+            indices = [i for i in range(size) if (difficulty, i) not in excluded]
             random.Random(f"validation:{seed}:{difficulty}").shuffle(indices)
             self.keys += [(difficulty, i) for i in sorted(indices[:samples_per_difficulty])]
         encoded = {key: dataset[key] for key in self.keys}

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pixelis.figures import Course
-from pixelis.figures.stage_timeline import stage_names
+from pixelis.figures import TrainingHistory, stage_names
 
 # Settings that say where work goes and how it is resumed, and nothing about what is trained.
 LEFT_OUT = ("training.output_dir", "data.path", "data.prep", "exp_name", "resume")
@@ -32,7 +31,7 @@ class ComparedTraining:
     link: str
     params: Mapping[str, str]
     metrics: Mapping[str, float]
-    course: Course
+    course: TrainingHistory
 
 
 def compute_facts(training: ComparedTraining) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Bars beside or on top of each other by group, as a PNG and as an interactive page."""
+"""Bar charts of an evaluation, as a PNG and as an interactive page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -8,17 +8,25 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pixelis.figures.chart import SIZE
-from pixelis.figures.interactive import page_of
-from pixelis.figures.still import DPI
+from pixelis.figures.chart import COLOURS, SIZE
+from pixelis.figures.draw_html import plotly_page
+from pixelis.figures.draw_png import DPI
 
-MANY = 6  # more groups' names do not fit beside each other
-ROOM = 1.1  # upper end of an axis of shares: numbers stand above the bars
+MAX_HORIZONTAL = 6  # the names of more groups are slanted to fit
+UPPER_LIMIT = 1.1  # of an axis of shares: there are numbers above the bars
+BASE_COLOUR = "#b0b7bf"
+OUTCOMES = {  # from right to worst, with their colours
+    "right": "#009E73",
+    "wrong answer": "#E69F00",
+    "called until the limit": "#CC79A7",
+    "no answer": "#D55E00",
+}
+OTHER_COLOUR = "#56B4E9"
 
 
 @dataclass(frozen=True)
 class Series:
-    """The bars of one colour: a height for each group, its interval, and what is said of it."""
+    """The bars of one colour: for each group a height, an interval, and a text under the mouse."""
 
     label: str
     values: Sequence[float]
@@ -30,7 +38,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bars:
-    """Groups with a bar of every series; stacked, they lie on top of each other."""
+    """Groups with one bar of every series, beside or on top of each other."""
 
     groups: Sequence[str]
     series: Sequence[Series]
@@ -40,8 +48,79 @@ class Bars:
     size: tuple[int, int] = SIZE
 
 
+def accuracy_bars(
+    table: Sequence[Mapping[str, Any]],
+    *,
+    metric: str = "answer accuracy",
+    group_label: str = "difficulty",
+) -> Bars:
+    """Return bars of base and adapter side by side by difficulty, with 95 % intervals.
+
+    Args:
+        table: Rows with `difficulty`, `model` (such as `base` and `adapter`), `accuracy`, `low` and
+            `high` (the ends of the interval), and optionally `n` (the number of examples).
+        metric: The label of the axis.
+        group_label: The label of the groups.
+    """
+    groups = list(dict.fromkeys(str(row["difficulty"]) for row in table))
+    models = list(dict.fromkeys(str(row["model"]) for row in table))
+    counts = {str(row["difficulty"]): row["n"] for row in table if row.get("n") is not None}
+    series = []
+    for i, model in enumerate(models):
+        rows = {str(row["difficulty"]): row for row in table if row["model"] == model}
+        ordered = [rows[group] for group in groups]
+        series.append(
+            Series(
+                model,
+                [float(row["accuracy"]) for row in ordered],
+                (BASE_COLOUR, *COLOURS)[i % (len(COLOURS) + 1)],
+                [float(row["low"]) for row in ordered],
+                [float(row["high"]) for row in ordered],
+                [
+                    f"{model}, {group}: {row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+                    for group, row in zip(groups, ordered, strict=True)
+                ],
+            )
+        )
+    return Bars(
+        groups=[f"{g}\n(n = {counts[g]})" if g in counts else g for g in groups],
+        series=series,
+        label=f"{metric} (0 to 1); whiskers: 95 % interval",
+        group_label=group_label,
+    )
+
+
+def outcome_bars(table: Sequence[Mapping[str, Any]]) -> Bars:
+    """Return stacked shares of how the rollouts of each group ended.
+
+    Args:
+        table: Rows with `group` and `kind` (of `OUTCOMES`, or another), one for each rollout.
+    """
+    groups = list(dict.fromkeys(str(row["group"]) for row in table))
+    present = {str(row["kind"]) for row in table}
+    kinds = [kind for kind in OUTCOMES if kind in present] + sorted(present - OUTCOMES.keys())
+    counts = {
+        group: [str(row["kind"]) for row in table if str(row["group"]) == group] for group in groups
+    }
+    series = [
+        Series(
+            kind,
+            [counts[group].count(kind) / len(counts[group]) for group in groups],
+            OUTCOMES.get(kind, OTHER_COLOUR),
+            notes=[
+                f"{group}: {counts[group].count(kind)} of {len(counts[group])} {kind}"
+                for group in groups
+            ],
+        )
+        for kind in kinds
+    ]
+    label = "share of the adapter's rollouts (0 to 1)"
+    groups_with_counts = [f"{group}\n(n = {len(counts[group])})" for group in groups]
+    return Bars(groups_with_counts, series, label, "difficulty and task", stacked=True)
+
+
 def bars_figure(bars: Bars) -> Figure:
-    """A matplotlib figure of `bars.size` pixels."""
+    """Draw a matplotlib figure of `bars.size` pixels."""
     width, height = bars.size
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained")
     axes = figure.subplots()
@@ -49,7 +128,7 @@ def bars_figure(bars: Bars) -> Figure:
     bottom = [0.0] * len(bars.groups)
     for i, series in enumerate(bars.series):
         shift = 0.0 if bars.stacked else (i - (len(bars.series) - 1) / 2) * thickness
-        at = [place + shift for place in range(len(bars.groups))]
+        at = [index + shift for index in range(len(bars.groups))]
         style: dict[str, Any] = {"label": series.label, "color": series.colour}
         axes.bar(at, series.values, thickness * 0.94, bottom=bottom, **style)
         if bars.stacked:
@@ -59,9 +138,9 @@ def bars_figure(bars: Bars) -> Figure:
     axes.set_xticks(range(len(bars.groups)), bars.groups)
     for text in axes.get_xticklabels():
         text.set_parse_math(False)
-        if len(bars.groups) > MANY:
+        if len(bars.groups) > MAX_HORIZONTAL:
             text.set(rotation=25, ha="right")
-    axes.set_ylim(0, 1 if bars.stacked else ROOM)
+    axes.set_ylim(0, 1 if bars.stacked else UPPER_LIMIT)
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axes.set_ylabel(bars.label)
     axes.set_xlabel(bars.group_label)
@@ -83,7 +162,7 @@ def _whiskers(axes: Axes, at: Sequence[float], series: Series) -> None:
 
 
 def bars_page(bars: Bars, title: str) -> str:
-    """The same as an HTML page that says more under the mouse."""
+    """Return the same as an interactive HTML page."""
     data = []
     for series in bars.series:
         groups = [escape(group).replace("\n", "<br>") for group in bars.groups]
@@ -108,11 +187,14 @@ def bars_page(bars: Bars, title: str) -> str:
         "xaxis": {
             "title": {"text": escape(bars.group_label), "standoff": 12},
             "type": "category",
-            "automargin": True,  # long names stand at a slant
+            "automargin": True,
         },
-        "yaxis": {"title": {"text": escape(bars.label)}, "range": [0, 1 if bars.stacked else ROOM]},
+        "yaxis": {
+            "title": {"text": escape(bars.label)},
+            "range": [0, 1 if bars.stacked else UPPER_LIMIT],
+        },
         "legend": {"traceorder": "normal"},
         "margin": {"l": 70, "r": 10, "t": 30, "b": 70},
         "paper_bgcolor": "white",
     }
-    return page_of({"data": data, "layout": layout}, title, bars.size[1])
+    return plotly_page({"data": data, "layout": layout}, title, bars.size[1])

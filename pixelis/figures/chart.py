@@ -1,7 +1,7 @@
-"""What a figure shows, apart from how: the PNG and the interactive page are drawn from the same.
+"""A description of a figure, from which both the PNG and the interactive page are drawn.
 
-A chart is panels above each other on one axis of optimiser steps; a panel holds items. An item's
-label is its entry in the legend, which has every label once.
+A chart is panels above each other on one axis of optimiser steps; a panel holds items. The label of
+an item is its entry in the legend, which shows every label once.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 Point = tuple[float, float]
 
 SIZE = (1000, 560)  # pixels
-# Okabe and Ito's colours, told apart by every kind of colour vision; the order is easy to hard.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish; from easy to hard.
 COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 BANDS = ("#eef3f8", "#dbe6f0", "#c8d8e6", "#b4cadc", "#a1bcd2")
 DARK = "#111111"
@@ -19,7 +19,7 @@ GREY = "#555555"
 
 @dataclass(frozen=True)
 class Band:
-    """A span of steps in a colour; hatched, it lies over the band of its colour."""
+    """A coloured span of steps; a hatched one is drawn over the plain ones."""
 
     label: str
     begin: float
@@ -30,7 +30,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points; `notes` are shown for the points where the mouse is."""
+    """A line through points; `notes` are the texts shown under the mouse, one for each point."""
 
     label: str
     points: Sequence[Point]
@@ -54,38 +54,38 @@ class Marks:
 
 @dataclass(frozen=True)
 class Area:
-    """A layer on top of the areas before it in its panel; held, a value holds until the next."""
+    """A layer stacked on the areas before it in its panel; `step`: a value lasts until the next."""
 
     label: str
     points: Sequence[Point]
     colour: str
-    held: bool = False
+    step: bool = False
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A thin vertical line, with words at its upper end."""
+class VerticalLine:
+    """A thin vertical line, with a text at its upper end."""
 
     step: float
     colour: str
-    words: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
-class Words:
-    """Words in the middle of a point."""
+class Text:
+    """A text centred on a point."""
 
     step: float
     height: float
-    words: str
+    text: str
 
 
-Item = Band | Line | Marks | Area | Rule | Words
+Item = Band | Line | Marks | Area | VerticalLine | Text
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One of the charts above each other; `low` and `high` bound its y axis, None: as needed."""
+    """One of the stacked plots; `low` and `high` limit its y axis, None: by its values."""
 
     items: Sequence[Item]
     label: str = ""
@@ -97,7 +97,7 @@ class Panel:
 
     @property
     def grid(self) -> str:
-        """The colour of lines across: white on bands, else grey."""
+        """The colour of the grid lines: white on bands, else grey."""
         return "#ffffff" if any(isinstance(item, Band) for item in self.items) else "#e6e6e6"
 
 
@@ -112,14 +112,14 @@ class Chart:
 
 
 def colour_of(index: int) -> str:
-    """The colour of the difficulty at a place of their order."""
+    """Return the colour of the difficulty at a position in their order."""
     return COLOURS[index % len(COLOURS)]
 
 
 def legend_order(chart: Chart) -> list[str]:
-    """Every label once: stages first, layers from the upper one down, the rest as they come."""
+    """Return every label once: stages first, areas from the top down, then the rest in order."""
     items = [item for panel in chart.panels for item in panel.items]
     stages = [item.label for item in items if isinstance(item, Band) and not item.hatched]
-    layers = [item.label for item in reversed(items) if isinstance(item, Area)]
-    rest = [item.label for item in items if not isinstance(item, Rule | Words)]
-    return list(dict.fromkeys([*stages, *layers, *rest]))
+    areas = [item.label for item in reversed(items) if isinstance(item, Area)]
+    rest = [item.label for item in items if not isinstance(item, VerticalLine | Text)]
+    return list(dict.fromkeys([*stages, *areas, *rest]))

@@ -1,4 +1,4 @@
-"""What was answered where something else was true: a grid of counts for each task."""
+"""Confusion matrices of an evaluation: the answers given for each true answer, by task."""
 
 import math
 from collections import Counter
@@ -9,10 +9,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pixelis.figures.interactive import page_of
-from pixelis.figures.still import DPI
+from pixelis.figures.draw_html import plotly_page
+from pixelis.figures.draw_png import DPI
 
-# With more different truths a task's answers are no categories: right or wrong is all that counts.
+# With more different true answers they are not categories: only right and wrong are counted.
 MAX_TRUTHS = 10
 OTHER, NOTHING = "another", "no answer"
 MAX_NAME = 16
@@ -23,7 +23,7 @@ COLOUR_MAP = "Blues"
 
 @dataclass(frozen=True)
 class Confusion:
-    """One task: counts[i][j] rollouts answered `answers[j]` where `truths[i]` was true."""
+    """One task: counts[i][j] rollouts answered `answers[j]` where `truths[i]` was right."""
 
     task: str
     truths: Sequence[str]
@@ -32,10 +32,11 @@ class Confusion:
 
 
 def confusions(table: Sequence[Mapping[str, Any]]) -> list[Confusion]:
-    """A grid a task.
+    """Count the answers of each task.
 
     Args:
-        table: Rows with `task`, `truth`, `answer` (None: none) and `right`, a row a rollout.
+        table: Rows with `task`, `truth`, `answer` (None: none) and `right`, one for each
+            rollout.
     """
     tasks = sorted({str(row["task"]) for row in table})
     return [_confusion(task, [row for row in table if str(row["task"]) == task]) for task in tasks]
@@ -45,12 +46,12 @@ def _confusion(task: str, rows: Sequence[Mapping[str, Any]]) -> Confusion:
     truths = sorted({_name(row["truth"]) for row in rows}, key=_order)
     if len(truths) > MAX_TRUTHS or len(truths) > len(rows) / 2:
         truths = ["truth"]
-        found = Counter((truths[0], _kind(row)) for row in rows)
+        counter = Counter((truths[0], _kind(row)) for row in rows)
         answers = ["right", OTHER, NOTHING]
     else:
-        found = Counter((_name(row["truth"]), _answer(row, truths)) for row in rows)
+        counter = Counter((_name(row["truth"]), _answer(row, truths)) for row in rows)
         answers = [*truths, OTHER, NOTHING]
-    counts = [[found[truth, answer] for answer in answers] for truth in truths]
+    counts = [[counter[truth, answer] for answer in answers] for truth in truths]
     return Confusion(task, truths, answers, counts)
 
 
@@ -65,9 +66,9 @@ def _answer(row: Mapping[str, Any], truths: Sequence[str]) -> str:
         return NOTHING
     if row["right"]:  # however it is spelled
         return _name(row["truth"])
-    said = _name(row["answer"])
-    # Not the truth, whatever is left of both when they are shortened.
-    return said if said in truths and said != _name(row["truth"]) else OTHER
+    answer = _name(row["answer"])
+    # A wrong answer never counts as the truth, even if both are equal after shortening.
+    return answer if answer in truths and answer != _name(row["truth"]) else OTHER
 
 
 def _name(value: Any) -> str:
@@ -80,12 +81,12 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def confusion_figure(grids: Sequence[Confusion]) -> Figure:
-    """All tasks beside each other; the darker, the more of that truth."""
+    """Draw all tasks beside each other; darker cells have a larger share of their row."""
     rows = math.ceil(len(grids) / COLUMNS)
     width, height = CELL[0] * min(COLUMNS, len(grids)), CELL[1] * rows
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained")
-    places = figure.subplots(rows, min(COLUMNS, len(grids)), squeeze=False).flat
-    for axes, grid in zip(places, grids, strict=False):
+    grid_axes = figure.subplots(rows, min(COLUMNS, len(grids)), squeeze=False).flat
+    for axes, grid in zip(grid_axes, grids, strict=False):
         shares = _shares(grid)
         axes.imshow(shares, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
         for i, line in enumerate(grid.counts):
@@ -102,13 +103,13 @@ def confusion_figure(grids: Sequence[Confusion]) -> Figure:
             text.set_parse_math(False)
         axes.set_xlabel("answered", fontsize=8)
         axes.set_ylabel("true", fontsize=8)
-    for axes in list(places):
+    for axes in list(grid_axes):
         axes.set_axis_off()
     return figure
 
 
 def confusion_page(grids: Sequence[Confusion], title: str) -> str:
-    """The same as an HTML page; each cell says its count under the mouse."""
+    """Return the same as an interactive HTML page."""
     rows = math.ceil(len(grids) / COLUMNS)
     data, layout = [], {"margin": {"t": 50, "l": 90, "b": 90}, "paper_bgcolor": "white"}
     layout |= {"grid": {"rows": rows, "columns": COLUMNS, "pattern": "independent", "ygap": 0.5}}
@@ -143,9 +144,9 @@ def confusion_page(grids: Sequence[Confusion], title: str) -> str:
             "autorange": "reversed",
             "automargin": True,
         }
-    return page_of({"data": data, "layout": layout}, title, max(420, 380 * rows))
+    return plotly_page({"data": data, "layout": layout}, title, max(420, 380 * rows))
 
 
 def _shares(grid: Confusion) -> list[list[float]]:
-    """Of each truth's rollouts."""
+    """Return each count as a share of its row."""
     return [[count / max(1, sum(line)) for count in line] for line in grid.counts]

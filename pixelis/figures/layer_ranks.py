@@ -1,4 +1,4 @@
-"""What EVA gave each layer: its rank, and the spectrum of its inputs."""
+"""Figures of EVA: the rank of each layer, and the spectrum of its inputs."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ _BLOCK = re.compile(r"^(?P<part>.*?)\.(?P<number>\d+)\.(?P<kind>.*)$")
 
 
 def layer_ranks(rows: Sequence[Row]) -> Chart:
-    """The rank of every layer by its place in the stack, a line for each kind of layer.
+    """Chart the rank of every layer by its number in the stack, a line for each kind of layer.
 
     Args:
         rows: `layer` (a path such as `model.language_model.layers.3.mlp.up_proj`), `rank`,
@@ -37,7 +37,7 @@ def layer_ranks(rows: Sequence[Row]) -> Chart:
 
 
 def layer_spectra(rows: Sequence[Row]) -> Chart:
-    """The share of variance by direction, averaged over the layers of each kind."""
+    """Chart the share of variance by direction, averaged over the layers of each kind."""
     lines: list[Item] = []
     longest = 1
     for index, (kind, layers) in enumerate(_by_kind(rows).items()):
@@ -54,11 +54,11 @@ def layer_spectra(rows: Sequence[Row]) -> Chart:
 
 
 def _by_kind(rows: Sequence[Row]) -> dict[str, list[tuple[int, Row]]]:
-    """Rows by what their layers have in common, each with its number in the stack."""
+    """Group the rows by kind of layer, each with its number in the stack."""
     kinds: dict[str, list[tuple[int, Row]]] = {}
     for row in rows:
-        found = _BLOCK.match(row["layer"])
-        part, number, kind = found.groups() if found else (row["layer"], "0", "")
+        match = _BLOCK.match(row["layer"])
+        part, number, kind = match.groups() if match else (row["layer"], "0", "")
         name = kind if ".language_model." in f".{part}." else f"{part.split('.')[-1]} {kind}"
         kinds.setdefault(name, []).append((int(number), row))
     return kinds

@@ -1,4 +1,4 @@
-"""Where a model computes: on this process's GPU where CUDA sees one, else on the CPU."""
+"""Choose the device of a process: its GPU where CUDA sees one, else the CPU."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def best_device() -> torch.device:
-    """The GPU of this process among those of its machine (LOCAL_RANK), or the CPU."""
+    """Return the GPU of this process on its machine (by LOCAL_RANK), or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
@@ -17,7 +17,7 @@ def best_device() -> torch.device:
 
 @contextmanager
 def on_best_device(module: nn.Module) -> Iterator[torch.device]:
-    """Have a module on the best device for a while, and then where it was; yields the device."""
+    """Move a module to the best device inside the block, and back afterwards; yield the device."""
     before, device = next(module.parameters()).device, best_device()
     if before.type == device.type:
         yield before

@@ -1,8 +1,8 @@
-"""Ranks from the data: EVA (Paischer et al. 2024, "Explained Variance Adaptation"), by peft.
+"""Choose LoRA ranks from the data: EVA (Paischer et al. 2024, "Explained Variance Adaptation").
 
-Each layer's A begins as the directions in which its inputs vary most over training examples. A
-budget of directions is dealt out over all layers by the share of variance that each explains, so
-that layers get ranks of their own.
+The A matrix of each layer starts as the directions in which the layer's inputs vary most over the
+training examples. A fixed total number of directions is shared between all layers by the variance
+that each direction explains, so that every layer gets its own rank. PEFT does the computation.
 """
 
 import re
@@ -15,8 +15,8 @@ from peft import PeftModel, get_eva_state_dict, initialize_lora_eva_weights
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.eva import SVDHook, prepare_layer_inputs_fn_language_modeling
 
-from pixelis.models.feed import feed
-from pixelis.models.targets import is_vision
+from pixelis.models.families import is_vision_module
+from pixelis.models.forward import model_inputs
 
 PREFIX = "base_model.model."
 Batch = Mapping[str, torch.Tensor]
@@ -24,12 +24,12 @@ Batch = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What EVA found in the inputs of one layer.
+    """What EVA measured on the inputs of one layer.
 
     Attributes:
         layer: its path in the base.
-        rank: directions that it was given; with 0 it has no adapter.
-        singular_values: of the inputs, the largest first, as many as were looked for.
+        rank: the directions that it received; a layer with 0 has no adapter.
+        singular_values: of the inputs, the largest first, as many as were computed.
         explained: share of the inputs' variance that each of these directions explains.
     """
 
@@ -40,52 +40,51 @@ class Spectrum:
 
 
 def fit_eva(model: PeftModel, batches: Sequence[Batch]) -> list[Spectrum]:
-    """Give each layer its rank and first directions, from the inputs at supervised positions.
+    """Set the rank and the initial A of every layer, from its inputs at supervised positions.
 
     Args:
         model: with an adapter of `add_lora(..., init_lora_weights="eva")`; changed in place.
-        batches: of the collate function; in each, at least as many positions with a label as the
-            largest rank that a layer may get (`positions_needed`).
+        batches: of the collate function; each has at least `positions_needed` labelled positions.
 
     Returns:
-        a spectrum a layer, in the model's order.
+        One spectrum for each layer, in the model's order.
     """
     hooks: dict[str, SVDHook] = {}
 
     def forward(adapted: Any, inputs: Batch) -> None:
         for module in adapted.modules():
             for hook in module._forward_hooks.values():
-                if isinstance(hook, SVDHook):  # peft keeps what they measured to itself
+                if isinstance(hook, SVDHook):  # the only access to the singular values
                     hooks[hook.name] = hook
-        given = {name: value for name, value in inputs.items() if name != "labels"}
-        adapted(**given, logits_to_keep=1)
+        kwargs = {name: value for name, value in inputs.items() if name != "labels"}
+        adapted(**kwargs, logits_to_keep=1)
 
-    found = get_eva_state_dict(
+    directions = get_eva_state_dict(
         model,
-        [{**feed(batch), "labels": batch["labels"]} for batch in batches],
+        [{**model_inputs(batch), "labels": batch["labels"]} for batch in batches],
         forward_fn=forward,
         prepare_layer_inputs_fn=_layer_inputs,
-        gather_distributed_inputs=False,  # every process looks at the same examples
+        gather_distributed_inputs=False,  # all processes use the same examples
         show_progress_bar=False,
     )
-    spectra = [_spectrum(name, directions, hooks) for name, directions in found.items()]
-    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
-    spectra.sort(key=lambda one: order[PREFIX + one.layer])
-    initialize_lora_eva_weights(model, eva_state_dict=found, show_progress_bar=False)
+    spectra = [_spectrum(name, chosen, hooks) for name, chosen in directions.items()]
+    order = {name: index for index, (name, _) in enumerate(model.named_modules())}
+    spectra.sort(key=lambda spectrum: order[PREFIX + spectrum.layer])
+    initialize_lora_eva_weights(model, eva_state_dict=directions, show_progress_bar=False)
     for parameter in model.parameters():
-        if parameter.requires_grad:  # layers of a new rank have the base's type
+        if parameter.requires_grad:  # peft gives layers of a new rank the base's dtype
             parameter.data = parameter.data.to(torch.float32)
-    # From here on it is a plain adapter: whoever loads it needs no data.
+    # From here on it is a plain adapter, which loads without data.
     config: Any = model.peft_config["default"]
     config.init_lora_weights, config.eva_config = True, None
-    # peft leaves the shortest endings of names that are unique in this model, in no fixed order.
-    adapted = [one.layer for one in spectra if one.rank]
+    # peft would save the shortest unique endings of the names, in no fixed order.
+    adapted = [spectrum.layer for spectrum in spectra if spectrum.rank]
     config.target_modules = "|".join(re.escape(layer) for layer in adapted)
     return spectra
 
 
 def positions_needed(lora_r: int, eva_spread: float) -> int:
-    """Positions with a label that a batch must have: twice the directions that are looked for.
+    """Return how many labelled positions a batch needs: twice the directions that are computed.
 
     peft skips a smaller batch for ever, and its randomised SVD oversamples by as many again.
     """
@@ -93,34 +92,34 @@ def positions_needed(lora_r: int, eva_spread: float) -> int:
 
 
 def largest_spectrum(model: PeftModel) -> int:
-    """The smallest number of inputs of an adapted layer, which `positions_needed` may not pass."""
+    """Return the smallest input size of an adapted layer, an upper limit of `positions_needed`."""
     return min(int(m.in_features) for m in model.modules() if isinstance(m, LoraLayer))  # type: ignore[arg-type]
 
 
 def _layer_inputs(layer_input: Any, positions: Any, name: str) -> torch.Tensor:
-    if is_vision(name):  # patches, not text positions
+    if is_vision_module(name):  # rows are patches, not text positions
         patches = layer_input[0] if isinstance(layer_input, tuple) else layer_input
         return patches.reshape(-1, patches.shape[-1])  # type: ignore[no-any-return]
-    chosen: torch.Tensor = prepare_layer_inputs_fn_language_modeling(layer_input, positions, name)
-    return chosen
+    selected: torch.Tensor = prepare_layer_inputs_fn_language_modeling(layer_input, positions, name)
+    return selected
 
 
 def _spectrum(name: str, directions: torch.Tensor, hooks: Mapping[str, SVDHook]) -> Spectrum:
-    """Layers with equal inputs (query, key and value) share one measurement."""
-    rank = len(directions)
-    own = hooks.get(name)
-    if own is None and rank:
-        same = (h.svd for h in hooks.values() if h.svd.components_.shape[1] == directions.shape[1])
-        measured = next(
-            s for s in same if torch.equal(s.components_[:rank].cpu(), directions.cpu())
+    layer, rank = name.removeprefix(PREFIX), len(directions)
+    if name in hooks:
+        svd = hooks[name].svd
+    elif rank:  # layers with equal inputs (query, key and value) share one measurement
+        same_width = (
+            h.svd for h in hooks.values() if h.svd.components_.shape[1] == directions.shape[1]
         )
-    elif own is None:
-        return Spectrum(name.removeprefix(PREFIX), 0, (), ())
+        svd = next(
+            s for s in same_width if torch.equal(s.components_[:rank].cpu(), directions.cpu())
+        )
     else:
-        measured = own.svd
+        return Spectrum(layer, 0, (), ())
     return Spectrum(
-        layer=name.removeprefix(PREFIX),
+        layer=layer,
         rank=rank,
-        singular_values=tuple(measured.singular_values_.tolist()),
-        explained=tuple(measured.explained_variance_ratio_.tolist()),
+        singular_values=tuple(svd.singular_values_.tolist()),
+        explained=tuple(svd.explained_variance_ratio_.tolist()),
     )

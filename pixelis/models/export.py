@@ -1,8 +1,8 @@
-"""An adapter merged into its base, compared with what it was, and saved for others to load.
+"""Merge an adapter into its base, compare the logits, and save the result for other programs.
 
-Everything is computed in fp32, so that what differs is the merging and not the order of sums in a
-coarse type: x W + s x A B and x (W + s A B) agree to about six digits. Weights are rounded once, to
-the type in which they are saved.
+Everything is computed in fp32, so that a difference comes from the merging and not from the order
+of sums in a coarse dtype: x W + s x A B and x (W + s A B) agree to about six digits. The weights
+are rounded once, to the dtype in which they are saved.
 """
 
 import gc
@@ -14,38 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
+from pixelis.config import ModelConfig
 from pixelis.data.encode import Encoder, collate, encode_example
 from pixelis.data.example import Example
-from pixelis.errors import CheckpointError, ConfigError, in_one_line
-from pixelis.files import file_sha256, put_folder
-from pixelis.models.load import (
-    DTYPES,
-    UNLOADABLE,
-    load_model,
-    load_processor,
-    resolve_model,
-)
+from pixelis.errors import CheckpointError, ConfigError
+from pixelis.files import file_sha256, replace_folder
+from pixelis.models.forward import LOSS_ONLY
+from pixelis.models.load import DTYPES, load_model, load_model_config, load_processor
 from pixelis.models.lora import load_adapter
 
-ABOUT_FILE = "pixelis_export.json"
+REPORT_FILE = "pixelis_export.json"
 BASE_DTYPE = "base"
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was saved, and how far it is from the base with its adapter.
+class ExportReport:
+    """What was saved, and how much its logits differ from the base with its adapter.
 
     Attributes:
         base_model: the base's name.
-        adapter: where the adapter came from.
+        adapter: the address of the adapter.
         dtype: of the saved weights.
         num_positions: tokens of the example on which logits were compared.
         merging: largest difference of a logit between adapter and merged weights, in fp32.
-        reading: the same between the folder, read back, and the merged weights rounded to `dtype`.
-        rounding: the same that rounding to `dtype` makes; 0 for float32.
-        same_token: share of positions whose most likely token rounding leaves as it was.
+        reading: the same between the saved folder, loaded again, and the merged weights rounded to
+            `dtype`.
+        rounding: the same caused by rounding to `dtype`; 0 for float32.
+        same_token: share of positions whose most likely token is the same after rounding.
         sha256: of each saved file.
     """
 
@@ -60,11 +56,11 @@ class Exported:
     sha256: dict[str, str]
 
 
-def check_place(folder: Path) -> None:
-    """Refuse to write over anything, and a place where no folder can be made.
+def check_output_folder(folder: Path) -> None:
+    """Refuse to overwrite a folder, and a path where no folder can be created.
 
     Raises:
-        ConfigError: when the folder is there, or its parent is none.
+        ConfigError: when the folder exists, or cannot be created.
     """
     if folder.exists():
         raise ConfigError(f"output_dir must not be there yet, got {folder}; name another folder")
@@ -81,54 +77,46 @@ def export_merged(
     folder: Path,
     example: Example,
     *,
-    model_name: str,
+    model: ModelConfig,
     source: str,
     save_dtype: str = "float32",
     tolerance: float = 1e-3,
-    min_pixels: int | None = None,
-    max_pixels: int | None = None,
-    trust_remote_code: bool = False,
-) -> Exported:
-    """Merge an adapter into its base and save it with its processor, whole or not at all.
+) -> ExportReport:
+    """Merge an adapter into its base and save it with its processor, completely or not at all.
 
     Args:
         adapter: its folder, in PEFT's layout.
-        folder: is made.
-        example: whose conversation the logits are compared on.
-        model_name: of the base.
+        folder: the folder to create.
+        example: the conversation on which the logits are compared.
+        model: the base; the areas of its images are saved with the processor.
         source: the adapter's address, as the user gave it.
-        save_dtype: a key of `DTYPES`, or `base`; any but float32 rounds, which `tolerance` allows.
-        tolerance: of `Exported.merging` and `Exported.reading`.
-        min_pixels: smallest area of an image; it is saved with the processor.
-        max_pixels: largest area of an image; it is saved with the processor.
-        trust_remote_code: let the base's own code run.
+        save_dtype: a key of `DTYPES`, or `base`; the effect of rounding is reported, not limited.
+        tolerance: largest allowed `ExportReport.merging` and `ExportReport.reading`.
 
     Raises:
-        ConfigError: when the folder is there.
+        ConfigError: when the folder exists.
         CheckpointError: when adapter or base cannot be loaded, or a difference is over `tolerance`.
     """
-    check_place(folder)
-    dtype = save_dtype
-    if save_dtype == BASE_DTYPE:
-        dtype = base_dtype(model_name, trust_remote_code=trust_remote_code)
-    load: dict[str, Any] = {"torch_dtype": "float32", "trust_remote_code": trust_remote_code}
+    check_output_folder(folder)
+    name, trust = model.model_name, model.trust_remote_code
+    dtype = base_dtype(name, trust_remote_code=trust) if save_dtype == BASE_DTYPE else save_dtype
     processor = load_processor(
-        model_name,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
-        trust_remote_code=trust_remote_code,
+        name,
+        min_pixels=model.min_pixels,
+        max_pixels=model.max_pixels,
+        trust_remote_code=trust,
     )
     inputs = _inputs(processor, example)
-    adapted: Any = load_adapter(load_model(model_name, **load), adapter, model_name=model_name)
+    base = load_model(name, torch_dtype="float32", trust_remote_code=trust)
+    adapted: Any = load_adapter(base, adapter, model_name=name)
     before = _logits(adapted, inputs)
     try:
         merged = adapted.merge_and_unload(safe_merge=True)
     except ValueError as error:  # NaN or infinite weights
         raise CheckpointError(f"the adapter {source} cannot be merged: {error}") from error
-    merging = _difference(before, _logits(merged, inputs))
+    merging = _largest_difference(before, _logits(merged, inputs))
     _check(merging, tolerance, "merged into its base, the adapter says something else")
     _convert(merged, DTYPES[dtype])
-    folder.parent.mkdir(parents=True, exist_ok=True)
     staged = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(staged, ignore_errors=True)  # of an export that was killed
     try:
@@ -136,73 +124,70 @@ def export_merged(
         processor.save_pretrained(str(staged))
         _convert(merged, torch.float32)
         rounded = _logits(merged, inputs)
-        del adapted, merged
-        gc.collect()  # two of a large model may not fit
-        again = load_model(str(staged.resolve()), **load)
-        own = _inputs(load_processor(str(staged.resolve())), example)
-        reading = _difference(rounded, _logits(again, own))
+        del base, adapted, merged
+        gc.collect()  # two copies of a large model may not fit
+        saved = str(staged.resolve())
+        loaded = load_model(saved, torch_dtype="float32", trust_remote_code=trust)
+        reading = _largest_difference(
+            rounded, _logits(loaded, _inputs(load_processor(saved), example))
+        )
         _check(reading, tolerance, "what was saved, read back, says something else")
-        exported = Exported(
-            base_model=model_name,
+        report = ExportReport(
+            base_model=name,
             adapter=source,
             dtype=dtype,
             num_positions=before.shape[1],
             merging=merging,
             reading=reading,
-            rounding=_difference(before, rounded),
+            rounding=_largest_difference(before, rounded),
             same_token=float((before.argmax(-1) == rounded.argmax(-1)).float().mean()),
             sha256={file.name: file_sha256(file) for file in sorted(staged.iterdir())},
         )
-        text = json.dumps(asdict(exported), indent=2)
-        (staged / ABOUT_FILE).write_text(text, encoding="utf-8")
-        put_folder(staged, folder)
+        text = json.dumps(asdict(report), indent=2)
+        (staged / REPORT_FILE).write_text(text, encoding="utf-8")
+        replace_folder(staged, folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    return exported
+    return report
 
 
 def base_dtype(model_name: str, *, trust_remote_code: bool = False) -> str:
-    """The type in which a base's weights are saved, by its configuration; float32 if it is silent.
+    """Return the dtype of a base's saved weights by its configuration; float32 without one.
 
     Raises:
         CheckpointError: when the base cannot be found.
     """
-    place = resolve_model(model_name)
-    try:
-        saved = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code).dtype
-    except UNLOADABLE as error:
-        raise CheckpointError(f"no model for {model_name!r}: {in_one_line(error)}") from error
-    names = {dtype: name for name, dtype in DTYPES.items()}
-    return names.get(saved, "float32")
+    saved = load_model_config(model_name, trust_remote_code=trust_remote_code).dtype
+    return next((name for name, dtype in DTYPES.items() if dtype == saved), "float32")
 
 
 def _inputs(processor: Any, example: Example) -> dict[str, torch.Tensor]:
     encoder = Encoder(processor)
     batch = collate([encode_example(example, encoder)], encoder)
-    return {name: value for name, value in batch.items() if name not in ("labels", "kinds")}
+    return {name: value for name, value in batch.items() if name not in LOSS_ONLY}
 
 
 @torch.inference_mode()
 def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Logits (1, T, V) of every position."""
-    found: torch.Tensor = model.eval()(**inputs).logits
-    return found
+    """Compute the logits (1, T, V) of every position."""
+    logits: torch.Tensor = model.eval()(**inputs).logits
+    return logits
 
 
 def _convert(model: Any, dtype: torch.dtype) -> None:
-    """Give the weights a type; not the buffers, which are made in fp32 and saved by nobody."""
+    """Convert the weights to a dtype, but not the buffers: they are fp32 and never saved."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
 
 
-def _difference(first: torch.Tensor, second: torch.Tensor) -> float:
+def _largest_difference(first: torch.Tensor, second: torch.Tensor) -> float:
     if first.shape != second.shape:  # another tokenizer or image size
         return float("inf")
     return float((first - second).abs().max())
 
 
 def _check(difference: float, tolerance: float, what: str) -> None:
-    if not difference <= tolerance:  # also where it is not a number
+    if not difference <= tolerance:  # also refuses NaN
         raise CheckpointError(
             f"{what}: a logit differs by {difference:.3g}, more than tolerance {tolerance:g}; "
             "nothing was written"

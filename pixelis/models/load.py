@@ -1,5 +1,8 @@
 """Load a base model and its processor: the embedded one, a hub name, or a folder."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,46 +10,74 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
 
 from pixelis.errors import CheckpointError, ConfigError, in_one_line
-from pixelis.files import expanded
-from pixelis.models.processor_check import check_processor
-from pixelis.models.quantized import check_quantization, quantization_config
-from pixelis.models.untrusted import check_model_folder, tell_of_pickles
+from pixelis.files import expand_home
+from pixelis.models.families import PUBLISHED, published_config
+from pixelis.models.quantization import check_quantization, quantization_config
+from pixelis.models.trust import check_model_folder, check_processor, describe_pickled_files
 
 EMBEDDED = "pixelis-nano"
 EMBEDDED_DIR = Path(__file__).parent / "nano"
-# Files that are missing, broken, of another architecture, or with values that are none.
-UNLOADABLE = (
+# What the libraries raise for files that are missing, damaged, of an unknown architecture, or with
+# impossible values.
+LOAD_ERRORS = (
     *(OSError, ValueError, LookupError, RuntimeError, SafetensorError),
     *(TypeError, AttributeError, ArithmeticError, StrictDataclassError),
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def silence_libraries() -> None:
+    """Hide the progress bar of transformers and two warnings of peft that no user can act on.
+
+    One of them lists an adapter's missing tensors in thousands of characters;
+    `pixelis.models.lora` refuses such an adapter in one line.
+    """
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
+    warnings.filterwarnings("ignore", message="Found missing adapter keys.*")
+
+
 def resolve_model(model_name: str) -> str:
-    """The folder of the embedded base for its name; any other name as it is.
+    """Return the folder of the embedded base for its name, and any other name as it is.
 
     Raises:
-        CheckpointError: when a folder is named that is not there, or the embedded base is missing.
-        UserError: when it begins with the home of somebody who is not known here.
+        CheckpointError: when a named folder does not exist, or the embedded base is missing.
+        UserError: when the name begins with the home folder of an unknown user.
     """
     if model_name != EMBEDDED:
-        is_path = model_name.startswith(("/", ".", "~")) or model_name.count("/") > 1
-        place = str(expanded(model_name)) if is_path else model_name
-        if is_path and not Path(place).is_dir():
+        if not (model_name.startswith(("/", ".", "~")) or model_name.count("/") > 1):
+            return model_name
+        folder = expand_home(model_name)
+        if not folder.is_dir():
             raise CheckpointError(
                 f"no model folder {model_name}; model.model_name is {EMBEDDED}, a hub name "
                 "or a folder"
             )
-        return place
+        return str(folder)
     if not (EMBEDDED_DIR / "model.safetensors").is_file():
         raise CheckpointError(f"the embedded base is missing in {EMBEDDED_DIR}; run `make base`")
     return str(EMBEDDED_DIR)
 
 
+@contextmanager
+def convert_load_errors(message: str, *also: type[Exception]) -> Iterator[None]:
+    """Convert what libraries raise while loading, and `also`, into CheckpointError.
+
+    Args:
+        message: what failed, such as `no model for 'name'`; the library's text is put after it.
+        also: further exception classes to convert.
+    """
+    try:
+        yield
+    except LOAD_ERRORS + also as error:
+        raise CheckpointError(f"{message}: {in_one_line(error)}") from error
+
+
 def check_weights(model_name: str) -> None:
-    """Refuse a local folder without whole safetensors, by their headers alone.
+    """Refuse a local folder without complete safetensors files; only their headers are read.
 
     Raises:
         CheckpointError: when there are none, or one is cut off or damaged.
@@ -56,13 +87,15 @@ def check_weights(model_name: str) -> None:
         return  # a hub name
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        told = tell_of_pickles(folder)
-        raise CheckpointError(f"no model for {model_name!r}: {folder} holds no *.safetensors{told}")
+        raise CheckpointError(
+            f"no model for {model_name!r}: {folder} holds no *.safetensors"
+            f"{describe_pickled_files(folder)}"
+        )
     for file in files:
         try:
             with safe_open(file, framework="pt"):
                 pass
-        except UNLOADABLE as error:
+        except LOAD_ERRORS as error:
             raise CheckpointError(
                 f"no model for {model_name!r}: {file.name} is damaged ({in_one_line(error)})"
             ) from error
@@ -75,17 +108,16 @@ def load_processor(
     max_pixels: int | None = None,
     trust_remote_code: bool = False,
 ) -> Any:
-    """The processor of a model, with its image area bounded.
+    """Load the processor of a model and set the smallest and largest area of an image, in pixels.
 
     Raises:
         CheckpointError: when it cannot be loaded, has no chat template or does not encode.
+        ConfigError: when min_pixels is over the largest area.
     """
-    place = resolve_model(model_name)
-    if Path(place).is_dir():
-        check_model_folder(Path(place), trust_remote_code=trust_remote_code)
+    path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
     try:
-        processor = AutoProcessor.from_pretrained(place, trust_remote_code=trust_remote_code)
-    # Of any kind: the tokenizers library raises plain ones, and some kinds ask for a package.
+        processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
+    # Any exception: the tokenizers library raises plain ones, some processors lack a package.
     except Exception as error:
         raise CheckpointError(f"no processor for {model_name!r}: {in_one_line(error)}") from error
     if not getattr(processor, "chat_template", None):
@@ -95,7 +127,7 @@ def load_processor(
             raise CheckpointError(f"the processor of {model_name!r} has no {part}")
     try:
         check_processor(processor)
-    except Exception as error:  # a template raises whatever it likes
+    except Exception as error:  # a chat template can raise anything
         raise CheckpointError(
             f"the processor of {model_name!r} does not encode an image and a turn: "
             f"{type(error).__name__}: {in_one_line(error)}"
@@ -113,21 +145,47 @@ def load_processor(
     return processor
 
 
+def load_model_config(model_name: str, *, trust_remote_code: bool = False) -> Any:
+    """Load the configuration of a base from its folder or the hub.
+
+    Raises:
+        CheckpointError: when it cannot be loaded.
+    """
+    path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
+    with convert_load_errors(f"no model for {model_name!r}"):
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+
+
+def load_model_config_offline(model_name: str) -> Any:
+    """Load the configuration of a base from its folder, the hub's local cache, or built-in sizes.
+
+    Raises:
+        CheckpointError: when it is in none of them; the network is never used.
+    """
+    path = resolve_model(model_name)
+    hub_names = {f"{name}-Instruct": name for name in PUBLISHED}
+    published = hub_names.get(model_name.rpartition("/")[2])
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True)
+    except LOAD_ERRORS as error:
+        if published is not None and not Path(path).is_dir():
+            return published_config(published)
+        raise CheckpointError(
+            f"no configuration for {model_name!r} on this machine ({in_one_line(error)}); name a "
+            f"folder with its config.json, or one of {', '.join(f'Qwen/{n}' for n in hub_names)}"
+        ) from error
+
+
 def max_positions(model_name: str, *, trust_remote_code: bool = False) -> int | None:
-    """How many tokens a model was made for (`max_position_embeddings`); None where it tells none.
+    """Return the context length of a model in tokens; None when its configuration has none.
 
     Raises:
         CheckpointError: when its configuration cannot be loaded.
     """
-    place = resolve_model(model_name)
-    if Path(place).is_dir():
-        check_model_folder(Path(place), trust_remote_code=trust_remote_code)
-    try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
-        found = getattr(config.get_text_config(), "max_position_embeddings", None)
-    except UNLOADABLE as error:
-        raise CheckpointError(f"no model for {model_name!r}: {in_one_line(error)}") from error
-    return found if type(found) is int and found > 0 else None
+    config = load_model_config(model_name, trust_remote_code=trust_remote_code)
+    with convert_load_errors(f"no model for {model_name!r}"):
+        length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return length if type(length) is int and length > 0 else None
 
 
 def load_model(
@@ -138,39 +196,42 @@ def load_model(
     load_in_4bit: bool = False,
     attn_implementation: str = "auto",
 ) -> torch.nn.Module:
-    """A vision-language model from safetensors, on the CPU, in evaluation mode; 4 bits: on the GPU.
+    """Load a vision-language model from safetensors in evaluation mode.
+
+    It is on the CPU afterwards, with `load_in_4bit` on the GPU.
 
     Raises:
         CheckpointError: when it cannot be loaded.
-        ConfigError: when it is to be in 4 bits where that cannot be (`check_quantization`).
+        ConfigError: when 4 bits are not possible here (`check_quantization`).
     """
-    dtype: Any = DTYPES.get(torch_dtype, "auto")
-    words: dict[str, Any] = {}
+    kwargs: dict[str, Any] = {"dtype": DTYPES.get(torch_dtype, "auto")}
     if attn_implementation != "auto":
-        words["attn_implementation"] = attn_implementation
+        kwargs["attn_implementation"] = attn_implementation
     if load_in_4bit:
         check_quantization()
-        words["quantization_config"] = quantization_config(DTYPES.get(torch_dtype, torch.bfloat16))
-    place = resolve_model(model_name)
-    if Path(place).is_dir():
-        check_weights(model_name)
-        check_model_folder(Path(place), trust_remote_code=trust_remote_code)
-    try:
-        opened: Any = AutoModelForImageTextToText.from_pretrained(
-            place,
-            dtype=dtype,
+        kwargs["quantization_config"] = quantization_config(DTYPES.get(torch_dtype, torch.bfloat16))
+    check_weights(model_name)
+    path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
+    with convert_load_errors(f"no model for {model_name!r}", ImportError):
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            path,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
-            **words,
+            **kwargs,
         )
-    except (*UNLOADABLE, ImportError) as error:
-        raise CheckpointError(f"no model for {model_name!r}: {in_one_line(error)}") from error
-    model, found = opened
-    if missing := sorted(found["missing_keys"]):  # transformers would draw them by lot
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):  # transformers would fill them with random values
         raise CheckpointError(
             f"no model for {model_name!r}: its weights lack {len(missing)} tensors, such as "
             f"{missing[0]}"
         )
-    loaded: torch.nn.Module = model.eval()
-    return loaded
+    evaluated: torch.nn.Module = model.eval()
+    return evaluated
+
+
+def _resolve_and_check(model_name: str, *, trust_remote_code: bool) -> str:
+    path = resolve_model(model_name)
+    if Path(path).is_dir():
+        check_model_folder(Path(path), trust_remote_code=trust_remote_code)
+    return path

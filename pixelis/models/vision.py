@@ -1,4 +1,4 @@
-"""The frozen vision tower of a base, asked once for each image."""
+"""Compute the features of the frozen vision tower once for each image, and M-RoPE positions."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from pixelis.data.images import open_header
 from pixelis.models.load import resolve_model
 
 
-def takes_features(model: Any) -> bool:
-    """Whether a base can be handed what its vision tower made of the images.
+def accepts_image_features(model: Any) -> bool:
+    """Return whether `forward` of a base accepts image features instead of pixels.
 
-    Qwen3-VL's tower also feeds middle layers (deepstack), which one row a token cannot hold.
+    Not Qwen3-VL: its tower also feeds deeper layers (deepstack), which one row a token cannot hold.
     """
     vision = getattr(model.config, "vision_config", None)
     return (
@@ -28,7 +28,7 @@ def takes_features(model: Any) -> bool:
 
 
 def vision_digest(model: Any) -> str:
-    """SHA-256 of the tower's configuration, its way of attention, and its weights."""
+    """Return the SHA-256 of the tower's configuration, attention implementation and weights."""
     tower = model.model.visual.config
     facts = {**tower.to_dict(), "attention": tower._attn_implementation}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
@@ -40,43 +40,43 @@ def vision_digest(model: Any) -> str:
 
 @torch.inference_mode()
 def compute_features(model: Any, encoder: Encoder, contents: Sequence[bytes]) -> list[torch.Tensor]:
-    """Of each stored image, (visual tokens, hidden size of the language model)."""
+    """Compute the features of stored images: (visual tokens, text hidden size) for each."""
     images = [open_header(content).convert("RGB") for content in contents]
     inputs = encoder.process_images(images)
     device = next(model.model.visual.parameters()).device
     outputs = model.model.get_image_features(
         inputs["pixel_values"].to(device), inputs["image_grid_thw"].to(device), return_dict=True
     )
-    return [found.cpu() for found in outputs.pooler_output]
+    return [features.cpu() for features in outputs.pooler_output]
 
 
 class PositionRule:
-    """M-RoPE positions by the rule of a base's own class, without its weights."""
+    """M-RoPE positions as a base's own class computes them, without its weights."""
 
     def __init__(self, model_name: str, *, trust_remote_code: bool = False) -> None:
         """Build the model of the configuration on the meta device."""
-        place = resolve_model(model_name)
-        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        path = resolve_model(model_name)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         self.facts = config.to_dict()
         self.image_token_id = getattr(config, "image_token_id", None)
         with torch.device("meta"):
             model: Any = AutoModelForImageTextToText.from_config(
                 config, trust_remote_code=trust_remote_code
             )
-        self._rule = getattr(getattr(model, "model", None), "get_rope_index", None)
+        self._get_rope_index = getattr(getattr(model, "model", None), "get_rope_index", None)
 
     @property
     def is_known(self) -> bool:
         """Whether the base has such positions."""
-        return self._rule is not None and self.image_token_id is not None
+        return self._get_rope_index is not None and self.image_token_id is not None
 
     def __call__(self, ids: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
-        """Positions (3, T) of ids (T,) with images of grids (N, 3)."""
-        assert self._rule is not None
+        """Compute the positions (3, T) of ids (T,) with images of grids (N, 3)."""
+        assert self._get_rope_index is not None
         rows = ids.unsqueeze(0)
         kinds = rows.eq(int(self.image_token_id or 0)).int()
-        found, _ = self._rule(
+        positions, _ = self._get_rope_index(
             rows, kinds, grids if len(grids) else None, attention_mask=torch.ones_like(rows)
         )
-        positions: torch.Tensor = found[:, 0]
-        return positions
+        first: torch.Tensor = positions[:, 0]
+        return first

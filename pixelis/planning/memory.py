@@ -1,47 +1,47 @@
-"""What a training takes of a GPU's memory, part by part, without weights.
+"""Forecast the GPU memory of a training, part by part, without loading weights.
 
-No formula of ours for what a layer keeps: the model's own code, with the adapter, checkpointing
-and autocast of a training, makes one forward and backward pass on tensors that have shapes and no
-contents (torch's FakeTensorMode), and the bytes that live are counted. So it follows every change
-of that code.
+There is no formula for the activations of a layer: the model's own code, with the adapter, the
+checkpointing and the autocast of a training, runs one forward and backward pass on tensors without
+contents (torch's FakeTensorMode) while the live bytes are counted.
 """
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForImageTextToText
 
 from pixelis.config import ModelConfig
 from pixelis.errors import ConfigError
 from pixelis.models.load import DTYPES
 from pixelis.models.lora import add_lora
-from pixelis.models.quantized import SKIPPED
-from pixelis.planning.live_bytes import LiveBytes
+from pixelis.models.quantization import SKIPPED
 from pixelis.training.precision import BF16, attend_as_on_cpu, halve_base, spare_casts
 
 ADAM_MOMENTS = 2
-# NF4 with its scales quantised as well: half a byte a weight, and 0.127 bits of scales
-# (Dettmers et al. 2023, section 3).
+# NF4 with quantised scales: half a byte and 0.127 bits for each weight (Dettmers et al. 2023,
+# section 3).
 BYTES_IN_4BIT = 0.5 + 0.127 / 8
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One forward pass.
+    """The size of one forward pass.
 
     Attributes:
         batch_size: examples.
-        length: tokens of each, padding included.
-        supervised: tokens that are predicted, in all.
-        image_tokens: visual tokens, in all.
-        runs_tower: whether the vision tower looks at the images in it.
+        length: tokens of each, with padding.
+        supervised: predicted tokens of the whole batch.
+        image_tokens: visual tokens of the whole batch.
+        runs_tower: whether the vision tower runs, and its features are not read from a cache.
     """
 
     batch_size: int
@@ -53,7 +53,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process at the peak of a step."""
+    """Bytes of one process at the peak of a step, by part."""
 
     weights: int
     adapter: int
@@ -64,45 +64,76 @@ class Memory:
     working: int
 
     @property
-    def above_base(self) -> int:
-        """What training adds to the base's weights."""
-        return self.total - self.weights
-
-    @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return sum(vars(self).values())
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are created inside it and still exist.
+
+    This is what a GPU's allocator calls allocated: without caching, fragmentation and context.
+
+    Attributes:
+        live: bytes now.
+        peak: the largest value of `live` since it was last set.
+    """
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count the storages that it creates."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self._sizes:
+                    self._sizes[key] = storage.nbytes()
+                    self.live += storage.nbytes()
+                    weakref.finalize(storage, self._free, key)
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _free(self, key: int) -> None:
+        self.live -= self._sizes.pop(key)
 
 
 def build_on_meta(
     base: Any, model: ModelConfig, *, precision: str, as_on_cpu: bool = False
 ) -> PeftModel:
-    """The adapted model of a configuration, without weights.
+    """Build the adapted model of a configuration on the meta device.
 
     Args:
-        base: its configuration (`pixelis.models.published.model_config`).
+        base: the configuration of the base.
         model: section `model`.
         precision: fp32 or bf16.
-        as_on_cpu: with the attention that bf16 has on CPUs, to compare with trainings there.
+        as_on_cpu: use the attention of bf16 trainings on a CPU, to compare with one.
 
     Raises:
         ConfigError: when the model has no layer to adapt.
     """
     dtype: Any = DTYPES.get(model.torch_dtype, base.dtype or torch.float32)
     kernel = model.attn_implementation
-    words = {} if kernel in ("auto", "flash_attention_2") else {"attn_implementation": kernel}
+    kwargs = {} if kernel in ("auto", "flash_attention_2") else {"attn_implementation": kernel}
     try:
         with torch.device("meta"):
-            made: Any = AutoModelForImageTextToText.from_config(base, dtype=dtype, **words)
+            built: Any = AutoModelForImageTextToText.from_config(base, dtype=dtype, **kwargs)
     except ValueError as error:
         raise ConfigError(f"{base.model_type} is no model of images and text") from error
     if precision == BF16:
-        halve_base(made)
+        halve_base(built)
         if as_on_cpu:
-            attend_as_on_cpu(made)
+            attend_as_on_cpu(built)
     rank = model.lora_auto_rank if model.lora_r == "auto" else model.lora_r
     adapted = add_lora(
-        made,
+        built,
         model_name=model.model_name,
         lora_r=rank,
         lora_alpha=model.lora_alpha,
@@ -119,10 +150,10 @@ def build_on_meta(
 
 
 def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf16: bool) -> Memory:
-    """The memory of a step by parts; `adapted` is of `build_on_meta` and stays as it was.
+    """Forecast the memory of a step; the model of `build_on_meta` is unchanged afterwards.
 
-    The peak of live tensors: not a CUDA context, nor what an allocator keeps or loses between
-    blocks. Attention is torch's SDPA with a fused kernel, which keeps no (T, T) matrix.
+    This is the peak of live tensors, without the CUDA context and the allocator's overhead.
+    Attention is torch's SDPA with a fused kernel, which keeps no (T, T) matrix.
     """
     adapted.train()
     base: Any = adapted.get_base_model()
@@ -131,11 +162,11 @@ def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf1
     else:
         base.activation_checkpointing_disable()
     live = LiveBytes()
-    with FakeTensorMode(), live, _contents_free(adapted):
+    with FakeTensorMode(), live, _fake_weights(adapted):
         trained = [p for p in adapted.parameters() if p.requires_grad]
         size = sum(_bytes(p) for p in trained)
         weights = live.live - size
-        # There before a step's last forward pass: gradients of the first ones, and the moments.
+        # Before the last forward pass of a step there are gradients of earlier ones, and moments.
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
         moments = [torch.zeros_like(p) for p in trained for _ in range(ADAM_MOMENTS)]
@@ -143,8 +174,7 @@ def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf1
         inputs = _inputs(adapted, shape)
         start = live.live
         live.peak = start
-        found = SimpleNamespace(kept=start)
-        _step(adapted, inputs, shape, bf16=bf16, live=live, found=found)
+        after_layers = _run_step(adapted, inputs, shape, bf16=bf16, live=live)
         peak = live.peak
         for parameter in trained:
             parameter.grad = None
@@ -152,7 +182,7 @@ def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf1
     if model.load_in_4bit:
         saved, largest = _saved_by_4bit(adapted)
         weights, peak = weights - saved, peak + largest
-    kept = min(found.kept, peak) - start
+    kept = min(after_layers, peak) - start
     return Memory(
         weights=weights,
         adapter=size,
@@ -165,42 +195,39 @@ def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf1
 
 
 def _inputs(adapted: PeftModel, shape: Shape) -> dict[str, torch.Tensor]:
-    """What a collated batch brings; see `pixelis.data.encode.collate`."""
+    """Return tensors of the shapes of a batch of `pixelis.data.encode.collate`."""
     size: tuple[int, int] = (shape.batch_size, shape.length)
     base: Any = adapted.get_base_model()
     vision, hidden = base.config.vision_config, base.config.text_config.hidden_size
     ids = ("input_ids", "labels", "kinds", "attention_mask", "mm_token_type_ids")
-    made = {name: torch.empty(size, dtype=torch.long) for name in ids}
-    made["position_ids"] = torch.empty((3, *size), dtype=torch.long)
+    inputs = {name: torch.empty(size, dtype=torch.long) for name in ids}
+    inputs["position_ids"] = torch.empty((3, *size), dtype=torch.long)
     if shape.image_tokens and shape.runs_tower:
         patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
         num_patches = shape.image_tokens * vision.spatial_merge_size**2
-        made["pixel_values"] = torch.empty(num_patches, patch)
+        inputs["pixel_values"] = torch.empty(num_patches, patch)
     elif shape.image_tokens:
-        made["image_features"] = torch.empty(shape.image_tokens, hidden, dtype=torch.bfloat16)
-    return made
+        inputs["image_features"] = torch.empty(shape.image_tokens, hidden, dtype=torch.bfloat16)
+    return inputs
 
 
-def _step(
+def _run_step(
     adapted: PeftModel,
     inputs: dict[str, torch.Tensor],
     shape: Shape,
     *,
     bf16: bool,
     live: LiveBytes,
-    found: SimpleNamespace,
-) -> None:
-    """One forward and backward pass; notes what lives when the layers have been gone through."""
+) -> int:
+    """Run one forward and backward pass; return the live bytes after the last layer."""
     base: Any = adapted.get_base_model()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         embedded = base.get_input_embeddings()(inputs["input_ids"])
-        features: torch.Tensor | None
+        features = inputs.get("image_features")
         if "pixel_values" in inputs:
-            features = _look(base, inputs.pop("pixel_values"))
-        else:
-            features = inputs.get("image_features")
+            features = _run_tower(base, inputs.pop("pixel_values"))
         if features is not None:
-            # As `masked_scatter` does: a mask as wide as the embeddings, and a new tensor.
+            # Like `masked_scatter`: a mask as wide as the embeddings, and a new tensor.
             mask = torch.empty_like(embedded, dtype=torch.bool)
             embedded = embedded + features.to(embedded.dtype).sum()
             del mask
@@ -209,19 +236,20 @@ def _step(
             inputs_embeds=embedded, position_ids=inputs["position_ids"], use_cache=False
         ).last_hidden_state
         del embedded
-        found.kept = live.live
-        places = torch.empty(shape.supervised, dtype=torch.long)
-        logits = base.get_output_embeddings()(hidden.flatten(0, 1)[places])
+        after_layers = live.live
+        rows = torch.empty(shape.supervised, dtype=torch.long)
+        logits = base.get_output_embeddings()(hidden.flatten(0, 1)[rows])
         del hidden
-        logits = logits.float()  # accelerate's own, of whatever a model gives
+        logits = logits.float()  # as accelerate converts the output of a model
     targets = torch.empty(shape.supervised, dtype=torch.long)
     loss = nn.functional.cross_entropy(logits, targets, reduction="sum") / shape.supervised
     del logits, targets
     loss.backward()
+    return after_layers
 
 
-def _look(base: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """What the vision tower makes of patches; its blocks in turn, each window being one image."""
+def _run_tower(base: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """Run the blocks of the vision tower on patches, with all of them in one attention window."""
     visual = base.model.visual
     config = visual.config
     trained = any(p.requires_grad for p in visual.parameters())
@@ -237,11 +265,11 @@ def _look(base: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 class _Bounds(list[int]):
-    """Where sequences begin and end, with the little arithmetic that attention does with it."""
+    """A list of sequence boundaries with the tensor arithmetic that attention uses."""
 
     def __getitem__(self, key: Any) -> Any:
-        found = super().__getitem__(key)
-        return _Bounds(found) if isinstance(key, slice) else found
+        value = super().__getitem__(key)
+        return _Bounds(value) if isinstance(key, slice) else value
 
     def __sub__(self, other: list[int]) -> "_Bounds":
         return _Bounds(a - b for a, b in zip(self, other, strict=True))
@@ -251,7 +279,7 @@ class _Bounds(list[int]):
 
 
 def _saved_by_4bit(adapted: PeftModel) -> tuple[int, int]:
-    """Bytes that a base in 4 bits does not take, and those of its largest layer, unpacked."""
+    """Return the bytes that 4 bits save, and the bytes of the largest layer when unpacked."""
     saved, largest = 0.0, 0
     for name, module in adapted.named_modules():
         plain = getattr(module, "base_layer", module)
@@ -268,28 +296,28 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 
 @contextmanager
-def _contents_free(model: nn.Module) -> Iterator[None]:
-    """Put tensors that look as if they were on a device in the place of a model's meta tensors."""
+def _fake_weights(model: nn.Module) -> Iterator[None]:
+    """Replace the meta tensors of a model by fake tensors on a device inside the block."""
     kept: list[tuple[Any, dict[str, torch.Tensor | None]]] = [
         (tensors, dict(tensors))
         for module in model.modules()
         for tensors in (module._parameters, module._buffers)
     ]
-    made: dict[int, Any] = {}
+    fakes: dict[int, Any] = {}
 
-    def stand_in(tensor: torch.Tensor) -> Any:
-        if id(tensor) not in made:
-            free = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+    def fake_of(tensor: torch.Tensor) -> Any:
+        if id(tensor) not in fakes:
+            fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
             if isinstance(tensor, nn.Parameter):
-                free = nn.Parameter(free, requires_grad=tensor.requires_grad)
-            made[id(tensor)] = free
-        return made[id(tensor)]
+                fake = nn.Parameter(fake, requires_grad=tensor.requires_grad)
+            fakes[id(tensor)] = fake
+        return fakes[id(tensor)]
 
     try:
         for tensors, before in kept:
             for name, tensor in before.items():
                 if tensor is not None:
-                    tensors[name] = stand_in(tensor)
+                    tensors[name] = fake_of(tensor)
         yield
     finally:
         for tensors, before in kept:

@@ -1,37 +1,60 @@
-"""One plan: what would be trained, how long, in how much memory, and what to change."""
+"""Plan a training: what would be trained, how long, in how much memory, and what to change."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig, read_mapping
+from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
-from pixelis.models.published import model_config
-from pixelis.planning.course import DEPENDS, StagePlan, drawn_in_all, plan_course
-from pixelis.planning.data_facts import DataFacts, read_data_facts
-from pixelis.planning.gpus import beside_tensors, gpu_bytes
+from pixelis.models.load import load_model_config_offline
+from pixelis.planning.data import (
+    RELIABILITY,
+    DataStatistics,
+    PlannedStage,
+    plan_stages,
+    read_statistics,
+    sum_examples,
+)
 from pixelis.planning.memory import Memory, Shape, build_on_meta, forecast_memory
 from pixelis.training.precision import AUTO, BF16
 
-# Without the data: shares of an example's tokens, on the side of too much.
-SUPERVISED, IMAGES = 0.5, 0.8
-LEAST_LENGTH = 512
 GIB = 2**30
+# Capacity in GiB as torch's out-of-memory messages give it, which is less than what is sold.
+GPUS = {
+    "RTX-4090": 23.6,
+    "RTX-5090": 31.3,
+    "L4": 22.0,
+    "A10G": 22.0,
+    "L40S": 44.4,
+    "A100-40": 39.4,
+    "A100-80": 79.1,
+    "H100-80": 79.1,
+    "H200-141": 139.7,
+    "B200-180": 178.3,
+}
+# Assumed, not measured: the CUDA context with the kernels of its libraries, and what torch's
+# allocator keeps or loses between blocks, as a share of the tensors.
+CONTEXT_GIB = 0.8
+FRAGMENTATION = 0.06
+# Without data: the shares of supervised and of visual tokens, rather too large.
+SUPERVISED_SHARE, IMAGE_SHARE = 0.5, 0.8
+MIN_ADVISED_LENGTH = 512
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a forecast of memory depends on; advice changes one field after another.
+    """What a memory forecast depends on; each piece of advice changes one field.
 
     Attributes:
         model: section `model`.
         batch_size: examples in a forward pass of one process.
         length: tokens of the longest example.
-        image_share: of its tokens.
-        sharded: whether the base is shared out among the GPUs (FSDP, ZeRO-3).
+        image_share: visual share of its tokens.
+        sharded: whether the weights are sharded between the GPUs (FSDP).
     """
 
     model: ModelConfig
@@ -43,7 +66,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Advice:
-    """A change, and the memory of one GPU with it and all changes before it."""
+    """A change, and the bytes of one GPU after it and all changes before it."""
 
     change: str
     total: int
@@ -52,7 +75,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is printed; `as_json` for scripts."""
+    """The whole plan; `as_json` for scripts."""
 
     model_name: str
     trainable: int
@@ -60,11 +83,11 @@ class Plan:
     targets: dict[str, int]
     max_steps: int
     examples_per_step: int
-    course: list[StagePlan] | None
-    course_note: str
-    data: DataFacts | None
+    stages: list[PlannedStage] | None
+    stages_note: str
+    data: DataStatistics | None
     memory: Memory
-    beside: int
+    overhead: int
     gpu_bytes: int
     num_gpus: int
     tokens_per_example: float
@@ -76,16 +99,20 @@ class Plan:
     @property
     def total(self) -> int:
         """Bytes of one GPU."""
-        return self.memory.total + self.beside
+        return self.memory.total + self.overhead
 
     @property
     def fits(self) -> bool:
-        """Whether that is there."""
+        """Whether the GPU has that much."""
         return self.total <= self.gpu_bytes
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; difficulty scores left out."""
+        """Return plain values, without the difficulty scores."""
         plain = asdict(self)
+        plain["setup"]["model"] = dict(self.setup.model)
+        # The names that scripts know.
+        plain["course"], plain["course_note"] = plain.pop("stages"), plain.pop("stages_note")
+        plain["beside"] = plain.pop("overhead")
         if plain["data"] is not None:
             del plain["data"]["scores"]
         return plain | {"total": self.total, "fits": self.fits}
@@ -97,109 +124,133 @@ def make_plan(
     curriculum: CurriculumConfig,
     plan: PlanFileConfig,
 ) -> Plan:
-    """Plan a training without loading weights or asking the network.
+    """Plan a training without loading weights or using the network.
 
     Raises:
-        ConfigError: for a GPU that is not known, or a model that cannot be adapted.
+        ConfigError: for an unknown GPU, or a model that cannot be adapted.
         CheckpointError: when the model's configuration is not on this machine.
-        DataError: when the data folder is there and cannot be read.
+        DataError: when the data folder exists and cannot be read.
     """
     training = config.training
     available = gpu_bytes(plan.gpu, plan.gpu_memory_gib)
-    num_gpus = plan.num_gpus or config.num_processes or 1
-    if config.accelerate_config is not None and num_gpus < 2:
-        raise ConfigError("accelerate_config is for several processes: set num_processes")
-    data = read_data_facts(Path(config.data.path), model)
-    share = data.images if data is not None and data.images is not None else IMAGES
-    setup = Setup(model, training.batch_size, training.max_length, share, _is_sharded(config))
+    num_gpus = plan.num_gpus or 1
+    if plan.sharded and num_gpus < 2:
+        raise ConfigError("sharded is for several GPUs: set num_gpus")
+    data = read_statistics(Path(config.data.path), model)
+    share = data.images if data is not None and data.images is not None else IMAGE_SHARE
+    setup = Setup(model, training.batch_size, training.max_length, share, plan.sharded)
     forecaster = Forecaster(config, data, num_gpus)
     memory = forecaster.memory(setup)
-    adapted = forecaster.adapted(setup.model)
+    adapted = forecaster.adapted(model)
     counts = [(p.numel(), p.requires_grad) for p in adapted.parameters()]
     examples = training.batch_size * training.gradient_accumulation_steps * num_gpus
-    course = plan_course(
+    stages = plan_stages(
         curriculum,
         max_steps=training.max_steps,
         examples_per_step=examples,
         scores=data.scores if data is not None else None,
     )
-    tokens = _mean_tokens(data, course)
-    per_example = tokens or training.max_length
-    all_tokens = per_example * examples * training.max_steps
-    speed = plan.tokens_per_second
-    found = Plan(
+    mean_tokens = _mean_tokens(data, stages)
+    tokens = mean_tokens or training.max_length
+    seconds = None
+    if plan.tokens_per_second:
+        seconds = tokens * examples * training.max_steps / (plan.tokens_per_second * num_gpus)
+    result = Plan(
         model_name=model.model_name,
         trainable=sum(number for number, trained in counts if trained),
         parameters=sum(number for number, _ in counts),
-        targets=_targets(adapted),
+        targets=_count_targets(adapted),
         max_steps=training.max_steps,
         examples_per_step=examples,
-        course=course,
-        course_note=DEPENDS[curriculum.strategy_label],
+        stages=stages,
+        stages_note=RELIABILITY[curriculum.strategy_label],
         data=data,
         memory=memory,
-        beside=beside_tensors(memory.total),
+        overhead=overhead_bytes(memory.total),
         gpu_bytes=available,
         num_gpus=num_gpus,
-        tokens_per_example=per_example,
-        tokens_known=tokens is not None,
-        hours=all_tokens / (speed * num_gpus) / 3600 if speed else None,
+        tokens_per_example=tokens,
+        tokens_known=mean_tokens is not None,
+        hours=None if seconds is None else seconds / 3600,
         setup=setup,
     )
-    return found if found.fits else replace(found, advice=list(_advise(found, forecaster, config)))
+    if result.fits:
+        return result
+    return replace(result, advice=list(_advise(result, forecaster, config)))
+
+
+def gpu_bytes(name: str, memory_gib: float | None) -> int:
+    """Return the memory of a GPU: `memory_gib` if it is set, else by name.
+
+    Raises:
+        ConfigError: for a name that is not in the table.
+    """
+    if memory_gib is None and name not in GPUS:
+        raise ConfigError(
+            f"gpu must be one of {', '.join(GPUS)}, got {name!r}; for another one set "
+            "gpu_memory_gib"
+        )
+    return int((GPUS[name] if memory_gib is None else memory_gib) * GIB)
+
+
+def overhead_bytes(tensor_bytes: int) -> int:
+    """Return the bytes of the CUDA context and the allocator, for so many bytes of tensors."""
+    return int(CONTEXT_GIB * GIB + FRAGMENTATION * tensor_bytes)
 
 
 class Forecaster:
-    """Forecasts of one training's memory under changes; a base is built once for each kind."""
+    """Forecasts one training's memory under changes; each kind of base is built once."""
 
-    def __init__(self, config: TrainingFileConfig, data: DataFacts | None, num_gpus: int) -> None:
-        """Take what does not change."""
+    def __init__(
+        self, config: TrainingFileConfig, data: DataStatistics | None, num_gpus: int
+    ) -> None:
+        """Store what no change affects."""
         self._config, self._data, self._num_gpus = config, data, num_gpus
-        wanted = config.training.precision
-        self._precision = BF16 if wanted == AUTO else wanted  # every GPU of the table has it
+        precision = config.training.precision
+        self._precision = BF16 if precision == AUTO else precision  # all GPUs of the table have it
         self._built: tuple[ModelConfig, Any] | None = None
 
     def adapted(self, model: ModelConfig) -> Any:
-        """The model without weights."""
+        """Return the adapted model without weights."""
         key = model.replace(gradient_checkpointing=False, load_in_4bit=False)
         if self._built is None or self._built[0] != key:
-            base = model_config(model.model_name)
+            base = load_model_config_offline(model.model_name)
             self._built = key, build_on_meta(base, model, precision=self._precision)
         return self._built[1]
 
     def memory(self, setup: Setup) -> Memory:
-        """Of one GPU."""
+        """Forecast the memory of one GPU."""
         adapted = self.adapted(setup.model)
-        known = self._data.supervised if self._data is not None else None
+        supervised = self._data.supervised if self._data is not None else None
         tokens = setup.batch_size * setup.length
         shape = Shape(
             setup.batch_size,
             setup.length,
-            max(1, int(tokens * (known or SUPERVISED))),
+            max(1, int(tokens * (supervised or SUPERVISED_SHARE))),
             int(tokens * setup.image_share),
             runs_tower=self._runs_tower(setup, adapted),
         )
-        found = forecast_memory(adapted, shape, setup.model, bf16=self._precision == BF16)
-        if self._num_gpus == 1:
-            return found
-        if not setup.sharded:  # DDP's buckets hold the gradients once more
-            return replace(found, gradients=2 * found.gradients)
-        # A part of every weight, and two whole layers: one in use, one on its way.
+        memory = forecast_memory(adapted, shape, setup.model, bf16=self._precision == BF16)
+        num_gpus = self._num_gpus
+        if num_gpus == 1:
+            return memory
+        if not setup.sharded:  # the buckets of DDP hold the gradients a second time
+            return replace(memory, gradients=2 * memory.gradients)
+        # A shard of everything, and two whole layers: the one in use and the one on its way.
         layers = [
             sum(p.numel() * p.element_size() for p in layer.parameters())
             for layer in adapted.get_base_model().model.language_model.layers
         ]
-        part = self._num_gpus
         return replace(
-            found,
-            weights=found.weights // part + 2 * max(layers),
-            adapter=found.adapter // part,
-            gradients=found.gradients // part,
-            optimizer=found.optimizer // part,
+            memory,
+            weights=memory.weights // num_gpus + 2 * max(layers),
+            adapter=memory.adapter // num_gpus,
+            gradients=memory.gradients // num_gpus,
+            optimizer=memory.optimizer // num_gpus,
         )
 
     def _runs_tower(self, setup: Setup, adapted: Any) -> bool:
-        """Whether images are looked at in training: not where their features are on disk."""
+        """Return whether training runs the vision tower, and does not read cached features."""
         training, data = self._config.training, self._data
         off = training.vision_cache == "off" or setup.model.train_vision or setup.model.train_merger
         config = adapted.get_base_model().config
@@ -211,52 +262,48 @@ class Forecaster:
 
 
 def _advise(plan: Plan, forecaster: Forecaster, config: TrainingFileConfig) -> Iterator[Advice]:
-    """Changes in the order of what they cost, each on top of those before, until it fits."""
-    setup = plan.setup
-    for change, changed in _changes(setup, config, plan.num_gpus):
-        memory = forecaster.memory(changed)
-        total = memory.total + beside_tensors(memory.total)
-        fits = total <= plan.gpu_bytes
-        yield Advice(change, total, fits)
-        if fits:
+    """Yield changes, the cheapest first and each on top of those before, until it fits."""
+    for change, setup in _changes(plan.setup, config, plan.num_gpus):
+        tensors = forecaster.memory(setup).total
+        total = tensors + overhead_bytes(tensors)
+        yield Advice(change, total, fits=total <= plan.gpu_bytes)
+        if total <= plan.gpu_bytes:
             return
 
 
 def _changes(
     setup: Setup, config: TrainingFileConfig, num_gpus: int
 ) -> Iterator[tuple[str, Setup]]:
-    training = config.training
-    share = setup.batch_size * training.gradient_accumulation_steps
+    examples = setup.batch_size * config.training.gradient_accumulation_steps
     if not setup.model.gradient_checkpointing:
         setup = replace(setup, model=setup.model.replace(gradient_checkpointing=True))
         yield "model.gradient_checkpointing=true (a third more time)", setup
     while setup.batch_size > 1:
-        size = next(n for n in range(setup.batch_size // 2, 0, -1) if share % n == 0)
+        size = next(n for n in range(setup.batch_size // 2, 0, -1) if examples % n == 0)
         setup = replace(setup, batch_size=size)
-        yield (
-            f"training.batch_size={size} training.gradient_accumulation_steps={share // size} "
-            "(the same steps)",
-            setup,
-        )
+        steps = f"training.gradient_accumulation_steps={examples // size}"
+        yield f"training.batch_size={size} {steps} (the same steps)", setup
     if num_gpus > 1 and not setup.sharded:
         setup = replace(setup, sharded=True)
-        yield "accelerate_config=configs/accelerate/fsdp.yaml (more traffic between GPUs)", setup
+        yield (
+            "accelerate launch --config_file configs/accelerate/fsdp.yaml (more traffic between "
+            "GPUs)",
+            setup,
+        )
     if setup.image_share > 0.1:
         length = math.ceil(setup.length * (1 - setup.image_share / 2))
         pixels = max(setup.model.min_pixels, setup.model.max_pixels // 2)
-        rest = (1 - setup.image_share) * setup.length
+        text = (1 - setup.image_share) * setup.length
         setup = replace(
             setup,
             model=setup.model.replace(max_pixels=pixels),
             length=length,
-            image_share=1 - rest / length,
+            image_share=1 - text / length,
         )
-        yield (
-            f"model.max_pixels={pixels} (smaller images) and training.max_length={length}",
-            setup,
-        )
-    if setup.length > LEAST_LENGTH:
-        length = max(LEAST_LENGTH, setup.length // 2)
+        change = f"model.max_pixels={pixels} (smaller images) and training.max_length={length}"
+        yield change, setup
+    if setup.length > MIN_ADVISED_LENGTH:
+        length = max(MIN_ADVISED_LENGTH, setup.length // 2)
         setup = replace(setup, length=length)
         yield f"training.max_length={length} (longer examples are left out, and counted)", setup
     if not setup.model.load_in_4bit and not setup.sharded:
@@ -264,30 +311,19 @@ def _changes(
         yield "model.load_in_4bit=true (slower; the extra quantization)", setup
 
 
-def _is_sharded(config: TrainingFileConfig) -> bool:
-    if config.accelerate_config is None:
-        return False
-    kind = read_mapping(Path(config.accelerate_config)).get("distributed_type")
-    return kind in ("FSDP", "DEEPSPEED")
+def _count_targets(adapted: Any) -> dict[str, int]:
+    """Count the adapted layers of each kind, such as `self_attn.q_proj`."""
+    suffix = ".lora_A.default"
+    paths = [name.removesuffix(suffix) for name, _ in adapted.named_modules() if suffix in name]
+    return dict(Counter(".".join(path.split(".")[-2:]) for path in paths))
 
 
-def _targets(adapted: Any) -> dict[str, int]:
-    """How often each kind of layer is adapted, as in `self_attn.q_proj`."""
-    found: dict[str, int] = {}
-    for name, _ in adapted.named_modules():
-        if name.endswith(".lora_A.default"):
-            kind = ".".join(name.removesuffix(".lora_A.default").split(".")[-2:])
-            found[kind] = found.get(kind, 0) + 1
-    return found
-
-
-def _mean_tokens(data: DataFacts | None, course: list[StagePlan] | None) -> float | None:
-    """Tokens of an example over the training, in the course's mix where it is known."""
+def _mean_tokens(data: DataStatistics | None, stages: list[PlannedStage] | None) -> float | None:
+    """Return the mean tokens of an example over the training, in its mix where that is known."""
     if data is None or not data.tokens:
         return None
-    weights = drawn_in_all(course) if course else data.sizes
-    known = {name: weights.get(name, 0) for name in data.tokens}
-    if sum(known.values()) == 0:
+    weights = sum_examples(stages) if stages else data.sizes
+    total = sum(weights.get(name, 0) for name in data.tokens)
+    if total == 0:
         return None
-    tokens = data.tokens
-    return sum(tokens[n] * w for n, w in known.items()) / sum(known.values())
+    return sum(tokens * weights.get(name, 0) for name, tokens in data.tokens.items()) / total

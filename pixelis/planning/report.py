@@ -1,12 +1,10 @@
-"""A plan as tables for a person."""
+"""Print a plan as tables."""
 
 from rich.console import Console
 from rich.table import Table
 
-from pixelis.planning.gpus import CONTEXT_GIB, FRAGMENTED
-from pixelis.planning.plan import Plan
+from pixelis.planning.plan import CONTEXT_GIB, FRAGMENTATION, GIB, Plan
 
-GIB = 2**30
 MIB = 2**20
 PARTS = {
     "weights": "base weights",
@@ -20,12 +18,12 @@ PARTS = {
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """Print everything, the verdict last."""
+    """Print all tables and, as the last line, whether the training fits."""
     console.print(_model(plan))
     console.print(
-        f"{plan.max_steps:,} steps of {plan.examples_per_step} examples; {plan.course_note}"
+        f"{plan.max_steps:,} steps of {plan.examples_per_step} examples; {plan.stages_note}"
     )
-    console.print(_course(plan))
+    console.print(_stages(plan))
     setup, number = plan.setup, plan.num_gpus
     console.print(
         f"memory of {'one' if number == 1 else f'each of {number}'} GPU: {setup.batch_size} "
@@ -40,21 +38,21 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def verdict(plan: Plan) -> str:
-    """Whether it fits, in a line."""
-    need, there = size(plan.total), size(plan.gpu_bytes)
+    """Return the line that says whether it fits."""
+    sizes = f"{size(plan.total)} of {size(plan.gpu_bytes)} on each GPU"
     if plan.fits:
-        return f"fits: {need} of {there} on each GPU"
+        return f"fits: {sizes}"
     last = plan.advice[-1] if plan.advice else None
     if last is not None and last.fits:
-        return f"does not fit: {need} of {there} on each GPU; with the changes above it does"
+        return f"does not fit: {sizes}; with the changes above it does"
     return (
-        f"does not fit: {need} of {there} on each GPU, nor with the changes above; take a larger "
+        f"does not fit: {sizes}, nor with the changes above; take a larger "
         "GPU, more of them with configs/accelerate/fsdp.yaml, or a smaller base"
     )
 
 
 def size(number: int) -> str:
-    """Bytes as people read them."""
+    """Return a number of bytes in GiB or MiB."""
     return f"{number / GIB:.2f} GiB" if number >= GIB / 10 else f"{number / MIB:.1f} MiB"
 
 
@@ -67,19 +65,19 @@ def _model(plan: Plan) -> Table:
     return table
 
 
-def _course(plan: Plan) -> Table:
+def _stages(plan: Plan) -> Table:
     table = Table()
-    if plan.course is None:
+    if plan.stages is None:
         table.add_column("examples")
         table.add_row(f"{plan.max_steps * plan.examples_per_step:,}")
         return table
-    names = list(plan.course[-1].examples)
+    names = list(plan.stages[-1].examples)
     for heading in ("stage", "from step", "steps", *names):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage in plan.course:
+    for stage in plan.stages:
         cells = [f"{stage.examples.get(name, 0):,.0f}" for name in names]
         table.add_row(stage.name, f"{stage.first_step:,}", f"{stage.steps:,}", *cells)
-    total = {n: sum(stage.examples.get(n, 0) for stage in plan.course) for n in names}
+    total = {n: sum(stage.examples.get(n, 0) for stage in plan.stages) for n in names}
     table.add_section()
     table.add_row("all", "", f"{plan.max_steps:,}", *(f"{total[n]:,.0f}" for n in names))
     if plan.data is not None:
@@ -96,8 +94,8 @@ def _memory(plan: Plan) -> Table:
     table.add_column("size", justify="right")
     for name, meaning in PARTS.items():
         table.add_row(meaning, size(getattr(plan.memory, name)))
-    beside = f"CUDA context ({CONTEXT_GIB:g} GiB) and the allocator's loss ({FRAGMENTED:.0%})"
-    table.add_row(f"{beside}: assumed", size(plan.beside))
+    overhead = f"CUDA context ({CONTEXT_GIB:g} GiB) and the allocator's loss ({FRAGMENTATION:.0%})"
+    table.add_row(f"{overhead}: assumed", size(plan.overhead))
     table.add_section()
     table.add_row("all", size(plan.total))
     table.add_row("there", size(plan.gpu_bytes))
@@ -109,10 +107,11 @@ def _advice(plan: Plan) -> Table:
     for heading in ("change", "saves", "then"):
         table.add_column(heading, justify="left" if heading == "change" else "right")
     before = plan.total
-    for one in plan.advice:
-        saved = size(before - one.total) if before > one.total else "-"
-        table.add_row(one.change, saved, size(one.total) + (": fits" if one.fits else ""))
-        before = one.total
+    for advice in plan.advice:
+        saved = size(before - advice.total) if before > advice.total else "-"
+        then = size(advice.total) + (": fits" if advice.fits else "")
+        table.add_row(advice.change, saved, then)
+        before = advice.total
     return table
 
 

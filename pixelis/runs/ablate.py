@@ -24,7 +24,7 @@ from pixelis.experiments.ablate.comparison import (
     compare_arms,
 )
 from pixelis.experiments.ablate.figure import ablation_figure
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.runs.ablate_trainings import ArmTrainings
 from pixelis.runs.inputs import link_data_run, record_inputs
 from pixelis.runs.jobs import log_above_bar
@@ -187,8 +187,8 @@ def _record(
     recorder.figure("ablation/arms.png", figure)
     root, picture = Path(config.training.output_dir), io.BytesIO()
     figure.savefig(picture, format="png")
-    write_whole(root / "table.md", f"{text}\n")
-    write_whole(root / "arms.png", picture.getvalue())
+    write_atomic(root / "table.md", f"{text}\n")
+    write_atomic(root / "arms.png", picture.getvalue())
     values = {
         f"{row['arm']}/{key}": value
         for row in rows

@@ -13,7 +13,7 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError
 from pixelis.experiments.ablate.arms import build_curriculum
 from pixelis.experiments.ablate.comparison import Outcome, read_outcome
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.runs.jobs import Job, log_above_bar, run_jobs
 from pixelis.runs.train import lock_file
 from pixelis.runs.training_checks import resolved_params, training_identity
@@ -160,8 +160,8 @@ class ArmTrainings:
     def _job(self, plan: PlannedTraining) -> Job:
         plan.folder.mkdir(parents=True, exist_ok=True)
         config, model = plan.folder / "training_params.yaml", self.root / "model_arch.yaml"
-        write_whole(config, to_yaml(plan.config))
-        write_whole(model, to_yaml(self.model))
+        write_atomic(config, to_yaml(plan.config))
+        write_atomic(model, to_yaml(self.model))
         name = str(plan.folder.relative_to(self.root)).replace("/", " ")
         # A training that outlives a killed comparison by a moment still holds its folder's lock.
         lock = FileLock(lock_file(Path(plan.config.training.output_dir)), timeout=0)

@@ -8,7 +8,7 @@ from pixelis.evaluation.conversation import Conversation
 from pixelis.evaluation.evaluate import BASE, EvaluationResult
 from pixelis.evaluation.metrics import ALL, Comparison, paired_comparison
 from pixelis.evaluation.rollout import RolloutSettings, roll_out
-from pixelis.models.lora import other_adapter
+from pixelis.models.lora import temporary_adapter
 from pixelis.tracking import (
     CHAMPION,
     MlflowRecorder,
@@ -87,7 +87,7 @@ def _compare_with(
     settings = RolloutSettings(config.max_operations, config.max_new_tokens, config.batch_size)
     conversations = [Conversation(example) for example in result.examples]
     folder = resolve_adapter(address, config.experiment)
-    with other_adapter(model, folder, model_name=model_name) as champion:
+    with temporary_adapter(model, folder, model_name=model_name) as champion:
         rollouts = roll_out(champion, encoder, conversations, settings)
     return paired_comparison(
         rollouts,

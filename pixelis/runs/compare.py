@@ -1,4 +1,4 @@
-"""Compare finished trainings of the store, by what they recorded and nothing of today's code."""
+"""Compare finished trainings by what they recorded, without loading anything of them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from rich.markdown import Markdown
 
 from pixelis.config import CompareConfig, flatten
 from pixelis.experiments.compare import ComparedTraining, trainings_markdown, trainings_rows
-from pixelis.figures import Course, Rules, build_course, compare_timelines
+from pixelis.figures import FigureSettings, TrainingHistory, build_history, compare_timelines
 from pixelis.runs.live_figures import DRAWN_METRICS, record_chart
 from pixelis.tracking import TrainingRun, find_trainings, open_run
 
@@ -63,12 +63,12 @@ def read_trainings(runs: Sequence[TrainingRun]) -> list[ComparedTraining]:
     ]
 
 
-def read_course(run: TrainingRun) -> Course:
+def read_course(run: TrainingRun) -> TrainingHistory:
     """Read how a training went, with the thresholds that its decisions were made by."""
     params = run.info.params
     decides = any(event.get("perf_after") is not None for event in run.events)
     decides = decides and params.get("curriculum.rollback_enabled", "").lower() == "true"
-    rules = Rules(
+    rules = FigureSettings(
         metric=params.get("curriculum.performance_metric", "performance"),
         # Only strategies with stages record the stage at each step.
         has_stages="curriculum/stage" in run.history,
@@ -78,7 +78,7 @@ def read_course(run: TrainingRun) -> Course:
     )
     last_step = max(int(event["step"]) for event in run.events)
     max_steps = int(params.get("training.max_steps", last_step))
-    return build_course(run.events, run.history, max_steps=max_steps, rules=rules)
+    return build_history(run.events, run.history, max_steps=max_steps, rules=rules)
 
 
 def _number(params: Mapping[str, str], key: str) -> float | None:

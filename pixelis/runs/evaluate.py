@@ -19,9 +19,14 @@ from pixelis.errors import ConfigError
 from pixelis.evaluation.evaluate import EvaluationSettings
 from pixelis.evaluation.rollout_store import RolloutStore
 from pixelis.models.device import best_device
-from pixelis.models.load import load_model, load_processor, max_positions, resolve_model
-from pixelis.models.lora import check_adapter, load_adapter, other_adapter
-from pixelis.models.quiet import quiet_libraries
+from pixelis.models.load import (
+    load_model,
+    load_processor,
+    max_positions,
+    resolve_model,
+    silence_libraries,
+)
+from pixelis.models.lora import check_adapter, load_adapter, temporary_adapter
 from pixelis.runs.champion import compare_with_champion
 from pixelis.runs.evaluation_record import (
     RecordSettings,
@@ -51,7 +56,7 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
         UserError: naming what is wrong, before a run is opened.
     """
     _check_sampling(config)
-    quiet_libraries()
+    silence_libraries()
     name, trust = model_config.model_name, model_config.trust_remote_code
     processor = load_processor(
         name,
@@ -78,7 +83,7 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
     model = load_adapter(base, folders["adapter"], model_name=name).to(best_device())
     against = None
     if config.against is not None:
-        against = partial(other_adapter, model, folders["against"], model_name=name)
+        against = partial(temporary_adapter, model, folders["against"], model_name=name)
     keys = [field.name for field in fields(EvaluationSettings)]
     settings = EvaluationSettings(**{key: getattr(config, key) for key in keys})
     identity = evaluation_identity(config, model_config, evaluation_set.digests, folders)

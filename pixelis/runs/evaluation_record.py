@@ -35,7 +35,7 @@ from pixelis.evaluation.tables import (
     result_values,
 )
 from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.rollout_table import record_rollout_table
 from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log_trace
@@ -232,7 +232,7 @@ def _try(record: Callable[[], None]) -> None:
 def _write_report(folder: Path, page: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / REPORT_FILE
-    write_whole(path, page)
+    write_atomic(path, page)
     logger.info("report: %s", path)
 
 

@@ -15,20 +15,20 @@ from typing import Any
 from pixelis.curriculum import CurriculumConfig
 from pixelis.figures import (
     Chart,
-    Rules,
+    FigureSettings,
     as_figure,
     as_page,
-    build_course,
+    build_history,
     loss_by_difficulty,
     samples_drawn,
     timeline,
 )
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.tracking import Journal, MlflowRecorder
 
 logger = logging.getLogger(__name__)
 
-DRAWN = ("trial", "advance", "rollback", "hold", "restore")
+DRAWN = ("trial", "advance", "rollback", "hold")
 CHARTS = {
     "timeline": timeline,
     "samples_drawn": samples_drawn,
@@ -40,11 +40,11 @@ DRAWN_METRICS = ("eval/", "train/loss", "curriculum/mix/")
 EVENTS_FILE = "events.json"
 
 
-def curriculum_rules(curriculum: CurriculumConfig, examples_per_step: int) -> Rules:
+def curriculum_rules(curriculum: CurriculumConfig, examples_per_step: int) -> FigureSettings:
     """Return what the figures need to know of a curriculum."""
     strategy = curriculum.strategy_class
     decides = strategy.rolls_back and curriculum.rollback_enabled
-    return Rules(
+    return FigureSettings(
         metric=curriculum.performance_metric,
         has_stages=strategy.uses_stages,
         min_performance=curriculum.min_performance_for_advance if decides else None,
@@ -99,7 +99,7 @@ class LiveFigures:
         *,
         output_dir: Path,
         max_steps: int,
-        rules: Rules,
+        rules: FigureSettings,
         on_event: Callable[..., None] = lambda events, step, error: None,
     ) -> None:
         """Pass everything on to `recorder`, and begin with what its journal holds.
@@ -154,7 +154,7 @@ class LiveFigures:
         num_events = len(self._reader.events)
         self._reader.update()
         if len(self._reader.events) > num_events:
-            write_whole(self._events_path, json.dumps(self._reader.events, indent=2))
+            write_atomic(self._events_path, json.dumps(self._reader.events, indent=2))
 
     def _report(self, error: BaseException | None = None) -> None:
         events = list(self._reader.events)
@@ -169,7 +169,7 @@ class LiveFigures:
 
     def _draw(self, events: list[dict[str, Any]], history: History) -> None:
         try:
-            course = build_course(events, history, max_steps=self._max_steps, rules=self._rules)
+            course = build_history(events, history, max_steps=self._max_steps, rules=self._rules)
             for name, chart in CHARTS.items():
                 record_chart(self._recorder, chart(course), f"curriculum/{name}")
         # Whatever a drawing library does not like is no reason to stop a training.

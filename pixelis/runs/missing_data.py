@@ -1,4 +1,4 @@
-"""Data that a run needs and that is not there yet, or that no run tells of: seen before imports."""
+"""Find out whether a data folder must be made or recorded first; imports nothing heavy."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ from pixelis.config import DataPrepConfig, find_config, load_config
 
 
 def unrecorded_mark(out: Path) -> Path:
-    """The file that lies beside a data folder from before it is made until its run tells of it."""
+    """Return the file that lies beside a data folder until its run has recorded it."""
     return out.with_name(f".{out.name}.unrecorded")
 
 
 def is_missing(out: Path) -> bool:
-    """Whether a data folder is to be made, or was made by a run that was killed before it told."""
+    """Return whether a data folder is to be made, or its run was killed before it recorded it."""
     return not out.exists() or unrecorded_mark(out).exists()
 
 
 def load_prep(out: Path, prep: str) -> DataPrepConfig:
-    """How a missing folder is to be made.
+    """Load how a missing folder is to be made.
 
     Args:
         out: the data folder.

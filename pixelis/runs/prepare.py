@@ -1,9 +1,10 @@
-"""Data on the way to a run: made under a lock where it is missing, shown, recorded as inputs."""
+"""Make a data folder in a run: once, under a lock, and record how it came to be."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from pixelis.config import DataPrepConfig, flatten
 from pixelis.data.store import SUMMARY_FILE, data_files, from_row
+from pixelis.data_prep.difficulty import AnswerLosses
 from pixelis.data_prep.figures import side_by_side
 from pixelis.data_prep.generate import describe_step
 from pixelis.data_prep.output_folder import (
@@ -24,7 +26,7 @@ from pixelis.data_prep.output_folder import (
 from pixelis.data_prep.prepare import Stream, open_stream, prepare_folder
 from pixelis.data_prep.summary import format_summary
 from pixelis.evaluation.answer_loss import build_answer_losses
-from pixelis.models.lengths import TokenCounter
+from pixelis.models.token_count import TokenCounter
 from pixelis.runs.inputs import record_inputs
 from pixelis.runs.missing_data import unrecorded_mark
 from pixelis.tracking import (
@@ -37,7 +39,9 @@ from pixelis.tracking import (
     without_environment,
 )
 
-# What the summary counts that is worth a column in MLflow's tables.
+logger = logging.getLogger(__name__)
+
+# Counts of the summary -> what they are called in MLflow's tables.
 COUNTED = {
     "by_split_and_difficulty": "examples",
     "by_task": "task",
@@ -47,42 +51,37 @@ ROWS_SHOWN = 8
 
 
 def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = None) -> Any:
-    """Make or import the data of a configuration in `out`, in a run; returns the summary.
+    """Make or import the data of a configuration in `out`, in a run; return the summary.
 
     Two processes that need the same folder at once make it once: the second waits for the first.
-    Where a process was killed between the folder and what its run tells of it, the next start that
-    needs the folder tells it.
+    Where a process was killed after it wrote the folder and before its run recorded it, the next
+    one that needs the folder records it.
 
     Args:
         config: what to make.
-        out: where.
-        missing_from: the file of `config`, on the way to another run, which keeps what `mlflow run`
-            opened: nothing is done where the folder is there and recorded, and the run is in the
-            experiment `data_prep`. None: made anew.
+        out: the data folder.
+        missing_from: the file of `config` where another run needs the data. Then nothing is done
+            if the folder is there and recorded, the run is in the experiment `data_prep`, and the
+            other run keeps what `mlflow run` opened. None: made anew.
     """
     check_output_folder(out)
-    on_the_way, mark = missing_from is not None, unrecorded_mark(out)
+    is_needed, mark = missing_from is not None, unrecorded_mark(out)
     with FileLock(out.with_name(f".{out.name}.lock")):
-        if on_the_way and out.exists():
+        if is_needed and out.exists():
             if mark.exists():
-                _record_left(config, out)
+                _record_later(config, out)
                 mark.unlink()
             return None
-        if on_the_way:
-            print(f"{out} does not exist: making it from {missing_from}", flush=True)
-        rules, count_tokens = config.difficulty, None
+        if is_needed:
+            logger.info("%s does not exist: making it from %s", out, missing_from)
+        count_tokens = None
         if config.max_length is not None:
-            count_tokens = TokenCounter(rules.model_name)
+            count_tokens = TokenCounter(config.difficulty.model_name)
         stream = open_stream(config, count_tokens)
-        if stream.report:
-            print(stream.report, flush=True)
-        answer_losses = None
-        if rules.correlation_samples or rules.scorer == "model":
-            from pixelis.models.load import resolve_model  # imports torch
-
-            resolve_model(rules.model_name)
-            answer_losses = build_answer_losses(rules.model_name)
-        with _open_run(config, _run_name(config, stream), aside=on_the_way) as recorder:
+        if stream.description:
+            logger.info("%s", stream.description)
+        answer_losses = _load_answer_losses(config)
+        with _open_run(config, _run_name(config, stream), aside=is_needed) as recorder:
             mark.touch()
             try:
                 summary = prepare_folder(
@@ -94,22 +93,34 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
                     stream=stream,
                 )
             except BaseException:
-                mark.unlink(missing_ok=True)  # there is no new folder to tell of
+                mark.unlink(missing_ok=True)  # there is no new folder to record
                 raise
             title = f"{summary['num_samples']} examples in {out}"
             print(format_summary(summary, title=title), flush=True)
             if summary["rejected"]:
-                print(f"file, line and reason of each: {out / REJECTED_FILE}", flush=True)
+                logger.info("file, line and reason of each: %s", out / REJECTED_FILE)
             record_data(recorder, out, summary)
-            print(recorder.url_hint(), flush=True)
+            logger.info("%s", recorder.url_hint())
         mark.unlink(missing_ok=True)
     return summary
 
 
+def _load_answer_losses(config: DataPrepConfig) -> AnswerLosses | None:
+    """Return what measures the base model's losses, where the configuration asks for them."""
+    rules = config.difficulty
+    if not rules.correlation_samples and rules.scorer != "model":
+        return None
+    from pixelis.models.load import resolve_model  # imports torch
+
+    resolve_model(rules.model_name)
+    return build_answer_losses(rules.model_name)
+
+
 @contextmanager
 def _open_run(config: DataPrepConfig, name: str, *, aside: bool) -> Iterator[MlflowRecorder]:
+    environment: AbstractContextManager[None] = without_environment() if aside else nullcontext()
     with (
-        without_environment() if aside else nullcontext(),
+        environment,
         open_run(
             entry_point="data-prep",
             experiment="data_prep",
@@ -121,20 +132,20 @@ def _open_run(config: DataPrepConfig, name: str, *, aside: bool) -> Iterator[Mlf
         yield recorder
 
 
-def _record_left(config: DataPrepConfig, out: Path) -> None:
-    """Tell of a folder whose own run was killed before it could, unless it did at the very end."""
+def _record_later(config: DataPrepConfig, out: Path) -> None:
+    """Record a folder whose own run was killed before it could, unless it did at the very end."""
     from pixelis.training.inputs import data_digest  # imports torch
 
     if find_data_run(data_digest(out)) is not None:
         return
     summary = json.loads((out / SUMMARY_FILE).read_text(encoding="utf-8"))
-    print(f"{out} was made by a run that was killed before it told of it: recorded now", flush=True)
+    logger.info("%s was made by a run that was killed before it told of it: recorded now", out)
     with _open_run(config, f"data-prep {out.name}, recorded later", aside=True) as recorder:
         record_data(recorder, out, summary)
 
 
 def _run_name(config: DataPrepConfig, stream: Stream) -> str:
-    source = stream.describe()
+    source = stream.describe_source()
     if source["name"] == "input":
         return f"data-prep {source['format']} of {Path(str(config.input)).name}"
     return f"data-prep {config.num_samples} {source['name']} seed {config.seed}"
@@ -145,7 +156,7 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     started = time.monotonic()
     with tqdm(total=total, unit="example", desc=f"data-prep: {what}", mininterval=1) as bar:
         yield bar.update
-    print(f"{what} took {time.monotonic() - started:.1f} s", flush=True)
+    logger.info("%s took %.1f s", what, time.monotonic() - started)
 
 
 def record_data(recorder: MlflowRecorder, out: Path, summary: Mapping[str, Any]) -> None:
@@ -169,11 +180,11 @@ def record_data(recorder: MlflowRecorder, out: Path, summary: Mapping[str, Any])
     record_inputs(recorder, out, summary["sha256"], context="made")
     recorder.tags({DATA_TAG: data_tag(summary["sha256"])})
     recorder.note(f"```\n{format_summary(summary)}\n```")
-    log_image_table(recorder, list(_shown(out)), "data/examples.json")
+    log_image_table(recorder, list(_table_rows(out)), "data/examples.json")
 
 
-def _shown(out: Path) -> Iterator[dict[str, Any]]:
-    """Some examples of each difficulty as rows of a table: their images, and what is said."""
+def _table_rows(out: Path) -> Iterator[dict[str, Any]]:
+    """Yield some examples of each difficulty as rows of a table with their images."""
     for path in data_files(out):
         rows = next(ParquetFile(path).iter_batches(ROWS_SHOWN), None)
         for row in rows.to_pylist() if rows is not None else ():

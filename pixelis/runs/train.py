@@ -1,11 +1,14 @@
 """One sft run from its checked configuration: where it begins, what it leaves in MLflow."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -22,25 +25,39 @@ from pixelis.runs.evaluation_record import evaluate_and_record
 from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.inputs import link_data_run, link_parent, record_inputs, record_split
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
+from pixelis.runs.missing_data import is_missing, load_prep
+from pixelis.runs.prepare import make_data
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
-from pixelis.runs.training_record import record_evaluation, record_result, record_test, tell_story
+from pixelis.runs.training_record import (
+    record_evaluation,
+    record_result,
+    record_status,
+    record_test,
+)
 from pixelis.tracking import (
     MlflowRecorder,
     Origin,
     Past,
     data_tag,
     deliver_journals,
-    end_finished,
     find_journals,
     open_run,
 )
-from pixelis.training.checkpoint import CURRICULUM_FILE, read_json, write_json
-from pixelis.training.inputs import data_digest
-from pixelis.training.processes import ALONE, Processes
-from pixelis.training.resume import FINISHED_FILE, Start, choose_start
-from pixelis.training.sft import Evaluations, run_training
-from pixelis.training.taking_up import told_of_damage
-from pixelis.training.workbench import Workbench
+from pixelis.training.caches import TrainingCache
+from pixelis.training.callback import Evaluations
+from pixelis.training.checkpoint import (
+    CURRICULUM_FILE,
+    check_whole,
+    convert_errors,
+    read_json,
+    write_json,
+)
+from pixelis.training.distributed import ALONE, Processes
+from pixelis.training.inputs import check_model, data_digest
+from pixelis.training.resume import AUTO, FINISHED_FILE, Start, choose_start
+from pixelis.training.sft import TrainingResult, TrainingSettings, run_training
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE_TAG = "pixelis.batch_size"  # found by training.auto_batch_size: "8 x 2"
 
@@ -52,14 +69,79 @@ class Search:
     Attributes:
         label: stands before the run's name.
         tags: of the run.
-        workbench: what the trainings of one process share.
+        cache: what the trainings of one process share.
         on_evaluation: see `run_training`.
     """
 
     label: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
-    workbench: Workbench | None = None
+    cache: TrainingCache | None = None
     on_evaluation: Callable[[Evaluations], None] | None = None
+
+
+@dataclass(frozen=True)
+class _Sft:
+    """One run: its configuration and what is derived from it."""
+
+    config: TrainingFileConfig
+    model: ModelConfig
+    curriculum: CurriculumConfig
+    processes: Processes
+    search: Search
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.config.data.path)
+
+    @property
+    def output_dir(self) -> Path:
+        return Path(self.config.training.output_dir)
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        return resolved_params(self.config, self.model, self.curriculum)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        return data_digest(self.data_dir)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        return training_identity(self.params, self.model, self.digests)
+
+    def settings(self, resume_from: Path | None, run_id: str | None = None) -> TrainingSettings:
+        """Return the settings of the training itself."""
+        return TrainingSettings(
+            self.config.training,
+            self.model,
+            self.curriculum,
+            self.data_dir,
+            exclude=self.config.data.exclude,
+            run_state={"identity": self.identity, "run_id": run_id},
+            resume_from=resume_from,
+        )
+
+
+def make_missing_data(
+    config: TrainingFileConfig, model: ModelConfig, processes: Processes = ALONE
+) -> None:
+    """Make the data folder where it is missing, once what can be known before is checked.
+
+    Raises:
+        UserError: when the file of `data.prep`, the model or the checkpoint cannot be used.
+    """
+    data_dir = Path(config.data.path)
+    if not processes.run_on_main(partial(is_missing, data_dir)):
+        return
+    prep = load_prep(data_dir, config.data.prep)
+    check_model(model)
+    if config.resume not in (None, AUTO):
+        check_whole(Path(str(config.resume)))
+
+    def make() -> None:
+        make_data(prep, data_dir, missing_from=config.data.prep)
+
+    processes.run_on_main(make)
 
 
 def run_sft(
@@ -69,18 +151,22 @@ def run_sft(
     processes: Processes = ALONE,
     search: Search | None = None,
 ) -> None:
-    """Train, evaluate and record; says so and returns where the training is already finished.
+    """Train, evaluate and record; returns at once where the training is already finished.
 
-    Of several processes the main one does all of it, with the help of the others in training.
+    Of several processes the main one does all of it; the others help in training.
 
     Raises:
         CheckpointError: when another training writes to the same output_dir, or none can.
     """
+    sft = _Sft(config, model, curriculum, processes, search or Search())
     if not processes.is_main:
-        _train_along(config, model, curriculum, processes)
+        is_finished, resume_from = processes.run_on_main(lambda: (False, ""))
+        if not is_finished:
+            settings = sft.settings(Path(resume_from) if resume_from else None)
+            run_training(settings, NullRecorder(), processes=processes)
         return
     check_training(config, model, curriculum)  # before anything is written, be it a lock
-    output_dir = Path(config.training.output_dir)
+    output_dir = sft.output_dir
     lock = FileLock(lock_file(output_dir), timeout=0)
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +180,7 @@ def run_sft(
             f"training.output_dir {output_dir} cannot be written: {error}"
         ) from error
     try:
-        _run_sft(config, model, curriculum, processes, search or Search())
+        _run(sft)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise CheckpointError(
             f"training.output_dir {output_dir} cannot be written: {error}"
@@ -103,196 +189,156 @@ def run_sft(
         lock.release()
 
 
-def _train_along(
-    config: TrainingFileConfig,
-    model: ModelConfig,
-    curriculum: CurriculumConfig,
-    processes: Processes,
-) -> None:
-    """Wait until the main process has begun, begin where it does, train, and leave it the rest."""
-    finished, resume_from = processes.on_main(lambda: (False, ""))
-    if not finished:
-        run_training(
-            training=config.training,
-            model_config=model,
-            curriculum=curriculum,
-            data_dir=Path(config.data.path),
-            recorder=NullRecorder(),
-            run_state={},
-            resume_from=Path(resume_from) if resume_from else None,
-            processes=processes,
-        )
-
-
 def lock_file(output_dir: Path) -> Path:
-    """What a training holds while it writes to its folder; beside it, since the folder may move."""
+    """Return the lock of a training's folder; it lies beside it, since the folder may move."""
     return output_dir.with_name(f".{output_dir.name}.lock")
 
 
-def _run_sft(
-    config: TrainingFileConfig,
-    model: ModelConfig,
-    curriculum: CurriculumConfig,
-    processes: Processes,
-    search: Search,
-) -> None:
-    data_dir, output_dir = Path(config.data.path), Path(config.training.output_dir)
-    params = resolved_params(config, model, curriculum)
-    resolved = config.replace(curriculum=curriculum.to_dict())
-    digests = data_digest(data_dir)
-    identity = training_identity(params, model, digests)
-    start = choose_start(
-        config.resume,
-        output_dir,
-        identity,
-        _say,
-        processes.world_size,
-    )
-    processes.on_main(lambda: (start.finished, str(start.resume_from or "")))
+def _run(sft: _Sft) -> None:
+    """Start or resume, train, evaluate, record."""
+    start = choose_start(sft.config.resume, sft.output_dir, sft.identity, sft.processes.world_size)
+    sft.processes.run_on_main(lambda: (start.finished, str(start.resume_from or "")))
     if start.finished:
-        if config.register is not None:
-            _say(f"register={config.register} has no effect on a training that is finished")
-        # Stopped in the moment after its last word, it has left the last of its records on disk.
-        for line in deliver_journals(find_journals([], [output_dir]))[1]:
-            _say(line)
-        end_finished(start.run_id or "")
+        _deliver_rest(sft, start)
         return
     began = time.monotonic()
-    run = open_run(
-        entry_point="sft",
-        experiment=config.exp_name,
-        run_name=" ".join(
-            [
-                search.label or config.exp_name,
-                f"{curriculum.strategy_label} seed {config.training.seed}",
-            ]
-        ),
-        params=params,
-        tags={
-            "pixelis.seed": str(config.training.seed),
-            "pixelis.base_model": model.model_name,
-            **search.tags,
-        },
-        resume_run_id=start.run_id,
-        # Beside the checkpoints: the working folder may be a temporary clone.
-        output_dir=output_dir,
-        past=_past(start),
-    )
-    with run as recorder, processes.together():
-        record_inputs(recorder, data_dir, digests, context="training")
-        record_split(recorder, data_dir, digests, "validation")
-        data_line = link_data_run(recorder, digests)
-        links = "\n\n".join(filter(None, [link_parent(recorder), data_line]))
-        recorder.text(to_yaml(resolved), "config/training_params.yaml")
-        recorder.text(to_yaml(model), "config/model_arch.yaml")
-        recorder.origin = Origin(
-            base_model=model.model_name,
-            min_pixels=model.min_pixels,
-            max_pixels=model.max_pixels,
-            trust_remote_code=model.trust_remote_code,
-            data=f"{data_line} Digest: `{data_tag(digests)}`.",
-            curriculum=dump_yaml(curriculum.to_dict()),
-            seed=config.training.seed,
-        )
-        training = config.training
-        num_examples = training.batch_size * training.gradient_accumulation_steps
-        rules = curriculum_rules(curriculum, num_examples * processes.world_size)
-        story = partial(
-            tell_story,
-            recorder,
-            curriculum=curriculum,
-            links=links,
-            max_steps=training.max_steps,
-            label=search.label,
-        )
-        if start.resume_from is not None:
-            _record_missing_events(recorder, start.resume_from)
-        live = LiveFigures(
-            recorder,
-            output_dir=output_dir,
-            max_steps=training.max_steps,
-            rules=rules,
-            on_event=story,
-        )
-        with live as figures:
-            result = run_training(
-                training=training,
-                model_config=model,
-                curriculum=curriculum,
-                data_dir=data_dir,
-                recorder=figures,
-                run_state={"identity": identity, "run_id": recorder.run_id},
-                resume_from=start.resume_from,
-                processes=processes,
-                workbench=search.workbench,
-                on_evaluation=search.on_evaluation,
-                on_batch_size=lambda found: recorder.tags({BATCH_SIZE_TAG: str(found)}),
-            )
+    with _open_run(sft, start) as recorder, sft.processes.fail_together():
+        links = _record_configuration(sft, recorder)
+        result = _train(sft, start, recorder, links)
         print(result.statistics, flush=True)
-        record_result(recorder, result, config, curriculum, links, search.label)
+        record_result(recorder, result, sft.config, sft.curriculum, links, sft.search.label)
         trained = time.monotonic()
-        print(f"training took {trained - began:.0f} s, with start-up", flush=True)
-        test: dict[str, float] = {}
-        if config.evaluation.enabled:
-            test_rules = config.evaluation
-            examples = choose_examples(
-                load_split(data_dir, "test"),
-                test_rules.samples_per_difficulty,
-                training.seed,
-                split="test",
-            )
-            evaluation = evaluate_and_record(
-                recorder,
-                result.model,
-                # Without training's max_length: a long test question is no reason to stop here.
-                Encoder(result.encoder.processor),
-                EvaluationSet(examples, "test", "the test split"),
-                EvaluationSettings(
-                    max_operations=test_rules.max_operations,
-                    compare_base=test_rules.compare_base,
-                    seed=training.seed,
-                ),
-                step=training.max_steps,
-            )
-            accuracy = evaluation.adapter.accuracy
-            test = {name: accuracy[name].value for name in (*DIFFICULTIES, ALL) if name in accuracy}
-            record_test(recorder, result, config.training.max_steps, test)
-            record_evaluation(recorder, evaluation, config, model.model_name, digests)
-            print(f"evaluation took {time.monotonic() - trained:.0f} s", flush=True)
-        recorder.secure()  # what is finished is not taken up again
-        write_json(
-            {
-                "step": config.training.max_steps,
-                "run_id": recorder.run_id,
-                "identity": identity,
-                "results": {
-                    "test": test,
-                    "strata": result.evaluations,
-                    "num_tokens": result.num_tokens,
-                    "seconds": time.monotonic() - began,
-                },
+        logger.info("training took %.0f s, with start-up", trained - began)
+        accuracy: dict[str, float] = {}
+        if sft.config.evaluation.enabled:
+            accuracy = _evaluate(sft, recorder, result)
+            logger.info("evaluation took %.0f s", time.monotonic() - trained)
+        finished = {
+            "step": sft.config.training.max_steps,
+            "run_id": recorder.run_id,
+            "identity": sft.identity,
+            "results": {
+                "test": accuracy,
+                "strata": result.evaluations,
+                "num_tokens": result.num_tokens,
+                "seconds": time.monotonic() - began,
             },
-            output_dir / FINISHED_FILE,
-        )
+        }
+        write_json(finished, sft.output_dir / FINISHED_FILE)
         print(f"adapter: {os.path.relpath(result.final_dir)}")
         print(recorder.url_hint(), flush=True)
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _deliver_rest(sft: _Sft, start: Start) -> None:
+    """Send what a finished training could not: it may have been killed right after its end."""
+    if sft.config.register is not None:
+        logger.info("register=%s has no effect on a training that is finished", sft.config.register)
+    for line in deliver_journals(find_journals([], [sft.output_dir]))[1]:
+        logger.info("%s", line)
 
 
-def _past(start: Start) -> Past | None:
-    """Return where the journal goes on, of a training that is resumed."""
-    if start.resume_from is None or start.run_id is None:
-        return None
-    length = read_json(start.resume_from / CURRICULUM_FILE)["journal"]
-    return Past(start.resume_from.parent, start.run_id, length)
+def _open_run(sft: _Sft, start: Start) -> AbstractContextManager[MlflowRecorder]:
+    past = None
+    if start.resume_from is not None and start.run_id is not None:
+        length = read_json(start.resume_from / CURRICULUM_FILE)["journal"]
+        past = Past(start.resume_from.parent, start.run_id, length)
+    seed, name = sft.config.training.seed, sft.search.label or sft.config.exp_name
+    return open_run(
+        entry_point="sft",
+        experiment=sft.config.exp_name,
+        run_name=f"{name} {sft.curriculum.strategy_label} seed {seed}",
+        params=sft.params,
+        tags={
+            "pixelis.seed": str(seed),
+            "pixelis.base_model": sft.model.model_name,
+            **sft.search.tags,
+        },
+        resume_run_id=start.run_id,
+        # Beside the checkpoints: the working folder may be a temporary clone.
+        output_dir=sft.output_dir,
+        past=past,
+    )
+
+
+def _record_configuration(sft: _Sft, recorder: MlflowRecorder) -> str:
+    """Record data and configuration; return links to the runs above and before, in Markdown."""
+    record_inputs(recorder, sft.data_dir, sft.digests, context="training")
+    record_split(recorder, sft.data_dir, sft.digests, "validation")
+    data_link = link_data_run(recorder, sft.digests)
+    resolved = sft.config.replace(curriculum=sft.curriculum.to_dict())
+    recorder.text(to_yaml(resolved), "config/training_params.yaml")
+    recorder.text(to_yaml(sft.model), "config/model_arch.yaml")
+    recorder.origin = Origin(
+        base_model=sft.model.model_name,
+        min_pixels=sft.model.min_pixels,
+        max_pixels=sft.model.max_pixels,
+        trust_remote_code=sft.model.trust_remote_code,
+        data=f"{data_link} Digest: `{data_tag(sft.digests)}`.",
+        curriculum=dump_yaml(sft.curriculum.to_dict()),
+        seed=sft.config.training.seed,
+    )
+    return "\n\n".join(filter(None, [link_parent(recorder), data_link]))
+
+
+def _train(sft: _Sft, start: Start, recorder: MlflowRecorder, links: str) -> TrainingResult:
+    training = sft.config.training
+    examples = training.batch_size * training.gradient_accumulation_steps
+    if start.resume_from is not None:
+        _record_missing_events(recorder, start.resume_from)
+    live = LiveFigures(
+        recorder,
+        output_dir=sft.output_dir,
+        max_steps=training.max_steps,
+        rules=curriculum_rules(sft.curriculum, examples * sft.processes.world_size),
+        on_event=partial(
+            record_status,
+            recorder,
+            curriculum=sft.curriculum,
+            links=links,
+            max_steps=training.max_steps,
+            label=sft.search.label,
+        ),
+    )
+    with live as figures:
+        return run_training(
+            sft.settings(start.resume_from, recorder.run_id),
+            figures,
+            processes=sft.processes,
+            cache=sft.search.cache,
+            on_evaluation=sft.search.on_evaluation,
+            on_batch_size=lambda split: recorder.tags({BATCH_SIZE_TAG: str(split)}),
+        )
 
 
 def _record_missing_events(recorder: MlflowRecorder, checkpoint: Path) -> None:
     """Record the events that the journal lacks: a checkpoint may have been moved without it."""
-    state = read_json(checkpoint / CURRICULUM_FILE)
-    with told_of_damage(checkpoint):
-        for event in state["callback"]["manager"]["events"][len(recorder.journal.events()) :]:
+    with convert_errors(checkpoint):
+        events = read_json(checkpoint / CURRICULUM_FILE)["callback"]["manager"]["events"]
+        for event in events[len(recorder.journal.events()) :]:
             recorder.event(event)
+
+
+def _evaluate(sft: _Sft, recorder: MlflowRecorder, result: TrainingResult) -> dict[str, float]:
+    """Roll out the final adapter on the test split; return its answer accuracy by difficulty."""
+    training, rules = sft.config.training, sft.config.evaluation
+    examples = choose_examples(
+        load_split(sft.data_dir, "test"), rules.samples_per_difficulty, training.seed, split="test"
+    )
+    evaluation = evaluate_and_record(
+        recorder,
+        result.model,
+        # Without training's max_length: a long test question is no reason to stop here.
+        Encoder(result.encoder.processor),
+        EvaluationSet(examples, "test", "the test split"),
+        EvaluationSettings(
+            max_operations=rules.max_operations,
+            compare_base=rules.compare_base,
+            seed=training.seed,
+        ),
+        step=training.max_steps,
+    )
+    measured = evaluation.adapter.accuracy
+    accuracy = {name: measured[name].value for name in (*DIFFICULTIES, ALL) if name in measured}
+    record_test(recorder, result, training.max_steps, accuracy)
+    record_evaluation(recorder, evaluation, sft.config, sft.model.model_name, sft.digests)
+    return accuracy

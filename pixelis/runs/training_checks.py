@@ -18,9 +18,9 @@ from pixelis.training.precision import resolve_precision
 # Checkpoints have the number of processes on their own, and one layout, sharded or not.
 NOT_IDENTITY = (
     *("resume", "register", "training.output_dir"),
-    *("num_processes", "accelerate_config", "training.vision_cache_gib"),
+    "training.vision_cache_gib",
     *("evaluation.num_traces", "evaluation.num_reported"),
-    "training.max_bad_steps",  # how much is borne: a training that it stopped can go on with more
+    *("training.max_bad_steps", "data.exclude"),  # what stopped a training may change
     # How a step is split into forward passes; their product stands for both.
     *("training.batch_size", "training.gradient_accumulation_steps", "training.auto_batch_size"),
 )
@@ -88,7 +88,7 @@ def check_training(
         trust_remote_code=model.trust_remote_code,
     )
     check_weights(model.model_name)
-    check_inputs(data_dir, curriculum)
+    check_inputs(data_dir, curriculum, config.data.exclude)
     if config.evaluation.enabled:  # else it would be noticed after hours of training
         wanted = config.evaluation.samples_per_difficulty
         choose_examples(load_split(data_dir, "test"), wanted, config.training.seed, split="test")

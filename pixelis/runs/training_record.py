@@ -1,4 +1,4 @@
-"""What a training leaves in its MLflow run, told while it goes on and at its end."""
+"""What a training leaves in its MLflow run, while it goes on and at its end."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def record_result(
     links: str,
     label: str = "",
 ) -> None:
-    """Leave statistics, summary, name, description and adapters in the run."""
+    """Record statistics, summary, name, description and adapters."""
     events = [event.to_dict() for event in result.events]
     max_steps = config.training.max_steps
     recorder.text(result.statistics, "curriculum/final_statistics.txt")
@@ -101,7 +101,7 @@ def record_evaluation(
     record_rollouts(recorder, result, settings, model=final_model(FINAL), dataset=dataset)
 
 
-def tell_story(
+def record_status(
     recorder: MlflowRecorder,
     events: Sequence[Event],
     curriculum: CurriculumConfig,
@@ -112,23 +112,23 @@ def tell_story(
     label: str = "",
     error: BaseException | None = None,
 ) -> None:
-    """Let the run's name, description and table say how far its curriculum is; told at each event.
+    """Record in the run's name, description and table how far its curriculum is.
 
-    A training that is killed has what it had come to at its last event.
+    Called at each event, so that a training that is killed shows its last one.
 
     Args:
         recorder: of the run.
         events: so far.
         curriculum: of the training.
         links: to the runs above and before it, in Markdown.
-        step: that it has come to.
+        step: the newest.
         max_steps: of the whole training.
         label: stands before the run's name.
         error: what ended it before `max_steps`, if anything did.
     """
     stages = _stages_reached(events, curriculum)
-    told_at = int(events[-1]["step"])  # a step counts once
-    recorder.summary({"rollbacks": events[-1]["rollback_count"], **stages}, told_at)
+    last_step = int(events[-1]["step"])  # a step counts once
+    recorder.summary({"rollbacks": events[-1]["rollback_count"], **stages}, last_step)
     if stages:
         recorder.tags({"pixelis.stage_reached": _stage(events[-1])})
     where = f"at step {step} of {max_steps}"
@@ -142,7 +142,7 @@ def tell_story(
 
 
 def _stages_reached(events: Sequence[Event], curriculum: CurriculumConfig) -> dict[str, float]:
-    """The last stage's index and the step at which each began; nothing without stages."""
+    """Return the last stage's index and the step at which each began; nothing without stages."""
     if not curriculum.strategy_class.uses_stages:
         return {}
     reached = {e["to_stage"]: e["step"] for e in events if e["kind"] in ("start", "advance")}
@@ -152,14 +152,14 @@ def _stages_reached(events: Sequence[Event], curriculum: CurriculumConfig) -> di
 
 
 def _stage(event: Event) -> str:
-    """The stage that training is in for good: one that is on trial may be left again."""
+    """Return the stage that training is in for good, not one that is on trial."""
     return str(event["from_stage" if event["kind"] == "trial" else "to_stage"])
 
 
 def _run_name(
     events: Sequence[Event], last: Mapping[str, float], curriculum: CurriculumConfig, label: str
 ) -> str:
-    """The strategy, and of the rest what it has: a stage reached, rollbacks, the hard stratum."""
+    """Return strategy, stage reached, rollbacks and the hard stratum, as far as there are any."""
     hard = "hard" if "hard" in last else max(last)
     return " · ".join([*_name_parts(events, curriculum, label), f"{hard} {last[hard]:.2f}"])
 

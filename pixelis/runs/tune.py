@@ -28,7 +28,7 @@ from pixelis.experiments.tune.study import (
     first_number,
 )
 from pixelis.experiments.tune.verdict import Verdict, compute_verdict
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.runs.inputs import link_data_run, record_inputs, record_split
 from pixelis.runs.jobs import Job, log_above_bar, run_jobs
 from pixelis.runs.training_checks import check_training
@@ -167,8 +167,8 @@ def _wait_for_others(studies: Sequence[SearchStudy]) -> None:
 
 def _jobs(spec: SearchSpec, num_left: int) -> list[Job]:
     config, model = spec.root / "tune.yaml", spec.root / "model_arch.yaml"
-    write_whole(config, to_yaml(spec.config))
-    write_whole(model, to_yaml(spec.model))
+    write_atomic(config, to_yaml(spec.config))
+    write_atomic(model, to_yaml(spec.model))
     argv = ("--config", str(config), "--model", str(model))
     num = min(spec.config.num_workers, num_left)
     return [

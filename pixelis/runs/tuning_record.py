@@ -18,7 +18,7 @@ from pixelis.experiments.tune.study import (
     first_number,
 )
 from pixelis.experiments.tune.verdict import Verdict
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.tracking import MlflowRecorder
 
 FOLDER = "tune"  # of the artifacts
@@ -86,9 +86,9 @@ def write_best(spec: SearchSpec, search: SearchStudy) -> Path:
     header = f"{HEADER}{num} trials (trial {first_number(best)}): {searched}\n"
     command = f"#   mlflow run . -e sft -P config={path}"
     for model_file in model_files:
-        write_whole(model_file, header + to_yaml(ModelFileConfig(model=training.model)))
+        write_atomic(model_file, header + to_yaml(ModelFileConfig(model=training.model)))
         command += f" -P model={model_file}"
-    write_whole(path, f"{header}{command}\n{to_yaml(training.config)}")
+    write_atomic(path, f"{header}{command}\n{to_yaml(training.config)}")
     return path
 
 
@@ -126,7 +126,7 @@ def record_verdict(
     """Record the table that says whether tuning helped."""
     text, file = verdict.as_markdown(), spec.root / "verdict.md"
     recorder.text(f"{text}\n", f"{FOLDER}/verdict.md")
-    write_whole(file, f"{text}\n")
+    write_atomic(file, f"{text}\n")
     values = {f"verdict/{row.name.split(' ')[0]}": row.test.mean for row in verdict.rows}
     values |= {f"verdict/gain_over_{row.name}": row.gain.mean for row in verdict.rows if row.gain}
     recorder.summary(values, len(search.finished_trials()))

@@ -13,14 +13,14 @@ from pixelis.experiments.tune.spec import SearchSpec, TrialTraining
 from pixelis.experiments.tune.storage import storage_errors
 from pixelis.experiments.tune.trials import POLL_SECONDS, Objective, Trial, run_trials
 from pixelis.models.device import best_device
+from pixelis.models.load import silence_libraries
 from pixelis.models.lora import load_adapter
-from pixelis.models.quiet import quiet_libraries
 from pixelis.runs.train import Search, run_sft
+from pixelis.training.caches import TrainingCache
+from pixelis.training.callback import Evaluations
 from pixelis.training.checkpoint import read_json
 from pixelis.training.resume import FINISHED_FILE
-from pixelis.training.sft import Evaluations
 from pixelis.training.stopping import Pruned
-from pixelis.training.workbench import Workbench
 
 TRIAL_TAG, PHASE_TAG = "optuna.trial", "optuna.part"
 
@@ -31,14 +31,14 @@ class TrialTrainer:
     def __init__(self, spec: SearchSpec) -> None:
         """Load nothing yet."""
         self.spec = spec
-        self.workbench = Workbench()
+        self.cache = TrainingCache()
 
     def load(self) -> None:
         """Load what trials share; the first of several workers makes the caches, others wait."""
-        quiet_libraries()
+        silence_libraries()
         training = self.spec.training({}, self.spec.config.training.seed, self.spec.root)
         config = training.config
-        self.workbench.prepare(
+        self.cache.prepare(
             training.model, Path(config.data.path), training.curriculum, config.training
         )
 
@@ -85,7 +85,7 @@ class TrialTrainer:
         search = Search(
             label=trial.baseline or f"trial {trial.number}",
             tags={TRIAL_TAG: str(trial.number), PHASE_TAG: phase},
-            workbench=self.workbench,
+            cache=self.cache,
             on_evaluation=report if is_reported else None,
         )
         try:
@@ -107,16 +107,16 @@ class TrialTrainer:
         """Measure as the search does, teacher-forced, on a split that it has not seen."""
         config, model, curriculum = training.config, training.model, training.curriculum
         data_dir = Path(config.data.path)
-        encoder, _ = self.workbench.load_data(
+        encoder, _ = self.cache.load_data(
             model, data_dir, curriculum, max_length=config.training.max_length
         )
         adapter = Path(config.training.output_dir) / "final"
-        base = self.workbench.load_base(model)
+        base = self.cache.load_base(model)
         adapted = load_adapter(base, adapter, model_name=model.model_name)
-        self.workbench.lend(adapted)
+        self.cache.keep_adapted(adapted)
         adapted.to(best_device())
         measure = Validation(
-            self.workbench.load_test(data_dir, encoder),
+            self.cache.load_test(data_dir, encoder),
             curriculum.difficulties,
             samples_per_difficulty=curriculum.eval_samples_per_difficulty,
             batch_size=config.training.eval_batch_size,

@@ -34,7 +34,6 @@ from pixelis.tracking.results import (
     measured_model,
 )
 from pixelis.tracking.runs import (
-    end_finished,
     nested_environment,
     open_run,
     without_environment,
@@ -52,10 +51,8 @@ __all__ = [
     "Past",
     "RunInfo",
     "TrainingRun",
-    "set_champion",
     "data_tag",
     "deliver_journals",
-    "end_finished",
     "end_killed_runs",
     "final_model",
     "find_champion",
@@ -73,5 +70,6 @@ __all__ = [
     "nested_environment",
     "open_run",
     "resolve_adapter",
+    "set_champion",
     "without_environment",
 ]

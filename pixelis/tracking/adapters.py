@@ -1,4 +1,4 @@
-"""An adapter as MLflow keeps it: a LoggedModel with the metrics it earned, usable from there."""
+"""An adapter as a LoggedModel: its files, its metrics, and what is needed to serve it."""
 
 import re
 import tempfile
@@ -88,7 +88,7 @@ def _tags(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def find_model(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> LoggedModel | None:
-    """The newest model of a run that has these tags, whole or not."""
+    """Return the newest model of a run that has these tags, whole or not."""
     token = None
     while True:
         models = client.search_logged_models(
@@ -96,8 +96,8 @@ def find_model(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> Logge
             filter_string=f"source_run_id = '{run.info.run_id}'",
             page_token=token,
         )
-        if found := next((m for m in models if tags.items() <= m.tags.items()), None):
-            return found
+        if model := next((m for m in models if tags.items() <= m.tags.items()), None):
+            return model
         token = models.token
         if not token:
             return None
@@ -117,19 +117,19 @@ def _create(client: MlflowClient, run: Run, fields: Mapping[str, Any]) -> Logged
 
 
 def _points(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> list[Metric]:
-    """The run's points that are the adapter's: its first at the step.
+    """Return the points of the run that are the adapter's: the first at its step.
 
     Where weights were rolled back, those of the older ones follow at the same step.
     """
-    found = []
+    points: list[Metric] = []
     for key in fields["metrics"]:
         history = client.get_metric_history(run_id, key)
-        found += [metric for metric in history if metric.step == fields["step"]][:1]
-    return found
+        points += [metric for metric in history if metric.step == fields["step"]][:1]
+    return points
 
 
 def linked_point(point: Metric, model_id: str, measured_on: Mapping[str, str]) -> Metric:
-    """A point as it is on the run, with the model's id: MLflow adds it to the model alone."""
+    """Return a point of the run with the model's id: MLflow adds it to the model alone."""
     return Metric(
         point.key,
         point.value,

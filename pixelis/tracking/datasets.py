@@ -27,7 +27,7 @@ _SCALARS = {
 
 
 def file_digest(path: Path) -> str:
-    """The first 36 hex digits of a file's sha256 (MLflow's own digest misses changed rows)."""
+    """Return 36 hex digits of a file's sha256; MLflow's own digest misses changed rows."""
     digest = sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -38,7 +38,7 @@ def file_digest(path: Path) -> str:
 def dataset_fields(
     path: Path, *, context: str, digest: str | None, split: str | None = None
 ) -> dict[str, str]:
-    """What MLflow stores of a parquet file, or of a folder of such files of one schema.
+    """Return what MLflow stores of a parquet file, or of a folder of such files of one schema.
 
     Args:
         path: The file or folder.
@@ -52,13 +52,14 @@ def dataset_fields(
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     footers = [parquet.ParquetFile(file) for file in files]
     columns = [_column(field) for field in footers[0].schema_arrow]
-    place, here = path.resolve(), Path.cwd().resolve()
-    inside = place.is_relative_to(here) and here != Path(here.anchor)
-    uri = str(place.relative_to(here)) if inside else str(place)
+    resolved, here = path.resolve(), Path.cwd().resolve()
+    inside = resolved.is_relative_to(here) and here != Path(here.anchor)
+    uri = str(resolved.relative_to(here)) if inside else str(resolved)
     profile: dict[str, Any] = {"num_rows": sum(footer.metadata.num_rows for footer in footers)}
     if split is not None:
-        found = [parquet.read_table(file, columns=["split"])["split"] for file in files]
-        profile = {"split": split, "num_rows": sum(each.to_pylist().count(split) for each in found)}
+        splits = [parquet.read_table(file, columns=["split"])["split"] for file in files]
+        num_rows = sum(each.to_pylist().count(split) for each in splits)
+        profile = {"split": split, "num_rows": num_rows}
     return {
         "digest": (digest or file_digest(path))[:DIGEST_LENGTH],
         "source_type": "local",
@@ -74,7 +75,7 @@ def _column(field: "pa.Field[pa.DataType]") -> dict[str, Any]:
 
 
 def _type(kind: pa.DataType) -> dict[str, Any]:
-    """An arrow type in the words of MLflow's column specification."""
+    """Return an arrow type as MLflow's column specification writes it."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return {"type": "array", "items": _type(kind.value_type)}
     if pa.types.is_struct(kind):

@@ -79,6 +79,8 @@ class Delivery:
             record: Any.
             soon: Without waiting for others to go with it.
         """
+        if self._closed:
+            return
         try:
             self.journal.append(record)
         except OSError as error:
@@ -86,16 +88,18 @@ class Delivery:
                 "disk", f"records for MLflow wait in memory alone ({first_line(error)})"
             )
         with self._changed:
-            now = time.monotonic()
+            before, is_new = self._due_at, self._thread is None
             if soon or self.journal.size - self.sent > MAX_WAITING:
                 self._due_at = 0.0
-            elif self._due_at == float("inf") or self._thread is None:
-                self._due_at = now + MAX_AGE
+            elif self._due_at == float("inf") or is_new:
+                self._due_at = time.monotonic() + MAX_AGE
             self._start()
-            self._changed.notify_all()
+            if self._due_at != before:  # else the thread need not hear of it
+                self._changed.notify_all()
 
     def _start(self) -> None:
-        if self._thread is None and not self._closed:
+        # A forked child records, and its parent sends.
+        if self._thread is None and not self._closed and self._pid == os.getpid():
             self._thread = threading.Thread(target=self._run, daemon=True, name="journal")
             self._thread.start()
 

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pixelis.errors import UserError
-from pixelis.files import write_whole, writing
+from pixelis.files import explain_write_errors, write_atomic
 from pixelis.tracking.kept_files import KeptFiles
 from pixelis.tracking.record import Record, parse_record
 
@@ -117,7 +117,7 @@ class Journal:
             self._end_torn_line(self._file)
         while self._unwritten:
             line, before = self._unwritten[0], os.fstat(self._file).st_size
-            with writing(self.path, len(line)):
+            with explain_write_errors(self.path, len(line)):
                 if os.write(self._file, line) < len(line):  # the disk is full now
                     os.ftruncate(self._file, before)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -215,7 +215,7 @@ class Journal:
     def save_refused(self, records: list[Record]) -> None:
         """Remember the records that MLflow refuses; no file where there are none."""
         if records:
-            write_whole(self.refused_path, "".join(f"{each.to_json()}\n" for each in records))
+            write_atomic(self.refused_path, "".join(f"{each.to_json()}\n" for each in records))
         else:
             self.refused_path.unlink(missing_ok=True)
 
@@ -234,15 +234,16 @@ class Journal:
         """
         self.cut(0)
         is_same = source.run_id == self.run_id
-        sent = source.sent if is_same else 0
+        sent, sent_here = source.sent if is_same else 0, 0
         for record, end in source.read(0, length):
             if record is None:
                 continue
             if end <= sent:
                 self.append(replace(record, files=""))
-                self.save_sent(self.size)
+                sent_here = self.size
             elif (moved := self._moved(record, source)) is not None:
                 self.append(moved)
+        self.save_sent(sent_here)
         if is_same:  # what came after the checkpoint is recorded again, here
             with suppress(OSError):
                 source.save_sent(source.size)
@@ -280,6 +281,7 @@ def open_journal(
             raise UserError(_in_use(journal))
         number += 1
         journal = Journal(journal_path(folder, f"{run_id}.{number}"))
+    journal.path.touch()  # a journal that is not there tells others that its process has ended
     if past is not None:
         _go_back(journal, past)
     unsent = [record for record, _ in journal.read(journal.sent) if record]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 from pixelis.tracking.privacy import copy_public
 from pixelis.tracking.record import Record
 
@@ -57,7 +57,7 @@ class KeptFiles:
             OSError: The disk does not take it.
         """
         target = self._make()
-        write_whole(target / VALUE_FILE, json.dumps(value, default=str))
+        write_atomic(target / VALUE_FILE, json.dumps(value, default=str))
         return target.name
 
     def _make(self) -> Path:

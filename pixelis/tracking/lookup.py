@@ -35,29 +35,29 @@ class RunInfo:
 
 
 def open_experiment(client: MlflowClient, name: str) -> str:
-    """The id of the experiment that the environment names, else of `name`; made if missing."""
+    """Return the id of the experiment of the environment, else of `name`; made if missing."""
     if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return chosen
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return str(client.create_experiment(name))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)  # another process was faster
-    assert found is not None
-    if found.lifecycle_stage != "active":
+            experiment = client.get_experiment_by_name(name)  # another process was faster
+    assert experiment is not None
+    if experiment.lifecycle_stage != "active":
         raise UserError(
             f"the MLflow experiment {name!r} was deleted: take another name, or bring it back with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
-    """The newest finished run of an entry point.
+    """Return the newest finished run of an entry point.
 
     It is looked for in the experiment that the environment names (as `mlflow run` does), then in
     `experiment`.
@@ -75,8 +75,8 @@ def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
     """
     try:
         client = connect()
-        for found in candidates(client, experiment):
-            if runs := finished_runs(client, [found.experiment_id], entry_point):
+        for candidate in candidates(client, experiment):
+            if runs := finished_runs(client, [candidate.experiment_id], entry_point):
                 return run_info(runs[0])
         all_of_them = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
         having = [
@@ -94,13 +94,13 @@ def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
 
 
 def data_tag(digests: Mapping[str, str]) -> str:
-    """One digest of several files: file name -> SHA-256."""
+    """Return one digest of several files: file name -> SHA-256."""
     listed = "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items()))
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
-    """The newest finished data-prep run of the store that made just these files, or None.
+    """Return the newest finished data-prep run that made just these files, or None.
 
     Args:
         digests: File name -> SHA-256, as in the summary of the data.
@@ -118,7 +118,7 @@ def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
 
 
 def resolve_adapter(uri: str | None, experiment: str) -> Path:
-    """A local folder with an adapter in PEFT's layout.
+    """Return a local folder with an adapter in PEFT's layout.
 
     Args:
         uri: `runs:/<id>[/path]`, `models:/...`, another artifact URI, a local folder, or None for
@@ -161,26 +161,26 @@ def _checked(folder: Path, uri: str) -> Path:
 
 
 def candidates(client: MlflowClient, experiment: str) -> list[Experiment]:
-    """Where runs are looked for: the environment's experiments, then the one of that name."""
-    found: list[Experiment | None] = []
+    """Return where runs are looked for: the environment's experiments, then the named one."""
+    experiments: list[Experiment | None] = []
     if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        found.append(client.get_experiment(chosen))
+        experiments.append(client.get_experiment(chosen))
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
-        found.append(client.get_experiment_by_name(name))
-    found.append(client.get_experiment_by_name(experiment))
-    return [each for each in found if each is not None]
+        experiments.append(client.get_experiment_by_name(name))
+    experiments.append(client.get_experiment_by_name(experiment))
+    return [each for each in experiments if each is not None]
 
 
 def finished_runs(
     client: MlflowClient, experiment_ids: list[str], entry_point: str, most: int = 1
 ) -> list[Run]:
-    """The newest finished runs of an entry point."""
+    """Return the newest finished runs of an entry point."""
     query = f"attributes.status = 'FINISHED' and tags.`pixelis.entry_point` = '{entry_point}'"
     order = ["attributes.end_time DESC"]
     return list(client.search_runs(experiment_ids, query, order_by=order, max_results=most))
 
 
 def run_info(run: Run) -> RunInfo:
-    """A run as far as the entry points need it."""
+    """Return a run as far as the entry points need it."""
     info = run.info
     return RunInfo(info.run_id, info.run_name, info.experiment_id, run.data.params, run.data.tags)

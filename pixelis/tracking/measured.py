@@ -1,4 +1,4 @@
-"""Which LoggedModel was measured, and on what: the numbers are on the model's page as well."""
+"""Numbers of a run on the page of the LoggedModel that they measure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ ADAPTERS = FINAL_ADAPTER.partition("/")[0]
 
 
 def model_of(client: MlflowClient, uri: str) -> str | None:
-    """The id of the LoggedModel that an adapter's address means.
+    """Return the id of the LoggedModel that an adapter's address means.
 
     Args:
         client: of the store.
@@ -49,7 +49,7 @@ def model_of(client: MlflowClient, uri: str) -> str | None:
 def find_measured(
     client: MlflowClient, run: Run, model: Mapping[str, Any] | None
 ) -> LoggedModel | None:
-    """The model by its `model_id`, or by the `tags` that it has as one of the run's own."""
+    """Return the model by its `model_id`, or by the `tags` that it has as one of the run's own."""
     if model is None:
         return None
     if "model_id" in model:

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from pixelis.files import is_full, no_room
+from pixelis.files import describe_full_disk, is_disk_full
 from pixelis.tracking.privacy import public
 
 logger = logging.getLogger("pixelis.tracking")
@@ -30,10 +30,10 @@ class WarnOnce:
 
 def first_line(error: BaseException) -> str:
     """Return what an error says first; of a full disk where, what is needed and what is free."""
-    if isinstance(error, OSError) and is_full(error):
+    if isinstance(error, OSError) and is_disk_full(error):
         names = [Path(str(name)) for name in (error.filename2, error.filename) if name]
         if names and not str(error.strerror).startswith("no space left on its disk"):
             source = names[-1]
             size = source.stat().st_size if len(names) > 1 and source.is_file() else None
-            return f"{names[0]}: {no_room(names[0], size)}"
+            return f"{names[0]}: {describe_full_disk(names[0], size)}"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -104,7 +104,7 @@ def _public(value: Any, secrets: list[str]) -> Any:
 
 
 def _secrets(environment: Mapping[str, str]) -> list[str]:
-    found: set[str] = set()
+    secrets: set[str] = set()
     for name, value in environment.items():
         least = _MIN_PASSWORD if "passw" in name.lower() else _MIN_SECRET
         # A path to a file with a secret in it is none.
@@ -112,5 +112,5 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
             continue
         # As it is, as it is inside JSON, and line by line: a key may have many.
         forms = (value, json.dumps(value)[1:-1], *value.splitlines())
-        found |= {form for form in forms if len(form) >= least}
-    return sorted(found, key=len, reverse=True)  # one may be the beginning of another
+        secrets |= {form for form in forms if len(form) >= least}
+    return sorted(secrets, key=len, reverse=True)  # one may be the beginning of another

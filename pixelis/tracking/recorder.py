@@ -2,8 +2,9 @@
 
 import base64
 import io
-import json
 import math
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -68,7 +69,8 @@ class MlflowRecorder:
         self.experiment_id: str = run.info.experiment_id
         self.parent_id: str | None = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
         self.resumed, self._keep = resumed, output_dir is not None
-        self.journal = open_journal(output_dir or Path(), self.run_id, shared=shared, past=past)
+        folder = output_dir or (Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir()))
+        self.journal = open_journal(folder, self.run_id, shared=shared, past=past)
         self._warnings = WarnOnce()
         has_past = resumed or self.journal.size > 0
         self._delivery = Delivery(
@@ -188,10 +190,6 @@ class MlflowRecorder:
         """Keep a text under the artifact path `name`, instead of what was there."""
         self.record(Record("text", name, public(content)))
 
-    def json(self, obj: Any, name: str) -> None:
-        """Keep an object as JSON under `name`, instead of what was there."""
-        self.text(json.dumps(obj, indent=2, ensure_ascii=False) + "\n", name)
-
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         """Keep rows as an MLflow table under `name` (.json), instead of what was there."""
         if rows:
@@ -245,10 +243,6 @@ class MlflowRecorder:
     def flush(self, timeout: float = TIMEOUT) -> bool:
         """Wait until everything has arrived; False at once while MLflow is away."""
         return self._delivery.flush(timeout)
-
-    def secure(self) -> bool:
-        """Have all that was recorded in MLflow or on this disk; False where neither takes it."""
-        return self._delivery.flush() or not self.journal.num_unwritten()
 
     def attempt(self, what: str, call: Callable[[], T]) -> T | None:
         """Call MLflow for something that is not tried again: None, and a warning, if it fails."""

@@ -37,7 +37,7 @@ def register(client: MlflowClient, name: str, model_id: str, run_id: str) -> str
 
 
 def find_version(uri: str) -> ModelVersion | None:
-    """The registered version that an address means.
+    """Return the registered version that an address means.
 
     Args:
         uri: `models:/<name>/<version>`, `models:/<name>@<alias>`; or of a LoggedModel or a run,
@@ -84,7 +84,7 @@ def _age(version: ModelVersion) -> tuple[int, int]:
 
 
 def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    """The version with the alias `champion`, or None."""
+    """Return the version with the alias `champion`, or None."""
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
@@ -94,7 +94,7 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def set_champion(client: MlflowClient, version: ModelVersion, rival: str | None, why: str) -> bool:
-    """Give a version the alias `champion`, and say on it why.
+    """Give a version the alias `champion`, with the reason as a tag.
 
     Args:
         client: Of the registry.

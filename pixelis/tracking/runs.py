@@ -30,7 +30,7 @@ from pixelis.tracking.privacy import public
 from pixelis.tracking.record import Record
 from pixelis.tracking.recorder import MlflowRecorder, Scalar
 from pixelis.tracking.send import ERROR_TAG
-from pixelis.tracking.store import ATTEMPT_SECONDS, call_within, connect, retry_locked
+from pixelis.tracking.store import connect, retry_locked
 from pixelis.tracking.sync import end_dead_runs, end_run
 from pixelis.tracking.system import FIRST_KEY, SystemMonitor
 
@@ -158,20 +158,6 @@ def open_run(
             _open_run_id.reset(outer)
 
 
-def end_finished(run_id: str) -> None:
-    """Set a run whose work is whole FINISHED: its process was killed in its last moment.
-
-    Nothing is changed where MLflow is away or does not have it.
-    """
-    with suppress(MlflowException, OSError, TimeoutError):
-        client = connect()
-        run = call_within(ATTEMPT_SECONDS, lambda: client.get_run(run_id))
-        if run.info.status in ("RUNNING", "KILLED"):
-            client.set_terminated(run_id, "FINISHED")
-            if DIED_TAG in run.data.tags:
-                client.delete_tag(run_id, DIED_TAG)
-
-
 def _end_silent_runs(client: MlflowClient, silent: SilentRuns) -> None:
     """End the runs of other machines whose heartbeat has stopped."""
     with suppress(MlflowException, OSError, TimeoutError):
@@ -180,12 +166,12 @@ def _end_silent_runs(client: MlflowClient, silent: SilentRuns) -> None:
 
 
 def _cleaned(run: Run) -> dict[str, str]:
-    """The tags that MLflow set and that hold what is nobody's business, without it."""
+    """Return the tags that MLflow set with what others must not read, without it."""
     return {key: public(value) for key, value in run.data.tags.items() if public(value) != value}
 
 
 def _find(client: MlflowClient, run_id: str) -> Run | None:
-    """The run to resume; None, with a line that says so, when this store does not have it."""
+    """Return the run to resume; None, and a warning, where this store does not have it."""
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
@@ -216,7 +202,7 @@ def _start(client: MlflowClient, run_id: str | None, experiment: str, run_name: 
 
 @contextmanager
 def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> Iterator[None]:
-    """Record the machine's numbers beside; the environment decides where it says anything."""
+    """Record the machine's numbers; MLflow's own environment variable overrides `wanted`."""
     if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.is_set():
         wanted = MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get()
     if not wanted:
@@ -234,7 +220,7 @@ def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> Iterator[None]:
 def _link(
     client: MlflowClient, shell_id: str, first: Run, output_dir: Path | None
 ) -> MlflowRecorder:
-    """Let the run that `mlflow run` opened say which run its work is in."""
+    """Link the run that `mlflow run` opened to the run that its work is in."""
     name, run_id = first.info.run_name, first.info.run_id
     client.update_run(shell_id, name=f"resume of {name}")
     run = client.get_run(shell_id)
@@ -258,7 +244,7 @@ def _close(
 
 
 def _status(error: BaseException | None) -> str:
-    """What a run that ended this way is: Python leaves with 128 + n after signal n."""
+    """Return the status of a run that ended so: Python leaves with 128 + n after signal n."""
     if isinstance(error, SystemExit):
         code = error.code
         if code is None or code == 0:
@@ -294,7 +280,7 @@ def git_tags(file: Path = Path(__file__)) -> dict[str, str]:
 
     Args:
         file: A file of the code that runs. An installed copy that merely lies inside someone's
-            repository is not tracked by it and says nothing.
+            repository is not tracked by it and gives none.
 
     Returns:
         The two tags, or none without git or a repository.

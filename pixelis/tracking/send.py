@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from requests import HTTPError
 
 from pixelis.curriculum.visits import Visit, visits
-from pixelis.files import no_room
+from pixelis.files import describe_full_disk
 from pixelis.mlflow_plugin import sqlite_file
 from pixelis.tracking.adapters import send_model
 from pixelis.tracking.journal import Journal
@@ -22,7 +22,7 @@ from pixelis.tracking.measured import send_measured
 from pixelis.tracking.record import Record, RejectedError
 from pixelis.tracking.store import ATTEMPT_SECONDS, call_within
 from pixelis.tracking.traces import send_trace
-from pixelis.tracking.visits import changed_visits, event_metrics, send_visit, visit_fields
+from pixelis.tracking.visits import changed_visits, event_metrics, send_visit
 
 EVENTS_FILE = "curriculum/events.json"
 ERROR_TAG = "pixelis.error"
@@ -98,7 +98,7 @@ class Sender:
                 raise RejectedError(str(error)) from error
             file = sqlite_file(str(self._client.tracking_uri))
             if file is not None and "disk is full" in str(error):
-                raise OSError(errno.ENOSPC, no_room(file), str(file)) from error
+                raise OSError(errno.ENOSPC, describe_full_disk(file), str(file)) from error
             raise
         except HTTPError as error:  # of an artifact proxy, or of what stands before it
             if error.response is not None and error.response.status_code in _FINAL_STATUS:
@@ -151,14 +151,10 @@ class Sender:
 
     def _send_events(self, changed: Sequence[Visit], record: Record) -> None:
         for visit in changed:
-            self._send_visit(visit, "RUNNING", record)
+            send_visit(self._client, self._run_id, visit, "RUNNING", record.timestamp)
         if self._events:
             table = json.dumps(self._events, indent=2, ensure_ascii=False) + "\n"
             self._send_bytes(EVENTS_FILE, table.encode())
-
-    def _send_visit(self, visit: Visit, status: str, record: Record) -> None:
-        fields = visit_fields(visit, status if visit.end is None else "FINISHED")
-        send_visit(self._client, self._run_id, fields, record.timestamp)
 
     def _send_bytes(self, name: str, content: bytes) -> None:
         target = PurePosixPath(name)
@@ -223,9 +219,9 @@ class Sender:
             status, error = "FINISHED", None
         if error:
             self._client.set_tag(self._run_id, ERROR_TAG, error)
-        open_visits = [visit for visit in visits(self._events) if visit.end is None]
-        for visit in open_visits:
-            self._send_visit(visit, status, record)
+        for visit in visits(self._events):
+            if visit.end is None:
+                send_visit(self._client, self._run_id, visit, status, record.timestamp)
         self._client.set_terminated(self._run_id, status, record.timestamp or None)
 
 

@@ -115,7 +115,11 @@ def end_run(client: MlflowClient, run: Run) -> str:
 
 def _deliver_path(client: MlflowClient, path: Path) -> tuple[bool, str | None]:
     journal = Journal(path)
-    if not journal.acquire():
+    try:
+        is_ours = journal.acquire()
+    except OSError as error:  # a folder that may not be written to
+        return False, f"{path}: {first_line(error)}"
+    if not is_ours:
         if journal.is_delivered:  # the run goes on
             return True, None
         return (

@@ -13,21 +13,21 @@ FIRST_KEY = f"{PREFIX}cpu_utilization_percentage"
 
 
 class SystemMonitor(SystemMetricsMonitor):
-    """MLflow's monitor, told to hand its numbers over.
+    """MLflow's monitor, which hands its numbers over.
 
     Args:
         run_id: The run.
-        tell: Takes the numbers and the number of the measurement.
+        record: Takes the numbers and the number of the measurement.
         step: The number of the first measurement.
     """
 
     def __init__(
-        self, run_id: str, tell: Callable[[Mapping[str, float], int], None], *, step: int
+        self, run_id: str, record: Callable[[Mapping[str, float], int], None], *, step: int
     ) -> None:
         """Find out what can be measured here."""
         logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
         super().__init__(run_id)  # type: ignore[no-untyped-call]
-        self._tell = tell
+        self._record = record
         self._logging_step = step
 
     def monitor(self) -> None:
@@ -42,7 +42,7 @@ class SystemMonitor(SystemMetricsMonitor):
 
     def publish_metrics(self, metrics: Mapping[str, float]) -> None:
         """Hand the numbers over."""
-        self._tell({PREFIX + key: value for key, value in metrics.items()}, self._logging_step)
+        self._record({PREFIX + key: value for key, value in metrics.items()}, self._logging_step)
         self._logging_step += 1
         for monitor in self.monitors:
             monitor.clear_metrics()

@@ -42,10 +42,10 @@ def trace_fields(
     tags: Mapping[str, str],
     model: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What `send_trace` needs, as plain JSON.
+    """Return what `send_trace` needs, as plain JSON.
 
     Args:
-        key: tells the trace from the others of its run.
+        key: tells the traces of a run apart.
         name: of the trace.
         spans: in order, the first is above all others: `name`, `type`, `inputs`, `outputs`, and
             optionally `seconds` (wall time) and `error`. A PIL image anywhere in inputs and outputs
@@ -72,7 +72,7 @@ def trace_fields(
 
 
 def _plain(value: Any, images: dict[str, str]) -> Any:
-    """The value with its images put aside, each once."""
+    """Return the value with its images moved to `images`, each once."""
     if isinstance(value, Image.Image):
         content = _encode(value)
         key = hashlib.sha256(content).hexdigest()[:32]
@@ -97,7 +97,7 @@ def _encode(image: Image.Image) -> bytes:
 def send_trace(
     client: MlflowClient, run_id: str, fields: Mapping[str, Any], timestamp: int
 ) -> None:
-    """Bring a trace to what `trace_fields` says.
+    """Send a trace; sent again, it is the same one.
 
     Args:
         client: where to.
@@ -151,7 +151,7 @@ def send_trace(
 
 
 def _fill(value: Any, references: Mapping[str, str]) -> Any:
-    """The value with the references of the images that it holds."""
+    """Return the value with references in index of its images."""
     if isinstance(value, Mapping):
         if value.keys() == {IMAGE}:
             return references.get(value[IMAGE], "")
@@ -175,7 +175,7 @@ def _feedback(fields: Mapping[str, Any], trace_id: str, timestamp: int) -> Feedb
 
 
 def _span(
-    span: Mapping[str, Any], place: int, digest: bytes, trace_id: str, time: tuple[int, int]
+    span: Mapping[str, Any], index: int, digest: bytes, trace_id: str, time: tuple[int, int]
 ) -> Span:
     """One span, of a begin and a length in nanoseconds: the first is the root of the others."""
     begin, num_ns = time
@@ -191,8 +191,8 @@ def _span(
         {
             "name": span["name"],
             "trace_id": base64.b64encode(digest).decode(),
-            "span_id": _span_id(place),
-            "parent_span_id": _span_id(0) if place else "",
+            "span_id": _span_id(index),
+            "parent_span_id": _span_id(0) if index else "",
             "start_time_unix_nano": begin,
             "end_time_unix_nano": begin + num_ns,
             "attributes": {name: _json(value) for name, value in attributes.items()},
@@ -201,8 +201,8 @@ def _span(
     )
 
 
-def _span_id(place: int) -> str:
-    return base64.b64encode((place + 1).to_bytes(8, "big")).decode()
+def _span_id(index: int) -> str:
+    return base64.b64encode((index + 1).to_bytes(8, "big")).decode()
 
 
 def _json(value: Any) -> str:

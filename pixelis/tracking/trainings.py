@@ -38,31 +38,31 @@ class TrainingRun:
 
 
 def find_trainings(
-    words: Sequence[str] | None, *, experiment: str, last: int, kept: tuple[str, ...]
+    names: Sequence[str] | None, *, experiment: str, last: int, kept: tuple[str, ...]
 ) -> list[TrainingRun]:
-    """The trainings that were named, or the newest finished ones of an experiment, oldest first.
+    """Return the named trainings, or the newest finished ones of an experiment, oldest first.
 
     Args:
-        words: Ids, their beginnings (8 letters or more) or names; None takes the newest.
+        names: Ids, their beginnings (8 letters or more) or names; None takes the newest.
         experiment: Where the newest are looked for, after what the environment names.
         last: How many of these.
         kept: Beginnings of the names of metrics whose history is read.
 
     Raises:
-        UserError: A word that names no run, or several; a run without a curriculum; fewer than two
+        UserError: A name of no run, or several; a run without a curriculum; fewer than two
             runs; or MLflow cannot be read.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for a file of 2 kB
     try:
         client = connect()
-        if words is None:
+        if names is None:
             runs = _newest(client, experiment, last)
         else:
-            runs = [_named(client, word) for word in words]
+            runs = [_named(client, name) for name in names]
         distinct = {run.info.run_id: run for run in runs}
         if len(distinct) < 2:
-            found = ", ".join(map(_label, distinct.values())) or "none"
-            raise UserError(f"two runs or more are compared, got {found}; {_listing(client)}")
+            given = ", ".join(map(_label, distinct.values())) or "none"
+            raise UserError(f"two runs or more are compared, got {given}; {_listing(client)}")
         return [_read(client, run, kept) for run in distinct.values()]
     except MlflowException as error:
         reason = str(error).strip().split("\n", 1)[0]
@@ -70,34 +70,34 @@ def find_trainings(
 
 
 def _newest(client: MlflowClient, experiment: str, last: int) -> list[Run]:
-    """The newest of the first experiment that has two; else of the first that has one."""
+    """Return the newest of the first experiment that has two; else of the first that has one."""
     by_place = [
-        finished_runs(client, [place.experiment_id], "sft", last)
-        for place in candidates(client, experiment)
+        finished_runs(client, [each.experiment_id], "sft", last)
+        for each in candidates(client, experiment)
     ]
     enough = [runs for runs in by_place if len(runs) > 1] or [runs for runs in by_place if runs]
     return enough[0][::-1] if enough else []
 
 
-def _named(client: MlflowClient, word: str) -> Run:
-    """The one run that a word means."""
+def _named(client: MlflowClient, name: str) -> Run:
+    """Return the one run that a name means."""
     meant = [
         run
         for run in _all_runs(client)
-        if word in (run.info.run_id, run.info.run_name)
-        or (len(word) >= SHORT and run.info.run_id.startswith(word))
+        if name in (run.info.run_id, run.info.run_name)
+        or (len(name) >= SHORT and run.info.run_id.startswith(name))
     ]
-    exact = [run for run in meant if run.info.run_id == word] or meant
+    exact = [run for run in meant if run.info.run_id == name] or meant
     if not exact:
-        raise UserError(f"no run has the id or the name {word!r}; {_listing(client)}")
+        raise UserError(f"no run has the id or the name {name!r}; {_listing(client)}")
     if len(exact) > 1:
         several = ", ".join(map(_label, exact[:MOST_LISTED]))
-        raise UserError(f"{word!r} could be {len(exact)} runs: {several}; name one by its id")
+        raise UserError(f"{name!r} could be {len(exact)} runs: {several}; name one by its id")
     return exact[0]
 
 
 def _all_runs(client: MlflowClient, query: str = "") -> Iterator[Run]:
-    """Every run of the store, newest first."""
+    """Yield every run of the store, newest first."""
     everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
     ids, token = [each.experiment_id for each in everything], None
     while True:
@@ -109,7 +109,7 @@ def _all_runs(client: MlflowClient, query: str = "") -> Iterator[Run]:
 
 
 def _listing(client: MlflowClient) -> str:
-    """The trainings that there are, in words."""
+    """List the trainings that there are."""
     runs = list(_all_runs(client, "tags.`pixelis.entry_point` = 'sft'"))
     if not runs:
         return "there is no sft run in this store"

@@ -41,21 +41,19 @@ def changed_visits(events: Sequence[Event], num_known: int) -> list[Visit]:
     ]
 
 
-def visit_fields(visit: Visit, status: str) -> dict[str, Any]:
-    """Return what a visit's run holds, as plain JSON.
+def send_visit(
+    client: MlflowClient, run_id: str, visit: Visit, status: str, timestamp: int
+) -> None:
+    """Bring a visit's nested run up to date; sent again, it changes nothing.
 
     Args:
-        visit: open or ended.
-        status: that the run gets: RUNNING, FINISHED, KILLED or FAILED.
+        client: Where to.
+        run_id: The training's run.
+        visit: Open or ended.
+        status: Of an open visit: RUNNING, KILLED or FAILED. An ended one is FINISHED.
+        timestamp: When the visit began or ended, in milliseconds since 1970.
     """
-    length = {} if visit.end is None else {"steps": visit.end - visit.begin}
-    delta = {} if visit.delta is None else {"delta": visit.delta}
-    numbers: list[tuple[str, float, int]] = [
-        *_strata("entry", visit.strata_at_entry, visit.begin),
-        *_strata("exit", visit.strata_at_exit, visit.end),
-        *((f"visit/{key}", float(value), visit.end or 0) for key, value in length.items()),
-        *((f"visit/{key}", float(value), visit.end or 0) for key, value in delta.items()),
-    ]
+    parent = client.get_run(run_id)
     tags = {
         VISIT_TAG: str(visit.index),
         "pixelis.entry_point": "visit",
@@ -65,21 +63,47 @@ def visit_fields(visit: Visit, status: str) -> dict[str, Any]:
         **({"reason": visit.reason} if visit.reason else {}),
         MLFLOW_RUN_NAME: _name(visit),
     }
+    run = find_visit(client, parent, visit.index) or client.create_run(
+        parent.info.experiment_id,
+        start_time=timestamp,
+        tags={MLFLOW_PARENT_RUN_ID: run_id, "mlflow.source.name": "pixelis", **tags},
+    )
+    visit_id, params = run.info.run_id, _params(visit)
+    status = status if visit.end is None else "FINISHED"
+    points = [
+        Metric(key, value, timestamp, step)
+        for key, value, step in _numbers(visit)
+        if key not in run.data.metrics
+    ]
+    client.log_batch(visit_id, metrics=points)
+    client.log_batch(
+        visit_id,
+        params=[Param(k, str(v)) for k, v in params.items() if k not in run.data.params],
+        tags=[RunTag(*item) for item in tags.items()],
+    )
+    if status == run.info.status:
+        return  # its end is known already
+    if status == "RUNNING":
+        client.update_run(visit_id, status="RUNNING")
+    else:
+        client.set_terminated(visit_id, status, end_time=timestamp)
+
+
+def _params(visit: Visit) -> dict[str, Any]:
     params = {"stage": visit.stage, "begin": visit.begin, "entered_by": visit.entered_by}
-    params |= {f"mix/{name}": share for name, share in visit.mix.items()}
-    return {
-        "index": visit.index,
-        "status": status,
-        "tags": tags,
-        "params": {key: str(value) for key, value in params.items()},
-        "metrics": numbers,
-    }
+    return params | {f"mix/{name}": share for name, share in visit.mix.items()}
 
 
-def _strata(
-    when: str, strata: Mapping[str, float] | None, step: int | None
-) -> list[tuple[str, float, int]]:
-    return [(f"visit/{when}/{name}", value, step or 0) for name, value in (strata or {}).items()]
+def _numbers(visit: Visit) -> list[tuple[str, float, int]]:
+    """Key, value and step of what was measured at the visit's entry and exit."""
+    entry, end = visit.strata_at_entry or {}, visit.end or 0
+    numbers = [(f"visit/entry/{name}", value, visit.begin) for name, value in entry.items()]
+    at_exit = {f"exit/{name}": value for name, value in (visit.strata_at_exit or {}).items()}
+    if visit.end is not None:
+        at_exit["steps"] = visit.end - visit.begin
+    if visit.delta is not None:
+        at_exit["delta"] = visit.delta
+    return numbers + [(f"visit/{key}", float(value), end) for key, value in at_exit.items()]
 
 
 def _name(visit: Visit) -> str:
@@ -89,45 +113,6 @@ def _name(visit: Visit) -> str:
         return " · ".join([*parts, f"from step {visit.begin}"])
     span = f"steps {visit.begin} to {visit.end}"
     return " · ".join([*parts, span, visit.outcome.replace("_", " ")])
-
-
-def send_visit(
-    client: MlflowClient, run_id: str, fields: Mapping[str, Any], timestamp: int
-) -> None:
-    """Bring a visit's run to what `visit_fields` gives; sent again, it changes nothing.
-
-    Args:
-        client: Where to.
-        run_id: The training's run.
-        fields: Of `visit_fields`.
-        timestamp: When the visit began or ended, in milliseconds since 1970.
-    """
-    parent = client.get_run(run_id)
-    run = find_visit(client, parent, fields["index"]) or client.create_run(
-        parent.info.experiment_id,
-        start_time=timestamp,
-        tags={MLFLOW_PARENT_RUN_ID: run_id, "mlflow.source.name": "pixelis", **fields["tags"]},
-    )
-    visit_id = run.info.run_id
-    known = run.data.metrics
-    points = [
-        Metric(key, value, timestamp, step)
-        for key, value, step in fields["metrics"]
-        if key not in known
-    ]
-    client.log_batch(visit_id, metrics=points)
-    params = [(k, v) for k, v in fields["params"].items() if k not in run.data.params]
-    client.log_batch(
-        visit_id,
-        params=[Param(*item) for item in params],
-        tags=[RunTag(*item) for item in fields["tags"].items()],
-    )
-    if fields["status"] == run.info.status:
-        return  # its end is known already
-    if fields["status"] == "RUNNING":
-        client.update_run(visit_id, status="RUNNING")
-    else:
-        client.set_terminated(visit_id, fields["status"], end_time=timestamp)
 
 
 def find_visit(client: MlflowClient, parent: Run, index: int) -> Run | None:

@@ -1,8 +1,8 @@
-"""The adapter that a training begins with, or goes on with: from the configuration to a model."""
+"""Build the adapter that a training begins with, or is resumed with."""
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,19 @@ from safetensors.torch import load_file
 from pixelis.config import EVA, ModelConfig
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX
-from pixelis.errors import CheckpointError, ConfigError
+from pixelis.errors import ConfigError
 from pixelis.figures import as_figure, as_page, layer_ranks, layer_spectra
-from pixelis.files import write_whole
-from pixelis.models.changed_base import (
-    WEIGHTS_FILE,
-    changes_base,
-    initial_factors,
-    split_plain,
-    take_from_base,
-    write_plain,
-)
+from pixelis.files import write_atomic
 from pixelis.models.device import best_device, on_best_device
 from pixelis.models.eva import Spectrum, fit_eva, largest_spectrum, positions_needed
 from pixelis.models.load import load_model
-from pixelis.models.lora import add_lora, load_adapter, wrap
+from pixelis.models.lora import WEIGHTS_FILE, add_lora, apply_lora_config, load_adapter
+from pixelis.models.pissa import (
+    changes_base,
+    initial_factors,
+    split_plain_lora,
+    subtract_from_base,
+)
 from pixelis.recorder import Recorder
 
 RANKS_FILE = "lora_ranks.json"
@@ -51,7 +49,7 @@ class Adapter:
 
 
 def load_base(model: ModelConfig) -> Any:
-    """The base of a configuration, on the CPU; in 4 bits on the GPU."""
+    """Load the base of a configuration, on the CPU; in 4 bits on the GPU."""
     base = load_model(
         model.model_name,
         torch_dtype=model.torch_dtype,
@@ -66,7 +64,7 @@ def load_base(model: ModelConfig) -> Any:
 
 
 def load_trained(config: ModelConfig, folder: Path) -> PeftModel:
-    """The base of a configuration with an adapter that was saved, where it computes best."""
+    """Load the base of a configuration with a saved adapter, on the best device."""
     model = load_adapter(load_base(config), folder, model_name=config.model_name)
     return model if config.load_in_4bit else model.to(best_device())
 
@@ -93,9 +91,9 @@ def build_adapter(
         seed: of the adapter's first weights, and of the choice of examples.
         batch_size: examples in one forward pass.
         output_dir: where the ranks are written.
-        recorder: told of the ranks.
+        recorder: gets the ranks.
         resume_from: a whole checkpoint.
-        load: gives the base; None loads it.
+        load: returns the base; None loads it.
 
     Raises:
         ConfigError: when the model has no layer to adapt, or EVA too few examples or directions.
@@ -105,48 +103,20 @@ def build_adapter(
     if by_data and resume_from is not None:
         saved = LoraConfig.from_pretrained(str(resume_from))
         saved.inference_mode, saved.base_model_name_or_path = False, None
-        return Adapter(wrap(load(config), saved, model_name=config.model_name, seed=seed))
+        return Adapter(
+            apply_lora_config(load(config), saved, model_name=config.model_name, seed=seed)
+        )
     if changes_base(config.init_lora_weights):
-        return _take_apart(config, load, seed=seed, resume_from=resume_from)
+        return _split_base(config, load, seed=seed, resume_from=resume_from)
     if not by_data:
         return Adapter(_add(config, config.init_lora_weights, load, seed=seed))
     spread = config.lora_auto_spread if config.lora_r == "auto" else 1.0
     model = _add(config, EVA, load, seed=seed, eva_spread=spread)
-    batches = _look_at(dataset, model, config, seed=seed, batch_size=batch_size, spread=spread)
+    batches = _draw_batches(dataset, model, config, seed=seed, batch_size=batch_size, spread=spread)
     with on_best_device(model) as device:
         spectra = fit_eva(model, [{k: x.to(device) for k, x in each.items()} for each in batches])
     _record(spectra, output_dir, recorder)
     return Adapter(model)
-
-
-def write_adapter(
-    model: PeftModel,
-    folder: Path,
-    tensors: dict[str, torch.Tensor] | None,
-    initial: Mapping[str, torch.Tensor] | None,
-) -> None:
-    """Write an adapter in PEFT's own layout.
-
-    Args:
-        model: the adapted base.
-        folder: made.
-        tensors: the adapter's, where they are not on the model alone (sharded).
-        initial: of `Adapter`.
-
-    Raises:
-        CheckpointError: when a weight has no numbers here: DeepSpeed's ZeRO-3 keeps them in parts.
-    """
-    trained = tensors or {n: p for n, p in model.named_parameters() if p.requires_grad}
-    if empty := [name for name, weight in trained.items() if weight.numel() == 0]:
-        raise CheckpointError(
-            f"{len(empty)} weights of the adapter, {empty[0]} first, are empty in this process, so "
-            "it is not saved; train with configs/accelerate/fsdp.yaml or ddp.yaml"
-        )
-    # The embeddings are never trained; asked to look, peft would ask the hub for the base.
-    model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=tensors)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card
-    if initial is not None:
-        write_plain(folder, initial)
 
 
 def _add(
@@ -168,8 +138,8 @@ def _add(
     )
 
 
-def _take_apart(config: ModelConfig, load: Load, *, seed: int, resume_from: Path | None) -> Adapter:
-    """An adapter that holds a part of the base's weights, and a base without it.
+def _split_base(config: ModelConfig, load: Load, *, seed: int, resume_from: Path | None) -> Adapter:
+    """Build an adapter that holds a part of the base's weights, and a base without it.
 
     The base is loaded twice and the second one made from the factors alone, as a resumed training
     does: so both train on the same numbers, whatever the weights' type rounds away.
@@ -177,14 +147,14 @@ def _take_apart(config: ModelConfig, load: Load, *, seed: int, resume_from: Path
     if resume_from is None:
         initial = initial_factors(_add(config, config.init_lora_weights, load, seed=seed))
     else:
-        _, initial = split_plain(load_file(resume_from / WEIGHTS_FILE))
+        _, initial = split_plain_lora(load_file(resume_from / WEIGHTS_FILE))
     model = _add(config, "default", load, seed=seed)
-    take_from_base(model, initial)
+    subtract_from_base(model, initial)
     set_peft_model_state_dict(model, initial)
     return Adapter(model, initial)
 
 
-def _look_at(
+def _draw_batches(
     dataset: CurriculumDataset,
     model: PeftModel,
     config: ModelConfig,
@@ -193,7 +163,7 @@ def _look_at(
     batch_size: int,
     spread: float,
 ) -> list[dict[str, torch.Tensor]]:
-    """Batches of training examples of all difficulties, drawn without regard to stages."""
+    """Draw batches of training examples of all difficulties, without regard to stages."""
     rank = config.lora_auto_rank if config.lora_r == "auto" else config.lora_r
     most = largest_spectrum(model)
     if positions_needed(rank, spread) > most:
@@ -202,6 +172,7 @@ def _look_at(
             f"{round(rank * spread)} (model.lora_auto_rank x lora_auto_spread, or lora_r)"
         )
     keys = [(name, index) for name, size in sorted(dataset.sizes.items()) for index in range(size)]
+    keys = [key for key in keys if key not in dataset.excluded]
     chosen = random.Random(f"eva {seed}").sample(keys, min(config.lora_auto_examples, len(keys)))
     batches = list(_batches(dataset, chosen, batch_size, positions_needed(rank, spread)))
     if not batches:
@@ -215,7 +186,7 @@ def _look_at(
 def _batches(
     dataset: CurriculumDataset, keys: list[tuple[str, int]], batch_size: int, positions: int
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches of at least so many examples and supervised tokens; what is left over is dropped."""
+    """Yield batches of at least so many examples and supervised tokens; the rest is dropped."""
     items, count = [], 0
     for key in keys:
         items.append(dataset[key])
@@ -228,13 +199,13 @@ def _batches(
 
 
 def _record(spectra: list[Spectrum], output_dir: Path, recorder: Recorder) -> None:
-    """Leave ranks and spectra as JSON and as figures."""
+    """Record ranks and spectra as JSON and as figures."""
     rows = [asdict(one) for one in spectra]
     file = output_dir / RANKS_FILE
-    write_whole(file, json.dumps(rows, indent=1))
+    write_atomic(file, json.dumps(rows, indent=1))
     recorder.artifact(file, FOLDER)
     for name, chart in (("ranks", layer_ranks(rows)), ("spectra", layer_spectra(rows))):
         recorder.figure(f"{FOLDER}/{name}.png", as_figure(chart))
         page = output_dir / f"lora_{name}.html"
-        write_whole(page, as_page(chart, f"lora {name}"))
+        write_atomic(page, as_page(chart, f"lora {name}"))
         recorder.artifact(page, FOLDER)

@@ -1,9 +1,10 @@
-"""The batch size that fits, tried out before the first step; what a step learns from stays.
+"""Find the batch size that fits into memory before the first step; the steps stay the same.
 
 A step's gradient is a sum over its supervised tokens, divided by their number in the whole step:
 how its examples are split into forward passes changes nothing but rounding.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +15,11 @@ from accelerate.utils.memory import clear_device_cache
 from pixelis.data.dataset import CurriculumDataset, Key
 from pixelis.errors import ConfigError
 
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-# accelerate knows torch's allocator by its words; oneDNN and C++ have others for the same.
+logger = logging.getLogger(__name__)
+
+# accelerate knows torch's allocator by its message; oneDNN and C++ have others for the same.
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-OTHER_WORDS = ("could not create a primitive", "could not create a memory", "std::bad_alloc")
+OTHER_MESSAGES = ("could not create a primitive", "could not create a memory", "std::bad_alloc")
 
 
 class Split(NamedTuple):
@@ -37,7 +39,7 @@ class Split(NamedTuple):
 
 
 def smaller(split: Split) -> Split | None:
-    """The next smaller batch size, at most half, with which the step stays the same; None at 1."""
+    """Return the next smaller batch size, at most half, for the same step; None at 1."""
     share = split.batch_size * split.accumulation_steps
     for size in range(split.batch_size // 2, 0, -1):
         if share % size == 0:
@@ -46,13 +48,13 @@ def smaller(split: Split) -> Split | None:
 
 
 def longest(dataset: CurriculumDataset, difficulties: Iterable[str], number: int) -> list[Key]:
-    """The keys of the longest examples, in tokens, longest first."""
+    """Return the keys of the longest examples, in tokens, longest first."""
     keys = [(name, index) for name in difficulties for index in range(dataset.sizes[name])]
     return sorted(keys, key=lambda key: (-dataset.length(key), key))[:number]
 
 
 def find_batch_size(trainer: Any, split: Split, keys: Sequence[Key]) -> Split:
-    """The largest batch size, halved from the given one, whose forward and backward passes fit.
+    """Return the largest batch size, halved from the given one, whose passes fit into memory.
 
     Tried with the longest examples, all adapter gradients, and room for the optimiser's two moments
     of each trained weight. Leaves weights, gradients and generators as they were.
@@ -80,7 +82,7 @@ def find_batch_size(trainer: Any, split: Split, keys: Sequence[Key]) -> Split:
         try:
             _probe(trainer, [keys[i % len(keys)] for i in range(batch_size)])
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, MemoryError) or str(error).startswith(OTHER_WORDS):
+            if isinstance(error, MemoryError) or str(error).startswith(OTHER_MESSAGES):
                 raise RuntimeError(f"{CPU_OUT_OF_MEMORY}: {error}") from error
             raise
 
@@ -95,14 +97,14 @@ def find_batch_size(trainer: Any, split: Split, keys: Sequence[Key]) -> Split:
         raise ConfigError(
             f"training.batch_size: not even 1 example of {trainer.loader.dataset.length(keys[0])} "
             "tokens fits into memory. Set model.gradient_checkpointing=true, lower "
-            "model.max_pixels or training.max_length, or share the base among GPUs (num_processes "
-            "and accelerate_config); `python -m pixelis.cli.plan` says what each saves"
+            "model.max_pixels or training.max_length, or share the base among GPUs "
+            "(configs/accelerate/fsdp.yaml); `python -m pixelis.cli.plan` says what each saves"
         ) from error
     return tried
 
 
 def _probe(trainer: Any, keys: Sequence[Key]) -> None:
-    """One forward and backward pass as training makes them; raises where memory is short."""
+    """Make one forward and backward pass as training does; raises where memory is short."""
     dataset = trainer.loader.dataset
     batch = dataset.collate([dataset[key] for key in keys])
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
@@ -121,46 +123,42 @@ def _probe(trainer: Any, keys: Sequence[Key]) -> None:
         trainer.model.zero_grad(set_to_none=True)
 
 
-def fit_batch_size(
-    trainer: Any,
-    difficulties: Iterable[str],
-    *,
-    known: int | None,
-    say: Callable[[str], None],
-) -> Split:
+def fit_batch_size(trainer: Any, difficulties: Iterable[str], *, known: int | None) -> Split:
     """Find the batch size of a training and set it, in all its processes alike.
 
     Args:
         trainer: a CurriculumTrainer with the configured batch size, not yet training.
         difficulties: that training may draw from.
         known: the batch size that the training had when it was stopped; not searched for again.
-        say: prints a line.
 
     Raises:
         ConfigError: when one example alone does not fit.
     """
     loader = trainer.loader
     configured = Split(loader.batch_size, loader.accumulation_steps)
-    if trainer.accelerator.distributed_type in SHARDED:
-        say("a batch size is not searched for where the model is sharded: all would have to fail")
+    if trainer.accelerator.distributed_type == DistributedType.FSDP:
+        logger.info(
+            "a batch size is not searched for where the model is sharded: all would have to fail"
+        )
         return configured
     if known is not None:
-        found = configured if known >= configured.batch_size else with_size(configured, known)
-        say(f"batch size {found}, as before")
+        fitting = configured if known >= configured.batch_size else with_size(configured, known)
+        logger.info("batch size %s, as before", fitting)
     else:
         keys = longest(loader.dataset, difficulties, configured.batch_size)
-        mine = find_batch_size(trainer, configured, keys)
-        found = with_size(configured, min(trainer.processes.gather(mine.batch_size)))
-        said = "fits" if found == configured else f"fits, {configured} does not"
-        say(f"batch size {found} {said} (longest example: {loader.dataset.length(keys[0])} tokens)")
-    loader.split_steps(found.batch_size, found.accumulation_steps)
-    trainer.args.per_device_train_batch_size = trainer._train_batch_size = found.batch_size
-    trainer.args.gradient_accumulation_steps = found.accumulation_steps
-    return found
+        own = find_batch_size(trainer, configured, keys)
+        fitting = with_size(configured, min(trainer.processes.gather(own.batch_size)))
+        verdict = "fits" if fitting == configured else f"fits, {configured} does not"
+        length = loader.dataset.length(keys[0])
+        logger.info("batch size %s %s (longest example: %d tokens)", fitting, verdict, length)
+    loader.split_steps(fitting.batch_size, fitting.accumulation_steps)
+    trainer.args.per_device_train_batch_size = trainer._train_batch_size = fitting.batch_size
+    trainer.args.gradient_accumulation_steps = fitting.accumulation_steps
+    return fitting
 
 
 def with_size(split: Split, batch_size: int) -> Split:
-    """The same step in forward passes of another size, which has to divide it.
+    """Return the same step in forward passes of another size, which has to divide it.
 
     Raises:
         ConfigError: when it does not.

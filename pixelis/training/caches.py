@@ -1,14 +1,18 @@
-"""What trainings on the same data need not compute again: tokens, positions, vision features."""
+"""What trainings on the same data share: tokens and vision features on disk, a base in memory."""
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from peft import PeftModel
 from tqdm import tqdm
 
 from pixelis.config import ModelConfig, TrainingConfig
+from pixelis.curriculum import CurriculumConfig, check_examples
 from pixelis.data.cache import (
     VisionCache,
     cache_folders,
@@ -20,19 +24,32 @@ from pixelis.data.cache import (
 )
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
-from pixelis.data.store import SUMMARY_FILE, data_files
+from pixelis.data.store import SUMMARY_FILE, data_files, load_split
 from pixelis.files import file_sha256
 from pixelis.models.device import on_best_device
-from pixelis.models.vision import PositionRule, compute_features, takes_features, vision_digest
+from pixelis.models.load import load_processor
+from pixelis.models.pissa import changes_base
+from pixelis.models.vision import (
+    PositionRule,
+    accepts_image_features,
+    compute_features,
+    vision_digest,
+)
+from pixelis.training.adapter import load_base
+from pixelis.training.inputs import build_datasets
+from pixelis.training.precision import BF16, FP32, halve_base, resolve_precision
+
+logger = logging.getLogger(__name__)
 
 GIB = 2**30
 IMAGES_AT_ONCE = 16
-Say = Callable[[str], None]
-Found = TypeVar("Found")
+Opened = TypeVar("Opened")
+# Called with a function that returns the base as it was loaded, before anything is rounded.
+UseBase = Callable[[Callable[[], Any]], None]
 
 
 def noted_digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each data file as data-prep wrote it down, else computed."""
+    """Return the SHA-256 of each data file as data-prep wrote it down, else computed."""
     try:
         noted = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))["sha256"]
         return {file.name: str(noted[file.name]) for file in data_files(folder)}
@@ -45,7 +62,6 @@ def use_token_cache(
     encoder: Encoder,
     folder: Path,
     model: ModelConfig,
-    say: Say,
 ) -> None:
     """Let the splits read their tokens from disk; what is too long is left out and counted.
 
@@ -54,7 +70,6 @@ def use_token_cache(
         encoder: of the model's processor, with the bound on the length.
         folder: of the data.
         model: section `model`: the positions are those of its class.
-        say: prints a line.
     """
     rule = PositionRule(model.model_name, trust_remote_code=model.trust_remote_code)
     unbounded = Encoder(encoder.processor)
@@ -66,16 +81,18 @@ def use_token_cache(
 
         def tokens_in(folder: Path, split: str = split, rows: Any = dataset.rows) -> Any:
             with _bar(f"tokenise {split}", sum(map(len, rows.values())), "example") as bar:
-                place = folder / f"tokens-{split}-{key}"
-                return open_tokens(place, rows, unbounded, positions, bar.update)
+                path = folder / f"tokens-{split}-{key}"
+                return open_tokens(path, rows, unbounded, positions, bar.update)
 
-        found = _in_first(folder, tokens_in, "tokens", say)
-        for difficulty, num in dataset.use_tokens(found).items():
+        tokens = _open_in_first(folder, tokens_in, "tokens")
+        for difficulty, num in dataset.use_tokens(tokens).items():
             if num:
                 too_long[f"{split} {difficulty}"] = num
     if too_long:
         listed = ", ".join(f"{num} of {name}" for name, num in too_long.items())
-        say(f"longer than training.max_length {encoder.max_length} and left out: {listed}")
+        logger.info(
+            "longer than training.max_length %s and left out: %s", encoder.max_length, listed
+        )
 
 
 def use_vision_cache(
@@ -83,32 +100,31 @@ def use_vision_cache(
     base: Any,
     encoder: Encoder,
     folder: Path,
-    say: Say,
     *,
     limit_gib: float,
 ) -> bool:
-    """Let the splits give the features of their images instead of the images, where it can be.
+    """Let the splits give the features of their images instead of the images, where possible.
 
     Args:
         datasets: split -> its examples, with a token cache.
         base: whose tower is frozen.
         encoder: of its processor.
         folder: of the data.
-        say: prints a line that says why not.
         limit_gib: the largest size.
 
     Returns:
         whether they do.
     """
-    if not takes_features(base):
-        say(f"vision features are not cached: {base.config.model_type} takes none")
+    if not accepts_image_features(base):
+        logger.info("vision features are not cached: %s takes none", base.config.model_type)
         return False
     width = base.config.text_config.hidden_size
     num_bytes = 2 * width * sum(dataset.num_image_tokens for dataset in datasets.values())
     if num_bytes > limit_gib * GIB:
-        say(
-            f"vision features are not cached: they take up to {num_bytes / GIB:.1f} GiB, more than "
-            f"training.vision_cache_gib {limit_gib:g}"
+        logger.info(
+            "vision features are not cached: they take up to %.1f GiB, more than "
+            "training.vision_cache_gib %g",
+            *(num_bytes / GIB, limit_gib),
         )
         return False
     key = cache_key(
@@ -135,9 +151,9 @@ def use_vision_cache(
 
     try:
         with on_best_device(base.model.visual):
-            cache = _in_first(folder, features_in, "vision features", say, temporary=False)
+            cache = _open_in_first(folder, features_in, "vision features", temporary=False)
     except OSError as error:
-        say(f"vision features are not cached: {error}")
+        logger.info("vision features are not cached: %s", error)
         return False
     for dataset in datasets.values():
         dataset.features = cache
@@ -145,7 +161,7 @@ def use_vision_cache(
 
 
 def left_out(datasets: Mapping[str, CurriculumDataset]) -> dict[str, float]:
-    """Metric -> how many examples of a split's difficulty are longer than the encoder allows."""
+    """Return metric -> number of examples of a split and difficulty that are too long."""
     return {
         f"data/{split}/{difficulty}/left_out": number
         for split, dataset in datasets.items()
@@ -154,45 +170,50 @@ def left_out(datasets: Mapping[str, CurriculumDataset]) -> dict[str, float]:
     }
 
 
-def look_once(
+def use_features(
     datasets: Mapping[str, CurriculumDataset],
     encoder: Encoder,
     training: TrainingConfig,
     model: ModelConfig,
     folder: Path,
-    say: Callable[[str], None],
     load: Callable[[], Any],
 ) -> None:
-    """Let the base's vision tower look at each image once, where it stays as it is.
+    """Cache the features of each image where the vision tower is frozen and a cache is wanted.
 
-    Where it does not, or that is not wanted, the splits give images, whatever they gave to the
-    training before; `load` gives the base as it was loaded.
+    Where not, the splits give images, whatever they gave to the training before.
+
+    Args:
+        datasets: split -> its examples, with a token cache.
+        encoder: of the model's processor.
+        training: section `training`.
+        model: section `model`.
+        folder: of the data.
+        load: returns the base as it was loaded, before anything is rounded.
     """
     if training.vision_cache != "auto" or model.train_vision or model.train_merger:
         for dataset in datasets.values():
             dataset.features = None
     elif datasets["train"].features is None:
         limit = training.vision_cache_gib
-        use_vision_cache(datasets, load(), encoder, folder, say, limit_gib=limit)
+        use_vision_cache(datasets, load(), encoder, folder, limit_gib=limit)
 
 
-def _in_first(
+def _open_in_first(
     data: Path,
-    open_in: Callable[[Path], Found],
+    open_in: Callable[[Path], Opened],
     what: str,
-    say: Say,
     *,
     temporary: bool = True,
-) -> Found:
-    """What `open_in` makes in the first cache folder that takes it; the others are named.
+) -> Opened:
+    """Return what `open_in` makes in the first cache folder that can be written.
 
     Raises:
-        OSError: when none does.
+        OSError: when none can.
     """
     failed: OSError | None = None
     for folder in cache_folders(data, temporary=temporary):
         if failed is not None:
-            say(f"{what}: kept in {folder}, since {failed}")
+            logger.info("%s: kept in %s, since %s", what, folder, failed)
         try:
             return open_in(folder)
         except OSError as error:
@@ -202,8 +223,8 @@ def _in_first(
 
 
 def _digest_of_images(datasets: Mapping[str, CurriculumDataset]) -> str:
-    found = sorted(set().union(*(dataset.distinct_images for dataset in datasets.values())))
-    return hashlib.sha256("".join(found).encode()).hexdigest()
+    digests = sorted(set().union(*(dataset.distinct_images for dataset in datasets.values())))
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _images(datasets: Mapping[str, CurriculumDataset]) -> Iterator[tuple[str, bytes]]:
@@ -215,3 +236,141 @@ def _images(datasets: Mapping[str, CurriculumDataset]) -> Iterator[tuple[str, by
 
 def _bar(title: str, total: int | None, unit: str) -> "tqdm[Any]":
     return tqdm(total=total, unit=unit, desc=title, mininterval=1, delay=2, leave=False)
+
+
+class TrainingCache:
+    """What the trainings of one process share: processors, encoded splits, bases without adapters.
+
+    Nothing of a training stays on them: the next one computes the same numbers as in a process of
+    its own.
+    """
+
+    def __init__(self) -> None:
+        """Load nothing yet."""
+        self._data: dict[tuple[Any, ...], _Data] = {}
+        self._tests: dict[tuple[Any, ...], CurriculumDataset] = {}
+        self._bases: dict[tuple[Any, ...], Any] = {}
+        self._in_use: tuple[Any, ...] | None = None  # the base that was last given out
+        self._adapted: PeftModel | None = None
+
+    def load_data(
+        self, model: ModelConfig, folder: Path, curriculum: CurriculumConfig, *, max_length: int
+    ) -> tuple[Encoder, dict[str, CurriculumDataset]]:
+        """Return the encoder of a model's processor, and the train and validation splits.
+
+        Their tokens are cached beside the data; examples that are too long are left out.
+
+        Raises:
+            CheckpointError, DataError: see `load_processor` and `build_datasets`.
+            ConfigError: when a mix needs a difficulty of which a split has no example that is short
+                enough.
+        """
+        key = (
+            *(model.model_name, model.min_pixels, model.max_pixels, model.trust_remote_code),
+            # The features that the splits come to hold are a tower's, of one type.
+            *(model.torch_dtype, model.attn_implementation, model.load_in_4bit),
+            *(folder.resolve(), max_length),
+        )
+        if key not in self._data:
+            processor = load_processor(
+                model.model_name,
+                min_pixels=model.min_pixels,
+                max_pixels=model.max_pixels,
+                trust_remote_code=model.trust_remote_code,
+            )
+            encoder = Encoder(processor, max_length=max_length)
+            datasets = build_datasets(folder, encoder, curriculum)
+            all_sizes = {split: dataset.sizes for split, dataset in datasets.items()}
+            use_token_cache(datasets, encoder, folder, model)
+            self._data[key] = encoder, datasets, all_sizes
+        encoder, datasets, all_sizes = self._data[key]
+        check_examples(curriculum, all_sizes)
+        sizes = {split: dataset.sizes for split, dataset in datasets.items()}
+        too_long = f"those longer than training.max_length {max_length}"
+        check_examples(curriculum, sizes, without=too_long)
+        return encoder, datasets
+
+    def prepare(
+        self,
+        model: ModelConfig,
+        folder: Path,
+        curriculum: CurriculumConfig,
+        training: TrainingConfig,
+    ) -> None:
+        """Load what the first training would: data, caches and the base.
+
+        Raises:
+            CheckpointError, ConfigError, DataError: see `load_data` and `load_base`.
+        """
+        encoder, datasets = self.load_data(
+            model, folder, curriculum, max_length=training.max_length
+        )
+        self.load_base(
+            model,
+            precision=resolve_precision(training.precision),
+            use=partial(use_features, datasets, encoder, training, model, folder),
+        )
+        self._in_use = None  # no adapter was put on it: it is as good as new
+
+    def load_test(self, folder: Path, encoder: Encoder) -> CurriculumDataset:
+        """Return the test split, encoded by an encoder of `load_data`.
+
+        Raises:
+            DataError: when the folder cannot be read.
+        """
+        key = (folder.resolve(), id(encoder))
+        if key not in self._tests:
+            self._tests[key] = CurriculumDataset(load_split(folder, "test"), encoder)
+        return self._tests[key]
+
+    def load_base(
+        self, model: ModelConfig, *, precision: str = FP32, use: UseBase | None = None
+    ) -> Any:
+        """Return the base of a configuration, free of adapters, in evaluation mode.
+
+        Args:
+            model: section `model`.
+            precision: bf16: its weights are rounded, where they are not bf16 already.
+            use: called with a function that returns the base before anything is rounded.
+        """
+        self.remove_adapter()
+        is_halved = precision == BF16 and not model.load_in_4bit
+        key = (model.model_name, model.torch_dtype, model.attn_implementation, is_halved)
+        # Where the adapter takes from the base, it is not the same base any more.
+        is_shared = not changes_base(model.init_lora_weights) and not model.load_in_4bit
+        base = self._bases.get(key) if is_shared else None
+        if base is None:
+            base = load_base(model)
+            if use is not None:
+                use(partial(_identity, base))
+            if is_halved:
+                halve_base(base)
+            if is_shared:
+                self._bases[key] = base
+        elif use is not None:
+            use(partial(load_base, model) if is_halved else partial(_identity, base))
+        self._in_use = key if is_shared else None
+        if getattr(base, "is_gradient_checkpointing", False):
+            base.gradient_checkpointing_disable()
+        return base.eval()
+
+    def keep_adapted(self, adapted: PeftModel) -> None:
+        """Remember which adapter is on the base, to remove it for the next training."""
+        self._adapted = adapted
+
+    def remove_adapter(self) -> None:
+        """Take the last training's adapter off the base again."""
+        if self._adapted is not None:
+            base = self._adapted.unload()
+            if hasattr(base, "peft_config"):
+                del base.peft_config
+        elif self._in_use is not None:  # a training that failed while an adapter was put on it
+            del self._bases[self._in_use]
+        self._adapted = self._in_use = None
+
+
+_Data = tuple[Encoder, dict[str, CurriculumDataset], dict[str, dict[str, int]]]
+
+
+def _identity(base: Any) -> Any:
+    return base

@@ -1,11 +1,13 @@
-"""What a checkpoint holds, in safetensors and JSON only, and how a whole one is told from a torn.
+"""What makes a checkpoint whole and readable: sealed digests, JSON files, errors in one line.
 
-`complete.json` is written last and holds the SHA-256 of every other file.
+The Trainer writes and reads its own files (optimiser, scheduler, generators, state). Beside them
+stand the adapter, the curriculum's state and `complete.json`, which is written last and holds the
+SHA-256 of every other file.
 """
 
 import hashlib
 import json
-import random
+import pickle
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,29 +15,51 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch.distributed.tensor import DTensor, distribute_tensor
+from safetensors import SafetensorError
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from pixelis.errors import CheckpointError
-from pixelis.files import is_full, put_folder, sync_folder, write_whole, writing
-from pixelis.training.taking_up import told_of_damage
+from pixelis.errors import CheckpointError, UserError, in_one_line
+from pixelis.files import explain_write_errors, fsync_folder, is_disk_full, write_atomic
 
 COMPLETE_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum_state.json"
-OPTIMIZER_FILE = "optimizer.safetensors"
-GROUPS_FILE = "optimizer_groups.json"
-SCHEDULER_FILE = "scheduler.json"
-RNG_FILE = "rng_state.json"  # of the only, or the first process; see `rng_file`
+OPTIMIZER_FILE, SCHEDULER_FILE = OPTIMIZER_NAME, SCHEDULER_NAME
 ADAPTER_FILE = "adapter_model.safetensors"
 NUM_COPIES = 6  # adapter and moments of a checkpoint, and of the one before until it is whole
 _NAME = re.compile(r"checkpoint-(\d+)")
+# What reading content that no training writes may raise.
+_DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, RuntimeError),
+    *(TypeError, ValueError, SafetensorError, pickle.UnpicklingError),
+)
+
+
+@contextmanager
+def convert_errors(folder: Path) -> Iterator[None]:
+    """Convert errors while reading a checkpoint into CheckpointError.
+
+    A sealed checkpoint has not changed since it was written; its digests do not say by whom.
+
+    Raises:
+        CheckpointError: naming the folder and what is wrong in it.
+    """
+    try:
+        yield
+    except (CheckpointError, torch.OutOfMemoryError):
+        raise
+    except _DAMAGE as error:
+        message = in_one_line(error)
+        if isinstance(error, KeyError):
+            message = f"it lacks {message}"
+        elif not isinstance(error, UserError):
+            message = f"{type(error).__name__}: {message}"
+        raise CheckpointError(f"checkpoint {folder} cannot be taken up: {message}") from error
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON whole or not at all, see `write_whole`."""
-    write_whole(path, json.dumps(value, indent=2))
+    """Write JSON whole or not at all, see `write_atomic`."""
+    write_atomic(path, json.dumps(value, indent=2))
 
 
 def read_json(path: Path) -> Any:
@@ -50,103 +74,28 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy; of a tensor that is sharded over processes, which all have to ask, all of it."""
-    if isinstance(tensor, DTensor):
-        whole_tensor: torch.Tensor = tensor.full_tensor()
-        return whole_tensor.detach().clone()
-    return tensor.detach().clone()
+def rng_file(rank: int, world_size: int) -> str:
+    """Return the name of the Trainer's file of a process's generators."""
+    return "rng_state.pth" if world_size == 1 else f"rng_state_{rank}.pth"
 
 
-def laid_out(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, sharded where the other one is."""
-    if not isinstance(like, DTensor):
-        return tensor
-    # Every process has all of it: nothing needs to be sent.
-    return distribute_tensor(
-        tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
-    )
+def seal(folder: Path) -> None:
+    """Mark a checkpoint as whole: write the digests of its files once these are on disk."""
+    fsync_folder(folder)
+    write_json(_digests(folder), folder / COMPLETE_FILE)
 
 
-def optimizer_tensors(optimizer: Any) -> dict[str, torch.Tensor]:
-    """The optimiser's moments as `<parameter index>.<name>` -> tensor, copied."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": whole(value).contiguous()
-        for index, values in state.items()
-        for name, value in values.items()
-    }
-
-
-def restore_optimizer(
-    optimizer: Any, tensors: Mapping[str, torch.Tensor], groups: list[dict[str, Any]] | None = None
-) -> None:
-    """Put moments back; the groups (learning rates) stay as they are where none are given."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        like = parameters[int(index)]
-        copied = value.clone()
-        if copied.shape == like.shape:  # all but the count of steps
-            copied = laid_out(copied, like)
-        state.setdefault(int(index), {})[name] = copied
-    current = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups or current})
-
-
-def save_optimizer(
-    optimizer: Any, scheduler: Any, folder: Path, *, tensors: Mapping[str, torch.Tensor]
-) -> None:
-    """Write moments (`optimizer_tensors`), parameter groups and the schedule's position."""
-    save_file(dict(tensors), folder / OPTIMIZER_FILE)
-    write_json(optimizer.state_dict()["param_groups"], folder / GROUPS_FILE)
-    write_json(scheduler.state_dict(), folder / SCHEDULER_FILE)
-
-
-def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
-    """Read what `save_optimizer` wrote."""
-    with told_of_damage(folder):
-        restore_optimizer(
-            optimizer, load_file(folder / OPTIMIZER_FILE), read_json(folder / GROUPS_FILE)
-        )
-        scheduler.load_state_dict(read_json(folder / SCHEDULER_FILE))
-
-
-def rng_file(rank: int) -> str:
-    """Where the generators of a process are kept; the first one's have the plain name."""
-    name = Path(RNG_FILE)
-    return f"{name.stem}_{rank}{name.suffix}" if rank else RNG_FILE
-
-
-def rng_state() -> dict[str, Any]:
-    """The states of Python's, numpy's and torch's generators, as plain JSON."""
-    version, internal, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, cached],
-        "torch": torch.get_rng_state().tolist(),
-        "cuda": [s.tolist() for s in torch.cuda.get_rng_state_all()]
-        if torch.cuda.is_available()
-        else [],
-    }
-
-
-def load_rng(folder: Path, rank: int = 0) -> None:
-    """Put the generators back to where `rng_state` found this process's."""
-    with told_of_damage(folder):
-        _set_rng(read_json(folder / rng_file(rank)))
-
-
-def _set_rng(state: Mapping[str, Any]) -> None:
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([torch.tensor(s, dtype=torch.uint8) for s in state["cuda"]])
+def find_fault(folder: Path) -> str | None:
+    """Return why a checkpoint is not whole, or None where it is."""
+    try:
+        sealed = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
+        current = _digests(folder)
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{COMPLETE_FILE} cannot be read ({error})"
+    if not isinstance(sealed, dict):
+        return f"{COMPLETE_FILE} cannot be read (it holds no digests)"
+    changed = sorted(n for n in {*sealed, *current} if sealed.get(n) != current.get(n))
+    return f"{', '.join(changed)} differ from what was saved" if changed else None
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -157,69 +106,46 @@ def _digests(folder: Path) -> dict[str, str]:
     }
 
 
-def seal(folder: Path) -> None:
-    """Mark a checkpoint as whole: the digests of its files, written when these are on disk."""
-    sync_folder(folder)
-    write_json(_digests(folder), folder / COMPLETE_FILE)
-
-
-def find_fault(folder: Path) -> str | None:
-    """Why a checkpoint is not whole, or None where it is."""
-    try:
-        sealed = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
-        found = _digests(folder)
-    except (OSError, ValueError, RecursionError) as error:
-        return f"{COMPLETE_FILE} cannot be read ({error})"
-    if not isinstance(sealed, dict):
-        return f"{COMPLETE_FILE} cannot be read (it holds no digests)"
-    changed = sorted(n for n in {*sealed, *found} if sealed.get(n) != found.get(n))
-    return f"{', '.join(changed)} differ from what was saved" if changed else None
-
-
 def checkpoints(output_dir: Path) -> Iterator[Path]:
-    """The checkpoint folders under `output_dir`, newest (highest step) first."""
-    found = [(int(m[1]), p) for p in output_dir.glob("*") if (m := _NAME.fullmatch(p.name))]
-    for _, path in sorted(found, reverse=True):
+    """Yield the checkpoint folders under `output_dir`, newest (highest step) first."""
+    numbered = [(int(m[1]), p) for p in output_dir.glob("*") if (m := _NAME.fullmatch(p.name))]
+    for _, path in sorted(numbered, reverse=True):
         yield path
 
 
-def delete_older(newest: Path, num_kept: int, spare: Path | None = None) -> None:
-    """Keep `newest` and the checkpoints just before it, `num_kept` in all; delete older ones.
-
-    `spare` stays as well, however old it is.
-    """
-    found = list(checkpoints(newest.parent))
-    for folder in found[found.index(newest) + num_kept :]:
-        if folder != spare:
-            shutil.rmtree(folder, ignore_errors=True)
+def delete_older(newest: Path, num_kept: int) -> None:
+    """Keep `newest` and the checkpoints just before it, `num_kept` in all; delete older ones."""
+    folders = list(checkpoints(newest.parent))
+    for folder in folders[folders.index(newest) + num_kept :]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def told_of_full_disk(output_dir: Path, num_bytes: int) -> Iterator[None]:
-    """End a training that the disk has no more room for: resumable, and saying what it needs.
+def explain_full_disk(output_dir: Path, num_bytes: int) -> Iterator[None]:
+    """Convert the error of a full disk into one line; the training stays resumable.
 
     Args:
         output_dir: of the training.
-        num_bytes: of what it trains.
+        num_bytes: size of the trained weights.
 
     Raises:
         CheckpointError: naming the file, what a checkpoint takes and what is free; what the disk
             took of a checkpoint is removed, those before it stay.
     """
     try:
-        with writing(output_dir, NUM_COPIES * num_bytes):
+        with explain_write_errors(output_dir, NUM_COPIES * num_bytes):
             yield
     except OSError as error:
-        if not is_full(error):
+        if not is_disk_full(error):
             raise
         torn = [each for each in checkpoints(output_dir) if find_fault(each) is not None]
         for folder in torn:
             shutil.rmtree(folder, ignore_errors=True)
         kept = next(checkpoints(output_dir), None)
-        begun = f"{kept} is whole" if kept else "there is none yet"
+        status = f"{kept} is whole" if kept else "there is none yet"
         raise CheckpointError(
             f"{torn[0] if torn else error.filename} cannot be written: {error.strerror}; of the "
-            f"checkpoints before, {begun}: make room and go on with -P resume=auto"
+            f"checkpoints before, {status}: make room and go on with -P resume=auto"
         ) from error
 
 
@@ -234,6 +160,24 @@ def check_whole(folder: Path) -> None:
     fault = find_fault(folder)
     if fault is not None:
         raise CheckpointError(f"checkpoint {folder} is not whole: {fault}")
+
+
+def check_layout(folder: Path, world_size: int) -> None:
+    """Raise unless a checkpoint has every file that the Trainer reads.
+
+    The Trainer passes over a missing file without a word; a checkpoint of an earlier version has
+    other files.
+
+    Raises:
+        CheckpointError: naming the missing files.
+    """
+    ranks = (rng_file(rank, world_size) for rank in range(world_size))
+    names = (OPTIMIZER_FILE, SCHEDULER_FILE, *ranks)
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise CheckpointError(
+            f"checkpoint {folder} cannot be taken up: it lacks {', '.join(missing)} (written by an "
+            "earlier version?); go on with that version, or start anew without resume"
+        )
 
 
 def check_same_number(saved: int, current: int, folder: Path) -> None:
@@ -262,7 +206,7 @@ def check_same_config(
 
     Args:
         saved: its configuration, flat.
-        current: the one that it would be taken up with.
+        current: the configuration that it would be resumed with.
         folder: where it lies.
         what: it is, for the message.
         advice: what the user can do.
@@ -274,8 +218,3 @@ def check_same_config(
     if different:
         listed = "; ".join(f"{k} was {saved.get(k)!r}, is {current.get(k)!r}" for k in different)
         raise CheckpointError(f"{what} {folder} is from another configuration: {listed}; {advice}")
-
-
-def replace_folder(staged: Path, place: Path) -> None:
-    """Put a finished folder in its place, whatever stood there before."""
-    put_folder(staged, place)

@@ -1,8 +1,8 @@
-"""What a training reads, checked before anything is begun."""
+"""Check and build what a training reads."""
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pixelis.data.store import SUMMARY_FILE, data_files, difficulty_file, load_s
 from pixelis.errors import ConfigError, DataError
 from pixelis.files import file_sha256
 from pixelis.models.load import resolve_model
-from pixelis.models.quantized import check_quantization
+from pixelis.models.quantization import check_quantization
 
 SPLITS_READ = ("train", "validation")
 ROWS_AT_ONCE = 100
@@ -60,15 +60,27 @@ def _check_for_gpu(key: str, value: str, package: str) -> None:
         raise ConfigError(f"{key} {value} needs the package {package.replace('_', '-')}")
 
 
-def check_inputs(folder: Path, curriculum: CurriculumConfig) -> None:
-    """Refuse data that a training would stumble over later, before it leaves anything anywhere.
+def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection[str] = ()) -> None:
+    """Refuse data that a training would fail on later, before it leaves anything anywhere.
+
+    Args:
+        folder: of the data.
+        curriculum: of the training.
+        exclude: ids of examples that are to be left out.
 
     Raises:
-        ConfigError: when a mix needs a difficulty that a split has no example of.
+        ConfigError: when a mix needs a difficulty that a split has no example of, or an excluded id
+            is none of theirs.
         DataError: when the folder cannot be read, or an image in it does not open.
     """
     splits = {split: load_split(folder, split) for split in SPLITS_READ}
     check_sizes(curriculum, splits)
+    known = {id for rows in splits.values() for each in rows.values() for id in each["id"]}
+    if unknown := sorted(set(exclude) - known):
+        raise ConfigError(
+            f"data.exclude must be ids of examples of the train or validation split of {folder}, "
+            f"got {', '.join(unknown):.300}"
+        )
     for rows in splits.values():
         for difficulty, chosen in rows.items():
             _check_images(chosen, folder / difficulty_file(difficulty))
@@ -77,7 +89,7 @@ def check_inputs(folder: Path, curriculum: CurriculumConfig) -> None:
 def build_datasets(
     folder: Path, encoder: Encoder, curriculum: CurriculumConfig
 ) -> dict[str, CurriculumDataset]:
-    """The train and validation splits, checked against what the curriculum's mixes need.
+    """Build the train and validation splits, checked against what the curriculum's mixes need.
 
     Raises:
         DataError: when the folder cannot be read.
@@ -88,8 +100,22 @@ def build_datasets(
     return {split: CurriculumDataset(rows, encoder) for split, rows in splits.items()}
 
 
+def exclude_examples(
+    datasets: Mapping[str, CurriculumDataset],
+    exclude: Collection[str],
+    curriculum: CurriculumConfig,
+) -> None:
+    """Leave examples out of the splits, and let those back in that were left out before.
+
+    Raises:
+        ConfigError: when a mix needs a difficulty of which a split has no other example.
+    """
+    sizes = {split: dataset.exclude(exclude) for split, dataset in datasets.items()}
+    check_examples(curriculum, sizes, without="those of data.exclude")
+
+
 def data_digest(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each data file, which has to be the one that data-prep wrote down.
+    """Return the SHA-256 of each data file, which has to be the one that data-prep wrote down.
 
     Raises:
         DataError: when the summary cannot be read, does not name every file, or a file was changed.
@@ -125,8 +151,8 @@ def _check_images(rows: Any, path: Path) -> None:
     columns = rows.select_columns(["id", "images", "trajectory"])
     for batch in columns.iter(ROWS_AT_ONCE):
         for example_id, images, steps in zip(*batch.values(), strict=True):
-            seen = [step["image"] for step in steps or () if step["image"]]
-            for image in [*(images or ()), *seen]:
+            from_steps = [step["image"] for step in steps or () if step["image"]]
+            for image in [*(images or ()), *from_steps]:
                 try:
                     open_header(image["bytes"]).verify()
                 # Pillow's readers raise whatever broken bytes lead them to.

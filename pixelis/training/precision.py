@@ -1,6 +1,7 @@
-"""In which numbers a training computes: bf16 where the machine is fast with it, else fp32."""
+"""Precision of the forward pass: bf16 where the machine is fast with it, else fp32."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,14 +17,19 @@ LONGEST_WHOLE = 512
 
 
 def resolve_precision(wanted: str) -> str:
-    """`fp32` or `bf16`; `auto` takes bf16 where the processor or the GPU multiplies it natively."""
+    """Return `fp32` or `bf16`; `auto` is bf16 where the hardware multiplies it natively."""
     if wanted != AUTO:
         return wanted
     if torch.cuda.is_available():
         return BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else FP32
-    found = torch.cpu.get_capabilities()
-    fast = found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16")
-    return BF16 if fast else FP32
+    features = torch.cpu.get_capabilities()
+    is_fast = features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16")
+    return BF16 if is_fast else FP32
+
+
+def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context of a forward pass, as the Trainer's own has it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
 def halve_base(model: Any) -> None:
@@ -66,7 +72,7 @@ def _attend(
     scaling: float | None = None,
     is_causal: bool | None = None,
     dropout: float = 0.0,
-    **words: Any,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention on a CPU: queries (B, heads, T, width) to (B, T, heads, width).
 
@@ -78,7 +84,7 @@ def _attend(
     whole = attention_mask is None and causal and dropout == 0 and length == key.shape[2]
     if whole and 1 < length <= LONGEST_WHOLE:
         return _attend_whole(query, key, value, scaling), None
-    found, _ = sdpa_attention_forward(
+    output, _ = sdpa_attention_forward(
         module,
         query.float(),
         key.float(),
@@ -87,9 +93,9 @@ def _attend(
         scaling=scaling,
         is_causal=is_causal,
         dropout=dropout,
-        **words,
+        **kwargs,
     )
-    return found.to(query.dtype), None
+    return output.to(query.dtype), None
 
 
 def _attend_whole(
@@ -107,5 +113,5 @@ def _attend_whole(
         key.reshape(batch * groups, length, width).transpose(1, 2),
         alpha=1 / math.sqrt(width) if scaling is None else scaling,
     )
-    found = torch.bmm(scores.softmax(-1), value.reshape(batch * groups, length, width))
-    return found.reshape(batch, heads, length, width).transpose(1, 2).contiguous()
+    output = torch.bmm(scores.softmax(-1), value.reshape(batch * groups, length, width))
+    return output.reshape(batch, heads, length, width).transpose(1, 2).contiguous()

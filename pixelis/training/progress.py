@@ -1,7 +1,7 @@
-"""A progress bar that says where the curriculum stands: stage, strata, loss, next attempt."""
+"""A progress bar that shows the curriculum: stage, strata, loss, next attempt."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -16,18 +16,11 @@ LOG_INTERVAL_SECONDS = 15.0
 class ProgressCallback(TrainerCallback):
     """Shows the optimiser steps and, behind them, the curriculum's state."""
 
-    def __init__(self, curriculum: CurriculumCallback, say: Callable[[str], None] = print) -> None:
-        """Read everything from the curriculum's callback; lines are printed by `say`."""
+    def __init__(self, curriculum: CurriculumCallback) -> None:
+        """Read everything from the curriculum's callback."""
         self.curriculum = curriculum
-        self._say = say
         self.bar: Any = None
         self.loss: float | None = None
-
-    def say(self, line: str) -> None:
-        """Print a line without breaking the bar."""
-        with tqdm.external_write_mode(file=sys.stdout):
-            self._say(line)
-            sys.stdout.flush()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -86,7 +79,7 @@ class ProgressCallback(TrainerCallback):
             self.bar = None
 
     def describe(self, step: int, max_steps: int) -> str:
-        """The text behind the bar, such as `loss 0.41, simple .91 medium .84, next attempt 300`."""
+        """Return the text behind the bar, such as `loss 0.41, simple .91, next attempt 300`."""
         parts = [] if self.loss is None else [f"loss {self.loss:.3f}"]
         if self.curriculum.num_bad_steps:
             parts.append(f"bad steps {self.curriculum.num_bad_steps}")

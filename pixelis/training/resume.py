@@ -1,8 +1,9 @@
-"""Where a training begins: anew, at a checkpoint, or not at all because it is done."""
+"""Where a training begins: anew, at a checkpoint, or not at all because it is finished."""
 
+import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -12,24 +13,26 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from pixelis.errors import CheckpointError
-from pixelis.files import clear_left
+from pixelis.files import recover_folder, replace_folder
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
+    check_layout,
     check_same_config,
     check_same_number,
     check_whole,
     checkpoints,
+    convert_errors,
     find_fault,
     read_json,
-    replace_folder,
 )
-from pixelis.training.taking_up import told_of_damage
+from pixelis.training.weights import BEST
+
+logger = logging.getLogger(__name__)
 
 EVENTS_FILE = "events.json"
 FINISHED_FILE = "finished.json"
 AUTO = "auto"
-BEST = "best"
-# What a start reads of a checkpoint, and of which kinds it is.
+# What a start reads of a checkpoint, and of which types it is.
 _STATE = {
     "identity": (dict,),
     "num_processes": (int,),
@@ -63,16 +66,14 @@ def choose_start(
     resume: str | None,
     output_dir: Path,
     identity: Mapping[str, Any],
-    say: Callable[[str], None],
     num_processes: int = 1,
 ) -> Start:
-    """Decide where to begin, and say so in a line.
+    """Decide where to begin, and log it in a line.
 
     Args:
         resume: None, `auto` or a checkpoint folder.
         output_dir: the training's folder.
         identity: the configuration and data that a checkpoint must share, flat.
-        say: prints a line.
         num_processes: that train together, which a checkpoint must share as well.
 
     Raises:
@@ -80,7 +81,7 @@ def choose_start(
             number of processes, or `output_dir` holds something else.
     """
     if resume is None:
-        set_aside(output_dir, say)
+        set_aside(output_dir)
         return Start()
     if output_dir.is_dir():
         clear_leftovers(output_dir)
@@ -92,47 +93,48 @@ def choose_start(
         if not isinstance(done["identity"], dict):
             raise CheckpointError(f"{finished} is damaged: identity must be a mapping")
         check_same_config(done["identity"], identity, output_dir)
-        say(f"{output_dir} is finished ({done['step']} steps): nothing to do")
+        logger.info("%s is finished (%s steps): nothing to do", output_dir, done["step"])
         return Start(finished=True, run_id=done["run_id"])
-    chosen = Path(resume) if resume != AUTO else _newest_whole(output_dir, say)
+    chosen = Path(resume) if resume != AUTO else _newest_whole(output_dir)
     if chosen is None:
-        say(f"no checkpoint in {output_dir}: a fresh start")
-        set_aside(output_dir, say)
+        logger.info("no checkpoint in %s: a fresh start", output_dir)
+        set_aside(output_dir)
         return Start()
     check_whole(chosen)
     state = _read_state(chosen)
     check_same_config(state["identity"], identity, chosen)
     check_same_number(state["num_processes"], num_processes, chosen)
-    say(f"going on from {chosen} (step {state['step']})")
+    check_layout(chosen, num_processes)
+    logger.info("going on from %s (step %s)", chosen, state["step"])
     if chosen.parent.resolve() != output_dir.resolve():
-        set_aside(output_dir, say)
-        _bring_best(chosen.parent, output_dir)
+        set_aside(output_dir)
+        _copy_best(chosen.parent, output_dir)
     return Start(resume_from=chosen, run_id=state["run_id"])
 
 
 def _read_state(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of the training that it belongs to."""
+    """Return what a checkpoint holds of the training that it belongs to."""
     state = read_json(checkpoint / CURRICULUM_FILE)
     for name, kinds in _STATE.items():
-        found = state.get(name, "nothing") if isinstance(state, dict) else "nothing"
-        if type(found) not in kinds:
+        value = state.get(name, "nothing") if isinstance(state, dict) else "nothing"
+        if type(value) not in kinds:
             rule = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
             raise CheckpointError(
                 f"checkpoint {checkpoint} cannot be taken up: {name} in {CURRICULUM_FILE} must be "
-                f"{rule}, got {found!r:.100}"
+                f"{rule}, got {value!r:.100}"
             )
     return dict(state)
 
 
 def read_trainer_state(checkpoint: Path) -> TrainerState:
-    """The state of transformers' loop, which has to be at the checkpoint's step.
+    """Return the state of transformers' loop, which has to be at the checkpoint's step.
 
     Raises:
         CheckpointError: when it is missing, damaged or at another step.
     """
     path = checkpoint / TRAINER_STATE_NAME
     step = read_json(checkpoint / CURRICULUM_FILE)["step"]
-    with told_of_damage(checkpoint):
+    with convert_errors(checkpoint):
         state = TrainerState(**read_json(path))
         if type(state.global_step) is not int or state.global_step != step:
             raise CheckpointError(
@@ -142,41 +144,41 @@ def read_trainer_state(checkpoint: Path) -> TrainerState:
     return state
 
 
-def _bring_best(source: Path, output_dir: Path) -> None:
+def _copy_best(source: Path, output_dir: Path) -> None:
     """Copy the best adapter so far along, where a training goes on in another folder."""
-    best, held = output_dir / BEST, source / BEST
-    if not held.is_dir():  # as a kill between two moves left it
-        held = next(iter(sorted(source.glob(f".{BEST}.*.old"))), held)
-    if held.is_dir():
+    best = source / BEST
+    if not best.is_dir():  # as a kill between two moves left it
+        best = next(iter(sorted(source.glob(f".{BEST}.*.old"))), best)
+    if best.is_dir():
         output_dir.mkdir(parents=True, exist_ok=True)
         staged = output_dir / f".{BEST}.new"
-        shutil.copytree(held, staged, dirs_exist_ok=True)
-        replace_folder(staged, best)
+        shutil.copytree(best, staged, dirs_exist_ok=True)
+        replace_folder(staged, output_dir / BEST)
 
 
-def _newest_whole(output_dir: Path, say: Callable[[str], None]) -> Path | None:
+def _newest_whole(output_dir: Path) -> Path | None:
     for folder in checkpoints(output_dir):
         fault = find_fault(folder)
         if fault is None:
             return folder
-        say(f"checkpoint {folder} is not whole ({fault}): trying the one before")
+        logger.info("checkpoint %s is not whole (%s): trying the one before", folder, fault)
     return None
 
 
 def clear_leftovers(output_dir: Path) -> None:
-    """Take away what a killed training was in the middle of writing, and nothing else.
+    """Remove what a killed training was in the middle of writing, and nothing else.
 
     A folder that was moved out of the way of the next one goes back where that did not come.
     """
     for path in sorted(output_dir.glob(".*")):
         match = _LEFTOVER.fullmatch(path.name)
         if match and match["folder"] and path.is_dir():
-            clear_left(path, output_dir / match["folder"])
+            recover_folder(path, output_dir / match["folder"])
         elif match and path.is_file():
             path.unlink(missing_ok=True)
 
 
-def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
+def set_aside(output_dir: Path) -> None:
     """Move an earlier run's output out of the way of a fresh start; nothing is deleted.
 
     Raises:
@@ -197,7 +199,9 @@ def set_aside(output_dir: Path, say: Callable[[str], None]) -> None:
             f"training.output_dir {output_dir} holds other files; name an empty or a new folder"
         )
     number = 1
-    while (place := output_dir.with_name(f"{output_dir.name}.{number}")).exists():
+    while (path := output_dir.with_name(f"{output_dir.name}.{number}")).exists():
         number += 1
-    shutil.move(output_dir, place)
-    say(f"{output_dir} held an earlier run: moved to {place} (to go on with a run: resume=auto)")
+    shutil.move(output_dir, path)
+    logger.info(
+        "%s held an earlier run: moved to %s (to go on with a run: resume=auto)", output_dir, path
+    )

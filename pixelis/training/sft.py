@@ -1,7 +1,7 @@
-"""Build one training from its configuration and run it, or go on with one that was stopped."""
+"""Supervised fine-tuning: build one training from its settings, start or resume it, train."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,31 +21,58 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.validation import Validation
-from pixelis.models.quiet import quiet_libraries
+from pixelis.models.load import silence_libraries
 from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.adapter import build_adapter, load_trained
 from pixelis.training.batch_size import Split, fit_batch_size
-from pixelis.training.caches import left_out, look_once
-from pixelis.training.callback import CurriculumCallback
+from pixelis.training.caches import TrainingCache, left_out, use_features
+from pixelis.training.callback import CurriculumCallback, Evaluations
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
+    convert_errors,
+    explain_full_disk,
     read_json,
-    told_of_full_disk,
     write_json,
 )
-from pixelis.training.inputs import check_kernels, check_model
+from pixelis.training.distributed import ALONE, Processes, ignore_signals
+from pixelis.training.inputs import check_kernels, check_model, exclude_examples
 from pixelis.training.precision import BF16, resolve_precision, spare_casts
-from pixelis.training.processes import ALONE, Processes, ignore_signals
 from pixelis.training.progress import ProgressCallback
 from pixelis.training.resume import EVENTS_FILE, read_trainer_state
 from pixelis.training.stopping import Stopped, stop_on_signals
-from pixelis.training.taking_up import told_of_damage
-from pixelis.training.trainer import CurriculumTrainer
-from pixelis.training.workbench import Workbench
+from pixelis.training.trainer import CurriculumTrainer, LossScorer
+from pixelis.training.weights import TrainedWeights
 
-Evaluations = Sequence[tuple[int, Mapping[str, float]]]
 # Between the seeds of two processes: runs with neighbouring seeds share none.
 RANK_STRIDE = 1_000_003
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """One training.
+
+    Attributes:
+        training: section `training`.
+        model: section `model`.
+        curriculum: the checked section `curriculum`.
+        data_dir: folder of the three parquet files.
+        exclude: ids of examples that are left out.
+        run_state: JSON that every checkpoint keeps (the configuration, the tracker's run).
+        resume_from: a whole checkpoint of the same configuration; None for a fresh start.
+    """
+
+    training: TrainingConfig
+    model: ModelConfig
+    curriculum: CurriculumConfig
+    data_dir: Path
+    exclude: tuple[str, ...] = ()
+    run_state: Mapping[str, Any] = field(default_factory=dict)
+    resume_from: Path | None = None
+
+    @property
+    def output_dir(self) -> Path:
+        """Folder of checkpoints and adapters."""
+        return Path(self.training.output_dir)
 
 
 @dataclass(frozen=True)
@@ -68,7 +95,7 @@ class TrainingResult:
 def training_arguments(
     training: TrainingConfig, *, gradient_checkpointing: bool, bf16: bool = False
 ) -> Any:
-    """Transformers' arguments for ours; evaluation is asked for by the callback."""
+    """Return transformers' arguments for ours; evaluation is asked for by the callback."""
     return TrainingArguments(
         output_dir=training.output_dir,
         seed=training.seed,
@@ -102,73 +129,78 @@ def training_arguments(
 
 
 def run_training(
-    *,
-    training: TrainingConfig,
-    model_config: ModelConfig,
-    curriculum: CurriculumConfig,
-    data_dir: Path,
+    settings: TrainingSettings,
     recorder: Recorder,
-    run_state: Mapping[str, Any],
-    resume_from: Path | None = None,
-    say: Callable[[str], None] = print,
+    *,
     processes: Processes = ALONE,
-    workbench: Workbench | None = None,
+    cache: TrainingCache | None = None,
     on_evaluation: Callable[[Evaluations], None] | None = None,
     on_batch_size: Callable[[Split], None] = lambda split: None,
 ) -> TrainingResult:
     """Train an adapter on the curriculum and save it to `<output_dir>/final`.
 
     Args:
-        training: section `training`.
-        model_config: section `model`.
-        curriculum: the checked section `curriculum`.
-        data_dir: folder of the three parquet files.
-        recorder: told metrics, events and figures.
-        run_state: JSON that every checkpoint keeps (the configuration, the tracker's run).
-        resume_from: a whole checkpoint of the same configuration.
-        say: prints a line.
-        processes: that train together; of all but the main one, nothing is recorded or said.
-        workbench: has the data and the base of an earlier training; None loads them.
+        settings: of the training.
+        recorder: gets metrics, events, adapters and figures.
+        processes: that train together; only the main one records.
+        cache: has the data and the base of an earlier training; None loads them.
         on_evaluation: called with all evaluations so far after each; it may raise to end training.
-        on_batch_size: told the batch size that was found, where it was to be found.
+        on_batch_size: called with the batch size that was found, where it was to be found.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
+        UserError: when the settings, the data or a checkpoint cannot be used, or training diverges.
     """
-    check_model(model_config)
-    check_kernels(training)
-    output_dir = Path(training.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    check_model(settings.model)
+    check_kernels(settings.training)
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
     if not processes.is_main:
-        recorder, say = NullRecorder(), _say_nothing
-    elif not (output_dir / EVENTS_FILE).exists():
-        write_json([], output_dir / EVENTS_FILE)  # from now on the folder is a training's
-    workbench = workbench or Workbench()
-    encoder, datasets = workbench.load_data(
-        model_config, data_dir, curriculum, max_length=training.max_length, say=say
+        recorder = NullRecorder()
+    elif not (settings.output_dir / EVENTS_FILE).exists():
+        write_json([], settings.output_dir / EVENTS_FILE)  # from now on the folder is a training's
+    trainer, encoder = _build(
+        settings, recorder, processes, cache or TrainingCache(), on_evaluation
     )
-    if lacking := left_out(datasets):
-        recorder.metrics(lacking, 0)
+    if settings.training.auto_batch_size:
+        resumed = settings.resume_from
+        known = read_json(resumed / CURRICULUM_FILE).get("batch_size") if resumed else None
+        difficulties = trainer.curriculum.manager.required_difficulties
+        on_batch_size(fit_batch_size(trainer, difficulties, known=known))
+    if settings.resume_from is None or not _resume(trainer, settings.resume_from):
+        _train(trainer, settings)
+    return _finish(trainer, settings, encoder)
+
+
+def _build(
+    settings: TrainingSettings,
+    recorder: Recorder,
+    processes: Processes,
+    cache: TrainingCache,
+    on_evaluation: Callable[[Evaluations], None] | None,
+) -> tuple[CurriculumTrainer, Encoder]:
+    training, model_config = settings.training, settings.model
+    encoder, datasets = cache.load_data(
+        model_config, settings.data_dir, settings.curriculum, max_length=training.max_length
+    )
+    exclude_examples(datasets, settings.exclude, settings.curriculum)
+    if numbers := left_out(datasets):
+        recorder.metrics(numbers, 0)
     precision = resolve_precision(training.precision)
-    quiet_libraries()
+    silence_libraries()
     set_seed(training.seed)
+    features = partial(use_features, datasets, encoder, training, model_config, settings.data_dir)
     adapter = build_adapter(
         model_config,
         datasets["train"],
         seed=training.seed,
         batch_size=training.batch_size,
-        output_dir=output_dir,
+        output_dir=settings.output_dir,
         recorder=recorder,
-        resume_from=resume_from,
-        load=partial(
-            workbench.load_base,
-            precision=precision,
-            look=partial(look_once, datasets, encoder, training, model_config, data_dir, say),
-        ),
+        resume_from=settings.resume_from,
+        load=partial(cache.load_base, precision=precision, use=features),
     )
     model = adapter.model
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    workbench.lend(model)
+    cache.keep_adapted(model)
     arguments = training_arguments(
         training,
         gradient_checkpointing=model_config.gradient_checkpointing,
@@ -180,7 +212,7 @@ def run_training(
         processes.rank,
         processes.world_size,
     ), "a process that a launcher started has to join the others"
-    manager = CurriculumManager(curriculum, max_steps=training.max_steps)
+    manager = CurriculumManager(settings.curriculum, max_steps=training.max_steps)
     _bind_scores(manager, datasets["train"])
     loader = CurriculumLoader(
         datasets["train"],
@@ -195,99 +227,121 @@ def run_training(
     validation = Validation(
         datasets["validation"],
         manager.required_difficulties,
-        samples_per_difficulty=curriculum.eval_samples_per_difficulty,
+        samples_per_difficulty=settings.curriculum.eval_samples_per_difficulty,
         batch_size=training.eval_batch_size,
         seed=training.seed,
-        shard=processes.deal,
+        shard=processes.shard,
     )
+    scorer = LossScorer(
+        model,
+        manager,
+        loader,
+        batch_size=training.eval_batch_size,
+        seed=training.seed,
+        bf16=precision == BF16,
+        processes=processes,
+    )
+    weights = TrainedWeights(model, settings.output_dir, processes, adapter.initial)
     callback = CurriculumCallback(
         manager,
         recorder,
+        weights,
         eval_steps=training.eval_steps,
         examples_per_step=loader.examples_per_step,
-        say=say,
+        processes=processes,
+        score_losses=scorer,
+        on_evaluation=on_evaluation,
     )
-    if on_evaluation is not None:
-        callback.on_evaluation = on_evaluation
-    progress = ProgressCallback(callback, say)
-    callback.say = progress.say
     trainer = CurriculumTrainer(
-        model,
+        weights,
         arguments,
+        training,
+        {**settings.run_state, "vision_features": datasets["train"].features is not None},
         loader=loader,
         validation=validation,
         curriculum=callback,
-        run_state={**run_state, "vision_features": datasets["train"].features is not None},
-        save_total_limit=training.save_total_limit,
-        max_bad_steps=training.max_bad_steps,
         processes=processes,
-        initial=adapter.initial,
-        operation_weight=training.operation_token_weight,
     )
     trainer.remove_callback(PrinterCallback)
     if processes.is_main:
-        trainer.add_callback(progress)
+        trainer.add_callback(ProgressCallback(callback))
     else:
         # The adapter began alike in all; dropout must not be.
         torch.manual_seed(training.seed + processes.rank * RANK_STRIDE)
-    if training.auto_batch_size:
-        known = read_json(resume_from / CURRICULUM_FILE).get("batch_size") if resume_from else None
-        split = fit_batch_size(trainer, manager.required_difficulties, known=known, say=say)
-        on_batch_size(split)
-    if resume_from is not None:
-        with told_of_damage(resume_from):
-            trainer.restore_curriculum(resume_from)
-        state = read_trainer_state(resume_from)
-    else:
-        trainer.score_if_needed(0)
-    if resume_from is not None and manager.events[-1].kind == "end":
-        # Stopped after the last step: transformers' loop would make one more.
-        with told_of_damage(resume_from):
-            trainer.load_weights(resume_from)
-        trainer.state = state
-    else:
-        try:
-            with (
-                stop_on_signals(callback, processes),
-                processes.together(),
-                told_of_full_disk(output_dir, trained),
-            ):
-                trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-                # A signal in the last step, after that step's agreement.
-                callback.stop_requested = processes.any(callback.stop_requested)
-                if callback.stop_requested and processes.world_size > 1 and processes.is_main:
-                    ignore_signals()  # of the launcher, as soon as the first one has ended
-        finally:
-            progress.close()
-        step = trainer.state.global_step
-        if callback.stop_requested or step < training.max_steps:
-            raise Stopped(output_dir / f"checkpoint-{step}", step)
-    with told_of_full_disk(output_dir, trained):
-        trainer.save_adapter(output_dir / "final")
+    return trainer, encoder
+
+
+def _resume(trainer: CurriculumTrainer, checkpoint: Path) -> bool:
+    """Restore a checkpoint; return whether its training is at its end already.
+
+    Stopped after the last step, it is not trained on: transformers' loop would make one more.
+    """
+    trainer.restore_curriculum(checkpoint)
+    state = read_trainer_state(checkpoint)
+    if trainer.curriculum.manager.events[-1].kind != "end":
+        return False
+    with convert_errors(checkpoint):
+        trainer.weights.load(checkpoint)
+    trainer.state = state
+    return True
+
+
+def _train(trainer: CurriculumTrainer, settings: TrainingSettings) -> None:
+    """Train to the last step.
+
+    Raises:
+        Stopped: when asked to stop before, with a checkpoint saved.
+    """
+    callback, processes, resumed = trainer.curriculum, trainer.processes, settings.resume_from
+    try:
+        with (
+            stop_on_signals(callback, processes),
+            processes.fail_together(),
+            explain_full_disk(settings.output_dir, trainer.weights.num_bytes),
+        ):
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            # A signal in the last step, after that step's agreement.
+            callback.stop_requested = processes.any(callback.stop_requested)
+            if callback.stop_requested and processes.world_size > 1 and processes.is_main:
+                ignore_signals()  # of the launcher, as soon as the first one has ended
+    finally:
+        for each in trainer.callback_handler.callbacks:
+            if isinstance(each, ProgressCallback):
+                each.close()  # also after an error
+    step = trainer.state.global_step
+    if callback.stop_requested or step < settings.training.max_steps:
+        raise Stopped(settings.output_dir / f"checkpoint-{step}", step)
+
+
+def _finish(
+    trainer: CurriculumTrainer, settings: TrainingSettings, encoder: Encoder
+) -> TrainingResult:
+    """Save the final adapter and return what was trained."""
+    weights, callback = trainer.weights, trainer.curriculum
+    final_dir = settings.output_dir / "final"
+    with explain_full_disk(settings.output_dir, weights.num_bytes):
+        weights.save(final_dir)
     assert callback.best is not None
+    model: Any = weights.model
     # For rollouts, by this process alone, beside a base as it was loaded.
-    changed = adapter.initial is not None or (precision == BF16 and arguments.use_cpu)
-    if processes.is_main and (trainer.is_sharded or changed):
-        model = load_trained(model_config, output_dir / "final")
+    is_rounded = bool(trainer.args.bf16) and trainer.args.use_cpu
+    is_changed = weights.initial is not None or is_rounded
+    if trainer.processes.is_main and (weights.is_sharded or is_changed):
+        model = load_trained(settings.model, final_dir)
+    num_examples = settings.training.max_steps * trainer.loader.examples_per_step
     return TrainingResult(
         model=model.eval(),
         encoder=encoder,
-        events=manager.events,
+        events=callback.manager.events,
         evaluations=callback.evaluations,
         losses=callback.losses,
         mixes=callback.mixes,
         best=callback.best,
         num_tokens=int(trainer.state.num_input_tokens_seen),
         num_bad_steps=callback.num_bad_steps,
-        final_dir=output_dir / "final",
-        statistics=final_statistics(
-            manager, training.max_steps * loader.examples_per_step, callback.num_bad_steps
-        ),
+        final_dir=final_dir,
+        statistics=final_statistics(callback.manager, num_examples, callback.num_bad_steps),
     )
-
-
-def _say_nothing(line: str) -> None:
-    """Leave the line to the main process."""
 
 
 def _bind_scores(manager: CurriculumManager, dataset: CurriculumDataset) -> None:

@@ -1,4 +1,4 @@
-"""How a training ends before its last step: asked to stop, or pruned by a search."""
+"""Stop a training before its last step: on a signal, or pruned by a search."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 
 from pixelis.training.callback import CurriculumCallback
-from pixelis.training.processes import Processes
+from pixelis.training.distributed import Processes
 
 
 class Stopped(KeyboardInterrupt):
@@ -22,7 +22,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Pruned(Stopped):
-    """A search saw no use in going on; raised by what listens to evaluations."""
+    """A search gave this training up; raised by its `on_evaluation`."""
 
     word = "pruned"
 
@@ -34,7 +34,7 @@ class Pruned(Stopped):
 
 @contextmanager
 def stop_on_signals(callback: CurriculumCallback, processes: Processes) -> Iterator[None]:
-    """SIGINT and SIGTERM end training after the step in hand, with a checkpoint."""
+    """Let SIGINT and SIGTERM end training after the current step, with a checkpoint."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         callback.stop_requested = True

@@ -1,4 +1,4 @@
-"""Rebuild the embedded base: tokenizer, vision, blend, measurement, files (`make base`)."""
+"""Build the embedded base: tokenizer, vision, blend, measurement, files (`make base`)."""
 
 import argparse
 import json
@@ -22,17 +22,16 @@ from recipes.nano.tokenizer import train_tokenizer
 from recipes.nano.train import Recipe, train_blend
 
 HERE = Path(__file__).parent
-DEFAULT_OUTPUT = EMBEDDED_DIR
 NUM_TEXTS = 3000
 REPORT_EVERY = 25
 
 
 def build_base(output_dir: Path, recipe: Recipe, num_scenes: int) -> dict[str, float]:
-    """Train the base and write it to `output_dir`; returns what was measured on held-out scenes."""
+    """Train the base, save it in a folder, and return its scores on held-out scenes."""
     console = Console()
     started = time.monotonic()
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         console.print(f"[{time.monotonic() - started:6.0f} s] {text}", highlight=False)
 
     def reporter(name: str, steps: int) -> Any:
@@ -42,7 +41,7 @@ def build_base(output_dir: Path, recipe: Recipe, num_scenes: int) -> dict[str, f
             recent.append(loss)
             if step % REPORT_EVERY == 0:
                 mean = sum(recent[-REPORT_EVERY:]) / REPORT_EVERY
-                say(f"{name} {step}/{steps}: loss {mean:.4f}, right {right:.3f}")
+                log(f"{name} {step}/{steps}: loss {mean:.4f}, right {right:.3f}")
 
         return report
 
@@ -54,7 +53,7 @@ def build_base(output_dir: Path, recipe: Recipe, num_scenes: int) -> dict[str, f
     encoder = Encoder(processor)
     model: Any = build_model(build_config(tokenizer))
     num_parameters = sum(p.numel() for p in model.parameters())
-    say(f"{len(tokenizer)} tokens, {num_parameters / 1e6:.2f} M parameters")
+    log(f"{len(tokenizer)} tokens, {num_parameters / 1e6:.2f} M parameters")
     train_vision(
         model,
         processor,
@@ -79,30 +78,30 @@ def build_base(output_dir: Path, recipe: Recipe, num_scenes: int) -> dict[str, f
     output_dir.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(output_dir)
     model.to(torch.bfloat16).save_pretrained(output_dir)
-    # Measured as it ships: what bf16 made of the weights.
+    # Measure the weights as they are shipped, in bf16.
     stored = Qwen2_5_VLForConditionalGeneration.from_pretrained(output_dir, dtype=torch.float32)
-    figures = measure(stored.eval(), encoder, num_scenes)
-    figures |= {"num_scenes": num_scenes, "minutes": round(trained_seconds / 60, 1)}
-    say(json.dumps(figures))
+    scores = measure(stored.eval(), encoder, num_scenes)
+    scores |= {"num_scenes": num_scenes, "minutes": round(trained_seconds / 60, 1)}
+    log(json.dumps(scores))
     card = Template((HERE / "card.md").read_text(encoding="utf-8")).substitute(
         asdict(recipe),
         parameters=f"{num_parameters:,}",
         vocabulary=len(tokenizer),
-        caption=f"{figures['caption']:.1%}",
-        attribute=f"{figures['attribute']:.1%}",
-        where=f"{figures['where']:.1%}",
-        frames=f"{figures['frames']:.1%}",
+        caption=f"{scores['caption']:.1%}",
+        attribute=f"{scores['attribute']:.1%}",
+        where=f"{scores['where']:.1%}",
+        frames=f"{scores['frames']:.1%}",
         num_scenes=num_scenes,
-        minutes=figures["minutes"],
+        minutes=scores["minutes"],
     )
     (output_dir / "README.md").write_text(card, encoding="utf-8")
-    return figures
+    return scores
 
 
 def main() -> None:
-    """Parse the command line and build."""
+    """Parse the command line and build the base."""
     parser = argparse.ArgumentParser(prog="python -m recipes.nano", description=__doc__)
-    parser.add_argument("--output-dir", type=Path, default=DEFAULT_OUTPUT, help="where to write")
+    parser.add_argument("--output-dir", type=Path, default=EMBEDDED_DIR, help="where to write")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="default %(default)s")
     parser.add_argument("--num-scenes", type=int, default=500, help="held-out scenes to measure on")
     arguments = parser.parse_args()

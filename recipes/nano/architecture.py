@@ -1,4 +1,4 @@
-"""The embedded base's shape: Qwen2.5-VL's own classes at about three million parameters."""
+"""The architecture of the embedded base: Qwen2.5-VL's own classes with three million parameters."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from transformers import (
 )
 
 HIDDEN = 192
-# Near 1 / sqrt(width): Qwen's 0.02 is for a width of thousands, and learns slowly at this one.
+# About 1 / sqrt(width): Qwen's 0.02 suits a width of thousands and learns slowly at this one.
 INIT_STD = 0.06
 MIN_PIXELS = 28 * 28
 MAX_PIXELS = 224 * 224
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
-    """Qwen2.5-VL's processor around the small tokenizer: patch 14, merge 2, up to 224 x 224."""
+    """Build Qwen2.5-VL's processor with the small tokenizer: patch 14, merge 2, up to 224 x 224."""
     size = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),
@@ -30,11 +30,11 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """The configuration: 4 language layers of width 192, 4 vision blocks of width 128."""
+    """Build the configuration: 4 language layers of width 192, 4 vision blocks of width 128."""
 
     def token(text: str) -> int:
         index = tokenizer.convert_tokens_to_ids(text)
-        assert isinstance(index, int), f"{text} is no single token"
+        assert isinstance(index, int), f"{text} is not a single token"
         return index
 
     text: dict[str, Any] = {
@@ -42,14 +42,14 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         "hidden_size": HIDDEN,
         "intermediate_size": 512,
         "num_hidden_layers": 4,
-        # Four heads of 48: the rotary dimensions slow enough to match content by are most of them.
+        # Four heads of 48: most of their rotary dimensions turn slowly enough to match content.
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 2048,
         "rope_parameters": {
             "rope_type": "default",
-            # As in Qwen2.5-VL. With a base of 20, which tells cells apart by angle, nothing was
-            # ever looked up: slow rotations are what content is matched by.
+            # As in Qwen2.5-VL. With a base of 20, which separates cells by angle, the model never
+            # learned to look anything up: attention matches content by slow rotations.
             "rope_theta": 1000000.0,
             "mrope_section": [6, 9, 9],
         },
@@ -79,5 +79,5 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 
 def build_model(config: Qwen2_5_VLConfig) -> Qwen2_5_VLForConditionalGeneration:
-    """A freshly initialised model in fp32."""
+    """Build a randomly initialised model in fp32."""
     return Qwen2_5_VLForConditionalGeneration(config)

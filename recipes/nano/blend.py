@@ -1,9 +1,9 @@
-"""What the embedded base learns to say: a blend of seeing, finding, words and a few trajectories.
+"""The conversations that the embedded base is trained on.
 
-Every item is a function of (seed, index). Most of it is sight: the whole scene cell by cell, what
-is where, a thing seen up close, where things are in each of several frames. Some is text to repeat,
-recall and compare (`words`). Counting stays rare, trajectories rare and short: the curriculum is
-there for the rest.
+Each is a function of (seed, index). Most are about seeing: the whole scene cell by cell, what is in
+a place, one object close up, positions in several frames. Some are text to repeat, recall and
+compare (`text_lessons`). Counting is rare, and trajectories are rare and short: the curriculum is
+to teach the rest.
 """
 
 import random
@@ -27,18 +27,18 @@ from pixelis.data_prep.scenes import (
 from pixelis.data_prep.sources.drawn import DIRECTIONS, DrawnScenes
 from pixelis.data_prep.tasks import TASKS
 from pixelis.operations import execute
-from recipes.nano.words import build_turns
+from recipes.nano.text_lessons import build_turns
 
 KINDS = ("caption", "quiz", "locate", "closeup", "words", "trajectory", "frames")
 WEIGHTS = (20, 20, 12, 5, 27, 7, 9)
 QUESTIONS_IN_QUIZ = 6
 OBJECTS_TO_LOCATE = 5
-# Longer trajectories are what fine-tuning is to teach.
+# Longer trajectories are left to fine-tuning.
 MAX_STEPS = 2
 
-# How many texts and how many digits a scene holds.
-WRITTEN = ((0, 0), (0, 0), (0, 0), (1, 0), (1, 1), (2, 0), (0, 1), (3, 0), (0, 2))
-OVERLAPS = 0.25
+# Numbers of texts and of digits in a scene, one pair drawn for each.
+NUM_TEXTS_AND_DIGITS = ((0, 0), (0, 0), (0, 0), (1, 0), (1, 1), (2, 0), (0, 1), (3, 0), (0, 2))
+OVERLAP_PROBABILITY = 0.25
 QUESTIONS_ABOUT_FRAMES = 4
 
 CAPTION_QUESTION = "Describe every cell."
@@ -46,20 +46,20 @@ CLOSEUP_QUESTION = "What is this?"
 
 
 def place_question(cell: tuple[int, int]) -> str:
-    """The question that the model card's attribute figure is measured with."""
+    """Return the question of the model card's `attribute` score."""
     return f"What is in row {cell[0] + 1} column {cell[1] + 1}?"
 
 
 def where_question(item: Item) -> str:
-    """The question that the model card's place figure is measured with."""
+    """Return the question of the model card's `where` score."""
     return f"Where is the {item.name}?"
 
 
 def draw_scene(rng: random.Random) -> Scene:
-    """A scene with 1 to 12 shapes, up to three texts and digits, clutter, and some overlaps."""
-    num_texts, num_digits = rng.choice(WRITTEN)
+    """Draw a scene with 1 to 12 shapes, up to three texts or digits, clutter and overlaps."""
+    num_texts, num_digits = rng.choice(NUM_TEXTS_AND_DIGITS)
     scene = random_scene(rng, rng.randint(1, 12 - num_digits), num_texts, num_digits)
-    if rng.random() < OVERLAPS:
+    if rng.random() < OVERLAP_PROBABILITY:
         pair = overlapping_pair(rng, rng.choice(CELLS), rng.choice(DIRECTIONS))
         cells = {item.cell for item in pair or ()}
         others = [item for item in scene.items if item.cell not in cells]
@@ -68,7 +68,7 @@ def draw_scene(rng: random.Random) -> Scene:
 
 
 def frame_question(item_name: str, number: int) -> str:
-    """The question that the model card's frames figure is measured with."""
+    """Return the question of the model card's `frames` score."""
     return f"Where is the {item_name} in image {number}?"
 
 
@@ -86,10 +86,10 @@ def _unique(scene: Scene) -> Sequence[Item]:
 
 
 def _about_place(rng: random.Random, scene: Scene) -> tuple[str, str]:
-    # Half of the cells asked for hold something, however empty the scene is.
+    # At least half of the questions are about a cell with an object, even in an empty scene.
     cell = rng.choice(CELLS) if rng.random() < 0.5 else rng.choice(scene.items).cell
-    found = scene.at(cell)
-    return place_question(cell), found.name if found else "none"
+    item = scene.at(cell)
+    return place_question(cell), item.name if item else "none"
 
 
 def _about_item(rng: random.Random, scene: Scene) -> tuple[str, str]:
@@ -123,14 +123,14 @@ def _quiz(rng: random.Random, scene: Scene) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A conversation, and what each cell of its scene holds by name (nothing for a close-up)."""
+    """A conversation, and the name of the object in each cell (empty for a close-up)."""
 
     messages: list[Message]
-    held: Mapping[Cell, str]
+    contents: Mapping[Cell, str]
 
 
 def build_lesson(seed: int, index: int) -> Lesson:
-    """Conversation `index` of the blend."""
+    """Build conversation number `index`."""
     rng = random.Random(f"base:{seed}:{index}")
     kind = rng.choices(KINDS, WEIGHTS)[0]
     if kind == "trajectory":
@@ -156,7 +156,7 @@ def build_lesson(seed: int, index: int) -> Lesson:
 
 
 def _frames(rng: random.Random) -> Lesson:
-    """Where things are in this image and in that; what a name refers to is for the text to say."""
+    """Ask for positions in one of several images; the question names the image by its number."""
     picture = DrawnScenes().picture(rng, "temporal_tracking")
     things = [thing for thing in picture.unique() if thing.path]
     turns = []
@@ -173,14 +173,14 @@ def _trajectory(rng: random.Random, index: int) -> Lesson:
             seed=rng.getrandbits(40), index=index, task=task, sample_type="positive"
         )
         if len(example.trajectory) <= MAX_STEPS:
-            held = {tuple(o["cell"]): o["name"] for o in example.provenance["objects"]}
-            if len(example.images) > 1:  # a name is in another place in every frame
-                held = {}
-            return Lesson(example_messages(example), held)
+            contents = {tuple(o["cell"]): o["name"] for o in example.provenance["objects"]}
+            if len(example.images) > 1:  # an object moves between the frames
+                contents = {}
+            return Lesson(example_messages(example), contents)
 
 
 def build_texts(seed: int, count: int) -> list[str]:
-    """Plain texts for the tokenizer: the blend, and trajectories of every type and length."""
+    """Build plain texts for the tokenizer: conversations, and trajectories of every type."""
     texts: list[str] = []
     for index in range(count):
         messages = build_lesson(seed, index).messages

@@ -1,9 +1,9 @@
-"""Dense supervision before any language: what a cell holds, where it is, and how to look it up.
+"""Dense supervision before language training: the content and the place of cells, and lookups.
 
-The language loss alone has to find out at once what a visual token means, where it stands, and that
-a word in a question is to be looked up among the visual tokens: nothing is seen for a thousand
-steps. Here each of these is asked of every cell at once, and read through the model's own tied
-embeddings (as by a logit lens), so that a cell and the words for it come to lie in one direction.
+With the language loss alone the model would have to learn at once what a visual token means, where
+it is, and that a word in a question refers to it: it sees nothing for a thousand steps. Here all of
+this is trained for every cell at once. Hidden states are read through the model's own tied
+embeddings (like a logit lens), so that a cell and its words get similar directions.
 """
 
 import random
@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.scenes import CELLS, Cell, render
-from pixelis.models.feed import feed
+from pixelis.models.forward import model_inputs
 from pixelis.operations.pixels import PALETTE, SHAPES
 from recipes.nano.blend import draw_scene
 
-# After two of four layers a visual token is to know its place; after the third, what a name or a
-# place in the text refers to is to be found. The last layer is left to say it.
+# After two of four layers a visual token shall encode its place; after the third, a name or a place
+# in the text shall encode what it refers to. The last layer remains for the answer.
 PLACE_LAYER, LOOKUP_LAYER = 2, 3
 CELL_CLASSES = ("none", "text", "digit", *(f"{c} {s}" for c in PALETTE for s in SHAPES))
 PLACES = tuple(f"row {row + 1} column {col + 1}" for row, col in CELLS)
@@ -33,16 +33,16 @@ Report = Callable[[int, float, float], None]
 
 
 def word_ids(tokenizer: Any, words: Sequence[str]) -> torch.Tensor:
-    """The token of each name, place or word as it stands inside a sentence."""
+    """Return the token of each word, name or place as it is inside a sentence."""
     ids = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words]
-    assert all(len(tokens) == 1 for tokens in ids), "what is looked up is one token each"
+    assert all(len(tokens) == 1 for tokens in ids), "every looked-up word is one token"
     return torch.tensor([tokens[0] for tokens in ids])
 
 
 def class_words(tokenizer: Any) -> torch.Tensor:
-    """What a cell of each class is to be read as: (classes, vocabulary), rows that sum to 1.
+    """Return the target distribution of each cell class: (classes, vocabulary), rows sum to 1.
 
-    `red circle` is its name, `red`, and `circle`, in equal shares.
+    `red circle` is its name, `red` and `circle`, in equal shares.
     """
     targets = torch.zeros(len(CELL_CLASSES), len(tokenizer))
     for row, name in enumerate(CELL_CLASSES):
@@ -52,7 +52,7 @@ def class_words(tokenizer: Any) -> torch.Tensor:
 
 
 def read_out(model: Any, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Logits of the tokens `ids` from hidden states (N, width) of any layer: (N, len(ids))."""
+    """Compute the logits (N, len(ids)) of tokens from hidden states (N, width) of a layer."""
     normed = model.model.language_model.norm(hidden)
     return nn.functional.linear(normed, model.lm_head.weight[ids])
 
@@ -65,7 +65,7 @@ def _scenes(seed: str, batch_size: int) -> list[Any]:
 def train_vision(
     model: Any, processor: Any, *, seed: int, steps: int, batch_size: int, lr: float, report: Report
 ) -> None:
-    """Teach each merged visual token to be read as the colour and shape in its cell.
+    """Train each merged visual token to encode the colour and shape in its cell.
 
     Args:
         model: its vision tower and its embeddings are trained.
@@ -74,7 +74,7 @@ def train_vision(
         steps: optimiser steps.
         batch_size: scenes a step.
         lr: learning rate.
-        report: called with step, loss and the share of cells read right.
+        report: called with step, loss and the share of cells that are right.
     """
     words = class_words(processor.tokenizer)
     names = word_ids(processor.tokenizer, CELL_CLASSES)
@@ -96,62 +96,64 @@ def train_vision(
 
 
 class Lookups:
-    """What in a text refers to the image: names of things that are shown once, and places."""
+    """Finds the tokens of a text that refer to the image: names of single objects, and places."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Find the tokens of CELL_CLASSES and PLACES."""
+        """Look up the tokens of CELL_CLASSES and PLACES."""
         self.names = word_ids(tokenizer, CELL_CLASSES)
         self.places = word_ids(tokenizer, PLACES)
         self._class_of = {int(token): index for index, token in enumerate(self.names)}
         for index, name in enumerate(CELL_CLASSES):
             tokens = tokenizer(name, add_special_tokens=False)["input_ids"]
-            if " " in name and len(tokens) == 1:  # as an answer begins with it
+            if " " in name and len(tokens) == 1:  # without a space, at the start of an answer
                 self._class_of[tokens[0]] = index
         self._cell_of = {int(token): index for index, token in enumerate(self.places)}
 
-    def targets(self, encoded: Encoded, held: Mapping[Cell, str]) -> list[tuple[int, int]]:
-        """For each token: the cell that its name is in, the class of what its place holds.
+    def targets(self, encoded: Encoded, contents: Mapping[Cell, str]) -> list[tuple[int, int]]:
+        """Return for each token the cell of the object that it names, and the class at its place.
 
-        IGNORE_INDEX where it is no such token. What the assistant itself says of a place is left
-        out: it has just said what is there.
+        IGNORE_INDEX for all other tokens, and for places in the assistant's own answers, where the
+        content has already been said.
 
         Args:
             encoded: a conversation about one scene.
-            held: cell -> name of what stands there; empty where a place says nothing, as in
-                several frames.
+            contents: cell -> name of the object there; empty where places have no fixed content,
+                as in several frames.
         """
-        names = list(held.values())
-        cells = {name: CELLS.index(cell) for cell, name in held.items() if names.count(name) == 1}
-        found = []
+        names = list(contents.values())
+        cells = {
+            name: CELLS.index(cell) for cell, name in contents.items() if names.count(name) == 1
+        }
+        pairs = []
         for token, label in zip(encoded.input_ids, encoded.labels, strict=True):
             name = CELL_CLASSES[self._class_of[token]] if token in self._class_of else ""
-            content = IGNORE_INDEX
-            if held and token in self._cell_of and label == IGNORE_INDEX:
+            class_there = IGNORE_INDEX
+            if contents and token in self._cell_of and label == IGNORE_INDEX:
                 cell = CELLS[self._cell_of[token]]
-                content = CELL_CLASSES.index(held.get(cell, "none"))
-            found.append((cells.get(name, IGNORE_INDEX), content))
-        return found
+                class_there = CELL_CLASSES.index(contents.get(cell, "none"))
+            pairs.append((cells.get(name, IGNORE_INDEX), class_there))
+        return pairs
 
     def add_targets(self, batch: Batch, targets: Sequence[Sequence[tuple[int, int]]]) -> None:
-        """Put `find` and `look`, both (B, T), beside a batch's `input_ids`."""
+        """Add `find` (cells) and `look` (classes), both (B, T), to a batch."""
         for key, column in (("find", 0), ("look", 1)):
             batch[key] = torch.full_like(batch["input_ids"], IGNORE_INDEX)
-            for row, found in enumerate(targets):
-                batch[key][row, : len(found)] = torch.tensor([pair[column] for pair in found])
+            for row, pairs in enumerate(targets):
+                batch[key][row, : len(pairs)] = torch.tensor([pair[column] for pair in pairs])
 
 
 class LookupBatches(Dataset[Batch]):
-    """Batch `step` of the drill: an image, then its names and some places in any order."""
+    """Batches for lookups: an image, then the names in it and some places in random order."""
 
     def __init__(self, encoder: Encoder, *, seed: int, steps: int, batch_size: int) -> None:
-        """Hold what a worker needs to build any batch."""
+        """Store what a worker needs to build any batch."""
         self.encoder, self.seed, self.steps, self.batch_size = encoder, seed, steps, batch_size
         self.lookups = Lookups(encoder.tokenizer)
         to_id = encoder.tokenizer.convert_tokens_to_ids
         self.start, self.end = to_id("<|vision_start|>"), to_id("<|vision_end|>")
 
     def __len__(self) -> int:
-        """Number of steps."""
+        """Return the number of steps."""
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
@@ -159,15 +161,17 @@ class LookupBatches(Dataset[Batch]):
         rng = random.Random(f"lookup:{self.seed}:{step}")
         encoded, targets = [], []
         for scene in _scenes(f"lookup scenes:{self.seed}:{step}", self.batch_size):
-            held = {item.cell: item.name for item in scene.items}
-            asked = [int(self.lookups.names[CELL_CLASSES.index(name)]) for name in held.values()]
+            contents = {item.cell: item.name for item in scene.items}
+            asked = [
+                int(self.lookups.names[CELL_CLASSES.index(name)]) for name in contents.values()
+            ]
             asked += rng.sample(self.lookups.places.tolist(), PLACES_ASKED)
             rng.shuffle(asked)
             image = render(scene)
             visual = [self.encoder.image_token_id] * self.encoder.num_image_tokens(image)
             ids = [self.start, *visual, self.end, *asked]
             encoded.append(Encoded(ids, [IGNORE_INDEX] * len(ids), 0, (image,)))
-            targets.append(self.lookups.targets(encoded[-1], held))
+            targets.append(self.lookups.targets(encoded[-1], contents))
         batch = collate(encoded, self.encoder)
         del batch["labels"]
         self.lookups.add_targets(batch, targets)
@@ -177,7 +181,7 @@ class LookupBatches(Dataset[Batch]):
 def lookup_loss(
     model: Any, states: Sequence[torch.Tensor], batch: Batch, lookups: Lookups
 ) -> tuple[torch.Tensor, float]:
-    """Three cross-entropies: each visual token's place, each name's place, each place's content.
+    """Sum three cross-entropies: the place of visual tokens and of names, the content of places.
 
     Args:
         model: the base.
@@ -186,19 +190,19 @@ def lookup_loss(
         lookups: of the model's tokenizer.
 
     Returns:
-        Their sum, and the share of names and places that were looked up right.
+        The sum, and the share of names and places that were looked up correctly.
     """
     sizes = batch["image_grid_thw"].prod(-1) // model.config.vision_config.spatial_merge_size**2
-    # A close-up is no scene: its tokens are in no cell.
+    # The tokens of a close-up are in no cell.
     in_scene = (sizes == len(CELLS)).repeat_interleave(sizes)
     visual = states[PLACE_LAYER][batch["mm_token_type_ids"] == 1][in_scene]
     cells = torch.arange(len(visual)) % len(CELLS)
-    found = states[LOOKUP_LAYER]
+    hidden = states[LOOKUP_LAYER]
     at_name, at_place = batch["find"] != IGNORE_INDEX, batch["look"] != IGNORE_INDEX
     asked = (
         (read_out(model, visual, lookups.places), cells),
-        (read_out(model, found[at_name], lookups.places), batch["find"][at_name]),
-        (read_out(model, found[at_place], lookups.names), batch["look"][at_place]),
+        (read_out(model, hidden[at_name], lookups.places), batch["find"][at_name]),
+        (read_out(model, hidden[at_place], lookups.names), batch["look"][at_place]),
     )
     losses = [cross_entropy(x, y, reduction="sum") / max(1, len(y)) for x, y in asked]
     right = torch.cat([x.argmax(-1) == y for x, y in asked[1:]])
@@ -215,7 +219,7 @@ def train_lookup(
     lr: float,
     report: Report,
 ) -> None:
-    """Teach the language model to look names and places up among the visual tokens.
+    """Train the language model to look up names and places among the visual tokens.
 
     Args:
         model: every weight is trained; lr in one cycle.
@@ -224,19 +228,21 @@ def train_lookup(
         steps: optimiser steps.
         batch_size: scenes a step.
         lr: peak learning rate.
-        report: called with step, loss and the share that was looked up right.
+        report: called with step, loss and the share of correct lookups.
     """
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=lr, total_steps=steps, pct_start=0.1
     )
-    drill = LookupBatches(encoder, seed=seed, steps=steps, batch_size=batch_size)
-    batches = DataLoader(drill, batch_size=None, num_workers=1, prefetch_factor=4)
+    dataset = LookupBatches(encoder, seed=seed, steps=steps, batch_size=batch_size)
+    batches = DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4)
     for step, batch in enumerate(batches, 1):
-        inputs = {key: value for key, value in feed(batch).items() if key not in ("find", "look")}
+        inputs = {
+            key: value for key, value in model_inputs(batch).items() if key not in ("find", "look")
+        }
         states = model.model(**inputs, output_hidden_states=True).hidden_states
-        loss, right = lookup_loss(model, states, batch, drill.lookups)
+        loss, right = lookup_loss(model, states, batch, dataset.lookups)
         _step(optimizer, parameters, loss)
         schedule.step()
         report(step, loss.item(), right)

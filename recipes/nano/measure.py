@@ -1,4 +1,4 @@
-"""What the embedded base sees, measured on held-out scenes by exact match of generated text."""
+"""Score the embedded base on held-out scenes by exact match of its generated answers."""
 
 import random
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pixelis.data.encode import Encoder, collate
 from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
 from pixelis.data_prep.scenes import Item, Scene, render
 from pixelis.data_prep.sources.drawn import DrawnScenes
-from pixelis.models.feed import feed
+from pixelis.models.forward import model_inputs
 from recipes.nano.blend import (
     CAPTION_QUESTION,
     draw_scene,
@@ -29,22 +29,22 @@ BATCH_SIZE = 50
 def generate_replies(
     model: Any, encoder: Encoder, prompts: Sequence[Sequence[Message]], max_new_tokens: int
 ) -> list[str]:
-    """Greedy replies to prompts of images and a question each, in their order."""
+    """Generate greedy replies to prompts of images and a question each, in their order."""
     by_length: dict[int, list[int]] = {}
     encoded = [encoder.encode(prompt, add_generation_prompt=True) for prompt in prompts]
     for index, item in enumerate(encoded):
         by_length.setdefault(len(item), []).append(index)
-    found: dict[int, str] = {}
+    replies: dict[int, str] = {}
     for indices in by_length.values():
         for start in range(0, len(indices), BATCH_SIZE):
             chosen = indices[start : start + BATCH_SIZE]
-            batch = feed(collate([encoded[i] for i in chosen], encoder))
+            batch = model_inputs(collate([encoded[i] for i in chosen], encoder))
             output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
             texts = encoder.tokenizer.batch_decode(
                 output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
             )
-            found.update(zip(chosen, texts, strict=True))
-    return [found[index].strip() for index in range(len(prompts))]
+            replies.update(zip(chosen, texts, strict=True))
+    return [replies[index].strip() for index in range(len(prompts))]
 
 
 def draw_mover(rng: random.Random) -> tuple[AnnotatedImage, Instance]:
@@ -57,7 +57,7 @@ def draw_mover(rng: random.Random) -> tuple[AnnotatedImage, Instance]:
 
 
 def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
-    """Exact-match rates in [0, 1] on scenes that no training batch has drawn.
+    """Compute exact-match rates in [0, 1] on scenes that are not in the training data.
 
     Returns:
         `caption`: all 16 cells right; `attribute`: colour and shape at the place of a shape;
@@ -84,8 +84,8 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
             [Message("user", (*frames, question))]
             for frames, question in zip(shown, questions, strict=True)
         ]
-        said = generate_replies(model, encoder, prompts, max_new_tokens)
-        return sum(s == a for s, a in zip(said, answers, strict=True)) / num_scenes
+        replies = generate_replies(model, encoder, prompts, max_new_tokens)
+        return sum(r == a for r, a in zip(replies, answers, strict=True)) / num_scenes
 
     captions = [scene.caption() for scene in scenes]
     names, places = [item.name for item in targets], [item.place for item in targets]

@@ -1,8 +1,8 @@
-"""The embedded base's tokenizer: a byte-level BPE trained on the project's own text.
+"""Train the embedded base's tokenizer: a byte-level BPE on the project's own text.
 
-Digits and capital letters stay single tokens, as in Qwen's tokenizers, so that coordinates and read
-text can be copied symbol by symbol; the scaffolding of a call merges into one token, which keeps a
-trajectory short.
+Digits and capital letters stay single tokens, as in Qwen's tokenizers, so that coordinates and text
+can be copied symbol by symbol. The fixed parts of a call become one token, which keeps trajectories
+short.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# Added as whole tokens but not special, as in Qwen2.5: they are part of what the model says.
+# Added as whole tokens but not as special ones, as in Qwen2.5: the model writes them itself.
 MARKUP = (
     "<tool_call>",
     "</tool_call>",
@@ -34,14 +34,14 @@ MARKUP = (
 _NAME = f"(?:{'|'.join(PALETTE)}) (?:{'|'.join(SHAPES)})"
 _PIECES = "|".join(
     (
-        # What is looked up is one token: a thing by its name, a cell by its place.
+        # Objects and places are one token each, so that the model can look them up.
         rf" ?{_NAME}(?![a-z])",
         r" ?row \d column \d",
         r'\{"name": "[A-Z_]+", "arguments": \{"[a-z]+": \[?',
         r'["\]]?[,{] ?"[a-z_]+": ["\[]?',
         r" ?[A-Z_]{4,}\([a-z, ]+\)",
         r"\d",
-        # A word or a mark takes the space before a digit, which would be a token of its own.
+        # A word or a mark includes a space before a digit, which would be a separate token.
         r" ?[A-Z]?[a-z]+(?: (?=\d|[A-Z\d]{2}\b))?",
         r"[A-Z]",
         r"[^\sA-Za-z0-9]+(?:\n| (?=\d))?",

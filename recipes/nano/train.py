@@ -1,4 +1,4 @@
-"""The recipe: dense supervision (`dense`), then the whole model on the blend."""
+"""Train the whole model on the blend, after the dense supervision of `dense`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.scenes import Cell
-from pixelis.models.feed import feed
+from pixelis.models.forward import model_inputs
 from recipes.nano.blend import build_lesson
 from recipes.nano.dense import Lookups, lookup_loss
 
-# Conversations from this many tokens on go into the batch's second part.
+# Longer conversations, in tokens, are in the second part of a batch.
 LONG = 90
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of the training."""
+    """All settings of the training."""
 
     seed: int = 0
     vision_steps: int = 120
@@ -33,7 +33,7 @@ class Recipe:
     batch_size: int = 32
     weight_decay: float = 0.01
     warmup_share: float = 0.1
-    # The sums, and so the weights, depend on how many threads share them.
+    # The number of threads changes the order of sums, and so the weights.
     num_threads: int = 2
 
 
@@ -41,30 +41,30 @@ Batch = dict[str, torch.Tensor]
 
 
 class BlendBatches(Dataset[list[Batch]]):
-    """Batch `step` of the blend, ready for the model; a function of the seed and the step.
+    """The batches of the blend, each a function of the seed and the step.
 
     A batch comes in two parts, short and long conversations: padded together, a third of the
     tokens would be padding.
     """
 
     def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
-        """Hold what a worker needs to build any batch."""
+        """Store what a worker needs to build any batch."""
         self.encoder = encoder
         self.recipe = recipe
         self.lookups = Lookups(encoder.tokenizer)
 
     def __len__(self) -> int:
-        """Number of steps."""
+        """Return the number of steps."""
         return self.recipe.blend_steps
 
     def __getitem__(self, step: int) -> list[Batch]:
-        """Build the parts of one batch; no item comes twice."""
+        """Build the parts of one batch; no conversation is repeated."""
         start = step * self.recipe.batch_size
         lessons = [
             build_lesson(self.recipe.seed, index)
             for index in range(start, start + self.recipe.batch_size)
         ]
-        encoded = [(self.encoder.encode(lesson.messages), lesson.held) for lesson in lessons]
+        encoded = [(self.encoder.encode(lesson.messages), lesson.contents) for lesson in lessons]
         encoded.sort(key=lambda pair: len(pair[0]))
         cut = sum(len(item) < LONG for item, _ in encoded)
         return [self._collate(part) for part in (encoded[:cut], encoded[cut:]) if part]
@@ -76,7 +76,7 @@ class BlendBatches(Dataset[list[Batch]]):
 
 
 def batches(encoder: Encoder, recipe: Recipe) -> Iterator[list[Batch]]:
-    """The blend's batches in order, prepared by one worker ahead of the model."""
+    """Iterate over the batches in order, prepared ahead by one worker."""
     dataset = BlendBatches(encoder, recipe)
     return iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4))
 
@@ -84,18 +84,17 @@ def batches(encoder: Encoder, recipe: Recipe) -> Iterator[list[Batch]]:
 def sum_losses(
     model: Any, lookups: Lookups, parts: list[Batch], lookup_weight: float
 ) -> tuple[float, float]:
-    """Backward through every part: the language loss and, weighted, the look-ups' beside it.
+    """Compute the gradients of the language loss and the weighted lookup loss of every part.
 
-    Without the look-ups beside it, the language loss undoes in a hundred steps what they learned.
+    Without the lookup loss, the language loss would destroy the lookups within a hundred steps.
 
     Returns:
-        The mean language loss over the supervised tokens of all parts, and the share of look-ups
-        that were right.
+        The mean language loss over the supervised tokens, and the share of correct lookups.
     """
     count = sum(int((part["labels"][:, 1:] != IGNORE_INDEX).sum()) for part in parts)
     total = right = 0.0
     for part in parts:
-        inputs = {k: v for k, v in feed(part).items() if k not in ("find", "look")}
+        inputs = {k: v for k, v in model_inputs(part).items() if k not in ("find", "look")}
         outputs = model(**inputs, output_hidden_states=True)
         loss = nn.functional.cross_entropy(
             outputs.logits[:, :-1].flatten(0, 1),
@@ -103,8 +102,8 @@ def sum_losses(
             ignore_index=IGNORE_INDEX,
             reduction="sum",
         )
-        looked_up, share = lookup_loss(model, outputs.hidden_states, part, lookups)
-        (loss / count + lookup_weight / len(parts) * looked_up).backward()
+        loss_of_lookups, share = lookup_loss(model, outputs.hidden_states, part, lookups)
+        (loss / count + lookup_weight / len(parts) * loss_of_lookups).backward()
         total += loss.item() / count
         right += share / len(parts)
     return total, right
@@ -113,7 +112,7 @@ def sum_losses(
 def train_blend(
     model: Any, encoder: Encoder, recipe: Recipe, report: Callable[[int, float, float], None]
 ) -> None:
-    """Train every weight: AdamW, one cycle of the learning rate, clipping at 1."""
+    """Train all weights with AdamW, a one-cycle learning rate, and clipping at 1."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}]

@@ -15,6 +15,8 @@ from pixelis.cli.export import main
 from pixelis.models.load import load_model
 from pixelis.models.lora import add_lora
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent.parent
 MODEL = ("--model", str(ROOT / "configs/model_arch.yaml"))
 

@@ -11,11 +11,11 @@ from pixelis.tracking.journal import open_journal
 from pixelis.tracking.record import Record
 
 
-def sync(*words: str) -> int:
+def sync(*words):
     return run_cli(main, words)
 
 
-def metric(step: int) -> Record:
+def metric(step):
     return Record("metric", "train/loss", float(step), step, 1_700_000_000_000 + step)
 
 

@@ -6,36 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pixelis.config import walk_fields
 from pixelis.curriculum import ConfigError, CurriculumConfig, Stage, check_examples
 from pixelis.curriculum.strategies import STRATEGIES
-
-DEFAULTS = {
-    "enabled": True,
-    "strategy": "staged",
-    "stages": [
-        {"name": "simple", "difficulty_mix": {"simple": 1.0, "medium": 0.0, "hard": 0.0}},
-        {"name": "balanced", "difficulty_mix": {"simple": 0.4, "medium": 0.4, "hard": 0.2}},
-        {"name": "full", "difficulty_mix": {"simple": 0.2, "medium": 0.3, "hard": 0.5}},
-    ],
-    "advancement_interval": 500,
-    "min_performance_for_advance": 0.6,
-    "performance_metric": "token_accuracy",
-    "performance_window": 1,
-    "eval_samples_per_difficulty": 128,
-    "scored_pool_size": 1024,
-    "rollback_enabled": True,
-    "rollback_threshold": -0.05,
-    "rollback_cooldown": 1000,
-    "rollback_factor": 2.0,
-    "max_rollbacks": None,
-    "trial_steps": 0,
-    "rollback_scope": "data",
-    "competence": {"c0": 0.01, "steps": None},
-    "self_paced": {"initial_fraction": 0.3, "growth": 1.3},
-    "schedule": {"steps": None},
-    "adaptive": {"floor": 0.1, "rate": 0.3, "active_fraction": None, "noise_cut": 0.9},
-}
-
 
 # The table of the settings: key, default, what is accepted at the edges, what is not, the rule.
 ONE_OR_MORE, NONE_OR_MORE = "an integer >= 1", "an integer >= 0"
@@ -116,17 +89,8 @@ def test_the_table_row_by_row(key, default, accepted, rejected, rule):
 
 
 def test_the_table_has_every_key():
-    flat = [
-        f"{key}.{name}" if isinstance(value, dict) else key
-        for key, value in DEFAULTS.items()
-        for name in (value if isinstance(value, dict) else [""])
-    ]
-    assert [row[0] for row in TABLE] == [key for key in flat if key != "stages"]
-
-
-def test_every_default_of_the_table():
-    assert CurriculumConfig.from_dict({}).to_dict() == DEFAULTS
-    assert CurriculumConfig() == CurriculumConfig.from_dict(DEFAULTS)
+    keys = [key for key, _ in walk_fields(CurriculumConfig)]
+    assert [row[0] for row in TABLE] == [key for key in keys if key != "stages"]
 
 
 @given(
@@ -147,7 +111,7 @@ def test_to_dict_is_plain_json_and_complete(settings):
     config = CurriculumConfig.from_dict(settings)
     plain = json.loads(json.dumps(config.to_dict()))
     assert plain == config.to_dict()
-    assert plain == {**DEFAULTS, **plain} and set(plain) == set(DEFAULTS)
+    assert set(plain) == set(CurriculumConfig.model_fields)
     assert CurriculumConfig.from_dict(plain) == config
 
 
@@ -231,9 +195,10 @@ def test_adaptive_floor_is_at_most_the_even_share():
     CurriculumConfig.from_dict({"strategy": "adaptive", "adaptive": {"floor": 1 / 3}})
 
 
-def test_weights_are_restored_where_there_is_a_trial():
-    config = CurriculumConfig.from_dict({"rollback_scope": "data+weights", "trial_steps": 5})
-    assert config.rollback_scope == "data+weights"
+def test_the_default_stages():
+    mixes = [list(stage.difficulty_mix.values()) for stage in CurriculumConfig().stages]
+    assert mixes == [[1.0, 0.0, 0.0], [0.4, 0.4, 0.2], [0.2, 0.3, 0.5]]
+    assert CurriculumConfig().difficulties == ("simple", "medium", "hard")
 
 
 def test_difficulties_may_have_any_names():

@@ -238,11 +238,6 @@ def test_the_minimum_itself_is_enough(level, kind):
     assert event.reason == (None if kind == "advance" else "low_performance")
 
 
-def test_drop_wins_over_low_performance():
-    event = step_to(build(), 500).attempt(500, {"simple": 0.5, "medium": 0, "hard": 0})
-    assert event.reason == "drop"
-
-
 def test_the_window_counts_an_observation_and_an_attempt_at_one_step_once():
     manager = build(performance_window=2)
     manager.observe(400, dict.fromkeys(NAMES, 0.5))
@@ -272,15 +267,6 @@ def test_held_after_max_rollbacks_in_a_row():
     assert manager.steps_to_next_decision(30) is None
     with pytest.raises(ValueError, match="at step 900: held after 2 rollbacks in a row"):
         step_to(manager, 900).attempt(900, GOOD)
-
-
-def test_a_kept_advance_resets_the_back_off():
-    manager = build(advancement_interval=10, rollback_cooldown=0)
-    step_to(manager, 10).attempt(10, BAD)
-    assert (manager.interval, manager.state_dict()["rollbacks_in_a_row"]) == (20, 1)
-    step_to(manager, 30).attempt(30, GOOD)
-    assert (manager.interval, manager.state_dict()["rollbacks_in_a_row"]) == (10, 0)
-    assert manager.rollback_count == 1
 
 
 def test_a_visit_is_counted_where_the_stage_changes():

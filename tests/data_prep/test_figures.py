@@ -1,4 +1,4 @@
-"""The picture of examples, read back from its matplotlib objects."""
+"""The figures of a data set, read back from their matplotlib objects."""
 
 from dataclasses import replace
 
@@ -6,8 +6,14 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from pixelis.data.example import Example, Step
-from pixelis.data_prep.figures import EXAMPLES_IN_ROW, MAX_FRAMES, examples_figure
+from pixelis.data.example import DIFFICULTIES, SAMPLE_TYPES, Example, Step
+from pixelis.data_prep.figures import (
+    EXAMPLES_IN_ROW,
+    MAX_FRAMES,
+    MAX_PANELS,
+    difficulty_figure,
+    examples_figure,
+)
 
 POINT = Step(
     "Look.", "SEGMENT_OBJECT_AT", {"x": 30, "y": 20}, {"area": 9, "bbox": [28, 18, 32, 22]}
@@ -138,3 +144,75 @@ def test_no_examples_no_image_and_no_text(tmp_path):
     figure = examples_figure({"simple": [bare]})
     figure.savefig(tmp_path / "bare.png")
     assert figure.axes == []
+
+
+def rows(*tasks, each=9):
+    return [
+        {
+            "task": task,
+            "sample_type": SAMPLE_TYPES[index % 3],
+            "split": "train",
+            "difficulty": DIFFICULTIES[index * 3 // each],
+            "score": 0.2 + 0.6 * index / each,
+        }
+        for task in tasks
+        for index in range(each)
+    ]
+
+
+def panels(figure):
+    return {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
+
+
+def cuts(axes):
+    return [line.get_xdata()[0] for line in axes.lines]
+
+
+def heights(axes):
+    """Examples by category, in the order of the legend."""
+    layers = [patch.get_data() for patch in axes.patches]
+    return [float((layer.values - layer.baseline).sum()) for layer in layers]
+
+
+def test_a_panel_for_each_task_and_each_type():
+    thresholds = {"values": {"text_extraction": [0.4, 0.6], "object_counting": [0.5, None]}}
+    figure = difficulty_figure(rows("text_extraction", "object_counting"), thresholds)
+    shown = panels(figure)
+    assert list(shown) == [
+        "object counting\nn = 9",
+        "text extraction\nn = 9",
+        "positive\nn = 6",
+        "outcome negative\nn = 6",
+        "trap perceptual\nn = 6",
+    ]
+    assert [cuts(axes) for axes in shown.values()] == [[0.5], [0.4, 0.6], [], [], []]
+    assert heights(shown["text extraction\nn = 9"]) == [3, 3, 3]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [*DIFFICULTIES, "threshold"]
+    assert figure.get_supxlabel() == "difficulty score (0 easy to 1 hard)"
+    assert figure.get_size_inches()[0] * figure.dpi == 1200
+
+
+def test_thresholds_for_all_tasks_are_on_every_panel():
+    figure = difficulty_figure(rows("a"), {"method": "fixed", "values": {"all": [0.3, 0.7]}})
+    assert all(cuts(axes) == [0.3, 0.7] for axes in panels(figure).values())
+
+
+def test_of_many_tasks_the_largest_are_shown():
+    meta = rows(*(f"task {n:02}" for n in range(30))) + rows("task 29")
+    titles = [title for title in panels(difficulty_figure(meta, {})) if title.startswith("task")]
+    assert len(titles) == MAX_PANELS
+    assert titles[-1] == "task 29\nn = 18"
+
+
+@pytest.mark.parametrize("meta", [[], rows("a", each=1), rows("a" * 90 + " b$x^2$")])
+def test_it_draws_whatever_there_is(meta, tmp_path):
+    difficulty_figure(meta, {}).savefig(tmp_path / "figure.png")
+
+
+def test_titles_do_not_run_into_each_other(tmp_path):
+    figure = difficulty_figure(rows(*(f"a_rather_long_name_of_a_task_{n}" for n in range(5))), {})
+    figure.savefig(tmp_path / "figure.png")
+    boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.get_visible()]
+    for left, right in zip(boxes[:4], boxes[1:5], strict=True):
+        assert left.x1 < right.x0

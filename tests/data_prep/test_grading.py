@@ -1,16 +1,31 @@
+"""Categories, correlation and figures of a data set whose scores are known."""
+
+import math
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pixelis.config import DataPrepConfig, DifficultyConfig
 from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data_prep import grading
+from pixelis.data_prep.columns import Columns
 from pixelis.data_prep.figures import EXAMPLES_IN_ROW
 from pixelis.data_prep.generate import generate_example
-from pixelis.data_prep.grading import categorise, choose_examples, correlate, draw_figures
-from pixelis.data_prep.produce import Meta
-from pixelis.data_prep.spool import Columns
+from pixelis.data_prep.grading import (
+    categorise,
+    categorise_by_percentiles,
+    categorise_by_thresholds,
+    choose_examples,
+    choose_spread,
+    correlate,
+    draw_figures,
+    observed_thresholds,
+    rank_correlation,
+)
+from pixelis.data_prep.rows import RowInfo
 
 CONFIG = DataPrepConfig()
 PARTS = dict.fromkeys(COMPONENTS, 0.5)
@@ -20,7 +35,7 @@ def columns_of(*rows):
     """Columns of examples given as task, split, score and what breaks ties."""
     columns = Columns()
     for key, (task, split, score, *objects) in enumerate(rows):
-        columns.add(Meta(key, task, "positive", split, score, PARTS, *(objects or [0])))
+        columns.add(RowInfo(key, task, "positive", split, score, PARTS, *(objects or [0])))
     return columns
 
 
@@ -71,7 +86,7 @@ def test_equal_scores_are_cut_in_exact_shares_by_objects_first():
 
 def test_the_order_of_the_examples_is_no_matter():
     columns, backwards = Columns(), Columns()
-    metas = [Meta(key, "a", "positive", "train", 0.5, PARTS, 0) for key in range(50)]
+    metas = [RowInfo(key, "a", "positive", "train", 0.5, PARTS, 0) for key in range(50)]
     for meta in metas:
         columns.add(meta)
     for meta in reversed(metas):
@@ -85,11 +100,6 @@ def test_fixed_thresholds_are_the_same_for_every_task():
     found, thresholds = categorise(columns_of(*rows), config)
     assert found == ["simple", "simple", "medium", "medium", "hard", "hard"]
     assert thresholds == {"method": "thresholds", "values": {"all": [0.4, 0.6]}}
-
-
-def test_fixed_thresholds_may_leave_a_category_empty():
-    found, _ = categorise(columns_of(("a", "train", 0.1)), with_difficulty(method="thresholds"))
-    assert found == ["simple"]
 
 
 @pytest.mark.parametrize("samples", [0, 4, 300])
@@ -149,3 +159,112 @@ def test_figures_are_drawn_of_few_and_of_many(tmp_path, monkeypatch, examples, m
     draw_figures(tmp_path, columns, difficulties, thresholds, wanted, chosen)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"difficulty.png", "examples.png"}
+
+
+TIED = st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ab")), max_size=80)
+
+
+def by_percentiles(drawn, percentiles=(33, 66)):
+    return categorise_by_percentiles(
+        [score / 3 for score, _ in drawn],
+        groups=[group for _, group in drawn],
+        ties=[(index * 7919 % 101, index) for index in range(len(drawn))],
+        percentiles=percentiles,
+    )
+
+
+@given(TIED)
+def test_shares_are_exact_with_ties(drawn):
+    found = by_percentiles(drawn)
+    for group in "ab":
+        mine = [name for name, (_, g) in zip(found, drawn, strict=True) if g == group]
+        n = len(mine)
+        first, second = round(n * 0.33), round(n * 0.66)
+        expected = [first, second - first, n - second]
+        assert [mine.count(name) for name in DIFFICULTIES] == expected
+
+
+@given(TIED)
+def test_observed_cuts_lie_between_the_categories(drawn):
+    scores = [score / 3 for score, _ in drawn]
+    groups = [group for _, group in drawn]
+    categories = by_percentiles(drawn)
+    cuts = observed_thresholds(scores, groups, categories)
+    assert list(cuts) == sorted(set(groups))
+    for score, group, category in zip(scores, groups, categories, strict=True):
+        first, second = cuts[group]
+        place = DIFFICULTIES.index(category)
+        assert first is None or (score <= first if place == 0 else score >= first)
+        assert second is None or (score <= second if place < 2 else score >= second)
+
+
+def test_observed_cuts_by_hand():
+    scores = [0.1, 0.2, 0.4, 0.8, 0.5]
+    categories = ["simple", "simple", "medium", "hard", "simple"]
+    assert observed_thresholds(scores, ["a"] * 4 + ["b"], categories) == {
+        "a": (pytest.approx(0.3), pytest.approx(0.6)),
+        "b": (None, None),
+    }
+    # Without a medium both cuts are the same gap.
+    assert observed_thresholds([0.0, 1.0], ["a", "a"], ["simple", "hard"]) == {"a": (0.5, 0.5)}
+    assert observed_thresholds([], [], []) == {}
+
+
+@given(
+    st.lists(st.floats(0, 1), max_size=40),
+    st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True).map(sorted),
+)
+def test_thresholds_cut_where_they_are(scores, thresholds):
+    first, second = thresholds
+    for score, name in zip(scores, categorise_by_thresholds(scores, thresholds), strict=True):
+        expected = "simple" if score < first else "medium" if score < second else "hard"
+        assert name == expected
+
+
+UNDEFINED = {"spearman": None, "p_value": None}
+
+
+def test_correlations_by_hand():
+    scores = [0.1, 0.2, 0.3, 0.4]
+    rising = rank_correlation(scores, [1, 5, 6, 100])
+    assert rising["spearman"] == pytest.approx(1.0)
+    assert rising["num_samples"] == 4
+    assert rank_correlation(scores, [4, 3, 2, 1])["spearman"] == pytest.approx(-1.0)
+    # 1 - 6 (1 + 1) / (4 (16 - 1))
+    mixed = rank_correlation(scores, [2, 1, 3, 4])
+    assert mixed["spearman"] == pytest.approx(0.8)
+    assert 0 < mixed["p_value"] < 1
+
+
+def test_an_infinite_error_is_the_largest():
+    assert rank_correlation([1, 2, 3], [5, 6, math.inf])["spearman"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "errors"),
+    [
+        ([], []),
+        ([0.1, 0.2], [1, 2]),
+        ([0.5, 0.5, 0.5], [1, 2, 3]),
+        ([0.1, 0.2, 0.3], [1, 1, 1]),
+        ([0.1, 0.2, 0.3], [1, math.inf, math.nan]),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_undefined_is_said_to_be(scores, errors):
+    assert rank_correlation(scores, errors) == UNDEFINED | {"num_samples": len(scores)}
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=60), st.integers(0, 40), st.integers(0, 9))
+def test_a_choice_is_spread_over_the_tasks(tasks, limit, seed):
+    chosen = choose_spread(tasks, limit, seed)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(limit, len(tasks))
+    assert chosen == choose_spread(tasks, limit, seed)
+    taken, there = Counter(tasks[index] for index in chosen), Counter(tasks)
+    most = max(taken.values(), default=0)
+    assert all(taken[task] == there[task] or taken[task] >= most - 1 for task in there)
+
+
+def test_another_seed_chooses_others():
+    assert choose_spread(["a"] * 500, 20, 0) != choose_spread(["a"] * 500, 20, 1)

@@ -14,13 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pixelis.data_prep.spool import SPOOL_FILE
+from pixelis.data_prep.columns import ROWS_FILE
 
+pytestmark = pytest.mark.integration
 FILES = {
     *("cota_simple.parquet", "cota_medium.parquet", "cota_hard.parquet"),
     *("summary.json", "difficulty.png", "examples.png"),
 }
-PATIENCE = 120  # seconds on a busy machine
+TIMEOUT = 120  # seconds on a busy machine
 
 
 class Runs:
@@ -55,7 +56,7 @@ def runs(tmp_path_factory):
     started = Runs(tmp_path_factory.mktemp("runs") / "errors")
     yield started
     started.helper.stdin.close()
-    started.helper.wait(PATIENCE)
+    started.helper.wait(TIMEOUT)
 
 
 def digests(folder):
@@ -77,7 +78,7 @@ def digests(folder):
 
 
 def wait_for(condition):
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < ends, "it never happened"
         time.sleep(0.002)
@@ -104,7 +105,7 @@ def old_and_new(runs, tmp_path_factory):
     return folder / "old", sets
 
 
-@pytest.mark.parametrize("moment", [SPOOL_FILE, "cota_hard", "difficulty.png", "summary.json"])
+@pytest.mark.parametrize("moment", [ROWS_FILE, "cota_hard", "difficulty.png", "summary.json"])
 def test_killed_at_any_moment_it_leaves_all_old_or_all_new_and_runs_again(
     runs, old_and_new, tmp_path, moment
 ):
@@ -136,8 +137,8 @@ def test_killed_at_any_moment_it_leaves_all_old_or_all_new_and_runs_again(
 def test_no_worker_outlives_a_killed_run_and_it_runs_again(runs, tmp_path):
     out = tmp_path / "cota"
     child = runs.start(out, num_samples=4000, num_workers=2)
-    wait_for(lambda: staged(tmp_path, SPOOL_FILE))
-    wait_for(lambda: staged(tmp_path, SPOOL_FILE)[0].stat().st_size > 100_000)
+    wait_for(lambda: staged(tmp_path, ROWS_FILE))
+    wait_for(lambda: staged(tmp_path, ROWS_FILE)[0].stat().st_size > 100_000)
     workers = psutil.Process(child).children(recursive=True)
     assert len(workers) >= 4, "a server, its tracker and two workers"
     os.kill(child, signal.SIGKILL)
@@ -157,8 +158,8 @@ def test_ctrl_c_ends_it_soon_and_leaves_nothing(runs, tmp_path, moment):
     # Seen from outside: the folder to write in stands before the first worker starts.
     wait_for(lambda: list(tmp_path.glob(".cota.*.new")))
     if moment == "working":
-        wait_for(lambda: staged(tmp_path, SPOOL_FILE))
-        wait_for(lambda: staged(tmp_path, SPOOL_FILE)[0].stat().st_size > 100_000)
+        wait_for(lambda: staged(tmp_path, ROWS_FILE))
+        wait_for(lambda: staged(tmp_path, ROWS_FILE)[0].stat().st_size > 100_000)
     workers = psutil.Process(child).children(recursive=True)
     pressed = time.monotonic()
     os.killpg(child, signal.SIGINT)

@@ -11,12 +11,20 @@ from pixelis.data.store import ROWS_IN_BATCH
 from pixelis.data_prep import streams
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import Rejection, open_input
-from pixelis.data_prep.produce import Finish, Generate, Import, Plan
+from pixelis.data_prep.rows import RowBuilder
 from pixelis.data_prep.sources.drawn import DrawnScenes
-from pixelis.data_prep.streams import MAX_SALT, RECORDS_IN_CHUNK, GeneratedStream, ImportedStream
+from pixelis.data_prep.streams import (
+    MAX_SALT,
+    RECORDS_IN_CHUNK,
+    GeneratedStream,
+    Generator,
+    ImportedStream,
+    Importer,
+    PlannedExample,
+)
 from pixelis.errors import DataError
 
-FINISH = Finish((0.12, 0.12), "composite", dict.fromkeys(COMPONENTS, 0.2))
+BUILDER = RowBuilder((0.12, 0.12), "composite", dict.fromkeys(COMPONENTS, 0.2))
 
 
 class FewPictures:
@@ -43,11 +51,12 @@ class FakeGenerate:
     def __call__(self, plans, salt=0):
         self.asked += [(plan.index, salt) for plan in plans]
         example = generate_example(seed=0, index=0, task="object_counting", sample_type="positive")
-        return FINISH(replace(example, id=self.name_of(plan.index, salt)) for plan in plans)
+        examples = (replace(example, id=self.name_of(plan.index, salt)) for plan in plans)
+        return BUILDER.build(examples, [])
 
 
 def plans(count):
-    return [Plan(index, "object_counting", "positive") for index in range(count)]
+    return [PlannedExample(index, "object_counting", "positive") for index in range(count)]
 
 
 def ids(stream, folder):
@@ -89,15 +98,15 @@ def test_a_source_that_is_exhausted_says_of_what(tmp_path):
 
 
 def test_few_pictures_give_as_many_different_examples_as_asked_for(tmp_path):
-    stream = GeneratedStream(Generate(0, FewPictures(2), FINISH), plans(30), 1)
+    stream = GeneratedStream(Generator(0, FewPictures(2), BUILDER), plans(30), 1)
     found = ids(stream, tmp_path)
     assert len(set(found)) == 30
-    again = GeneratedStream(Generate(0, FewPictures(2), FINISH), plans(30), 1)
+    again = GeneratedStream(Generator(0, FewPictures(2), BUILDER), plans(30), 1)
     assert ids(again, tmp_path) == found
 
 
 def test_one_picture_is_exhausted_in_the_end(tmp_path):
-    stream = GeneratedStream(Generate(0, FewPictures(1), FINISH), plans(400), 1)
+    stream = GeneratedStream(Generator(0, FewPictures(1), BUILDER), plans(400), 1)
     with pytest.raises(DataError, match="^the source few has too few different object_counting"):
         ids(stream, tmp_path)
 
@@ -110,7 +119,7 @@ def test_what_a_source_refused_of_its_own_is_written_and_counted(tmp_path):
     assert (stream.rejected, stream.num_records) == ({"unknown_image": 2}, 50)
     lines = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["line"] for line in lines] == [4, 9]
-    assert stream.describe() == {"name": "fake", "tasks_left_out": []}
+    assert stream.describe_source() == {"name": "fake", "tasks_left_out": []}
 
 
 # Imported
@@ -127,7 +136,7 @@ def write(tmp_path):
         lines = [each if isinstance(each, str) else json.dumps(each) for each in records]
         (source / "some.jsonl").write_text("\n".join(lines), encoding="utf-8")
         found = open_input(source / "some.jsonl", input_format="cota")
-        return ImportedStream(Import(source, found.format, FINISH), found, 1)
+        return ImportedStream(Importer(source, found.format, BUILDER), found, 1)
 
     return write
 
@@ -147,7 +156,7 @@ def test_every_record_is_read_once_in_order(write, tmp_path):
     stream = write([record(number) for number in range(count)])
     assert ids(stream, tmp_path) == [f"r{number}" for number in range(count)]
     assert (stream.num_records, stream.rejected, rejected(tmp_path)) == (count, {}, [])
-    assert stream.describe() == {
+    assert stream.describe_source() == {
         "name": "input",
         "format": "cota",
         "files": ["some.jsonl"],
@@ -203,7 +212,7 @@ def test_large_records_go_in_smaller_chunks(tmp_path, monkeypatch):
 
     def convert(records):
         seen.append([record.line for record in records])
-        return FINISH(iter(()))
+        return BUILDER.build([], [])
 
     list(ImportedStream(convert, open_input(file), 1).read(tmp_path))
     assert [len(chunk) for chunk in seen] == [16, 3, 1, 2, 3]

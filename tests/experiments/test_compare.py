@@ -10,7 +10,7 @@ from pixelis.experiments.compare import (
     trainings_markdown,
     trainings_rows,
 )
-from pixelis.figures import Rules, build_course
+from pixelis.figures import FigureSettings, build_history
 
 MIX = {"simple": 1.0, "hard": 0.0}
 
@@ -32,7 +32,7 @@ def make():
             "eval/simple/performance": [(0, 0.2), (20, 0.9), (40, 0.8)],
             "eval/hard/performance": [(0, 0.1), (40, 0.3)],
         }
-        course = build_course(events, history, max_steps=40, rules=Rules(**rules))
+        course = build_history(events, history, max_steps=40, rules=FigureSettings(**rules))
         return ComparedTraining(
             name, f"id of {name}", f"#/{name}", params or {}, metrics or {}, course
         )

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-# Cases by kind of input; `test_hostile_count.py` holds the sum to at least 2,000. Each test ends by
-# counting what it ran.
+# Cases by kind of input, at least 2,000 together. Each test ends by counting what it ran.
 CASES = {
     "config text": 300,
     "config values": 500,

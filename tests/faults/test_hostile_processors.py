@@ -11,7 +11,7 @@ import pytest
 from pixelis.data.chat import Message
 from pixelis.data.encode import Encoder
 from pixelis.errors import CheckpointError
-from pixelis.models import processor_check
+from pixelis.models import trust
 from pixelis.models.load import EMBEDDED_DIR, load_processor
 from tests.faults.hostile import RAN, bounded
 
@@ -115,7 +115,7 @@ def test_templates_that_render_nothing(folder, template, rule):
 
 
 def test_a_template_without_an_end(folder, monkeypatch):
-    monkeypatch.setattr(processor_check, "TRY_SECONDS", 0.5)
+    monkeypatch.setattr(trust, "TRIAL_SECONDS", 0.5)
     path = folder / "chat_template.jinja"
     path.write_text(TOO_LONG + path.read_text())
     assert "TimeoutError: it took more than 0.5 s" in refused(folder)

@@ -33,7 +33,7 @@ def snapshot(place):
         "events": events,
         "final": (out / "final/adapter_model.safetensors").read_bytes(),
         "best": (out / "best/adapter_model.safetensors").read_bytes(),
-        "files": sorted(path.name for path in out.iterdir()),
+        "files": sorted(path.name for path in out.iterdir() if "journal-" not in path.name),
         "params": run.data.params,
         # A table that is sent once more is written by another library, with other spaces.
         "rollouts": json.loads(place.artifact(run, "evaluation/rollouts.json")),

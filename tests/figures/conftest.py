@@ -1,8 +1,8 @@
-"""A course of a training, small enough to check by hand."""
+"""The history of a training, small enough to check by hand."""
 
 import pytest
 
-from pixelis.figures import Rules, build_course
+from pixelis.figures import FigureSettings, build_history
 
 SIMPLE = {"simple": 1.0, "hard": 0.0}
 FULL = {"simple": 0.25, "hard": 0.75}
@@ -36,7 +36,7 @@ def advance():
 
 
 @pytest.fixture
-def history():
+def metrics():
     """Metrics under their names in MLflow; the order of names is not that of difficulty."""
     return {
         "eval/hard/performance": [(0, 0.1), (50, 0.4)],
@@ -49,20 +49,21 @@ def history():
 
 
 @pytest.fixture
-def course(start, rollback, advance, history):
-    """Builds a course; what a test looks at is changed in words."""
+def make_history(start, rollback, advance, metrics):
+    """Builds a history from the defaults and what a test changes."""
 
-    def build(events=(start, rollback, advance), told=history, max_steps=100, **rules):
-        return build_course(list(events), told, max_steps=max_steps, rules=Rules(**rules))
+    def build(events=(start, rollback, advance), metrics=metrics, max_steps=100, **rules):
+        settings = FigureSettings(**rules)
+        return build_history(list(events), metrics, max_steps=max_steps, rules=settings)
 
     return build
 
 
 @pytest.fixture
-def drifting(course, start, history):
+def drifting(make_history, start, metrics):
     """Without stages: the mix changes at steps, and no event says so."""
     parts = {"simple": [(20, 0.5), (21, 0.25)], "hard": [(20, 0.5), (21, 0.75)]}
-    told = history | {f"curriculum/mix/{name}": values for name, values in parts.items()}
-    told["eval/simple/performance"] = [(step, 0.8) for step in (0, 20, 21, 50)]
-    told["eval/hard/performance"] = [(step, 0.4) for step in (0, 20, 21, 50)]
-    return course([start], told, max_steps=80, has_stages=False)
+    metrics = metrics | {f"curriculum/mix/{name}": parts[name] for name in parts}
+    metrics["eval/simple/performance"] = [(step, 0.8) for step in (0, 20, 21, 50)]
+    metrics["eval/hard/performance"] = [(step, 0.4) for step in (0, 20, 21, 50)]
+    return make_history([start], metrics, max_steps=80, has_stages=False)

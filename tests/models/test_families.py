@@ -21,12 +21,11 @@ from transformers import (
 )
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-from pixelis.config import DataPrepConfig, ModelConfig, TrainingConfig
+from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.chat import Message, example_messages
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.generate import generate_example
-from pixelis.data_prep.prepare import prepare_folder
 from pixelis.evaluation.conversation import Conversation
 from pixelis.evaluation.rollout import RolloutSettings, roll_out
 from pixelis.evaluation.turns import OUTCOMES
@@ -34,7 +33,9 @@ from pixelis.models.export import export_merged
 from pixelis.models.load import EMBEDDED_DIR, load_model, load_processor
 from pixelis.models.lora import load_adapter
 from pixelis.recorder import NullRecorder
-from pixelis.training.sft import run_training
+from pixelis.training.sft import TrainingSettings, run_training
+
+pytestmark = pytest.mark.integration
 
 FAMILIES = ("embedded", "Qwen2.5-VL", "Qwen3-VL")
 CLASSES = {
@@ -209,22 +210,7 @@ def test_the_published_chat_templates_say_the_same(family, encoder, example):
 # A training through the project's own loader and trainer, and what comes after it
 
 
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("families") / "data"
-    config = DataPrepConfig(
-        num_samples=40,
-        num_workers=1,
-        tasks=("attribute_recognition", "text_extraction"),
-        validation_fraction=0.2,
-        test_fraction=0.1,
-        self_correction_ratio=0.0,
-    )
-    prepare_folder(config, folder)
-    return folder
-
-
-def test_a_training_and_its_adapter(name, encoder, example, data_dir, tmp_path):
+def test_a_training_and_its_adapter(name, encoder, example, made_data, tmp_path):
     training = TrainingConfig(
         output_dir=str(tmp_path / "sft"),
         max_steps=3,
@@ -235,17 +221,11 @@ def test_a_training_and_its_adapter(name, encoder, example, data_dir, tmp_path):
         max_length=1024,
     )
     curriculum = {"advancement_interval": 2, "eval_samples_per_difficulty": 2}
-    result = run_training(
-        training=training,
-        model_config=ModelConfig(
-            model_name=name, lora_r=4, torch_dtype="float32", max_pixels=12544, lora_dropout=0.0
-        ),
-        curriculum=CurriculumConfig.from_dict(curriculum),
-        data_dir=data_dir,
-        recorder=NullRecorder(),
-        run_state={"identity": {}, "run_id": None},
-        say=lambda line: None,
+    model = ModelConfig(
+        model_name=name, lora_r=4, torch_dtype="float32", max_pixels=12544, lora_dropout=0.0
     )
+    settings = TrainingSettings(training, model, CurriculumConfig.from_dict(curriculum), made_data)
+    result = run_training(settings, NullRecorder())
     batch = collate([encoder.encode(example_messages(example))], encoder)
     with torch.no_grad():
         trained = result.model(**batch).logits
@@ -263,7 +243,7 @@ def test_a_training_and_its_adapter(name, encoder, example, data_dir, tmp_path):
         result.final_dir,
         tmp_path / "merged",
         example,
-        model_name=name,
+        model=ModelConfig(model_name=name),
         source="final",
         save_dtype="float32",
     )

@@ -1,4 +1,4 @@
-"""Base models and processors: by name or folder, and what is said where they cannot be had."""
+"""Loading base models and processors by name or folder, and the errors."""
 
 import json
 import re
@@ -16,6 +16,7 @@ from pixelis.models.load import (
     EMBEDDED_DIR,
     check_weights,
     load_model,
+    load_model_config_offline,
     load_processor,
     max_positions,
     resolve_model,
@@ -34,11 +35,6 @@ def folder(tmp_path):
 def one_line(error):
     assert "\n" not in str(error.value)
     return str(error.value)
-
-
-def test_names():
-    assert resolve_model(NANO) == str(EMBEDDED_DIR)
-    assert resolve_model("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
 
 
 def test_an_installation_without_the_embedded_base(monkeypatch, tmp_path):
@@ -113,77 +109,11 @@ def test_a_folder_that_is_not_there(tmp_path, name):
         assert one_line(caught) == f"no model folder {place}; {rule}"
 
 
-def test_an_empty_folder(tmp_path):
-    for load, what in ((load_model, "model"), (load_processor, "processor")):
-        with pytest.raises(CheckpointError) as caught:
-            load(str(tmp_path))
-        assert one_line(caught).startswith(f"no {what} for '{tmp_path}': ")
-
-
 def test_a_processor_without_a_chat_template(folder):
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(CheckpointError) as caught:
         load_processor(str(folder))
     assert one_line(caught) == f"the processor of '{folder}' has no chat template"
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("model.safetensors", b""),
-        ("model.safetensors", b"no tensors" * 9),
-        ("config.json", b"{"),
-        ("config.json", b"{}"),
-        ("config.json", b'{"model_type": "of_the_future"}'),
-    ],
-)
-def test_a_folder_with_a_broken_file(folder, name, content):
-    (folder / name).write_bytes(content)
-    with pytest.raises(CheckpointError) as caught:
-        load_model(str(folder))
-    assert one_line(caught).startswith(f"no model for '{folder}': ")
-
-
-def test_weights_in_another_format_are_not_unpickled(folder):
-    (folder / "model.safetensors").unlink()
-    torch.save({"a": torch.zeros(1)}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError) as caught:
-        load_model(str(folder))
-    assert one_line(caught).startswith(f"no model for '{folder}': ")
-
-
-def test_weights_of_other_shapes(folder):
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    config["text_config"]["intermediate_size"] *= 2
-    path.write_text(json.dumps(config))
-    with pytest.raises(CheckpointError) as caught:
-        load_model(str(folder))
-    assert one_line(caught).startswith(f"no model for '{folder}': ")
-
-
-def test_a_model_that_does_not_see(tmp_path):
-    config = Qwen2Config(
-        vocab_size=50,
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError) as caught:
-        load_model(str(tmp_path))
-    assert one_line(caught).startswith(f"no model for '{tmp_path}': ")
-
-
-@pytest.mark.parametrize("name", ["tokenizer.json", "processor_config.json"])
-@pytest.mark.parametrize("content", [b"", b"{"])
-def test_a_processor_with_a_broken_file(folder, name, content):
-    (folder / name).write_bytes(content)
-    with pytest.raises(CheckpointError) as caught:
-        load_processor(str(folder))
-    assert one_line(caught).startswith(f"no processor for '{folder}': ")
 
 
 def test_how_many_tokens_a_model_was_made_for(folder):
@@ -196,3 +126,74 @@ def test_how_many_tokens_a_model_was_made_for(folder):
     with pytest.raises(CheckpointError) as caught:
         max_positions(str(folder))
     assert one_line(caught).startswith(f"no model for '{folder}': ")
+
+
+def text_model(folder):
+    shutil.rmtree(folder)
+    sizes = {"vocab_size": 50, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    config = Qwen2Config(**sizes, num_attention_heads=2, num_key_value_heads=2)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def other_shapes(folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"]["intermediate_size"] *= 2
+    path.write_text(json.dumps(config))
+
+
+def file_with(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("load", "harm"),
+    [
+        (load_model, empty),
+        (load_model, text_model),
+        (load_model, other_shapes),
+        (load_model, file_with("model.safetensors", b"")),
+        (load_model, file_with("model.safetensors", b"no tensors" * 9)),
+        (load_model, file_with("config.json", b"{")),
+        (load_model, file_with("config.json", b"{}")),
+        (load_model, file_with("config.json", b'{"model_type": "of_the_future"}')),
+        (load_processor, empty),
+        (load_processor, file_with("tokenizer.json", b"")),
+        (load_processor, file_with("tokenizer.json", b"{")),
+        (load_processor, file_with("processor_config.json", b"")),
+        (load_processor, file_with("processor_config.json", b"{")),
+    ],
+    ids=range(13),
+)
+def test_a_damaged_folder_is_an_error_of_one_line(folder, load, harm):
+    harm(folder)
+    with pytest.raises(CheckpointError) as caught:
+        load(str(folder))
+    what = "model" if load is load_model else "processor"
+    assert one_line(caught).startswith(f"no {what} for '{folder}': ")
+
+
+def test_a_published_name_needs_no_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    found = load_model_config_offline("Qwen/Qwen2.5-VL-7B-Instruct")
+    assert (found.text_config.hidden_size, found.text_config.num_hidden_layers) == (3584, 28)
+
+
+def test_a_folder_says_its_own_sizes(tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(EMBEDDED_DIR, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_model_config_offline(str(folder)).text_config.num_hidden_layers == 2
+    assert load_model_config_offline("pixelis-nano").text_config.num_hidden_layers == 4
+
+
+def test_an_unknown_configuration_is_an_error():
+    with pytest.raises(CheckpointError, match="no configuration for 'nobody/nothing' on this mach"):
+        load_model_config_offline("nobody/nothing")

@@ -8,11 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pixelis.data.chat import example_messages
-from pixelis.data.encode import Encoder, collate
-from pixelis.data_prep.generate import generate_example
 from pixelis.errors import CheckpointError
-from pixelis.models.load import load_model, load_processor
+from pixelis.models.load import load_model
 from pixelis.models.lora import add_lora, load_adapter
 
 NANO = "pixelis-nano"
@@ -94,25 +91,6 @@ def test_the_update_is_scaled_by_alpha_over_r(base):
         torch.testing.assert_close(layer(x), layer.base_layer(x) + 3 * update)
 
 
-def test_the_loss_depends_on_the_image(base):
-    encoder = Encoder(load_processor(NANO, max_pixels=12544))
-    example = generate_example(
-        seed=1, index=0, task="attribute_recognition", sample_type="positive"
-    )
-    item = encoder.encode(example_messages(example))
-    flipped = [image.transpose(0).transpose(1) for image in item.images]
-    assert flipped[0].tobytes() != item.images[0].tobytes()
-    model = adapt(base)
-    losses = []
-    for images in (item.images, tuple(flipped), item.images):
-        batch = collate(
-            [type(item)(item.input_ids, item.labels, item.answer_start, images)], encoder
-        )
-        with torch.no_grad():
-            losses.append(model(**batch).loss.item())
-    assert losses[0] == losses[2] != losses[1]
-
-
 # Back from disk
 
 
@@ -182,6 +160,10 @@ def test_a_configuration_that_cannot_be_read(folder, base, content):
         load_adapter(base, folder, model_name=NANO)
 
 
+def rewrite(folder, content):
+    (folder / "adapter_model.safetensors").write_bytes(content)
+
+
 def shrink(folder):
     path = folder / "adapter_model.safetensors"
     save_file({name: value[:1].clone() for name, value in load_file(path).items()}, path)
@@ -193,24 +175,16 @@ def set_rank(folder):
 
 
 @pytest.mark.parametrize(
-    "harm",
+    ("harm", "message"),
     [
-        shrink,
-        set_rank,
-        lambda folder: (folder / "adapter_model.safetensors").write_bytes(b""),
-        lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"no tensors" * 9),
+        (shrink, ": r must be at most the rank of the weights, 1, got 4$"),
+        (set_rank, " does not fit 'pixelis-nano': .*size mismatch for .*$"),
+        (lambda folder: rewrite(folder, b""), " does not fit 'pixelis-nano': .*$"),
+        (lambda folder: rewrite(folder, b"no tensors" * 9), " does not fit 'pixelis-nano': .*$"),
     ],
     ids=["other shapes", "other rank", "empty", "no tensors"],
 )
-def test_weights_that_do_not_fit_are_refused_in_one_line(folder, base, harm):
+def test_weights_that_do_not_fit_are_refused_in_one_line(folder, base, harm, message):
     harm(folder)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(CheckpointError, match=f"^the adapter in {re.escape(str(folder))}{message}"):
         load_adapter(base, folder, model_name=NANO)
-    assert "\n" not in str(caught.value)
-    if harm is shrink:
-        rule = "r must be at most the rank of the weights, 1, got 4"
-        assert str(caught.value) == f"the adapter in {folder}: {rule}"
-        return
-    assert str(caught.value).startswith(f"the adapter in {folder} does not fit 'pixelis-nano': ")
-    if harm is set_rank:
-        assert "size mismatch for " in str(caught.value)

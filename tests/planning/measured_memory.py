@@ -18,7 +18,7 @@ import pixelis.training.sft as sft_module
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import IGNORE_INDEX
-from pixelis.models.published import model_config
+from pixelis.models.load import load_model_config_offline
 from pixelis.planning.memory import Shape, build_on_meta, forecast_memory
 from pixelis.recorder import NullRecorder
 from pixelis.training.precision import BF16
@@ -84,19 +84,14 @@ def measure(request):
     sft_module.CurriculumTrainer = Trainer
     model = ModelConfig(**request["model"])
     training = TrainingConfig(**request["training"])
-    sft_module.run_training(
-        training=training,
-        model_config=model,
-        curriculum=CurriculumConfig.from_dict(CURRICULUM),
-        data_dir=Path(request["data_dir"]),
-        recorder=NullRecorder(),
-        run_state={"identity": {}, "run_id": None},
-        say=lambda line: None,
+    settings = sft_module.TrainingSettings(
+        training, model, CurriculumConfig.from_dict(CURRICULUM), Path(request["data_dir"])
     )
+    sft_module.run_training(settings, NullRecorder())
     (trainer,) = trainers
     bf16 = training.precision == BF16
     adapted = build_on_meta(
-        model_config(model.model_name),
+        load_model_config_offline(model.model_name),
         model,
         precision=training.precision,
         as_on_cpu=bf16,
@@ -108,7 +103,7 @@ def measure(request):
     forecast = max(forecasts, key=lambda memory: memory.total)
     return {
         "measured_above_base": trainer.peak() + forecast.adapter,
-        "forecast_above_base": forecast.above_base,
+        "forecast_above_base": forecast.total - forecast.weights,
         "measured": trainer.peak() + forecast.adapter + trainer.weights,
         "forecast": forecast.total,
         "weights": trainer.weights,

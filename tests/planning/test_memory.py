@@ -1,4 +1,4 @@
-"""Memory without weights: held to a real training, and to what is known of the 7B."""
+"""Forecasts of memory, compared with a real training and with the known sizes of the 7B."""
 
 import json
 import os
@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixelis.config import DataPrepConfig, ModelConfig
 from pixelis.data_prep.prepare import prepare_folder
-from pixelis.models.published import model_config
-from pixelis.planning.memory import Shape, build_on_meta, forecast_memory
+from pixelis.models.load import load_model_config_offline
+from pixelis.planning.memory import LiveBytes, Shape, build_on_meta, forecast_memory
 
 ROOT = Path(__file__).parent.parent.parent
 SEVEN = ModelConfig(model_name="Qwen/Qwen2.5-VL-7B-Instruct", torch_dtype="bfloat16")
@@ -26,6 +28,7 @@ def data_dir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("batch_size", "checkpointing", "precision"),
     [(4, False, "fp32"), (8, True, "fp32"), (8, False, "bf16")],
@@ -71,7 +74,7 @@ def test_a_training_of_the_embedded_base_takes_what_is_forecast(
 
 @pytest.fixture(scope="module")
 def seven():
-    return build_on_meta(model_config(SEVEN.model_name), SEVEN, precision="bf16")
+    return build_on_meta(load_model_config_offline(SEVEN.model_name), SEVEN, precision="bf16")
 
 
 def forecast(adapted, model=SEVEN, **changed):
@@ -110,10 +113,29 @@ def test_what_takes_more_and_what_saves(seven):
 
 def test_an_adapted_tower_keeps_activations_too():
     adapted = build_on_meta(
-        model_config("pixelis-nano"), NANO.replace(train_vision=True), precision="fp32"
+        load_model_config_offline("pixelis-nano"), NANO.replace(train_vision=True), precision="fp32"
     )
-    frozen = build_on_meta(model_config("pixelis-nano"), NANO, precision="fp32")
+    frozen = build_on_meta(load_model_config_offline("pixelis-nano"), NANO, precision="fp32")
     shape = Shape(batch_size=2, length=200, supervised=60, image_tokens=128)
     one, other = (forecast_memory(m, shape, NANO, bf16=False) for m in (adapted, frozen))
     assert one.activations > 1.2 * other.activations
     assert one.adapter > other.adapter
+
+
+def test_live_bytes_follow_tensors_views_and_the_graph_of_backward():
+    with FakeTensorMode(), LiveBytes() as live:
+        first = torch.empty(1024, dtype=torch.uint8)
+        view = first.view(2, -1)
+        assert live.live == 1024  # a view has no bytes of its own
+        second = torch.empty(3 * 1024, dtype=torch.uint8)
+        del first
+        assert live.live == 4 * 1024
+        del view, second
+        assert (live.live, live.peak) == (0, 4 * 1024)
+        weight = torch.empty(64, 64, requires_grad=True)
+        before = live.live
+        loss = (weight @ weight).exp().sum()
+        assert live.live == before + 64 * 64 * 4 + 4  # the result of exp, and the sum
+        loss.backward()
+        del loss
+        assert live.live == before + 64 * 64 * 4  # the gradient

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pixelis.curriculum import CurriculumConfig
-from pixelis.figures import Rules
+from pixelis.figures import FigureSettings
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
 from pixelis.tracking import Past, open_run
 
@@ -24,7 +24,7 @@ EVENTS = [
     )
 ]
 NAMES = ("timeline", "samples_drawn", "loss_by_difficulty")
-RULES = Rules(metric="likelihood", examples_per_step=2)
+RULES = FigureSettings(metric="likelihood", examples_per_step=2)
 
 
 @contextmanager

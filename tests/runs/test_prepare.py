@@ -43,7 +43,7 @@ def test_asked_for_by_name_it_is_made_again(tmp_path, workdir):
 
 
 def test_data_whose_run_was_killed_before_it_told_is_recorded_later(
-    workdir, runs, capsys, monkeypatch
+    workdir, runs, caplog, monkeypatch
 ):
     out = workdir / "data"
 
@@ -55,8 +55,9 @@ def test_data_whose_run_was_killed_before_it_told_is_recorded_later(
         make_data(CONFIG, out)
     assert [run.info.status for run in runs()] == ["KILLED"] and is_missing(out)
     before = (out / "summary.json").stat().st_mtime_ns
+    caplog.set_level("INFO", logger="pixelis")
     assert make_data(CONFIG, out, missing_from="prep.yaml") is None
-    assert "was made by a run that was killed before it told of it" in capsys.readouterr().out
+    assert "was made by a run that was killed before it told of it" in caplog.text
     assert (out / "summary.json").stat().st_mtime_ns == before and not is_missing(out)
 
     digests = json.loads((out / "summary.json").read_text())["sha256"]

@@ -15,11 +15,11 @@ def with_training(**changed):
     return TrainingFileConfig(training=TrainingConfig(batch_size=8).replace(**changed))
 
 
-def test_how_a_step_is_split_and_who_shares_it_is_no_part_of_what_is_trained():
+def test_how_a_step_is_split_and_what_is_left_out_is_no_part_of_what_is_trained():
     one = identity(with_training(gradient_accumulation_steps=2))
     assert one["examples a step and process"] == 16
     split = with_training(batch_size=4, gradient_accumulation_steps=4, auto_batch_size=True)
-    assert identity(split.replace(num_processes=2, accelerate_config="fsdp.yaml")) == one
+    assert identity(split.replace(data=split.data.replace(exclude=("an-id",)))) == one
 
 
 def test_how_many_examples_a_step_has_is():

@@ -3,9 +3,7 @@
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
@@ -13,9 +11,7 @@ from mlflow import MlflowClient
 
 
 @pytest.fixture
-def client(
-    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[MlflowClient]:
+def client(empty_store, tmp_path, monkeypatch):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
@@ -38,12 +34,12 @@ WRITES = (
 
 
 @pytest.fixture
-def outage(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+def outage(client, monkeypatch):
     """Call it with True: no call reaches the store until it is called with False."""
     is_away = [False]
 
-    def wrap(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
+    def wrap(real):
+        def call(*args, **kwargs):
             if is_away[0]:
                 raise ConnectionError("connection refused")
             return real(*args, **kwargs)
@@ -53,27 +49,27 @@ def outage(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> Callable[[b
     for name in WRITES:
         monkeypatch.setattr(client, name, wrap(getattr(client, name)))
 
-    def set_away(away: bool) -> None:
+    def set_away(away):
         is_away[0] = away
 
     return set_away
 
 
 @pytest.fixture
-def history(client: MlflowClient) -> Callable[[str, str], list[tuple[int, float]]]:
+def history(client):
     """The (step, value) pairs that the store has of a metric of a run."""
 
-    def get(run_id: str, key: str) -> list[tuple[int, float]]:
+    def get(run_id, key):
         return [(m.step, m.value) for m in client.get_metric_history(run_id, key)]
 
     return get
 
 
 @pytest.fixture
-def artifact(client: MlflowClient) -> Callable[[str, str], str]:
+def artifact(client):
     """The text of an artifact of a run."""
 
-    def read(run_id: str, name: str) -> str:
+    def read(run_id, name):
         return Path(client.download_artifacts(run_id, name)).read_text()
 
     return read

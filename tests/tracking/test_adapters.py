@@ -2,11 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModel
 
 from pixelis.tracking import MlflowRecorder, Origin, find_champion, log_adapter, resolve_adapter
 
@@ -24,7 +21,7 @@ EVENT = {"delta": None, "reason": None, "mix": {"simple": 1.0}, "strata": None}
 
 
 @pytest.fixture
-def adapter(tmp_path: Path) -> Path:
+def adapter(tmp_path):
     folder = tmp_path / "final"
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"r": 32}))
@@ -34,19 +31,17 @@ def adapter(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def recorder(client: MlflowClient) -> MlflowRecorder:
+def recorder(client):
     recorder = MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=Path("out"))
     recorder.origin = ORIGIN
     return recorder
 
 
-def models(client: MlflowClient) -> list[LoggedModel]:
+def models(client):
     return list(client.search_logged_models(["0"]))
 
 
-def test_an_adapter_is_kept_as_files_and_as_a_model(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
-) -> None:
+def test_an_adapter_is_kept_as_files_and_as_a_model(client, recorder, adapter):
     recorder.metrics({"eval/hard/likelihood": 0.7}, 400)
     log_adapter(recorder, adapter, "final", 400, SCORES)
     recorder.close("FINISHED")
@@ -69,9 +64,7 @@ def test_an_adapter_is_kept_as_files_and_as_a_model(
         assert (folder / "adapter_model.safetensors").read_bytes() == b"weights", uri
 
 
-def test_its_metrics_say_which_data_they_were_measured_on(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path, tmp_path: Path
-) -> None:
+def test_its_metrics_say_which_data_they_were_measured_on(client, recorder, adapter, tmp_path):
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -105,9 +98,7 @@ def test_its_metrics_say_which_data_they_were_measured_on(
         assert len(client.get_metric_history(recorder.run_id, key)) == 1
 
 
-def test_a_card_says_what_it_is_and_what_it_came_from(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
-) -> None:
+def test_a_card_says_what_it_is_and_what_it_came_from(client, recorder, adapter):
     event = {"step": 0, "kind": "start", "to_stage": "simple", "rollback_count": 0, "interval": 9}
     recorder.event({**EVENT, **event})
     rollback = {"step": 9, "kind": "rollback", "delta": -0.25, "reason": "drop"}
@@ -129,11 +120,9 @@ def test_a_card_says_what_it_is_and_what_it_came_from(
     assert "Digest: `abc`" in text and "strategy: staged" in text and "seed 3" in text
 
 
-def test_what_a_visit_ended_with_is_a_model_of_the_run_and_of_the_visit(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
-) -> None:
+def test_what_a_visit_ended_with_is_a_model_of_the_run_and_of_the_visit(client, recorder, adapter):
     folder = adapter.rename(adapter.with_name("visit-01-simple"))
-    fields: dict[str, Any] = {**EVENT, "to_stage": "simple", "rollback_count": 0, "interval": 9}
+    fields = {**EVENT, "to_stage": "simple", "rollback_count": 0, "interval": 9}
     recorder.event({**fields, "step": 0, "kind": "start"})
     recorder.metrics({**SCORES, "train/loss": 1.0}, 100)
     recorder.event({**fields, "step": 100, "kind": "trial", "to_stage": "balanced"})
@@ -148,9 +137,7 @@ def test_what_a_visit_ended_with_is_a_model_of_the_run_and_of_the_visit(
         assert (output.model_id, output.step) == (model.model_id, 100)
 
 
-def test_a_resumed_run_logs_an_adapter_once(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
-) -> None:
+def test_a_resumed_run_logs_an_adapter_once(client, recorder, adapter):
     log_adapter(recorder, adapter, "final", 400, SCORES)
     recorder.close("KILLED")
     (model,) = models(client)
@@ -165,12 +152,10 @@ def test_a_resumed_run_logs_an_adapter_once(
     assert len(outputs) == 2
 
 
-def test_a_model_that_was_not_whole_is_made_whole(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_was_not_whole_is_made_whole(client, recorder, adapter, monkeypatch):
     real = client.log_model_artifacts
 
-    def refuse(*args: object, **kwargs: object) -> None:
+    def refuse(*args, **kwargs):
         raise OSError("the line is cut")
 
     monkeypatch.setattr(client, "log_model_artifacts", refuse)
@@ -182,9 +167,7 @@ def test_a_model_that_was_not_whole_is_made_whole(
     assert [m.status for m in models(client)] == ["READY"]
 
 
-def test_a_folder_that_is_gone_is_no_reason_to_wait_for_ever(
-    client: MlflowClient, recorder: MlflowRecorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_that_is_gone_is_no_reason_to_wait_for_ever(client, recorder, tmp_path, caplog):
     recorder.model(tmp_path / "gone", "best", 1, [])
     recorder.metrics({"train/loss": 1.0}, 1)
     assert recorder.flush()
@@ -193,17 +176,13 @@ def test_a_folder_that_is_gone_is_no_reason_to_wait_for_ever(
     recorder.close("FINISHED")
 
 
-def test_a_name_is_made_fit_for_a_model(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
-) -> None:
+def test_a_name_is_made_fit_for_a_model(client, recorder, adapter):
     log_adapter(recorder, adapter, "2:balanced/0.4", 9, {})
     recorder.close("FINISHED")
     assert [m.name for m in models(client)] == ["adapter-2-balanced-0-4"]
 
 
-def test_registered_it_is_the_candidate_once(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
-) -> None:
+def test_registered_it_is_the_candidate_once(client, recorder, adapter):
     for _ in range(2):
         log_adapter(recorder, adapter, "final", 400, {}, register_as="reader")
     recorder.close("FINISHED")
@@ -217,8 +196,8 @@ def test_registered_it_is_the_candidate_once(
 
 
 def test_below_the_home_folder_an_adapter_is_found_when_it_is_delivered(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    client, recorder, adapter, monkeypatch
+):
     monkeypatch.setenv("HOME", str(adapter.parent))
     log_adapter(recorder, adapter, "final", 400, {})
     recorder.close("FINISHED")
@@ -229,11 +208,11 @@ def test_below_the_home_folder_an_adapter_is_found_when_it_is_delivered(
 
 
 def test_a_line_that_is_cut_after_the_model_was_whole_loses_no_link(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    client, recorder, adapter, monkeypatch
+):
     real = client.log_outputs
 
-    def refuse(*args: object, **kwargs: object) -> None:
+    def refuse(*args, **kwargs):
         raise OSError("the line is cut")
 
     monkeypatch.setattr(client, "log_outputs", refuse)
@@ -246,10 +225,8 @@ def test_a_line_that_is_cut_after_the_model_was_whole_loses_no_link(
     assert (output.model_id, model.status) == (model.model_id, "READY")
 
 
-def test_two_visits_that_end_at_one_step_have_each_its_own(
-    client: MlflowClient, recorder: MlflowRecorder, adapter: Path
-) -> None:
-    fields: dict[str, Any] = {**EVENT, "rollback_count": 0, "interval": 9}
+def test_two_visits_that_end_at_one_step_have_each_its_own(client, recorder, adapter):
+    fields = {**EVENT, "rollback_count": 0, "interval": 9}
     for step, kind, stage in (
         (0, "start", "simple"),
         (9, "trial", "balanced"),

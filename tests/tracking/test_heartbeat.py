@@ -5,12 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
 from pixelis.tracking import MlflowRecorder, Past, open_run
 from pixelis.tracking.heartbeat import (
@@ -41,13 +38,13 @@ with open_run(**words, system_metrics=False, output_dir=Path("out")) as recorder
 """
 
 
-def opened(**changed: Any) -> Any:
-    words: dict[str, Any] = {"entry_point": "sft", "experiment": "pixelis", "run_name": "next"}
+def opened(**changed):
+    words = {"entry_point": "sft", "experiment": "pixelis", "run_name": "next"}
     return open_run(**words | {"params": {}, "tags": {}, "system_metrics": False} | changed)
 
 
 @pytest.fixture
-def killed_run(client: MlflowClient, tmp_path: Path) -> str:
+def killed_run(client, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", DYING],
         capture_output=True,
@@ -59,23 +56,23 @@ def killed_run(client: MlflowClient, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def running_run(client: MlflowClient) -> Callable[..., str]:
+def running_run(client):
     """A run that is RUNNING, and the tag of its process with some values changed."""
 
-    def make(**changed: Any) -> str:
+    def make(**changed):
         tag = [{**this_process(Path("gone/journal-r1.jsonl")), **changed}]
         return str(client.create_run("0", tags={PROCESS_TAG: json.dumps(tag)}).info.run_id)
 
     return make
 
 
-def status(client: MlflowClient, run_id: str) -> str:
+def status(client, run_id):
     return str(client.get_run(run_id).info.status)
 
 
 def test_a_killed_run_is_ended_by_the_next_start_and_reopened_by_a_resume(
-    client: MlflowClient, killed_run: str, caplog: pytest.LogCaptureFixture
-) -> None:
+    client, killed_run, caplog
+):
     assert status(client, killed_run) == "RUNNING"
     with opened() as recorder:
         run = client.get_run(killed_run)
@@ -96,7 +93,7 @@ def test_a_killed_run_is_ended_by_the_next_start_and_reopened_by_a_resume(
     assert status(client, killed_run) == "FINISHED"
 
 
-def test_a_training_that_is_whole_was_not_killed(client: MlflowClient, killed_run: str) -> None:
+def test_a_training_that_is_whole_was_not_killed(client, killed_run):
     Path("out/finished.json").write_text(json.dumps({"run_id": killed_run}))
     (line,) = end_dead_runs(client)
     assert "FINISHED" in line and status(client, killed_run) == "FINISHED"
@@ -112,17 +109,15 @@ def test_a_training_that_is_whole_was_not_killed(client: MlflowClient, killed_ru
         ({"uid": -1}, "RUNNING"),  # another user, whose home folder is another one
     ],
 )
-def test_only_what_has_surely_died_is_ended(
-    client: MlflowClient, running_run: Callable[..., str], changed: Any, expected: str
-) -> None:
+def test_only_what_has_surely_died_is_ended(client, running_run, changed, expected):
     run_id = running_run(**changed)
     end_dead_runs(client)
     assert status(client, run_id) == expected
 
 
 def test_a_run_that_several_machines_share_lives_as_long_as_one_of_them_may(
-    client: MlflowClient, running_run: Callable[..., str], tmp_path: Path
-) -> None:
+    client, running_run, tmp_path
+):
     run_id = running_run(host="elsewhere")
     journal = open_journal(tmp_path, run_id, shared=True)
     claim(client, client.get_run(run_id), journal.path, shared=True)
@@ -136,8 +131,8 @@ def test_a_run_that_several_machines_share_lives_as_long_as_one_of_them_may(
 
 @pytest.mark.parametrize("text", ["{", "7", "[3]", '[{"host": "x"}]', "[" * 4000])
 def test_a_tag_that_is_not_ours_ends_no_run_and_is_written_anew(
-    client: MlflowClient, running_run: Callable[..., str], text: str, tmp_path: Path
-) -> None:
+    client, running_run, text, tmp_path
+):
     run_id = client.create_run("0", tags={PROCESS_TAG: text}).info.run_id
     dead = running_run()
     end_dead_runs(client)
@@ -148,15 +143,15 @@ def test_a_tag_that_is_not_ours_ends_no_run_and_is_written_anew(
 
 
 def test_the_heartbeat_of_another_machine_decides_and_never_while_the_store_was_away(
-    client: MlflowClient, running_run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    client, running_run, monkeypatch
+):
     silent, beating = running_run(host="elsewhere"), running_run(host="elsewhere")
     recorder = MlflowRecorder(client, client.create_run("0"))  # of this process
     claim(client, client.get_run(recorder.run_id), recorder.journal.path)
     client.set_tag(silent, ALIVE_TAG, "1")
     runs, minute = SilentRuns(), 60.0
 
-    def look(now: float) -> list[str]:
+    def look(now):
         client.set_tag(beating, ALIVE_TAG, str(now))
         return [run.info.run_id for run in runs.look(client, now)]
 

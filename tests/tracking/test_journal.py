@@ -6,17 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import requests
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pixelis.errors import UserError
-from pixelis.tracking import Journal, MlflowRecorder, Past, deliver_journals, find_journals
+from pixelis.tracking import MlflowRecorder, Past, deliver_journals, find_journals
 from pixelis.tracking import delivery as delivery_module
 from pixelis.tracking import journal as journal_module
 from pixelis.tracking.journal import open_journal
@@ -27,16 +24,16 @@ LOSS = "train/loss"
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
+def out(tmp_path):
     return tmp_path / "out"
 
 
 @pytest.fixture
-def recorder(client: MlflowClient, out: Path) -> MlflowRecorder:
+def recorder(client, out):
     return MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=out)
 
 
-def resumed(recorder: MlflowRecorder, past: Past | None = None) -> MlflowRecorder:
+def resumed(recorder, past=None):
     """The run of a recorder that was closed, or whose process has ended, goes on."""
     recorder.journal.release()
     run = recorder.client.get_run(recorder.run_id)
@@ -44,28 +41,26 @@ def resumed(recorder: MlflowRecorder, past: Past | None = None) -> MlflowRecorde
     return MlflowRecorder(recorder.client, run, resumed=True, output_dir=folder, past=past)
 
 
-def losses(recorder: MlflowRecorder, *steps: int) -> None:
+def losses(recorder, *steps):
     for step in steps:
         recorder.metrics({LOSS: float(step)}, step)
 
 
-def values(*steps: int) -> list[tuple[int, float]]:
+def values(*steps):
     return [(step, float(step)) for step in steps]
 
 
-def kinds(journal: Journal) -> list[tuple[str, str]]:
+def kinds(journal):
     return [(record.kind, record.name) for record, _ in journal.read() if record]
 
 
 @pytest.fixture
-def hanging(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[threading.Event, threading.Event]]:
+def hanging(client, monkeypatch):
     """A store that takes a batch of metrics (the first event) and hangs until the second one."""
     reached, answer = threading.Event(), threading.Event()
     real = client.log_batch
 
-    def log_batch(*args: Any, **kwargs: Any) -> None:
+    def log_batch(*args, **kwargs):
         reached.set()
         answer.wait()
         real(*args, **kwargs)
@@ -79,8 +74,8 @@ def hanging(
 
 
 def test_a_record_is_on_disk_before_mlflow_hears_of_it_and_stays_when_it_has(
-    recorder: MlflowRecorder, history: History, hanging: Any
-) -> None:
+    recorder, history, hanging
+):
     reached, answer = hanging
     losses(recorder, 1, 2)
     assert not recorder.flush(0.01)
@@ -95,9 +90,7 @@ def test_a_record_is_on_disk_before_mlflow_hears_of_it_and_stays_when_it_has(
     assert find_journals([recorder.journal.path.parent]) == []
 
 
-def test_a_run_without_a_folder_of_its_own_leaves_no_journal(
-    client: MlflowClient, tmp_path: Path
-) -> None:
+def test_a_run_without_a_folder_of_its_own_leaves_no_journal(client, tmp_path):
     recorder = MlflowRecorder(client, client.create_run("0"))
     losses(recorder, 1)
     assert recorder.journal.path.is_file()
@@ -105,7 +98,7 @@ def test_a_run_without_a_folder_of_its_own_leaves_no_journal(
     assert [path.name for path in tmp_path.iterdir() if "journal" in path.name] == []
 
 
-def test_lines_that_a_kill_has_torn_are_skipped_and_not_written_on(tmp_path: Path) -> None:
+def test_lines_that_a_kill_has_torn_are_skipped_and_not_written_on(tmp_path):
     journal = open_journal(tmp_path, "r1")
     for step in (1, 2):
         journal.append(Record("metric", LOSS, 1.0, step))
@@ -120,8 +113,8 @@ def test_lines_that_a_kill_has_torn_are_skipped_and_not_written_on(tmp_path: Pat
     journal.release()
 
 
-def test_several_threads_record_at_once(recorder: MlflowRecorder, history: History) -> None:
-    def add(key: int) -> None:
+def test_several_threads_record_at_once(recorder, history):
+    def add(key):
         for step in range(200):
             recorder.metrics({f"k{key}": float(step)}, step)
 
@@ -135,9 +128,7 @@ def test_several_threads_record_at_once(recorder: MlflowRecorder, history: Histo
         assert history(recorder.run_id, f"k{key}") == values(*range(200))
 
 
-def test_two_processes_do_not_hold_a_journal_at_once(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_do_not_hold_a_journal_at_once(out, monkeypatch):
     monkeypatch.setattr(journal_module, "IN_USE_SECONDS", 0.0)
     code = (
         "import os, signal, sys, time\nfrom pathlib import Path\n"
@@ -148,7 +139,7 @@ def test_two_processes_do_not_hold_a_journal_at_once(
         "print(child, flush=True)\nsys.stdin.read()\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     words = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", code], **words) as process:  # type: ignore[call-overload]
+    with subprocess.Popen([sys.executable, "-c", code], **words) as process:
         child = int(process.stdout.readline())
         with pytest.raises(UserError, match=r"r1.jsonl are being delivered by another process; go"):
             open_journal(out, "r1")
@@ -163,9 +154,7 @@ def test_two_processes_do_not_hold_a_journal_at_once(
             os.kill(child, signal.SIGKILL)
 
 
-def test_a_forked_child_records_and_its_parent_sends(
-    recorder: MlflowRecorder, history: History, hanging: Any
-) -> None:
+def test_a_forked_child_records_and_its_parent_sends(recorder, history, hanging):
     reached, answer = hanging
     losses(recorder, 1, 2)
     recorder.flush(0.01)
@@ -188,11 +177,8 @@ def test_a_forked_child_records_and_its_parent_sends(
 
 
 def test_a_full_disk_is_logged_and_what_waited_in_memory_is_written_later(
-    recorder: MlflowRecorder,
-    history: History,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    recorder, history, monkeypatch, caplog
+):
     losses(recorder, 1)
     with monkeypatch.context() as patch:
         patch.setattr(journal_module.os, "write", lambda file, line: 5)
@@ -213,12 +199,7 @@ def test_a_full_disk_is_logged_and_what_waited_in_memory_is_written_later(
 # Away, and back
 
 
-def test_an_outage_keeps_everything_and_sends_it_in_order(
-    recorder: MlflowRecorder,
-    history: History,
-    outage: Callable[[bool], None],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_an_outage_keeps_everything_and_sends_it_in_order(recorder, history, outage, caplog):
     losses(recorder, 0)
     assert recorder.flush()
     outage(True)
@@ -237,15 +218,11 @@ def test_an_outage_keeps_everything_and_sends_it_in_order(
     recorder.close("FINISHED")
 
 
-def test_while_mlflow_is_away_it_is_asked_ever_more_rarely(
-    recorder: MlflowRecorder,
-    outage: Callable[[bool], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pauses: list[float] = []
+def test_while_mlflow_is_away_it_is_asked_ever_more_rarely(recorder, outage, monkeypatch):
+    pauses = []
 
     class Pauses(tuple[float, ...]):
-        def __getitem__(self, index: Any) -> Any:
+        def __getitem__(self, index):
             pauses.append(super().__getitem__(index))
             return pauses[-1]
 
@@ -258,13 +235,11 @@ def test_while_mlflow_is_away_it_is_asked_ever_more_rarely(
     recorder.journal.release()
 
 
-def test_a_batch_whose_answer_was_lost_is_not_logged_twice(
-    recorder: MlflowRecorder, history: History, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_whose_answer_was_lost_is_not_logged_twice(recorder, history, monkeypatch):
     real = recorder.client.log_batch
     answers = iter([ConnectionError("reset by peer"), None])
 
-    def log_batch(*args: Any, **kwargs: Any) -> None:
+    def log_batch(*args, **kwargs):
         real(*args, **kwargs)
         if error := next(answers):
             raise error
@@ -277,11 +252,11 @@ def test_a_batch_whose_answer_was_lost_is_not_logged_twice(
     recorder.journal.release()
 
 
-def test_metrics_go_in_batches(recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_go_in_batches(recorder, monkeypatch):
     sizes = []
     real = recorder.client.log_batch
 
-    def log_batch(run_id: str, metrics: Any = (), **kwargs: Any) -> None:
+    def log_batch(run_id, metrics=(), **kwargs):
         sizes.append(len(metrics))
         real(run_id, metrics=metrics, **kwargs)
 
@@ -295,13 +270,8 @@ def test_metrics_go_in_batches(recorder: MlflowRecorder, monkeypatch: pytest.Mon
 
 
 def test_what_did_not_arrive_before_the_end_is_delivered_by_sync(
-    recorder: MlflowRecorder,
-    history: History,
-    outage: Callable[[bool], None],
-    caplog: pytest.LogCaptureFixture,
-    artifact: Callable[[str, str], str],
-    tmp_path: Path,
-) -> None:
+    recorder, history, outage, caplog, artifact, tmp_path
+):
     (tmp_path / "a.bin").write_bytes(b"\0abc")
     outage(True)
     losses(recorder, 3)
@@ -325,12 +295,7 @@ def test_what_did_not_arrive_before_the_end_is_delivered_by_sync(
     assert not list(moved.glob(".*.files"))
 
 
-def test_a_store_that_answers_after_the_end_harms_nothing(
-    recorder: MlflowRecorder,
-    history: History,
-    hanging: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_store_that_answers_after_the_end_harms_nothing(recorder, history, hanging, monkeypatch):
     reached, answer = hanging
     monkeypatch.setattr("pixelis.tracking.recorder.KILL_TIMEOUT", 0.2)
     losses(recorder, 1, 2)
@@ -345,10 +310,8 @@ def test_a_store_that_answers_after_the_end_harms_nothing(
     assert history(recorder.run_id, LOSS) == values(1, 2)
 
 
-def test_an_interrupt_while_it_closes_loses_nothing(
-    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*args: object) -> bool:
+def test_an_interrupt_while_it_closes_loses_nothing(recorder, monkeypatch):
+    def interrupt(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(delivery_module.Delivery, "flush", interrupt)
@@ -363,9 +326,7 @@ def test_an_interrupt_while_it_closes_loses_nothing(
 # Refused
 
 
-def test_a_refused_record_does_not_hold_up_the_others(
-    recorder: MlflowRecorder, out: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_refused_record_does_not_hold_up_the_others(recorder, out, caplog):
     recorder.metrics({"good": 1.0, "acc@1": 1.0, "also/good": 2.0}, 1)
     recorder.artifact(out / "never-was.txt", "files")
     recorder.record(Record("hologram", "a", 1))  # of a newer version
@@ -382,12 +343,10 @@ def test_a_refused_record_does_not_hold_up_the_others(
     assert names == ["acc@1", "files", "a"]
 
 
-def test_an_outage_in_the_middle_of_a_refused_batch_loses_nothing(
-    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outage_in_the_middle_of_a_refused_batch_loses_nothing(recorder, monkeypatch):
     real, calls = recorder.client.log_batch, []
 
-    def log_batch(run_id: str, metrics: Any = (), **kwargs: Any) -> None:
+    def log_batch(run_id, metrics=(), **kwargs):
         calls.append(len(metrics))
         if len(calls) == 3:
             raise MlflowException("the server is starting")
@@ -403,15 +362,12 @@ def test_an_outage_in_the_middle_of_a_refused_batch_loses_nothing(
 
 
 def test_a_file_that_is_never_taken_holds_up_no_number_and_not_the_end(
-    recorder: MlflowRecorder,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    artifact: Callable[[str, str], str],
-) -> None:
+    recorder, monkeypatch, caplog, artifact
+):
     """As where the client may not write to the folder of artifacts, and no proxy does it for it."""
     real, is_closed = recorder.client.log_artifact, [True]
 
-    def refuse(run_id: str, path: str, folder: str | None = None) -> None:
+    def refuse(run_id, path, folder=None):
         if path.endswith("closed.txt") and is_closed[0]:
             raise PermissionError(13, "Permission denied", path)
         real(run_id, path, folder)
@@ -438,13 +394,11 @@ def test_a_file_that_is_never_taken_holds_up_no_number_and_not_the_end(
 
 
 @pytest.mark.parametrize("status", [413, 404])
-def test_a_file_that_a_proxy_will_never_take_is_kept_apart(
-    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
+def test_a_file_that_a_proxy_will_never_take_is_kept_apart(recorder, monkeypatch, status):
     answer = requests.Response()
     answer.status_code = status
 
-    def refuse(*args: object) -> None:
+    def refuse(*args):
         raise requests.HTTPError(f"{status} of the proxy", response=answer)
 
     monkeypatch.setattr(recorder.client, "log_artifact", refuse)
@@ -455,13 +409,11 @@ def test_a_file_that_a_proxy_will_never_take_is_kept_apart(
     recorder.journal.release()
 
 
-def test_a_refused_record_that_cannot_be_kept_is_logged(
-    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def full(*args: object) -> None:
+def test_a_refused_record_that_cannot_be_kept_is_logged(recorder, monkeypatch, caplog):
+    def full(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(journal_module, "write_whole", full)
+    monkeypatch.setattr(journal_module, "write_atomic", full)
     recorder.record(Record("hologram", "a", 1))
     assert recorder.flush()
     assert "what MLflow refuses is not kept (no space left" in caplog.text
@@ -470,8 +422,8 @@ def test_a_refused_record_that_cannot_be_kept_is_logged(
 
 @pytest.mark.parametrize("is_finished", [False, True])
 def test_a_run_that_is_deleted_while_it_trains_is_whole_once_it_is_restored(
-    recorder: MlflowRecorder, history: History, out: Path, is_finished: bool
-) -> None:
+    recorder, history, out, is_finished
+):
     losses(recorder, 1)
     recorder.flush()
     recorder.client.delete_run(recorder.run_id)
@@ -496,11 +448,8 @@ def test_a_run_that_is_deleted_while_it_trains_is_whole_once_it_is_restored(
 
 
 def test_what_is_drawn_anew_in_a_long_outage_does_not_fill_the_disk(
-    recorder: MlflowRecorder,
-    outage: Callable[[bool], None],
-    out: Path,
-    artifact: Callable[[str, str], str],
-) -> None:
+    recorder, outage, out, artifact
+):
     outage(True)
     for number in range(50):
         recorder.text(f"{number} {'x' * 100_000}", "figure.html")
@@ -513,11 +462,8 @@ def test_what_is_drawn_anew_in_a_long_outage_does_not_fill_the_disk(
 
 
 def test_files_are_linked_or_copied_and_texts_are_without_what_others_must_not_read(
-    recorder: MlflowRecorder,
-    outage: Callable[[bool], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    recorder, outage, tmp_path, monkeypatch
+):
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.setenv("MY_TOKEN", "abcdefgh12")
     folder = tmp_path / "checkpoint-3"
@@ -542,9 +488,7 @@ def test_files_are_linked_or_copied_and_texts_are_without_what_others_must_not_r
 # Killed and resumed
 
 
-def test_a_resume_goes_back_to_its_checkpoint_and_no_step_comes_twice(
-    recorder: MlflowRecorder, history: History, outage: Callable[[bool], None]
-) -> None:
+def test_a_resume_goes_back_to_its_checkpoint_and_no_step_comes_twice(recorder, history, outage):
     losses(recorder, *range(6))
     length = recorder.position()
     losses(recorder, 6, 7)
@@ -561,9 +505,7 @@ def test_a_resume_goes_back_to_its_checkpoint_and_no_step_comes_twice(
     assert steps[:12] == list(range(12))
 
 
-def test_metrics_that_the_run_has_with_another_time_are_not_sent_again(
-    recorder: MlflowRecorder, history: History
-) -> None:
+def test_metrics_that_the_run_has_with_another_time_are_not_sent_again(recorder, history):
     losses(recorder, 1, 2)
     recorder.flush()
     recorder.journal.release()
@@ -577,15 +519,8 @@ def test_metrics_that_the_run_has_with_another_time_are_not_sent_again(
 
 @pytest.mark.parametrize("is_new_run", [False, True])
 def test_a_resume_in_another_folder_takes_the_journal_along(
-    recorder: MlflowRecorder,
-    client: MlflowClient,
-    history: History,
-    outage: Callable[[bool], None],
-    out: Path,
-    tmp_path: Path,
-    is_new_run: bool,
-    artifact: Callable[[str, str], str],
-) -> None:
+    recorder, client, history, outage, out, tmp_path, is_new_run, artifact
+):
     (visit := out / "visits" / "a").mkdir(parents=True)
     (visit / "weights.bin").write_bytes(b"weights")
     (gone := tmp_path / "gone.txt").write_text("sent, and gone since")
@@ -620,9 +555,7 @@ def test_a_resume_in_another_folder_takes_the_journal_along(
         assert client.get_run(again.run_id).info.status == "FINISHED"
 
 
-def test_files_whose_record_was_never_written_go_at_the_next_start(
-    recorder: MlflowRecorder, outage: Callable[[bool], None], out: Path, tmp_path: Path
-) -> None:
+def test_files_whose_record_was_never_written_go_at_the_next_start(recorder, outage, out, tmp_path):
     (tmp_path / "a.bin").write_bytes(b"a")
     outage(True)
     recorder.artifact(tmp_path / "a.bin", "kept")

@@ -8,7 +8,7 @@ import pytest
 from pixelis.tracking.privacy import public, without_home, without_secrets
 
 
-def test_the_home_folder_is_a_tilde_where_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_folder_is_a_tilde_where_it_is_one(monkeypatch):
     monkeypatch.setenv("HOME", "/home/some")
     assert without_home("/home/some/data and /home/some") == "~/data and ~"
     assert without_home("file:///home/some/a") == "file://~/a"
@@ -39,13 +39,11 @@ def test_the_home_folder_is_a_tilde_where_it_is_one(monkeypatch: pytest.MonkeyPa
         ("plain", "plain"),
     ],
 )
-def test_urls_have_no_user_and_no_password(text: str, shown: str) -> None:
+def test_urls_have_no_user_and_no_password(text, shown):
     assert without_secrets(text) == shown
 
 
-def test_the_values_of_secret_variables_are_hidden_wherever_they_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_values_of_secret_variables_are_hidden_wherever_they_are(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
     monkeypatch.setenv("MY_PASSWORD", "hf_abcdefgh-longer")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecret")
@@ -67,9 +65,7 @@ def test_the_values_of_secret_variables_are_hidden_wherever_they_are(
     assert public("true innocent-value hf_abcdefgh") == "true innocent-value ***"
 
 
-def test_the_home_folder_behind_a_link_is_a_tilde_too(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_home_folder_behind_a_link_is_a_tilde_too(monkeypatch, tmp_path):
     (real := tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(real)
     monkeypatch.setenv("HOME", str(tmp_path / "link"))

@@ -3,7 +3,6 @@
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pyarrow as pa
@@ -16,26 +15,26 @@ from pixelis.tracking.recorder import MlflowRecorder
 
 
 @pytest.fixture
-def recorder(client: MlflowClient, tmp_path: Path) -> MlflowRecorder:
+def recorder(client, tmp_path):
     return MlflowRecorder(client, client.create_run("0", run_name="r"))
 
 
-def history(recorder: MlflowRecorder, key: str) -> list[tuple[int, float]]:
+def history(recorder, key):
     recorder.flush()
     return [(m.step, m.value) for m in recorder.client.get_metric_history(recorder.run_id, key)]
 
 
-def artifact(recorder: MlflowRecorder, name: str) -> str:
+def artifact(recorder, name):
     recorder.flush()
     path = mlflow.artifacts.download_artifacts(run_id=recorder.run_id, artifact_path=name)
     return Path(path).read_text()
 
 
-def event(step: int, kind: str, **fields: Any) -> dict[str, Any]:
+def event(step, kind, **fields):
     return {"step": step, "kind": kind, "rollback_count": 0, "interval": 500, **fields}
 
 
-def test_a_key_takes_a_step_once(recorder: MlflowRecorder) -> None:
+def test_a_key_takes_a_step_once(recorder):
     for step, value in [(1, 1.0), (2, 2.0), (2, 9.0), (1, 9.0), (3, 3.0)]:
         recorder.metrics({"train/loss": value}, step)
     recorder.summary({"final": 0.5})
@@ -45,9 +44,7 @@ def test_a_key_takes_a_step_once(recorder: MlflowRecorder) -> None:
     assert history(recorder, "summary/final") == [(0, 0.5)]
 
 
-def test_values_that_are_not_finite_are_left_out_with_one_warning(
-    recorder: MlflowRecorder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_values_that_are_not_finite_are_left_out_with_one_warning(recorder, caplog):
     recorder.metrics({"train/loss": float("nan"), "train/lr": 0.1}, 1)
     recorder.metrics({"train/loss": float("inf")}, 2)
     recorder.metrics({"train/loss": 1.0}, 3)
@@ -57,7 +54,7 @@ def test_values_that_are_not_finite_are_left_out_with_one_warning(
     assert caplog.text.count("train/loss is nan at step 1") == 1
 
 
-def test_events_become_metrics_and_one_table(recorder: MlflowRecorder) -> None:
+def test_events_become_metrics_and_one_table(recorder):
     mix = {"simple": 0.4, "medium": 0.4, "hard": 0.2}
     scores = {"perf_before": 0.9, "perf_after": 0.82, "delta": -0.08, "average": 0.82}
     events = [
@@ -79,7 +76,7 @@ def test_events_become_metrics_and_one_table(recorder: MlflowRecorder) -> None:
     assert json.loads(artifact(recorder, "curriculum/events.json")) == events
 
 
-def test_params_come_in_chunks_and_never_over_what_is_there(recorder: MlflowRecorder) -> None:
+def test_params_come_in_chunks_and_never_over_what_is_there(recorder):
     recorder.params({f"section.key{n}": n for n in range(250)})
     recorder.params({"section.key0": 99, "long": "x" * 7000})
     assert recorder.flush()
@@ -90,9 +87,7 @@ def test_params_come_in_chunks_and_never_over_what_is_there(recorder: MlflowReco
     assert params["long"].endswith("x ... [cut: 7000 characters]")
 
 
-def test_files_figures_tables_and_texts_are_artifacts(
-    recorder: MlflowRecorder, tmp_path: Path
-) -> None:
+def test_files_figures_tables_and_texts_are_artifacts(recorder, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.txt").write_text("a")
     (tmp_path / "b.yaml").write_text("b: 1\n")
@@ -121,9 +116,7 @@ def test_files_figures_tables_and_texts_are_artifacts(
     assert run.info.status == "FINISHED"
 
 
-def test_a_dataset_has_our_digest_and_the_number_of_rows(
-    recorder: MlflowRecorder, tmp_path: Path
-) -> None:
+def test_a_dataset_has_our_digest_and_the_number_of_rows(recorder, tmp_path):
     images = [[{"bytes": b"png", "path": "a"}]]
     path = tmp_path / "cota_simple.parquet"
     parquet.write_table(pa.table({"id": ["a"] * 3, "n": [1, 2, 3], "images": images * 3}), path)
@@ -144,9 +137,7 @@ def test_a_dataset_has_our_digest_and_the_number_of_rows(
     assert schema[2]["items"]["properties"]["bytes"]["type"] == "binary"
 
 
-def test_the_digest_of_a_file_changes_with_its_last_row(
-    recorder: MlflowRecorder, tmp_path: Path
-) -> None:
+def test_the_digest_of_a_file_changes_with_its_last_row(recorder, tmp_path):
     for last in ("x", "y"):
         parquet.write_table(pa.table({"id": ["a"] * 2000 + [last]}), tmp_path / f"{last}.parquet")
         recorder.dataset(tmp_path / f"{last}.parquet", name="d", context="training")
@@ -157,7 +148,7 @@ def test_the_digest_of_a_file_changes_with_its_last_row(
     assert {len(digest) for digest in digests} == {36}
 
 
-def test_the_hint_says_where_to_look_and_hides_passwords(recorder: MlflowRecorder) -> None:
+def test_the_hint_says_where_to_look_and_hides_passwords(recorder):
     assert recorder.url_hint() == f"MLflow run 'r' ({recorder.run_id}); look at it with: make ui"
     run = recorder.client.get_run(recorder.run_id)
     there = MlflowRecorder(
@@ -168,7 +159,7 @@ def test_the_hint_says_where_to_look_and_hides_passwords(recorder: MlflowRecorde
     )
 
 
-def test_a_table_that_comes_again_is_not_appended(recorder: MlflowRecorder) -> None:
+def test_a_table_that_comes_again_is_not_appended(recorder):
     recorder.table([{"task": "count", "right": 1}], "evaluation/t.json")
     recorder.table([{"task": "count", "right": 1}, {"task": "é"}], "evaluation/t.json")
     recorder.flush()
@@ -178,9 +169,7 @@ def test_a_table_that_comes_again_is_not_appended(recorder: MlflowRecorder) -> N
     assert frame["task"].tolist() == ["count", "é"]
 
 
-def test_what_is_asked_of_a_server_that_hangs_is_given_up(
-    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_asked_of_a_server_that_hangs_is_given_up(recorder, monkeypatch, caplog):
     monkeypatch.setattr("pixelis.tracking.recorder.ATTEMPT_SECONDS", 0.1)
     never = threading.Event()
     assert recorder.attempt("asking", never.wait) is None

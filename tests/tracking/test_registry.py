@@ -1,7 +1,6 @@
 """Registered versions, by every address that MLflow has for them."""
 
 import pytest
-from mlflow import MlflowClient
 
 from pixelis.errors import CheckpointError
 from pixelis.tracking import find_champion, find_version, set_champion
@@ -9,7 +8,7 @@ from pixelis.tracking.registry import register
 
 
 @pytest.fixture
-def versions(client: MlflowClient) -> list[str]:
+def versions(client):
     made = []
     for number in range(2):
         run = client.create_run("0")
@@ -32,15 +31,13 @@ def versions(client: MlflowClient) -> list[str]:
         ("outputs/sft/final", None),
     ],
 )
-def test_a_version_by_its_address(versions: list[str], uri: str, version: str | None) -> None:
+def test_a_version_by_its_address(versions, uri, version):
     assert versions == ["1", "2"]
     found = find_version(uri)
     assert (None if found is None else str(found.version)) == version
 
 
-def test_a_registered_adapter_is_found_by_its_run_and_by_its_model(
-    client: MlflowClient, versions: list[str]
-) -> None:
+def test_a_registered_adapter_is_found_by_its_run_and_by_its_model(client, versions):
     for number in versions:
         version = client.get_model_version("reader", number)
         run = f"runs:/{version.run_id}"
@@ -59,18 +56,16 @@ def test_a_registered_adapter_is_found_by_its_run_and_by_its_model(
 
 
 @pytest.mark.parametrize("uri", ["models:/reader@nobody", "models:/reader/Production"])
-def test_an_address_of_nothing_is_named(versions: list[str], uri: str) -> None:
+def test_an_address_of_nothing_is_named(versions, uri):
     with pytest.raises(CheckpointError, match=f"^the adapter {uri} cannot be found: "):
         find_version(uri)
 
 
-def test_a_try_that_was_cut_off_before_the_alias_is_made_up_for(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_try_that_was_cut_off_before_the_alias_is_made_up_for(client, monkeypatch):
     run_id = client.create_run("0").info.run_id
     model = client.create_logged_model("0", name="a", source_run_id=run_id)
 
-    def cut(*args: object) -> None:
+    def cut(*args):
         raise ConnectionError("cut")
 
     with monkeypatch.context() as patch, pytest.raises(ConnectionError):
@@ -80,7 +75,7 @@ def test_a_try_that_was_cut_off_before_the_alias_is_made_up_for(
     assert str(client.get_model_version_by_alias("reader", "candidate").version) == "1"
 
 
-def test_the_alias_is_set_to_the_last_champion(client: MlflowClient, versions: list[str]) -> None:
+def test_the_champion_is_who_was_crowned_last(client, versions):
     assert find_champion(client, "reader") is None
     for uri, rival in (("models:/reader/2", None), ("models:/reader/1", "2")):
         version = find_version(uri)

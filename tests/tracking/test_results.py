@@ -2,10 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
 from PIL import Image
@@ -26,12 +24,12 @@ RED = Image.new("RGB", (900, 30), "red")
 
 
 @pytest.fixture
-def recorder(client: MlflowClient) -> MlflowRecorder:
+def recorder(client):
     return MlflowRecorder(client, client.create_run("0", run_name="evaluate"))
 
 
 @pytest.fixture
-def model_id(client: MlflowClient, tmp_path: Path) -> str:
+def model_id(client, tmp_path):
     """The final adapter of another run."""
     folder = tmp_path / "final"
     folder.mkdir()
@@ -44,9 +42,9 @@ def model_id(client: MlflowClient, tmp_path: Path) -> str:
     return str(model.model_id)
 
 
-def trace(**more: Any) -> dict[str, Any]:
+def trace(**more):
     message = {"type": "image_url", "image_url": {"url": RED}}
-    fields: dict[str, Any] = {
+    fields = {
         "key": "rollout e1",
         "name": "wrong: reading",
         "spans": [
@@ -74,9 +72,7 @@ def trace(**more: Any) -> dict[str, Any]:
     return fields | more
 
 
-def test_a_trace_holds_spans_images_and_the_verdict(
-    client: MlflowClient, recorder: MlflowRecorder, model_id: str
-) -> None:
+def test_a_trace_holds_spans_images_and_the_verdict(client, recorder, model_id):
     log_trace(recorder, **trace(model={"model_id": model_id}))
     recorder.close("FINISHED")
     (found,) = client.search_traces(locations=["0"], run_id=recorder.run_id)
@@ -105,7 +101,7 @@ def test_a_trace_holds_spans_images_and_the_verdict(
     assert [each.info.trace_id for each in by_model] == [found.info.trace_id]
 
 
-def test_a_trace_sent_again_is_the_same_one(client: MlflowClient, recorder: MlflowRecorder) -> None:
+def test_a_trace_sent_again_is_the_same_one(client, recorder):
     fields = trace(answered=False)
     log_trace(recorder, **fields)
     recorder.flush()
@@ -120,9 +116,7 @@ def test_a_trace_sent_again_is_the_same_one(client: MlflowClient, recorder: Mlfl
         assert (len(each.data.spans), len(each.info.assessments)) == (3, 1)
 
 
-def test_a_trace_waits_while_the_store_is_away(
-    client: MlflowClient, recorder: MlflowRecorder, tmp_path: Path
-) -> None:
+def test_a_trace_waits_while_the_store_is_away(client, recorder, tmp_path):
     database, away = tmp_path / "mlflow.db", tmp_path / "away.db"
     store = client._tracking_client.store
     store.engine.dispose()
@@ -138,9 +132,7 @@ def test_a_trace_waits_while_the_store_is_away(
     assert len(found.data.spans) == 3
 
 
-def test_a_trace_tells_nothing_that_is_nobodys_business(
-    client: MlflowClient, recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trace_tells_nothing_that_is_nobodys_business(client, recorder, monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "abcdefgh1234")
     home = str(Path.home() / "data/x.png")
     fields = trace(why=f"see {home}", tags={"path": home})
@@ -153,7 +145,7 @@ def test_a_trace_tells_nothing_that_is_nobodys_business(
     assert "~/data/x.png" in text
 
 
-def measured(client: MlflowClient, model_id: str) -> set[tuple[str, float, str, str]]:
+def measured(client, model_id):
     model = client.get_logged_model(model_id)
     return {
         (m.key, m.value, str(m.dataset_name), str(m.run_id))
@@ -162,9 +154,7 @@ def measured(client: MlflowClient, model_id: str) -> set[tuple[str, float, str, 
     }
 
 
-def test_numbers_are_on_the_models_page_with_their_data(
-    client: MlflowClient, recorder: MlflowRecorder, model_id: str
-) -> None:
+def test_numbers_are_on_the_models_page_with_their_data(client, recorder, model_id):
     recorder.metrics(NUMBERS | {"test/base/all/answer_accuracy": 0.5}, 0)
     for _ in range(2):  # the second changes nothing
         link_measured(
@@ -188,7 +178,7 @@ def test_numbers_are_on_the_models_page_with_their_data(
     assert [each.model_id for each in ranked] == [model_id]
 
 
-def test_a_second_evaluation_adds_its_own_numbers(client: MlflowClient, model_id: str) -> None:
+def test_a_second_evaluation_adds_its_own_numbers(client, model_id):
     for value in (0.25, 0.5):
         recorder = MlflowRecorder(client, client.create_run("0"))
         recorder.metrics({"test/gain/all": value}, 0)
@@ -199,9 +189,7 @@ def test_a_second_evaluation_adds_its_own_numbers(client: MlflowClient, model_id
     assert sorted(value for _, value, _, _ in measured(client, model_id)) == [0.25, 0.5]
 
 
-def test_a_trainings_own_final_adapter_is_found_once_it_is_there(
-    client: MlflowClient, tmp_path: Path
-) -> None:
+def test_a_trainings_own_final_adapter_is_found_once_it_is_there(client, tmp_path):
     (tmp_path / "final").mkdir()
     (tmp_path / "final/adapter_model.safetensors").write_text("weights")
     recorder = MlflowRecorder(client, client.create_run("0", run_name="sft"))
@@ -216,9 +204,7 @@ def test_a_trainings_own_final_adapter_is_found_once_it_is_there(
     assert len(client.search_traces(locations=["0"], model_id=model.model_id)) == 1
 
 
-def test_the_model_of_every_kind_of_address(
-    client: MlflowClient, recorder: MlflowRecorder, model_id: str, tmp_path: Path
-) -> None:
+def test_the_model_of_every_kind_of_address(client, recorder, model_id, tmp_path):
     run_id = client.get_logged_model(model_id).source_run_id
     for address in (
         f"models:/{model_id}",

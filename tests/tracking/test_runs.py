@@ -5,23 +5,20 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
-from mlflow import MlflowClient
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from pixelis.errors import ConfigError, UserError
-from pixelis.tracking import MlflowRecorder, open_run
+from pixelis.tracking import open_run
 from pixelis.tracking.privacy import without_home
 from pixelis.tracking.runs import git_tags
 
 
-def run_of(**changes: Any) -> AbstractContextManager[MlflowRecorder]:
-    settings: dict[str, Any] = {
+def run_of(**changes):
+    settings = {
         "entry_point": "sft",
         "experiment": "pixelis",
         "run_name": "first",
@@ -32,11 +29,11 @@ def run_of(**changes: Any) -> AbstractContextManager[MlflowRecorder]:
     return open_run(**settings | changes)
 
 
-def history(client: MlflowClient, run_id: str, key: str) -> list[tuple[int, float]]:
+def history(client, run_id, key):
     return [(m.step, m.value) for m in client.get_metric_history(run_id, key)]
 
 
-def test_a_new_run_has_its_name_experiment_params_and_tags(client: MlflowClient) -> None:
+def test_a_new_run_has_its_name_experiment_params_and_tags(client):
     with run_of(
         params={"training.seed": 3, "curriculum.enabled": True, "resume": None}
     ) as recorder:
@@ -56,9 +53,7 @@ def test_a_new_run_has_its_name_experiment_params_and_tags(client: MlflowClient)
     assert mlflow.active_run() is None
 
 
-def test_the_run_that_mlflow_run_opened_is_used_and_keeps_its_params(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_run_that_mlflow_run_opened_is_used_and_keeps_its_params(client, monkeypatch, caplog):
     outer = client.create_run("0", run_name="capable-auk-759")
     client.log_param(outer.info.run_id, "training.learning_rate", "1e-5")
     monkeypatch.setenv("MLFLOW_RUN_ID", outer.info.run_id)
@@ -76,9 +71,7 @@ def test_the_run_that_mlflow_run_opened_is_used_and_keeps_its_params(
     assert not caplog.records  # nothing was logged again and refused
 
 
-def test_the_experiment_of_the_environment_wins(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_experiment_of_the_environment_wins(client, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
     with run_of() as recorder:
         pass
@@ -100,9 +93,7 @@ def test_the_experiment_of_the_environment_wins(
         (KeyboardInterrupt(), "KILLED", None),
     ],
 )
-def test_the_status_is_what_the_work_earned(
-    client: MlflowClient, error: BaseException, status: str, message: str | None
-) -> None:
+def test_the_status_is_what_the_work_earned(client, error, status, message):
     with pytest.raises(type(error)), run_of() as recorder:
         recorder.metrics({"train/loss": 2.0}, 7)
         raise error
@@ -114,7 +105,7 @@ def test_the_status_is_what_the_work_earned(
     assert told is None or "more" not in told
 
 
-def test_sigterm_kills_the_run_properly(client: MlflowClient) -> None:
+def test_sigterm_kills_the_run_properly(client):
     with pytest.raises(SystemExit) as left, run_of() as recorder:
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal should have ended the block")
@@ -123,9 +114,7 @@ def test_sigterm_kills_the_run_properly(client: MlflowClient) -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_resumed_training_goes_on_in_its_first_run_with_no_step_twice(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_training_goes_on_in_its_first_run_with_no_step_twice(client, monkeypatch):
     with pytest.raises(KeyboardInterrupt), run_of() as first:
         for step in range(1, 8):
             first.metrics({"train/loss": float(step)}, step)
@@ -152,9 +141,7 @@ def test_a_resumed_training_goes_on_in_its_first_run_with_no_step_twice(
     assert "pixelis.entry_point" not in shell.data.tags
 
 
-def test_a_resumed_run_that_fails_fails_in_both_and_may_recover(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_that_fails_fails_in_both_and_may_recover(client, monkeypatch):
     with run_of() as first:
         pass
     outer = client.create_run("0")
@@ -171,9 +158,7 @@ def test_a_resumed_run_that_fails_fails_in_both_and_may_recover(
 
 
 @pytest.mark.parametrize("gone", ["unknown", "deleted", "malformed"])
-def test_a_run_that_is_not_in_the_store_is_replaced_by_a_new_one(
-    client: MlflowClient, caplog: pytest.LogCaptureFixture, gone: str
-) -> None:
+def test_a_run_that_is_not_in_the_store_is_replaced_by_a_new_one(client, caplog, gone):
     run_id = {"unknown": "0" * 32, "malformed": "no id/at all"}.get(gone)
     if run_id is None:
         run_id = client.create_run("0").info.run_id
@@ -185,23 +170,21 @@ def test_a_run_that_is_not_in_the_store_is_replaced_by_a_new_one(
     assert f"run {run_id} is not in this MLflow store" in caplog.text
 
 
-def test_a_run_inside_a_run_is_its_child(client: MlflowClient) -> None:
+def test_a_run_inside_a_run_is_its_child(client):
     with run_of() as parent, run_of(run_name="child") as child:
         pass
     assert client.get_run(child.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
     assert client.get_run(parent.run_id).info.status == "FINISHED"
 
 
-def test_a_store_that_cannot_be_opened_is_a_clear_error(
-    tmp_path: Path, client: MlflowClient
-) -> None:
+def test_a_store_that_cannot_be_opened_is_a_clear_error(tmp_path, client):
     (tmp_path / "broken.db").write_bytes(b"this is no database, and long enough to be read as one")
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'broken.db'}")
     with pytest.raises(UserError, match="MLflow cannot open a run"), run_of():
         pass
 
 
-def test_a_deleted_experiment_is_a_clear_error(client: MlflowClient) -> None:
+def test_a_deleted_experiment_is_a_clear_error(client):
     client.delete_experiment(client.create_experiment("pixelis"))
     with (
         pytest.raises(UserError, match="'pixelis' was deleted.*mlflow experiments restore"),
@@ -210,9 +193,7 @@ def test_a_deleted_experiment_is_a_clear_error(client: MlflowClient) -> None:
         pass
 
 
-def test_system_metrics_are_on_by_default(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_system_metrics_are_on_by_default(client, monkeypatch):
     started = []
     monkeypatch.setattr(SystemMetricsMonitor, "start", lambda self: started.append(self._run_id))
     with run_of(system_metrics=True) as recorder:
@@ -227,7 +208,7 @@ def test_system_metrics_are_on_by_default(
     assert started == [recorder.run_id]
 
 
-def test_mlflow_run_itself(client: MlflowClient, tmp_path: Path) -> None:
+def test_mlflow_run_itself(client, tmp_path):
     """The real thing: a project whose command opens the run, with a parameter given by -P."""
     project = tmp_path / "project"
     project.mkdir()
@@ -268,8 +249,8 @@ def test_mlflow_run_itself(client: MlflowClient, tmp_path: Path) -> None:
     assert run.data.metrics == {"train/loss": 1.0}
 
 
-def test_git_tags_name_the_commit_and_whether_the_code_was_changed(tmp_path: Path) -> None:
-    def git(*arguments: str) -> None:
+def test_git_tags_name_the_commit_and_whether_the_code_was_changed(tmp_path):
+    def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
 
@@ -287,14 +268,12 @@ def test_git_tags_name_the_commit_and_whether_the_code_was_changed(tmp_path: Pat
     assert git_tags(code) == tags | {"git.dirty": "true"}
 
 
-def test_without_git_there_are_no_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_there_are_no_tags(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_tags() == {}
 
 
-def test_the_home_folder_is_not_recorded(
-    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_home_folder_is_not_recorded(client, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert without_home("/home/someone/data") == "~/data"
     with run_of(

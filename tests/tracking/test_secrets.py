@@ -2,12 +2,10 @@
 
 import json
 import sqlite3
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
-from mlflow import MlflowClient
 from PIL import Image
 from pyarrow import parquet
 
@@ -23,9 +21,7 @@ URL = "https://me:url-NobodyMayReadThis@host/x"
 EVERYTHING = " ".join([*SECRETS.values(), f"{HOME}/data", URL])
 
 
-def test_nothing_that_is_nobodys_business_is_stored(
-    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_that_is_nobodys_business_is_stored(client, tmp_path, monkeypatch):
     for name, value in (*SECRETS.items(), ("HOME", HOME)):
         monkeypatch.setenv(name, value)
     # As `mlflow run` of a project in the home folder leaves it.
@@ -53,7 +49,6 @@ def test_nothing_that_is_nobodys_business_is_stored(
         recorder.metrics({"train/loss": 1.0}, 1)
         recorder.event({"step": 1, "kind": "advance", "reason": EVERYTHING})
         recorder.text(EVERYTHING, "a.txt")
-        recorder.json({"a": [EVERYTHING]}, "a.json")
         recorder.table([{"a": EVERYTHING}], "t.json")
         log_image_table(recorder, [{"a": EVERYTHING, "i": Image.new("RGB", (2, 2))}], "i.json")
         recorder.note(EVERYTHING)

@@ -7,14 +7,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import psycopg2
@@ -26,18 +23,20 @@ from pyarrow import parquet
 
 from pixelis.cli.sync import main as sync
 from pixelis.tracking import Journal, Past, open_run
+from tests.forking import ForkServer
 
+pytestmark = pytest.mark.integration
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 SECONDS = 120  # for what takes two on a machine that has nothing else to do
 
 
-def free_port() -> int:
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def wait_for(ready: Any) -> None:
+def wait_for(ready):
     until = time.monotonic() + SECONDS
     while not ready():
         assert time.monotonic() < until
@@ -47,64 +46,54 @@ def wait_for(ready: Any) -> None:
 class Server:
     """A server on one port, from one store."""
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder, store):
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
-        self.pid = 0
+        self.fork = None
         self.artifacts = folder / "artifacts"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-        self.parent = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("forked_server.py")), str(self.port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **environment,
-                "MLFLOW_DISABLE_TELEMETRY": "true",
-                "_MLFLOW_SERVER_FILE_STORE": store,
-                "_MLFLOW_SERVER_REGISTRY_STORE": store,
-                "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-                "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-                "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self.artifacts),
-            },
-        )
+        settings = {
+            "FILE_STORE": store,
+            "REGISTRY_STORE": store,
+            "ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "SERVE_ARTIFACTS": "true",
+            "ARTIFACT_DESTINATION": str(self.artifacts),
+        }
+        environment |= {f"_MLFLOW_SERVER_{name}": value for name, value in settings.items()}
+        self.forks = ForkServer("tests.tracking.forked_server", environment)
 
-    def start(self) -> None:
-        if not self.pid:
-            assert self.parent.stdin and self.parent.stdout
-            self.parent.stdin.write("start\n")
-            self.parent.stdin.flush()
-            self.pid = int(self.parent.stdout.readline())
+    def start(self):
+        if self.fork is None:
+            self.fork = self.forks.start({"port": self.port})
 
-    def answers(self) -> bool:
+    def answers(self):
         try:
             with urllib.request.urlopen(f"{self.uri}/health", timeout=SECONDS) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, ConnectionError):
             return False
 
-    def up(self) -> None:
+    def up(self):
         self.start()
         wait_for(self.answers)
 
-    def signal(self, number: int) -> None:
-        if self.pid:
-            os.kill(self.pid, number)
+    def signal(self, number):
+        if self.fork is not None:
+            os.kill(self.fork.pid, number)
 
-    def kill(self) -> None:
+    def kill(self):
         self.signal(signal.SIGKILL)
-        if self.pid:
-            wait_for(lambda: not Path(f"/proc/{self.pid}").exists())
-        self.pid = 0
+        if self.fork is not None:
+            assert self.fork.wait(SECONDS) == -signal.SIGKILL
+        self.fork = None
 
-    def close(self) -> None:
+    def close(self):
         self.kill()
-        self.parent.kill()
-        self.parent.wait(timeout=SECONDS)
+        self.forks.close()
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
+def postgres():
     """An URI of a PostgreSQL of our own."""
     with tempfile.TemporaryDirectory(prefix="pixelis-postgres-") as name:  # pytest's is root's own
         user, words = "postgres", {}
@@ -114,7 +103,7 @@ def postgres() -> Iterator[str]:
         yield from run_postgres(Path(name), user, words)
 
 
-def run_postgres(folder: Path, user: str, words: dict[str, str]) -> Iterator[str]:
+def run_postgres(folder, user, words):
     data, port = folder / "data", free_port()
     subprocess.run(
         [POSTGRES[-1], "-D", data, "-U", user, "-A", "trust", "--no-sync", "-E", "UTF8"],
@@ -139,7 +128,7 @@ def run_postgres(folder: Path, user: str, words: dict[str, str]) -> Iterator[str
     )
     uri = f"postgresql://{user}@127.0.0.1:{port}/postgres"
 
-    def connects() -> bool:
+    def connects():
         try:
             psycopg2.connect(uri).close()
         except psycopg2.OperationalError:
@@ -153,9 +142,7 @@ def run_postgres(folder: Path, user: str, words: dict[str, str]) -> Iterator[str
 
 
 @pytest.fixture(scope="module")
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     if POSTGRES:
         store = request.getfixturevalue("postgres")
@@ -170,9 +157,7 @@ def server(
 
 
 @pytest.fixture
-def client(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[MlflowClient]:
+def client(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
@@ -185,8 +170,8 @@ def client(
     mlflow.set_tracking_uri(None)
 
 
-def opened(**changes: Any) -> Any:
-    settings: dict[str, Any] = {
+def opened(**changes):
+    settings = {
         "entry_point": "sft",
         "experiment": "outage",
         "run_name": "r",
@@ -198,26 +183,24 @@ def opened(**changes: Any) -> Any:
     return open_run(**settings | changes)
 
 
-def event(step: int, kind: str, **fields: Any) -> dict[str, Any]:
+def event(step, kind, **fields):
     return {"step": step, "kind": kind, "rollback_count": 0, "interval": 500, **fields}
 
 
-def steps(client: MlflowClient, run_id: str, key: str) -> list[int]:
+def steps(client, run_id, key):
     return [metric.step for metric in client.get_metric_history(run_id, key)]
 
 
-def kept(client: MlflowClient, run_id: str, name: str) -> Path:
+def kept(client, run_id, name):
     return Path(client.download_artifacts(run_id, name))
 
 
-def is_delivered(folder: Path) -> bool:
+def is_delivered(folder):
     (path,) = folder.glob("journal-*.jsonl")
     return Journal(path).is_delivered and not list(folder.glob(".*.files"))
 
 
-def test_everything_arrives_through_the_artifact_proxy(
-    client: MlflowClient, tmp_path: Path
-) -> None:
+def test_everything_arrives_through_the_artifact_proxy(client, tmp_path):
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "weights.bin").write_bytes(b"1234")
     parquet.write_table(pa.table({"id": ["a"] * 3}), tmp_path / "cota_simple.parquet")
@@ -249,13 +232,8 @@ def test_everything_arrives_through_the_artifact_proxy(
 
 
 def test_the_password_of_the_server_reaches_neither_store_nor_console(
-    client: MlflowClient,
-    server: Server,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    client, server, tmp_path, monkeypatch, capfd, caplog
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri.replace("://", "://me:pa55-w0rd@"))
     with pytest.raises(RuntimeError), opened() as recorder:
         recorder.metrics({"train/loss": 1.5}, 1)
@@ -278,9 +256,7 @@ def test_the_password_of_the_server_reaches_neither_store_nor_console(
     assert [text for text in everything if "pa55-w0rd" in text] == []
 
 
-def test_a_server_that_is_killed_at_random_moments_and_comes_back(
-    client: MlflowClient, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_that_is_killed_at_random_moments_and_comes_back(client, server, tmp_path, caplog):
     moments = sorted(random.Random(5).sample(range(100, 2900), 12))
     actions = dict(zip(moments, [server.kill, server.start] * 6, strict=True))
     stalled = moments[4]  # this time it hangs before it dies: the worst that a server can do
@@ -317,13 +293,7 @@ def test_a_server_that_is_killed_at_random_moments_and_comes_back(
     assert said.count("MLflow did not take a record") == said.count("answers again") > 0
 
 
-def test_a_server_that_does_not_come_back_before_the_end(
-    client: MlflowClient,
-    server: Server,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_server_that_does_not_come_back_before_the_end(client, server, tmp_path, capfd, caplog):
     with pytest.raises(KeyboardInterrupt), opened() as recorder:
         recorder.metrics({"train/loss": 0.0}, 0)
         recorder.flush()
@@ -371,9 +341,7 @@ def test_a_server_that_does_not_come_back_before_the_end(
     assert capfd.readouterr().out == "nothing to deliver in out\n"
 
 
-def test_a_training_that_is_killed_in_an_outage_goes_on_in_its_run(
-    client: MlflowClient, server: Server, tmp_path: Path
-) -> None:
+def test_a_training_that_is_killed_in_an_outage_goes_on_in_its_run(client, server, tmp_path):
     """The checkpoint is older than what was recorded: steps after it come again."""
     reading, writing = os.pipe()
     child = os.fork()

@@ -1,11 +1,6 @@
 """Stage visits as nested runs of a training."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from pixelis.curriculum import CurriculumConfig, CurriculumManager
 from pixelis.tracking import MlflowRecorder, Past
@@ -16,12 +11,12 @@ POOR = {"simple": 0.9, "medium": 0.1, "hard": 0.0}
 
 
 @pytest.fixture
-def recorder(client: MlflowClient, tmp_path: Path) -> MlflowRecorder:
+def recorder(client, tmp_path):
     return MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=tmp_path / "out")
 
 
 @pytest.fixture
-def events() -> list[dict[str, Any]]:
+def events():
     """Those of 30 steps: a trial rolled back after step 15, one kept after step 30."""
     settings = {"advancement_interval": 10, "rollback_threshold": -0.3, "rollback_cooldown": 10}
     more = {"rollback_factor": 1.0, "trial_steps": 5, "min_performance_for_advance": 0.0}
@@ -34,12 +29,12 @@ def events() -> list[dict[str, Any]]:
     return [event.to_dict() for event in manager.events]
 
 
-def visits_of(client: MlflowClient, run_id: str) -> list[Run]:
+def visits_of(client, run_id):
     runs = client.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{run_id}'")
     return sorted(runs, key=lambda run: int(run.data.tags["pixelis.visit"]))
 
 
-def outcomes(client: MlflowClient, run_id: str) -> list[tuple[str, str, str]]:
+def outcomes(client, run_id):
     return [
         (run.data.tags["stage"], run.data.tags["outcome"], run.info.status)
         for run in visits_of(client, run_id)
@@ -54,9 +49,7 @@ WHOLE = [
 ]
 
 
-def test_each_visit_is_a_nested_run_that_says_how_it_went(
-    client: MlflowClient, recorder: MlflowRecorder, events: list[dict[str, Any]]
-) -> None:
+def test_each_visit_is_a_nested_run_that_says_how_it_went(client, recorder, events):
     for event in events:
         recorder.event(event)
     recorder.close("FINISHED")
@@ -81,9 +74,7 @@ def test_each_visit_is_a_nested_run_that_says_how_it_went(
     assert tried.info.end_time >= tried.info.start_time
 
 
-def test_while_a_stage_is_visited_its_run_is_open(
-    client: MlflowClient, recorder: MlflowRecorder, events: list[dict[str, Any]]
-) -> None:
+def test_while_a_stage_is_visited_its_run_is_open(client, recorder, events):
     for event in events[:3]:
         recorder.event(event)
     recorder.flush()
@@ -97,12 +88,8 @@ def test_while_a_stage_is_visited_its_run_is_open(
 @pytest.mark.parametrize("is_new_run", [False, True])
 @pytest.mark.parametrize("seen", range(1, 6))
 def test_after_a_resume_the_visits_are_those_of_a_run_that_was_never_stopped(
-    client: MlflowClient,
-    recorder: MlflowRecorder,
-    events: list[dict[str, Any]],
-    seen: int,
-    is_new_run: bool,
-) -> None:
+    client, recorder, events, seen, is_new_run
+):
     # The checkpoint is older than what was recorded: its last event comes again.
     length = 0
     for event in events[:seen]:

@@ -1,5 +1,7 @@
 import gc
 import json
+import logging
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from pixelis.data.example import DIFFICULTIES
 from pixelis.data_prep.prepare import prepare_folder
 from pixelis.recorder import NullRecorder
 from pixelis.training import trainer as trainer_module
-from pixelis.training.sft import run_training
+from pixelis.training.sft import TrainingSettings, run_training
 from pixelis.training.trainer import CurriculumTrainer
 from tests.forking import ForkServer
 
@@ -108,9 +110,41 @@ class ListRecorder(NullRecorder):
         return [step for name, step in self.values if name == key]
 
 
+class Lines(logging.Handler):
+    """Keeps the console's lines."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+@contextmanager
+def logged_lines():
+    """Collect what is logged for the console."""
+    handler, logger = Lines(), logging.getLogger("pixelis")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield handler.lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+@pytest.fixture
+def lines():
+    """The console's lines of a test."""
+    with logged_lines() as collected:
+        yield collected
+
+
 @pytest.fixture
 def train(data_dir, tmp_path):
-    """Train in this process; returns the result, what was recorded and what was said."""
+    """Train in this process; returns the result, what was recorded and the console's lines."""
 
     def run(
         curriculum,
@@ -119,22 +153,23 @@ def train(data_dir, tmp_path):
         output_dir=tmp_path / "sft",
         data=data_dir,
         resume_from=None,
-        workbench=None,
+        cache=None,
+        exclude=(),
         **training,
     ):
-        recorder, said = ListRecorder(), []
-        result = run_training(
-            training=TrainingConfig(**(TRAINING | training | {"output_dir": str(output_dir)})),
-            model_config=ModelConfig(**(MODEL | (model or {}))),
-            curriculum=CurriculumConfig.from_dict(curriculum),
-            data_dir=data,
-            recorder=recorder,
+        recorder = ListRecorder()
+        settings = TrainingSettings(
+            TrainingConfig(**(TRAINING | training | {"output_dir": str(output_dir)})),
+            ModelConfig(**(MODEL | (model or {}))),
+            CurriculumConfig.from_dict(curriculum),
+            data,
+            exclude=exclude,
             run_state={"identity": {}, "run_id": None},
             resume_from=resume_from,
-            say=said.append,
-            workbench=workbench,
         )
-        return result, recorder, said
+        with logged_lines() as lines:
+            result = run_training(settings, recorder, cache=cache)
+        return result, recorder, lines
 
     return run
 
@@ -168,7 +203,7 @@ class Seen:
     losses: dict = field(default_factory=dict)  # step -> losses that a pool was chosen by
     result: object = None
     recorder: object = None
-    said: list = field(default_factory=list)
+    lines: list = field(default_factory=list)
 
 
 class WatchedTrainer(CurriculumTrainer):
@@ -211,7 +246,7 @@ def trained(train, monkeypatch):
     def run(curriculum, **training):
         seen = Seen()
         monkeypatch.setattr(WatchedTrainer, "seen", seen, raising=False)
-        seen.result, seen.recorder, seen.said = train(curriculum, **training)
+        seen.result, seen.recorder, seen.lines = train(curriculum, **training)
         return seen
 
     return run
@@ -250,7 +285,7 @@ class Run:
         return metrics
 
     @property
-    def said(self):
+    def lines(self):
         return self.output_dir.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
 
     @property
@@ -275,7 +310,7 @@ def fork_run(data_dir, tmp_path_factory):
             "curriculum": curriculum,
             "data_dir": str(data_dir),
             "recorded": str(output_dir.with_suffix(".jsonl")),
-            "said": str(output_dir.with_suffix(".txt")),
+            "lines": str(output_dir.with_suffix(".txt")),
             "resume": resume,
             "fault": fault,
         }

@@ -1,6 +1,7 @@
 """Trains in a fork that a signal ends where it is told to; see `tests.forking`."""
 
 import json
+import logging
 import os
 import signal
 from pathlib import Path
@@ -12,8 +13,9 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.recorder import NullRecorder
 from pixelis.training.checkpoint import CURRICULUM_FILE, read_json
 from pixelis.training.resume import choose_start
-from pixelis.training.sft import run_training
+from pixelis.training.sft import TrainingSettings, run_training
 from pixelis.training.stopping import Stopped
+from pixelis.training.weights import TrainedWeights
 
 
 class LineRecorder(NullRecorder):
@@ -23,7 +25,7 @@ class LineRecorder(NullRecorder):
     """
 
     def __init__(self, path, on_metrics, length=None):
-        if length is not None and path.exists():
+        if length is not None:
             os.truncate(path, length)
         self.file = path.open("a", encoding="utf-8")
         self.on_metrics = on_metrics
@@ -73,44 +75,61 @@ def plant_fault(at, when, name):
 
         validation_module._tally = counting
     if at == "final":  # training is over, its adapter not yet written
-        save_adapter = trainer_module.CurriculumTrainer.save_adapter
+        save = TrainedWeights.save
 
-        def dying(trainer, place):
-            if place.name == "final":
+        def dying(weights, folder):
+            if folder.name == "final":
                 _die(name)
-            save_adapter(trainer, place)
+            save(weights, folder)
 
-        trainer_module.CurriculumTrainer.save_adapter = dying
+        TrainedWeights.save = dying
     return lambda values, step: None
+
+
+def log_lines(path):
+    """Append the console's lines to a file, each at once; returns the logger."""
+    logger = logging.getLogger("pixelis")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.FileHandler(path, encoding="utf-8"))
+    return logger
+
+
+def settings_of(request, resume_from, identity):
+    """The settings of a request."""
+    return TrainingSettings(
+        TrainingConfig(**request["training"]),
+        ModelConfig(**request["model"]),
+        CurriculumConfig.from_dict(request["curriculum"]),
+        Path(request["data_dir"]),
+        run_state={"identity": identity, "run_id": None},
+        resume_from=resume_from,
+    )
+
+
+def identity_of(request):
+    """What a checkpoint and the training that it is resumed with have to share."""
+    return {
+        "curriculum": request["curriculum"],
+        "max_steps": TrainingConfig(**request["training"]).max_steps,
+    }
 
 
 def run(request):
     """One run of `run_training` where `choose_start` says."""
-    said = Path(request["said"])
-
-    def say(line):
-        with said.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    training = TrainingConfig(**request["training"])
-    identity = {"curriculum": request["curriculum"], "max_steps": training.max_steps}
-    start = choose_start(request["resume"], Path(training.output_dir), identity, say)
+    logger, identity = log_lines(request["lines"]), identity_of(request)
+    output_dir = Path(request["training"]["output_dir"])
+    start = choose_start(request["resume"], output_dir, identity)
     fault, length = request["fault"], None
     if start.resume_from is not None:
         length = read_json(start.resume_from / CURRICULUM_FILE)["journal"]
     on_metrics = plant_fault(*fault) if fault else lambda values, step: None
+    recorder = LineRecorder(Path(request["recorded"]), on_metrics, length)
     try:
-        run_training(
-            training=training,
-            model_config=ModelConfig(**request["model"]),
-            curriculum=CurriculumConfig.from_dict(request["curriculum"]),
-            data_dir=Path(request["data_dir"]),
-            recorder=LineRecorder(Path(request["recorded"]), on_metrics, length),
-            run_state={"identity": identity, "run_id": None},
-            resume_from=start.resume_from,
-            say=say,
-        )
+        result = run_training(settings_of(request, start.resume_from, identity), recorder)
     except Stopped as stopped:
-        say(str(stopped))
+        logger.info("%s", stopped)
         return 130
+    # As the run's journal has it.
+    events = [event.to_dict() for event in result.events]
+    (output_dir / "events.json").write_text(json.dumps(events))
     return 0

@@ -19,16 +19,14 @@ import pixelis.runs.train  # what each process would spend seconds on # noqa: F4
 import pixelis.training.sft as sft_module
 import pixelis.training.trainer as trainer_module
 from pixelis.cli.arguments import run_cli
-from pixelis.config import ModelConfig, TrainingConfig
-from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import DataError, UserError
 from pixelis.evaluation.validation import in_this_process
-from pixelis.training.processes import OtherProcessFailed, join
+from pixelis.training.distributed import OtherProcessFailed, join
 from pixelis.training.resume import choose_start
 from pixelis.training.sft import run_training
 from pixelis.training.stopping import Stopped
 from pixelis.training.trainer import CurriculumTrainer
-from tests.training.forked_runs import LineRecorder
+from tests.training.forked_runs import LineRecorder, identity_of, log_lines, settings_of
 
 
 class WatchedTrainer(CurriculumTrainer):
@@ -37,14 +35,14 @@ class WatchedTrainer(CurriculumTrainer):
     def __init__(self, *arguments, **words):
         super().__init__(*arguments, **words)
         self.seen, self.same = {}, []
-        self.begun = digest(self._adapter_tensors())
+        self.begun = digest(self.weights.tensors())
 
     def training_step(self, model, inputs, *arguments, **words):
         rows = zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
         step = self.seen.setdefault(self.state.global_step + 1, [])
         step += [digest({"ids": ids[mask == 1]}) for ids, mask in rows]
-        if self.curriculum.hurt and self.curriculum.hurt[0] == self.state.global_step + 1:
-            self.curriculum.hurt[1]()
+        if self.hurt and self.hurt[0] == self.state.global_step + 1:
+            self.hurt[1]()
         return super().training_step(model, inputs, *arguments, **words)
 
     def evaluate(self, *arguments, **words):
@@ -54,7 +52,7 @@ class WatchedTrainer(CurriculumTrainer):
             self.validation.shard = in_this_process
             with self.accelerator.autocast():
                 self.same.append(dealt == self.validation(self.model))
-            self.validation.shard = self.processes.deal
+            self.validation.shard = self.processes.shard
         return super().evaluate(*arguments, **words)
 
 
@@ -97,43 +95,31 @@ def train(request, rank):
     trainers = []
 
     class Trainer(WatchedTrainer):
-        def __init__(self, *arguments, curriculum, **words):
+        def __init__(self, *arguments, **words):
+            super().__init__(*arguments, **words)
             hurt = request["hurt"]  # [rank, step, kind]
-            mine = hurt and hurt[0] == rank
-            curriculum.hurt = (hurt[1], HURTS[hurt[2]]) if mine else None
-            super().__init__(*arguments, curriculum=curriculum, **words)
+            self.hurt = (hurt[1], HURTS[hurt[2]]) if hurt and hurt[0] == rank else None
             trainers.append(self)
 
     sft_module.CurriculumTrainer = Trainer
     place = Path(request["training"]["output_dir"])
     mark = f".{rank}" if rank else ""  # what another than the main process would leave
 
-    def say(line):
-        with place.with_name(f"{place.name}{mark}.txt").open("a") as file:
-            file.write(line + "\n")
+    if rank == 0:
+        log_lines(place.with_name(f"{place.name}.txt"))
 
     def begin():
-        start = choose_start(request["resume"], place, identity, say, processes.world_size)
+        start = choose_start(request["resume"], place, identity, processes.world_size)
         return str(start.resume_from or "")
 
     recorder = LineRecorder(place.with_name(f"{place.name}{mark}.jsonl"), lambda *_: None)
-    training = TrainingConfig(**request["training"])
-    identity = {"curriculum": request["curriculum"], "max_steps": training.max_steps}
+    identity = identity_of(request)
     processes = join()
     try:
-        with processes.together():
-            start = processes.on_main(begin)
-            result = run_training(
-                training=training,
-                model_config=ModelConfig(**request["model"]),
-                curriculum=CurriculumConfig.from_dict(request["curriculum"]),
-                data_dir=Path(request["data_dir"]),
-                recorder=recorder,
-                run_state={"identity": identity, "run_id": None},
-                resume_from=Path(start) if start else None,
-                say=say,
-                processes=processes,
-            )
+        with processes.fail_together():
+            start = processes.run_on_main(begin)
+            settings = settings_of(request, Path(start) if start else None, identity)
+            result = run_training(settings, recorder, processes=processes)
     except OtherProcessFailed as failed:
         print(f"[{rank} was told: {failed}]", flush=True)
         return 1
@@ -142,7 +128,7 @@ def train(request, rank):
         return 2
     except Stopped as stopped:
         print(f"[{rank} stopped: {stopped}]", flush=True)
-        processes.on_main(lambda: None)
+        processes.run_on_main(lambda: None)
         return 130
     (trainer,) = trainers
     decided = {
@@ -153,12 +139,12 @@ def train(request, rank):
         "seen": trainer.seen,
         "same": trainer.same,
         "begun": trainer.begun,
-        "ended": digest(trainer._adapter_tensors()),
-        "sharded": trainer.is_sharded,
+        "ended": digest(trainer.weights.tensors()),
+        "sharded": trainer.weights.is_sharded,
         "kind": trainer.accelerator.distributed_type.value,
     }
     place.with_name(f"{place.name}.{rank}.json").write_text(json.dumps(decided))
-    processes.leave()
+    processes.close()
     return 0
 
 

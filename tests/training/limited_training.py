@@ -15,7 +15,7 @@ from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import UserError
 from pixelis.recorder import NullRecorder
-from pixelis.training.sft import run_training
+from pixelis.training.sft import TrainingSettings, run_training
 
 MIB = 2**20
 
@@ -58,16 +58,15 @@ def main(request):
         batch_size_module.find_batch_size = find_in_little_room
     found = []
     try:
-        run_training(
-            training=TrainingConfig(**request["training"]),
-            model_config=ModelConfig(**request["model"]),
-            curriculum=CurriculumConfig.from_dict(request["curriculum"]),
-            data_dir=Path(request["data_dir"]),
-            recorder=NullRecorder(),
+        settings = TrainingSettings(
+            TrainingConfig(**request["training"]),
+            ModelConfig(**request["model"]),
+            CurriculumConfig.from_dict(request["curriculum"]),
+            Path(request["data_dir"]),
             run_state={"identity": {}, "run_id": None},
             resume_from=Path(request["resume"]) if request["resume"] else None,
-            on_batch_size=found.append,
         )
+        run_training(settings, NullRecorder(), on_batch_size=found.append)
     except UserError as error:
         print(f"error: {error}")
         return 2

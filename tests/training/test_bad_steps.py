@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 
+from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import Encoder, encode_example
 from pixelis.data.store import from_row, load_split
-from pixelis.errors import UserError
+from pixelis.errors import ConfigError, UserError
 from pixelis.models.load import load_processor
-from pixelis.training.bad_steps import all_finite
-from pixelis.training.checkpoint import optimizer_tensors
+from pixelis.training.inputs import check_inputs
 from pixelis.training.trainer import CurriculumTrainer
+from pixelis.training.weights import all_finite, optimizer_tensors
 
 STILL = {"enabled": False, "eval_samples_per_difficulty": 2}  # one mix, no attempts
 
@@ -55,20 +56,19 @@ class FaultyTrainer(CurriculumTrainer):
         # As where a target's probability is 0: every gradient is finite.
         return loss + math.inf if self.faults.get(self.state.global_step + 1) == "loss" else loss
 
-    def after_step(self, step):
+    def _maybe_log_save_evaluate(self, *arguments, **words):
+        step = self.state.global_step
         if self.faults.get(step) == "weight":
             with torch.no_grad():
                 next(p for p in self.model.parameters() if p.requires_grad)[0, 0] = math.nan
-        super().after_step(step)
-        moments = {
-            name: tensor.clone() for name, tensor in optimizer_tensors(self.optimizer).items()
-        }
-        self.looks[step] = self._adapter_tensors(), moments, self.lr_scheduler.get_last_lr()
+        moments = optimizer_tensors(self.optimizer)
+        self.looks[step] = self.weights.tensors(), moments, self.lr_scheduler.get_last_lr()
+        super()._maybe_log_save_evaluate(*arguments, **words)
 
 
 @pytest.fixture
 def faulty(train, monkeypatch):
-    """Train on a machine that fails; returns the result, what was recorded, said and looked at."""
+    """Train on a machine that fails; returns result, records, lines and looks."""
     monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", FaultyTrainer)
 
     def run(faults, curriculum=STILL, **training):
@@ -93,7 +93,7 @@ def bad_steps(recorder):
     [("nan", "fp32"), ("nan", "bf16"), ("inf", "fp32"), ("gradient", "fp32"), ("loss", "fp32")],
 )
 def test_a_bad_step_changes_neither_weights_nor_moments(faulty, fault, precision):
-    result, recorder, said, looks = faulty({2: fault}, precision=precision)
+    result, recorder, lines, looks = faulty({2: fault}, precision=precision)
     for before, after in zip(looks[1][:2], looks[2][:2], strict=True):
         assert same(before, after)
     assert not same(looks[2][0], looks[3][0])
@@ -101,13 +101,13 @@ def test_a_bad_step_changes_neither_weights_nor_moments(faulty, fault, precision
     # The schedule goes on as if nothing had been.
     rates = [rate for _, _, (rate, *_) in looks.values()]
     assert rates == pytest.approx([2e-3, 2e-3 * 2 / 3, 2e-3 / 3, 0], abs=1e-12)
-    # Counted and said; no loss is made up for it, and those after it are right.
+    # Counted and shown; no loss is made up for it, and those after it are right.
     assert bad_steps(recorder) == {2: 1}
     assert result.num_bad_steps == 1
     assert "Steps not applied: 1" in result.statistics
     assert [step for step, _ in result.losses] == recorder.steps("train/grad_norm") == [1, 3, 4]
     assert all(math.isfinite(loss) for _, loss in result.losses)
-    (line,) = [line for line in said if "not applied" in line]
+    (line,) = [line for line in lines if "not applied" in line]
     assert line.startswith("⚠️ Step 2 is not applied: loss ")
 
 
@@ -128,8 +128,8 @@ def test_the_examples_of_the_micro_batch_are_named(faulty, data_dir, monkeypatch
         return micro_batches(trainer, model, inputs, *arguments, **words)
 
     monkeypatch.setattr(CurriculumTrainer, "training_step", note)
-    _, _, said, _ = faulty({3: "nan"})
-    (line,) = [line for line in said if "not applied" in line]
+    _, _, lines, _ = faulty({3: "nan"})
+    (line,) = [line for line in lines if "not applied" in line]
     first = next(ids for step, ids, _ in keys if step == 3)
     encoder = Encoder(load_processor("pixelis-nano", max_pixels=12544))
     rows = [row for rows in load_split(data_dir, "train").values() for row in rows]
@@ -149,85 +149,42 @@ def test_the_examples_of_the_micro_batch_are_named(faulty, data_dir, monkeypatch
     assert named_ids == expected
 
 
-def test_after_too_many_in_a_row_weights_and_moments_of_the_checkpoint_are_back(faulty):
-    result, recorder, said, looks = faulty(
-        {3: "nan", 4: "inf"}, max_steps=6, max_bad_steps=2, eval_steps=6
-    )
-    # Steps 3 and 4 changed nothing, and step 2 is the checkpoint: to tell them apart, another.
-    assert same(looks[4][0], looks[2][0]) and same(looks[4][1], looks[2][1])
-    assert [(e.kind, e.step) for e in result.events] == [("start", 0), ("restore", 4), ("end", 6)]
-    event = result.events[1]
-    assert event.reason.startswith("2 bad steps in a row (loss nan, gradient norm nan); weights of")
-    assert "weights of step 2 are back; examples " in event.reason
-    assert (event.mix, event.from_stage) == (result.events[0].mix, event.to_stage)
-    assert recorder.events == [e.to_dict() for e in result.events]
-    assert [line for line in said if line.startswith("⏪")] == [
-        f"⏪ Put weights back after step 4: {event.reason}"
-    ]
-    assert bad_steps(recorder) == {3: 1, 4: 2}
-    assert not same(looks[5][0], looks[4][0])
-
-
-def test_weights_that_are_not_finite_go_back_at_once(faulty):
-    # Found by the first step that cannot be made with them.
-    result, recorder, _, looks = faulty({3: "weight"}, max_steps=5, eval_steps=5)
-    assert not all_finite(looks[3][0].values())
-    assert same(looks[4][0], looks[2][0]) and same(looks[4][1], looks[2][1])
-    assert looks[4][2][0] == pytest.approx(2e-3 / 4)  # the rate is step 4's
-    assert [(e.kind, e.step) for e in result.events][1] == ("restore", 4)
-    assert bad_steps(recorder) == {4: 1}
-
-
-def test_weights_that_are_not_finite_go_back_before_they_are_measured(faulty):
-    result, recorder, _, looks = faulty({3: "weight"}, max_steps=5, eval_steps=3)
-    assert [(e.kind, e.step) for e in result.events][1] == ("restore", 3)
-    assert result.events[1].reason == "weights that are not finite; weights of step 2 are back"
-    assert bad_steps(recorder) == {}
-    assert math.isfinite(recorder.values["eval/simple/loss", 3])
-
-
-def test_a_checkpoint_of_bad_weights_is_never_gone_back_to(faulty, tmp_path):
-    # Weights break in step 4, which is saved; only step 2 is good, and it is spared.
-    result, _, _, looks = faulty(
-        {4: "weight"}, max_steps=6, eval_steps=6, save_total_limit=1, output_dir=tmp_path / "sft"
-    )
-    assert "weights of step 2 are back" in result.events[1].reason
-    assert same(looks[5][0], looks[2][0])
-
-
-def test_without_a_checkpoint_training_stops_and_names_the_examples(faulty):
+def test_too_many_in_a_row_stop_the_training_and_name_all_their_examples(faulty):
+    # No loss of step 4 is bad: all that its gradient came from are named.
     with pytest.raises(UserError) as stopped:
-        faulty({1: "nan", 2: "gradient"}, save_steps=4, max_bad_steps=2)
-    said = str(stopped.value)
-    assert said.startswith("training diverged: 2 bad steps in a row (loss 0.")
-    assert (
-        "gradient norm inf) up to step 2, where training.max_bad_steps is 2, and there is no"
-        in said
+        faulty({1: "nan", 3: "nan", 4: "gradient"}, max_bad_steps=2, max_steps=6, eval_steps=6)
+    message = str(stopped.value)
+    assert message.startswith("training diverged: 2 bad steps in a row (loss 0.")
+    limit = "gradient norm inf) up to step 4, where training.max_bad_steps is 2; its examples: "
+    assert limit in message
+    assert "leave them out with data.exclude, lower training.learning_rate" in message
+    assert 4 < len(set(ids_in(message))) <= 6
+
+
+def ids_in(message):
+    return message.partition("its examples: ")[2].partition(". Mend")[0].split(", ")
+
+
+@pytest.mark.parametrize("saved_at", [3, 9])
+def test_weights_that_are_not_finite_are_neither_saved_nor_measured(faulty, tmp_path, saved_at):
+    with pytest.raises(UserError, match="^training diverged: after step 3 the ") as stopped:
+        faulty({3: "weight"}, max_steps=9, eval_steps=3, save_steps=saved_at)
+    assert ("weights are not finite, so they are not saved" in str(stopped.value)) == (
+        saved_at == 3 and "loss" not in str(stopped.value)
     )
-    assert "no checkpoint to go back to; its examples: " in said
-    ids = said.partition("its examples: ")[2].partition(". Mend")[0].split(", ")
-    assert len(set(ids)) == 4  # every loss was finite: all that the gradient came from
+    assert not list((tmp_path / "sft").glob("checkpoint-*"))
 
 
-def test_a_second_time_to_the_same_checkpoint_stops(faulty):
-    faults = dict.fromkeys((3, 4, 6, 7), "nan")
-    with pytest.raises(UserError, match=r"checkpoint-2 led here once before; its examples: \w+"):
-        faulty(faults, max_steps=9, save_steps=2, max_bad_steps=2, eval_steps=9)
+FAULTS = {4: "nan", 5: "nan", 7: "inf"}
 
 
-FAULTS = {4: "nan", 5: "nan", 7: "inf"}  # back to step 2 at 5, and a bad step after it
-
-
-@pytest.mark.parametrize("stopped_at", [2, 4, 6])
-def test_what_a_stopped_training_goes_on_to_is_what_it_would_have_come_to(
-    faulty, tmp_path, stopped_at
-):
-    """Before bad steps, between two of them, and after weights went back."""
-    settings = {"max_steps": 8, "max_bad_steps": 2, "eval_steps": 8, "save_total_limit": 9}
-    whole, told, _, looks = faulty(FAULTS, **settings, output_dir=tmp_path / "whole")
-    assert [(e.kind, e.step) for e in whole.events] == [("start", 0), ("restore", 5), ("end", 8)]
+@pytest.mark.parametrize("stopped_at", [2, 4])
+def test_a_resumed_training_meets_the_same_bad_steps(faulty, tmp_path, stopped_at):
+    """Resumed before bad steps, and between two of them."""
+    settings = {"max_steps": 8, "eval_steps": 8, "save_total_limit": 9}
+    whole, records, _, looks = faulty(FAULTS, **settings, output_dir=tmp_path / "whole")
     checkpoint = tmp_path / "whole" / f"checkpoint-{stopped_at}"
-    resumed, told_again, _, relooked = faulty(
+    resumed, resumed_records, _, relooked = faulty(
         FAULTS, **settings, output_dir=tmp_path / "resumed", resume_from=checkpoint
     )
     assert min(relooked) == stopped_at + 1
@@ -237,6 +194,56 @@ def test_what_a_stopped_training_goes_on_to_is_what_it_would_have_come_to(
     assert resumed.events == whole.events
     assert resumed.losses == whole.losses
     assert resumed.num_bad_steps == whole.num_bad_steps == 3
-    later = {at: value for at, value in told.values.items() if at[1] > stopped_at}
-    assert told_again.values == later  # what was recorded before the stop is not recorded again
-    assert bad_steps(told) == {4: 1, 5: 2, 7: 3}
+    assert bad_steps(records) == {4: 1, 5: 2, 7: 3}
+    later = {(key, step): v for (key, step), v in records.values.items() if step > stopped_at}
+    assert resumed_records.values == later
+
+
+# data.exclude
+
+
+class PoisonedTrainer(CurriculumTrainer):
+    """Some examples give a NaN, whenever they come."""
+
+    poisoned: set
+    drawn: list
+
+    def compute_loss(self, *arguments, **words):
+        loss = super().compute_loss(*arguments, **words)
+        ids = {i for micro_batch in self.loader.newest_step() for i in micro_batch}
+        self.drawn.append(ids)
+        return loss * math.nan if ids & self.poisoned else loss
+
+
+def test_a_training_that_stopped_goes_on_without_the_examples_that_stopped_it(
+    train, data_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", PoisonedTrainer)
+    rows = load_split(data_dir, "train")
+    hard = set(rows["hard"]["id"][: len(rows["hard"]) // 2])
+    monkeypatch.setattr(PoisonedTrainer, "poisoned", hard, raising=False)
+    monkeypatch.setattr(PoisonedTrainer, "drawn", [], raising=False)
+    settings = {"max_steps": 6, "save_steps": 1, "eval_steps": 6, "max_bad_steps": 1}
+    with pytest.raises(UserError, match="^training diverged: 1 bad step in a row"):
+        train(STILL, **settings)
+    checkpoints = sorted((tmp_path / "sft").glob("checkpoint-*"))
+    PoisonedTrainer.drawn.clear()
+    result, _, _ = train(
+        STILL, **settings, exclude=tuple(hard), resume_from=checkpoints[-1] if checkpoints else None
+    )
+    assert result.num_bad_steps == 0
+    assert not set().union(*PoisonedTrainer.drawn) & hard
+
+
+def test_a_difficulty_without_any_other_example_is_refused(train, data_dir):
+    ids = tuple(load_split(data_dir, "train")["hard"]["id"])
+    with pytest.raises(ConfigError, match=r"without those of data\.exclude"):
+        train(STILL, exclude=ids)
+
+
+def test_an_id_that_is_not_there_is_refused(data_dir):
+    curriculum = CurriculumConfig.from_dict(STILL)
+    known = load_split(data_dir, "validation")["hard"]["id"][0]
+    check_inputs(data_dir, curriculum, (known,))
+    with pytest.raises(ConfigError, match=r"^data\.exclude must be ids .*, got no-such-id$"):
+        check_inputs(data_dir, curriculum, (known, "no-such-id"))

@@ -72,10 +72,10 @@ def test_another_split_is_the_same_training(train, advancing, tmp_path):
 def test_looking_for_it_changes_nothing(train, advancing, tmp_path):
     """Where the configured size fits: the same to the bit, dropout and all."""
     without, _, _ = train(advancing, output_dir=tmp_path / "without", **STEPS)
-    with_search, _, said = train(
+    with_search, _, lines = train(
         advancing, output_dir=tmp_path / "with", auto_batch_size=True, **STEPS
     )
-    (line,) = [line for line in said if line.startswith("batch size")]
+    (line,) = [line for line in lines if line.startswith("batch size")]
     assert line.startswith("batch size 2 x 2 fits (longest example: ")
     one, other = (load_file(r.final_dir / ADAPTER_FILE) for r in (without, with_search))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())

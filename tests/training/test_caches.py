@@ -15,8 +15,13 @@ from pixelis.errors import ConfigError
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.vision import vision_digest
 from pixelis.training import caches as caches_module
-from pixelis.training.caches import left_out, use_token_cache, use_vision_cache
-from pixelis.training.workbench import Workbench
+from pixelis.training.caches import (
+    TrainingCache,
+    left_out,
+    use_token_cache,
+    use_vision_cache,
+)
+from tests.training.conftest import logged_lines
 
 NANO = "pixelis-nano"
 MODEL = ModelConfig(torch_dtype="float32", max_pixels=12544)
@@ -36,17 +41,17 @@ def folder(data_dir, tmp_path):
 
 @pytest.fixture
 def open_splits(folder, base):
-    """The splits behind the caches, and what was said."""
+    """The splits behind the caches, and the console's lines."""
 
     def open_them(*, max_length=None, vision=False, limit_gib=8.0, where=folder):
         encoder = Encoder(load_processor(NANO, max_pixels=12544), max_length=max_length)
         splits = ("train", "validation")
         found = {s: CurriculumDataset(load_split(where, s), encoder) for s in splits}
-        said = []
-        use_token_cache(found, encoder, where, MODEL, said.append)
-        if vision:
-            use_vision_cache(found, base, encoder, where, said.append, limit_gib=limit_gib)
-        return found, said
+        with logged_lines() as lines:
+            use_token_cache(found, encoder, where, MODEL)
+            if vision:
+                use_vision_cache(found, base, encoder, where, limit_gib=limit_gib)
+        return found, lines
 
     return open_them
 
@@ -59,8 +64,8 @@ def encoded(folder):
 
 
 def test_tokens_are_those_that_encoding_gives(open_splits, encoded, base):
-    dataset, said = open_splits()[0]["train"], open_splits()[1]
-    assert said == []
+    dataset, lines = open_splits()[0]["train"], open_splits()[1]
+    assert lines == []
     assert dataset.sizes == encoded.sizes
     for key in dataset.all_keys():
         cached, fresh = dataset[key], encoded[key]
@@ -143,7 +148,7 @@ def test_the_caches_go_by_content_not_by_place(open_splits, folder, tmp_path):
     assert {p.name for p in cache_folder(tmp_path / "copy").iterdir() if p.is_dir()} == names
     other = Encoder(load_processor(NANO, max_pixels=6272))
     data = {"train": CurriculumDataset(load_split(folder, "train"), other)}
-    use_token_cache(data, other, folder, MODEL, print)
+    use_token_cache(data, other, folder, MODEL)
     added = {p.name for p in cache_folder(folder).iterdir() if p.is_dir()} - names
     assert len(added) == 1  # smaller images take fewer tokens
 
@@ -182,7 +187,7 @@ def test_a_tower_with_other_settings_has_another_digest(base):
 def test_what_is_longer_than_max_length_is_left_out_and_counted(open_splits, encoded):
     lengths = {key: len(encoded[key]) for key in encoded.all_keys()}
     limit = sorted(lengths.values())[len(lengths) // 2]
-    splits, said = open_splits(max_length=limit, vision=True)
+    splits, lines = open_splits(max_length=limit, vision=True)
     dataset = splits["train"]
     kept = [key for key, length in lengths.items() if length <= limit]
     assert 0 < len(kept) < len(lengths)
@@ -196,23 +201,25 @@ def test_what_is_longer_than_max_length_is_left_out_and_counted(open_splits, enc
     numbers = left_out(splits)
     of_train = sum(n for name, n in numbers.items() if name.startswith("data/train/"))
     assert of_train == len(lengths) - len(kept)
-    assert len(said) == 1
-    assert said[0].startswith(f"longer than training.max_length {limit} and left out: ")
-    assert all(f"{n} of {' '.join(name.split('/')[1:3])}" in said[0] for name, n in numbers.items())
+    assert len(lines) == 1
+    assert lines[0].startswith(f"longer than training.max_length {limit} and left out: ")
+    assert all(
+        f"{n} of {' '.join(name.split('/')[1:3])}" in lines[0] for name, n in numbers.items()
+    )
 
 
 def test_a_difficulty_with_none_left_is_an_error_at_the_start(folder):
     curriculum = CurriculumConfig.from_dict({})
     with pytest.raises(ConfigError, match="^Stage 'simple' takes 1 .* has no example of it.$"):
-        Workbench().load_data(MODEL, folder, curriculum, max_length=10, say=lambda line: None)
+        TrainingCache().load_data(MODEL, folder, curriculum, max_length=10)
 
 
 def test_a_training_says_and_records_what_it_left_out(train, advancing, encoded, folder):
     limit = sorted(len(encoded[key]) for key in encoded.all_keys())[-2]
-    _, recorder, said = train(advancing, max_length=limit, data=folder, max_steps=2)
+    _, recorder, lines = train(advancing, max_length=limit, data=folder, max_steps=2)
     found = {name: n for (name, step), n in recorder.values.items() if name.startswith("data/")}
     assert found and all(name.endswith("/left_out") for name in found)
-    assert any(line.startswith("longer than training.max_length") for line in said)
+    assert any(line.startswith("longer than training.max_length") for line in lines)
 
 
 # Where it cannot be
@@ -228,10 +235,10 @@ def test_where_nothing_can_be_written_beside_the_data_the_user_s_folder_is_taken
     open_splits, folder, users
 ):
     cache_folder(folder).write_text("in the way")
-    splits, said = open_splits(vision=True)
+    splits, lines = open_splits(vision=True)
     assert splits["train"].features is not None
     assert len(list(users.glob("tokens-*"))) == 2 and len(list(users.glob("vision-*"))) == 1
-    assert [line.split(", since ")[0] for line in said] == [
+    assert [line.split(", since ")[0] for line in lines] == [
         f"tokens: kept in {users}",
         f"tokens: kept in {users}",
         f"vision features: kept in {users}",
@@ -243,16 +250,16 @@ def test_where_nothing_at_all_can_be_written_tokens_pass_and_features_are_comput
 ):
     cache_folder(folder).write_text("in the way")
     users.parent.write_text("in the way")
-    splits, said = open_splits(vision=True)
+    splits, lines = open_splits(vision=True)
     assert splits["train"].features is None
     assert len(splits["train"].collate([splits["train"]["simple", 0]])["pixel_values"])
-    assert said[-1].startswith("vision features are not cached: ")
+    assert lines[-1].startswith("vision features are not cached: ")
 
 
 def test_features_that_would_be_too_large_are_not_kept(open_splits, folder):
-    splits, said = open_splits(vision=True, limit_gib=1e-6)
+    splits, lines = open_splits(vision=True, limit_gib=1e-6)
     assert splits["train"].features is None
-    assert said == [
+    assert lines == [
         "vision features are not cached: they take up to 0.0 GiB, more than "
         "training.vision_cache_gib 1e-06"
     ]

@@ -72,7 +72,7 @@ def test_events_carry_the_strata_and_what_was_seen(whole, told):
 
 def test_the_console_has_the_guide_s_lines(whole):
     advances = [e for e in whole.events if e["kind"] == "advance"]
-    assert [line for line in whole.said if "curriculum" in line] == [
+    assert [line for line in whole.lines if "curriculum" in line] == [
         f"✅ Advanced curriculum at step {e['step']}. "
         f"Performance: {e['perf_after']:.4f} (delta: {e['delta'] + 0.0:.4f})"
         for e in advances
@@ -80,7 +80,7 @@ def test_the_console_has_the_guide_s_lines(whole):
 
 
 def test_the_guide_s_line_of_a_rollback(train, retreating):
-    result, recorder, said = train(
+    result, recorder, lines = train(
         retreating
         | {
             "trial_steps": 0,
@@ -93,7 +93,7 @@ def test_the_guide_s_line_of_a_rollback(train, retreating):
     )
     (rollback,) = [e for e in result.events if e.kind == "rollback"]
     assert (rollback.reason, rollback.delta) == ("drop", 0.0)
-    assert said == ["🔙 Rolled back curriculum at step 2. Performance drop: 0.0000"]
+    assert lines == ["🔙 Rolled back curriculum at step 2. Performance drop: 0.0000"]
     assert recorder.events == [event.to_dict() for event in result.events]
     assert result.statistics.splitlines() == [
         "=" * 40,
@@ -123,17 +123,14 @@ class Metrics(NullRecorder):
         self.told.append((step, values))
 
 
-def test_the_state_is_restored_and_nothing_is_recorded_or_logged_again():
+def test_the_state_is_restored_and_nothing_is_recorded_or_logged_again(lines):
     config = CurriculumConfig.from_dict({"advancement_interval": 2})
 
     def build():
-        said, manager = [], CurriculumManager(config, max_steps=8)
-        callback = CurriculumCallback(
-            manager, Metrics(), eval_steps=5, examples_per_step=4, say=said.append
-        )
-        return callback, said
+        manager = CurriculumManager(config, max_steps=8)
+        return CurriculumCallback(manager, Metrics(), None, eval_steps=5, examples_per_step=4)
 
-    callback, _ = build()
+    callback = build()
     strata = dict.fromkeys(DIFFICULTIES, 0.9)
     for _ in range(2):
         callback.manager.step()
@@ -143,12 +140,12 @@ def test_the_state_is_restored_and_nothing_is_recorded_or_logged_again():
     callback.best = {"step": 2, "performance": 0.9}
     state = json.loads(json.dumps(callback.state_dict()))
 
-    other, said = build()
+    other = build()
     other.load_state_dict(state)
     assert json.loads(json.dumps(other.state_dict())) == state
     assert other.losses == [(2, 0.5)]
     assert callback.recorder.told == [(2, {"train/loss": 0.5})] and other.recorder.told == []
     assert other.strata == strata
     assert [event.kind for event in other.manager.events] == ["start", "advance"]
-    other._record_events()
-    assert said == []
+    other.on_train_begin(None, TrainerState(), None)
+    assert lines == []

@@ -1,10 +1,8 @@
 """Everything that decides what comes next goes to disk and back, bit by bit."""
 
 import json
-import random
 import re
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,18 +15,11 @@ from pixelis.training.checkpoint import (
     checkpoints,
     delete_older,
     find_fault,
-    load_optimizer,
-    load_rng,
-    optimizer_tensors,
     read_json,
-    replace_folder,
-    restore_optimizer,
-    rng_file,
-    rng_state,
-    save_optimizer,
     seal,
     write_json,
 )
+from pixelis.training.weights import optimizer_tensors, restore_optimizer
 
 
 def build():
@@ -49,25 +40,6 @@ def train(model, optimizer, scheduler, num_steps, first=0):
         scheduler.step()
 
 
-def test_an_optimiser_goes_on_exactly_from_its_files(tmp_path):
-    model, optimizer, scheduler = build()
-    train(model, optimizer, scheduler, 3)
-    moments = optimizer_tensors(optimizer)
-    save_optimizer(optimizer, scheduler, tmp_path, tensors=moments)
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    train(model, optimizer, scheduler, 4, first=3)
-
-    other, fresh, schedule = build()
-    other.load_state_dict(weights)
-    load_optimizer(fresh, schedule, tmp_path)
-    train(other, fresh, schedule, 4, first=3)
-    for name, value in model.state_dict().items():
-        assert torch.equal(other.state_dict()[name], value)
-    assert fresh.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
-    assert tuple(fresh.param_groups[0]["betas"]) == (0.9, 0.95)
-    assert schedule.state_dict() == scheduler.state_dict()
-
-
 def test_moments_alone_leave_the_learning_rate_as_it_is():
     model, optimizer, scheduler = build()
     train(model, optimizer, scheduler, 2)
@@ -81,21 +53,6 @@ def test_moments_alone_leave_the_learning_rate_as_it_is():
     # What was kept is a copy on both sides.
     train(model, optimizer, scheduler, 1, first=4)
     assert all(torch.equal(now[key], kept[key]) for key in kept)
-
-
-def draw():
-    return random.random(), random.gauss(0, 1), np.random.rand(), torch.rand(3).tolist()
-
-
-def test_generators_go_on_exactly_from_their_file(tmp_path):
-    random.seed(1), np.random.seed(2), torch.manual_seed(3)
-    random.gauss(0, 1), np.random.randn()  # both now hold a second number back
-    torch.randn(5)
-    write_json(rng_state(), tmp_path / rng_file(3))
-    expected = [draw() for _ in range(3)], np.random.randn()
-    draw()
-    load_rng(tmp_path, 3)
-    assert ([draw() for _ in range(3)], np.random.randn()) == expected
 
 
 def test_json_is_there_whole_or_not_at_all(tmp_path):
@@ -194,17 +151,6 @@ def test_the_same_configuration_passes_and_another_is_named(tmp_path):
         "c was 3, is None; d was None, is 4; "
         "go on with the same values, or start anew without resume"
     )
-
-
-def test_a_folder_replaces_what_stood_there(tmp_path):
-    for name in ("new", "place"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    replace_folder(tmp_path / "new", tmp_path / "place")
-    assert [path.name for path in tmp_path.rglob("*")] == ["place", "new"]
-    (tmp_path / "again").mkdir()
-    replace_folder(tmp_path / "again", tmp_path / "elsewhere")
-    assert {path.name for path in tmp_path.iterdir()} == {"place", "elsewhere"}
 
 
 def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path):

@@ -27,7 +27,7 @@ def test_killed_and_resumed_it_is_the_same_training(fork_run, whole, advancing, 
     fork_run(place, advancing, precision="bf16", **killed)
     place.with_suffix(".jsonl").unlink()
     run = fork_run(place, advancing, precision="bf16", resume="auto")
-    assert f"going on from {place / 'checkpoint-3'} (step 3)" in run.said
+    assert f"going on from {place / 'checkpoint-3'} (step 3)" in run.lines
     assert run.adapter == whole.adapter
     assert run.events == whole.events
     assert run.metrics == whole.metrics
@@ -41,7 +41,7 @@ def test_a_kill_inside_a_trial_resumes_into_the_trial(fork_run, retreating, tmp_
     killed = {"fault": ("record", 4, "SIGKILL"), "code": -signal.SIGKILL}
     fork_run(place, retreating, **words, **killed)
     run = fork_run(place, retreating, **words, resume="auto")
-    assert f"going on from {place / 'checkpoint-3'} (step 3)" in run.said
+    assert f"going on from {place / 'checkpoint-3'} (step 3)" in run.lines
     assert (run.adapter, run.events) == (whole.adapter, whole.events)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pixelis.data.encode import IGNORE_INDEX, OPERATION
-from pixelis.training.loss import compute_token_loss
+from pixelis.training.trainer import compute_token_loss
 
 
 @pytest.fixture

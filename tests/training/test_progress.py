@@ -1,10 +1,12 @@
 """The text behind the bar, and lines that do not break it."""
 
+import logging
 import re
 
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from pixelis.cli.console import configure_logging
 from pixelis.curriculum import CurriculumConfig, CurriculumManager
 from pixelis.recorder import NullRecorder
 from pixelis.training.callback import CurriculumCallback
@@ -14,13 +16,13 @@ TWO = [{"name": "both", "difficulty_mix": {"simple": 0.5, "hard": 0.5}}]
 STRATA = {"simple": 0.91234, "medium": 0.9, "hard": 0.88}
 
 
-def build(said=None, **settings):
+def build(**settings):
     config = CurriculumConfig.from_dict(
         {"advancement_interval": 100, "min_performance_for_advance": 0.0} | settings
     )
     manager = CurriculumManager(config, max_steps=400)
-    callback = CurriculumCallback(manager, NullRecorder(), eval_steps=50, examples_per_step=4)
-    return ProgressCallback(callback, *([] if said is None else [said.append]))
+    callback = CurriculumCallback(manager, NullRecorder(), None, eval_steps=50, examples_per_step=4)
+    return ProgressCallback(callback)
 
 
 def go(progress, step):
@@ -115,21 +117,17 @@ def test_the_bar_shows_stage_and_text_from_the_step_where_training_begins(
     assert any("hard 0.880, next attempt 100" in line for line in drawn)
 
 
-def test_lines_go_through_what_was_given_and_the_bar_stays(arguments, capsys, monkeypatch):
-    said = []
-    progress = build(said)
-    progress.say("before the bar")
+def test_a_line_of_the_console_leaves_the_bar_whole(arguments, capsys, monkeypatch):
+    logger = logging.getLogger("pixelis")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    configure_logging()
+    progress = build()
     progress.on_train_begin(arguments, TrainerState(max_steps=400), TrainerControl())
     assert "0/400" in capsys.readouterr().err
-    progress.say("✅ Advanced")
-    cleared, drawn_again = re.fullmatch(r"\r( +)\r+(.*)", capsys.readouterr().err).groups()
+    logger.info("✅ Advanced")
+    shown = capsys.readouterr()
+    assert shown.out == "✅ Advanced\n"
+    cleared, drawn_again = re.fullmatch(r"\r( +)\r+(.*)", shown.err).groups()
     assert " 0/400 " in drawn_again and len(cleared) >= len(drawn_again)
     progress.on_train_end(arguments, TrainerState(max_steps=400), TrainerControl())
-    progress.say("after it")
-    assert said == ["before the bar", "✅ Advanced", "after it"]
-
-
-def test_by_default_lines_are_printed(capsys):
-    progress = build()
-    progress.say("✅ Advanced")
-    assert capsys.readouterr().out == "✅ Advanced\n"

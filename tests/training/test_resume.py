@@ -9,6 +9,7 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.trainer_pt_utils import safe_globals
 
 from pixelis import files
 from pixelis.errors import CheckpointError
@@ -17,9 +18,9 @@ from pixelis.training.checkpoint import (
     COMPLETE_FILE,
     CURRICULUM_FILE,
     OPTIMIZER_FILE,
-    RNG_FILE,
     checkpoints,
     find_fault,
+    rng_file,
     seal,
     write_json,
 )
@@ -30,7 +31,8 @@ from pixelis.training.resume import (
     clear_leftovers,
     set_aside,
 )
-from pixelis.training.trainer import SNAPSHOT_FILE
+from pixelis.training.weights import SNAPSHOT_FILE
+from tests.training.conftest import logged_lines
 
 KILLED = -signal.SIGKILL
 IDENTITY = {"training.max_steps": 8, "curriculum.strategy": "staged"}
@@ -68,12 +70,13 @@ def test_the_uninterrupted_run_is_worth_comparing_with(whole):
 def test_dropout_makes_the_generators_matter(fork_run, whole, advancing, tmp_path):
     place = tmp_path / "sft"
     shutil.copytree(whole.output_dir, place, ignore=shutil.ignore_patterns("checkpoint-8", "final"))
-    state = json.loads((place / "checkpoint-6" / RNG_FILE).read_text())
-    state["torch"] = torch.Generator().manual_seed(1).get_state().tolist()
-    write_json(state, place / "checkpoint-6" / RNG_FILE)
+    rng = place / "checkpoint-6" / rng_file(0, 1)
+    with safe_globals():
+        state = torch.load(rng, weights_only=True)
+    torch.save(state | {"cpu": torch.Generator().manual_seed(1).get_state()}, rng)
     seal(place / "checkpoint-6")
     run = fork_run(place, advancing, resume="auto")
-    assert f"going on from {place / 'checkpoint-6'} (step 6)" in run.said
+    assert f"going on from {place / 'checkpoint-6'} (step 6)" in run.lines
     assert run.adapter != whole.adapter
 
 
@@ -101,7 +104,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     fork_run(place, advancing, fault=fault, code=KILLED, **before)
     assert not (place / "final").exists()
     run = fork_run(place, advancing, resume="auto")
-    assert f"going on from {place / f'checkpoint-{taken_up}'} (step {taken_up})" in run.said
+    assert f"going on from {place / f'checkpoint-{taken_up}'} (step {taken_up})" in run.lines
     assert_same(run, whole)
 
 
@@ -123,7 +126,7 @@ def test_a_kill_inside_a_trial_resumes_into_the_trial(fork_run, retreating, tmp_
     assert any((one != two).any() for one, two in zip(kept, saved.values(), strict=True))
 
     run = fork_run(place, retreating, resume="auto")
-    assert f"going on from {checkpoint} (step 3)" in run.said
+    assert f"going on from {checkpoint} (step 3)" in run.lines
     assert_same(run, whole)
     # Outside a trial there is nothing to go back to.
     assert not (place / "checkpoint-8" / SNAPSHOT_FILE).exists()
@@ -135,20 +138,20 @@ def test_a_kill_inside_a_trial_resumes_into_the_trial(fork_run, retreating, tmp_
 def test_a_termination_saves_and_says_where(fork_run, whole, advancing, tmp_path):
     place = tmp_path / "sft"
     run = fork_run(place, advancing, fault=("record", 7, "SIGTERM"), code=130)
-    assert run.said[-1] == f"stopped after step 7; everything is in {place / 'checkpoint-7'}"
+    assert run.lines[-1] == f"stopped after step 7; everything is in {place / 'checkpoint-7'}"
     assert find_fault(place / "checkpoint-7") is None
     assert not (place / "final").exists()
     # Between two logged steps: the loss logged at step 8 is the mean of steps 7 and 8.
     assert ("train/loss", 7) not in run.metrics and ("train/loss", 8) in whole.metrics
     run = fork_run(place, advancing, resume="auto")
-    assert f"going on from {place / 'checkpoint-7'} (step 7)" in run.said
+    assert f"going on from {place / 'checkpoint-7'} (step 7)" in run.lines
     assert_same(run, whole)
 
 
 def test_a_termination_in_the_last_step_is_not_swallowed(fork_run, whole, advancing, tmp_path):
     place = tmp_path / "sft"
     run = fork_run(place, advancing, fault=("record", 8, "SIGTERM"), code=130)
-    assert run.said[-1] == f"stopped after step 8; everything is in {place / 'checkpoint-8'}"
+    assert run.lines[-1] == f"stopped after step 8; everything is in {place / 'checkpoint-8'}"
     run = fork_run(place, advancing, resume="auto")
     assert_same(run, whole)
 
@@ -170,20 +173,20 @@ def output(whole, tmp_path):
 
 @pytest.fixture
 def begin(output):
-    """Call `choose_start` on the output; returns the start and what was said."""
+    """Call `choose_start` on the output; returns the start and the console's lines."""
 
     def call(resume, **changed):
-        said = []
-        return choose_start(resume, output, IDENTITY | changed, said.append), said
+        with logged_lines() as lines:
+            return choose_start(resume, output, IDENTITY | changed), lines
 
     return call
 
 
 def test_auto_takes_the_newest(output, begin):
     before = state_of(output)
-    start, said = begin("auto")
+    start, lines = begin("auto")
     assert start == Start(resume_from=output / "checkpoint-8", run_id="abc")
-    assert said == [f"going on from {output / 'checkpoint-8'} (step 8)"]
+    assert lines == [f"going on from {output / 'checkpoint-8'} (step 8)"]
     assert state_of(output) == before
 
 
@@ -194,9 +197,9 @@ def test_newest_is_by_number_not_by_name(output, begin):
 
 
 def test_a_checkpoint_can_be_named(output, begin):
-    start, said = begin(str(output / "checkpoint-6"))
+    start, lines = begin(str(output / "checkpoint-6"))
     assert start == Start(resume_from=output / "checkpoint-6", run_id="abc")
-    assert said == [f"going on from {output / 'checkpoint-6'} (step 6)"]
+    assert lines == [f"going on from {output / 'checkpoint-6'} (step 6)"]
 
 
 def flip(path):
@@ -220,10 +223,10 @@ def flip(path):
 def test_a_corrupt_checkpoint_is_named_and_the_one_before_is_used(output, begin, harm, fault):
     newest = output / "checkpoint-8"
     harm(newest)
-    start, said = begin("auto")
+    start, lines = begin("auto")
     assert start.resume_from == output / "checkpoint-6"
-    assert said[0].startswith(f"checkpoint {newest} is not whole ({fault}")
-    assert said[0].endswith("): trying the one before")
+    assert lines[0].startswith(f"checkpoint {newest} is not whole ({fault}")
+    assert lines[0].endswith("): trying the one before")
     with pytest.raises(CheckpointError, match=re.escape(f"{newest} is not whole: {fault}")):
         begin(str(newest))
 
@@ -231,16 +234,15 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_is_used(output, begin,
 def test_where_no_checkpoint_is_whole_training_starts_anew(output, begin):
     for folder in checkpoints(output):
         flip(folder / ADAPTER_FILE)
-    start, said = begin("auto")
+    start, lines = begin("auto")
     assert start == Start()
-    assert len(said) == 4 and f"no checkpoint in {output}: a fresh start" == said[2]
+    assert len(lines) == 4 and f"no checkpoint in {output}: a fresh start" == lines[2]
     assert (output.with_name("sft.1") / "checkpoint-6").is_dir()
 
 
-def test_auto_with_nothing_there_is_a_fresh_start_and_says_so(tmp_path):
-    said = []
-    assert choose_start("auto", tmp_path / "new", IDENTITY, said.append) == Start()
-    assert said == [f"no checkpoint in {tmp_path / 'new'}: a fresh start"]
+def test_auto_with_nothing_there_is_a_fresh_start_and_says_so(tmp_path, lines):
+    assert choose_start("auto", tmp_path / "new", IDENTITY) == Start()
+    assert lines == [f"no checkpoint in {tmp_path / 'new'}: a fresh start"]
     assert not (tmp_path / "new").exists()
 
 
@@ -275,25 +277,25 @@ def test_in_another_folder_the_best_adapter_so_far_comes_along(output, tmp_path)
     (output / "best").mkdir(exist_ok=True)
     (output / "best" / ADAPTER_FILE).write_bytes(b"best")
     there = tmp_path / "elsewhere"
-    start = choose_start(str(output / "checkpoint-6"), there, IDENTITY, print)
+    start = choose_start(str(output / "checkpoint-6"), there, IDENTITY)
     assert start.resume_from == output / "checkpoint-6"
     assert (there / "best" / ADAPTER_FILE).read_bytes() == b"best"
     # What it holds already is moved aside, or refused, as for a fresh start.
     (there / "events.json").write_text("[]")
-    choose_start(str(output / "checkpoint-6"), there, IDENTITY, print)
+    choose_start(str(output / "checkpoint-6"), there, IDENTITY)
     assert (tmp_path / "elsewhere.1" / "events.json").is_file()
     assert [path.name for path in there.iterdir()] == ["best"]
     with pytest.raises(CheckpointError, match="holds other files"):
-        choose_start(str(output / "checkpoint-6"), there, IDENTITY, print)
+        choose_start(str(output / "checkpoint-6"), there, IDENTITY)
 
 
 def test_a_finished_training_is_left_as_it_is(output, begin):
     write_json({"step": 8, "run_id": "abc", "identity": IDENTITY}, output / FINISHED_FILE)
     before = state_of(output)
     for resume in ("auto", str(output / "checkpoint-6")):
-        start, said = begin(resume)
+        start, lines = begin(resume)
         assert start == Start(finished=True, run_id="abc")
-        assert said == [f"{output} is finished (8 steps): nothing to do"]
+        assert lines == [f"{output} is finished (8 steps): nothing to do"]
     expected = f"{output} is from another configuration: training.max_steps was 8, is 20"
     with pytest.raises(CheckpointError, match=re.escape(expected)):
         begin("auto", **{"training.max_steps": 20})
@@ -311,31 +313,29 @@ def test_a_finished_file_that_is_damaged(output, begin, content):
 def test_a_fresh_start_moves_the_earlier_run_aside(output, begin):
     before = state_of(output)
     output.with_name("sft.1").mkdir()
-    start, said = begin(None)
+    start, lines = begin(None)
     place = output.with_name("sft.2")
     assert start == Start() and not output.exists()
-    assert said == [
+    assert lines == [
         f"{output} held an earlier run: moved to {place} (to go on with a run: resume=auto)"
     ]
     assert state_of(place) == before
 
 
-def test_an_empty_folder_is_taken_as_it_is(tmp_path):
-    said = []
+def test_an_empty_folder_is_taken_as_it_is(tmp_path, lines):
     (tmp_path / "empty").mkdir()
-    set_aside(tmp_path / "empty", said.append)
-    set_aside(tmp_path / "none", said.append)
-    assert said == [] and os.listdir(tmp_path) == ["empty"]
+    set_aside(tmp_path / "empty")
+    set_aside(tmp_path / "none")
+    assert lines == [] and os.listdir(tmp_path) == ["empty"]
 
 
-def test_what_an_earlier_run_could_not_tell_its_tracker_stays_where_it_is(tmp_path):
+def test_what_an_earlier_run_could_not_tell_its_tracker_stays_where_it_is(tmp_path, lines):
     """A training that was killed before its first file, while MLflow was away."""
-    said = []
     names = [".journal-r1.files", "journal-r1.jsonl"]
     for name in names:
         (tmp_path / "sft" / name).mkdir(parents=True)
-    set_aside(tmp_path / "sft", said.append)
-    assert said == [] and sorted(os.listdir(tmp_path / "sft")) == names
+    set_aside(tmp_path / "sft")
+    assert lines == [] and sorted(os.listdir(tmp_path / "sft")) == names
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])
@@ -343,7 +343,7 @@ def test_what_a_kill_left_of_the_first_file_is_taken_away(tmp_path, resume):
     folder = tmp_path / "sft"
     (folder / ".best.new").mkdir(parents=True)
     (folder / ".events.json.17.tmp").write_text("[")
-    assert choose_start(resume, folder, IDENTITY, lambda line: None) == Start()
+    assert choose_start(resume, folder, IDENTITY) == Start()
     assert os.listdir(folder) == []
 
 
@@ -364,9 +364,9 @@ def torn(tmp_path, monkeypatch):
         replace(source, target)
 
     if (child := os.fork()) == 0:
-        monkeypatch.setattr(files, "exchange", lambda first, second: False)
+        monkeypatch.setattr(files, "swap_folders", lambda first, second: False)
         monkeypatch.setattr(os, "replace", killed_at_the_second)
-        files.put_folder(folder / ".best.new", folder / "best")
+        files.replace_folder(folder / ".best.new", folder / "best")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert not (folder / "best").exists() and (folder / f".best.{child}.old").is_dir()
@@ -388,12 +388,12 @@ def test_what_a_kill_moved_aside_stays_away_where_the_next_came(torn):
 
 def test_it_is_brought_along_into_another_folder(torn, tmp_path):
     write_json(
-        {"identity": IDENTITY, "num_processes": 1, "step": 3, "run_id": None},
+        {"identity": IDENTITY, "num_processes": 1, "step": 3, "run_id": None, "journal": 0},
         torn / "checkpoint-3" / CURRICULUM_FILE,
     )
     seal(torn / "checkpoint-3")
     other = tmp_path / "other"
-    choose_start(str(torn / "checkpoint-3"), other, IDENTITY, lambda line: None)
+    choose_start(str(torn / "checkpoint-3"), other, IDENTITY)
     assert (other / "best" / ADAPTER_FILE).read_text() == "the best so far"
 
 
@@ -402,7 +402,7 @@ def test_hidden_files_of_others_are_left_alone(tmp_path):
     for name in names:
         (tmp_path / name).mkdir()
     with pytest.raises(CheckpointError, match="holds other files"):
-        choose_start(None, tmp_path, IDENTITY, lambda line: None)
+        choose_start(None, tmp_path, IDENTITY)
     assert sorted(os.listdir(tmp_path)) == names
 
 
@@ -411,7 +411,7 @@ def test_a_folder_with_foreign_files_is_refused(tmp_path, resume):
     (tmp_path / "thesis.tex").write_text("years of work")
     expected = f"training.output_dir {tmp_path} holds other files; name an empty or a new folder"
     with pytest.raises(CheckpointError, match=re.escape(expected)):
-        choose_start(resume, tmp_path, IDENTITY, lambda line: None)
+        choose_start(resume, tmp_path, IDENTITY)
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 

@@ -117,7 +117,7 @@ def test_examples_that_are_too_long_are_left_out_and_counted(trained, advancing,
     left_out = {name: len(lengths[name]) - len(found) for name, found in fitting.items()}
     assert 0 < sum(left_out.values()) <= 3
     seen = trained(advancing | {"enabled": False}, max_length=limit, max_steps=4)
-    (line,) = [line for line in seen.said if "left out" in line]
+    (line,) = [line for line in seen.lines if "left out" in line]
     assert line.startswith(f"longer than training.max_length {limit} and left out: ")
     told = re.findall(r"(\d+) of train (\w+)", line)
     assert {name: int(num) for num, name in told} == {k: n for k, n in left_out.items() if n}

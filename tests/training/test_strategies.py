@@ -83,7 +83,7 @@ def test_competence_trains_on_ranks_up_to_its_competence(trained, rows):
         for name, index in seen.keys[step]:
             assert rank(scores[name][index]) <= max(competence, lowest), step
     assert max(rank(scores[name][index]) for name, index in seen.keys[1]) < 0.5
-    assert events_of(seen) == [("start", 0), ("end", STEPS)] and seen.said == []
+    assert events_of(seen) == [("start", 0), ("end", STEPS)] and seen.lines == []
     # A mix that drifts without events is told at each step that changed it, and drawn.
     steps = [step for step, _ in seen.result.mixes]
     assert steps[0] == 0 and steps[1:3] == [1, 2] and steps[-1] == STEPS
@@ -108,7 +108,7 @@ def test_self_paced_trains_on_losses_below_its_limit(trained):
         assert all(losses[name][index] < limit for name, index in trained_on), begin
     assert events_of(seen) == [("start", 0), ("advance", 2), ("advance", 4), ("end", STEPS)]
     assert_quota(seen, {e.step + 1: e.mix for e in seen.result.events[:-1]})
-    assert seen.said == said_mixes(seen) and len(seen.said) == 3
+    assert seen.lines == said_mixes(seen) and len(seen.lines) == 3
     assert_never_measured_twice(seen)
 
 
@@ -122,7 +122,7 @@ def test_adaptive_keeps_its_floor_and_to_its_mix(trained, rows, settings):
     assert list(mixes[1].values()) == pytest.approx([1 / 3] * 3)
     assert max(mixes[5].values()) > 0.34  # the second reward has moved it
     assert_quota(seen, mixes)
-    assert seen.said == said_mixes(seen)
+    assert seen.lines == said_mixes(seen)
     assert seen.evaluated == [2, 4, 5]
     assert_never_measured_twice(seen)
     if settings is ADAPTIVE:
@@ -141,7 +141,7 @@ def test_a_schedule_enters_its_stages_at_its_steps(trained):
     seen = trained(SCHEDULE, max_steps=STEPS)
     assert events_of(seen) == [("start", 0), ("advance", 1), ("advance", 4), ("end", STEPS)]
     assert_quota(seen, {e.step + 1: e.mix for e in seen.result.events[:-1]})
-    assert [line.partition(".")[0] for line in seen.said] == [
+    assert [line.partition(".")[0] for line in seen.lines] == [
         "✅ Advanced curriculum at step 1",
         "✅ Advanced curriculum at step 4",
     ]
@@ -152,7 +152,7 @@ def test_a_schedule_enters_its_stages_at_its_steps(trained):
 
 def test_where_the_curriculum_is_off_the_last_mix_holds(trained):
     seen = trained(FIXED, max_steps=STEPS)
-    assert events_of(seen) == [("start", 0), ("end", STEPS)] and seen.said == []
+    assert events_of(seen) == [("start", 0), ("end", STEPS)] and seen.lines == []
     assert_quota(seen, {1: {"simple": 0.2, "medium": 0.3, "hard": 0.5}})
     assert seen.result.statistics.splitlines()[2] == "  Strategy: fixed mix"
     assert_never_measured_twice(seen)
@@ -170,7 +170,7 @@ def test_held_after_max_rollbacks(trained, retreating):
     changes = {"trial_steps": 0, "rollback_scope": "data", "max_rollbacks": 1}
     seen = trained(retreating | changes, max_steps=STEPS, eval_steps=5)
     assert events_of(seen) == [("start", 0), ("rollback", 2), ("hold", 2), ("end", 5)]
-    assert seen.said[1] == "⏸️ Holding stage simple from step 2. Total rollbacks: 1"
+    assert seen.lines[1] == "⏸️ Holding stage simple from step 2. Total rollbacks: 1"
     assert {name for step in seen.keys for name, _ in seen.keys[step]} == {"simple"}
     assert seen.evaluated == [2, 5]
 
@@ -197,7 +197,7 @@ def assert_resumed(fork_run, folder, settings, fault):
     fork_run(place, settings, fault=(*fault, "SIGKILL"), code=-signal.SIGKILL, max_steps=STEPS)
     place.with_suffix(".jsonl").unlink()
     run = fork_run(place, settings, resume="auto", max_steps=STEPS)
-    assert f"going on from {place / 'checkpoint-3'} (step 3)" in run.said
+    assert f"going on from {place / 'checkpoint-3'} (step 3)" in run.lines
     assert run.adapter == whole.adapter
     assert run.events == whole.events
     assert run.metrics == whole.metrics

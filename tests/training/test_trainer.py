@@ -13,9 +13,9 @@ from pixelis.data.store import load_split
 from pixelis.evaluation.validation import Stratum, Validation
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
-from pixelis.training.checkpoint import ADAPTER_FILE, optimizer_tensors
-from pixelis.training.loss import compute_token_loss
-from pixelis.training.trainer import CurriculumTrainer
+from pixelis.training.checkpoint import ADAPTER_FILE
+from pixelis.training.trainer import compute_token_loss
+from pixelis.training.weights import TrainedWeights, optimizer_tensors
 
 NANO = "pixelis-nano"
 
@@ -167,23 +167,23 @@ def test_the_trainer_steps_alike_however_a_step_is_cut(train, advancing, tmp_pat
 # Rolling weights back
 
 
-class WatchingTrainer(CurriculumTrainer):
+class WatchedWeights(TrainedWeights):
     """Notes adapter, moments and learning rate around snapshot and restore."""
 
     notes: list
 
-    def look(self):
-        moments = optimizer_tensors(self.optimizer)
-        return self._adapter_tensors(), moments, self.lr_scheduler.get_last_lr()
+    def look(self, optimizer):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return self.tensors(), optimizer_tensors(optimizer), rates
 
-    def take_snapshot(self):
-        super().take_snapshot()
-        self.notes.append(self.look())
+    def take_snapshot(self, optimizer):
+        super().take_snapshot(optimizer)
+        self.notes.append(self.look(optimizer))
 
-    def restore_snapshot(self):
-        self.notes.append(self.look())
-        super().restore_snapshot()
-        self.notes.append(self.look())
+    def restore_snapshot(self, optimizer):
+        self.notes.append(self.look(optimizer))
+        super().restore_snapshot(optimizer)
+        self.notes.append(self.look(optimizer))
 
 
 def assert_equal(one, two):
@@ -193,11 +193,11 @@ def assert_equal(one, two):
 
 @pytest.fixture
 def watched(train, monkeypatch):
-    monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", WatchingTrainer)
-    monkeypatch.setattr(WatchingTrainer, "notes", [], raising=False)
+    monkeypatch.setattr("pixelis.training.sft.TrainedWeights", WatchedWeights)
+    monkeypatch.setattr(WatchedWeights, "notes", [], raising=False)
 
     def run(curriculum, **training):
-        return *train(curriculum, **training), WatchingTrainer.notes
+        return *train(curriculum, **training), WatchedWeights.notes
 
     return run
 
@@ -223,19 +223,19 @@ def test_weights_and_moments_go_back_to_the_trial_s_beginning(watched, retreatin
         assert recorder.values[f"eval/{name}/likelihood", 4] == value
 
 
-class BestTrainer(CurriculumTrainer):
+class BestWeights(TrainedWeights):
     """Notes the adapter of every improvement."""
 
     notes: list
 
     def save_best(self):
         super().save_best()
-        self.notes.append(self._adapter_tensors())
+        self.notes.append(self.tensors())
 
 
 def test_the_best_adapter_is_the_one_that_was_measured(train, monkeypatch, retreating):
-    monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", BestTrainer)
-    monkeypatch.setattr(BestTrainer, "notes", [], raising=False)
+    monkeypatch.setattr("pixelis.training.sft.TrainedWeights", BestWeights)
+    monkeypatch.setattr(BestWeights, "notes", [], raising=False)
     # The trial is good on the last mix, and yet rolled back. Two steps alone would not show it.
     told = iter((2.0, 1.0))
 
@@ -246,7 +246,7 @@ def test_the_best_adapter_is_the_one_that_was_measured(train, monkeypatch, retre
     monkeypatch.setattr(Validation, "__call__", scripted)
     result, _, _ = train(retreating, max_steps=4)
     assert result.best == {"step": 4, "performance": pytest.approx(math.exp(-1))}
-    _, measured = BestTrainer.notes
+    _, measured = BestWeights.notes
     best = load_file(result.final_dir.with_name("best") / ADAPTER_FILE)
     assert_equal(best, {n.replace(".default", ""): v for n, v in measured.items()})
     final = load_file(result.final_dir / ADAPTER_FILE)

@@ -74,8 +74,8 @@ class Adaptive(Strategy):
             gains = [now[name] - memory["strata"][name] for name in names]
             seen = (memory["rewards"] + gains)[-LARGEST_MEMORY:]
             rounds = memory["rounds"] + 1
-            rewards = [_scale(gain, seen) for gain in gains]
-            weights = _update(memory["weights"], rewards, self.config.adaptive.rate, rounds)
+            rewards = [scale_reward(gain, seen) for gain in gains]
+            weights = update_weights(memory["weights"], rewards, self.config.adaptive.rate, rounds)
         else:
             weights, seen, rounds = [0.0] * len(names), [], 0
         strata = {name: now[name] for name in names}
@@ -116,7 +116,8 @@ class Adaptive(Strategy):
         return self.config.adaptive.active_fraction is not None
 
 
-def _scale(reward: float, seen: list[float]) -> float:
+def scale_reward(reward: float, seen: list[float]) -> float:
+    """Scale a reward to [-1, 1] between the 20th and 80th percentile of those seen."""
     ordered = sorted(seen)
     low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.2, 0.8))
     if high == low:
@@ -124,7 +125,10 @@ def _scale(reward: float, seen: list[float]) -> float:
     return min(1.0, max(-1.0, 2 * (reward - low) / (high - low) - 1))
 
 
-def _update(weights: list[float], rewards: list[float], rate: float, rounds: int) -> list[float]:
+def update_weights(
+    weights: list[float], rewards: list[float], rate: float, rounds: int
+) -> list[float]:
+    """Compute the weights after a round, up to a constant that no mix depends on."""
     if len(weights) == 1:
         return weights
     # Only differences between weights matter: with the largest at 0, exp can't overflow.

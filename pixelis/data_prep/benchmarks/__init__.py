@@ -1,4 +1,4 @@
-"""Questions to evaluate on, from a user's files: benchmarks in their own layouts, or records.
+"""Read questions to evaluate on: benchmarks in their own layouts, or a user's records.
 
 A layout reads one record of its file into a `Question`, images apart. The papers' scores are those
 of `pixelis.evaluation.matching` for the kind of answer that a layout names.

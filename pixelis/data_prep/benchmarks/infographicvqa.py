@@ -26,11 +26,7 @@ from pixelis.data_prep.importing.values import show
 
 
 def read(data: Mapping[str, Any]) -> Question:
-    """The question of a record.
-
-    Raises:
-        RejectedError: when a field breaks its rule.
-    """
+    """Read the question of a record."""
     answers = data.get("answers")
     if answers is None or answers == []:
         raise RejectedError("no_answer", "answers is missing or empty")

@@ -1,4 +1,4 @@
-"""One question of a benchmark before its image is opened, and the layout that it stands in."""
+"""A question of a benchmark before its image is opened, and the layout of a benchmark's files."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,12 +15,12 @@ _ODD = re.compile(r"[^\w .-]+")
 
 @dataclass(frozen=True)
 class Question:
-    """What a layout reads.
+    """A question as a layout reads it.
 
     Attributes:
         id: the benchmark's own, or None.
-        group: of the benchmark's own division; it stands where difficulties do.
-        text: what is asked, as the model is to see it.
+        group: of the benchmark's own division; it takes the place of a difficulty.
+        text: as the model is to see it.
         image: the path in the benchmark's folder.
         truth: the right answer.
         alternatives: others that are as right.
@@ -38,7 +38,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a benchmark's files are laid out.
+    """How a benchmark's files are laid out, and its score.
 
     Attributes:
         title: its name for people.
@@ -58,11 +58,7 @@ class Layout:
 
 
 def question_text(data: Mapping[str, Any], key: str) -> str:
-    """The text of what is asked.
-
-    Raises:
-        RejectedError: when it is missing, empty or no text.
-    """
+    """Return the text of the question."""
     text = "" if data.get(key) is None else check_text(data[key], key)
     if not text:
         raise RejectedError("missing_text", f"{key} is missing or empty")
@@ -70,11 +66,7 @@ def question_text(data: Mapping[str, Any], key: str) -> str:
 
 
 def image_path(data: Mapping[str, Any], key: str) -> str:
-    """The path of the image: text alone, so that a record cannot bring its bytes.
-
-    Raises:
-        RejectedError: when it is missing or no text.
-    """
+    """Return the path of the image: text alone, so that a record cannot bring its bytes."""
     value = data.get(key)
     if value is None:
         raise RejectedError("no_image", f"{key} is missing")
@@ -84,24 +76,20 @@ def image_path(data: Mapping[str, Any], key: str) -> str:
 
 
 def answer_text(value: Any, what: str) -> str:
-    """An answer as text.
-
-    Raises:
-        RejectedError: when there is none, or it is neither a text nor a number.
-    """
-    found = check_answer(value, what)
-    if found is None:
+    """Return an answer as text."""
+    answer = check_answer(value, what)
+    if answer is None:
         raise RejectedError("no_answer", f"{what} is missing or empty")
-    return found
+    return answer
 
 
 def own_id(data: Mapping[str, Any], key: str) -> str | None:
-    """The benchmark's own id."""
+    """Return the benchmark's own id."""
     return check_id(data.get(key))
 
 
 def group_name(value: Any, otherwise: str) -> str:
-    """A group's name as metrics can have it."""
+    """Return a group's name with the characters that a metric's name may have."""
     text = value if isinstance(value, str) else ""
     name = _ODD.sub("-", " ".join(text.split())).strip(" -.")[:MAX_GROUP]
     # `all` is the group of all.

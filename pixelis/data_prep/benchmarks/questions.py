@@ -1,7 +1,7 @@
-"""A user's file of questions -> examples: a seeded choice of every group, opened only once chosen.
+"""Choose questions of every group from a user's file, and open only the chosen ones as examples.
 
 Paths, sizes and texts are checked as data-prep checks what it imports; what breaks a rule is left
-out and told, and too much of that is an error.
+out with its reason, and too much of that is an error.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from pixelis.data_prep.importing import (
     open_input,
     read_records,
 )
-from pixelis.data_prep.importing.detect import detect_container
-from pixelis.data_prep.importing.pictures import load_images
+from pixelis.data_prep.importing.files import check_inside, detect_container
+from pixelis.data_prep.importing.images import load_images
 from pixelis.data_prep.importing.record import RejectedError, reject
 from pixelis.errors import DataError
 
@@ -37,16 +37,16 @@ LAYOUTS: dict[str, Layout] = {
 }
 # The group of records whose file divides them into none.
 ONE_GROUP = "questions"
-MAX_TOLD = 3  # rejections that an error quotes
+MAX_QUOTED = 3  # rejections that an error quotes
 
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """What was read.
+    """The questions that were read.
 
     Attributes:
         examples: chosen, by group; their `difficulty` is the group's name.
-        rejections: why other records are not there.
+        rejections: of records that were left out.
         num_records: in the file.
         format: a key of LAYOUTS or of data-prep's formats.
         title: for people.
@@ -121,22 +121,22 @@ def _open(path: Path, record_format: str | None, images: Path | None) -> Input:
         raise DataError(f"image_folder {images!s:.200} is not a folder")
     file = path
     if path.is_dir():
-        found = [path / name for name in layout.files if (path / name).is_file()]
-        if not found:
+        present = [path / name for name in layout.files if (path / name).is_file()]
+        if not present:
             names = " or ".join(layout.files)
             raise DataError(f"{layout.title} in {path!s:.200} must have {names}, or name the file")
-        file = found[0]
+        file = present[0]
     if not file.is_file():
         raise DataError(f"input {path!s:.200} does not exist; name a file or a folder")
-    if path.is_dir() and not file.resolve().is_relative_to(path.resolve()):
-        raise DataError(f"{file} is a link that leaves the folder {path}; name the file")
+    if path.is_dir():
+        check_inside(file, path)
     container = detect_container(file)
     folder = images or file.parent
     return Input(path, folder, (file,), str(record_format), (container,), detected=False)
 
 
 def _read(record: Record, layout: Layout | None) -> Question | None:
-    """The question of a record; None where it is of data-prep's formats, read once it is chosen."""
+    """Read the question of a record; None in data-prep's formats, read once it is chosen."""
     if record.data is None:
         raise RejectedError(record.reason, record.error)
     return layout.read(record.data) if layout is not None else None
@@ -150,20 +150,20 @@ def _choose(
     rejections: list[Rejection],
     check: Callable[[Example], None],
 ) -> Iterator[Example]:
-    """The examples of a group as they are asked for; what cannot be used is left out and told."""
+    """Yield the examples of a group one by one; what cannot be used is added to `rejections`."""
     for record, question in members:
         if question is None:
-            found = convert(record, folder=source.folder, record_format=source.format)
-            if isinstance(found, Rejection):
-                rejections.append(found)
+            converted = convert(record, folder=source.folder, record_format=source.format)
+            if isinstance(converted, Rejection):
+                rejections.append(converted)
                 continue
         else:
             try:
-                found = [_example(record, question, source)]
+                converted = [_build_example(record, question, source)]
             except RejectedError as error:
                 rejections.append(reject(record, error.reason, error.detail))
                 continue
-        for example in found:
+        for example in converted:
             if example.id in ids:
                 detail = f"the id {example.id!r} stands in the file before"
                 rejections.append(reject(record, "duplicate_id", detail))
@@ -194,7 +194,7 @@ def _check_length(
         )
 
 
-def _example(record: Record, question: Question, source: Input) -> Example:
+def _build_example(record: Record, question: Question, source: Input) -> Example:
     images = tuple(load_images([question.image], source.folder))
     return Example(
         id=question.id or f"{record.file}:{record.line}",
@@ -225,27 +225,27 @@ def _check(
     num_records: int,
     max_rejected: float,
 ) -> None:
-    told = "; ".join(describe_rejection(each) for each in rejections[:MAX_TOLD])
+    quoted = "; ".join(describe_rejection(each) for each in rejections[:MAX_QUOTED])
     if not examples:
         raise DataError(
             f"input {source.path!s:.200} holds no question that can be used, of {num_records} "
-            f"records" + (f": {told}" if told else "")
+            f"records" + (f": {quoted}" if quoted else "")
         )
     looked_at = len(examples) + len(rejections)
     if len(rejections) > max_rejected * looked_at:
         raise DataError(
             f"{len(rejections)} of the {looked_at} records looked at in {source.path!s:.200} "
-            f"cannot be used, more than max_rejected {max_rejected:g}: {told}"
+            f"cannot be used, more than max_rejected {max_rejected:g}: {quoted}"
         )
 
 
 def describe_rejection(rejection: Rejection) -> str:
-    """File, line, reason and detail, for people."""
+    """Return file, line, reason and detail in one line."""
     return f"{rejection.file}:{rejection.line} {rejection.reason}: {rejection.detail}"
 
 
 def questions_digest(examples: Sequence[Example]) -> str:
-    """SHA-256 of all that is asked: ids, questions, answers and pixels."""
+    """Compute the SHA-256 of all questions: ids, texts, answers and pixels."""
     digest = hashlib.sha256()
     for example in examples:
         kept: Mapping[str, Any] = example.provenance

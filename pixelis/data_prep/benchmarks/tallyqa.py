@@ -29,11 +29,7 @@ WORDS = (
 
 
 def read(data: Mapping[str, Any]) -> Question:
-    """The question of a record.
-
-    Raises:
-        RejectedError: when a field breaks its rule.
-    """
+    """Read the question of a record."""
     answer, simple = data.get("answer"), data.get("issimple")
     if answer is None:
         raise RejectedError("no_answer", "answer is missing")

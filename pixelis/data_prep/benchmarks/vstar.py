@@ -37,11 +37,7 @@ _OPTION = re.compile(r"^\(([A-J])\)\s*(.*?)\s*$", re.MULTILINE)
 
 
 def read(data: Mapping[str, Any]) -> Question:
-    """The question of a record.
-
-    Raises:
-        RejectedError: when a field breaks its rule.
-    """
+    """Read the question of a record."""
     text = question_text(data, "text")
     options = dict(_OPTION.findall(text))
     if data.get("options") is not None:
@@ -71,14 +67,14 @@ def read(data: Mapping[str, Any]) -> Question:
 
 
 def _forms(letter: str, words: str, *, alone: bool) -> tuple[str, ...]:
-    """Every other wording of an option that counts; `alone`: its words do without the letter."""
+    """Return every other wording that counts; `alone`: the option's words do without the letter."""
     marks = [f"{letter}{end}" for end in ("", ".", ")", ":")] + [f"({letter})"]
-    said = [*marks]
+    forms = [*marks]
     if words:
-        said += [f"{mark} {words}" for mark in (*marks, f"{letter},", f"({letter}),")]
-        said += [words] if alone else []
-    said += [f"{each}." for each in said if not each.endswith((".", ":"))]
-    return tuple(dict.fromkeys(lead + each for lead in LEADS for each in said))[1:]
+        forms += [f"{mark} {words}" for mark in (*marks, f"{letter},", f"({letter}),")]
+        forms += [words] if alone else []
+    forms += [f"{each}." for each in forms if not each.endswith((".", ":"))]
+    return tuple(dict.fromkeys(lead + each for lead in LEADS for each in forms))[1:]
 
 
 def _listed(value: Any) -> dict[str, str]:

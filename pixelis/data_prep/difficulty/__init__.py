@@ -5,11 +5,12 @@ reads the data sees why. None of them sees the splits, and none imports torch: t
 takes the function that computes the base model's losses as an argument.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from pixelis.data.example import Example
 from pixelis.data_prep.difficulty.composite import composite_scorer
-from pixelis.data_prep.difficulty.model import AnswerLosses, model_scorer
 from pixelis.data_prep.difficulty.multi import multi_scorer
 from pixelis.data_prep.difficulty.score import Score, Scorer
 from pixelis.errors import ConfigError
@@ -18,6 +19,9 @@ __all__ = ["SCORERS", "AnswerLosses", "Score", "Scorer", "build_scorer"]
 
 SCORERS = ("composite", "model", "multi")
 NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
+# Mean loss in nats per token of each example's final turn; infinite where the example cannot be
+# read by the model.
+AnswerLosses = Callable[[Sequence[Example]], list[float]]
 
 
 def build_scorer(
@@ -27,7 +31,7 @@ def build_scorer(
     task_weights: Mapping[str, float] = NO_WEIGHTS,
     answer_losses: AnswerLosses | None = None,
 ) -> Scorer:
-    """The scorer of a name: from examples to scores, in the same order.
+    """Build the scorer of a name: from examples to scores, in the same order.
 
     Args:
         name: one of SCORERS.
@@ -37,14 +41,32 @@ def build_scorer(
         answer_losses: the base model's loss on the final turn of each example. Only `model` asks.
 
     Raises:
-        ConfigError: when there is no such scorer, or `model` is to score without a model.
+        ConfigError: when `model` is to score without a model.
     """
     if name == "composite":
         return composite_scorer(weights, task_weights)
     if name == "multi":
         return multi_scorer()
-    if name != "model":
-        raise ConfigError(f"difficulty.scorer must be one of {', '.join(SCORERS)}, got {name!r}")
+    assert name == "model", name
     if answer_losses is None:
         raise ConfigError("difficulty.scorer model needs a base model, and none was given")
     return model_scorer(answer_losses)
+
+
+def loss_score(loss: float) -> Score:
+    """Return 1 - exp(-loss): 0 where the answer is certain, 1 where the model cannot reach it.
+
+    A loss that is infinite or no number (an example too long for the model, or one that it cannot
+    read) scores 1: the others are scored all the same.
+    """
+    value = 1.0 if math.isnan(loss) else -math.expm1(-max(0.0, loss))
+    return Score(value, {"answer_loss": value})
+
+
+def model_scorer(answer_losses: AnswerLosses) -> Scorer:
+    """Build a scorer by the losses that `answer_losses` computes."""
+
+    def score(examples: Sequence[Example]) -> list[Score]:
+        return [loss_score(loss) for loss in answer_losses(examples)]
+
+    return score

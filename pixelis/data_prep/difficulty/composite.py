@@ -15,7 +15,7 @@ BACKTRACK_WEIGHT = 0.1
 
 
 def count_backtracks(example: Example) -> int:
-    """Calls that equal an earlier one in operation and arguments: the trajectory went back."""
+    """Count the calls that equal an earlier one in operation and arguments."""
     calls = [
         (step.operation, json.dumps(dict(step.arguments), sort_keys=True))
         for step in example.trajectory
@@ -24,16 +24,16 @@ def count_backtracks(example: Example) -> int:
 
 
 def count_thoughts(example: Example) -> int:
-    """Thinking steps: what is said before each call, and the conclusion; empty ones do not count.
+    """Count the thoughts before calls, and the conclusion; empty ones do not count.
 
     Their number alone, whatever form they have: a long trace that is badly formed is as deep.
     """
-    said = [*(step.thought for step in example.trajectory), example.conclusion]
-    return sum(bool(text.strip()) for text in said)
+    texts = [*(step.thought for step in example.trajectory), example.conclusion]
+    return sum(bool(text.strip()) for text in texts)
 
 
 def example_components(example: Example, task_weights: Mapping[str, float]) -> dict[str, float]:
-    """The composite's components of one example, each in [0, 1]."""
+    """Compute the composite's components of one example, each in [0, 1]."""
     used = [step.operation for step in example.trajectory]
     components = compute_components(
         sophistications=[OPERATIONS[name].sophistication for name in used],
@@ -44,16 +44,16 @@ def example_components(example: Example, task_weights: Mapping[str, float]) -> d
         sample_type=example.sample_type,
         task_weight=task_weights.get(example.task, UNKNOWN_TASK_WEIGHT),
     )
-    went_back = BACKTRACK_WEIGHT * count_backtracks(example)
-    return components | {"errors": min(1.0, components["errors"] + went_back)}
+    backtracks = BACKTRACK_WEIGHT * count_backtracks(example)
+    return components | {"errors": min(1.0, components["errors"] + backtracks)}
 
 
 def composite_scorer(weights: Mapping[str, float], task_weights: Mapping[str, float]) -> Scorer:
-    """A scorer by `weights` of the components of `pixelis.curriculum.difficulty`."""
+    """Build a scorer by `weights` of the components of `pixelis.curriculum.difficulty`."""
 
     def score(examples: Sequence[Example]) -> list[Score]:
-        found = [example_components(example, task_weights) for example in examples]
+        components = [example_components(example, task_weights) for example in examples]
         # Weights sum to 1 only up to rounding.
-        return [Score(min(1.0, combine(parts, weights)), parts) for parts in found]
+        return [Score(min(1.0, combine(parts, weights)), parts) for parts in components]
 
     return score

@@ -1,7 +1,7 @@
 """The multi-view score: what is hard to see, to understand and to do, in equal parts.
 
 The value is the mean of three groups' means: `visual/`, `linguistic/` and `procedural/`. What a
-record does not tell (its objects, how far they are hidden, a box) counts as 0, never as hard.
+record does not say (its objects, how far they are hidden, a box) counts as 0, never as hard.
 """
 
 import math
@@ -36,7 +36,7 @@ Box = tuple[float, float, float, float]
 
 
 def edge_density(image: Image.Image) -> float:
-    """Share of the image's pixels on edges over FULL_EDGES, in [0, 1]."""
+    """Return the share of the image's pixels on edges over FULL_EDGES, in [0, 1]."""
     grey = image.convert("L")
     grey.thumbnail((MAX_SIDE, MAX_SIDE))
     level = np.asarray(grey, dtype=np.int16)
@@ -47,19 +47,19 @@ def edge_density(image: Image.Image) -> float:
 
 
 def find_boxes(values: Mapping[str, Any]) -> list[Box]:
-    """Every box in a call's arguments or result: what stands under `bbox`, `boxes` and the like.
+    """Return every box in a call's arguments or result: under `bbox`, `boxes` and the like.
 
     By the name, since other lists of four numbers (frames, a mask) are no boxes.
     """
-    found: list[Box] = []
+    boxes: list[Box] = []
     for name, value in values.items():
         if "box" not in name or not isinstance(value, list | tuple):
             continue
         for box in [value] if _are_numbers(value) else value:
             if _are_numbers(box) and len(box) == 4 and box[0] < box[2] and box[1] < box[3]:
                 x1, y1, x2, y2 = map(float, box)
-                found.append((x1, y1, x2, y2))
-    return found
+                boxes.append((x1, y1, x2, y2))
+    return boxes
 
 
 def _are_numbers(value: Any) -> bool:
@@ -67,7 +67,7 @@ def _are_numbers(value: Any) -> bool:
 
 
 def smallness(example: Example) -> float:
-    """1 - the side of the smallest box that is looked at, relative to the image; 0 without one."""
+    """Return 1 - the relative side of the smallest box in the calls; 0 without one."""
     if not example.images:
         return 0.0
     width, height = example.images[0].size
@@ -82,21 +82,21 @@ def smallness(example: Example) -> float:
 
 
 def objects_of(example: Example) -> list[Mapping[str, Any]]:
-    """The objects that the example's provenance tells of; none where it tells of none."""
+    """Return the objects that the example's provenance names."""
     objects = example.provenance.get("objects")
     listed = objects if isinstance(objects, list | tuple) else ()
     return [each for each in listed if isinstance(each, Mapping)]
 
 
 def occlusion(example: Example) -> float:
-    """The largest share by which an object is hidden behind others, in [0, 1]."""
+    """Return the largest share by which an object is hidden behind others, in [0, 1]."""
     shares = [each.get("occluded") for each in objects_of(example)]
     known = [float(share) for share in shares if isinstance(share, int | float)]
     return min(1.0, max([0.0, *known]))
 
 
 def view_components(example: Example) -> dict[str, float]:
-    """The components by view, each in [0, 1]: `visual/clutter` and so on."""
+    """Compute the components by view, each in [0, 1]: `visual/clutter` and so on."""
     procedural = example_components(example, {})  # whatever the task: it is no view
     edges = [edge_density(image) for image in example.images]
     clauses = [piece for piece in _JOINTS.split(example.question) if piece.strip()]
@@ -112,7 +112,7 @@ def view_components(example: Example) -> dict[str, float]:
 
 
 def _mean_of_groups(components: Mapping[str, float]) -> float:
-    """Groups weigh the same, however many components each of them has."""
+    """Average the groups' means: each group weighs the same, however many parts it has."""
     means = []
     for group in GROUPS:
         parts = [part for name, part in components.items() if name.startswith(f"{group}/")]
@@ -121,10 +121,10 @@ def _mean_of_groups(components: Mapping[str, float]) -> float:
 
 
 def multi_scorer() -> Scorer:
-    """A scorer by the three views."""
+    """Build a scorer by the three views."""
 
     def score(examples: Sequence[Example]) -> list[Score]:
-        found = [view_components(example) for example in examples]
-        return [Score(_mean_of_groups(parts), parts) for parts in found]
+        components = [view_components(example) for example in examples]
+        return [Score(_mean_of_groups(parts), parts) for parts in components]
 
     return score

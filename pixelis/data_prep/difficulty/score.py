@@ -1,4 +1,4 @@
-"""What every scorer gives: a value and the components behind it, all in [0, 1]."""
+"""The score of an example: a value and the components behind it, all in [0, 1]."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,19 +20,14 @@ class Score:
     components: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        """Refuse what is not in the unit interval: a scorer's defect.
-
-        Raises:
-            ValueError: naming the part and what it is.
-        """
+        """Check that all parts are in the unit interval, or the scorer is wrong."""
         for name, part in {"value": self.value, **self.components}.items():
-            if not 0 <= part <= 1:
-                raise ValueError(f"difficulty {name} must be in [0, 1], got {part}")
+            assert 0 <= part <= 1, f"difficulty {name} must be in [0, 1], got {part}"
 
 
 Scorer = Callable[[Sequence[Example]], list[Score]]
 
 
 def log_scaled(count: int, full: int) -> float:
-    """log(1 + count) / log(1 + full), at most 1: the first few count most."""
+    """Return log(1 + count) / log(1 + full), at most 1: the first few count most."""
     return min(1.0, math.log1p(count) / math.log1p(full))

@@ -1,8 +1,11 @@
-"""Import of a user's own data: raw CoTA records and chat data become examples or rejections."""
+"""Import of a user's own data: CoTA records and chat data become examples or rejections.
+
+`files` finds and reads the data files, `cota_format`, `chat_formats` and `chat_rounds` read one
+record of a format, `convert` makes it examples.
+"""
 
 from pixelis.data_prep.importing.convert import convert
-from pixelis.data_prep.importing.detect import open_input
-from pixelis.data_prep.importing.read import read_records
+from pixelis.data_prep.importing.files import open_input, read_records
 from pixelis.data_prep.importing.record import (
     FORMATS,
     REASONS,

@@ -1,17 +1,21 @@
-"""Record -> examples or a rejection: one table of formats, one way out for every broken rule."""
+"""Convert a record of any format into examples, or into the reason why it is rejected."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pixelis.data.example import Example
-from pixelis.data_prep.importing.assemble import Draft, assemble
-from pixelis.data_prep.importing.chats import read_conversations, read_messages
+from pixelis.data.images import image_digest
+from pixelis.data_prep.importing.chat_rounds import read_conversations, read_messages
+from pixelis.data_prep.importing.cota_format import read_kind, read_sample
+from pixelis.data_prep.importing.raw_example import RawExample, run_calls
 from pixelis.data_prep.importing.record import Record, RejectedError, Rejection, reject
-from pixelis.data_prep.importing.samples import read_kind, read_sample
-from pixelis.data_prep.importing.values import check_answer, check_id, field, show
+from pixelis.data_prep.importing.values import check_answer, check_id, get_field, show
 
-READERS: dict[str, Callable[[Mapping[str, Any], Path], list[Draft]]] = {
+# Record format -> what reads a record and the folder of its images.
+READERS: dict[str, Callable[[Mapping[str, Any], Path], list[RawExample]]] = {
     "cota": read_sample,
     "messages": read_messages,
     "conversations": read_conversations,
@@ -26,7 +30,7 @@ def convert(
     count_tokens: Callable[[Example], int] | None = None,
     max_length: int | None = None,
 ) -> list[Example] | Rejection:
-    """The examples of a record (a chat gives one for each question), or why there are none.
+    """Convert a record into examples (a chat gives one for each question), or a rejection.
 
     System turns are not kept: ours is written from the operations. A function of its arguments and
     the image files alone.
@@ -53,34 +57,36 @@ def convert(
 def _convert(
     record: Record, data: dict[str, Any], folder: Path, record_format: str
 ) -> list[Example]:
-    own_id = check_id(field(data, "id"))
+    own_id = check_id(get_field(data, "id"))
     kind = read_kind(data)
-    drafts = READERS[record_format](data, folder)
-    truth = check_answer(field(data, "ground_truth"), "ground_truth")
+    raw_examples = READERS[record_format](data, folder)
+    truth = check_answer(get_field(data, "ground_truth"), "ground_truth")
     # No wrong answer is ever a target: what is flawed belongs into the question.
-    if truth is not None and drafts[-1].answer not in ("", truth):
-        answer = drafts[-1].answer
+    if truth is not None and raw_examples[-1].answer not in ("", truth):
+        answer = raw_examples[-1].answer
         raise RejectedError(
             "answer_differs", f"answer {show(answer)} and ground_truth {show(truth)} differ"
         )
-    _check_judged(kind[1], drafts, truth)
-    examples = []
-    for number, draft in enumerate(drafts, 1):
-        several = own_id is not None and len(drafts) > 1
-        record_id = f"{own_id}#{number}" if several else own_id
-        example = assemble(
-            draft, record, record_id=record_id, record_format=record_format, kind=kind
+    _check_judged(kind[1], raw_examples, truth)
+    several = own_id is not None and len(raw_examples) > 1
+    return [
+        _build_example(
+            raw,
+            record,
+            own_id=f"{own_id}#{number}" if several else own_id,
+            record_format=record_format,
+            kind=kind,
         )
-        examples.append(example)
-    return examples
+        for number, raw in enumerate(raw_examples, 1)
+    ]
 
 
-def _check_judged(sample_type: str, drafts: Sequence[Draft], truth: str | None) -> None:
-    """Refuse what would train a flaw: nobody but the record can tell which step or answer it is."""
+def _check_judged(sample_type: str, raw_examples: Sequence[RawExample], truth: str | None) -> None:
+    """Refuse what would train a flaw: only the record knows which step or answer is wrong."""
     if sample_type == "positive":
         return
     if sample_type == "self_correction":
-        if all(call.supervised for draft in drafts for call in draft.calls):
+        if all(call.supervised for raw in raw_examples for call in raw.calls):
             raise RejectedError(
                 "unjudged", "a self_correction must mark its wrong step with supervised: false"
             )
@@ -90,6 +96,53 @@ def _check_judged(sample_type: str, drafts: Sequence[Draft], truth: str | None) 
             f"a record of type {sample_type} must have the right answer as ground_truth and its "
             "flawed solution in the question",
         )
+
+
+def _build_example(
+    raw: RawExample,
+    record: Record,
+    *,
+    own_id: str | None,
+    record_format: str,
+    kind: tuple[str, str],
+) -> Example:
+    """Check that nothing is missing, run the calls, and build the example.
+
+    Args:
+        raw: what the record says.
+        record: where it stands.
+        own_id: the record's own id; None derives one from where it stands and what it holds.
+        record_format: for the provenance.
+        kind: task and sample type.
+    """
+    if not raw.question:
+        raise RejectedError("missing_text", "the question is missing or empty")
+    if not raw.images:
+        raise RejectedError("no_image", f"the question has no image: {raw.question[:60]!r}")
+    if not raw.answer:
+        raise RejectedError("no_answer", f"the question has no answer: {raw.question[:60]!r}")
+    digest = image_digest(*raw.images)
+    content = json.dumps([record.file, record.line, raw.question, raw.answer, digest])
+    return Example(
+        id=own_id or hashlib.sha256(content.encode()).hexdigest()[:16],
+        task=kind[0],
+        sample_type=kind[1],
+        question=raw.question,
+        images=raw.images,
+        trajectory=run_calls(raw.calls, raw.images),
+        conclusion=raw.conclusion,
+        answer=raw.answer,
+        ground_truth=raw.answer,
+        provenance={
+            **raw.provenance,
+            "source": "input",
+            "format": record_format,
+            "file": record.file,
+            "line": record.line,
+            "generator": "import",
+            "image_digest": digest,
+        },
+    )
 
 
 def _check_length(example: Example, length: int, max_length: int) -> None:

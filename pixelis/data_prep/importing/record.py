@@ -1,4 +1,4 @@
-"""What moves through the import: a raw record with its place, and why one was turned away."""
+"""The input, a raw record of it, and why a record was rejected."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Input:
-    """What the user gave, looked at.
+    """The files that the user gave, and how they hold their records.
 
     Attributes:
         path: as given.
@@ -60,7 +60,7 @@ class Input:
     detected: bool = True
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describe the input in one line."""
         kinds = {"lines": "JSON Lines", "list": "JSON", "parquet": "parquet"}
         held = ", ".join(sorted({kinds[container] for container in self.containers}))
         how = "detected" if self.detected else "as input_format says"
@@ -99,7 +99,7 @@ class Rejection:
 
 
 class RejectedError(Exception):
-    """A rule is broken; never leaves `convert`, which makes it a `Rejection`."""
+    """A broken rule: what the checks and readers of this package raise; `convert` catches it."""
 
     def __init__(self, reason: str, detail: str) -> None:
         """Take a key of REASONS and the detail."""
@@ -109,12 +109,12 @@ class RejectedError(Exception):
 
 
 def reject(record: Record, reason: str, detail: str) -> Rejection:
-    """A rejection of a record, its detail bounded and on one line."""
+    """Make a rejection of a record, its detail bounded and on one line."""
     # Through `backslashreplace` because a detail may quote what is not UTF-8.
     line = " ".join(detail.encode("utf-8", "backslashreplace").decode("utf-8").split())
     return Rejection(record.file, record.line, reason, line[:MAX_DETAIL])
 
 
 def count_by_reason(rejections: Iterable[Rejection]) -> dict[str, int]:
-    """Number of rejections by reason, the most frequent first."""
+    """Count rejections by reason, the most frequent first."""
     return dict(Counter(rejection.reason for rejection in rejections).most_common())

@@ -1,4 +1,4 @@
-"""Checks of raw values: texts, JSON objects, and fields with several names."""
+"""Check raw values: texts, JSON objects, and fields with several names."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pixelis.data.chat import CALL_CLOSE, CALL_OPEN, RESPONSE_CLOSE, RESPONSE_OPEN
 from pixelis.data_prep.importing.record import RejectedError
 
 MAX_CHARACTERS = 1_000_000
@@ -32,6 +33,8 @@ FIELD_NAMES = {
     "provenance": ("provenance",),
 }
 
+# What calls, results and answers are written with.
+_TAGS = (CALL_OPEN, CALL_CLOSE, RESPONSE_OPEN, RESPONSE_CLOSE, "<answer>", "</answer>")
 # The C0 controls but tab and newline, and the delete character.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _PRIVATE = re.compile("[\ue000\ue001]")
@@ -39,7 +42,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def show(value: Any, limit: int = 60) -> str:
-    """A value as an error quotes it: short, on one line, whatever it is."""
+    """Return a value as an error quotes it: short and on one line."""
     if isinstance(value, str):
         return repr(value[:limit])
     if isinstance(value, int | float | None):
@@ -51,25 +54,17 @@ def show(value: Any, limit: int = 60) -> str:
     )
 
 
-def field(data: Mapping[str, Any], name: str) -> Any:
-    """The value of a field under any of its names; None where it is absent or null.
-
-    Raises:
-        RejectedError: when two names hold different values.
-    """
-    found = [(key, data[key]) for key in FIELD_NAMES[name] if data.get(key) is not None]
-    for key, value in found[1:]:
-        if value != found[0][1]:
-            raise RejectedError("wrong_type", f"{found[0][0]} and {key} differ; give one of them")
-    return found[0][1] if found else None
+def get_field(data: Mapping[str, Any], name: str) -> Any:
+    """Return a field's value under any of its names; None where it is absent or null."""
+    given = [(key, data[key]) for key in FIELD_NAMES[name] if data.get(key) is not None]
+    for key, value in given[1:]:
+        if value != given[0][1]:
+            raise RejectedError("wrong_type", f"{given[0][0]} and {key} differ; give one of them")
+    return given[0][1] if given else None
 
 
 def check_text(value: Any, what: str) -> str:
-    r"""A text without its outer white space, line ends as `\n`.
-
-    Raises:
-        RejectedError: when it is no text, is too long or holds characters that no text may hold.
-    """
+    r"""Return a text without its outer white space, line ends as `\n`."""
     if not isinstance(value, str):
         raise RejectedError("wrong_type", f"{what} must be a text, got {show(value)}")
     if len(value) > MAX_CHARACTERS:
@@ -82,16 +77,30 @@ def check_text(value: Any, what: str) -> str:
         (_PRIVATE, "U+E000 or U+E001"),
         (_SURROGATE, "lone surrogates (it is not UTF-8)"),
     ):
-        if found := pattern.search(text):
-            code = f"U+{ord(found[0]):04X}"
+        if match := pattern.search(text):
+            code = f"U+{ord(match[0]):04X}"
             raise RejectedError(
-                "characters", f"{what} may not hold {rule}, got {code} at {found.start()}"
+                "characters", f"{what} may not hold {rule}, got {code} at {match.start()}"
             )
     return text.strip()
 
 
+def check_assistant_text(value: Any, what: str) -> str:
+    """Return a text of the assistant: as `check_text`, and without tags of calls and answers."""
+    text = check_text(value, what)
+    check_markup(text, what)
+    return text
+
+
+def check_markup(text: str, what: str) -> None:
+    """Refuse a text that would open or close a call, a result or an answer."""
+    for tag in _TAGS:
+        if tag in text:
+            raise RejectedError("markup", f"{what} may not hold {tag}")
+
+
 def parse_json(text: str) -> Any:
-    """A JSON text's value, or ValueError; NaN and Infinity are no JSON."""
+    """Parse a JSON text; NaN, Infinity and deep nesting are ValueErrors as well."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
@@ -103,7 +112,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def is_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
-    """Whether lists and objects are nested more than `limit` deep; never recurses."""
+    """Return whether lists and objects are nested more than `limit` deep, without recursion."""
     level = [value]
     for _ in range(limit + 1):
         level = [
@@ -118,12 +127,9 @@ def is_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
 
 
 def check_object(value: Any, what: str, reason: str = "wrong_type") -> dict[str, Any]:
-    """A JSON object, given as such or as JSON text, without its null entries.
+    """Return a JSON object, given as such or as JSON text, without its null entries.
 
     Nulls are left out because parquet fills them in where records differ in their keys.
-
-    Raises:
-        RejectedError: when it is none, is too deep, or holds what JSON or a text cannot hold.
     """
     if isinstance(value, str):
         try:
@@ -155,11 +161,7 @@ def _check_leaves(value: Any, what: str, reason: str) -> None:
 
 
 def check_answer(value: Any, what: str) -> str | None:
-    """An answer as text: a text, or a number as JSON writes it; None where it is absent or empty.
-
-    Raises:
-        RejectedError: when it is neither.
-    """
+    """Return an answer as text, a number as JSON writes it; None where it is absent or empty."""
     if value is None:
         return None
     number = isinstance(value, int) and not isinstance(value, bool)
@@ -171,11 +173,7 @@ def check_answer(value: Any, what: str) -> str | None:
 
 
 def check_id(value: Any) -> str | None:
-    """A record's own id as text; None where it has none.
-
-    Raises:
-        RejectedError: when it is neither a text nor a whole number, or not printable and short.
-    """
+    """Return a record's own id as text; None where it has none."""
     if value is None or value == "":
         return None
     if isinstance(value, float) and value.is_integer():  # pandas writes whole numbers so

@@ -13,8 +13,8 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from pixelis.data_prep.annotated_image import AnnotatedImage, Box, Instance, Location, Point
-from pixelis.data_prep.importing.draft import check_markup
 from pixelis.data_prep.importing.record import RejectedError
+from pixelis.data_prep.importing.values import check_markup
 from pixelis.data_prep.regions import box_iou
 from pixelis.operations.get_properties import MIN_AREA
 from pixelis.operations.pixels import (

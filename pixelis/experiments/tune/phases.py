@@ -14,7 +14,7 @@ from pixelis.errors import UserError
 from pixelis.experiments.tune.spec import SearchSpec
 from pixelis.experiments.tune.storage import storage_errors
 from pixelis.experiments.tune.study import BASELINE, CREATED, SearchStudy, open_study
-from pixelis.files import write_whole
+from pixelis.files import write_atomic
 
 TRIALS, BASELINES, FINAL = "trials", "baselines", "final"  # and their folders below the study's
 STUDY_FILE = ".study"  # in the folder of a study: which of all studies of its name it is
@@ -112,7 +112,7 @@ def _check_folder(spec: SearchSpec, search: SearchStudy) -> None:
         return
     if not file.exists():
         spec.root.mkdir(parents=True, exist_ok=True)
-        write_whole(file, f"{created}\n")
+        write_atomic(file, f"{created}\n")
     elif file.read_text(encoding="utf-8").strip() != created:
         raise UserError(
             f"the folder {spec.root} holds the trainings of another study {spec.config.study!r}, "

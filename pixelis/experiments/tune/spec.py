@@ -1,4 +1,4 @@
-"""From tune.yaml to the trainings of a search: how each is configured, and what it is worth."""
+"""From tune.yaml to the trainings of a search: their settings and their objectives."""
 
 import json
 from collections.abc import Mapping, Sequence

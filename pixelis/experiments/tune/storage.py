@@ -67,7 +67,7 @@ def open_storage(url: str) -> RDBStorage:
                 raise ConfigError("a study in memory ends with its process; name a file")
             Path(str(database.database)).parent.mkdir(parents=True, exist_ok=True)
             engine = {"connect_args": {"timeout": SQLITE_SECONDS}}
-        with storage_lock(url, f"the making of studies in {_without_password(url)}"):
+        with storage_lock(url, f"the set-up of {_without_password(url)}"):
             return RDBStorage(
                 url,
                 engine_kwargs=engine,

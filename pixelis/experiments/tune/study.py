@@ -1,4 +1,4 @@
-"""One Optuna study of a search, and what its trials say of themselves."""
+"""One Optuna study of a search, and the state of its trials."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -128,7 +128,7 @@ def open_study(
         UserError: When the storage cannot be opened.
     """
     storage = open_storage(url)
-    with opening_errors(url), storage_lock(url, f"the making of the study {name}"):
+    with opening_errors(url), storage_lock(url, f"the set-up of the study {name}"):
         study = optuna.create_study(
             storage=storage,
             study_name=name,

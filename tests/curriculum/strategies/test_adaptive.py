@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pixelis.curriculum import ConfigError, CurriculumConfig, CurriculumManager
 from pixelis.curriculum.scoring import select_active
-from pixelis.curriculum.strategies.adaptive import _scale, _update
+from pixelis.curriculum.strategies.adaptive import scale_reward, update_weights
 
 NAMES = ("simple", "medium", "hard")
 
@@ -70,15 +70,15 @@ def test_the_update_of_the_paper():
     weights, rewards, rate, rounds = [0.0, -0.5, -1.0], [1.0, -1.0, 0.5], 0.3, 4
     values = [math.exp(w + rate * r) for w, r in zip(weights, rewards, strict=True)]
     paper = [math.log(0.8 * v + 0.2 / 2 * (sum(values) - v)) for v in values]
-    updated = _update(weights, rewards, rate, rounds)
+    updated = update_weights(weights, rewards, rate, rounds)
     assert [w - updated[0] for w in updated] == pytest.approx([w - paper[0] for w in paper])
-    assert _update([0.0], [1.0], 0.3, 1) == [0.0]
+    assert update_weights([0.0], [1.0], 0.3, 1) == [0.0]
 
 
 def test_rewards_are_scaled_between_the_percentiles():
     seen = [float(value) for value in range(11)]
-    assert [_scale(value, seen) for value in (2.0, 5.0, 8.0, 10.0, 0.0)] == [-1, 0, 1, 1, -1]
-    assert _scale(0.1, [0.1, 0.1]) == 0.0
+    assert [scale_reward(value, seen) for value in (2.0, 5.0, 8.0, 10.0, 0.0)] == [-1, 0, 1, 1, -1]
+    assert scale_reward(0.1, [0.1, 0.1]) == 0.0
 
 
 # Active selection

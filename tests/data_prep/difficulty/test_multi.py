@@ -14,6 +14,7 @@ from pixelis.data_prep.difficulty.multi import (
     smallness,
     view_components,
 )
+from pixelis.data_prep.difficulty.score import log_scaled
 
 NAMES = {
     "visual/clutter",
@@ -190,3 +191,12 @@ def test_more_steps_and_errors_are_harder(build, build_step):
 
 def test_the_task_plays_no_part(build):
     assert view_components(build(task="a")) == view_components(build(task="text_extraction"))
+
+
+@given(st.integers(0, 200), st.integers(1, 100))
+def test_the_logarithmic_scale_rises_to_one(count, full):
+    value = log_scaled(count, full)
+    assert 0 <= value <= 1
+    assert value <= log_scaled(count + 1, full)
+    assert (value == 1) == (count >= full)
+    assert log_scaled(0, full) == 0

@@ -17,52 +17,32 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_an_arm_is_a_valid_curriculum_and_leaves_the_shared_settings_alone(arm):
+def test_an_arm_is_valid_and_itself_whatever_strategy_the_shared_settings_name(arm):
     shared = copy.deepcopy(SETTINGS)
     built = build_curriculum(arm, shared, 90)
     assert shared == SETTINGS
     assert CurriculumConfig.from_dict(built).to_dict() == built
     assert built["advancement_interval"] == 20
     assert built["enabled"] is not arm.startswith("uniform")
+    for changed in ({"enabled": False}, {"strategy": "competence"}):
+        assert build_curriculum(arm, SETTINGS | changed, 90) == built
+    if arm in ("staged", "competence", "self_paced", "adaptive", "schedule"):
+        assert (built["strategy"], built["stages"]) == (arm, SETTINGS["stages"])
 
 
-@pytest.mark.parametrize("arm", ["staged", "competence", "self_paced", "adaptive", "schedule"])
-def test_a_strategy_s_arm_has_the_shared_stages(arm):
-    built = build_curriculum(arm, SETTINGS, 90)
-    assert (built["strategy"], built["stages"]) == (arm, SETTINGS["stages"])
-
-
-def test_uniform_draws_every_difficulty_alike_from_the_first_step():
+def test_the_mixes_and_steps_of_arms_with_their_own():
     (stage,) = build_curriculum("uniform", SETTINGS, 90)["stages"]
     assert stage["difficulty_mix"] == dict.fromkeys(("simple", "medium", "hard"), 1 / 3)
-
-
-def test_the_stages_of_schedule_begin_at_equal_parts_or_where_they_are_said_to():
-    assert build_curriculum("schedule", SETTINGS, 90)["schedule"]["steps"] == [30, 60]
-    given = SETTINGS | {"schedule": {"steps": [5, 80]}}
-    for arm in ("schedule", "reverse"):
-        assert build_curriculum(arm, given, 90)["schedule"]["steps"] == [5, 80]
-
-
-def test_reverse_begins_with_hard_alone_and_ends_in_the_same_mix():
-    stages = build_curriculum("reverse", SETTINGS, 90)["stages"]
-    assert [list(stage["difficulty_mix"].values()) for stage in stages] == [
+    reverse = build_curriculum("reverse", SETTINGS, 90)
+    assert [list(stage["difficulty_mix"].values()) for stage in reverse["stages"]] == [
         [0.0, 0.0, 1.0],
         [0.2, 0.4, 0.4],
         [0.2, 0.3, 0.5],
     ]
-    assert stages[-1] == SETTINGS["stages"][-1]
-
-
-def test_an_unknown_arm_is_named_with_the_choices():
-    with pytest.raises(ConfigError, match=r"arms must be among uniform, .*, got 'random'"):
-        check_arms(["uniform", "random"])
-
-
-def test_an_arm_of_matched_length_needs_what_it_is_matched_to():
-    check_arms(["uniform", "staged", "uniform_same_tokens"])
-    with pytest.raises(ConfigError, match="uniform_same_tokens must hold uniform and staged, got"):
-        check_arms(["uniform", "uniform_same_tokens", "reverse"])
+    given = SETTINGS | {"schedule": {"steps": [5, 80]}}
+    for arm in ("schedule", "reverse"):
+        assert build_curriculum(arm, SETTINGS, 90)["schedule"]["steps"] == [30, 60]
+        assert build_curriculum(arm, given, 90)["schedule"]["steps"] == [5, 80]
 
 
 @pytest.mark.parametrize(("tokens", "steps"), [(75, 75), (100, 100), (130, 130), (0, 1), (33, 33)])
@@ -70,32 +50,37 @@ def test_matched_steps_see_as_many_tokens(tokens, steps):
     assert matched_steps(100, 1000, 10 * tokens) == steps
 
 
-def test_fewer_steps_than_stages_are_named():
-    with pytest.raises(ConfigError, match="training.max_steps must be >= 3, the number of stages"):
-        build_curriculum("reverse", SETTINGS, 2)
-
-
-def test_steps_after_the_end_are_named():
-    given = SETTINGS | {"schedule": {"steps": [5, 90]}}
-    with pytest.raises(ConfigError, match="schedule.steps must be below training.max_steps 90"):
-        build_curriculum("schedule", given, 90)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["uniform", "random"], r"arms must be among uniform, .*, got 'random'"),
+        (
+            ["uniform", "uniform_same_tokens", "reverse"],
+            "uniform_same_tokens must hold uniform and staged, got",
+        ),
+    ],
+)
+def test_names_of_arms_that_are_refused(names, message):
+    check_arms(["uniform", "staged", "uniform_same_tokens"])
+    with pytest.raises(ConfigError, match=message):
+        check_arms(names)
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
-    [({"strategy": "stagd"}, "strategy.*stagd"), ({"enabled": "x"}, "enabled.*'x'")],
+    ("arm", "changed", "max_steps", "message"),
+    [
+        ("reverse", {}, 2, "training.max_steps must be >= 3, the number of stages"),
+        (
+            "schedule",
+            {"schedule": {"steps": [5, 90]}},
+            90,
+            "schedule.steps must be below training.max_steps 90",
+        ),
+        ("staged", {"strategy": "stagd"}, 90, "strategy.*stagd"),
+        ("staged", {"enabled": "x"}, 90, "enabled.*'x'"),
+        ("staged", {"rollback_threshold": 0.05}, 90, r"must be in \[-1, 0\], got 0.05"),
+    ],
 )
-def test_what_an_arm_replaces_is_checked_too(changed, message):
+def test_settings_that_are_refused(arm, changed, max_steps, message):
     with pytest.raises(ConfigError, match=message):
-        build_curriculum("staged", SETTINGS | changed, 90)
-
-
-def test_settings_that_break_a_rule_are_named():
-    with pytest.raises(ConfigError, match=r"rollback_threshold must be in \[-1, 0\], got 0.05"):
-        build_curriculum("staged", SETTINGS | {"rollback_threshold": 0.05}, 90)
-
-
-@pytest.mark.parametrize("arm", ARMS)
-@pytest.mark.parametrize("changed", [{"enabled": False}, {"strategy": "competence"}])
-def test_an_arm_is_itself_whatever_strategy_the_shared_settings_name(arm, changed):
-    assert build_curriculum(arm, SETTINGS | changed, 90) == build_curriculum(arm, SETTINGS, 90)
+        build_curriculum(arm, SETTINGS | changed, max_steps)

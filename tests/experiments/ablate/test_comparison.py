@@ -1,22 +1,39 @@
+"""From what trainings wrote to the table and the figure of their comparison."""
+
 import math
 
 import pytest
 from scipy.stats import ttest_1samp
 
+from pixelis.errors import CheckpointError
+from pixelis.experiments.ablate.arms import ARMS
 from pixelis.experiments.ablate.comparison import (
+    Outcome,
     arms_markdown,
     arms_rows,
     choose_learning_rate,
     compare_arms,
-    estimate,
+    read_outcome,
 )
+from pixelis.experiments.ablate.figure import ablation_figure
+from pixelis.experiments.estimate import estimate
 
+NAMES = ("simple", "medium", "hard")
 MIX = {"simple": 0.2, "medium": 0.3, "hard": 0.5}
 STEPS = {"eval_steps": 10, "max_steps": 30}
+STRATA = [[10, {"simple": 0.2, "medium": 0.4}], [20, {"simple": 0.8, "medium": 0.6}]]
+RESULTS = {"test": {"simple": 0.5, "all": 0.5}, "strata": STRATA, "num_tokens": 9, "seconds": 3.5}
+
+
+def make_outcome(arm, seed, test, curve, seconds=60.0):
+    """An outcome whose difficulties all have the value of the (step, value) pairs."""
+    test = dict(zip((*NAMES, "all"), [*test, sum(test) / 3], strict=True))
+    evaluations = tuple((step, dict.fromkeys(NAMES, value)) for step, value in curve)
+    return Outcome(arm, seed, test, evaluations, 1000 * (seed + 1), seconds, f"{arm}-{seed}")
 
 
 @pytest.fixture
-def outcomes(make_outcome):
+def outcomes():
     curve = [(10, 0.2), (20, 0.5), (30, 0.8)]
     slow = [(10, 0.1), (20, 0.3), (30, 0.76)]
     never = [(10, 0.1), (20, 0.2), (30, 0.3)]
@@ -32,53 +49,46 @@ def outcomes(make_outcome):
     }
 
 
-def test_an_interval_is_student_s_t():
+def test_an_interval_is_student_s_t_and_one_value_has_none():
     values = [0.2, 0.4, 0.35, 0.5, 0.1]
-    found = estimate(values)
+    result = estimate(values)
     interval = ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert found.mean == pytest.approx(0.31)
-
-
-def test_one_value_has_no_interval():
+    assert (result.low, result.high) == pytest.approx((interval.low, interval.high))
+    assert result.mean == pytest.approx(0.31)
     assert estimate([0.4]).half == math.inf
 
 
-def test_the_target_is_a_share_of_the_first_arm_s_final_performance(outcomes):
-    table = compare_arms(outcomes, MIX, 0.95, **STEPS)
-    assert table.target == pytest.approx(0.76)
-    uniform, staged = table.rows
-    assert (uniform.num_reached, uniform.steps_to_target.mean) == (2, 30)
-    # A seed that never gets there counts with the last step, and as one that did not.
-    assert (staged.num_reached, staged.steps_to_target.mean) == (1, 30)
-
-
-def test_a_seed_that_does_not_reach_the_target_is_not_left_out_of_the_mean(outcomes):
-    table = compare_arms(outcomes, MIX, 0.3, eval_steps=10, max_steps=100)
-    assert table.target == pytest.approx(0.24)
-    uniform, staged = table.rows
-    assert (uniform.num_reached, uniform.steps_to_target.mean) == (2, 20)
-    assert (staged.num_reached, staged.steps_to_target.mean) == (2, 25)
-    staged = compare_arms(outcomes, MIX, 0.5, eval_steps=10, max_steps=100).rows[1]
-    assert (staged.num_reached, staged.steps_to_target.mean) == (1, (30 + 100) / 2)
+@pytest.mark.parametrize(
+    ("share", "max_steps", "target", "uniform", "staged"),
+    [
+        # A seed that never reaches the target counts with the last step, and as one that did not.
+        (0.95, 30, 0.76, (2, 30), (1, 30)),
+        (0.3, 100, 0.24, (2, 20), (2, 25)),
+        (0.5, 100, 0.4, (2, 20), (1, (30 + 100) / 2)),
+    ],
+)
+def test_steps_to_a_share_of_the_first_arms_final_performance(
+    outcomes, share, max_steps, target, uniform, staged
+):
+    table = compare_arms(outcomes, MIX, share, eval_steps=10, max_steps=max_steps)
+    assert table.target == pytest.approx(target)
+    steps = [(row.num_reached, row.steps_to_target.mean) for row in table.rows]
+    assert steps == [uniform, staged]
 
 
 def test_the_gain_is_paired_seed_by_seed(outcomes):
     uniform, staged = compare_arms(outcomes, MIX, 0.95, **STEPS).rows
     assert uniform.gain is None
-    differences = [0.9 - 0.6, 0.9 - 0.8]
-    assert staged.gain["simple"] == estimate(differences)
+    assert staged.gain["simple"] == estimate([0.9 - 0.6, 0.9 - 0.8])
     assert staged.accuracy["simple"].half == pytest.approx(0)
-
-
-def test_seeds_that_do_not_match_are_our_own_bug(outcomes):
     outcomes["staged"].reverse()
     with pytest.raises(AssertionError, match="arms share their seeds"):
         compare_arms(outcomes, MIX, 0.95, **STEPS)
 
 
-def test_rows_are_flat_and_hold_every_interval(outcomes):
-    first, second = arms_rows(compare_arms(outcomes, MIX, 0.95, **STEPS))
+def test_rows_and_table(outcomes):
+    table = compare_arms(outcomes, MIX, 0.95, **STEPS)
+    first, second = arms_rows(table)
     assert "gain_all" not in first
     assert (second["arm"], second["seeds"], second["reached_target"]) == ("staged", 2, 1)
     assert second["test_hard"] == pytest.approx(0.45)
@@ -86,10 +96,7 @@ def test_rows_are_flat_and_hold_every_interval(outcomes):
     assert second["gain_hard"] == pytest.approx(0.25)
     assert (second["steps_to_target"], second["steps_to_target_low"]) == (30, 30)
     assert (second["num_tokens"], second["seconds"]) == (1500, 90)
-
-
-def test_the_table_arms_markdown(outcomes):
-    lines = arms_markdown(compare_arms(outcomes, MIX, 0.95, **STEPS)).splitlines()
+    lines = arms_markdown(table).splitlines()
     assert lines[0] == (
         "| arm | simple % | medium % | hard % | all % | all: gain in points | steps to 0.760 "
         "| k tokens | s a run |"
@@ -97,15 +104,63 @@ def test_the_table_arms_markdown(outcomes):
     assert lines[2].startswith("| uniform | 70.0 ± 127.1 | 45.0 ± 63.5 | 20.0 ± 0.0 |")
     assert lines[2].endswith("|  | 30 ± 0 (2 of 2) | 2 | 60 |")
     assert lines[3].endswith("| ≥ 30 ± 0 (1 of 2) | 2 | 90 |")
-
-
-def test_where_no_seed_reaches_the_target_the_table_says_so(outcomes):
     assert "| not reached (0 of 2) |" in arms_markdown(compare_arms(outcomes, MIX, 1.2, **STEPS))
 
 
-def test_the_learning_rate_with_the_best_validation_is_chosen(make_outcome):
+def test_the_learning_rate_with_the_best_validation_is_chosen():
     def runs(*finals):
         return [make_outcome("uniform", i, (0, 0, 0), [(9, f)]) for i, f in enumerate(finals)]
 
     assert choose_learning_rate({1e-3: runs(0.5, 0.6), 2e-3: runs(0.9, 0.3)}, MIX) == 2e-3
     assert choose_learning_rate({1e-3: runs(0.5), 2e-3: runs(0.5)}, MIX) == 1e-3
+
+
+def read(results):
+    return read_outcome("staged", 3, {"run_id": "abc", "results": results}, "x/finished.json")
+
+
+def test_an_outcome_is_what_the_training_wrote():
+    outcome, mix = read(RESULTS), {"simple": 0.25, "medium": 0.75, "hard": 0.0}
+    assert (outcome.arm, outcome.seed, outcome.run_id) == ("staged", 3, "abc")
+    assert (outcome.test, outcome.num_tokens) == ({"simple": 0.5, "all": 0.5}, 9)
+    assert outcome.final_performance(mix) == pytest.approx(0.25 * 0.8 + 0.75 * 0.6)
+    # .25 * .2 + .75 * .4 = .35 after step 10, .65 after step 20.
+    for target, step in ((0.1, 10), (0.35, 10), (0.36, 20), (0.66, None)):
+        assert outcome.steps_to(target, mix, 10) == step
+    # Evaluations that only one arm has do not count; the last step does.
+    best = {"simple": 1.0, "medium": 1.0}
+    outcome = read(RESULTS | {"strata": [STRATA[0], [14, best], STRATA[1], [25, best]]})
+    assert [step for step, _ in outcome.curve(mix, 10)] == [10, 20, 25]
+    assert outcome.steps_to(0.9, mix, 10) == 25
+
+
+@pytest.mark.parametrize(
+    "results", [None, {}, {"test": {}}, RESULTS | {"strata": []}, RESULTS | {"test": 1}]
+)
+def test_a_file_without_results_is_named(results):
+    with pytest.raises(CheckpointError, match="finished.json holds no results"):
+        read(results)
+
+
+def test_the_figure_has_every_arm_in_its_colour_and_says_what_it_shows():
+    by_arm = {
+        arm: [
+            make_outcome(arm, seed, (0.5, 0.4, 0.3), [(10, 0.2 + i / 20), (20, 0.6 + i / 50)])
+            for seed in range(3)
+        ]
+        for i, arm in enumerate(ARMS)
+    }
+    table = compare_arms(by_arm, MIX, 0.95, eval_steps=10, max_steps=20)
+    left, right = ablation_figure(table, metric="answer_accuracy", steps=20).axes
+    handles, labels = left.get_legend_handles_labels()
+    assert labels == list(ARMS)
+    colours = [handle[0].get_color() for handle in handles]
+    assert len(set(colours)) == len(colours)
+    curves = [line for line in right.lines if len(line.get_xdata()) == 2][: len(labels)]
+    assert [line.get_color() for line in curves] == colours
+    assert list(curves[0].get_ydata()) == pytest.approx([0.2, 0.6])
+    assert left.get_ylabel() == "test answer accuracy (0 to 1); mean of 3 seeds, 95 % interval"
+    assert [tick.get_text() for tick in left.get_xticklabels()] == [*NAMES, "all"]
+    assert (right.get_xlabel(), right.get_xlim()) == ("optimiser step", (0, 20))
+    assert "answer accuracy" in right.get_ylabel()
+    assert f"target {table.target:.3f}" in [text.get_text() for text in right.texts]

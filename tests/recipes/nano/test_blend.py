@@ -177,11 +177,11 @@ def test_what_a_scene_holds_is_known_beside_the_conversation(lessons):
             images = lesson.messages[1].images
         # A close-up shows no place, and in several frames a place holds now this, now that.
         if kind == "closeup" or len(images) > 1:
-            assert lesson.held == {}
+            assert lesson.contents == {}
             continue
-        names.update(lesson.held.values())
+        names.update(lesson.contents.values())
         for cell in CELLS:
-            assert lesson.held.get(cell, "none") == seen_at(images[0], cell)
+            assert lesson.contents.get(cell, "none") == seen_at(images[0], cell)
     assert names == NAMES | {"text", "digit"}
 
 

@@ -1,5 +1,6 @@
 import random
 
+import pytest
 import torch
 
 from pixelis.data.chat import Message
@@ -21,6 +22,8 @@ from recipes.nano.dense import (
     train_vision,
     word_ids,
 )
+
+pytestmark = pytest.mark.integration
 
 RECIPE = {"seed": 0, "steps": 2, "batch_size": 3, "lr": 1e-3}
 
@@ -164,7 +167,7 @@ def test_of_several_frames_nothing_is_looked_up(encoder):
     for lesson in lessons:
         encoded = encoder.encode(lesson.messages)
         assert {*encoded.input_ids} & {*lookups.names.tolist(), *lookups.places.tolist()}
-        assert set(lookups.targets(encoded, lesson.held)) == {(IGNORE_INDEX, IGNORE_INDEX)}
+        assert set(lookups.targets(encoded, lesson.contents)) == {(IGNORE_INDEX, IGNORE_INDEX)}
 
 
 def test_hidden_states_are_read_through_the_tied_embeddings(tokenizer):

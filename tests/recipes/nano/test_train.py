@@ -13,6 +13,8 @@ from recipes.nano.blend import build_lesson
 from recipes.nano.dense import Lookups
 from recipes.nano.train import LONG, BlendBatches, Recipe, sum_losses, train_blend
 
+pytestmark = pytest.mark.integration
+
 TINY = Recipe(vision_steps=2, lookup_steps=2, blend_steps=2, batch_size=3, num_threads=1)
 
 
@@ -29,7 +31,7 @@ def encode_lessons(encoder, count):
     lookups = Lookups(encoder.tokenizer)
     lessons = [build_lesson(0, index) for index in range(count)]
     encoded = [encoder.encode(lesson.messages) for lesson in lessons]
-    held = [lesson.held for lesson in lessons]
+    held = [lesson.contents for lesson in lessons]
     targets = [lookups.targets(*pair) for pair in zip(encoded, held, strict=True)]
 
     def batch(chosen):

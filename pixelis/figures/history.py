@@ -1,0 +1,149 @@
+"""The history of one training: everything that its figures are drawn from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pixelis.figures.downsample import downsample_events, downsample_points, downsample_rows
+
+Event = Mapping[str, Any]
+Strata = Sequence[tuple[int, Mapping[str, float]]]  # (step, difficulty -> value)
+MetricHistory = Mapping[str, Sequence[tuple[int, float]]]  # metric -> (step, value)
+
+MIX = "curriculum/mix/"
+TRAINING_LOSS = "train/loss"
+
+
+@dataclass(frozen=True)
+class FigureSettings:
+    """The settings of a curriculum that its figures depend on."""
+
+    metric: str = "performance"
+    has_stages: bool = True
+    min_performance: float | None = None
+    rollback_threshold: float | None = None
+    restores_weights: bool = False
+    examples_per_step: int = 1
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """The measurements and events of a training up to now.
+
+    Attributes:
+        events: As `CurriculumEvent.to_dict` returns them.
+        strata: Performance by difficulty at the steps of evaluations.
+        losses: Validation loss by difficulty, at the same steps.
+        training_loss: By step.
+        mixes: The mix after a step, wherever it changed.
+        max_steps: The last step of the x axis.
+        reached: The newest step.
+        rules: The settings.
+        num_events: The number of all events; `events` may have fewer of a very long training.
+    """
+
+    events: Sequence[Event]
+    strata: Strata
+    losses: Strata
+    training_loss: Sequence[tuple[int, float]]
+    mixes: Strata
+    max_steps: int
+    reached: int
+    rules: FigureSettings = FigureSettings()
+    num_events: int = 0
+
+
+@dataclass(frozen=True)
+class StageSpan:
+    """A span of steps under one stage and one mix; `trial`: the mix is the next stage's."""
+
+    stage: str
+    begin: int
+    end: int
+    mix: Mapping[str, float]
+    trial: bool
+
+
+def build_history(
+    events: Sequence[Event], metrics: MetricHistory, *, max_steps: int, rules: FigureSettings
+) -> TrainingHistory:
+    """Build the history from recorded events, and metrics under their names in MLflow.
+
+    A very long one is thinned out (`pixelis.figures.downsample`), except for its mixes.
+    """
+    names = _difficulties(events, metrics)
+    strata: Strata = _by_step(metrics, {f"eval/{name}/{rules.metric}": name for name in names})
+    if rules.restores_weights:
+        strata = _with_restored(strata, events)
+    mixes = dict(_by_step(metrics, {f"{MIX}{name}": name for name in names}))
+    mixes |= {int(event["step"]): event["mix"] for event in events}
+    shown = downsample_events(events)
+    steps = [step for values in metrics.values() for step, _ in values]
+    return TrainingHistory(
+        events=shown,
+        strata=downsample_rows(strata, keep={int(event["step"]) for event in shown}),
+        losses=downsample_rows(_by_step(metrics, {f"eval/{name}/loss": name for name in names})),
+        training_loss=downsample_points(metrics.get(TRAINING_LOSS, ())),
+        mixes=sorted(mixes.items()),
+        max_steps=max_steps,
+        reached=max([0, *steps, *(int(event["step"]) for event in events)]),
+        rules=rules,
+        num_events=len(events),
+    )
+
+
+def stage_spans(events: Sequence[Event], max_steps: int) -> list[StageSpan]:
+    """Return the spans between the changes of stage and mix; the last one ends at `max_steps`."""
+    spans: list[StageSpan] = []
+    current: StageSpan | None = None
+    mix_before_trial: Mapping[str, float] = {}
+    for event in events:
+        kind, step = event["kind"], int(event["step"])
+        mix = event.get("mix") or (current.mix if current else {})
+        if kind in ("start", "advance"):
+            stage = str(event["to_stage"] or event["from_stage"])
+            following = StageSpan(stage, step, step, mix, False)
+        elif kind == "trial" and current:
+            # The mix is the next stage's already, while the stage is still the old one.
+            mix_before_trial = current.mix
+            following = StageSpan(current.stage, step, step, mix, True)
+        elif kind == "rollback" and current and current.trial:
+            following = StageSpan(current.stage, step, step, mix_before_trial, False)
+        else:
+            continue
+        if current and step > current.begin:
+            spans.append(replace(current, end=step))
+        current = following
+    if current and max_steps > current.begin:
+        spans.append(replace(current, end=max_steps))
+    return spans
+
+
+def _difficulties(events: Sequence[Event], metrics: MetricHistory) -> list[str]:
+    """Return all difficulties: those of the mixes in their order, easy to hard, then others."""
+    mixed = [name for event in events for name in event["mix"]]
+    losses = [key for key in sorted(metrics) if key.startswith("eval/") and key.endswith("/loss")]
+    return list(dict.fromkeys([*mixed, *(key.split("/")[1] for key in losses)]))
+
+
+def _by_step(
+    metrics: MetricHistory, names: Mapping[str, str]
+) -> list[tuple[int, dict[str, float]]]:
+    """Join several metrics by step, under new names."""
+    rows: dict[int, dict[str, float]] = {}
+    for key, name in names.items():
+        for step, value in metrics.get(key, ()):
+            rows.setdefault(step, {})[name] = value
+    return sorted(rows.items())
+
+
+def _with_restored(strata: Strata, events: Sequence[Event]) -> Strata:
+    """Add the strata of the restored weights after each rollback."""
+    rows = list(strata)
+    trial: Event = {}
+    for event in events:
+        if event["kind"] == "rollback" and trial.get("strata"):
+            rows.append((int(event["step"]), trial["strata"]))
+        if event["kind"] != "restore":  # a restore does not end a trial
+            trial = event if event["kind"] == "trial" else {}
+    return sorted(rows, key=lambda row: row[0])  # stable: after what was measured at that step

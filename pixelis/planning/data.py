@@ -1,0 +1,142 @@
+"""Which examples a training draws, and how long they are, as far as both are known before it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelis.config import ModelConfig
+from pixelis.curriculum import CurriculumConfig, CurriculumManager
+from pixelis.data.encode import IGNORE_INDEX, Encoder, encode_example
+from pixelis.data.store import from_row, load_split
+from pixelis.errors import CheckpointError
+from pixelis.models.load import load_processor
+
+EXAMPLES_READ = 48  # of each difficulty, spread over the split
+RELIABILITY = {
+    "staged": "the earliest course: every attempt succeeds at once. Attempts that fail or are "
+    "rolled back make a stage longer, and those after it later",
+    "schedule": "exact: stages begin at their steps",
+    "competence": "exact: what is in is a matter of the step and of the data's difficulty scores",
+    "self_paced": "not known before: which examples are in is decided by their losses",
+    "adaptive": "not known before: the shares follow the losses",
+    "fixed mix": "exact: one mix from the first step",
+}
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage of a training.
+
+    Attributes:
+        name: of the stage.
+        first_step: the first step that draws from it.
+        steps: the number of its steps.
+        examples: difficulty -> number of examples drawn.
+    """
+
+    name: str
+    first_step: int
+    steps: int
+    examples: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class DataStatistics:
+    """Statistics of a training split.
+
+    Attributes:
+        sizes: examples of each difficulty.
+        scores: their difficulty scores.
+        tokens: mean tokens of an example, by difficulty; None without the model's processor.
+        supervised: largest share of an example's tokens that is predicted.
+        images: share of all tokens that are visual.
+    """
+
+    sizes: Mapping[str, int]
+    scores: Mapping[str, Sequence[float]]
+    tokens: Mapping[str, float] | None = None
+    supervised: float | None = None
+    images: float | None = None
+
+
+def plan_stages(
+    curriculum: CurriculumConfig,
+    *,
+    max_steps: int,
+    examples_per_step: int,
+    scores: Mapping[str, Sequence[float]] | None,
+) -> list[PlannedStage] | None:
+    """Run the curriculum's own manager with perfect performance; None: not known before.
+
+    Args:
+        curriculum: the checked section.
+        max_steps: optimiser steps.
+        examples_per_step: of all processes.
+        scores: difficulty scores of the training examples, where the data is there.
+    """
+    strategy = curriculum.strategy_label
+    if strategy in ("self_paced", "adaptive") or (strategy == "competence" and not scores):
+        return None
+    manager = CurriculumManager(curriculum, max_steps)
+    if scores:
+        manager.bind({name: list(values) for name, values in scores.items()})
+    perfect = dict.fromkeys(manager.required_difficulties, 1.0)
+    starts: list[tuple[str, int]] = []  # of each stage: name, first step
+    drawn: list[dict[str, float]] = []
+    for step in range(1, max_steps + 1):
+        name = manager.events[-1].to_stage or manager.stage
+        if not starts or starts[-1][0] != name:
+            starts.append((name, step))
+            drawn.append(dict.fromkeys(manager.mix, 0.0))
+        for difficulty, share in manager.mix.items():
+            drawn[-1][difficulty] = drawn[-1].get(difficulty, 0) + share * examples_per_step
+        manager.step()
+        if manager.attempt_due(step):
+            manager.attempt(step, perfect)
+    ends = [first for _, first in starts[1:]] + [max_steps + 1]
+    return [
+        PlannedStage(name, first, end - first, examples)
+        for (name, first), end, examples in zip(starts, ends, drawn, strict=True)
+    ]
+
+
+def sum_examples(stages: Sequence[PlannedStage]) -> dict[str, float]:
+    """Return the examples of each difficulty over the whole training."""
+    names = dict.fromkeys(name for stage in stages for name in stage.examples)
+    return {name: sum(stage.examples.get(name, 0) for stage in stages) for name in names}
+
+
+def read_statistics(folder: Path, model: ModelConfig) -> DataStatistics | None:
+    """Read the statistics of a data folder; None when it does not exist.
+
+    Raises:
+        DataError: when it cannot be read.
+    """
+    if not folder.exists():
+        return None
+    split = load_split(folder, "train")
+    sizes = {name: len(rows) for name, rows in split.items()}
+    scores = {name: list(rows["difficulty_score"]) for name, rows in split.items()}
+    try:
+        processor = load_processor(
+            model.model_name,
+            min_pixels=model.min_pixels,
+            max_pixels=model.max_pixels,
+            trust_remote_code=model.trust_remote_code,
+        )
+    except CheckpointError:  # a hub model that is not on this machine
+        return DataStatistics(sizes, scores)
+    encoder = Encoder(processor)
+    tokens, shares, num_visual, num_tokens = {}, [0.0], 0, 0
+    for name, rows in split.items():
+        lengths = []
+        for index in range(0, len(rows), max(1, len(rows) // EXAMPLES_READ)):
+            encoded = encode_example(from_row(rows[index]), encoder)
+            predicted = sum(label != IGNORE_INDEX for label in encoded.labels)
+            lengths.append(len(encoded))
+            shares.append(predicted / len(encoded))
+            num_visual += encoded.input_ids.count(encoder.image_token_id)
+        num_tokens += sum(lengths)
+        if lengths:
+            tokens[name] = sum(lengths) / len(lengths)
+    return DataStatistics(sizes, scores, tokens, max(shares), num_visual / max(1, num_tokens))

@@ -1,0 +1,259 @@
+"""The processes of one training: rank, agreement between them, and one failure that ends them all.
+
+`torchrun` or `accelerate launch` starts the processes. A process that no launcher started trains
+alone.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from pixelis.errors import ConfigError, UserError
+
+Value = TypeVar("Value")
+
+FAILED = "failed"
+POLL_SECONDS = 0.1
+JOIN_SECONDS = 300.0
+NO_MESSAGE = "another process ended without a word (killed, or out of memory?)"
+
+
+class OtherProcessFailed(RuntimeError):
+    """Another process of this training failed and prints why; the text is that process's error."""
+
+
+class Processes:
+    """The processes of one training, seen from one of them; the default is a process alone.
+
+    Attributes:
+        rank: of this process, from 0; the process of rank 0 (main) writes, records and prints.
+        world_size: the number of processes.
+    """
+
+    def __init__(
+        self, rank: int = 0, world_size: int = 1, store: Any = None, group: Any = None
+    ) -> None:
+        """Take what `join` made.
+
+        Args:
+            rank: of this process.
+            world_size: the number of processes.
+            store: torch's key-value store that all processes share and that outlives each of them.
+            group: process group of torch.distributed on the CPU.
+        """
+        self.rank, self.world_size = rank, world_size
+        self._store, self._group = store, group
+        self._num_waits = 0
+        self._own_error: BaseException | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes, records and prints."""
+        return self.rank == 0
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes in the order of their ranks, the same list in each."""
+        if self.world_size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self._group)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process, the same answer in each."""
+        if self.world_size == 1:
+            return flag
+        import torch
+        import torch.distributed as dist
+
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._group)
+        return bool(flags)
+
+    def shard(
+        self, batches: Sequence[Value], compute: Callable[[Value], Any]
+    ) -> Iterator[tuple[Value, Any]]:
+        """Compute each batch in one of the processes; yield every batch with its result, in order.
+
+        Each process computes the same number of batches, if need be one that another process has as
+        well: a layer of a sharded model is gathered by all processes at the same time.
+        """
+        if self.world_size == 1:
+            yield from ((batch, compute(batch)) for batch in batches)
+            return
+        last = len(batches) - 1
+        own = [
+            compute(batches[min(start + self.rank, last)])
+            for start in range(0, len(batches), self.world_size)
+        ]
+        results = self.gather(own)
+        for index, batch in enumerate(batches):
+            yield batch, results[index % self.world_size][index // self.world_size]
+
+    def run_on_main(self, function: Callable[[], Value]) -> Value:
+        """Call a function in the main process and return its (JSON) result in all of them.
+
+        The others wait without a time limit, but no longer than the main process lives.
+
+        Raises:
+            OtherProcessFailed: when the main process fails.
+        """
+        if self.world_size == 1:
+            return function()
+        self._num_waits += 1
+        key = f"main {self._num_waits}"
+        if self.is_main:
+            value = function()
+            self._store.set(key, json.dumps(value))
+            return value
+        while not self._store.check([key]):
+            if failure := self._first_failure():
+                raise OtherProcessFailed(failure)
+            time.sleep(POLL_SECONDS)
+        result: Value = json.loads(self._store.get(key))
+        return result
+
+    @contextmanager
+    def fail_together(self) -> Iterator[None]:
+        """Make a failure in one process the failure of all; the first one to fail is reported.
+
+        Raises:
+            OtherProcessFailed: instead of what another process's end led to in this one.
+            UserError: this process's own, with its rank.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if (
+                self.world_size == 1
+                or error is self._own_error
+                or isinstance(error, OtherProcessFailed)
+            ):
+                raise
+            if not isinstance(error, Exception) and self._first_failure() is None:
+                raise  # asked to stop; nothing failed
+            # A launcher ends every process as soon as one ends: this one has to print or record.
+            if self.is_main or isinstance(error, Exception):
+                ignore_signals()
+            own, message = self._with_rank(error)
+            first = self._first_failure(message)
+            if first is None or not first.startswith(f"rank {self.rank}: "):
+                raise OtherProcessFailed(first) from None
+            self._own_error = own
+            if own is error:
+                raise
+            raise own from error
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
+
+    def _with_rank(self, error: BaseException) -> tuple[BaseException, str]:
+        """Return the error to raise and the message for the other processes."""
+        prefix = f"rank {self.rank}: "
+        if _is_lost_connection(error):
+            error = UserError(NO_MESSAGE)
+        if isinstance(error, UserError):
+            return type(error)(prefix + str(error)), prefix + str(error)
+        error.add_note(f"in rank {self.rank} of {self.world_size} processes")
+        return error, f"{prefix}{type(error).__name__}: {error}"
+
+    def _first_failure(self, own: str = "") -> str | None:
+        """Return the message of the first process that failed, `own` if none did before."""
+        try:
+            return str(self._store.compare_set(FAILED, "", own), "utf-8") or None
+        except RuntimeError:  # the store went with the process that kept it
+            return own or NO_MESSAGE
+
+
+ALONE = Processes()
+
+
+def ignore_signals() -> None:
+    """Ignore SIGINT and SIGTERM from now on, so that what is in hand is finished."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
+
+
+def _check_launcher() -> None:
+    """Refuse what accelerate's launcher does that would train something else than was asked for.
+
+    Raises:
+        ConfigError: for DeepSpeed, and where one process was started of several.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ConfigError(
+            "DeepSpeed is not supported: use accelerate launch --config_file "
+            "configs/accelerate/fsdp.yaml"
+        )
+    # accelerate's launcher for CPUs sets the address of several processes and starts one alone.
+    if "RANK" not in os.environ and {"MASTER_PORT", "ACCELERATE_USE_CPU"} <= set(os.environ):
+        raise ConfigError(
+            "accelerate launch has started one process of several: use torchrun --nproc_per_node N "
+            "-m pixelis.cli.sft"
+        )
+
+
+def join() -> Processes:
+    """Join the processes that a launcher started; a process without a launcher is alone.
+
+    Raises:
+        ConfigError: when the launcher was asked for DeepSpeed, or started one process of several.
+    """
+    _check_launcher()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        return ALONE
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    on_cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "True"
+    store, rank, world_size = next(rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
+    backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    # A launcher that starts everyone again keeps its store.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return Processes(
+        rank,
+        world_size,
+        PrefixStore(f"pixelis {attempt}", store),
+        dist.new_group(backend="gloo"),
+    )
+
+
+def shard_on_cpu(accelerator: Any) -> bool:
+    """Switch accelerate to FSDP on CPUs, where it would use DDP; return whether FSDP was asked for.
+
+    Args:
+        accelerator: accelerate's Accelerator of this process, changed in place.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if not wanted or accelerator.state.distributed_type != DistributedType.MULTI_CPU:
+        return False
+    # Both, since accelerate copies the process's state into the accelerator's.
+    PartialState().distributed_type = DistributedType.FSDP
+    accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    return True

@@ -1,0 +1,48 @@
+"""The stages of a training in which every attempt succeeds."""
+
+import pytest
+
+from pixelis.curriculum import CurriculumConfig
+from pixelis.planning.data import plan_stages, sum_examples
+
+
+def stages(max_steps=100, scores=None, **changed):
+    config = CurriculumConfig.from_dict({"advancement_interval": 20} | changed)
+    return plan_stages(config, max_steps=max_steps, examples_per_step=10, scores=scores)
+
+
+def test_staged_advances_at_every_interval():
+    planned = stages()
+    assert [(s.name, s.first_step, s.steps) for s in planned] == [
+        ("simple", 1, 20),
+        ("balanced", 21, 20),
+        ("full", 41, 60),
+    ]
+    assert planned[1].examples == pytest.approx({"simple": 80, "medium": 80, "hard": 40})
+    assert sum(sum_examples(planned).values()) == pytest.approx(1000)
+
+
+def test_a_trial_belongs_to_the_stage_that_it_tries():
+    planned = stages(trial_steps=5)
+    assert [(s.name, s.first_step) for s in planned][:2] == [("simple", 1), ("balanced", 21)]
+
+
+def test_a_schedule_is_exact_and_no_curriculum_is_one_mix():
+    planned = stages(strategy="schedule", schedule={"steps": [10, 70]})
+    assert [(s.first_step, s.steps) for s in planned] == [(1, 10), (11, 60), (71, 30)]
+    (only,) = stages(enabled=False)
+    assert only.examples == pytest.approx({"simple": 200, "medium": 300, "hard": 500})
+
+
+def test_competence_needs_the_scores():
+    scores = {"simple": [0.1, 0.2], "medium": [0.4, 0.5], "hard": [0.8, 0.9]}
+    assert stages(strategy="competence") is None
+    planned = stages(strategy="competence", scores=scores)
+    total = sum_examples(planned)
+    assert total["simple"] > total["hard"] > 0
+    assert sum(total.values()) == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("strategy", ["self_paced", "adaptive"])
+def test_what_losses_decide_is_not_known_before(strategy):
+    assert stages(strategy=strategy, scores={"simple": [0.1]}) is None
