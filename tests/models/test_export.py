@@ -100,7 +100,8 @@ def test_the_rollouts_are_the_same(adapter, exported):
 
 def test_processor_template_and_limits_come_along(exported):
     folder, about = exported
-    saved, own = load_processor(str(folder)), load_processor(NANO, max_pixels=12544)
+    limits = {"min_pixels": ModelConfig().min_pixels, "max_pixels": 12544}
+    saved, own = load_processor(str(folder)), load_processor(NANO, **limits)
     assert saved.chat_template == own.chat_template
     assert dict(saved.image_processor.size) == dict(own.image_processor.size)
     names = {path.name for path in folder.iterdir()}
