@@ -14,6 +14,7 @@ from pixelis.cli.data_prep import main
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.integration
 def arguments(*words):
     return [
         *("--config", str(ROOT / "configs/smoke/data_prep.yaml")),

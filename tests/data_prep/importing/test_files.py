@@ -310,6 +310,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
+@pytest.mark.integration
 def wide(path, pixels, groups, **options):
     """A parquet file of row groups of such images each, small on disk."""
     table = pa.Table.from_pylist([COTA | {"image": {"bytes": held, "path": ""}} for held in pixels])
@@ -414,6 +415,7 @@ print(count, peak() - before)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["lines", "list", "parquet"])
 def test_memory_stays_flat(tmp_path, kind):
     path = tmp_path / "x.data"
