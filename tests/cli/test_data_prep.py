@@ -14,7 +14,6 @@ from pixelis.cli.data_prep import main
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.integration
 def arguments(*words):
     return [
         *("--config", str(ROOT / "configs/smoke/data_prep.yaml")),
@@ -22,6 +21,7 @@ def arguments(*words):
     ]
 
 
+@pytest.mark.integration
 def test_a_real_process_makes_data_and_records_it(workdir, runs, client):
     done = subprocess.run(
         [sys.executable, "-m", "pixelis.cli.data_prep", *arguments("--seed", "3")],

@@ -143,8 +143,8 @@ def test_difficulty_shares_are_exact_to_one_within_each_task_and_split(rows):
 # The files
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("num_workers", [2, 8])
+@pytest.mark.integration
 def test_any_number_of_workers_in_any_folder_writes_the_same_bytes(made, tmp_path, num_workers):
     elsewhere = CONFIG.replace(num_workers=num_workers, output_dir=str(tmp_path / "cota"))
     prepare_folder(elsewhere, tmp_path / "cota")
@@ -239,8 +239,6 @@ def test_the_rank_correlation_is_of_the_composite_score_on_few_samples(tmp_path)
         asked.extend(examples)
         return [example.difficulty_score for example in examples]
 
-
-@pytest.mark.integration
     config = PLAIN.replace(difficulty=ALONE.replace(correlation_samples=14))
     summary = prepare_folder(config, tmp_path / "cota", answer_losses=answer_losses)
     assert len({example.id for example in asked}) == 14
@@ -249,6 +247,7 @@ def test_the_rank_correlation_is_of_the_composite_score_on_few_samples(tmp_path)
     assert (found["num_samples"], found["spearman"]) == (14, pytest.approx(1))
 
 
+@pytest.mark.integration
 def test_without_the_correlation_nothing_imports_torch(tmp_path):
     code = (
         "import sys\n"
@@ -344,7 +343,6 @@ WRITERS = {
 }
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("file", WRITERS)
 @pytest.mark.parametrize(
     ("make", "found_format"),
@@ -372,6 +370,7 @@ def test_every_format_in_every_file_becomes_data(photos, tmp_path, file, make, f
         assert len(example.trajectory) == (int(number) % 3 if make is sample else 0)
 
 
+@pytest.mark.integration
 def test_an_import_is_the_same_bytes_with_any_number_of_workers(photos, tmp_path):
     records = [sample(number) for number in range(20)] * 3
     write_lines([*records, "{", sample(3, id="", image="gone.png")], photos / "lines.jsonl")

@@ -310,7 +310,6 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
-@pytest.mark.integration
 def wide(path, pixels, groups, **options):
     """A parquet file of row groups of such images each, small on disk."""
     table = pa.Table.from_pylist([COTA | {"image": {"bytes": held, "path": ""}} for held in pixels])
@@ -320,6 +319,7 @@ def wide(path, pixels, groups, **options):
     return path
 
 
+@pytest.mark.integration
 def test_rows_that_are_large_are_not_decoded_together(tmp_path):
     path = wide(tmp_path / "x.parquet", [b"\x89PNG" + bytes(60 << 20)], 40)
     assert path.stat().st_size < 200_000
@@ -415,8 +415,8 @@ print(count, peak() - before)
 """
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["lines", "list", "parquet"])
+@pytest.mark.integration
 def test_memory_stays_flat(tmp_path, kind):
     path = tmp_path / "x.data"
     record = json.dumps(COTA | {"pad": "x" * 4000})
