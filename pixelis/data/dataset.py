@@ -38,6 +38,7 @@ class CurriculumDataset(Dataset[Encoded]):
         rows: of each difficulty, as `pixelis.data.store.load_split` returns them.
         features: of every image, where they are cached.
         left_out: difficulty -> number of examples longer than the encoder's max_length.
+        excluded: keys that are never drawn (see `exclude`).
     """
 
     def __init__(self, rows: Mapping[str, Any], encoder: Encoder) -> None:
@@ -83,13 +84,13 @@ class CurriculumDataset(Dataset[Encoded]):
         return self.left_out
 
     def exclude(self, ids: Collection[str]) -> dict[str, int]:
-        """Set which examples are not to be read; their keys and those of all others stay.
+        """Exclude examples from training; all keys stay as they are.
 
         Args:
-            ids: of the examples; an id that is not in this split is passed over.
+            ids: of the examples; those of other splits are ignored.
 
         Returns:
-            how many examples of each difficulty are left.
+            the number of examples left, by difficulty.
         """
         unwanted = set(ids)
         self.excluded = frozenset(

@@ -37,6 +37,7 @@ def test_an_entry_point_gets_its_words(monkeypatch, capsys, name):
     assert "error: Unknown key 'nonsense' in the command line." in capsys.readouterr().err
 
 
+@pytest.mark.integration  # a process for each
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_help_ends_with_0_and_imports_nothing_heavy(name):
     code = (

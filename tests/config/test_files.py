@@ -17,6 +17,7 @@ def contents(folder):
     return {str(f.relative_to(folder)): f.read_bytes() for f in files if f.name[:4] != "best"}
 
 
+@pytest.mark.integration
 def test_a_built_package_carries_the_files_of_configs(tmp_path):
     build = ["build_py", "--build-lib", str(tmp_path), "--force", "--quiet"]
     command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path), *build]

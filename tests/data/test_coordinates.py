@@ -1,4 +1,4 @@
-"""The model is told places where it sees them; on disk they are where they are stored."""
+"""Coordinates in stored pixels and in the pixels that the model sees."""
 
 import json
 import re
@@ -25,6 +25,7 @@ from pixelis.data.coordinates import (
 from pixelis.data.encode import Encoder, encode_example
 from pixelis.data.example import SAMPLE_TYPES, Example, Step
 from pixelis.data_prep.generate import generate_example
+from pixelis.data_prep.regions import box_iou
 from pixelis.data_prep.tasks import TASKS
 from pixelis.models.load import load_processor
 from pixelis.operations import OperationError, execute
@@ -52,7 +53,7 @@ def half():
     return encoder_for(784, 56 * 56)
 
 
-# By drawing
+# Against drawn images
 
 
 def picture_seen(encoder, image):
@@ -61,20 +62,9 @@ def picture_seen(encoder, image):
     _, rows, columns = made["image_grid_thw"][0].tolist()
     processor = encoder.image_processor
     side, merge = processor.patch_size, processor.merge_size
-    patches = (
-        made["pixel_values"]
-        .numpy()
-        .reshape(
-            rows // merge,
-            columns // merge,
-            merge,
-            merge,
-            3,
-            processor.temporal_patch_size,
-            side,
-            side,
-        )[:, :, :, :, :, 0]
-    )
+    blocks = (rows // merge, columns // merge, merge, merge)
+    shape = (*blocks, 3, processor.temporal_patch_size, side, side)
+    patches = made["pixel_values"].numpy().reshape(shape)[:, :, :, :, :, 0]
     pixels = patches.transpose(0, 2, 5, 1, 3, 6, 4).reshape(rows * side, columns * side, 3)
     pixels = pixels * np.array(processor.image_std) + np.array(processor.image_mean)
     return (pixels * 255).clip(0, 255)
@@ -87,14 +77,6 @@ def is_red(pixels):
 def box_of(mask):
     rows, columns = np.nonzero(mask)
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-
-
-def overlap(a, b):
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    both = max(0, width) * max(0, height)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return both / (sum(areas) - both)
 
 
 SMALL, LARGE = (56 * 56, 112 * 112), (112 * 112, 1003520)
@@ -114,7 +96,7 @@ SMALL, LARGE = (56 * 56, 112 * 112), (112 * 112, 1003520)
         ((100, 130), LARGE, "to whole patches"),
     ],
 )
-def test_a_drawn_box_is_where_the_model_sees_it(size, bounds, kind, patch_size):
+def test_a_drawn_box_is_converted_to_where_the_model_sees_it(size, bounds, kind, patch_size):
     encoder = encoder_for(*bounds, patch_size)
     width, height = size
     box = (width // 5, height // 4, width // 5 + width // 2, height // 4 + height // 3)
@@ -126,12 +108,12 @@ def test_a_drawn_box_is_where_the_model_sees_it(size, bounds, kind, patch_size):
     mapped, found = frame.box(box), box_of(is_red(seen))
     # Resizing blurs an edge over a pixel or two, which is much of a very small box.
     assert max(abs(a - b) for a, b in zip(mapped, found, strict=True)) <= 1
-    assert overlap(mapped, found) > (0.9 if min(frame.seen) >= 84 else 0.75)
+    assert box_iou(mapped, found) > (0.9 if min(frame.seen) >= 84 else 0.75)
     x1, y1, x2, y2 = mapped
     assert is_red(seen[y1:y2, x1:x2]).mean() > 0.8
     if not frame.is_same:
         # Taken as it is stored, the box would be elsewhere.
-        assert overlap(box, found) < overlap(mapped, found)
+        assert box_iou(box, found) < box_iou(mapped, found)
     # The operations' results too.
     x, y = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
     for name, arguments in (
@@ -150,19 +132,12 @@ def test_a_drawn_box_is_where_the_model_sees_it(size, bounds, kind, patch_size):
             assert is_red(seen)[told["center"][1], told["center"][0]]
 
 
-def test_the_seen_size_is_the_processors(double, half):
-    image = Image.new("RGB", (300, 77))
-    for encoder in (double, half):
-        height, width, _ = picture_seen(encoder, image).shape
-        assert encoder.seen_size(image) == (width, height)
-
-
-# The embedded base sees its own pictures as they are stored
+# The embedded base sees drawn scenes as they are stored
 
 
 @pytest.mark.parametrize("sample_type", SAMPLE_TYPES)
 @pytest.mark.parametrize("task", TASKS)
-def test_what_is_seen_as_stored_is_told_to_the_letter(task, sample_type):
+def test_an_example_seen_as_stored_is_not_changed(task, sample_type):
     encoder = encoder_for(3136, 12544)
     example = generate_example(seed=2, index=1, task=task, sample_type=sample_type)
     frames = frames_of(example.images, encoder.seen_size)
@@ -187,7 +162,7 @@ def generated():
     ]
 
 
-def test_every_place_of_every_example_is_doubled(double):
+def test_every_box_and_point_of_every_example_is_doubled(double):
     for example in generated():
         frames = frames_of(example.images, double.seen_size)
         seen = as_seen(example, frames)
@@ -210,7 +185,7 @@ def test_every_place_of_every_example_is_doubled(double):
             assert told.arguments.get("factor") == step.arguments.get("factor")
 
 
-def test_a_conclusion_weighs_the_numbers_that_were_found(double, half):
+def test_a_conclusion_compares_the_converted_areas(double, half):
     example = next(
         example
         for index in range(50)
@@ -229,7 +204,7 @@ def test_a_conclusion_weighs_the_numbers_that_were_found(double, half):
         assert sorted(numbers_in(seen.conclusion.partition(". ")[0])) == sorted(found)
 
 
-def test_a_told_solution_is_mapped_like_a_step(double):
+def test_a_described_solution_is_converted_like_a_step(double):
     example = next(
         e for e in generated() if e.sample_type == "trap_perceptual" and " -> " in e.question
     )
@@ -248,7 +223,7 @@ def test_a_told_solution_is_mapped_like_a_step(double):
     ]
 
 
-def test_encoding_an_example_tells_it_as_it_is_seen(double):
+def test_an_example_is_encoded_in_seen_pixels(double):
     example = generate_example(seed=1, index=0, task="object_counting", sample_type="positive")
     seen = as_seen(example, frames_of(example.images, double.seen_size))
     assert seen != example
@@ -257,7 +232,7 @@ def test_encoding_an_example_tells_it_as_it_is_seen(double):
     )
 
 
-# Words
+# Texts
 
 WIDE = Frame((100, 50), (200, 100))
 
@@ -288,7 +263,7 @@ def test_boxes_and_points_inside_the_image(text, expected):
         ("There are no more, so 3.", None),
     ],
 )
-def test_what_a_conclusion_weighs(said, expected):
+def test_values_in_pixels_of_a_conclusion(said, expected):
     example = handmade(conclusion=said)
     assert as_seen(example, [WIDE]).conclusion == (expected or said)
 
@@ -308,7 +283,7 @@ def handmade(**changed):
     return Example(**settings | changed)
 
 
-def test_answers_and_thoughts_too_and_the_truth_stays_as_it_is_stored():
+def test_answers_and_thoughts_are_converted_and_the_ground_truth_is_not():
     step = Step("Look at [0, 0, 10, 10].", "READ_TEXT", {"bbox": [0, 0, 10, 10]}, {"text": "x"})
     example = handmade(answer="[1, 2, 3, 4]", ground_truth="[1, 2, 3, 4]", trajectory=(step,))
     seen = as_seen(example, [WIDE])
@@ -350,21 +325,12 @@ def test_a_box_area_is_that_of_the_mapped_box():
     ],
     ids=range(11),
 )
-def test_no_question_stops_the_mapping(question):
+def test_no_question_takes_long_and_what_cannot_be_converted_stays(question):
     began = time.monotonic()
     seen = as_seen(handmade(question=question), [WIDE])
     assert time.monotonic() - began < 5
     if "[0, 0, 9, 9]" not in question:
         assert seen.question == question
-
-
-def test_as_many_lines_are_told_as_a_trajectory_may_have_steps():
-    told = 'READ_TEXT {"bbox": [0, 0, 9, 9]} -> {"center": [1, 1]}'
-    lines = as_seen(handmade(question="\n".join([told] * 70)), [WIDE]).question.split("\n")
-    mapped = 'READ_TEXT {"bbox": [0, 0, 18, 18]} -> {"center": [3, 3]}'
-    assert lines[:MAX_DESCRIBED_STEPS] == [mapped] * 64
-    # What follows is words, in which boxes alone are places.
-    assert lines[MAX_DESCRIBED_STEPS:] == [mapped.replace("[3, 3]", "[1, 1]")] * 6
 
 
 @pytest.mark.parametrize(
@@ -379,17 +345,26 @@ def test_as_many_lines_are_told_as_a_trajectory_may_have_steps():
     ],
     ids=range(6),
 )
-def test_no_conclusion_stops_the_mapping(conclusion):
+def test_no_conclusion_takes_long(conclusion):
     began = time.monotonic()
     seen = as_seen(handmade(conclusion=conclusion), [WIDE])
     assert time.monotonic() - began < 1
     assert seen.conclusion == conclusion
 
 
+def test_at_most_64_lines_are_read_as_steps():
+    told = 'READ_TEXT {"bbox": [0, 0, 9, 9]} -> {"center": [1, 1]}'
+    lines = as_seen(handmade(question="\n".join([told] * 70)), [WIDE]).question.split("\n")
+    mapped = 'READ_TEXT {"bbox": [0, 0, 18, 18]} -> {"center": [3, 3]}'
+    assert lines[:MAX_DESCRIBED_STEPS] == [mapped] * 64
+    # What follows is words, in which boxes alone are places.
+    assert lines[MAX_DESCRIBED_STEPS:] == [mapped.replace("[3, 3]", "[1, 1]")] * 6
+
+
 @pytest.mark.parametrize(
     "factor", [{"a": 1}, "ab", [1, 2], True, 2.0, 10**400, 5, 0, "x" * 10**6], ids=range(9)
 )
-def test_a_size_is_multiplied_by_a_right_factor_alone(factor):
+def test_a_size_is_multiplied_by_a_valid_factor_only(factor):
     arguments = {"bbox": [0, 0, 9, 9], "factor": factor}
     step = Step("", "ZOOM_IN", arguments, {"size": [1, 1]})
     (seen,) = as_seen(handmade(trajectory=(step,)), [WIDE]).trajectory
@@ -397,17 +372,10 @@ def test_a_size_is_multiplied_by_a_right_factor_alone(factor):
     assert seen.result == {"size": [1, 1]}
 
 
-@pytest.mark.parametrize("place", [{"bbox": [0, 0, 1, 10**4299]}, {"area": 9 * 10**4299}])
-def test_numbers_that_no_image_has_stay(place):
-    step = Step("", "READ_TEXT", place, place)
-    (seen,) = as_seen(handmade(trajectory=(step,)), [WIDE]).trajectory
-    assert (seen.arguments, seen.result) == (place, place)
-
-
 # Calls
 
 
-def test_a_call_over_frames_counts_in_its_own():
+def test_a_call_over_frames_uses_the_sizes_of_its_frames():
     frames = [Frame((10, 10), (10, 10)), Frame((10, 10), (20, 20)), Frame((10, 10), (30, 30))]
     stored = {"frames": [2, 3], "bbox": [1, 1, 3, 3]}
     asked = call_as_seen("TRACK_OBJECT", stored, frames)
@@ -418,7 +386,7 @@ def test_a_call_over_frames_counts_in_its_own():
     assert told == {"boxes": [[2, 2, 6, 6], [6, 6, 12, 12]]}
 
 
-def test_a_mask_is_drawn_anew():
+def test_a_mask_is_resized():
     mask = np.zeros((50, 100), dtype=bool)
     mask[10:20, 30:60] = True
     stored = {"mask": encode_mask(mask)}
@@ -436,14 +404,13 @@ def test_a_mask_is_drawn_anew():
         ("GET_PROPERTIES", {"mask": {"size": [50, 100], "counts": [5000]}}, r"= \[100, 200\]"),
     ],
 )
-def test_a_place_outside_is_refused_in_seen_pixels(operation, arguments, message):
+def test_a_call_outside_the_image_is_refused_in_seen_pixels_and_stays_in_data(
+    operation, arguments, message
+):
     with pytest.raises(OperationError, match=message):
         call_as_stored(operation, arguments, [WIDE])
-
-
-def test_a_place_outside_is_left_as_it_is_in_data():
-    wrong = {"bbox": [0, 0, 201, 10]}
-    assert call_as_seen("READ_TEXT", wrong, [WIDE]) == wrong
+    if "mask" not in arguments:
+        assert call_as_seen(operation, arguments, [WIDE]) == arguments
 
 
 @pytest.mark.parametrize(
@@ -459,11 +426,11 @@ def test_a_place_outside_is_left_as_it_is_in_data():
         ("TRACK_OBJECT", {"frames": "1, 2", "bbox": [0, 0, 2, 2]}),
     ],
 )
-def test_what_is_no_call_is_left_to_the_operation(operation, arguments):
+def test_an_invalid_call_is_left_to_the_operation(operation, arguments):
     assert call_as_stored(operation, arguments, [WIDE]) == arguments
 
 
-def test_an_error_repeats_what_was_asked():
+def test_an_error_repeats_the_converted_arguments():
     step = Step("", "SEGMENT_OBJECT_AT", {"x": 5, "y": 6}, {"error": "no object at (5, 6)"})
     box = Step("", "READ_TEXT", {"bbox": [1, 2, 3, 4]}, {"error": "no text in [1, 2, 3, 4]; get"})
     seen = as_seen(handmade(trajectory=(step, box)), [WIDE])
@@ -471,6 +438,13 @@ def test_an_error_repeats_what_was_asked():
         "no object at (11, 13)",
         "no text in [2, 4, 6, 8]; get",
     ]
+
+
+@pytest.mark.parametrize("numbers", [{"bbox": [0, 0, 1, 10**4299]}, {"area": 9 * 10**4299}])
+def test_numbers_too_large_for_an_image_stay(numbers):
+    step = Step("", "READ_TEXT", numbers, numbers)
+    (seen,) = as_seen(handmade(trajectory=(step,)), [WIDE]).trajectory
+    assert (seen.arguments, seen.result) == (numbers, numbers)
 
 
 def test_other_results_and_arguments_stay():
@@ -497,24 +471,24 @@ def boxes(draw, size):
 
 
 @st.composite
-def places(draw):
+def frames_with_regions(draw):
     frame = Frame(draw(SIZES), draw(SIZES))
     point = tuple(draw(st.integers(0, side - 1)) for side in frame.stored)
     return frame, draw(boxes(frame.stored)), point
 
 
-@given(places())
-def test_what_lies_inside_stays_inside(place):
-    frame, box, point = place
+@given(frames_with_regions())
+def test_what_lies_inside_stays_inside(drawn):
+    frame, box, point = drawn
     x1, y1, x2, y2 = frame.box(box)
     assert 0 <= x1 < x2 <= frame.seen[0] and 0 <= y1 < y2 <= frame.seen[1]
     x, y = frame.point(*point)
     assert 0 <= x < frame.seen[0] and 0 <= y < frame.seen[1]
 
 
-@given(places())
-def test_there_and_back_is_the_nearest_stored_pixel(place):
-    frame, box, point = place
+@given(frames_with_regions())
+def test_there_and_back_is_the_nearest_stored_pixel(drawn):
+    frame, box, point = drawn
     for before, after in (
         (box, frame.inverse.box(frame.box(box))),
         (point, frame.inverse.point(*frame.point(*point))),
@@ -527,9 +501,9 @@ def test_there_and_back_is_the_nearest_stored_pixel(place):
                 assert abs(one - other) <= 1.5 * stored / seen + 1
 
 
-@given(places())
-def test_a_place_keeps_its_share_of_the_side(place):
-    frame, box, point = place
+@given(frames_with_regions())
+def test_a_coordinate_keeps_its_share_of_the_side(drawn):
+    frame, box, point = drawn
     for index, (value, found) in enumerate(zip(box, frame.box(box), strict=True)):
         stored, seen = frame.stored[index % 2], frame.seen[index % 2]
         assert abs(value / stored - found / seen) <= 1 / seen + 1e-9

@@ -41,6 +41,9 @@ STRATEGIES = {
 class Keys:
     """A dataset whose batches are their own keys."""
 
+    excluded = frozenset()
+    sizes = SIZES
+
     def __getitem__(self, key):
         return torch.tensor([NAMES.index(key[0]), key[1]])
 
@@ -212,6 +215,17 @@ class Broken(Keys):
 class Buggy(Keys):
     def __getitem__(self, key):
         raise ZeroDivisionError("a bug of ours")
+
+
+class Excluding(Keys):
+    excluded = frozenset({("simple", 0), ("simple", 1), ("medium", 3)})
+
+
+@pytest.mark.parametrize("settings", STRATEGIES.values(), ids=STRATEGIES)
+def test_excluded_examples_are_never_drawn(settings):
+    manager, loader = build(settings, Excluding())
+    steps = train(manager, loader, 1, NUM_STEPS)
+    assert not Excluding.excluded & {key for keys in steps.values() for key in keys}
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

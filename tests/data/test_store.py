@@ -156,7 +156,7 @@ NO_IMAGE = r"an image does not open \(.+\)$"
         ({"question": None}, "question must be a text, got None"),
         ({"provenance": "{"}, "the provenance cannot be read"),
     ],
-    ids=range(22),
+    ids=range(24),
 )
 def test_a_broken_row_is_refused_with_its_example(one_of_each, change, message):
     row = to_row(one_of_each[0])

@@ -30,8 +30,8 @@ def write(out, text="new"):
 
 
 @pytest.fixture(params=["exchange", "two moves"])
-def way(request, monkeypatch):
-    """Both ways of putting a folder where another is."""
+def exchanging(request, monkeypatch):
+    """Both ways to replace a folder."""
     if request.param == "two moves":
         monkeypatch.setattr(module, "swap_folders", lambda first, second: False)
     return request.param
@@ -45,43 +45,38 @@ def test_this_system_exchanges_folders_in_one_step(tmp_path):
     assert (names_in(tmp_path / "a"), names_in(tmp_path / "b")) == ({"of b"}, {"of a"})
 
 
-# A place that may not be written in
+# Refused before any work
 
 
-def test_a_file_in_the_place(tmp_path):
-    taken = tmp_path / "cota"
-    taken.write_text("mine", encoding="utf-8")
-    for refuse in (check_output_folder, write):
-        with pytest.raises(DataError, match=f"^output_dir {taken} is a file; name a folder$"):
-            refuse(taken)
-    assert taken.read_text(encoding="utf-8") == "mine"
-    assert names_in(tmp_path) == {"cota"}
+def make_file(tmp_path):
+    (tmp_path / "cota").write_text("mine", encoding="utf-8")
+    return tmp_path / "cota", "is a file; name a folder$"
 
 
-@pytest.mark.parametrize("beside", [set(), {"summary.json"}])
-def test_other_files_in_the_place_are_left_alone(tmp_path, beside):
-    out = tmp_path / "cota"
-    out.mkdir()
-    for name in {"notes.txt", *beside}:
-        (out / name).write_text("mine", encoding="utf-8")
-    before = contents(out)
-    message = f"^output_dir {out} holds other files; name an empty or a new folder .*notes.txt"
-    for refuse in (check_output_folder, write):
-        with pytest.raises(DataError, match=message):
-            refuse(out)
-    assert contents(out) == before and names_in(tmp_path) == {"cota"}
+def make_other_files(tmp_path):
+    (tmp_path / "cota").mkdir()
+    for name in ("notes.txt", "summary.json"):
+        (tmp_path / "cota" / name).write_text("mine", encoding="utf-8")
+    return tmp_path / "cota", "holds other files; name an empty or a new folder .*notes.txt"
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def make_file_above(tmp_path):
     (tmp_path / "file").write_text("mine", encoding="utf-8")
-    out = tmp_path / "file" / "cota"
-    with pytest.raises(DataError, match=f"^output_dir {out} cannot be written: .*file"):
-        write(out)
+    return tmp_path / "file" / "cota", "cannot be written: .*file"
 
 
-def test_a_mount_point_is_refused_before_any_work():
-    with pytest.raises(DataError, match=r"^output_dir /proc is a mount point.*folder in it$"):
-        check_output_folder(Path("/proc"))
+def name_mount_point(tmp_path):
+    return Path("/proc"), r"is a mount point.*folder in it$"
+
+
+@pytest.mark.parametrize("make", [make_file, make_other_files, make_file_above, name_mount_point])
+def test_a_path_that_must_not_be_written_is_refused_and_left_alone(tmp_path, make):
+    out, message = make(tmp_path)
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    for refuse in (check_output_folder, write):
+        with pytest.raises(DataError, match=f"^output_dir {out} {message}"):
+            refuse(out)
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
 def test_a_name_that_is_too_long(tmp_path):
@@ -99,7 +94,7 @@ def test_folders_above_are_made(tmp_path):
     assert names_in(tmp_path / "a" / "b" / "cota") == OURS
 
 
-def test_an_empty_folder_and_an_incomplete_one_are_filled(tmp_path, way):
+def test_an_empty_folder_and_an_incomplete_one_are_filled(tmp_path, exchanging):
     out = tmp_path / "cota"
     out.mkdir()
     write(out)
@@ -108,7 +103,7 @@ def test_an_empty_folder_and_an_incomplete_one_are_filled(tmp_path, way):
     assert names_in(out) == OURS and names_in(tmp_path) == {"cota"}
 
 
-def test_new_files_take_the_place_of_all_old_ones(tmp_path, way):
+def test_new_files_replace_all_old_ones(tmp_path, exchanging):
     out = tmp_path / "cota"
     write(out, "old")
     with staged_folder(out) as folder:
@@ -119,7 +114,7 @@ def test_new_files_take_the_place_of_all_old_ones(tmp_path, way):
 
 
 @pytest.mark.parametrize("stopped_by", [OSError("disk full"), RuntimeError(), KeyboardInterrupt()])
-def test_old_files_survive_when_writing_stops_midway(tmp_path, way, stopped_by):
+def test_old_files_survive_when_writing_stops_midway(tmp_path, exchanging, stopped_by):
     out = tmp_path / "cota"
     write(out, "old")
     before = contents(out)
@@ -152,7 +147,7 @@ def test_old_files_come_back_when_the_second_of_two_moves_fails(tmp_path, monkey
     assert contents(out) == before and names_in(tmp_path) == {"cota"}
 
 
-def test_a_link_stays_a_link(tmp_path, way):
+def test_a_link_stays_a_link(tmp_path, exchanging):
     (tmp_path / "disk").mkdir()
     (tmp_path / "here").mkdir()
     link = tmp_path / "here" / "cota"
@@ -164,7 +159,7 @@ def test_a_link_stays_a_link(tmp_path, way):
         assert names_in(tmp_path) == {"disk", "here"}
 
 
-# What killed processes left
+# Leftovers of killed processes
 
 
 def leave(folder, name, number=NOBODY):
@@ -174,17 +169,18 @@ def leave(folder, name, number=NOBODY):
     return left
 
 
-def test_leftovers_are_cleared_away(tmp_path):
-    leave(tmp_path, ".cota.{}.new")
-    leave(tmp_path, ".cota.{}.new", os.getpid())
-    write(tmp_path / "cota")
-    leave(tmp_path, ".cota.{}.new")
-    leave(tmp_path, ".cota.{}.old")
-    write(tmp_path / "cota")
-    assert names_in(tmp_path) == {"cota"} and names_in(tmp_path / "cota") == OURS
+def test_leftovers_are_removed(tmp_path):
+    for leftovers in (
+        [(".cota.{}.new", NOBODY), (".cota.{}.new", os.getpid())],
+        [(".cota.{}.new", NOBODY), (".cota.{}.old", NOBODY)],
+    ):
+        for name, number in leftovers:
+            leave(tmp_path, name, number)
+        write(tmp_path / "cota")
+        assert names_in(tmp_path) == {"cota"} and names_in(tmp_path / "cota") == OURS
 
 
-def test_killed_between_two_moves_the_old_files_are_put_back(tmp_path):
+def test_old_files_are_put_back_after_a_kill_between_two_moves(tmp_path):
     leave(tmp_path, ".cota.{}.old")
     with pytest.raises(RuntimeError), staged_folder(tmp_path / "cota"):
         raise RuntimeError
@@ -193,28 +189,26 @@ def test_killed_between_two_moves_the_old_files_are_put_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [".cota.x.new", ".cota.new", "cota.7.new", ".cota.b.{}.new", ".cota.b.{}.old", ".a.1.new"],
+    ("out", "name"),
+    [
+        *(("cota", name) for name in (".cota.x.new", ".cota.new", "cota.7.new", ".a.1.new")),
+        *(("cota", name) for name in (".cota.b.{}.new", ".cota.b.{}.old")),
+        ("c[ot]a", ".coa.{}.new"),
+    ],
 )
-def test_what_only_looks_like_a_leftover_stays(tmp_path, name):
+def test_other_folders_that_look_like_leftovers_stay(tmp_path, out, name):
     left = leave(tmp_path, name)
-    write(tmp_path / "cota")
-    assert left.is_dir() and names_in(tmp_path / "cota") == OURS
+    write(tmp_path / out)
+    assert left.is_dir() and names_in(tmp_path / out) == OURS
 
 
-def test_a_name_with_the_signs_of_a_pattern(tmp_path):
-    left, other = leave(tmp_path, ".c[ot]a.{}.new"), leave(tmp_path, ".coa.{}.new")
-    write(tmp_path / "c[ot]a")
-    assert other.is_dir() and not left.exists()
-
-
-def test_the_folder_of_a_process_that_lives_stays(tmp_path):
+def test_the_folder_of_a_running_process_stays(tmp_path):
     left = leave(tmp_path, ".cota.{}.new", os.getppid())
     write(tmp_path / "cota")
     assert left.is_dir()
 
 
-def test_a_number_that_another_process_got_since_does_not_protect(tmp_path):
+def test_a_process_with_a_reused_number_does_not_protect_a_leftover(tmp_path):
     left = leave(tmp_path, ".cota.{}.new", os.getppid())
     began = psutil.Process(os.getppid()).create_time()
     os.utime(left, (began - 3600, began - 3600))
@@ -222,7 +216,7 @@ def test_a_number_that_another_process_got_since_does_not_protect(tmp_path):
     assert names_in(tmp_path) == {"cota"}
 
 
-def test_a_process_that_ended_but_was_not_waited_for_does_not_protect(tmp_path):
+def test_a_zombie_does_not_protect_a_leftover(tmp_path):
     child = os.fork()
     if not child:
         os._exit(0)

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from pixelis.cli.arguments import parse_arguments
 from pixelis.config import (
-    AblateFileConfig,
-    CompareConfig,
+    CONFIG_FILES,
     DataPrepConfig,
     EvaluateConfig,
     ModelFileConfig,
@@ -28,14 +27,7 @@ from pixelis.errors import ConfigError
 from tests.faults.hostile import bounded, broken, mutated, one_line, run_cases, values
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
-FILES = {
-    "data_prep.yaml": DataPrepConfig,
-    "training_params.yaml": TrainingFileConfig,
-    "model_arch.yaml": ModelFileConfig,
-    "evaluate.yaml": EvaluateConfig,
-    "ablate.yaml": AblateFileConfig,
-    "compare.yaml": CompareConfig,
-}
+FILES = {Path(name).name: kind for name, kind in CONFIG_FILES.items()}
 TEXTS = {name: (CONFIGS / name).read_bytes() for name in FILES}
 TREES = {name: parse_yaml(text.decode(), name) for name, text in TEXTS.items()}
 
