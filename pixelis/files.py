@@ -15,6 +15,7 @@ from pathlib import Path
 from pixelis.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+TORCH_CUT_OFF = ("unexpected pos", "iostream error")  # torch.save, which gives no number
 MIB = 2**20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -130,6 +131,8 @@ def is_disk_full(error: BaseException) -> bool:
     """Return whether a disk or quota is full; of some libraries only the text says so."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in TORCH_CUT_OFF):
+        return True
     return any(f"os error {number})" in str(error) for number in FULL)
 
 

@@ -10,6 +10,8 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 

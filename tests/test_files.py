@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 import pixelis.files as module
@@ -86,6 +87,13 @@ def test_what_says_that_a_disk_is_full():
     assert is_disk_full(OSError(errno.ENOSPC, "x")) and is_disk_full(OSError(errno.EDQUOT, "x"))
     assert is_disk_full(SafetensorError("I/O error: No space left on device (os error 28)"))
     assert not is_disk_full(OSError(errno.EACCES, "x")) and not is_disk_full(ValueError("x"))
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_what_torch_says_of_a_full_disk_is_understood(size):
+    with pytest.raises(RuntimeError) as error:
+        torch.save({"moments": torch.zeros(size)}, "/dev/full")
+    assert is_disk_full(error.value)
 
 
 def test_a_library_s_own_error_of_a_full_disk_becomes_one_with_the_path(tmp_path):

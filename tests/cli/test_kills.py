@@ -11,6 +11,8 @@ import pytest
 from pixelis.training.checkpoint import ADAPTER_FILE
 from tests.forking import ForkServer
 
+pytestmark = pytest.mark.integration
+
 KILLED = -signal.SIGKILL
 SEED = 3180  # one of those with a kill in a step, an evaluation, an attempt, a save and a delivery
 MAX_STEPS = 8

@@ -20,6 +20,8 @@ from pixelis.cli.arguments import run_cli
 from pixelis.cli.sft import main
 from pixelis.data.store import difficulty_file, write_rows
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent.parent
 SMOKE_PREP = str(ROOT / "configs/smoke/data_prep.yaml")
 

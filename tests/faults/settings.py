@@ -2,34 +2,17 @@
 
 import json
 
+from tests.conftest import SETTINGS as TRAINING_SETTINGS
 from tests.forking import ROOT
 
-STAGES = [
-    {"name": "simple", "difficulty_mix": {"simple": 1.0}},
-    {"name": "balanced", "difficulty_mix": {"simple": 0.4, "medium": 0.4, "hard": 0.2}},
-    {"name": "full", "difficulty_mix": {"simple": 0.2, "medium": 0.3, "hard": 0.5}},
-]
 # The smoke configuration, smaller still.
-SETTINGS = {
+SETTINGS = TRAINING_SETTINGS | {
     "data.path": "data",
-    "training.learning_rate": 0.002,
-    "training.logging_steps": 2,
-    "training.max_steps": 6,
-    "training.batch_size": 2,
-    "training.eval_steps": 3,
-    "training.save_steps": 2,
-    "training.max_length": 512,
-    "curriculum.stages": json.dumps(STAGES),
-    "curriculum.max_rollbacks": "null",
-    "curriculum.advancement_interval": 2,
-    "curriculum.rollback_enabled": "false",
-    "curriculum.eval_samples_per_difficulty": 2,
+    "evaluation.enabled": "true",
     "evaluation.samples_per_difficulty": 1,
     "evaluation.max_operations": 2,
     "evaluation.num_traces": 1,
     "evaluation.num_reported": 1,
-    "model.lora_r": 4,
-    "model.lora_dropout": 0.1,
 }
 
 

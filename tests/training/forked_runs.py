@@ -25,7 +25,7 @@ class LineRecorder(NullRecorder):
     """
 
     def __init__(self, path, on_metrics, length=None):
-        if length is not None:
+        if length is not None and path.exists():
             os.truncate(path, length)
         self.file = path.open("a", encoding="utf-8")
         self.on_metrics = on_metrics

@@ -12,6 +12,8 @@ from pixelis.errors import ConfigError
 from pixelis.models.load import load_model
 from pixelis.training.adapter import RANKS_FILE, build_adapter
 
+pytestmark = pytest.mark.integration
+
 IDS = torch.arange(5, 45)[None]
 STAYING = {
     "advancement_interval": 2,

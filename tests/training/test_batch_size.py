@@ -19,6 +19,8 @@ from pixelis.training.batch_size import Split, longest, smaller, with_size
 from pixelis.training.checkpoint import ADAPTER_FILE, CURRICULUM_FILE, read_json
 from tests.training.conftest import MODEL, TRAINING
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent.parent
 DRY = {"lora_dropout": 0.0}  # forward passes of another size would draw other dropout
 STEPS = {"precision": "fp32", "max_steps": 3, "eval_steps": 3, "save_steps": 2, "logging_steps": 1}

@@ -23,6 +23,8 @@ from pixelis.training.caches import (
 )
 from tests.training.conftest import logged_lines
 
+pytestmark = pytest.mark.integration
+
 NANO = "pixelis-nano"
 MODEL = ModelConfig(torch_dtype="float32", max_pixels=12544)
 

@@ -9,6 +9,8 @@ from pixelis.curriculum import CurriculumConfig, CurriculumManager
 from pixelis.recorder import NullRecorder
 from pixelis.training.callback import STRATUM_METRICS, CurriculumCallback
 
+pytestmark = pytest.mark.integration
+
 DIFFICULTIES = ("simple", "medium", "hard")
 
 

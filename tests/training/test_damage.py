@@ -26,6 +26,8 @@ from pixelis.training.checkpoint import (
 from pixelis.training.inputs import data_digest
 from pixelis.training.resume import FINISHED_FILE, choose_start
 
+pytestmark = pytest.mark.integration
+
 NESTED = "[" * 100_000
 
 

@@ -14,7 +14,7 @@ from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import SUMMARY_FILE, difficulty_file, write_rows
 from pixelis.errors import CheckpointError
 
-pytestmark = pytest.mark.slow  # real trainings: two minutes a file
+pytestmark = [pytest.mark.integration, pytest.mark.slow]  # real trainings: two minutes a file
 
 STILL = {"model": {"lora_dropout": 0.0}, "logging_steps": 1, "max_steps": 2}
 

@@ -8,6 +8,8 @@ from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import SUMMARY_FILE, difficulty_file, to_row, write_rows
 from pixelis.data_prep.generate import generate_example
 
+pytestmark = pytest.mark.integration
+
 STAGES = [
     {"name": "old", "difficulty_mix": {"simple": 1.0}},
     {"name": "new", "difficulty_mix": {"hard": 1.0}},

@@ -10,7 +10,7 @@ from pixelis.models.load import load_model
 from pixelis.models.lora import load_adapter
 from pixelis.training.checkpoint import ADAPTER_FILE, OPTIMIZER_FILE
 
-pytestmark = pytest.mark.slow  # real trainings: two minutes a file
+pytestmark = [pytest.mark.integration, pytest.mark.slow]  # real trainings: two minutes a file
 
 IDS = torch.arange(5, 45)[None]
 

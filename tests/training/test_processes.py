@@ -21,6 +21,8 @@ from tests.forking import ROOT, ForkServer
 from tests.training.conftest import MODEL
 from tests.training.conftest import TRAINING as SETTINGS
 
+pytestmark = pytest.mark.integration
+
 TRAINING = {**SETTINGS, "batch_size": 1}
 DRY = {"lora_dropout": 0.0}  # what one process and two draw for dropout differs
 
@@ -260,6 +262,7 @@ def test_a_sharded_model_is_trained_stopped_and_taken_up_again_alike(
         assert run.decided(0)[name] == run.decided(1)[name]
 
 
+@pytest.mark.slow
 def test_a_sharded_model_in_bf16_is_trained_as_a_whole_one(launch, advancing, tmp_path):
     """Nobody but us wraps a sharded model in autocast."""
     words = {"precision": "bf16", "max_steps": 4}
@@ -271,7 +274,9 @@ def test_a_sharded_model_in_bf16_is_trained_as_a_whole_one(launch, advancing, tm
     assert set(sharded.adapter) == set(whole.adapter)
 
 
-@pytest.mark.parametrize("env", [{}, FSDP], ids=["whole", "sharded"])
+@pytest.mark.parametrize(
+    "env", [{}, pytest.param(FSDP, marks=pytest.mark.slow)], ids=["whole", "sharded"]
+)
 def test_a_bad_step_of_one_process_is_one_of_both(launch, retreating, tmp_path, env):
     # The gradient that both share is finite: only rank 1 sees that its loss is not.
     place, curriculum = tmp_path / "sft", retreating | {"enabled": False}

@@ -34,6 +34,8 @@ from pixelis.training.resume import (
 from pixelis.training.weights import SNAPSHOT_FILE
 from tests.training.conftest import logged_lines
 
+pytestmark = pytest.mark.integration
+
 KILLED = -signal.SIGKILL
 IDENTITY = {"training.max_steps": 8, "curriculum.strategy": "staged"}
 

@@ -19,6 +19,8 @@ from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import load_adapter
 from pixelis.training.stopping import Stopped
 
+pytestmark = pytest.mark.integration
+
 
 def test_what_a_training_leaves(whole):
     names = {path.name for path in whole.output_dir.iterdir()}

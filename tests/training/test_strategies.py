@@ -11,6 +11,8 @@ from pixelis.curriculum import draw_scored, strategies
 from pixelis.curriculum.scoring import select_active
 from pixelis.data.store import load_split
 
+pytestmark = pytest.mark.integration
+
 NAMES = ("simple", "medium", "hard")
 USUAL = {
     "advancement_interval": 2,

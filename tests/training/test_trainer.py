@@ -17,6 +17,8 @@ from pixelis.training.checkpoint import ADAPTER_FILE
 from pixelis.training.trainer import compute_token_loss
 from pixelis.training.weights import TrainedWeights, optimizer_tensors
 
+pytestmark = pytest.mark.integration
+
 NANO = "pixelis-nano"
 
 
@@ -51,7 +53,9 @@ def whole_steps(seen):
     return {step: sorted(keys) for step, keys in seen.items()}
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "num_workers", [0, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4))]
+)
 def test_the_first_step_after_an_event_has_the_new_mix_only(trained, advancing, sizes, num_workers):
     # Decisions at 2 and 4, evaluations without one at 3; a step is two micro-batches, and each
     # worker reads two ahead all the time.

@@ -8,7 +8,7 @@ from pixelis.errors import ConfigError
 from pixelis.training.caches import TrainingCache
 from tests.training.conftest import MODEL, TRAINING
 
-pytestmark = pytest.mark.slow  # real trainings: two minutes a file
+pytestmark = [pytest.mark.integration, pytest.mark.slow]  # real trainings: two minutes a file
 
 STAYING = {
     "advancement_interval": 2,

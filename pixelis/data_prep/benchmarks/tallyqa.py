@@ -6,7 +6,7 @@ Acharya, Kafle and Kanan 2019, "TallyQA: Answering Complex Counting Questions" (
 
 Score: accuracy, of simple and complex questions apart. A number in digits is compared by value, and
 a number word up to fifteen, the largest answer of the data, counts as well. Beside it the RMSE
-(`pixelis.evaluation.count_error`), with the number of answers that are no number.
+(`pixelis.evaluation.metrics.count_errors`), with the number of answers that are no number.
 """
 
 from collections.abc import Mapping
