@@ -16,11 +16,10 @@ from pixelis.data_prep.benchmarks.question import (
     Layout,
     Question,
     image_path,
-    own_id,
     question_text,
 )
 from pixelis.data_prep.importing.record import RejectedError
-from pixelis.data_prep.importing.values import show
+from pixelis.data_prep.importing.values import check_id, show
 
 WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -39,7 +38,7 @@ def read(data: Mapping[str, Any]) -> Question:
     if type(simple) is not bool:
         raise RejectedError("wrong_type", f"issimple must be true or false, got {show(simple)}")
     return Question(
-        id=own_id(data, "question_id"),
+        id=check_id(data.get("question_id")),
         group="simple" if simple else "complex",
         text=question_text(data, "question"),
         image=image_path(data, "image"),
