@@ -26,14 +26,9 @@ from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.prepare import plan_samples
 from pixelis.data_prep.tasks import TASKS
 from pixelis.evaluation import rollout as rollout_module
+from pixelis.evaluation.conversation import Conversation, encode_response, shared_prefix
 from pixelis.evaluation.decoder import Decoder
-from pixelis.evaluation.rollout import (
-    Conversation,
-    converse,
-    encode_response,
-    roll_out,
-    shared_prefix,
-)
+from pixelis.evaluation.rollout import RolloutSettings, roll_out, run_conversations
 from pixelis.models.load import load_model, load_processor
 from pixelis.operations import Observation, execute
 
@@ -104,23 +99,23 @@ def plain_loop(model, encoder, examples):
 
 
 class Watched(Decoder):
-    """The engine's speaker, which keeps what each turn said and the top two logits behind it."""
+    """The engine's decoder, which keeps the tokens of each turn and their top two logits."""
 
     def __init__(self, *arguments, **more):
         super().__init__(*arguments, **more)
         self.tops, self.turns = [[]], []
 
-    def speak(self):
-        spoken = super().speak()
-        for utterance in spoken:
-            self.turns.append(utterance.tokens)
+    def generate(self):
+        finished = super().generate()
+        for turn in finished:
+            self.turns.append(turn.tokens)
             self.tops.append([])
-        return spoken
+        return finished
 
 
 def watch_engine(model, encoder, example):
     """The engine on one example alone: its turns, and the top two logits of every token."""
-    speaker = Watched(
+    decoder = Watched(
         model,
         encoder,
         num_slots=1,
@@ -129,34 +124,36 @@ def watch_engine(model, encoder, example):
     )
 
     def keep(_module, _inputs, output):
-        if speaker._slots[0].speaking:
+        if decoder._slots[0].generating:
             row = output.logits[0, 0].clone()
             row[encoder.image_token_id] = -torch.inf
-            speaker.tops[-1].append(top_two(row))
+            decoder.tops[-1].append(top_two(row))
 
     hook = model.register_forward_hook(keep)
     try:
-        limit = LIMITS["max_operations"]
-        converse(speaker, encoder, [Conversation(example)], num_slots=1, max_operations=limit)
+        conversations = [Conversation(example)]
+        run_conversations(decoder, encoder, conversations, RolloutSettings(**LIMITS))
     finally:
         hook.remove()
-    return tuple(speaker.turns), speaker.tops
+    return tuple(decoder.turns), decoder.tops
 
 
 def engine(model, encoder, examples, batch_size):
     """Answers, and the tokens of the turns as the engine in its batch said them."""
     spoken = {}
-    act = rollout_module.act
+    process_turn = rollout_module.process_turn
 
-    def keep(encoder, utterance, images, earlier, **more):
-        spoken.setdefault(id(images), []).append(tuple(utterance.tokens))
-        return act(encoder, utterance, images, earlier, **more)
+    def keep(encoder, generated, images, earlier, **more):
+        spoken.setdefault(id(images), []).append(tuple(generated.tokens))
+        return process_turn(encoder, generated, images, earlier, **more)
 
-    rollout_module.act = keep
+    rollout_module.process_turn = keep
     try:
-        rollouts = roll_out(model, encoder, examples, batch_size=batch_size, **LIMITS)
+        settings = RolloutSettings(**LIMITS, batch_size=batch_size)
+        conversations = [Conversation(example) for example in examples]
+        rollouts = roll_out(model, encoder, conversations, settings)
     finally:
-        rollout_module.act = act
+        rollout_module.process_turn = process_turn
     return [
         (r.answer, tuple(spoken[id(e.images)])) for r, e in zip(rollouts, examples, strict=True)
     ]

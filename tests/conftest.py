@@ -128,6 +128,26 @@ def data(made_data, workdir):
     return workdir / "data"
 
 
+@pytest.fixture(scope="session")
+def made_adapter(tmp_path_factory):
+    """An adapter of the embedded base that changes nothing yet."""
+    from pixelis.models.load import load_model
+    from pixelis.models.lora import add_lora
+
+    folder = tmp_path_factory.mktemp("adapter") / "final"
+    base = load_model("pixelis-nano", torch_dtype="float32")
+    names = {"model_name": "pixelis-nano", "lora_r": 4, "lora_alpha": 8}
+    model = add_lora(base, **names, lora_dropout=0.0, seed=0)
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    return folder
+
+
+@pytest.fixture
+def adapter(made_adapter, workdir):
+    """An adapter that a test may harm."""
+    return shutil.copytree(made_adapter, workdir / "adapter")
+
+
 @pytest.fixture
 def client(workdir):
     from mlflow import MlflowClient

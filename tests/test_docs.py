@@ -36,6 +36,13 @@ def test_every_file_that_a_command_names_exists(page):
     assert [name for name in sorted(named - made) if not (ROOT / name).exists()] == []
 
 
+def test_every_file_that_the_architecture_page_names_exists():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:pixelis|configs)/[\w./]+)`", text)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def records():
     text = (ROOT / "docs/data-formats.md").read_text(encoding="utf-8")
     return [json.loads(block) for block in JSON_BLOCK.findall(text)]

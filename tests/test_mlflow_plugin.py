@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
+import pytest
 from mlflow import MlflowClient
 from mlflow.tracking._tracking_service.utils import _get_store
 
@@ -17,6 +18,7 @@ def test_mlflow_opens_sqlite_stores_by_it():
     assert found.load() is open_sqlite
 
 
+@pytest.mark.integration
 def test_a_fresh_store_that_four_open_at_once(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     words = [sys.executable, "-c", OPEN, uri]

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelis.cli.arguments import run_cli
-from pixelis.config import packaged_configs
+from pixelis.config import copy_configs
 from pixelis.errors import ConfigError
-from pixelis.files import write_atomic
 
 HELP = """usage: pixelis init [FOLDER] [--overwrite]
 
@@ -37,41 +36,6 @@ def main(argv: Sequence[str]) -> int:
     written = copy_configs(target, overwrite=bool(options))
     print(*map(str, written) if written else [f"{target} is up to date"], sep="\n")
     return 0
-
-
-def copy_configs(target: Path, *, overwrite: bool = False) -> list[Path]:
-    """Copy the package's configuration files.
-
-    Args:
-        target: the folder of the copies; made where it is missing.
-        overwrite: replace files that are there with other content.
-
-    Returns:
-        The files that were written; one that is there with the same content is left alone.
-
-    Raises:
-        ConfigError: when a file is there with other content; then nothing is written.
-    """
-    source = packaged_configs()
-    texts = {
-        target / file.relative_to(source): file.read_text(encoding="utf-8")
-        for file in sorted(source.rglob("*.yaml"))
-        if not file.name.startswith("best")  # what a search left in a checkout
-    }
-    existing = [path for path in texts if path.exists()]
-    new = [
-        path
-        for path, text in texts.items()
-        if path not in existing or path.read_text(encoding="utf-8") != text
-    ]
-    changed = [path for path in new if path in existing]
-    if changed and not overwrite:
-        others = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise ConfigError(f"{changed[0]}{others} has other content: --overwrite replaces it")
-    for path in new:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, texts[path])
-    return new
 
 
 if __name__ == "__main__":

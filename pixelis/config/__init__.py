@@ -1,7 +1,7 @@
 """The settings of every entry point, and how they are read."""
 
 from pixelis.config.data_prep import DataPrepConfig, DifficultyConfig
-from pixelis.config.files import find_config, packaged_configs
+from pixelis.config.files import copy_configs, find_config, packaged_configs
 from pixelis.config.kinds import walk_fields
 from pixelis.config.load import flatten, load_config, to_yaml
 from pixelis.config.schema import (
@@ -48,6 +48,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingFileConfig",
     "TuneFileConfig",
+    "copy_configs",
     "dump_yaml",
     "find_config",
     "flat_space",

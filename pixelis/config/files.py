@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from pixelis.errors import ConfigError
+from pixelis.files import write_atomic
+
 PACKAGE = Path(__file__).parent.parent
 FOLDER = "configs"
 
@@ -26,3 +29,38 @@ def find_config(path: str | Path) -> Path:
         packaged = packaged_configs().joinpath(*path.parts[1:])
         return packaged if packaged.is_file() else path
     return path
+
+
+def copy_configs(target: Path, *, overwrite: bool = False) -> list[Path]:
+    """Copy the package's configuration files.
+
+    Args:
+        target: the folder of the copies; made where it is missing.
+        overwrite: replace files that are there with other content.
+
+    Returns:
+        The files that were written; one that is there with the same content is left alone.
+
+    Raises:
+        ConfigError: when a file is there with other content; then nothing is written.
+    """
+    source = packaged_configs()
+    texts = {
+        target / file.relative_to(source): file.read_text(encoding="utf-8")
+        for file in sorted(source.rglob("*.yaml"))
+        if not file.name.startswith("best")  # what a search left in a checkout
+    }
+    existing = [path for path in texts if path.exists()]
+    new = [
+        path
+        for path, text in texts.items()
+        if path not in existing or path.read_text(encoding="utf-8") != text
+    ]
+    changed = [path for path in new if path in existing]
+    if changed and not overwrite:
+        others = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise ConfigError(f"{changed[0]}{others} has other content: --overwrite replaces it")
+    for path in new:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, texts[path])
+    return new

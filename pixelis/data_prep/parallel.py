@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,7 +72,8 @@ def map_ordered(
         except BaseException as error:
             # At once: nobody waits for the workers' items, nor for the imports of their server.
             for process in set(psutil.Process().children(recursive=True)) - others:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             if isinstance(error, BrokenProcessPool):
                 raise DataError(
                     "a worker process was killed or could not start (out of memory?); "

@@ -1,4 +1,4 @@
-"""Batches that are asked for again and again: collated once, and scored only where needed."""
+"""Batches that are evaluated repeatedly: collated once, with logits only where they are needed."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from pixelis.data.dataset import CurriculumDataset, Key
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.models.forward import model_inputs
 
-# Of collated batches, pixels included; those for which there is no room are made again each time.
+# Of collated batches, pixels included; batches beyond it are collated anew each time.
 MAX_KEPT_BYTES = 2**30
 
 
@@ -22,9 +22,9 @@ class Batch:
     Attributes:
         keys: of the examples, row by row.
         answer_starts: position of the first token of each example's last supervised turn.
-        inputs: what the model is called with.
+        inputs: the arguments of the model's forward pass.
         labels: (B, T).
-        needed: the positions from which any row predicts a supervised token, in growing order.
+        needed: ascending positions from which any row predicts a supervised token.
     """
 
     keys: tuple[Key, ...]
@@ -35,13 +35,13 @@ class Batch:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of its tensors."""
+        """Memory of its tensors in bytes."""
         tensors = (*self.inputs.values(), self.labels, self.needed)
         return sum(tensor.nbytes for tensor in tensors)
 
 
 class Batches:
-    """The same examples in the same batches every time, each kept while there is room for it."""
+    """Fixed batches of fixed examples, kept in memory up to a limit."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Batches:
         *,
         max_kept_bytes: int = MAX_KEPT_BYTES,
     ) -> None:
-        """Cut the keys, best ordered by length, into batches; nothing is read before it is used."""
+        """Cut the keys, best ordered by length, into batches; examples are read when used."""
         self.dataset = dataset
         self.keys = tuple(keys)
         self.batch_size = batch_size
@@ -60,19 +60,19 @@ class Batches:
         self._kept: dict[int, Batch] = {}
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         return -(-len(self.keys) // self.batch_size)
 
     def keys_of(self, index: int) -> tuple[Key, ...]:
-        """The keys of the batch at an index."""
+        """Return the keys of the batch at an index."""
         return self.keys[index * self.batch_size : (index + 1) * self.batch_size]
 
     def __iter__(self) -> Iterator[Batch]:
-        """All batches in order."""
+        """Iterate over all batches in order."""
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Batch:
-        """The batch at an index, collated unless it was kept."""
+        """Return the batch at an index, collated unless it was kept."""
         batch = self._kept.get(index)
         if batch is None:
             batch = self._collate(self.keys_of(index))
@@ -92,15 +92,15 @@ class Batches:
 
 
 def by_length(dataset: CurriculumDataset, keys: Sequence[Key]) -> list[Key]:
-    """The keys, the shortest example first: like lengths together take little padding."""
+    """Sort keys, the shortest example first: similar lengths together take little padding."""
     return sorted(keys, key=dataset.length)
 
 
 def needed_logits(model: Any, batch: Batch) -> torch.Tensor:
-    """The model's logits at `batch.needed`, (B, len(needed), V).
+    """Return the model's logits at `batch.needed`, (B, len(needed), V).
 
-    The head computes no others where the model can be told so: with a vocabulary of 150,000 the
-    unneeded ones are most of the memory. Row by row the numbers are those of a full head.
+    The head computes no others where the model takes `logits_to_keep`: with a vocabulary of 150,000
+    the others are most of the memory. The numbers are those of a full head to the bit.
     """
     device = next(model.parameters()).device
     inputs = model_inputs({name: value.to(device) for name, value in batch.inputs.items()})
@@ -114,7 +114,7 @@ def needed_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def _takes_logits_to_keep(model: Any) -> bool:
-    """Whether the model behind adapter and wrappers names `logits_to_keep` as a parameter."""
+    """Return whether the model inside adapter and wrappers has a parameter `logits_to_keep`."""
     inner = getattr(model, "module", model)  # of DistributedDataParallel
     if hasattr(inner, "get_base_model"):  # of an adapter
         inner = inner.get_base_model()

@@ -1,7 +1,7 @@
-"""What one example came to: the adapter's rollout, the base's, and which of them is right.
+"""Cases: one example with the adapter's and the base's rollout, a verdict and a reason.
 
-Worst first: what the base answers and the adapter does not, then the rest of the wrong ones; within
-each, no answer before any, then by how near the answer comes.
+The order is worst first: where only the base is right, then the other wrong ones; within each, no
+answer before any, then by how near the answer comes.
 """
 
 import random
@@ -23,20 +23,20 @@ MEANINGS = {
     GAINED: "the adapter is right where the base is wrong",
     RIGHT: "the adapter is right",
 }
-# Of those that are shown, so many in ten are right ones, if there are as many.
+# Of ten cases that are shown, this many are right ones, where there are enough.
 RIGHT_IN_TEN = 2
 
 
 @dataclass(frozen=True)
 class Case:
-    """One example with what was done with it.
+    """One example with its rollouts.
 
     Attributes:
         example: with question, images and truth.
         rollout: the adapter's.
-        base: the base's, where it was rolled out.
+        base: the base's, where there is one.
         verdict: a key of `MEANINGS`.
-        why: why the adapter's answer is wrong, in a sentence; empty where it is right.
+        why: a sentence why the adapter's answer is wrong; empty where it is right.
     """
 
     example: Example
@@ -52,13 +52,13 @@ class Case:
 
     @property
     def worth(self) -> tuple[bool, float]:
-        """What cases of one verdict are ordered by: whether there is an answer, and its score."""
+        """The sort key within a verdict: whether there is an answer, and its score."""
         answer = self.rollout.answer
         return answer is not None, score_answer(answer, self.example)
 
 
 def build_cases(result: EvaluationResult) -> list[Case]:
-    """One case an example, in the examples' order."""
+    """Return one case an example, in the examples' order."""
     right = correct_answers(result.adapter.rollouts, result.examples)
     base_right: Sequence[bool | None] = [None] * len(right)
     bases: Sequence[Rollout | None] = [None] * len(right)
@@ -80,22 +80,17 @@ def build_cases(result: EvaluationResult) -> list[Case]:
 
 
 def verdict_of(is_right: bool, base_is_right: bool | None) -> str:
-    """The verdict of a rollout beside what the base came to from the same start, if it did."""
+    """Return the verdict of a rollout and the base's from the same start, if there is one."""
     if is_right:
         return GAINED if base_is_right is False else RIGHT
     return LOST if base_is_right else WRONG
 
 
 def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
-    """At most `limit` cases: lost, wrong, then a few right ones, each from the worst.
+    """Select at most `limit` cases: lost, wrong, then a few right ones, each from the worst.
 
-    Of a verdict those without an answer come first, then the lowest `matching.score_answer`; among
-    equals groups and tasks take turns.
-
-    Args:
-        cases: of `build_cases`.
-        limit: how many.
-        seed: of the choice among equal cases of one verdict, group and task.
+    Within a verdict those without an answer come first, then the lowest `matching.score_answer`;
+    among equals groups and tasks take turns, and the seed decides within a task.
     """
     ranked = {verdict: _in_turn(cases, verdict, seed) for verdict in VERDICTS}
     wrong, right = ranked[LOST] + ranked[WRONG], ranked[GAINED] + ranked[RIGHT]
@@ -104,7 +99,7 @@ def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
 
 
 def _in_turn(cases: Sequence[Case], verdict: str, seed: int) -> list[Case]:
-    """The cases of a verdict, worst first; of equals each group's and task's first, second, ..."""
+    """Sort the cases of a verdict, worst first; among equals groups and tasks take turns."""
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         if case.verdict == verdict:

@@ -1,9 +1,8 @@
-"""Decoding of many conversations side by side, over one cache that is kept across turns.
+"""Batched decoding of many conversations with one key and value cache that is kept across turns.
 
-Each conversation has a slot with its own length, so that one can listen while others speak, and a
-finished one gives its place away at once: the idea of iteration-level scheduling (Yu et al. 2022,
-"Orca", section 3). Only new tokens are ever fed to the model, and what all conversations begin with
-only once.
+Each conversation has a slot with its own length, so that one is prefilled while others generate,
+and a finished one frees its slot at once: iteration-level scheduling (Yu et al. 2022, "Orca",
+section 3). The model computes each token once, and the common prefix of all prompts only once.
 """
 
 from collections.abc import Sequence
@@ -15,21 +14,20 @@ from PIL import Image
 
 from pixelis.data.encode import Encoder
 from pixelis.errors import CheckpointError
-from pixelis.evaluation.sampling import choose_tokens
 from pixelis.evaluation.slot_cache import SlotCache
 
-# Tokens, padding included, that are listened to in one pass. More is no faster on any device that
-# these fill, and much slower where they leave a processor's cache.
-MAX_HEARD = 2048
+# Tokens of one prefill pass, padding included. More is no faster on any device that these fill, and
+# much slower where they do not fit a processor's cache.
+MAX_PREFILL_TOKENS = 2048
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """One turn as the model said it.
+class GeneratedTurn:
+    """The tokens of one turn of the model.
 
     Attributes:
-        slot: which conversation.
-        tokens: what was said, without the token that ends the turn.
+        slot: of the conversation.
+        tokens: without the token that ends the turn.
         ended: whether the model ended its turn; False where the token limit did.
     """
 
@@ -40,35 +38,71 @@ class Utterance:
 
 @dataclass
 class _Slot:
-    """One conversation: what the cache holds of it, what it is to hear, what it says.
+    """The state of one conversation.
 
     Attributes:
         length: columns of the cache that are filled.
-        position: of the next token, in the model's own count.
-        unheard: tokens to feed before the model's next turn, and their images.
-        said: the tokens of the model's current turn; the last is not in the cache yet.
-        unfed: the end of a finished turn, fed together with what comes next.
-        speaking: whether the model is in the middle of its turn.
-        generator: what its tokens are drawn with, where they are drawn.
+        position: of the next token, as the model counts positions (M-RoPE).
+        pending: tokens to prefill before the model's next turn.
+        images: of the pending tokens.
+        generated: tokens of the model's current turn; the last is not in the cache yet.
+        turn_end: the end of a finished turn, prefilled together with the next tokens.
+        generating: whether the model's turn is not over.
+        generator: draws the tokens; None where the most likely ones are taken.
     """
 
     length: int = 0
     position: int = 0
-    unheard: list[int] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)
     images: list[Image.Image] = field(default_factory=list)
-    said: list[int] = field(default_factory=list)
-    unfed: list[int] = field(default_factory=list)
-    speaking: bool = False
+    generated: list[int] = field(default_factory=list)
+    turn_end: list[int] = field(default_factory=list)
+    generating: bool = False
     generator: torch.Generator | None = None
 
 
-class Decoder:
-    """The model as a speaker in several conversations: `hear` what others say, then `speak`.
+def choose_tokens(
+    logits: torch.Tensor,
+    *,
+    temperature: float,
+    generators: Sequence[torch.Generator | None],
+) -> list[int]:
+    """Choose the next token of every row.
 
-    The most likely token is taken each time, or one is drawn (`pixelis.evaluation.sampling`). Image
-    tokens are never said: they would stand for images that are not there. Equal up to the rounding
-    of sums of different shapes to decoding each conversation alone, so in fp32 the tokens agree
-    unless two are tied to about six digits.
+    At a temperature of 0 it is the most likely one. Else it is drawn from softmax(logits /
+    temperature) by inverting the distribution function at one uniform number of the row's own
+    generator, so that a conversation's tokens do not depend on the others in the batch (unless the
+    number is within rounding, about 1e-6 of the probability, of the border between two tokens).
+
+    Args:
+        logits: (n, V); -inf for tokens that must not be generated.
+        temperature: at least 0.
+        generators: one a row, on the CPU; rows without one get their most likely token.
+    """
+    likeliest = logits.argmax(-1).tolist()
+    if temperature == 0:
+        return list(likeliest)
+    drawn = [
+        None if g is None else torch.rand((), generator=g, dtype=torch.float64).item()
+        for g in generators
+    ]
+    # In double precision on every device: a sum over 150,000 tokens rounds too much in single.
+    heights = torch.tensor([value or 0.0 for value in drawn], dtype=torch.float64).to(logits.device)
+    reached = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
+    chosen = torch.searchsorted(reached, heights[:, None] * reached[:, -1:], right=True)
+    tokens = chosen.clamp(max=logits.shape[-1] - 1).squeeze(1).tolist()
+    return [
+        token if value is not None else best
+        for token, value, best in zip(tokens, drawn, likeliest, strict=True)
+    ]
+
+
+class Decoder:
+    """Generates the model's turns of several conversations: `append` a prompt, then `generate`.
+
+    Image tokens are never generated: they would stand for images that do not exist. Equal to
+    decoding each conversation alone up to the rounding of sums of different shapes, so in fp32 the
+    tokens agree unless two are tied to about six digits.
     """
 
     def __init__(
@@ -81,15 +115,15 @@ class Decoder:
         temperature: float = 0.0,
         prefix: Sequence[int] = (),
     ) -> None:
-        """Open `num_slots` empty conversations; the model must be in evaluation mode.
+        """Create `num_slots` empty conversations; the model must be in evaluation mode.
 
         Args:
             model: of the Qwen2-VL family, plain or with an adapter.
             encoder: of the model's processor.
-            num_slots: conversations side by side.
-            max_new_tokens: tokens that the model may say in one turn.
-            temperature: 0: the most likely token; else tokens are drawn.
-            prefix: text tokens with which conversations begin; fed to the model once.
+            num_slots: conversations in the batch.
+            max_new_tokens: limit of one turn.
+            temperature: see `choose_tokens`.
+            prefix: text tokens with which conversations begin; computed once.
 
         Raises:
             CheckpointError: when the model has no three-dimensional positions (M-RoPE).
@@ -113,87 +147,87 @@ class Decoder:
         self._prefix = list(prefix)
         self._prefix_states: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def clear(self, slot: int, seed: int = 0) -> None:
-        """Forget a slot's conversation, so that another can begin there, with its own seed."""
+    def reset(self, slot: int, seed: int = 0) -> None:
+        """Empty a slot for a new conversation, whose tokens are drawn with this seed."""
         generator = torch.Generator().manual_seed(seed) if self._temperature else None
         self._slots[slot] = _Slot(generator=generator)
 
-    def hear(self, slot: int, tokens: Sequence[int], images: Sequence[Image.Image]) -> None:
-        """Tell a slot what comes before the model's next turn there."""
+    def append(self, slot: int, tokens: Sequence[int], images: Sequence[Image.Image]) -> None:
+        """Append tokens and their images to a conversation before the model's next turn."""
         state = self._slots[slot]
-        if state.length == 0 and self._begins_as_all(tokens):
-            self._recall_prefix(slot)
+        if state.length == 0 and self._has_prefix(tokens):
+            self._restore_prefix(slot)
             tokens = tokens[len(self._prefix) :]
-        state.unheard += [*state.unfed, *tokens]
-        state.unfed = []
+        state.pending += [*state.turn_end, *tokens]
+        state.turn_end = []
         state.images += images
 
     @torch.inference_mode()
-    def speak(self) -> list[Utterance]:
-        """Let all that have heard something speak, until at least one turn is over.
+    def generate(self) -> list[GeneratedTurn]:
+        """Generate in all conversations with pending tokens until at least one turn is over.
 
         Returns:
-            the turns that are over, by slot; empty when nobody has anything to answer to.
+            the finished turns, by slot; empty where no conversation has pending tokens.
         """
         while True:
-            waiting = [slot for slot, state in enumerate(self._slots) if state.unheard]
-            speaking = [slot for slot, state in enumerate(self._slots) if state.speaking]
-            if waiting and (not speaking or len(waiting) > len(self._slots) // 4):
-                active = self._listen(waiting)
-            elif speaking:
-                self._continue(active := speaking)
+            pending = [slot for slot, state in enumerate(self._slots) if state.pending]
+            generating = [slot for slot, state in enumerate(self._slots) if state.generating]
+            if pending and (not generating or len(pending) > len(self._slots) // 4):
+                active = self._prefill(pending)
+            elif generating:
+                self._generate_token(active := generating)
             else:
                 return []
-            over = [u for slot in active if (u := self._finish(slot)) is not None]
-            if over:
-                return over
+            finished = [turn for slot in active if (turn := self._finish(slot)) is not None]
+            if finished:
+                return finished
 
-    def _begins_as_all(self, tokens: Sequence[int]) -> bool:
+    def _has_prefix(self, tokens: Sequence[int]) -> bool:
         length = len(self._prefix)
         return 0 < length < len(tokens) and list(tokens[:length]) == self._prefix
 
     @torch.inference_mode()
-    def _recall_prefix(self, slot: int) -> None:
-        """Put the cache and the positions of a slot where the common beginning ends."""
+    def _restore_prefix(self, slot: int) -> None:
+        """Fill an empty slot with the states of the common prefix."""
         state = self._slots[slot]
         if self._prefix_states:
-            self._cache.put(slot, self._prefix_states)
+            self._cache.write_states(slot, self._prefix_states)
         else:
             self._forward([slot], [self._prefix], [])
-            self._prefix_states = self._cache.take(slot, len(self._prefix))
+            self._prefix_states = self._cache.copy_states(slot, len(self._prefix))
         state.length = state.position = len(self._prefix)
 
-    def _continue(self, speaking: list[int]) -> None:
-        """Let all that speak say one more token.
+    def _generate_token(self, generating: list[int]) -> None:
+        """Generate one more token in every slot that is generating.
 
-        The cache's rows are used where they are. Where only some in between are silent, these are
-        computed as well and forgotten, which costs less than to copy all the others together.
+        The cache's rows are used in place. Where only some rows in between are idle, these are
+        computed as well and ignored, which costs less than to copy all the others together.
         """
-        rows = list(range(speaking[0], speaking[-1] + 1))
-        if 2 * len(rows) > 3 * len(speaking):
-            rows = speaking
+        rows = list(range(generating[0], generating[-1] + 1))
+        if 2 * len(rows) > 3 * len(generating):
+            rows = generating
         states = [self._slots[slot] for slot in rows]
-        last = [state.said[-1:] if state.speaking else [0] for state in states]
+        last = [state.generated[-1:] if state.generating else [0] for state in states]
         self._forward(rows, last, [])
 
-    def _listen(self, waiting: list[int]) -> list[int]:
-        """Feed what was heard, in one pass of similar lengths, the longest first."""
-        ranked = sorted(waiting, key=lambda slot: (-len(self._slots[slot].unheard), slot))
-        longest = len(self._slots[ranked[0]].unheard)
-        ranked = ranked[: max(1, MAX_HEARD // longest)]
-        chosen = sorted(s for s in ranked if 4 * len(self._slots[s].unheard) >= 3 * longest)
+    def _prefill(self, pending: list[int]) -> list[int]:
+        """Compute pending tokens in one pass of similar lengths, the longest first."""
+        ranked = sorted(pending, key=lambda slot: (-len(self._slots[slot].pending), slot))
+        longest = len(self._slots[ranked[0]].pending)
+        ranked = ranked[: max(1, MAX_PREFILL_TOKENS // longest)]
+        chosen = sorted(s for s in ranked if 4 * len(self._slots[s].pending) >= 3 * longest)
         states = [self._slots[slot] for slot in chosen]
-        tokens = [state.unheard for state in states]
+        tokens = [state.pending for state in states]
         images = [image for state in states for image in state.images]
         for state in states:
-            state.unheard, state.images, state.said, state.speaking = [], [], [], True
+            state.pending, state.images, state.generated, state.generating = [], [], [], True
         self._forward(chosen, tokens, images)
         return chosen
 
     def _forward(
         self, slots: list[int], tokens: list[list[int]], images: list[Image.Image]
     ) -> None:
-        """Feed new tokens to slots (padded on the right); those that speak say their next token."""
+        """Compute new tokens of slots, padded on the right, and choose the next ones."""
         states = [self._slots[slot] for slot in slots]
         lengths = torch.tensor([len(row) for row in tokens])
         starts = torch.tensor([state.length for state in states])
@@ -211,7 +245,7 @@ class Decoder:
         hidden = torch.arange(int(columns.max()) + 1) > columns[:, None, :, None]
         mask = torch.zeros(hidden.shape, dtype=self._dtype)
         mask.masked_fill_(hidden, torch.finfo(self._dtype).min)
-        self._cache.aim(torch.tensor(slots).to(self._device), columns.to(self._device))
+        self._cache.select(torch.tensor(slots).to(self._device), columns.to(self._device))
         logits = self.model(
             input_ids=input_ids.to(self._device),
             attention_mask=mask.to(self._device),
@@ -222,18 +256,18 @@ class Decoder:
             **{name: value.to(self._device) for name, value in pixels.items()},
         ).logits[:, 0]
         logits[:, self.encoder.image_token_id] = -torch.inf
-        said = choose_tokens(
+        chosen = choose_tokens(
             logits,
             temperature=self._temperature,
-            generators=[state.generator if state.speaking else None for state in states],
+            generators=[state.generator if state.generating else None for state in states],
         )
         for state, num, step, token in zip(
-            states, lengths.tolist(), advance.tolist(), said, strict=True
+            states, lengths.tolist(), advance.tolist(), chosen, strict=True
         ):
-            if state.speaking:
+            if state.generating:
                 state.length += num
                 state.position += step
-                state.said.append(token)
+                state.generated.append(token)
 
     def _pixels(self, images: list[Image.Image]) -> dict[str, torch.Tensor]:
         if not images:
@@ -244,7 +278,7 @@ class Decoder:
     def _positions(
         self, input_ids: torch.Tensor, lengths: torch.Tensor, grids: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions (3, n, Q) of new tokens counted from their first, and how far they reach (n,).
+        """Return positions (3, n, Q) of new tokens from 0, and how many positions they take (n,).
 
         Positions of a conversation's later part are those of the part alone, shifted by where the
         earlier part ended: `get_rope_index` counts on from image to text in the same way.
@@ -258,14 +292,14 @@ class Decoder:
         )
         return positions, lengths + delta[:, 0]
 
-    def _finish(self, slot: int) -> Utterance | None:
-        """The turn, when its last token ends it."""
+    def _finish(self, slot: int) -> GeneratedTurn | None:
+        """Return a slot's turn if its last token ends it."""
         state = self._slots[slot]
-        ended = state.said[-1] in self._stops
-        if not ended and len(state.said) < self.max_new_tokens:
+        ended = state.generated[-1] in self._stops
+        if not ended and len(state.generated) < self.max_new_tokens:
             return None
-        state.speaking = False
-        said = state.said[:-1] if ended else state.said
-        # A turn that was cut off is closed as well; else the next one would run on in it.
-        state.unfed = [*([] if ended else said[-1:]), self.encoder.end_of_turn_id]
-        return Utterance(slot, tuple(said), ended)
+        state.generating = False
+        tokens = state.generated[:-1] if ended else state.generated
+        # A turn that was cut off is closed as well; else the next one would continue it.
+        state.turn_end = [*([] if ended else tokens[-1:]), self.encoder.end_of_turn_id]
+        return GeneratedTurn(slot, tuple(tokens), ended)

@@ -1,9 +1,9 @@
-"""Choose examples, roll out adapter and base on them, compare: what both command lines call."""
+"""Evaluation of a model: choose examples, roll out adapter and base on them, compare."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -13,67 +13,116 @@ from pixelis.data.example import Example
 from pixelis.data.store import from_row
 from pixelis.errors import DataError
 from pixelis.evaluation.conversation import Conversation, planted_steps
-from pixelis.evaluation.kept_rollouts import KeptRollouts
-from pixelis.evaluation.metrics import Comparison, answers_match, paired_comparison
-from pixelis.evaluation.rollout import Rollout, hold
-from pixelis.evaluation.summary import Evaluation, summarise
-from pixelis.evaluation.teacher_forced import tally_examples
-
-__all__ = [
-    "Evaluation",
-    "EvaluationResult",
-    "Progress",
-    "Standing",
-    "choose_examples",
-    "evaluate_model",
-]
+from pixelis.evaluation.intervals import Score, ratio_table
+from pixelis.evaluation.matching import answers_match
+from pixelis.evaluation.measures import (
+    compute_measures,
+    sample_fractions,
+    teacher_forced_fractions,
+)
+from pixelis.evaluation.metrics import (
+    Comparison,
+    accuracy_table,
+    group_indices,
+    is_cell,
+    paired_comparison,
+    rate_table,
+)
+from pixelis.evaluation.rollout import RolloutSettings, roll_out
+from pixelis.evaluation.rollout_store import RolloutStore
+from pixelis.evaluation.turns import Rollout
+from pixelis.evaluation.validation import Tally, tally_examples
 
 ADAPTER, BASE, AGAINST = "adapter", "base", "against"
 
 
 @dataclass(frozen=True)
-class Standing:
+class EvaluationSettings(RolloutSettings):
+    """What an evaluation measures.
+
+    Attributes:
+        num_samples: rollouts of each example.
+        compare_base: roll out the base as well.
+        planted_errors: roll out examples with a planted wrong step once more, from after it.
+        teacher_forced: measure the examples teacher-forced as well.
+        bootstrap_samples: resamples behind each interval; `seed` is theirs as well.
+    """
+
+    num_samples: int = 1
+    compare_base: bool = True
+    planted_errors: bool = False
+    teacher_forced: bool = False
+    bootstrap_samples: int = 1000
+
+
+@dataclass(frozen=True)
+class Progress:
     """How far an evaluation is, for a progress bar.
 
     Attributes:
-        model: whose rollout ended last: `adapter`, `base` or `against`.
-        done: rollouts of all models that are there, planted starts and kept ones included.
+        model: of the last rollout: `adapter`, `base` or `against`.
+        done: finished rollouts of all models, those after planted errors and resumed ones included.
         total: rollouts of all models.
-        taken: of those done, the ones that a stopped evaluation had kept.
-        right: right answers of this model, planted starts left out.
-        counted: rollouts of this model that these are of.
+        resumed: finished rollouts that a stopped evaluation had stored.
+        right: right answers of this model, rollouts after planted errors left out.
+        counted: rollouts of this model that `right` is counted over.
     """
 
     model: str
     done: int
     total: int
-    taken: int
+    resumed: int
     right: int
     counted: int
 
 
-Progress = Callable[[Standing], None]
+@dataclass(frozen=True)
+class Evaluation:
+    """The rollouts of one model and all that is computed from them, by group (`metrics`).
+
+    Attributes:
+        rollouts: the first of each example, in the examples' order; accuracy and comparisons are
+            about these.
+        accuracy: answer accuracy, group -> score.
+        rates: how long rollouts are and how they end, group -> rate -> value
+            (`metrics.compute_rates`).
+        measures: group -> measure -> score (`measures.compute_measures`); no cells.
+        samples: all rollouts by example, the first included; empty where each has only one.
+        planted: the rollouts after planted errors.
+    """
+
+    rollouts: tuple[Rollout, ...]
+    accuracy: Mapping[str, Score]
+    rates: Mapping[str, Mapping[str, float]]
+    measures: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    samples: tuple[tuple[Rollout, ...], ...] = ()
+    planted: tuple[Rollout, ...] = ()
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The adapter's evaluation and, where they were asked for, others' on the same examples.
+    """The evaluations of several models on the same examples.
 
     Attributes:
-        examples: what was rolled out.
-        adapter: what the trained model did.
-        base: what its base did.
-        comparison: adapter against base, by group.
-        against: what a second adapter did.
-        against_comparison: adapter against that one, by group.
+        examples: that were rolled out.
+        models: evaluations of `base`, `against` (a second adapter) and `adapter`, in this order;
+            of the first two only where asked for.
+        comparisons: the adapter against each of the others: label -> group -> comparison.
     """
 
     examples: tuple[Example, ...]
-    adapter: Evaluation
-    base: Evaluation | None = None
-    comparison: Mapping[str, Comparison] | None = None
-    against: Evaluation | None = None
-    against_comparison: Mapping[str, Comparison] | None = None
+    models: Mapping[str, Evaluation]
+    comparisons: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
+
+    @property
+    def adapter(self) -> Evaluation:
+        """Evaluation of the trained model."""
+        return self.models[ADAPTER]
+
+    @property
+    def base(self) -> Evaluation | None:
+        """Evaluation of its base, where asked for."""
+        return self.models.get(BASE)
 
 
 def choose_examples(
@@ -83,13 +132,9 @@ def choose_examples(
     *,
     split: str,
 ) -> list[Example]:
-    """A seeded choice from every difficulty, its tasks in turn; all where there are fewer.
+    """Choose examples of every difficulty by the seed, its tasks in turn; all where there are few.
 
-    Args:
-        rows_by_difficulty: of one split (`pixelis.data.store.load_split`).
-        samples_per_difficulty: how many of each.
-        seed: of the choice; the same rows and seed give the same examples.
-        split: named in errors.
+    The rows are those of one split (`pixelis.data.store.load_split`), which errors name.
 
     Raises:
         DataError: when a difficulty has no examples, or an image does not open.
@@ -119,147 +164,128 @@ def evaluate_model(
     model: Any,
     encoder: Encoder,
     examples: Sequence[Example],
+    settings: EvaluationSettings,
     *,
-    max_operations: int,
-    max_new_tokens: int,
-    batch_size: int,
-    compare_base: bool,
-    bootstrap_samples: int,
-    seed: int,
-    num_samples: int = 1,
-    temperature: float = 0.0,
-    planted_errors: bool = False,
-    teacher_forced: bool = False,
-    base_model: Any | None = None,
     against: Callable[[], AbstractContextManager[Any]] | None = None,
-    kept: KeptRollouts | None = None,
-    progress: Progress | None = None,
+    store: RolloutStore | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
 ) -> EvaluationResult:
-    """Roll out a trained model and, beside it, its base and a second adapter on the same examples.
+    """Roll out a trained model and, on the same examples, its base and a second adapter.
 
     Args:
         model: with a PEFT adapter, or fully trained.
         encoder: of the model's processor.
         examples: at least one.
-        max_operations: see `rollout.hold`.
-        max_new_tokens: see `rollout.hold`.
-        batch_size: see `rollout.hold`.
-        compare_base: evaluate the base as well.
-        bootstrap_samples: resamples behind each interval.
-        seed: of the intervals, and of drawn tokens.
-        num_samples: rollouts of each example.
-        temperature: see `rollout.hold`.
-        planted_errors: roll out examples that hold a planted wrong step once more, from after it.
-        teacher_forced: measure the examples teacher-forced as well.
-        base_model: the base where it is another object; without one, the adapter is switched off.
-        against: gives the model with a second adapter for a while (`lora.temporary_adapter`).
-        kept: where finished rollouts are kept, and taken from.
-        progress: called as each model begins and as each rollout ends.
+        settings: what is measured.
+        against: a context that gives the model with a second adapter (`lora.temporary_adapter`).
+        store: where finished rollouts are written to and resumed from.
+        progress: called when each model starts and when each rollout ends.
 
     Raises:
         ValueError: when there are no examples, or no base to compare with.
     """
     if not examples:
         raise ValueError("an evaluation needs at least one example, got none")
-    if compare_base and base_model is None and not hasattr(model, "disable_adapter"):
-        raise ValueError(
-            "compare_base needs an adapter on the model or a base_model, "
-            f"got {type(model).__name__}"
-        )
-    speakers: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    if settings.compare_base and not hasattr(model, "disable_adapter"):
+        raise ValueError(f"compare_base needs an adapter on the model, got {type(model).__name__}")
+    models: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         ADAPTER: lambda: nullcontext(model)
     }
-    if compare_base:
-        speakers[BASE] = lambda: _base_of(model, base_model)
+    if settings.compare_base:
+        models[BASE] = lambda: _without_adapter(model)
     if against is not None:
-        speakers[AGAINST] = against
-    conversations = [Conversation(e, n) for e in examples for n in range(num_samples)]
+        models[AGAINST] = against
+    conversations = [Conversation(e, n) for e in examples for n in range(settings.num_samples)]
     num_plain = len(conversations)
-    if planted_errors:
+    if settings.planted_errors:
         conversations += [Conversation(e, planted=True) for e in examples if planted_steps(e)]
-    taken = {n: kept.take(n, conversations) if kept is not None else {} for n in speakers}
-    num_taken = done = sum(map(len, taken.values()))
+    stored: dict[str, dict[int, Rollout]] = {name: {} for name in models}
+    if store is not None:
+        stored = {name: store.load(name, conversations) for name in models}
+    total, num_resumed = len(conversations) * len(models), sum(map(len, stored.values()))
+    done = num_resumed
 
     def evaluate(name: str) -> Evaluation:
-        known = taken[name]
-        right = counted = 0
+        rollouts, right, counted = stored[name], 0, 0
 
-        def count(place: int, rollout: Rollout) -> None:
+        def count(index: int) -> None:
             nonlocal right, counted
-            if place < num_plain:  # planted starts are another question
+            if index < num_plain:  # rollouts after planted errors answer another question
                 counted += 1
-                right += answers_match(rollout.answer, conversations[place].example)
+                right += answers_match(rollouts[index].answer, conversations[index].example)
 
-        def tell() -> None:
-            if progress is not None:
-                total = len(conversations) * len(speakers)
-                progress(Standing(name, done, total, num_taken, right, counted))
+        def report() -> None:
+            progress(Progress(name, done, total, num_resumed, right, counted))
 
-        for place, rollout in known.items():
-            count(place, rollout)
-        tell()
-        missing = [place for place in range(len(conversations)) if place not in known]
+        for index in rollouts:
+            count(index)
+        report()
+        missing = [index for index in range(len(conversations)) if index not in rollouts]
 
         def finish(position: int, rollout: Rollout) -> None:
             nonlocal done
             done += 1
-            if kept is not None:
-                kept.add(name, rollout)
-            count(missing[position], rollout)
-            tell()
+            if store is not None:
+                store.add(name, rollout)
+            rollouts[missing[position]] = rollout
+            count(missing[position])
+            report()
 
-        with speakers[name]() as speaking_model:
-            found = hold(
-                speaking_model,
-                encoder,
-                [conversations[place] for place in missing],
-                max_operations=max_operations,
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                temperature=temperature,
-                seed=seed,
-                progress=finish,
+        tallies: Sequence[Tally] = ()
+        with models[name]() as active:
+            roll_out(
+                active, encoder, [conversations[i] for i in missing], settings, progress=finish
             )
-            tallies = (
-                tally_examples(speaking_model, encoder, examples, batch_size=batch_size)
-                if teacher_forced
-                else ()
-            )
-        known |= dict(zip(missing, found, strict=True))
-        rollouts = [known[place] for place in range(len(conversations))]
-        return summarise(
-            rollouts[:num_plain],
-            rollouts[num_plain:],
-            examples,
-            tallies=tallies,
-            bootstrap_samples=bootstrap_samples,
-            seed=seed,
-        )
+            if settings.teacher_forced:
+                tallies = tally_examples(active, encoder, examples, batch_size=settings.batch_size)
+        ordered = [rollouts[index] for index in range(len(conversations))]
+        return summarise(ordered[:num_plain], ordered[num_plain:], examples, settings, tallies)
 
-    def compare(other: Evaluation | None) -> Mapping[str, Comparison] | None:
-        if other is None:
-            return None
-        return paired_comparison(
-            other.rollouts, adapter.rollouts, examples, num_samples=bootstrap_samples, seed=seed
-        )
-
-    found = {name: evaluate(name) for name in speakers}
-    adapter, base, second = found[ADAPTER], found.get(BASE), found.get(AGAINST)
-    return EvaluationResult(
-        examples=tuple(examples),
-        adapter=adapter,
-        base=base,
-        comparison=compare(base),
-        against=second,
-        against_comparison=compare(second),
-    )
+    evaluations = {name: evaluate(name) for name in models}
+    ordered = {name: evaluations[name] for name in (BASE, AGAINST, ADAPTER) if name in models}
+    rollouts = {name: evaluation.rollouts for name, evaluation in ordered.items()}
+    adapter = rollouts.pop(ADAPTER)
+    num, seed = settings.bootstrap_samples, settings.seed
+    comparisons = {
+        name: paired_comparison(others, adapter, examples, num_samples=num, seed=seed)
+        for name, others in rollouts.items()
+    }
+    return EvaluationResult(tuple(examples), ordered, comparisons)
 
 
 @contextmanager
-def _base_of(model: Any, base_model: Any | None) -> Iterator[Any]:
-    """The base of a model: another object, or the model with its adapter switched off."""
-    if base_model is not None:
-        yield base_model
-        return
+def _without_adapter(model: Any) -> Iterator[Any]:
     with model.disable_adapter():
         yield model
+
+
+def summarise(
+    rollouts: Sequence[Rollout],
+    planted: Sequence[Rollout],
+    examples: Sequence[Example],
+    settings: EvaluationSettings,
+    tallies: Sequence[Tally] = (),
+) -> Evaluation:
+    """Compute every number of a model's rollouts, equally many of each example, by example.
+
+    `planted` are the rollouts after planted errors; `tallies` are empty where nothing was measured
+    teacher-forced.
+    """
+    num = len(rollouts) // len(examples)
+    firsts = tuple(rollouts[::num])
+    samples = tuple(tuple(rollouts[start : start + num]) for start in range(0, len(rollouts), num))
+    fractions = compute_measures(firsts, planted, examples)
+    if num > 1:
+        fractions |= sample_fractions(samples, examples)
+    if tallies:
+        fractions |= teacher_forced_fractions(tallies)
+    groups = {name: i for name, i in group_indices(examples).items() if not is_cell(name)}
+    num_samples, seed = settings.bootstrap_samples, settings.seed
+    return Evaluation(
+        rollouts=firsts,
+        accuracy=accuracy_table(firsts, examples, num_samples=num_samples, seed=seed),
+        rates=rate_table(firsts, examples),
+        measures=ratio_table(fractions, groups, num_samples=num_samples, seed=seed),
+        samples=samples if num > 1 else (),
+        planted=tuple(planted),
+    )

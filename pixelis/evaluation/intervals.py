@@ -1,4 +1,4 @@
-"""Means and ratios with bootstrap intervals over examples."""
+"""Means and ratios with bootstrap confidence intervals over examples."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+LEVEL = 0.95  # of confidence
 # Resampled positions are drawn in blocks of about this many: memory stays within some megabytes.
 _BLOCK = 1_000_000
 
-# One example's share of a ratio: its part and its whole; None where it says nothing of it.
+# One example's part and whole of a ratio; None where the ratio is not defined for it.
 Fraction = tuple[float, float] | None
 Values = npt.NDArray[np.float64]
 
@@ -32,13 +33,13 @@ class Score:
 
 
 def bootstrap_interval(
-    values: Sequence[float], *, num_samples: int, seed: int, level: float = 0.95
+    values: Sequence[float], *, num_samples: int, seed: int
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron 1979; Efron and Tibshirani 1993, ch. 13).
+    """Return the percentile bootstrap interval of a mean (Efron 1979; Efron and Tibshirani 1993).
 
-    `num_samples` times, as many values as there are are drawn with replacement; the interval holds
-    the middle `level` of their means. Deterministic by the seed. Where all values are equal it has
-    no width, however few they are: read it with the group's size.
+    `num_samples` times, all values are resampled with replacement; the interval holds the middle
+    95 % of their means. Deterministic by the seed. Where all values are equal it has no width,
+    however few they are: read it with the group's size.
 
     Raises:
         ValueError: when there are no values.
@@ -51,7 +52,6 @@ def bootstrap_interval(
         lambda chosen: data[chosen].mean(1),
         num_samples=num_samples,
         seed=seed,
-        level=level,
     )
 
 
@@ -61,49 +61,46 @@ def _resampled(
     *,
     num_samples: int,
     seed: int,
-    level: float,
 ) -> tuple[float, float]:
-    """Percentiles of a statistic of resampled positions (block, size) -> (block,)."""
+    """Return percentiles of a statistic of resampled positions (block, size) -> (block,)."""
     generator = np.random.default_rng(seed)
     block = max(1, _BLOCK // size)
-    found = [
+    statistics = [
         statistic(generator.integers(0, size, (min(block, num_samples - start), size)))
         for start in range(0, num_samples, block)
     ]
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(np.concatenate(found), [tail, 1 - tail])
+    tail = (1 - LEVEL) / 2
+    low, high = np.nanquantile(np.concatenate(statistics), [tail, 1 - tail])
     return float(low), float(high)
 
 
 def compute_score(values: Sequence[float], *, num_samples: int, seed: int) -> Score:
-    """The mean of values with its 95 % bootstrap interval."""
+    """Return the mean of values with its 95 % bootstrap interval."""
     low, high = bootstrap_interval(values, num_samples=num_samples, seed=seed)
     return Score(sum(values) / len(values), low, high, len(values))
 
 
 def compute_ratio(fractions: Sequence[Fraction], *, num_samples: int, seed: int) -> Score | None:
-    """The sum of the parts over the sum of the wholes, with its 95 % bootstrap interval.
+    """Return the sum of parts over the sum of wholes with its 95 % bootstrap interval.
 
     Examples are resampled, each with its part and its whole together: the ratio estimator (Efron
     and Tibshirani 1993, ch. 6). With wholes of 1 it is the mean, and its interval that of
-    `bootstrap_interval`. A resample without any whole says nothing and is left out.
+    `bootstrap_interval`. A resample without any whole is left out.
 
     Returns:
-        None where no example says anything (all wholes are 0 or there are no fractions); `num` is
-        the number of examples with a whole.
+        None where no example has a whole; `num` is the number of examples with one.
     """
-    told = np.asarray([f for f in fractions if f is not None and f[1]], dtype=np.float64)
-    if not len(told):
+    pairs = np.asarray([f for f in fractions if f is not None and f[1]], dtype=np.float64)
+    if not len(pairs):
         return None
-    parts, wholes = told[:, 0], told[:, 1]
+    parts, wholes = pairs[:, 0], pairs[:, 1]
     low, high = _resampled(
-        len(told),
+        len(pairs),
         lambda chosen: parts[chosen].sum(1) / wholes[chosen].sum(1),
         num_samples=num_samples,
         seed=seed,
-        level=0.95,
     )
-    return Score(float(parts.sum() / wholes.sum()), low, high, len(told))
+    return Score(float(parts.sum() / wholes.sum()), low, high, len(pairs))
 
 
 def ratio_table(
@@ -113,16 +110,15 @@ def ratio_table(
     num_samples: int,
     seed: int,
 ) -> dict[str, dict[str, Score]]:
-    """`compute_ratio` of every measure in every group: group -> measure -> score.
+    """Return `compute_ratio` of every measure in every group: group -> measure -> score.
+
+    Measures that are not defined for a group, and groups without any, are left out.
 
     Args:
         fractions: measure -> one fraction an example.
-        groups: group -> positions of its examples (`pixelis.evaluation.groups`).
+        groups: group -> positions of its examples (`metrics.group_indices`).
         num_samples: resamples behind each interval.
         seed: of the intervals.
-
-    Returns:
-        without the measures that say nothing of a group, and the groups of which nothing is said.
     """
     table: dict[str, dict[str, Score]] = {}
     for group, indices in groups.items():

@@ -1,4 +1,4 @@
-"""Whether an answer is right, by what kind of answer it is, and how near it comes.
+"""Whether an answer is right and how near it comes, and whether a call is the reference's.
 
 | kind | right | score, in [0, 1] |
 | --- | --- | --- |
@@ -8,22 +8,28 @@
 | `text` | equal after normalisation, digits as characters | ANLS |
 | `box` | intersection over union of at least 0.5 | intersection over union |
 
-An example says its kind in `provenance["answer_type"]` and further accepted answers in
-`provenance["alternatives"]` (a list of strings); the best of them counts. Where it says no kind,
+An example has its kind in `provenance["answer_type"]` and further accepted answers in
+`provenance["alternatives"]` (a list of strings); the best of them counts. Without a kind,
 `text_extraction` is `text`, a truth of the form `[x1, y1, x2, y2]` is a `box`, one of the form
 `{a, b}` a `set`, and anything else `exact`. No answer is wrong and scores 0.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from math import isfinite
+from typing import Any
 
-from pixelis.data.example import Example
+from pixelis.data.example import Example, Step
+from pixelis.data_prep.regions import box_iou
+from pixelis.evaluation.turns import CALL, Rollout, Turn
+from pixelis.operations import OPERATIONS
 
 EXACT, NUMBER, SET, TEXT, BOX = ANSWER_TYPES = ("exact", "number", "set", "text", "box")
 ANLS_THRESHOLD = 0.5
 IOU_THRESHOLD = 0.5
+# The size at which a region is shown does not change which region it is.
+_NOT_COMPARED = ("factor",)
 
 _DECIMAL = r"[+-]?[0-9]+(?:\.[0-9]+)?"
 _NUMBER = re.compile(
@@ -36,12 +42,12 @@ Box = tuple[float, float, float, float]
 
 
 def normalise_text(text: str) -> str:
-    """Case folded, every run of white space one space, none at the ends."""
+    """Fold case, and replace every run of white space by one space, none at the ends."""
     return " ".join(text.casefold().split())
 
 
 def parse_number(text: str) -> float | None:
-    """A decimal number; None where the text is none.
+    """Parse a decimal number; None where the text is none.
 
     Such as `3`, `+3`, `3.0`, `.5`, `1e3` and `1,000` (commas between groups of three). A percent is
     a hundredth: `50 %` and `50%` are 0.5, not 50, as the relaxed accuracy of ChartQA is computed
@@ -53,21 +59,21 @@ def parse_number(text: str) -> float | None:
         return None
     # As decimals: 0.7 / 100 is not the float that 0.007 is.
     value = Decimal(bare.replace(",", ""))
-    found = float(value if bare == stripped else value / 100)
-    return found if isfinite(found) else None
+    number = float(value if bare == stripped else value / 100)
+    return number if isfinite(number) else None
 
 
 def parse_box(text: str) -> Box | None:
-    """A box `[x1, y1, x2, y2]` with x1 < x2 and y1 < y2; None where the text is none."""
-    found = _BOX.fullmatch(text.strip())
-    if found is None:
+    """Parse a box `[x1, y1, x2, y2]` with x1 < x2 and y1 < y2; None where the text is none."""
+    match = _BOX.fullmatch(text.strip())
+    if match is None:
         return None
-    x1, y1, x2, y2 = map(float, found.groups())
+    x1, y1, x2, y2 = map(float, match.groups())
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
 def parse_set(text: str) -> frozenset[str]:
-    """The members of `a, b; c` or `{a, b, c}`, normalised; numbers by value."""
+    """Parse the members of `a, b; c` or `{a, b, c}`, normalised; numbers by value."""
     braced = _SET.fullmatch(text.strip())
     members = re.split("[,;]", braced[1] if braced else text)
     return frozenset(_canonical(member) for member in members if member.strip())
@@ -79,7 +85,7 @@ def _canonical(text: str) -> str:
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Insertions, deletions and substitutions between two texts (Levenshtein 1966)."""
+    """Count insertions, deletions and substitutions between two texts (Levenshtein 1966)."""
     row = list(range(len(b) + 1))
     for i, left in enumerate(a, 1):
         previous, row[0] = row[0], i
@@ -88,8 +94,8 @@ def edit_distance(a: str, b: str) -> int:
     return row[-1]
 
 
-def anls(predicted: str, truth: str, *, threshold: float = ANLS_THRESHOLD) -> float:
-    """Normalised Levenshtein similarity of one answer (Biten et al. 2019, ICCV, section 4).
+def anls(predicted: str, truth: str) -> float:
+    """Return the normalised Levenshtein similarity of an answer (Biten et al. 2019, section 4).
 
     1 - distance / length of the longer, after `normalise_text`; 0 where that distance is not below
     the threshold: a text that differs in half of its characters was not read. The mean over
@@ -99,22 +105,11 @@ def anls(predicted: str, truth: str, *, threshold: float = ANLS_THRESHOLD) -> fl
     longer = max(len(a), len(b))
     if not longer:
         return 1.0
-    # Longer by that much, it is too far off whatever it says: no need to look.
-    if abs(len(a) - len(b)) >= threshold * longer:
+    # Lengths alone differ that much: the distance cannot be below the threshold.
+    if abs(len(a) - len(b)) >= ANLS_THRESHOLD * longer:
         return 0.0
     distance = edit_distance(a, b) / longer
-    return 1.0 - distance if distance < threshold else 0.0
-
-
-def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, in [0, 1] (Everingham et al. 2010, section 4.2)."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    return both / (areas - both)
+    return 1.0 - distance if distance < ANLS_THRESHOLD else 0.0
 
 
 def _same_text(predicted: str, truth: str) -> float:
@@ -147,10 +142,10 @@ _SCORES: dict[str, Callable[[str, str], float]] = {
 
 
 def answer_type(example: Example) -> str:
-    """The kind of an example's answer, one of `ANSWER_TYPES`; see the table above."""
-    said = example.provenance.get("answer_type")
-    if said in ANSWER_TYPES:
-        return str(said)
+    """Return the kind of an example's answer, one of `ANSWER_TYPES`; see the table above."""
+    kind = example.provenance.get("answer_type")
+    if kind in ANSWER_TYPES:
+        return str(kind)
     if example.task == "text_extraction":
         return TEXT
     if parse_box(example.ground_truth) is not None:
@@ -159,7 +154,7 @@ def answer_type(example: Example) -> str:
 
 
 def truths(example: Example) -> tuple[str, ...]:
-    """All answers that count as right: the ground truth first, then the alternatives."""
+    """Return all answers that count as right: the ground truth first, then the alternatives."""
     others = example.provenance.get("alternatives")
     if not isinstance(others, list | tuple):
         return (example.ground_truth,)
@@ -167,7 +162,7 @@ def truths(example: Example) -> tuple[str, ...]:
 
 
 def score_answer(predicted: str | None, example: Example) -> float:
-    """How near an answer comes, in [0, 1]; by kind, see the table above."""
+    """Return how near an answer comes, in [0, 1]; by kind, see the table above."""
     if predicted is None:
         return 0.0
     score = _SCORES[answer_type(example)]
@@ -175,7 +170,7 @@ def score_answer(predicted: str | None, example: Example) -> float:
 
 
 def answers_match(predicted: str | None, example: Example) -> bool:
-    """Whether an answer is right; by kind, see the table above.
+    """Return whether an answer is right; by kind, see the table above.
 
     Case and runs of white space never count; anything else does (no partial credit, no synonyms:
     `a red circle` is not `red circle`). Several texts are right in order only. Two decimal numbers
@@ -194,8 +189,80 @@ def answers_match(predicted: str | None, example: Example) -> bool:
 
 
 def answer_key(predicted: str, example: Example) -> str:
-    """What two answers to an example share where they say the same."""
+    """Return a text that is the same for equal answers to an example."""
     kind = answer_type(example)
     if kind == SET:
         return repr(sorted(parse_set(predicted)))
     return normalise_text(predicted) if kind == TEXT else _canonical(predicted)
+
+
+def reference_steps(example: Example) -> tuple[Step, ...]:
+    """Return the reference's steps without a planted wrong one."""
+    return tuple(step for step in example.trajectory if step.supervised)
+
+
+def call_agrees(turn: Turn, step: Step) -> bool:
+    """Return whether a call does what a reference step does.
+
+    The operation is the same and looks at the same region: boxes overlap by an intersection over
+    union of at least 0.5; a point lies in the box that the reference found, or is the same where
+    the reference found none. Other arguments are equal, defaults filled in, but for the
+    magnification.
+    """
+    if turn.operation != step.operation or not isinstance(turn.arguments, Mapping):
+        return False
+    defaults = OPERATIONS[step.operation].defaults if step.operation in OPERATIONS else {}
+    given = _compared({**defaults, **turn.arguments})
+    expected = _compared({**defaults, **step.arguments})
+    if given.keys() != expected.keys():
+        return False
+    box = _as_box(step.result.get("bbox"))
+    if {"x", "y"} <= expected.keys() and box is not None:
+        x, y = given.pop("x"), given.pop("y")
+        del expected["x"], expected["y"]
+        if not (_is_number(x) and _is_number(y)):
+            return False
+        if not (box[0] <= x < box[2] and box[1] <= y < box[3]):
+            return False
+    return all(_same_argument(given[name], expected[name]) for name in expected)
+
+
+def num_agreeing(rollout: Rollout, example: Example) -> int:
+    """Return how many of a rollout's operations are the reference's, in its order.
+
+    The length of the longest common subsequence of both under `call_agrees`, as ROUGE-L has it for
+    words (Lin 2004, section 3): each step counts once, and steps in another order count only as
+    far as some of them are in order.
+    """
+    calls = [turn for turn in rollout.turns if turn.kind == CALL and turn.result is not None]
+    steps = reference_steps(example)
+    row = [0] * (len(steps) + 1)
+    for call in calls:
+        previous = row
+        row = [0]
+        for j, step in enumerate(steps):
+            longest = max(previous[j + 1], row[j])
+            row.append(max(longest, previous[j] + 1) if call_agrees(call, step) else longest)
+    return row[-1]
+
+
+def _compared(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name not in _NOT_COMPARED}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _as_box(value: Any) -> Box | None:
+    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(_is_number, value)):
+        return None
+    x1, y1, x2, y2 = value
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def _same_argument(given: Any, expected: Any) -> bool:
+    a, b = _as_box(given), _as_box(expected)
+    if a is not None and b is not None:
+        return box_iou(a, b) >= IOU_THRESHOLD
+    return bool(given == expected)

@@ -1,44 +1,67 @@
-"""What rollouts are worth: answer accuracy with intervals, paired comparison, how rollouts end.
+"""Answer accuracy, paired comparison, rates and count errors of rollouts, by group of examples.
 
-All of it by group (`pixelis.evaluation.groups`).
+Groups are named `all`, by difficulty (`simple`), by task (`task/object_counting`), by both
+(`simple/object_counting`: a cell), by sample type (`type/self_correction`) and by the operations
+that the reference trajectory uses (`operation/ZOOM_IN`; an example is in as many as it uses).
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
 
 from scipy.stats import binomtest
 
-from pixelis.data.example import Example
-from pixelis.evaluation.groups import (
-    ALL,
-    OPERATION_PREFIX,
-    TASK_PREFIX,
-    TYPE_PREFIX,
-    group_indices,
-)
-from pixelis.evaluation.intervals import Score, bootstrap_interval, compute_score
-from pixelis.evaluation.matching import answers_match, normalise_text
+from pixelis.data.example import DIFFICULTIES, Example
+from pixelis.data_prep.benchmarks.tallyqa import WORDS
+from pixelis.evaluation.intervals import Score, compute_score
+from pixelis.evaluation.matching import answers_match, normalise_text, parse_number
 from pixelis.evaluation.turns import FAILURES, OUTCOMES, Rollout
 
-__all__ = [
-    "ALL",
-    "OPERATION_PREFIX",
-    "TASK_PREFIX",
-    "TYPE_PREFIX",
-    "Comparison",
-    "Score",
-    "accuracy_table",
-    "answers_match",
-    "bootstrap_interval",
-    "compute_rates",
-    "compute_score",
-    "correct_answers",
-    "group_indices",
-    "normalise_text",
-    "paired_comparison",
-    "rate_table",
-]
+ALL = "all"
+PREFIXES = TASK_PREFIX, TYPE_PREFIX, OPERATION_PREFIX = "task/", "type/", "operation/"
+MAX_COUNT_ERROR = 1000.0  # so that one very wrong number does not outweigh all others
+
+
+def group_indices(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """Return the positions of the examples of every group that has some.
+
+    In the order difficulties, all, tasks, types, operations, cells.
+    """
+    difficulties = strata([example.difficulty for example in examples])
+    named = [_prefixed_groups(example) for example in examples]
+    order = sorted(set().union(*named), key=_prefix_order) if named else ()
+    groups: dict[str, list[int]] = {name: [] for name in (*difficulties, ALL, *order)}
+    for index, example in enumerate(examples):
+        for name in (example.difficulty, ALL, *sorted(named[index])):
+            groups.setdefault(name, []).append(index)
+    for difficulty in difficulties:
+        for index in groups[difficulty]:
+            groups.setdefault(f"{difficulty}/{examples[index].task}", []).append(index)
+    return {name: indices for name, indices in groups.items() if indices}
+
+
+def strata(groups: Iterable[str]) -> list[str]:
+    """Select the names of difficulties, or of the groups that a benchmark has in their place.
+
+    From simple to hard, the others in the order given.
+    """
+    names = dict.fromkeys(name for name in groups if name != ALL and "/" not in name)
+    return [*(d for d in DIFFICULTIES if d in names), *(n for n in names if n not in DIFFICULTIES)]
+
+
+def is_cell(group: str) -> bool:
+    """Return whether a group is one of a difficulty and a task together."""
+    return "/" in group and not group.startswith(PREFIXES)
+
+
+def _prefixed_groups(example: Example) -> set[str]:
+    operations = {OPERATION_PREFIX + step.operation for step in example.trajectory}
+    return {TASK_PREFIX + example.task, TYPE_PREFIX + example.sample_type, *operations}
+
+
+def _prefix_order(group: str) -> tuple[int, str]:
+    return next(i for i, prefix in enumerate(PREFIXES) if group.startswith(prefix)), group
 
 
 @dataclass(frozen=True)
@@ -59,7 +82,7 @@ class Comparison:
 
 
 def correct_answers(rollouts: Sequence[Rollout], examples: Sequence[Example]) -> list[bool]:
-    """For each rollout whether its answer is right.
+    """Return for each rollout whether its answer is right.
 
     Raises:
         ValueError: when rollouts and examples are not of the same ids in the same order.
@@ -70,16 +93,9 @@ def correct_answers(rollouts: Sequence[Rollout], examples: Sequence[Example]) ->
 
 
 def accuracy_table(
-    rollouts: Sequence[Rollout],
-    examples: Sequence[Example],
-    *,
-    num_samples: int,
-    seed: int,
+    rollouts: Sequence[Rollout], examples: Sequence[Example], *, num_samples: int, seed: int
 ) -> dict[str, Score]:
-    """Answer accuracy: the share of examples whose answer is right (`answers_match`), by group.
-
-    A rollout without an answer counts as wrong. Only groups that have examples are there.
-    """
+    """Return the share of right answers (`answers_match`) by group; no answer counts as wrong."""
     correct = correct_answers(rollouts, examples)
     return {
         name: compute_score([correct[i] for i in indices], num_samples=num_samples, seed=seed)
@@ -95,34 +111,32 @@ def paired_comparison(
     num_samples: int,
     seed: int,
 ) -> dict[str, Comparison]:
-    """Adapter against base by group, with McNemar's exact test (McNemar 1947).
+    """Compare adapter and base by group, with McNemar's exact test (McNemar 1947).
 
     Of the examples that just one of the two answers right, each is as likely to be either's when
     they are equally good: a binomial test with p = 1/2 on these, two-sided; 1 where there are
     none. The p-values of several groups are not corrected for their number.
     """
     before, after = correct_answers(base, examples), correct_answers(adapter, examples)
-    found = {}
+    comparisons = {}
     for name, indices in group_indices(examples).items():
         differences = [int(after[i]) - int(before[i]) for i in indices]
         gained, lost = differences.count(1), differences.count(-1)
         p_value = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
         gain = compute_score(differences, num_samples=num_samples, seed=seed)
-        found[name] = Comparison(gain, gained, lost, float(p_value))
-    return found
+        comparisons[name] = Comparison(gain, gained, lost, float(p_value))
+    return comparisons
 
 
 def compute_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """How long rollouts are and how they end: plain means over at least one rollout.
+    """Return how long rollouts are and how they end: plain means over at least one rollout.
 
-    These describe and compare nothing; rates of calls have intervals (`calls.call_fractions`). The
-    definitions are this project's own; tokens and turns are what costs are counted in, ends and
-    failures what is counted by kind so that a loop or a model that never stops is seen.
+    They describe cost and failures; rates of calls have intervals (`measures.call_fractions`).
 
     Returns:
-        `mean_operations`: operations run, a rollout; `mean_new_tokens`: tokens said, a rollout;
-        `outcome_<name>`: share of rollouts that ended so, in [0, 1]; `failure_<kind>`: turns that
-        failed so (`Turn.failure`), a rollout.
+        `mean_operations`: operations run in a rollout; `mean_new_tokens`: tokens generated in a
+        rollout; `outcome_<name>`: share of rollouts that ended so, in [0, 1]; `failure_<kind>`:
+        turns of a rollout that failed so (`Turn.failure`).
     """
     turns = [turn for rollout in rollouts for turn in rollout.turns]
     outcomes = Counter(rollout.outcome for rollout in rollouts)
@@ -139,8 +153,53 @@ def compute_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
 def rate_table(
     rollouts: Sequence[Rollout], examples: Sequence[Example]
 ) -> dict[str, dict[str, float]]:
-    """`compute_rates` by group."""
+    """Return `compute_rates` by group."""
     return {
         name: compute_rates([rollouts[i] for i in indices])
         for name, indices in group_indices(examples).items()
     }
+
+
+def parse_count(answer: str | None) -> float | None:
+    """Parse a count, in digits or as a word up to fifteen; None where the answer is none.
+
+    `3 or 4` and `three dogs` are no counts.
+    """
+    if answer is None:
+        return None
+    word = normalise_text(answer)
+    return float(WORDS.index(word)) if word in WORDS else parse_number(answer)
+
+
+def count_errors(
+    rollouts: Sequence[Rollout], examples: Sequence[Example], *, num_samples: int, seed: int
+) -> dict[str, tuple[Score, int]]:
+    """Return the root mean squared error of counts (Acharya et al. 2019, "TallyQA", section 5).
+
+    An answer that is missing or no number counts as 0. One error is at most `MAX_COUNT_ERROR`. The
+    interval is that of the mean square, its ends under the root.
+
+    Returns:
+        stratum and `all` -> (RMSE in things, number of answers that are missing or no number).
+
+    Raises:
+        ValueError: when a ground truth is no number, naming the example.
+    """
+    squares, missing = [], []
+    for rollout, example in zip(rollouts, examples, strict=True):
+        truth, count = parse_count(example.ground_truth), parse_count(rollout.answer)
+        if truth is None:
+            raise ValueError(
+                f"the truth of a count must be a number, got {example.ground_truth!r:.60} "
+                f"(example {example.id})"
+            )
+        squares.append(min(abs((count or 0.0) - truth), MAX_COUNT_ERROR) ** 2)
+        missing.append(count is None)
+    errors = {}
+    groups = group_indices(examples)
+    for name in (*strata(groups), ALL):
+        chosen = groups[name]
+        mean = compute_score([squares[i] for i in chosen], num_samples=num_samples, seed=seed)
+        root = replace(mean, value=sqrt(mean.value), low=sqrt(mean.low), high=sqrt(mean.high))
+        errors[name] = root, sum(missing[i] for i in chosen)
+    return errors

@@ -1,7 +1,7 @@
-"""Why an answer is wrong, in a sentence, from the rollout and the reference trajectory.
+"""A sentence that says why an answer is wrong, from the rollout and the reference trajectory.
 
-It tells what can be seen from outside: how the rollout ended, whether the model looked where the
-reference looks, whether what it was shown held the truth. It is no account of the model's mind.
+It uses what can be observed: how the rollout ended, whether the model looked where the reference
+looks, whether a result held the truth.
 """
 
 import json
@@ -13,19 +13,17 @@ from pixelis.data_prep.regions import Region, box_iou, find_regions
 from pixelis.evaluation.matching import BOX, TEXT, answer_type, score_answer
 from pixelis.evaluation.turns import CALL, ERROR, MAX_OPERATIONS, NO_ANSWER, Rollout, Turn
 
-# Boxes that overlap so much are of the same thing; the threshold of PASCAL VOC.
-SAME_PLACE = 0.5
-MAX_SHOWN = 60
-MAX_SAID = 160  # characters of a conclusion
-PARTLY = (TEXT, BOX)  # kinds of answers that count in part
-MAX_NUMBERS = 4  # of the reference's steps that a sentence lists
+SAME_OBJECT_IOU = 0.5  # the threshold of PASCAL VOC
+MAX_VALUE = 60  # characters
+MAX_CONCLUSION = 160  # characters
+PARTIAL = (TEXT, BOX)  # kinds of answers with partial scores
+MAX_STEPS = 4  # of the reference that a sentence lists
 
 
 def explain(rollout: Rollout, example: Example) -> str:
-    """A few sentences about a wrong answer, or about why there is none.
+    """Return a few sentences about a wrong answer, or about why there is none.
 
-    What the model concludes stands beside what the reference finds, in their own words, where both
-    say something and not the same.
+    The conclusions of the model and of the reference are quoted where both exist and differ.
     """
     parts = [_ending(rollout, example), _conclusions(rollout, example)]
     if (loop := _loop(rollout)) is not None:
@@ -35,8 +33,8 @@ def explain(rollout: Rollout, example: Example) -> str:
     return " ".join(filter(None, parts))
 
 
-def shorten(value: Any, limit: int = MAX_SHOWN) -> str:
-    """A value as a sentence shows it: a text as it is, anything else as JSON, never long."""
+def shorten(value: Any, limit: int = MAX_VALUE) -> str:
+    """Return a value as short text on one line: a text as it is, anything else as JSON."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
@@ -51,31 +49,31 @@ def _ending(rollout: Rollout, example: Example) -> str:
         if last is not None and not last.ended:
             return f"Cut off after {last.num_new_tokens} tokens of one turn, it never answered."
         return "Its last turn was neither a call nor an answer."
-    said, truth = shorten(rollout.answer), shorten(example.ground_truth)
-    return f"It answered “{said}”, the truth is “{truth}”{_distance(rollout, example)}."
+    answer, truth = shorten(rollout.answer), shorten(example.ground_truth)
+    return f"It answered “{answer}”, the truth is “{truth}”{_distance(rollout.answer, example)}."
 
 
 def _conclusions(rollout: Rollout, example: Example) -> str:
     if rollout.answer is None:
         return ""
-    said = _words(rollout.turns[-1].text.partition("<answer>")[0])
-    found = _words(example.conclusion)
-    if not said or not found or said.casefold() == found.casefold():
+    own = _one_line(rollout.turns[-1].text.partition("<answer>")[0])
+    reference = _one_line(example.conclusion)
+    if not own or not reference or own.casefold() == reference.casefold():
         return ""
-    return f"It says “{shorten(said, MAX_SAID)}”; the reference finds “{shorten(found, MAX_SAID)}”."
+    own, reference = shorten(own, MAX_CONCLUSION), shorten(reference, MAX_CONCLUSION)
+    return f"It says “{own}”; the reference finds “{reference}”."
 
 
-def _words(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
-def _distance(rollout: Rollout, example: Example) -> str:
-    """By how much a number is off, or how alike a text is that counts in part."""
-    said, truth = rollout.answer or "", example.ground_truth
-    if answer_type(example) in PARTLY and 0 < (score := score_answer(said, example)) < 1:
+def _distance(answer: str, example: Example) -> str:
+    """Return by how much a number is off, or the score of an answer that is partly right."""
+    if answer_type(example) in PARTIAL and 0 < (score := score_answer(answer, example)) < 1:
         return f" (score {score:.2f})"
     try:
-        off = int(said) - int(truth)
+        off = int(answer) - int(example.ground_truth)
     except ValueError:
         return ""
     return f" ({off:+d})" if 0 < abs(off) < 1000 and answer_type(example) != TEXT else ""
@@ -96,13 +94,13 @@ def _cause(rollout: Rollout, example: Example) -> str:
     failed = [turn for turn in calls if "error" in (turn.result or {})]
     if not calls:
         return "It answered without looking: no operation was run."
-    if number := _shown_at(rollout.turns, example.ground_truth):
+    if number := _turn_with_truth(rollout.turns, example.ground_truth):
         return f"What it was shown in turn {number} holds the truth, but it answered otherwise."
     if 2 * len(failed) > len(calls):
         count = "Every operation" if len(failed) == len(calls) else "Most operations"
         return f"{count} failed, the last one with: {shorten((failed[-1].result or {})['error'])}."
-    if (words := _place(calls, example)) is not None:
-        return words
+    if (sentence := _missed_steps(calls, example)) is not None:
+        return sentence
     missing = {step.operation for step in example.trajectory} - {turn.operation for turn in calls}
     if missing:
         return f"The reference uses {', '.join(sorted(missing))}, which it never called."
@@ -114,18 +112,18 @@ def _cause(rollout: Rollout, example: Example) -> str:
     return ""
 
 
-def _shown_at(turns: Sequence[Turn], truth: str) -> int | None:
-    """The number of the last turn whose observation holds the truth as a value of its own."""
-    wanted = truth.strip().casefold()
+def _turn_with_truth(turns: Sequence[Turn], truth: str) -> int | None:
+    """Return the number of the last turn whose result holds the truth as a value of its own."""
+    expected = truth.strip().casefold()
     for number in range(len(turns), 0, -1):
         result = turns[number - 1].result
-        if result and any(value.strip().casefold() == wanted for value in _values(result)):
+        if result and any(value.strip().casefold() == expected for value in _values(result)):
             return number
     return None
 
 
 def _values(value: Any) -> Iterator[str]:
-    """The texts of a result, and numbers that stand alone: those of a box say nothing."""
+    """Iterate over the texts of a result and its single numbers, but not the numbers of a box."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -137,34 +135,32 @@ def _values(value: Any) -> Iterator[str]:
         yield from (inner for inner in value if isinstance(inner, str))
 
 
-def _place(calls: Sequence[Turn], example: Example) -> str | None:
-    """Whether the model's boxes are where the reference's are; None where either has none."""
-    wanted = {
+def _missed_steps(calls: Sequence[Turn], example: Example) -> str | None:
+    """Return which of the reference's boxes the model missed; None where either has none."""
+    expected = {
         box: number
         for number, step in enumerate(example.trajectory, 1)
-        for box in _located(step.arguments, step.result)
+        for box in _boxes(step.arguments, step.result)
     }
-    seen = [box for turn in calls for box in _located(turn.arguments, turn.result)]
-    if not wanted or not seen:
+    seen = [box for turn in calls for box in _boxes(turn.arguments, turn.result)]
+    if not expected or not seen:
         return None
-    found = {box: max(box_iou(box, other) for other in seen) for box in wanted}
-    missed = sorted({number for box, number in wanted.items() if found[box] < SAME_PLACE})
+    overlaps = {box: max(box_iou(box, other) for other in seen) for box in expected}
+    missed = sorted({n for box, n in expected.items() if overlaps[box] < SAME_OBJECT_IOU})
     if not missed:
         return "It looked at all that the reference looks at; what it made of it is wrong."
     numbers = [f"R{number}" for number in missed]
-    if len(numbers) > MAX_NUMBERS:
-        numbers = [*numbers[:MAX_NUMBERS], "..."]
-    best = max(found[box] for box, number in wanted.items() if number in missed)
+    if len(numbers) > MAX_STEPS:
+        numbers = [*numbers[:MAX_STEPS], "..."]
+    best = max(overlaps[box] for box, number in expected.items() if number in missed)
     near = f", at best with an overlap of {best:.2f}" if best >= 0.05 else ""
     return f"It did not look at {', '.join(numbers)} of the reference{near}."
 
 
-def _located(arguments: Any, result: Mapping[str, Any] | None) -> list[Region]:
-    """The boxes that a call is about: those that it found (a point finds one), or those it names.
-
-    Only the first image counts.
-    """
-    found: list[Region] = [place for place in find_regions(result, None, 1) if len(place) == 4]
+def _boxes(arguments: Any, result: Mapping[str, Any] | None) -> list[Region]:
+    """Return the boxes of a call in the first image: its arguments', or its result's of a point."""
     named = find_regions(arguments, result, 1)
-    boxes = [place for place in named if len(place) == 4]
-    return list(boxes) or (found if named else [])
+    boxes: list[Region] = [region for region in named if len(region) == 4]
+    if boxes or not named:
+        return boxes
+    return [region for region in find_regions(result, None, 1) if len(region) == 4]

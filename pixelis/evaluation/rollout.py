@@ -1,149 +1,77 @@
-"""Rollouts: the model speaks, the operation it calls runs on the pixels, the result goes back in.
+"""Rollouts: the model generates a turn, its call runs on the pixels, the result is appended.
 
-Only an example's question and images are given; its trajectory and answer are never seen, but for
-a planted start: there the wrong step that the trajectory holds stands in the conversation.
+Only an example's question and images are used; its trajectory and answer are not, but for a planted
+error: then the trajectory up to its wrong step stands in the prompt.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
-
-from PIL import Image
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from pixelis.data.chat import response_message
 from pixelis.data.encode import Encoder
-from pixelis.data.example import Example
 from pixelis.evaluation.conversation import (
     Conversation,
-    act,
     encode_prompt,
     encode_response,
-    planted_steps,
+    process_turn,
     shared_prefix,
 )
-from pixelis.evaluation.decoder import Decoder, Utterance
+from pixelis.evaluation.decoder import Decoder
 from pixelis.evaluation.turns import (
     ANSWER,
     ANSWERED,
     CALL,
     ERROR,
-    FAILURES,
     MAX_OPERATIONS,
     NO_ANSWER,
-    OUTCOMES,
-    TURN_KINDS,
     Rollout,
     Turn,
 )
 
-__all__ = [
-    "ANSWER",
-    "ANSWERED",
-    "CALL",
-    "ERROR",
-    "FAILURES",
-    "MAX_OPERATIONS",
-    "NO_ANSWER",
-    "OUTCOMES",
-    "TURN_KINDS",
-    "Conversation",
-    "Rollout",
-    "Turn",
-    "converse",
-    "encode_response",
-    "hold",
-    "planted_steps",
-    "roll_out",
-    "shared_prefix",
-]
 
+@dataclass(frozen=True)
+class RolloutSettings:
+    """How rollouts are generated.
 
-class Speaker(Protocol):
-    """Who takes the assistant's turns in several conversations (`decoder.Decoder`)."""
+    Attributes:
+        max_operations: operations that are run in one rollout (a turn that is neither call nor
+            answer counts as one); the model may answer after the last.
+        max_new_tokens: of one turn.
+        batch_size: rollouts in one batch; changes the speed, not the tokens (in fp32, but for ties
+            to about six digits).
+        temperature: 0: the most likely token; else tokens are drawn from softmax(logits / it).
+        seed: of the draws.
+    """
 
-    def clear(self, slot: int, seed: int = 0) -> None:
-        """Begin a new conversation in a slot, with the seed of its draws."""
-
-    def hear(self, slot: int, tokens: Sequence[int], images: Sequence[Image.Image]) -> None:
-        """Take in what comes before the next turn."""
-
-    def speak(self) -> Iterable[Utterance]:
-        """Say at least one turn that is due; none when no turn is due."""
+    max_operations: int = 8
+    max_new_tokens: int = 96
+    batch_size: int = 40
+    temperature: float = 0.0
+    seed: int = 0
 
 
 def roll_out(
     model: Any,
     encoder: Encoder,
-    examples: Sequence[Example],
+    conversations: Sequence[Conversation],
+    settings: RolloutSettings,
     *,
-    max_operations: int,
-    max_new_tokens: int,
-    batch_size: int,
-    num_samples: int = 1,
-    temperature: float = 0.0,
-    seed: int = 0,
     progress: Callable[[int, Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Let a model solve examples; the pixels answer its calls. See `hold`.
+    """Let a model solve examples, with its calls run on the pixels.
 
     Args:
-        model: see `hold`.
-        encoder: see `hold`.
-        examples: each is solved `num_samples` times.
-        max_operations: see `hold`.
-        max_new_tokens: see `hold`.
-        batch_size: see `hold`.
-        num_samples: rollouts of each example.
-        temperature: see `hold`.
-        seed: see `hold`.
-        progress: called with a rollout's place in the result and the rollout, as each ends.
+        model: of the Qwen2-VL family, plain or with a PEFT adapter (which the caller switches off
+            with `disable_adapter` for the base); its training mode is left as it was.
+        encoder: of the model's processor.
+        conversations: one a rollout.
+        settings: limits and sampling.
+        progress: called with the index of a conversation and its rollout, as each ends.
 
     Returns:
-        the rollouts by example, then by sample.
-    """
-    conversations = [Conversation(e, sample) for e in examples for sample in range(num_samples)]
-    return hold(
-        model,
-        encoder,
-        conversations,
-        max_operations=max_operations,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        temperature=temperature,
-        seed=seed,
-        progress=progress,
-    )
-
-
-def hold(
-    model: Any,
-    encoder: Encoder,
-    conversations: Sequence[Conversation],
-    *,
-    max_operations: int,
-    max_new_tokens: int,
-    batch_size: int,
-    temperature: float = 0.0,
-    seed: int = 0,
-    progress: Callable[[int, Rollout], None] | None = None,
-) -> list[Rollout]:
-    """Hold conversations with a model, the most likely token each time or drawn ones.
-
-    Which others are held beside one changes nothing in what is said (in fp32, ties to about six
-    digits aside), drawn tokens included: each conversation has a generator of its own.
-
-    Args:
-        model: a Qwen2-VL style model, plain or with a PEFT adapter (switched off by the caller with
-            `disable_adapter` for the base); its training mode is left as it was.
-        encoder: of the model's processor.
-        conversations: what is to be rolled out.
-        max_operations: operations that are run for one conversation (a turn that is neither call
-            nor answer counts as one); the model may answer after the last.
-        max_new_tokens: of one turn.
-        batch_size: conversations side by side; it changes the speed, not what is said.
-        temperature: 0: greedy; else tokens are drawn from softmax(logits / temperature).
-        seed: of the draws.
-        progress: called with a conversation's place and its rollout, as each ends.
+        the rollouts in the order of the conversations.
 
     Raises:
         CheckpointError: when the model has no three-dimensional positions.
@@ -152,91 +80,82 @@ def hold(
     was_training = model.training
     model.eval()
     try:
-        num_slots = max(1, min(batch_size, len(conversations)))
         decoder = Decoder(
             model,
             encoder,
-            num_slots=num_slots,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
+            num_slots=_num_slots(conversations, settings),
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
             prefix=shared_prefix(encoder),
         )
-        return converse(
-            decoder,
-            encoder,
-            conversations,
-            num_slots=num_slots,
-            max_operations=max_operations,
-            seed=seed,
-            progress=progress,
-        )
+        return run_conversations(decoder, encoder, conversations, settings, progress=progress)
     finally:
         model.train(was_training)
 
 
-def converse(
-    speaker: Speaker,
+def _num_slots(conversations: Sequence[Conversation], settings: RolloutSettings) -> int:
+    return max(1, min(settings.batch_size, len(conversations)))
+
+
+def run_conversations(
+    decoder: Decoder,
     encoder: Encoder,
     conversations: Sequence[Conversation],
+    settings: RolloutSettings,
     *,
-    num_slots: int,
-    max_operations: int,
-    seed: int = 0,
     progress: Callable[[int, Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Hold the conversations of `hold` with whoever takes the assistant's turns."""
+    """Run the conversations of `roll_out` in the slots of a decoder."""
     prompts = [encode_prompt(encoder, conversation) for conversation in conversations]
-    # From the longest: neighbours in the queue are fed in one pass, and no long one comes last.
+    # From the longest: neighbours in the queue are prefilled in one pass, no long one comes last.
     queue = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     running: dict[int, tuple[int, list[Turn]]] = {}
-    due: dict[int, float] = {}  # when a slot's turn began
+    requested: dict[int, float] = {}  # when the turn of a slot was requested
     finished: dict[int, Rollout] = {}
 
-    def begin(slot: int) -> None:
+    def start(slot: int) -> None:
         if not queue:
-            speaker.clear(slot)
+            decoder.reset(slot)
             return
         index = queue.pop()
         running[slot] = index, []
-        speaker.clear(slot, conversations[index].seed(seed))
-        due[slot] = time.perf_counter()
-        speaker.hear(slot, prompts[index].input_ids, prompts[index].images)
+        decoder.reset(slot, conversations[index].seed(settings.seed))
+        requested[slot] = time.perf_counter()
+        decoder.append(slot, prompts[index].input_ids, prompts[index].images)
 
-    for slot in range(num_slots):
-        begin(slot)
+    for slot in range(_num_slots(conversations, settings)):
+        start(slot)
     while running:
-        spoken = list(speaker.speak())
-        assert spoken, "a conversation is open and nobody speaks"
+        batch = decoder.generate()
+        assert batch, "a conversation is open and no turn was generated"
         now = time.perf_counter()
-        for utterance in spoken:
-            index, turns = running[utterance.slot]
+        for generated in batch:
+            slot = generated.slot
+            index, turns = running[slot]
             images = conversations[index].example.images
-            limit = len(turns) == max_operations
-            seconds = now - due[utterance.slot]
-            turns.append(act(encoder, utterance, images, turns, limit=limit, seconds=seconds))
-            turn = turns[-1]
-            if turn.fed_back is not None:
-                response = response_message(turn.fed_back, turn.image)
-                heard = encode_response(encoder, response)
-                due[utterance.slot] = time.perf_counter()
-                speaker.hear(utterance.slot, heard.input_ids, heard.images)
+            limit = len(turns) == settings.max_operations
+            seconds = now - requested[slot]
+            turn = process_turn(encoder, generated, images, turns, limit=limit, seconds=seconds)
+            turns.append(turn)
+            if turn.response is not None:
+                message = response_message(turn.response, turn.image)
+                response = encode_response(encoder, message)
+                requested[slot] = time.perf_counter()
+                decoder.append(slot, response.input_ids, response.images)
                 continue
             finished[index] = _rollout(conversations[index], turns)
             if progress is not None:
                 progress(index, finished[index])
-            del running[utterance.slot]
-            begin(utterance.slot)
+            del running[slot]
+            start(slot)
     return [finished[index] for index in range(len(conversations))]
 
 
 def _rollout(conversation: Conversation, turns: Sequence[Turn]) -> Rollout:
-    example, last = conversation.example, turns[-1]
+    last = turns[-1]
     outcome = {ANSWER: ANSWERED, CALL: MAX_OPERATIONS, ERROR: NO_ANSWER}[last.kind]
     return Rollout(
-        example_id=example.id,
-        difficulty=example.difficulty,
-        task=example.task,
-        sample_type=example.sample_type,
+        example_id=conversation.example.id,
         turns=tuple(turns),
         answer=last.answer,
         outcome=outcome,

@@ -1,16 +1,15 @@
 """Scorers of rollouts for `mlflow.genai.evaluate`, over the traces or the table of an evaluation.
 
-They are plain functions with the parameters that MLflow asks for by name, so that nothing here
-needs MLflow:
+They are plain functions whose parameters MLflow fills by name, so nothing here needs MLflow:
 
     from mlflow.genai.scorers import scorer
     from pixelis.evaluation.scorers import SCORERS, rows_of
 
     mlflow.genai.evaluate(data=rows_of(result), scorers=[scorer(each) for each in SCORERS])
 
-`evaluate` itself does not go through it: MLflow would predict row by row, where rollouts need
-batches, has neither intervals nor pairs, and keeps a trace of every row in the store. What it adds,
-verdicts on traces that can be filtered and compared in the UI, the traces have as assessments.
+`evaluate` itself does not use it: MLflow predicts row by row, where rollouts need batches, has
+neither intervals nor paired comparisons, and keeps a trace of every row. The verdicts that it adds
+to traces are assessments of the traces of `evaluate`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,24 +18,23 @@ from typing import Any
 from pixelis.data.example import Example
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.matching import answer_type, answers_match, score_answer, truths
-from pixelis.evaluation.turns import ANSWERED, CALL, Rollout
+from pixelis.evaluation.turns import ANSWERED, Rollout
 
 
 def rows_of(result: EvaluationResult) -> list[dict[str, Any]]:
-    """The adapter's rollouts as MLflow's rows: inputs, outputs, expectations; no images."""
+    """Return the adapter's rollouts as MLflow's rows: inputs, outputs, expectations; no images."""
     pairs = zip(result.examples, result.adapter.rollouts, strict=True)
     return [row_of(example, rollout) for example, rollout in pairs]
 
 
 def row_of(example: Example, rollout: Rollout) -> dict[str, Any]:
-    """One rollout as a row, plain JSON."""
-    calls = [turn for turn in rollout.turns if turn.kind == CALL and turn.result is not None]
+    """Return one rollout as a row of plain JSON."""
     return {
         "inputs": {"id": example.id, "question": example.question, "task": example.task},
         "outputs": {
             "answer": rollout.answer,
             "outcome": rollout.outcome,
-            "num_operations": len(calls),
+            "num_operations": rollout.num_operations,
             "num_failed": rollout.num_failed,
         },
         # MLflow takes no empty expectation.
@@ -48,24 +46,24 @@ def row_of(example: Example, rollout: Rollout) -> dict[str, Any]:
 def answer_is_right(
     inputs: Mapping[str, Any], outputs: Mapping[str, Any], expectations: Mapping[str, Any]
 ) -> bool:
-    """Whether the answer is right (`matching.answers_match`)."""
+    """Return whether the answer is right (`matching.answers_match`)."""
     return answers_match(outputs["answer"], _example(inputs, expectations))
 
 
 def answer_score(
     inputs: Mapping[str, Any], outputs: Mapping[str, Any], expectations: Mapping[str, Any]
 ) -> float:
-    """How near the answer comes, in [0, 1] (`matching.score_answer`)."""
+    """Return how near the answer comes, in [0, 1] (`matching.score_answer`)."""
     return score_answer(outputs["answer"], _example(inputs, expectations))
 
 
 def has_answered(outputs: Mapping[str, Any]) -> bool:
-    """Whether the rollout ended in an answer."""
+    """Return whether the rollout ended in an answer."""
     return bool(outputs["outcome"] == ANSWERED)
 
 
 def operations_ran(outputs: Mapping[str, Any]) -> float:
-    """Share of the operations that gave a result, not an error; 1 where none was called."""
+    """Return the share of the operations without an error; 1 where none was called."""
     total = outputs["num_operations"]
     return 1 - outputs["num_failed"] / total if total else 1.0
 
@@ -79,7 +77,7 @@ SCORERS: Sequence[Callable[..., bool | float]] = (
 
 
 def _example(inputs: Mapping[str, Any], expectations: Mapping[str, Any]) -> Example:
-    """As much of the example as the matching looks at."""
+    """Return the example with what the matching reads."""
     kept = {key: expectations.get(key) for key in ("answer_type", "alternatives")}
     return Example(
         id=str(inputs["id"]),

@@ -1,4 +1,4 @@
-"""An adapter behind MLflow's `pyfunc`: image and question in, trajectory and answer out."""
+"""An adapter as an MLflow `pyfunc` model: from image and question to trajectory and answer."""
 
 import json
 from collections.abc import Mapping
@@ -12,23 +12,26 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
 from pixelis.data.images import ImageError, load_image
 from pixelis.errors import DataError
-from pixelis.evaluation.rollout import Rollout, roll_out
+from pixelis.evaluation.conversation import Conversation
+from pixelis.evaluation.rollout import RolloutSettings, roll_out
+from pixelis.evaluation.turns import Rollout
 from pixelis.models.device import best_device
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import load_adapter
 
 COLUMNS = ("image", "question")
+LIMITS = ("max_operations", "max_new_tokens")
 
 
 class AdapterModel:
-    """What MLflow calls `predict` of."""
+    """The model whose `predict` MLflow calls."""
 
     def __init__(self, model: Any, encoder: Encoder) -> None:
-        """Take the adapted base and the encoder of its processor."""
+        """Keep the adapted base and the encoder of its processor."""
         self.model, self.encoder = model, encoder
 
     def predict(self, inputs: pd.DataFrame, params: Mapping[str, Any] | None = None) -> Any:
-        """Roll every row out: the operations that the model calls really run on its image.
+        """Roll out every row; the operations that the model calls run on its image.
 
         Args:
             inputs: Columns `image` (an encoded picture's bytes) and `question`.
@@ -36,7 +39,7 @@ class AdapterModel:
 
         Returns:
             A table with a row an input: `answer` (None where there is none), `trajectory` (a JSON
-            list of turns: what was said, the operation called, its arguments and result), `outcome`
+            list of turns: text, operation, arguments and result), `outcome`
             (answered, max_operations, no_answer).
 
         Raises:
@@ -45,24 +48,18 @@ class AdapterModel:
         missing = [name for name in COLUMNS if name not in inputs]
         if missing:
             raise DataError(f"the input has no column {' and '.join(missing)}: {COLUMNS} are read")
-        given = dict(params or {})
-        examples = [
-            _example(number, row["image"], str(row["question"]))
+        limits = {key: int((params or {})[key]) for key in LIMITS if key in (params or {})}
+        conversations = [
+            Conversation(_example(number, row["image"], str(row["question"])))
             for number, (_, row) in enumerate(inputs.iterrows())
         ]
-        rollouts = roll_out(
-            self.model,
-            self.encoder,
-            examples,
-            max_operations=int(given.get("max_operations", 8)),
-            max_new_tokens=int(given.get("max_new_tokens", 96)),
-            batch_size=len(examples),
-        )
+        settings = RolloutSettings(**limits, batch_size=len(conversations))
+        rollouts = roll_out(self.model, self.encoder, conversations, settings)
         return pd.DataFrame([_row(rollout) for rollout in rollouts])
 
 
 def _load_pyfunc(path: str) -> AdapterModel:
-    """What MLflow calls with the folder of a model: the adapter lies beside its MLmodel."""
+    """Load a model from its folder, as MLflow does: the adapter is in it beside MLmodel."""
     folder = Path(path)
     about = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["metadata"]
     name, trust = about["base_model"], about["trust_remote_code"]

@@ -1,4 +1,4 @@
-"""The keys and values of several conversations in one set of tensors, each at its own length."""
+"""A key and value cache for several conversations of different lengths."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,21 +13,21 @@ COLUMNS = 128
 class SlotCache(Cache):
     """Keys and values of several conversations, each filled to its own length.
 
-    A slot's tokens stand in columns 0 to length - 1. What lies beyond is a leftover of padding: the
-    mask hides it, and the next tokens overwrite it.
+    A slot's tokens are in columns 0 to length - 1. The columns after them hold padding: the mask
+    hides it, and the next tokens overwrite it.
     """
 
     def __init__(self, num_slots: int) -> None:
-        """Make an empty cache; its tensors come with the first forward pass."""
+        """Create an empty cache; the first forward pass allocates its tensors."""
         super().__init__(layers=[])
         self.num_slots = num_slots
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
 
-    def aim(self, slots: torch.Tensor, columns: torch.Tensor) -> None:
-        """Say where the next forward pass writes: slots (n,) in growing order, columns (n, Q)."""
+    def select(self, slots: torch.Tensor, columns: torch.Tensor) -> None:
+        """Set where the next forward pass writes: slots (n,), ascending, and columns (n, Q)."""
         self._rows = slots
-        self._where = slots[:, None], columns
+        self._target = slots[:, None], columns
         self._end = int(columns.max()) + 1
         first, last = int(slots[0]), int(slots[-1])
         # Rows that lie side by side are read where they are; others are copied together.
@@ -41,7 +41,7 @@ class SlotCache(Cache):
         *_: Any,
         **__: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store one layer's new states (n, heads, Q, width); return all states of these slots."""
+        """Store a layer's new states (n, heads, Q, width) and return all states of these slots."""
         return (
             self._store(self._keys, key_states, layer_idx),
             self._store(self._values, value_states, layer_idx),
@@ -56,21 +56,21 @@ class SlotCache(Cache):
             missing = -(-(self._end - kept.shape[2]) // COLUMNS) * COLUMNS
             grown = kept.new_zeros(*kept.shape[:2], missing, kept.shape[3])
             kept = layers[layer] = torch.cat([kept, grown], dim=2)
-        slots, columns = self._where
+        slots, columns = self._target
         kept[slots, :, columns] = new.transpose(1, 2)
         if self._side_by_side is not None:
             return kept[self._side_by_side, :, : self._end]
         return kept[self._rows, :, : self._end]
 
-    def take(self, slot: int, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """A copy of a slot's first columns: keys and values (heads, length, width) by layer."""
+    def copy_states(self, slot: int, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Copy a slot's first columns: keys and values (heads, length, width) by layer."""
         return [
             (keys[slot, :, :length].clone(), values[slot, :, :length].clone())
             for keys, values in zip(self._keys, self._values, strict=True)
         ]
 
-    def put(self, slot: int, states: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Write what `take` gave to the first columns of a slot."""
+    def write_states(self, slot: int, states: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Write copied states to the first columns of a slot."""
         for kept, new in zip(self._keys, (keys for keys, _ in states), strict=True):
             kept[slot, :, : new.shape[1]] = new
         for kept, new in zip(self._values, (values for _, values in states), strict=True):

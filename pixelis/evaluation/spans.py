@@ -1,7 +1,7 @@
-"""A case as spans for a trace: what the model was given, said, called and was shown, in order.
+"""A case as spans of a trace: every turn with its messages, and every operation.
 
 Spans of type CHAT_MODEL hold messages in OpenAI's form, which trace views show as a conversation.
-An image stands as PIL image where its address goes; whoever sends the trace makes one of it.
+Images are PIL images in place of their URLs; the tracker replaces them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from pixelis.data_prep.regions import SIDE, LabelledRegion, draw_regions, find_r
 from pixelis.evaluation.cases import Case
 from pixelis.evaluation.turns import CALL, Turn
 
-# More frames of one question than these are left out of its trace.
+# Further frames of a question are left out of its trace.
 MAX_IMAGES = 8
 
 
 def build_spans(case: Case) -> list[dict[str, Any]]:
-    """The spans of the adapter's rollout: one above all, one a turn, one an operation.
+    """Return the spans of the adapter's rollout: a root, one a turn, one an operation.
 
     Returns:
         dicts with `name`, `type` (of MLflow's SpanType), `inputs`, `outputs`, `seconds` (wall time;
@@ -44,21 +44,21 @@ def build_spans(case: Case) -> list[dict[str, Any]]:
         }
     ]
     for number, turn in enumerate(rollout.turns, 1):
-        said = Message("assistant", (turn.text,))
+        reply = Message("assistant", (turn.text,))
         spans.append(
             {
                 "name": f"turn {number}",
                 "type": "CHAT_MODEL",
                 "inputs": {"messages": [_as_openai(message) for message in messages]},
-                "outputs": {"choices": [{"message": _as_openai(said)}]},
+                "outputs": {"choices": [{"message": _as_openai(reply)}]},
                 "seconds": turn.seconds,
             }
         )
-        messages.append(said)
-        if turn.fed_back is not None:
+        messages.append(reply)
+        if turn.response is not None:
             if turn.kind == CALL:
                 spans.append(_operation(number, turn, images))
-            messages.append(response_message(turn.fed_back, turn.image))
+            messages.append(response_message(turn.response, turn.image))
     return spans
 
 
@@ -75,7 +75,7 @@ def _part(part: str | Image.Image) -> dict[str, Any]:
 
 
 def _operation(number: int, turn: Turn, images: Sequence[Image.Image]) -> dict[str, Any]:
-    """A call: its arguments with what they look at, its result with the image that it gave."""
+    """Return a call's span: arguments with the marked frames, result with its image."""
     result: Mapping[str, Any] = turn.result or {}
     outputs: dict[str, Any] = {"result": dict(result)}
     if turn.image is not None:
@@ -97,14 +97,13 @@ def _operation(number: int, turn: Turn, images: Sequence[Image.Image]) -> dict[s
 def marked_frames(
     turns: Sequence[tuple[int, Turn]], images: Sequence[Image.Image], *, side: int = SIDE
 ) -> dict[int, Image.Image]:
-    """The frames (from 1) that calls look at, with what they look at under the turns' numbers."""
-    found: dict[int, list[LabelledRegion]] = {}
+    """Return the frames (from 1) that calls look at, marked with the numbers of the turns."""
+    marks: dict[int, list[LabelledRegion]] = {}
     for number, turn in turns:
         if turn.kind == CALL:
             for frame in range(1, len(images) + 1):
-                for place in find_regions(turn.arguments, turn.result, frame):
-                    found.setdefault(frame, []).append(LabelledRegion(place, str(number)))
+                for region in find_regions(turn.arguments, turn.result, frame):
+                    marks.setdefault(frame, []).append(LabelledRegion(region, str(number)))
     return {
-        frame: draw_regions(images[frame - 1], marks, side=side)
-        for frame, marks in sorted(found.items())
+        frame: draw_regions(images[frame - 1], marks[frame], side=side) for frame in sorted(marks)
     }

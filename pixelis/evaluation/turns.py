@@ -1,4 +1,4 @@
-"""What a rollout is made of: turns of the model, what came back, and what went wrong."""
+"""The data of a rollout: the model's turns, the results of its calls and how turns fail."""
 
 import json
 from collections import Counter
@@ -11,42 +11,37 @@ from PIL import Image
 from pixelis.operations import PROBLEMS
 
 ANSWERED, MAX_OPERATIONS, NO_ANSWER = OUTCOMES = ("answered", "max_operations", "no_answer")
-CALL, ANSWER, ERROR = TURN_KINDS = ("call", "answer", "error")
-# How a turn can fail: no call and no answer, a call that cannot be read, no end before
+CALL, ANSWER, ERROR = "call", "answer", "error"  # kinds of turns
+# How a turn can fail: neither a call nor an answer; a call that cannot be parsed; no end before
 # max_new_tokens; a call made before; and what an operation refuses.
-NO_CALL, MALFORMED_CALL, CUT_OFF, REPEATED_CALL = (
-    "no_call",
-    "malformed_call",
-    "cut_off",
-    "repeated_call",
-)
+NO_CALL, MALFORMED_CALL = "no_call", "malformed_call"
+CUT_OFF, REPEATED_CALL = "cut_off", "repeated_call"
 FAILURES = (NO_CALL, MALFORMED_CALL, CUT_OFF, REPEATED_CALL, *PROBLEMS)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of the model and what came back.
+    """One turn of the model and the result of its call.
 
     Attributes:
-        text: what the model said, special tokens included, without the end of the turn.
+        text: the generated text, special tokens included, without the end of the turn.
         kind: `call`, `answer`, or `error` where the turn was neither.
         operation: the operation called, as the model wrote it.
-        arguments: the call's arguments as parsed JSON, right or wrong.
-        answer: what it answered, where it did.
-        result: the observation's JSON object; None where nothing was fed back (an answer, or the
-            limit).
+        arguments: the call's arguments as parsed JSON, valid or not.
+        answer: the answer, where there is one.
+        result: the observation's JSON object; None where there is none (an answer, or the limit).
         image: the observation's image, where it has one.
-        num_new_tokens: tokens that the model said, without the end of the turn.
+        num_new_tokens: generated tokens, without the end of the turn.
         ended: False where max_new_tokens cut the turn off.
         failure: one of `FAILURES`, or empty. One kind a turn, the first that holds: of a turn
             without call or answer `cut_off`, `malformed_call`, `no_call`; of a call
             `repeated_call` (equal in operation and arguments to an earlier one of the rollout),
             `unknown_operation`, `wrong_arguments`, `failed_operation` (nothing found there).
-        told: the result as it was fed back, where it differs: in the pixels of the image that the
-            model sees, as its text has them. Else stored pixels are counted; only the arguments of
-            a call that was refused for its place are as the model wrote them.
-        seconds: wall time from when the turn was due to its end; others that speak beside it take
-            a share of the device meanwhile. Not compared: turns are equal where their words are.
+        resized_result: the result in the pixels of the resized image, which the model sees; None
+            where that is equal to `result`. All else is in pixels of the stored image, but for the
+            arguments of a call that was refused because it lies outside of the image.
+        seconds: wall time from the request for the turn to its end; other rollouts of the batch
+            share the device meanwhile. Not compared: turns are equal where their texts are.
         operation_seconds: wall time of the operation, 0 where none was run. Not compared.
     """
 
@@ -60,38 +55,35 @@ class Turn:
     num_new_tokens: int
     ended: bool
     failure: str = ""
-    told: Mapping[str, Any] | None = None
+    resized_result: Mapping[str, Any] | None = None
     seconds: float = field(default=0.0, compare=False)
     operation_seconds: float = field(default=0.0, compare=False)
 
     @property
-    def fed_back(self) -> Mapping[str, Any] | None:
-        """The result as the model was told it; None where nothing was fed back."""
-        return self.result if self.told is None else self.told
+    def response(self) -> Mapping[str, Any] | None:
+        """The result as the model gets it; None where it gets none."""
+        return self.result if self.resized_result is None else self.resized_result
 
     @property
     def call_key(self) -> tuple[str, str]:
-        """What makes two calls the same: operation and arguments."""
+        """Operation and arguments, which are equal for equal calls."""
         return self.operation, json.dumps(self.arguments, sort_keys=True)
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """What a model did with one example.
+    """All turns of a model on one example.
 
     Attributes:
-        turns: every turn of the model, in order; of a planted start only those after it.
-        answer: what it answered, or None.
+        turns: every turn of the model, in order; after a planted error only the model's own.
+        answer: the answer, or None.
         outcome: `answered`; `max_operations`: it still called when the limit was reached;
             `no_answer`: the limit was reached with a turn that was neither call nor answer.
         sample: number of the rollout among those of its example, from 0.
-        planted: whether it began after the wrong step that the example's trajectory holds.
+        planted: whether it starts after the wrong step that the example's trajectory holds.
     """
 
     example_id: str
-    difficulty: str
-    task: str
-    sample_type: str
     turns: tuple[Turn, ...]
     answer: str | None
     outcome: str

@@ -1,4 +1,4 @@
-"""Strata in one pass: the validation split's performance for every difficulty at once."""
+"""Teacher-forced evaluation: loss and accuracies with the right tokens before each token."""
 
 import math
 import random
@@ -10,14 +10,15 @@ import torch
 from torch import nn
 
 from pixelis.data.dataset import CurriculumDataset, Key
-from pixelis.data.encode import IGNORE_INDEX
+from pixelis.data.encode import IGNORE_INDEX, Encoder
+from pixelis.data.example import Example
 from pixelis.errors import DataError
 from pixelis.evaluation.batches import Batch, Batches, by_length, needed_logits
 
 
 @dataclass(frozen=True)
 class Stratum:
-    """What one difficulty's validation examples gave, teacher-forced.
+    """The results of one difficulty's validation examples, teacher-forced.
 
     Attributes:
         num_examples: validation examples.
@@ -39,20 +40,20 @@ class Stratum:
         return math.exp(-self.loss)
 
 
-# Computes each batch, here or in another process, and gives it back with its result, in order.
-Deal = Callable[[Sequence[Any], Callable[[Any], Any]], Iterable[tuple[Any, Any]]]
+# Computes each batch, in this or in another process, and returns it with its result, in order.
+Shard = Callable[[Sequence[Any], Callable[[Any], Any]], Iterable[tuple[Any, Any]]]
 
 
 def in_this_process(
     batches: Sequence[Any], compute: Callable[[Any], Any]
 ) -> Iterable[tuple[Any, Any]]:
-    """Each batch with its result; a training in several processes deals them out instead."""
+    """Compute each batch here; a training in several processes shards them instead."""
     return ((batch, compute(batch)) for batch in batches)
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What one example gave, teacher-forced.
+    """The counts of one example, teacher-forced.
 
     Attributes:
         tokens: supervised tokens.
@@ -78,7 +79,7 @@ class Validation:
         samples_per_difficulty: int,
         batch_size: int,
         seed: int,
-        deal: Deal = in_this_process,
+        shard: Shard = in_this_process,
     ) -> None:
         """Choose the subset by the seed; fewer examples where there are fewer.
 
@@ -86,7 +87,7 @@ class Validation:
             DataError: when a difficulty's examples hold no supervised token.
         """
         self.difficulties = tuple(difficulties)
-        self.deal = deal
+        self.shard = shard
         self.keys: list[Key] = []
         for difficulty in difficulties:
             size, excluded = dataset.sizes[difficulty], dataset.excluded
@@ -111,37 +112,67 @@ class Validation:
         was_training = model.training
         model.eval()
         tallies: dict[str, list[Tally]] = {difficulty: [] for difficulty in self.difficulties}
-        for key, tally in measure(model, self.batches, self.deal):
+        for key, tally in measure(model, self.batches, self.shard):
             tallies[key[0]].append(tally)
         model.train(was_training)
         return {name: _stratum(tallies[name]) for name in self.difficulties}
 
 
-def measure(model: Any, batches: Batches, deal: Deal) -> Iterator[tuple[Key, Tally]]:
-    """Every example with its tally; each batch is collated only where it is computed."""
+def measure(model: Any, batches: Batches, shard: Shard) -> Iterator[tuple[Key, Tally]]:
+    """Yield every example with its tally; each batch is collated only where it is computed."""
 
     def compute(index: int) -> list[Tally]:
         return _tallies(model, batches[index])
 
-    for index, found in deal(range(len(batches)), compute):
-        yield from zip(batches.keys_of(index), found, strict=True)
+    for index, tallies in shard(range(len(batches)), compute):
+        yield from zip(batches.keys_of(index), tallies, strict=True)
 
 
 @torch.inference_mode()
 def compute_losses(
-    model: Any, batches: Batches, *, deal: Deal = in_this_process
+    model: Any, batches: Batches, *, shard: Shard = in_this_process
 ) -> dict[str, dict[int, float]]:
-    """Mean loss per supervised token of these examples: difficulty -> index -> nats.
+    """Return the mean loss per supervised token of examples: difficulty -> index -> nats.
 
     The model's training mode is left as it was. Length-normalised, as `self_paced` needs it.
     """
     was_training = model.training
     model.eval()
     losses: dict[str, dict[int, float]] = {difficulty: {} for difficulty, _ in batches.keys}
-    for (name, index), tally in measure(model, batches, deal):
+    for (name, index), tally in measure(model, batches, shard):
         losses[name][index] = tally.loss / max(1, tally.tokens)
     model.train(was_training)
     return losses
+
+
+class _ExampleDataset(CurriculumDataset):
+    """Examples in memory in place of a split's rows, by their index."""
+
+    def __init__(self, examples: Sequence[Example], encoder: Encoder) -> None:
+        super().__init__({}, encoder)
+        self.examples = examples
+
+    def example(self, key: Key) -> Example:
+        return self.examples[key[1]]
+
+
+@torch.inference_mode()
+def tally_examples(
+    model: Any, encoder: Encoder, examples: Sequence[Example], *, batch_size: int
+) -> list[Tally]:
+    """Measure examples in one forward pass each; the model's training mode is left as it was.
+
+    Raises:
+        DataError: when an example cannot be encoded, naming it.
+    """
+    dataset = _ExampleDataset(examples, encoder)
+    keys = by_length(dataset, [(example.difficulty, i) for i, example in enumerate(examples)])
+    batches = Batches(dataset, keys, batch_size, max_kept_bytes=0)
+    was_training = model.training
+    model.eval()
+    tallies = {key[1]: tally for key, tally in measure(model, batches, in_this_process)}
+    model.train(was_training)
+    return [tallies[index] for index in range(len(examples))]
 
 
 def _tallies(model: Any, batch: Batch) -> list[Tally]:

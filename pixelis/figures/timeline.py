@@ -122,7 +122,7 @@ def _stage_labels(history: TrainingHistory) -> list[Text]:
 
 def _marks(history: TrainingHistory) -> list[Marks]:
     """Return the marks of all decisions."""
-    found = []
+    marks = []
     for kind, (symbol, colour, label) in MARKS.items():
         events = [event for event in history.events if event["kind"] == kind]
         # A hold has the step of its rollback: place it below.
@@ -130,8 +130,8 @@ def _marks(history: TrainingHistory) -> list[Marks]:
         if events:
             points = [(int(event["step"]), height) for event in events]
             notes = [event_note(event) for event in events]
-            found.append(Marks(label, points, colour, symbol, notes))
-    return found
+            marks.append(Marks(label, points, colour, symbol, notes))
+    return marks
 
 
 def _decision_lines(history: TrainingHistory) -> list[VerticalLine]:

@@ -4,9 +4,10 @@ from typing import Any
 
 from pixelis.config import EvaluateConfig
 from pixelis.data.encode import Encoder
-from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.conversation import Conversation
+from pixelis.evaluation.evaluate import BASE, EvaluationResult
 from pixelis.evaluation.metrics import ALL, Comparison, paired_comparison
-from pixelis.evaluation.rollout import roll_out
+from pixelis.evaluation.rollout import RolloutSettings, roll_out
 from pixelis.models.lora import temporary_adapter
 from pixelis.tracking import (
     CHAMPION,
@@ -18,7 +19,7 @@ from pixelis.tracking import (
 )
 
 
-def contest(
+def compare_with_champion(
     recorder: MlflowRecorder,
     candidate: ModelVersion,
     result: EvaluationResult,
@@ -30,17 +31,9 @@ def contest(
 ) -> bool:
     """Move the alias `champion` to a version that wins by more than its interval.
 
-    It is compared with the champion on the same examples, or with the base where there is none yet:
-    it wins where the 95 % interval of the paired gain lies above 0.
-
-    Args:
-        recorder: of the evaluation's run.
-        candidate: the version that was rolled out.
-        result: what it did.
-        model: with the candidate's adapter.
-        encoder: of the model's processor.
-        config: of the evaluation.
-        model_name: the base.
+    The candidate, whose adapter is on `model`, is compared with the champion on the same examples,
+    or with the base where there is none yet: it wins where the 95 % interval of the paired gain
+    lies above 0.
 
     Returns:
         whether the candidate is the champion now.
@@ -52,20 +45,21 @@ def contest(
         return True
     if champion is None:
         rival = "the base"
-        if result.comparison is None:
+        if BASE not in result.comparisons:
             print(f"{name} has no {CHAMPION} yet: compare_base=true lets it be decided", flush=True)
             return False
-        comparison = result.comparison[ALL]
+        comparison = result.comparisons[BASE][ALL]
     else:
         rival = f"version {champion.version}"
         address = f"models:/{name}/{champion.version}"
-        comparison = _against(address, result, model, encoder, config, model_name)
+        comparison = _compare_with(address, result, model, encoder, config, model_name)
     gain = comparison.gain
     wins = gain.low > 0
     verdict = (
         f"{name} version {number} against {rival} on {gain.num} test examples: "
         f"{100 * gain.value:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
     )
+    outcome = "the champion stays"
     if wins:
         beaten = None if champion is None else str(champion.version)
         moved = recorder.attempt(
@@ -74,8 +68,6 @@ def contest(
         )
         wins = bool(moved)
         outcome = "it is the champion now" if wins else "it won, but the alias was not moved"
-    else:
-        outcome = "the champion stays"
     print(f"{verdict}: {outcome}", flush=True)
     values = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
     recorder.metrics({f"{CHAMPION}/{key}": value for key, value in values.items()}, 0)
@@ -83,7 +75,7 @@ def contest(
     return wins
 
 
-def _against(
+def _compare_with(
     address: str,
     result: EvaluationResult,
     model: Any,
@@ -91,16 +83,12 @@ def _against(
     config: EvaluateConfig,
     model_name: str,
 ) -> Comparison:
+    """Roll out the champion greedily on the same examples, and compare the candidate with it."""
+    settings = RolloutSettings(config.max_operations, config.max_new_tokens, config.batch_size)
+    conversations = [Conversation(example) for example in result.examples]
     folder = resolve_adapter(address, config.experiment)
-    with temporary_adapter(model, folder, model_name=model_name) as rival:
-        rollouts = roll_out(
-            rival,
-            encoder,
-            result.examples,
-            max_operations=config.max_operations,
-            max_new_tokens=config.max_new_tokens,
-            batch_size=config.batch_size,
-        )
+    with temporary_adapter(model, folder, model_name=model_name) as champion:
+        rollouts = roll_out(champion, encoder, conversations, settings)
     return paired_comparison(
         rollouts,
         result.adapter.rollouts,

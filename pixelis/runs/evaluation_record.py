@@ -1,101 +1,214 @@
-"""What an evaluation leaves beside its numbers: figures, images, traces, a report, a link.
+"""What an evaluation leaves in its run: tables, metrics, figures, images, traces, a report."""
 
-All of it is made after the last rollout; none of it stops a run whose numbers are there.
-"""
-
-import sys
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from tqdm import tqdm
+
 from pixelis import figures
+from pixelis.data.encode import Encoder
 from pixelis.data_prep.figures import side_by_side
 from pixelis.evaluation.cases import Case, build_cases, worst_first
-from pixelis.evaluation.evaluate import EvaluationResult
-from pixelis.evaluation.groups import ALL, TASK_PREFIX, strata
+from pixelis.evaluation.evaluate import (
+    AGAINST,
+    EvaluationResult,
+    EvaluationSettings,
+    Progress,
+    evaluate_model,
+)
+from pixelis.evaluation.metrics import ALL, TASK_PREFIX, strata
 from pixelis.evaluation.page import report_page
-from pixelis.evaluation.report import as_text, result_table, result_values
+from pixelis.evaluation.rollout_store import RolloutStore
 from pixelis.evaluation.spans import build_spans, marked_frames
+from pixelis.evaluation.tables import (
+    accuracy_table,
+    as_text,
+    measure_rows,
+    measured_groups,
+    measures_table,
+    result_rows,
+    result_values,
+)
 from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
 from pixelis.files import write_atomic
+from pixelis.runs.evaluation_set import EvaluationSet
+from pixelis.runs.rollout_table import record_rollout_table
 from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log_trace
 
 FOLDER = "evaluation"
 REPORT_FILE = "report.html"
-# What the table of images may take: MLflow keeps two files of every image, and waits for each.
+# Limits of the table of images: MLflow keeps two files of every image, and waits for each.
 TABLE_ROWS = 60
 TABLE_SIDE = 320
 TABLE_BYTES = 20_000_000  # of pixels; a tenth of it on disk where images are drawn
 ENDINGS = {ANSWERED: "wrong answer", MAX_OPERATIONS: "called until the limit"}
 
+logger = logging.getLogger(__name__)
 
-def record_evaluation(
-    recorder: MlflowRecorder,
-    result: EvaluationResult,
-    *,
-    adapter: str,
-    split: str,
-    step: int,
-    seed: int,
-    model: Mapping[str, Any] | None,
-    dataset: tuple[str, str],
-    about: Mapping[str, str],
-    num_traces: int,
-    num_reported: int,
-    report_folder: Path,
-) -> None:
-    """Leave in the run what shows single rollouts, and print where the report is.
 
-    Args:
-        recorder: of the run.
-        result: what was rolled out.
+@dataclass(frozen=True)
+class RecordSettings:
+    """How single rollouts are recorded.
+
+    Attributes:
         adapter: its name or address, for titles.
-        split: the split's or the benchmark's name, as in the metrics' names.
-        step: of the metrics.
-        seed: of what is chosen.
-        model: the LoggedModel that was measured, or None.
-        dataset: name and digest of what it was measured on.
-        about: what the report says of the evaluation.
+        split: name of the split or benchmark, as in the metrics' names.
+        base: name of the base model.
+        data: path of the data.
+        seed: of the choice of rollouts.
         num_traces: rollouts kept as traces.
         num_reported: trajectories in the report; with 0 there is none.
-        report_folder: where the user finds the report, beside the run's copy.
+        report_folder: of the user's copy of the report.
+        step: of the metrics.
     """
-    if model is not None:
-        keys = _keys_of_model(result, split)
-        link_measured(recorder, model, keys, step, name=dataset[0], digest=dataset[1])
-    cases = build_cases(result)
-    for draw in (_figures, _table):
-        _leave(lambda draw=draw: draw(recorder, cases, seed))  # type: ignore[misc]
-    _leave(lambda: _traces(recorder, worst_first(cases, num_traces, seed), model))
-    if num_reported:
-        title = f"Evaluation of {adapter} on {split}"
-        page = report_page(result, title=title, about=about, limit=num_reported, seed=seed)
-        recorder.text(page, f"{FOLDER}/{REPORT_FILE}")
-        _leave(lambda: _write(report_folder, page))
+
+    adapter: str
+    split: str
+    base: str
+    data: str
+    seed: int
+    num_traces: int
+    num_reported: int
+    report_folder: Path
+    step: int = 0
 
 
-def tell_result(recorder: MlflowRecorder, result: EvaluationResult, title: str) -> None:
-    """Let the run's description show the table, and lead to the report."""
-    table = as_text(result_table(result, title=title))
-    place = f"#/experiments/{recorder.experiment_id}/runs/{recorder.run_id}"
-    links = f"[Report]({place}/artifacts/{FOLDER}/{REPORT_FILE}) · [Traces]({place}/traces)"
+def evaluate_and_record(
+    recorder: MlflowRecorder,
+    model: Any,
+    encoder: Encoder,
+    evaluation_set: EvaluationSet,
+    settings: EvaluationSettings,
+    *,
+    against: Callable[[], AbstractContextManager[Any]] | None = None,
+    store: RolloutStore | None = None,
+    show_measures: bool = False,
+    step: int = 0,
+) -> EvaluationResult:
+    """Evaluate a model (`evaluate_model`), print the table, and record metrics and tables.
+
+    `show_measures` prints the table of measures as well; `step` is that of the metrics.
+    """
+    with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
+
+        def progress(state: Progress) -> None:
+            bar.total, bar.initial = state.total, state.resumed
+            if state.counted:
+                accuracy = f"{state.model} right {state.right / state.counted:.2f}"
+                bar.set_postfix_str(accuracy, refresh=False)
+            bar.update(state.done - bar.n)
+
+        result = evaluate_model(
+            model,
+            encoder,
+            evaluation_set.examples,
+            settings,
+            against=against,
+            store=store,
+            progress=progress,
+        )
+    title = evaluation_set.title
+    plain = Console()
+    console = Console(width=max(80, min(100, plain.width)) if plain.is_terminal else 100)
+    table = accuracy_table(result, title=f"Answer accuracy on {title}, 95 % intervals")
+    console.print(table)
+    recorder.text(as_text(table), f"{FOLDER}/table.txt")
+    if AGAINST in result.models:
+        second = "The same examples, against the second adapter"
+        table = accuracy_table(result, title=second, other=AGAINST)
+        console.print(table)
+        recorder.text(as_text(table), f"{FOLDER}/against.txt")
+    if show_measures:
+        console.print(measures_table(result, title=f"Measures on {title}, 95 % intervals"))
+    tables = [
+        as_text(measures_table(result, title=f"{group}, 95 % intervals", group=group))
+        for group in measured_groups(result)
+    ]
+    recorder.text("\n".join(tables), f"{FOLDER}/measures.txt")
+    recorder.table(measure_rows(result), f"{FOLDER}/measures.json")
+    recorder.table(result_rows(result), f"{FOLDER}/table.json")
+    record_rollout_table(recorder, result)
+    recorder.metrics(result_values(result, evaluation_set.name), step)
+    bars = figures.accuracy_bars(
+        [
+            {
+                "difficulty": difficulty,
+                "model": label,
+                "accuracy": score.value,
+                "low": score.low,
+                "high": score.high,
+                "n": score.num,
+            }
+            for label, evaluation in result.models.items()
+            for difficulty in strata(evaluation.accuracy)
+            for score in [evaluation.accuracy[difficulty]]
+        ]
+    )
+    recorder.figure(f"{FOLDER}/accuracy.png", figures.bars_figure(bars))
+    recorder.text(figures.bars_page(bars, "accuracy"), f"{FOLDER}/accuracy.html")
+    return result
+
+
+def record_description(recorder: MlflowRecorder, result: EvaluationResult, title: str) -> None:
+    """Put the table and links to report and traces into the run's description."""
+    table = as_text(accuracy_table(result, title=title))
+    url = f"#/experiments/{recorder.experiment_id}/runs/{recorder.run_id}"
+    links = f"[Report]({url}/artifacts/{FOLDER}/{REPORT_FILE}) · [Traces]({url}/traces)"
     recorder.note(f"```\n{table}\n```\n\n{links}")
 
 
-def describe(result: EvaluationResult, **more: Any) -> dict[str, str]:
-    """What a report says above its numbers."""
-    return {"examples": str(len(result.examples)), **{k: str(v) for k, v in more.items()}}
+def record_rollouts(
+    recorder: MlflowRecorder,
+    result: EvaluationResult,
+    settings: RecordSettings,
+    *,
+    model: Mapping[str, Any] | None,
+    dataset: tuple[str, str],
+) -> None:
+    """Record single rollouts: figures, images, traces and the report; log the report's path.
+
+    `model` is the LoggedModel that was measured, or None; `dataset` is the data's name and digest.
+    """
+    if model is not None:
+        name, digest = dataset
+        keys = _model_metrics(result, settings.split)
+        link_measured(recorder, model, keys, settings.step, name=name, digest=digest)
+    cases = build_cases(result)
+    traced = worst_first(cases, settings.num_traces, settings.seed)
+    _try(lambda: _record_figures(recorder, cases))
+    _try(lambda: _record_images(recorder, worst_first(cases, TABLE_ROWS, settings.seed)))
+    _try(lambda: _record_traces(recorder, traced, model))
+    if settings.num_reported:
+        page = report_page(
+            result,
+            title=f"Evaluation of {settings.adapter} on {settings.split}",
+            about={
+                "examples": str(len(result.examples)),
+                "base": settings.base,
+                "data": settings.data,
+                "seed": str(settings.seed),
+            },
+            limit=settings.num_reported,
+            seed=settings.seed,
+        )
+        recorder.text(page, f"{FOLDER}/{REPORT_FILE}")
+        _try(lambda: _write_report(settings.report_folder, page))
 
 
-def _keys_of_model(result: EvaluationResult, split: str) -> list[str]:
-    """The adapter's own numbers by difficulty and of all; of tasks, accuracy and gain alone.
+def _model_metrics(result: EvaluationResult, split: str) -> list[str]:
+    """Return the metrics that are linked to the model: its own, of difficulties and all.
 
-    Every link costs MLflow a look at the metric's past, and nobody ranks adapters by the rest.
+    Of tasks accuracy and gain alone: each link costs MLflow a search in the metric's history.
     """
     values = result_values(result, split)
     accuracy = result.adapter.accuracy
     groups = (*strata(accuracy), ALL)
-    begin = tuple(f"{split}/adapter/{group}/" for group in groups)
+    starts = tuple(f"{split}/adapter/{group}/" for group in groups)
     kept = {f"{split}/gain/{group}{end}" for group in groups for end in ("", "_low", "_high")}
     for task in (name for name in accuracy if name.startswith(TASK_PREFIX)):
         kept |= {f"{split}/adapter/{task}/answer_accuracy", f"{split}/gain/{task}"}
@@ -103,30 +216,27 @@ def _keys_of_model(result: EvaluationResult, split: str) -> list[str]:
     return [
         key
         for key in values
-        if key in kept or (key.startswith(begin) and not key.endswith(dropped))
+        if key in kept or (key.startswith(starts) and not key.endswith(dropped))
     ]
 
 
-def _leave(work: Callable[[], None]) -> None:
-    """Do what is nice to have; a full disk or a drawing library's mood costs that alone."""
+def _try(record: Callable[[], None]) -> None:
+    """Record an optional part; its failure (a full disk, a drawing library) costs that alone."""
     try:
-        work()
+        record()
     except Exception as error:  # whatever libraries raise: the numbers are recorded already
-        print(
-            f"pixelis: warning: a part of the evaluation's record is missing "
-            f"({type(error).__name__}: {error})",
-            file=sys.stderr,
-        )
+        name = type(error).__name__
+        logger.warning("a part of the evaluation's record is missing (%s: %s)", name, error)
 
 
-def _write(folder: Path, page: str) -> None:
+def _write_report(folder: Path, page: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / REPORT_FILE
     write_atomic(path, page)
-    print(f"report: {path}", flush=True)
+    logger.info("report: %s", path)
 
 
-def _figures(recorder: MlflowRecorder, cases: Sequence[Case], seed: int) -> None:
+def _record_figures(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
     endings = [
         {"group": group, "kind": _ending(case)}
         for by in ("difficulty", "task")
@@ -155,16 +265,15 @@ def _ending(case: Case) -> str:
     return "right" if case.is_right else ENDINGS.get(case.rollout.outcome, "no answer")
 
 
-def _table(recorder: MlflowRecorder, cases: Sequence[Case], seed: int) -> None:
-    rows, room = [], TABLE_BYTES
-    for case in worst_first(cases, TABLE_ROWS, seed):
+def _record_images(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
+    rows, num_bytes = [], 0
+    for case in cases:
         example, rollout = case.example, case.rollout
-        looked_at = marked_frames(
-            list(enumerate(rollout.turns, 1)), example.images, side=TABLE_SIDE
-        )
-        picture = side_by_side(list(looked_at.values()) or list(example.images))
-        room -= 3 * picture.width * picture.height
-        if room < 0:
+        turns = list(enumerate(rollout.turns, 1))
+        marked = marked_frames(turns, example.images, side=TABLE_SIDE)
+        picture = side_by_side(list(marked.values()) or list(example.images))
+        num_bytes += 3 * picture.width * picture.height
+        if num_bytes > TABLE_BYTES:
             break
         rows.append(
             {
@@ -184,7 +293,7 @@ def _table(recorder: MlflowRecorder, cases: Sequence[Case], seed: int) -> None:
     log_image_table(recorder, rows, f"{FOLDER}/images.json")
 
 
-def _traces(
+def _record_traces(
     recorder: MlflowRecorder, cases: Sequence[Case], model: Mapping[str, Any] | None
 ) -> None:
     for case in cases:

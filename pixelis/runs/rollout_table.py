@@ -1,7 +1,8 @@
-"""The table of all rollouts: every model, sample and planted start, with verdict and picture."""
+"""The table of all rollouts of all models, with verdict, reason and picture."""
 
 import hashlib
 import io
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,50 +13,50 @@ from PIL import Image
 from pixelis.data.example import Example
 from pixelis.data_prep.figures import side_by_side
 from pixelis.evaluation.cases import verdict_of
-from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.evaluate import Evaluation, EvaluationResult
 from pixelis.evaluation.matching import answers_match
-from pixelis.evaluation.measures_report import evaluated_models
 from pixelis.evaluation.reasons import explain
-from pixelis.evaluation.summary import Evaluation
 from pixelis.evaluation.turns import Rollout
 from pixelis.tracking import MlflowRecorder
 
 NAME = "evaluation/rollouts"
-FOLDER = f"table_images/{NAME}"  # where MLflow keeps the images of a table of this name
+FOLDER = f"table_images/{NAME}"  # MLflow's folder for the images of this table
 SIDE = 128  # pixels
 MAX_BYTES = 4_000_000  # of all images together
-MAX_IMAGES = 1000  # files, which a server takes one by one
+MAX_IMAGES = 1000  # files, which a server receives one by one
 LEFT_OUT = "left out: the table's images are full"
+
+logger = logging.getLogger(__name__)
 
 
 class Thumbnails:
     """Small pictures of examples, equal ones once, within `MAX_BYTES` and `MAX_IMAGES`."""
 
     def __init__(self, *, max_bytes: int = MAX_BYTES, max_images: int = MAX_IMAGES) -> None:
-        """Begin with none."""
+        """Start without pictures."""
         self.files: dict[str, bytes] = {}
         self.left_out: set[str] = set()
-        self._room = max_bytes
+        self._free_bytes = max_bytes
         self._max_images = max_images
 
     def cell(self, example: Example) -> dict[str, str] | str:
-        """What MLflow's tables hold for an image, or that it was left out."""
+        """Return the cell of an image in MLflow's tables, or a note that it was left out."""
         picture = side_by_side(example.images)
         picture.thumbnail((SIDE, SIDE))
         content = _encode(picture)
         digest = hashlib.sha256(content).hexdigest()[:32]
         if digest not in self.files:
-            if len(content) > self._room or len(self.files) >= self._max_images:
+            if len(content) > self._free_bytes or len(self.files) >= self._max_images:
                 self.left_out.add(digest)
                 return LEFT_OUT
-            self._room -= len(content)
+            self._free_bytes -= len(content)
             self.files[digest] = content
         path = f"{FOLDER}/{digest}.webp"
         return {"type": "image", "filepath": path, "compressed_filepath": path}
 
 
-def record_rollouts(recorder: MlflowRecorder, result: EvaluationResult) -> None:
-    """Keep the table as `evaluation/rollouts.json`, and say how many images it has no room for."""
+def record_rollout_table(recorder: MlflowRecorder, result: EvaluationResult) -> None:
+    """Record `evaluation/rollouts.json`, and log how many images were left out."""
     thumbnails = Thumbnails()
     rows = rollout_rows(result, thumbnails)
     if thumbnails.files:
@@ -65,28 +66,27 @@ def record_rollouts(recorder: MlflowRecorder, result: EvaluationResult) -> None:
             recorder.artifact(Path(folder), FOLDER)
     recorder.table(rows, f"{NAME}.json")
     if thumbnails.left_out:
-        total = len(thumbnails.files) + len(thumbnails.left_out)
-        print(
-            f"{NAME}.json shows {len(thumbnails.files)} of {total} images, the others are left out "
-            f"(at most {MAX_IMAGES} images and {MAX_BYTES:,} bytes); it holds all "
-            f"{len(rows)} rollouts",
-            flush=True,
+        num = len(thumbnails.files)
+        logger.info(
+            f"{NAME}.json shows {num} of {num + len(thumbnails.left_out)} images, the others are "
+            f"left out (at most {MAX_IMAGES} images and {MAX_BYTES:,} bytes); it holds all "
+            f"{len(rows)} rollouts"
         )
 
 
 def rollout_rows(result: EvaluationResult, thumbnails: Thumbnails) -> list[dict[str, Any]]:
-    """One row a rollout: what was asked, said, done, whether it was right, and why it was not.
+    """Return one row a rollout: question, turns, answer, verdict and reason.
 
-    `verdict` is `right` or `wrong`; of the adapter, beside the same start of the base (example,
-    sample, planted), `gained` or `lost` where just one of the two is right. `failures` counts the
-    turns that failed by kind (`Turn.failure`).
+    `verdict` is `right` or `wrong`; for the adapter, where the base was rolled out from the same
+    start (example, sample, planted), `gained` or `lost` where just one of the two is right.
+    `failures` counts the turns that failed by kind (`Turn.failure`).
     """
     examples = {example.id: example for example in result.examples}
     cells = {name: thumbnails.cell(example) for name, example in examples.items()}
     base: dict[tuple[str, int, bool], bool] = {}
     rows = []
-    for label, evaluation in evaluated_models(result).items():
-        for rollout in _all(evaluation):
+    for label, evaluation in result.models.items():
+        for rollout in _all_rollouts(evaluation):
             example = examples[rollout.example_id]
             start = (example.id, rollout.sample, rollout.planted)
             is_right = answers_match(rollout.answer, example)
@@ -123,8 +123,8 @@ def _row(rollout: Rollout, example: Example, is_right: bool) -> Mapping[str, Any
     }
 
 
-def _all(evaluation: Evaluation) -> Iterator[Rollout]:
-    """All samples by example, then those with a planted start."""
+def _all_rollouts(evaluation: Evaluation) -> Iterator[Rollout]:
+    """Iterate over all samples by example, then over the rollouts after planted errors."""
     if evaluation.samples:
         for samples in evaluation.samples:
             yield from samples

@@ -18,18 +18,19 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
-from pixelis.evaluation.evaluate import choose_examples
+from pixelis.evaluation.evaluate import EvaluationSettings, choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
+from pixelis.runs.evaluation_record import evaluate_and_record
+from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.inputs import link_data_run, link_parent, record_inputs, record_split
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
 from pixelis.runs.missing_data import is_missing, load_prep
 from pixelis.runs.prepare import make_data
-from pixelis.runs.rollouts import evaluate_and_record
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 from pixelis.runs.training_record import (
+    record_evaluation,
     record_result,
-    record_rollouts,
     record_status,
     record_test,
 )
@@ -328,16 +329,16 @@ def _evaluate(sft: _Sft, recorder: MlflowRecorder, result: TrainingResult) -> di
         result.model,
         # Without training's max_length: a long test question is no reason to stop here.
         Encoder(result.encoder.processor),
-        examples=examples,
-        split="test",
-        title="the test split",
-        max_operations=rules.max_operations,
-        compare_base=rules.compare_base,
-        seed=training.seed,
+        EvaluationSet(examples, "test", "the test split"),
+        EvaluationSettings(
+            max_operations=rules.max_operations,
+            compare_base=rules.compare_base,
+            seed=training.seed,
+        ),
         step=training.max_steps,
     )
     measured = evaluation.adapter.accuracy
     accuracy = {name: measured[name].value for name in (*DIFFICULTIES, ALL) if name in measured}
     record_test(recorder, result, training.max_steps, accuracy)
-    record_rollouts(recorder, evaluation, sft.config, sft.model.model_name, sft.digests)
+    record_evaluation(recorder, evaluation, sft.config, sft.model.model_name, sft.digests)
     return accuracy

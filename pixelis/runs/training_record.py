@@ -8,7 +8,7 @@ from pixelis.config import TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.example import DIFFICULTIES
 from pixelis.evaluation.evaluate import EvaluationResult
-from pixelis.runs.evaluation_record import FOLDER, describe, record_evaluation
+from pixelis.runs.evaluation_record import FOLDER, RecordSettings, record_rollouts
 from pixelis.runs.inputs import record_split
 from pixelis.tracking import MlflowRecorder, final_model, log_adapter
 from pixelis.training.sft import TrainingResult
@@ -78,30 +78,27 @@ def record_test(
     recorder.model(result.final_dir, FINAL, max_steps, keys, results=accuracy)
 
 
-def record_rollouts(
+def record_evaluation(
     recorder: MlflowRecorder,
     result: EvaluationResult,
     config: TrainingFileConfig,
     base: str,
     digests: Mapping[str, str],
 ) -> None:
-    """Record the final adapter's rollouts on the test split; see `record_evaluation`."""
-    rules, seed = config.evaluation, config.training.seed
-    dataset = record_split(recorder, Path(config.data.path), digests, "test")
-    record_evaluation(
-        recorder,
-        result,
+    """Record the final adapter's rollouts on the test split; see `record_rollouts`."""
+    settings = RecordSettings(
         adapter="the final adapter",
         split="test",
-        step=config.training.max_steps,
-        seed=seed,
-        model=final_model(FINAL),
-        dataset=dataset,
-        about=describe(result, base=base, data=config.data.path, seed=seed),
-        num_traces=rules.num_traces,
-        num_reported=rules.num_reported,
+        base=base,
+        data=config.data.path,
+        seed=config.training.seed,
+        num_traces=config.evaluation.num_traces,
+        num_reported=config.evaluation.num_reported,
         report_folder=Path(config.training.output_dir) / FOLDER,
+        step=config.training.max_steps,
     )
+    dataset = record_split(recorder, Path(config.data.path), digests, "test")
+    record_rollouts(recorder, result, settings, model=final_model(FINAL), dataset=dataset)
 
 
 def record_status(

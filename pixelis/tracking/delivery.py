@@ -141,20 +141,17 @@ class Delivery:
                 pause = PAUSES[min(self._num_failures, len(PAUSES) - 1)]
                 self._retry_at = time.monotonic() + pause
                 self._num_failures += 1
-            self._warn_away(error)
+            self.failure = error
+            self._warnings.warn(
+                "unreachable",
+                f"MLflow did not take a record ({first_line(error)}); the training goes on, "
+                "records wait on disk and are sent again",
+            )
             return False
         if self._num_failures:
             self._num_failures, self.failure = 0, None
             self._warnings.over("unreachable", "MLflow answers again; what waited is delivered")
         return self.is_done
-
-    def _warn_away(self, error: Exception) -> None:
-        self.failure = error
-        self._warnings.warn(
-            "unreachable",
-            f"MLflow did not take a record ({first_line(error)}); the training goes on, "
-            "records wait on disk and are sent again",
-        )
 
     def _next_group(self) -> list[tuple[Record, int]]:
         """The records that one call can carry, from the oldest on, each with its position."""
@@ -217,7 +214,12 @@ class Delivery:
                 f"out and kept in {self.journal.refused_path}",
             )
         else:
-            self._warn_away(error)
+            self.failure = error
+            self._warnings.warn(
+                "postponed",
+                f"MLflow did not take a record ({first_line(error)}); the training goes on, "
+                f"{record.kind} {record.name!r} waits on disk and is offered again",
+            )
         self._save_refused()
         self._offer_at = time.monotonic() + OFFER_SECONDS
 

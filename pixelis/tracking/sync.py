@@ -96,9 +96,10 @@ def _has_died(run: Run) -> bool:
 def end_run(client: MlflowClient, run: Run) -> str:
     """End a run whose processes are no more, and return a line that says so."""
     run_id, last = run.info.run_id, writers(run)[-1]
-    journal = journal_of(last)
-    if is_dead(last) and journal.path.is_file() and journal.run_id == run_id:
-        _deliver_path(client, journal.path)
+    for writer in writers(run):
+        journal = journal_of(writer)
+        if is_dead(writer) and journal.path.is_file() and journal.run_id == run_id:
+            _deliver_path(client, journal.path)
     status = client.get_run(run_id).info.status
     if status == "RUNNING":  # the journal is elsewhere, or not there any more
         status = "KILLED"
@@ -122,10 +123,8 @@ def _deliver_path(client: MlflowClient, path: Path) -> tuple[bool, str | None]:
     if not is_ours:
         if journal.is_delivered:  # the run goes on
             return True, None
-        return (
-            True,
-            f"{path}: in use by the training that writes it, or by another sync; left alone",
-        )
+        why = "in use by the training that writes it, or by another sync; left alone"
+        return True, f"{path}: {why}"
     try:
         return _deliver(client, journal)
     finally:
@@ -146,7 +145,8 @@ def _deliver(client: MlflowClient, journal: Journal) -> tuple[bool, str | None]:
             return True, None
         undo = f"mlflow runs restore --run-id {run_id}"
         return False, f"{journal.path}: its run was deleted; {undo} undoes that"
-    if run.info.status == "RUNNING" and not journal.is_ended and not _others_live(run, journal):
+    is_open = run.info.status == "RUNNING" or journal.is_finished
+    if is_open and not journal.is_ended and not _others_live(run, journal):
         times = [record.timestamp for record, _ in journal.read() if record]
         journal.append(
             Record("end", "status", {"status": "KILLED"}, timestamp=max(times, default=0) or now())
@@ -171,8 +171,9 @@ def _deliver(client: MlflowClient, journal: Journal) -> tuple[bool, str | None]:
 
 
 def _others_live(run: Run, journal: Journal) -> bool:
-    """Whether a run that several processes share is not over with this journal."""
-    others = [each for each in writers(run) if journal_of(each).path.name != journal.path.name]
+    """Whether a run is not over with this journal: others share it, or it went on elsewhere."""
+    path = journal.path.resolve()
+    others = [each for each in writers(run) if journal_of(each).path != path]
     return any(not is_dead(each) for each in others)
 
 

@@ -230,7 +230,7 @@ def _build(
         samples_per_difficulty=settings.curriculum.eval_samples_per_difficulty,
         batch_size=training.eval_batch_size,
         seed=training.seed,
-        deal=processes.shard,
+        shard=processes.shard,
     )
     scorer = LossScorer(
         model,

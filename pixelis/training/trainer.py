@@ -255,7 +255,7 @@ class LossScorer:
         batches = Batches(dataset, by_length(dataset, keys), self.batch_size, max_kept_bytes=0)
         device = next(self.model.parameters()).device
         with autocast(self.bf16, device):
-            losses = compute_losses(self.model, batches, deal=self.processes.shard)
+            losses = compute_losses(self.model, batches, shard=self.processes.shard)
         named = {f"loss of {d} example {i}": x for d, by in losses.items() for i, x in by.items()}
         check_finite(named, step)
         manager.observe_losses(step, losses, step * self.loader.examples_per_step)

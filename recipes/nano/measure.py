@@ -48,7 +48,7 @@ def generate_replies(
 
 
 def draw_mover(rng: random.Random) -> tuple[AnnotatedImage, Instance]:
-    """Frames, and an instance in them that is not in the same place throughout."""
+    """Draw frames and an object that changes its place in them."""
     while True:
         picture = DrawnScenes().picture(rng, "temporal_tracking")
         movers = [instance for instance in picture.unique() if len(set(instance.path)) > 1]

@@ -1,8 +1,7 @@
-"""evaluate on a user's questions: a benchmark's folder, without data that data-prep wrote."""
+"""The entry point evaluate on a user's questions: a benchmark's folder or a file."""
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,9 @@ from PIL import Image
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.evaluate import main
-from tests.cli.test_evaluate import arguments, made_adapter
+from tests.cli.test_evaluate import arguments
 
-__all__ = ["made_adapter"]  # a fixture
-
-
-@pytest.fixture
-def adapter(made_adapter, workdir):
-    shutil.copytree(made_adapter, workdir / "adapter")
-    return workdir / "adapter"
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
@@ -47,7 +40,7 @@ WORDS = ("--input", "infographics", "--format", "infographicvqa", "--max_rejecte
 FEW = ("--samples_per_difficulty", "9")
 
 
-def test_a_benchmark_is_measured_by_its_own_groups_and_score(
+def test_a_benchmark_has_its_own_groups_and_score(
     adapter, infographics, client, runs, capfd, workdir
 ):
     assert run_cli(main, arguments(*WORDS, *FEW)) == 0
@@ -73,7 +66,7 @@ def test_a_benchmark_is_measured_by_its_own_groups_and_score(
     assert "on infographicvqa" in report and "<option>single span</option>" in report
 
 
-def test_too_much_that_cannot_be_used_stops_before_a_run(adapter, infographics, runs, capfd):
+def test_too_many_rejected_records_stop_before_a_run(adapter, infographics, runs, capfd):
     assert run_cli(main, arguments(*WORDS[:4])) == 2
     message = capfd.readouterr().err
     assert "error: 1 of the 3 records looked at in infographics cannot be used" in message
@@ -98,7 +91,7 @@ def test_bad_input(adapter, infographics, runs, capfd, words, message):
 
 @pytest.fixture
 def long_questions(workdir):
-    """Questions of which some are longer than all that the embedded base was made for."""
+    """Write questions; `LONG` is longer than the embedded base's positions."""
     Image.new("RGB", (300, 200), "white").save(workdir / "1.png")
 
     def write(*texts):

@@ -21,6 +21,7 @@ def arguments(*words):
     ]
 
 
+@pytest.mark.integration
 def test_a_real_process_makes_data_and_records_it(workdir, runs, client):
     done = subprocess.run(
         [sys.executable, "-m", "pixelis.cli.data_prep", *arguments("--seed", "3")],

@@ -1,4 +1,4 @@
-"""evaluate as a user meets it, and every input that it refuses."""
+"""The entry point evaluate: what it prints and records, and the input that it refuses."""
 
 import hashlib
 import json
@@ -20,27 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.evaluate import main
-from pixelis.models.load import load_model
-from pixelis.models.lora import add_lora
 from pixelis.tracking import MlflowRecorder, log_adapter
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope="module")
-def made_adapter(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("adapter") / "final"
-    base = load_model("pixelis-nano", torch_dtype="float32")
-    names = {"model_name": "pixelis-nano", "lora_r": 4, "lora_alpha": 8}
-    model = add_lora(base, **names, lora_dropout=0.0, seed=0)
-    model.save_pretrained(str(folder), save_embedding_layers=False)
-    return folder
-
-
-@pytest.fixture
-def adapter(made_adapter, workdir):
-    shutil.copytree(made_adapter, workdir / "adapter")
-    return workdir / "adapter"
 
 
 def arguments(*words):
@@ -53,28 +36,66 @@ def arguments(*words):
     ]
 
 
-def test_it_prints_the_table_and_records_it(data, adapter, client, runs, capfd):
-    assert run_cli(main, arguments()) == 0
+def artifact(client, run, name):
+    """Return the text of an artifact of an evaluation."""
+    return Path(client.download_artifacts(run.info.run_id, f"evaluation/{name}")).read_text()
+
+
+def rollout_rows(client, run):
+    table = json.loads(artifact(client, run, "rollouts.json"))
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+
+def test_an_evaluation_prints_its_table_and_records_all_of_it(data, adapter, client, runs, capfd):
+    sft = MlflowRecorder(client, client.create_run("0", run_name="sft"))
+    log_adapter(sft, adapter, "final", 1, {})
+    sft.close("FINISHED")
+    (model,) = client.search_logged_models(["0"])
+    address = f"runs:/{sft.run_id}"
+    assert run_cli(main, arguments("--adapter", address, "--num_traces", "2")) == 0
     out = capfd.readouterr().out
     assert "Answer accuracy on the test split, 95 % intervals" in out
     assert all(name in out for name in ("simple", "medium", "hard", "base", "adapter"))
-    (run,) = runs()
+    assert "report: outputs/evaluate/report.html" in out
+    (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "evaluate adapter on test"
+    assert run.info.run_name == f"evaluate {address} on test"
     assert run.data.params["samples_per_difficulty"] == "1"
-    rows = client.download_artifacts(run.info.run_id, "evaluation/rollouts.json")
-    table = json.loads(Path(rows).read_text())
-    columns = table["columns"]
-    assert columns[:7] == ["image", "model", "verdict", "why", "id", "sample", "planted"]
-    rows = [dict(zip(columns, row, strict=True)) for row in table["data"]]
+    rows = rollout_rows(client, run)
+    columns = ["image", "model", "verdict", "why", "id", "sample", "planted"]
+    assert [*rows[0]][:7] == columns
     assert sum(not row["planted"] for row in rows) == 6  # three examples, base and adapter
     assert all(bool(row["why"]) != row["right"] for row in rows)
     for row in rows:
         image = client.download_artifacts(run.info.run_id, row["image"]["filepath"])
         assert max(Image.open(image).size) <= 128
-    assert set(run.data.metrics) and all(
-        0 <= v <= 1 for k, v in run.data.metrics.items() if k.endswith("answer_accuracy")
-    )
+    names = {each.path for each in client.list_artifacts(run.info.run_id, "evaluation")}
+    charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures")}
+    assert {f"{name}{kind}" for name in charts for kind in (".png", ".html")} <= names
+    report = Path("outputs/evaluate/report.html").read_text()
+    assert artifact(client, run, "report.html") == report and report.count("<article") == 3
+    table = json.loads(artifact(client, run, "images.json"))
+    assert table["columns"][:3] == ["image", "verdict", "why"] and len(table["data"]) == 3
+    assert table["data"][0][0]["type"] == "image"
+    traces = client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)
+    assert [t.data.spans[1].name for t in traces] == ["turn 1"] * 2
+    note = run.data.tags["mlflow.note.content"]
+    report_url = f"runs/{run.info.run_id}/artifacts/evaluation/report.html"
+    assert "gain in points" in note and report_url in note
+    inputs = client.get_run(run.info.run_id).inputs
+    assert [each.model_id for each in inputs.model_inputs] == [model.model_id]
+    linked = client.get_logged_model(model.model_id).metrics
+    linked = [metric for metric in linked if metric.run_id == run.info.run_id]
+    assert {metric.dataset_name for metric in linked} == {"cota_test"}
+    values = {metric.key: metric.value for metric in linked}
+    assert values.items() <= run.data.metrics.items()
+    assert {
+        "test/adapter/all/answer_accuracy",
+        "test/adapter/hard/answer_accuracy_low",
+        "test/gain/all",
+        "test/gain/simple_high",
+    } <= values.keys()
+    assert not [key for key in values if "/base/" in key or "outcome" in key]
 
 
 def test_two_adapters_on_the_same_examples(data, adapter, runs, client, capfd):
@@ -99,28 +120,21 @@ def test_two_adapters_on_the_same_examples(data, adapter, runs, client, capfd):
     assert metrics[f"test/base/{forced}"] != metrics[f"test/against/{forced}"]
     assert "test/gain_over_against/all_p_value" in metrics
     assert run.data.tags["pixelis.against"] == "second"
-    told = rollout_rows(client, run)
-    plain = Counter((row[1], row[5]) for row in told if not row[6])
-    assert plain == {(m, n): 3 for m in ("base", "against", "adapter") for n in (0, 1)}
-    path = client.download_artifacts(run.info.run_id, "evaluation/table.json")
-    assert "p_value_over_against" in json.loads(Path(path).read_text())["columns"]
-    path = client.download_artifacts(run.info.run_id, "evaluation/accuracy.html")
-    assert "against" in Path(path).read_text()
-    assert "gain over against" in Path("outputs/evaluate/report.html").read_text()
+    rows = [row for row in rollout_rows(client, run) if not row["planted"]]
+    assert Counter((row["model"], row["sample"]) for row in rows) == {
+        (model, sample): 3 for model in ("base", "against", "adapter") for sample in (0, 1)
+    }
+    assert "p_value_over_against" in json.loads(artifact(client, run, "table.json"))["columns"]
+    assert "against" in artifact(client, run, "accuracy.html")
+    assert "gain over against" in artifact(client, run, "report.html")
     assert "test/adapter/all/well_formed_call_rate_low" in metrics
-    rows = client.download_artifacts(run.info.run_id, "evaluation/measures.json")
-    columns = json.loads(Path(rows).read_text())["columns"]
+    columns = json.loads(artifact(client, run, "measures.json"))["columns"]
     assert columns == ["model", "group", "measure", "value", "low", "high", "n"]
-
-
-def rollout_rows(client, run):
-    path = client.download_artifacts(run.info.run_id, "evaluation/rollouts.json")
-    return json.loads(Path(path).read_text())["data"]
 
 
 @pytest.mark.slow  # `make faults` kills it too
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, capfd, number):
+def test_a_stopped_evaluation_resumes(data, adapter, client, runs, capfd, number):
     words = ("--samples_per_difficulty", "4", "--batch_size", "1")
     words = (*words, "--temperature", "0.7", "--num_samples", "2")
     with subprocess.Popen(
@@ -137,16 +151,16 @@ def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, 
                 break
             time.sleep(0.005)
         process.send_signal(number)
-        _, told = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     assert process.returncode != 0
     num = kept[0].read_bytes().count(b"\n")
     (stopped,) = runs()
     if number != signal.SIGKILL:
-        assert f"stopped: {num} finished rollouts are kept in {kept[0].parent}" in told
+        assert f"stopped: {num} finished rollouts are kept in {kept[0].parent}" in err
         assert stopped.info.status == "KILLED"
     assert run_cli(main, arguments(*words, "--batch_size", "5")) == 0
     assert f"{num} finished rollouts of this evaluation" in capfd.readouterr().out
-    # Complete, nothing is left of it: the same command begins anew.
+    # Complete, nothing is left of it: the same command starts anew.
     assert [*Path("outputs/evaluate").glob("*/*")] == []
     assert [*Path("outputs/evaluate").glob("*.lock")] == []
     assert run_cli(main, arguments(*words)) == 0
@@ -162,10 +176,10 @@ def test_a_stopped_evaluation_goes_on_where_it_was(data, adapter, client, runs, 
     assert results(whole) == results(resumed)
 
 
-def test_never_resuming_begins_anew(data, adapter, runs, capfd):
+def test_resume_never_starts_anew(data, adapter, runs, capfd):
     words = ("--compare_base", "false", "--resume")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pixelis.runs.rollouts.result_table", raising(KeyboardInterrupt))
+        patch.setattr("pixelis.runs.evaluation_record.accuracy_table", raising(KeyboardInterrupt))
         assert run_cli(main, arguments(*words, "auto")) == 130
     assert "finished rollouts are kept in" in capfd.readouterr().err
     assert run_cli(main, arguments(*words, "never")) == 0
@@ -232,23 +246,15 @@ def test_bad_input(data, adapter, refused, words, message):
     assert message in refused(*words)
 
 
-def test_an_adapter_of_another_base(data, adapter, refused):
-    path = adapter / "adapter_config.json"
+@pytest.mark.parametrize("words", [(), ("--against", "second")])
+def test_an_adapter_of_another_base(data, adapter, refused, words):
+    folder = adapter if not words else shutil.copytree(adapter, adapter.with_name("second"))
+    path = folder / "adapter_config.json"
     config = json.loads(path.read_text()) | {"base_model_name_or_path": "some/other"}
     path.write_text(json.dumps(config))
-    assert refused() == (
-        "the adapter in adapter is for the base 'some/other', not for 'pixelis-nano'; "
+    assert refused(*words) == (
+        f"the adapter in {folder.name} is for the base 'some/other', not for 'pixelis-nano'; "
         "set model.model_name='some/other'"
-    )
-
-
-def test_a_second_adapter_of_another_base(data, adapter, refused):
-    shutil.copytree(adapter, adapter.with_name("second"))
-    path = adapter.with_name("second") / "adapter_config.json"
-    config = json.loads(path.read_text()) | {"base_model_name_or_path": "some/other"}
-    path.write_text(json.dumps(config))
-    assert refused("--against", "second").startswith(
-        "the adapter in second is for the base 'some/other', not for 'pixelis-nano'; "
     )
 
 
@@ -269,76 +275,16 @@ def test_an_adapter_that_is_broken(data, adapter, refused):
     assert re.match("the adapter in adapter does not fit 'pixelis-nano': .*header", refused())
 
 
-def test_a_data_file_that_was_changed(data, adapter, refused):
-    with (data / "cota_medium.parquet").open("ab") as file:
+def test_data_that_is_changed_or_incomplete(data, adapter, refused):
+    path = data / "cota_medium.parquet"
+    with path.open("ab") as file:
         file.write(b"x")
     assert "cota_medium.parquet is not what data-prep wrote" in refused()
-
-
-def test_a_data_folder_that_is_incomplete(data, adapter, refused):
-    (data / "cota_medium.parquet").unlink()
+    path.unlink()
     assert "data folder data is incomplete: it lacks cota_medium.parquet; " in refused()
 
 
-def test_a_registered_adapter_runs_for_champion(data, adapter, client, runs, capfd):
-    recorder = MlflowRecorder(client, client.create_run("0", run_name="sft"))
-    log_adapter(recorder, adapter, "final", 1, {}, register_as="reader")
-    recorder.close("FINISHED")
-    address = ("--adapter", "models:/reader@candidate")
-    assert run_cli(main, arguments(*address)) == 0
-    out = capfd.readouterr().out
-    # Fresh, an adapter does what its base does.
-    assert "reader version 1 against the base on 3 test examples: +0.0 points" in out
-    assert "the champion stays" in out
-    (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
-    assert run.data.tags["pixelis.champion"] == "stays"
-    assert run.data.metrics["champion/gain"] == 0
-    assert run_cli(main, arguments(*address, "--split", "validation")) == 0
-    assert "champion" not in capfd.readouterr().out  # only the test split decides
-
-
-def test_it_leaves_what_shows_single_rollouts(data, adapter, client, runs, capfd, workdir):
-    sft = MlflowRecorder(client, client.create_run("0", run_name="sft"))
-    log_adapter(sft, adapter, "final", 1, {})
-    sft.close("FINISHED")
-    (model,) = client.search_logged_models(["0"])
-    words = ("--adapter", f"runs:/{sft.run_id}", "--num_traces", "2")
-    assert run_cli(main, arguments(*words)) == 0
-    assert "report: outputs/evaluate/report.html" in capfd.readouterr().out
-    (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
-    run_id = run.info.run_id
-    names = {each.path for each in client.list_artifacts(run_id, "evaluation")}
-    charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures")}
-    assert {f"{name}{kind}" for name in charts for kind in (".png", ".html")} <= names
-    report = (workdir / "outputs/evaluate/report.html").read_text()
-    kept = client.download_artifacts(run_id, "evaluation/report.html")
-    assert Path(kept).read_text() == report and report.count("<article") == 3
-    table = json.loads(
-        Path(client.download_artifacts(run_id, "evaluation/images.json")).read_text()
-    )
-    assert table["columns"][:3] == ["image", "verdict", "why"] and len(table["data"]) == 3
-    assert table["data"][0][0]["type"] == "image"
-    traces = client.search_traces(locations=[run.info.experiment_id], run_id=run_id)
-    assert len(traces) == 2
-    assert {t.data.spans[1].name for t in traces} == {"turn 1"}
-    note = run.data.tags["mlflow.note.content"]
-    assert "gain in points" in note and f"runs/{run_id}/artifacts/evaluation/report.html" in note
-    inputs = client.get_run(run_id).inputs
-    assert [each.model_id for each in inputs.model_inputs] == [model.model_id]
-    linked = [m for m in client.get_logged_model(model.model_id).metrics if m.run_id == run_id]
-    assert {m.dataset_name for m in linked} == {"cota_test"}
-    found = {m.key: m.value for m in linked}
-    assert found.items() <= run.data.metrics.items()
-    assert {
-        "test/adapter/all/answer_accuracy",
-        "test/adapter/hard/answer_accuracy_low",
-        "test/gain/all",
-        "test/gain/simple_high",
-    } <= found.keys()
-    assert not [key for key in found if "/base/" in key or "outcome" in key]
-
-
-def test_a_report_that_cannot_be_written_costs_that_alone(data, adapter, runs, capfd, workdir):
+def test_a_report_that_cannot_be_written_is_a_warning(data, adapter, runs, capfd, workdir):
     (workdir / "outputs/evaluate/report.html").mkdir(parents=True)
     words = ("--num_reported", "1", "--num_traces", "0")
     assert run_cli(main, arguments(*words)) == 0

@@ -122,7 +122,7 @@ def start(words):
 
 def wait_for_a_trial(process, workdir):
     """Until the first training of a search is through."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 400
     while not list((workdir / "tuned").rglob("finished.json")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
@@ -137,7 +137,7 @@ def test_a_storage_that_goes_in_the_middle(workdir, data, tune_arguments, runs, 
     wait_for_a_trial(process, workdir)
     away = (workdir / "optuna.db").rename(workdir / "kept.db")
     (workdir / "optuna.db").write_bytes(b"this is no database" * 1000)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=500)
     assert process.returncode != 0 and "Traceback" not in out + err
     assert "the study's storage is gone or locked (" in err.splitlines()[-1], err
     (search,) = [r for r in runs() if r.data.tags["pixelis.entry_point"] == "tune"]
@@ -146,7 +146,7 @@ def test_a_storage_that_goes_in_the_middle(workdir, data, tune_arguments, runs, 
     (workdir / "optuna.db").unlink()
     away.rename(workdir / "optuna.db")
     process = start(words)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     assert len(ended(load("smoke"))) == 4
 
@@ -161,7 +161,7 @@ def test_killed_it_goes_on_with_every_finished_trial(workdir, data, tune_argumen
     process.communicate()
     before = {t.number: t.value for t in ended(load("smoke"))}
     process = start(words)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     study = load("smoke")
     assert len(ended(study)) == 4

@@ -40,10 +40,6 @@ def test_columns_give_back_what_was_added():
     assert (second["difficulty"], second["score"]) == ("hard", 0.25)
 
 
-def test_no_examples_are_no_rows():
-    assert list(Columns().rows([])) == [] and len(Columns()) == 0
-
-
 def test_every_example_may_have_a_task_and_a_type_of_its_own():
     columns = Columns()
     for index in range(70_000):
@@ -59,12 +55,6 @@ def test_batches_come_back_in_order_and_empty_ones_are_left_out(tmp_path):
             rows.write(batch(*ids))
     for _ in range(2):
         assert [found.column("id").to_pylist() for found in rows.read()] == [["a", "b"], ["c"]]
-
-
-def test_a_file_of_no_rows(tmp_path):
-    with RowsFile(tmp_path) as rows:
-        pass
-    assert list(rows.read()) == []
 
 
 def test_the_file_is_closed_when_writing_stops(tmp_path):

@@ -1,6 +1,5 @@
 import hashlib
 import json
-import pickle
 from collections import Counter
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 from pixelis.curriculum.difficulty import COMPONENTS, combine
 from pixelis.data.example import SPLITS
-from pixelis.data.store import SCHEMA, from_row
+from pixelis.data.store import SCHEMA
 from pixelis.data_prep.difficulty import composite
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import REASONS, Record
@@ -93,23 +92,9 @@ def test_another_salt_and_another_seed_give_other_examples(made):
     assert rows(Generator(4, open_source("scenes"), BUILDER)(PLANS[:1]))[0]["id"] != first
 
 
-def test_what_workers_get_is_small_and_does_the_same(made):
-    sent = pickle.dumps(Generator(3, open_source("scenes"), BUILDER))
-    assert len(sent) < 10_000
-    assert rows(pickle.loads(sent)(PLANS)) == rows(made)
-
-
 def test_the_scorer_model_scores_by_the_composite_until_the_model_has(made):
     later = Generator(3, open_source("scenes"), replace(BUILDER, scorer="model"))(PLANS)
     assert later.infos == made.infos
-
-
-def test_the_scorer_multi_tells_its_own_components():
-    made = Generator(3, open_source("scenes"), replace(BUILDER, scorer="multi"))(PLANS)
-    for info in made.infos:
-        groups = {name.split("/")[0] for name in info.components}
-        assert groups == {"visual", "linguistic", "procedural"}
-        assert 0 <= info.score <= 1
 
 
 def test_pixels_of_one_example_at_a_time_are_in_memory(monkeypatch):
@@ -145,33 +130,6 @@ def folder(tmp_path):
 def record(line, **changes):
     data = {"question": "What?", "image": f"{line % 3}.png", "answer": "noise"}
     return Record("some.jsonl", line, {**data, **changes})
-
-
-def test_records_become_rows_and_rejections(folder):
-    convert = Importer(folder, "cota", BUILDER)
-    records = [record(1), record(2, image="gone.png"), record(3), Record("some.jsonl", 4, None)]
-    made = convert(records)
-    assert [json.loads(row["provenance"])["line"] for row in rows(made)] == [1, 3]
-    assert [(found.line, found.reason) for found in made.rejections] == [
-        (2, "no_image"),
-        (4, "broken_json"),
-    ]
-    assert len(made.infos) == 2
-    assert from_row(rows(made)[0]).images[0].size == (40, 30)
-
-
-def test_only_rejections_are_an_empty_chunk(folder):
-    made = Importer(folder, "cota", BUILDER)([record(1, answer=None)])
-    assert (made.batch.num_rows, made.infos) == (0, [])
-    assert [found.reason for found in made.rejections] == ["no_answer"]
-
-
-def test_what_is_longer_than_max_length_is_rejected(folder):
-    convert = Importer(folder, "cota", BUILDER, 5, lambda example: len(example.question))
-    made = convert([record(1), record(2, question="What is it?")])
-    assert made.batch.num_rows == 1
-    (found,) = made.rejections
-    assert (found.line, found.reason) == (2, "too_long")
 
 
 @pytest.mark.parametrize("error", [DataError("U+E000"), ValueError("aspect ratio must be small")])

@@ -1,5 +1,4 @@
 import json
-import random
 from collections import Counter
 from dataclasses import replace
 
@@ -12,12 +11,10 @@ from pixelis.data_prep import streams
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import Rejection, open_input
 from pixelis.data_prep.rows import RowBuilder
-from pixelis.data_prep.sources.drawn import DrawnScenes
 from pixelis.data_prep.streams import (
     MAX_SALT,
     RECORDS_IN_CHUNK,
     GeneratedStream,
-    Generator,
     ImportedStream,
     Importer,
     PlannedExample,
@@ -25,19 +22,6 @@ from pixelis.data_prep.streams import (
 from pixelis.errors import DataError
 
 BUILDER = RowBuilder((0.12, 0.12), "composite", dict.fromkeys(COMPONENTS, 0.2))
-
-
-class FewPictures:
-    """Scenes of which there are only so many."""
-
-    name = "few"
-    tasks = DrawnScenes.tasks
-
-    def __init__(self, count):
-        self.count = count
-
-    def picture(self, rng, task):
-        return DrawnScenes().picture(random.Random(rng.randrange(self.count)), task)
 
 
 class FakeGenerate:
@@ -94,20 +78,6 @@ def test_a_source_that_is_exhausted_says_of_what(tmp_path):
         f"number 8 of 20 came out as an earlier one {MAX_SALT + 1} times; "
     )
     with pytest.raises(DataError, match=message):
-        ids(stream, tmp_path)
-
-
-def test_few_pictures_give_as_many_different_examples_as_asked_for(tmp_path):
-    stream = GeneratedStream(Generator(0, FewPictures(2), BUILDER), plans(30), 1)
-    found = ids(stream, tmp_path)
-    assert len(set(found)) == 30
-    again = GeneratedStream(Generator(0, FewPictures(2), BUILDER), plans(30), 1)
-    assert ids(again, tmp_path) == found
-
-
-def test_one_picture_is_exhausted_in_the_end(tmp_path):
-    stream = GeneratedStream(Generator(0, FewPictures(1), BUILDER), plans(400), 1)
-    with pytest.raises(DataError, match="^the source few has too few different object_counting"):
         ids(stream, tmp_path)
 
 

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from pixelis.data_prep.summary import WIDTH, format_correlation, format_summary, summarise
@@ -70,30 +68,12 @@ def test_the_whole_summary(summary):
     }
 
 
-def test_it_is_the_same_text_every_time_and_comes_back_from_json(summary):
-    again = summarise(
-        iter(ROWS),
-        config={"seed": 3},
-        thresholds={"values": dict(reversed(THRESHOLDS["values"].items())), "method": "percentile"},
-        correlation=FOUND,
-        rejected={"no answer": 1, "too long": 2},
-        source={"count": 4, "name": "scenes"},
-    )
-    assert json.dumps(again) == json.dumps(summary)
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-
-
 def test_nothing_and_nothing_measured():
     empty = summarise([], config={}, thresholds={"method": "fixed", "values": {}})
     assert empty["num_samples"] == 0
     assert empty["scores"] == empty["components"] == empty["rejected"] == {}
     assert empty["rank_correlation"] is None
     assert "not measured" in format_summary(empty)
-
-
-def test_examples_without_components():
-    found = summarise([row("a", "positive", "train", "simple", 0.5)], config={}, thresholds={})
-    assert found["components"] == {"simple": {}}
 
 
 def test_the_console_shows_counts_scores_and_the_correlation(summary):

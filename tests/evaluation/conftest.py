@@ -15,7 +15,7 @@ NANO = "pixelis-nano"
 
 
 def build_lively(encoder):
-    """A random model of the base's shape that says another token in every context.
+    """Build a random model of the base's shape that generates another token in every context.
 
     Freshly initialised weights are too small for that: such a model repeats one token.
     """
@@ -51,7 +51,7 @@ def lively(encoder):
 
 @pytest.fixture(scope="session")
 def adapted(encoder):
-    """A model that speaks through an adapter that changes what it says."""
+    """A model with an adapter that changes what it generates."""
     base = build_lively(encoder)
     model = add_lora(base, model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.1, seed=0)
     torch.manual_seed(1)

@@ -1,14 +1,16 @@
-"""Examples, turns and rollouts by hand, for tests of what is computed from them; a speaker too."""
+"""Builders of examples, turns and rollouts, and a generator of scripted turns."""
 
 from PIL import Image
 
 from pixelis.data.example import Example, Step
-from pixelis.evaluation.decoder import Utterance
+from pixelis.evaluation.conversation import Conversation
+from pixelis.evaluation.decoder import GeneratedTurn
+from pixelis.evaluation.rollout import RolloutSettings, run_conversations
 from pixelis.evaluation.turns import Rollout, Turn
 
 
 def make_example(number=0, *, truth="red", task="attribute_recognition", **changed):
-    told = {
+    values = {
         "id": f"e{number}",
         "task": task,
         "sample_type": "positive",
@@ -20,7 +22,7 @@ def make_example(number=0, *, truth="red", task="attribute_recognition", **chang
         "ground_truth": truth,
         "difficulty": "simple",
     }
-    return Example(**told | changed)
+    return Example(**values | changed)
 
 
 def make_step(operation, arguments, result=None, *, thought="", supervised=True):
@@ -28,7 +30,7 @@ def make_step(operation, arguments, result=None, *, thought="", supervised=True)
 
 
 def make_turn(kind, **changed):
-    told = {
+    values = {
         "text": "",
         "operation": "READ_TEXT" if kind == "call" else "",
         "arguments": None,
@@ -38,15 +40,12 @@ def make_turn(kind, **changed):
         "num_new_tokens": 10,
         "ended": True,
     }
-    return Turn(kind=kind, **told | changed)
+    return Turn(kind=kind, **values | changed)
 
 
 def make_rollout(example, answer, turns=(), outcome="answered", **changed):
     return Rollout(
         example_id=example.id,
-        difficulty=example.difficulty,
-        task=example.task,
-        sample_type=example.sample_type,
         turns=tuple(turns),
         answer=answer,
         outcome=outcome,
@@ -59,27 +58,36 @@ def tokenize(encoder, text):
 
 
 class Script:
-    """A speaker that says given texts, and keeps what it hears."""
+    """A generator of given texts, which keeps what is appended to each conversation."""
 
     def __init__(self, encoder, *scripts):
-        """One script a conversation, in the order in which they begin."""
+        """Take one list of texts a conversation, in the order in which they start."""
         self.encoder = encoder
         self.scripts = list(scripts)
-        self.lines = {}
-        self.heard = {}
-        self.due = []
+        self.texts = {}
+        self.appended = {}
+        self.pending = []
 
-    def clear(self, slot, seed=0):
-        self.lines.pop(slot, None)
+    def reset(self, slot, seed=0):
+        self.texts.pop(slot, None)
 
-    def hear(self, slot, tokens, images):
-        if slot not in self.lines:
-            self.lines[slot] = iter(self.scripts.pop(0))
-            self.heard[slot] = []
-        self.heard[slot].append((list(tokens), list(images)))
-        self.due.append(slot)
+    def append(self, slot, tokens, images):
+        if slot not in self.texts:
+            self.texts[slot] = iter(self.scripts.pop(0))
+            self.appended[slot] = []
+        self.appended[slot].append((list(tokens), list(images)))
+        self.pending.append(slot)
 
-    def speak(self):
-        due, self.due = self.due, []
-        said = [(slot, tokenize(self.encoder, next(self.lines[slot]))) for slot in due]
-        return [Utterance(slot, tuple(tokens), True) for slot, tokens in said]
+    def generate(self):
+        pending, self.pending = self.pending, []
+        turns = [(slot, tokenize(self.encoder, next(self.texts[slot]))) for slot in pending]
+        return [GeneratedTurn(slot, tuple(tokens), True) for slot, tokens in turns]
+
+
+def run_script(encoder, example, *texts, max_operations=8, planted=False):
+    """Roll out one example with given texts: the rollout, and what was appended before each."""
+    script = Script(encoder, texts)
+    conversations = [Conversation(example, planted=planted)]
+    settings = RolloutSettings(max_operations=max_operations)
+    [rollout] = run_conversations(script, encoder, conversations, settings)
+    return rollout, script.appended[0]

@@ -1,13 +1,9 @@
-"""Rollouts and examples made by hand, for tests of what is told of them."""
-
-from dataclasses import replace
+"""Builders of cases: an example about a sign, rollouts of it and their result."""
 
 from PIL import Image
 
-from pixelis.data.example import Example, Step
-from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.evaluate import EvaluationResult, EvaluationSettings, summarise
 from pixelis.evaluation.metrics import paired_comparison
-from pixelis.evaluation.summary import summarise
 from pixelis.evaluation.turns import (
     ANSWER,
     ANSWERED,
@@ -16,60 +12,54 @@ from pixelis.evaluation.turns import (
     MAX_OPERATIONS,
     NO_ANSWER,
     Rollout,
-    Turn,
 )
+from tests.evaluation.handmade import make_example, make_step, make_turn
 
 
 def call(operation="READ_TEXT", arguments=None, result=None, image=None, text="Look."):
     arguments = {"bbox": [10, 10, 30, 30]} if arguments is None else arguments
     result = {"text": "A9"} if result is None else result
-    return Turn(text, CALL, operation, arguments, None, result, image, 9, True)
+    fields = {"operation": operation, "arguments": arguments, "result": result, "image": image}
+    return make_turn(CALL, text=text, **fields)
 
 
-def answer(said):
-    text = f"So it is.\n<answer>{said}</answer>"
-    return Turn(text, ANSWER, "", None, said, None, None, 5, True)
+def answer(value):
+    return make_turn(ANSWER, text=f"So it is.\n<answer>{value}</answer>", answer=value)
 
 
 def noise(text="hm", ended=True):
-    return Turn(text, ERROR, "", None, None, None, None, 7, ended)
+    return make_turn(ERROR, text=text, ended=ended, num_new_tokens=7)
 
 
-def rollout(*turns, example_id="e", outcome=None, **more):
+def rollout(*turns, example_id="e", **more):
     last = turns[-1]
-    ends = {ANSWER: ANSWERED, CALL: MAX_OPERATIONS, ERROR: NO_ANSWER}
-    fields = {"difficulty": "simple", "task": "text_extraction", "sample_type": "positive"} | more
-    return Rollout(example_id, turns=turns, answer=last.answer, outcome=ends[last.kind], **fields)
+    outcome = {ANSWER: ANSWERED, CALL: MAX_OPERATIONS, ERROR: NO_ANSWER}[last.kind]
+    return Rollout(example_id, turns=turns, answer=last.answer, outcome=outcome, **more)
 
 
 def example(example_id="e", truth="A9", steps=None, **more):
     steps = ({"bbox": [10, 10, 30, 30]},) if steps is None else steps
+    found = {"text": truth}
     fields = {
+        "id": example_id,
         "task": "text_extraction",
         "question": "What does the sign say?",
-        "difficulty": "simple",
         "images": (Image.new("RGB", (100, 80), "white"),),
-    } | more
-    return Example(
-        id=example_id,
-        sample_type="positive",
-        trajectory=tuple(Step("There.", "READ_TEXT", each, {"text": truth}) for each in steps),
-        conclusion=f"The sign says {truth}.",
-        answer=truth,
-        ground_truth=truth,
-        **fields,
-    )
+        "trajectory": tuple(make_step("READ_TEXT", s, found, thought="There.") for s in steps),
+        "conclusion": f"The sign says {truth}.",
+    }
+    return make_example(truth=truth, **fields | more)
 
 
 def result(examples, adapter, base=None, against=None):
-    """An evaluation's result of rollouts, numbers and all."""
-    numbers = {"bootstrap_samples": 20, "seed": 0}
-    mine = summarise(adapter, [], examples, **numbers)
-    found = EvaluationResult(tuple(examples), mine)
-    for name, others in (("base", base), ("against", against)):
-        if others is not None:
-            comparison = "comparison" if name == "base" else "against_comparison"
-            pairs = paired_comparison(others, adapter, examples, num_samples=20, seed=0)
-            evaluated = summarise(others, [], examples, **numbers)
-            found = replace(found, **{name: evaluated, comparison: pairs})
-    return found
+    """Return the evaluation of these rollouts with all numbers."""
+    settings = EvaluationSettings(bootstrap_samples=20)
+    rollouts = {"base": base, "against": against, "adapter": adapter}
+    rollouts = {name: each for name, each in rollouts.items() if each is not None}
+    models = {name: summarise(each, [], examples, settings) for name, each in rollouts.items()}
+    del rollouts["adapter"]
+    comparisons = {
+        name: paired_comparison(each, adapter, examples, num_samples=20, seed=0)
+        for name, each in rollouts.items()
+    }
+    return EvaluationResult(tuple(examples), models, comparisons)

@@ -29,28 +29,28 @@ def by_hand(model, encoder, example):
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_losses_are_those_of_the_final_turn(nano, encoder, examples, batch_size):
-    found = answer_losses(nano, encoder, examples[:6], batch_size=batch_size)
+    losses = answer_losses(nano, encoder, examples[:6], batch_size=batch_size)
     expected = [by_hand(nano, encoder, example) for example in examples[:6]]
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert losses == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_is_said_before_the_final_turn_does_not_count(lively, encoder, examples):
+def test_turns_before_the_last_do_not_count(lively, encoder, examples):
     plain = examples[0]
     # The trajectory is masked out, not only weighed less: the answer's own words move the loss.
-    (found,) = answer_losses(lively, encoder, [plain], batch_size=1)
+    (loss,) = answer_losses(lively, encoder, [plain], batch_size=1)
     other = replace(plain, answer="something else altogether")
-    assert answer_losses(lively, encoder, [other], batch_size=1) != [found]
-    assert found == pytest.approx(by_hand(lively, encoder, plain), abs=1e-4)
+    assert answer_losses(lively, encoder, [other], batch_size=1) != [loss]
+    assert loss == pytest.approx(by_hand(lively, encoder, plain), abs=1e-4)
 
 
-def test_a_wrong_answer_surprises_the_base_more(nano, encoder, examples):
+def test_a_wrong_answer_has_a_higher_loss(nano, encoder, examples):
     right = [example for example in examples if example.task == "attribute_recognition"][:1]
     wrong = [replace(right[0], answer="zebra crossing")]
     low, high = answer_losses(nano, encoder, right + wrong, batch_size=2)
     assert low < high
 
 
-def test_what_cannot_be_encoded_is_infinite_and_harms_no_other(nano, encoder, examples):
+def test_the_loss_of_an_example_that_cannot_be_encoded_is_infinite(nano, encoder, examples):
     short = Encoder(
         encoder.processor, max_length=len(encoder.encode(example_messages(examples[0])))
     )
@@ -58,8 +58,8 @@ def test_what_cannot_be_encoded_is_infinite_and_harms_no_other(nano, encoder, ex
     long = replace(examples[0], question="red " * 2000)
     thin = replace(examples[0], images=(Image.new("RGB", (1000, 2)),))
     given = [reserved, examples[0], long, thin]
-    found = answer_losses(nano, short, given, batch_size=4)
-    assert [math.isinf(loss) for loss in found] == [True, False, True, True]
+    losses = answer_losses(nano, short, given, batch_size=4)
+    assert [math.isinf(loss) for loss in losses] == [True, False, True, True]
     assert answer_losses(nano, encoder, [], batch_size=4) == []
 
 
@@ -80,19 +80,12 @@ def test_a_model_by_name_is_loaded_once(nano, encoder, examples, monkeypatch):
     calls = []
     real = load.load_model
     monkeypatch.setattr(load, "load_model", lambda *a, **k: calls.append(a) or real(*a, **k))
-    batches = []
-
-    def progress(items, total):
-        batches.append(total)
-        return items
-
-    losses = build_answer_losses("pixelis-nano", batch_size=2, progress=progress)
+    losses = build_answer_losses("pixelis-nano")
     assert calls == []
-    found = losses(examples[:3]) + losses(examples[3:5])
+    values = losses(examples[:3]) + losses(examples[3:5])
     assert calls == [("pixelis-nano",)]
-    assert batches == [2, 1]
     expected = [by_hand(nano, encoder, example) for example in examples[:5]]
-    assert found == pytest.approx(expected, abs=1e-2)
+    assert values == pytest.approx(expected, abs=1e-2)
 
 
 def test_a_model_that_is_not_there(tmp_path, examples):

@@ -10,15 +10,15 @@ from tests.evaluation.rollouts import answer, example, noise, result, rollout
 def make(kinds, **more):
     """An example for each pair of letters: what adapter and base answer, `y` is right."""
     examples = [example(f"e{i}", **more) for i in range(len(kinds))]
-    said = {"y": "A9", "n": "B2"}
+    values = {"y": "A9", "n": "B2"}
     rolled = [
-        [rollout(answer(said[kind[k]]), example_id=f"e{i}") for i, kind in enumerate(kinds)]
+        [rollout(answer(values[kind[k]]), example_id=f"e{i}") for i, kind in enumerate(kinds)]
         for k in (0, 1)
     ]
     return examples, rolled
 
 
-def test_verdicts_tell_both_models():
+def test_verdicts_of_adapter_and_base():
     examples, (mine, base) = make(["ny", "nn", "yn", "yy"])
     cases = build_cases(result(examples, mine, base))
     assert [case.verdict for case in cases] == [LOST, WRONG, GAINED, RIGHT] == list(VERDICTS)
@@ -27,30 +27,34 @@ def test_verdicts_tell_both_models():
     assert [case.verdict for case in alone] == [WRONG, WRONG, RIGHT, RIGHT]
 
 
+MANY = ["ny"] * 5 + ["nn"] * 20 + ["yn"] * 5 + ["yy"] * 20
+
+
 @pytest.mark.parametrize(
-    ("limit", "counts"),
+    ("kinds", "limit", "counts"),
     [
-        (10, {LOST: 5, WRONG: 3, GAINED: 2}),
-        (100, {LOST: 5, WRONG: 20, GAINED: 5, RIGHT: 20}),
-        (0, {}),
-        (3, {LOST: 3}),
+        (MANY, 10, {LOST: 5, WRONG: 3, GAINED: 2}),
+        (MANY, 100, {LOST: 5, WRONG: 20, GAINED: 5, RIGHT: 20}),
+        (MANY, 0, {}),
+        (MANY, 3, {LOST: 3}),
+        (["nn"] + ["yy"] * 20, 10, {WRONG: 1, RIGHT: 9}),
     ],
 )
-def test_worst_first_with_some_right_ones(limit, counts):
-    examples, (mine, base) = make(["ny"] * 5 + ["nn"] * 20 + ["yn"] * 5 + ["yy"] * 20)
+def test_worst_first_with_some_right_ones(kinds, limit, counts):
+    examples, (mine, base) = make(kinds)
     shown = worst_first(build_cases(result(examples, mine, base)), limit, seed=1)
     assert Counter(case.verdict for case in shown) == counts
     places = [VERDICTS.index(case.verdict) for case in shown]
     assert places == sorted(places)
 
 
-def test_of_a_verdict_no_answer_comes_first_then_the_farthest():
-    said = ["A9X", None, "B2", "A9XYZ", None]  # scores 0.67, none, 0, 0, none
+def test_no_answer_comes_first_then_the_lowest_score():
+    values = ["A9X", None, "B2", "A9XYZ", None]  # scores 0.67, none, 0, 0, none
     examples = [example(f"e{i}", task="ab"[i % 2]) for i in range(5)]
     examples = [replace(e, provenance={"answer_type": "text"}) for e in examples]
     mine = [
         rollout(noise() if each is None else answer(each), example_id=f"e{i}")
-        for i, each in enumerate(said)
+        for i, each in enumerate(values)
     ]
     shown = worst_first(build_cases(result(examples, mine)), 5, seed=0)
     answers = [case.rollout.answer for case in shown]
@@ -58,13 +62,7 @@ def test_of_a_verdict_no_answer_comes_first_then_the_farthest():
     assert [case.worth[1] for case in shown] == [0, 0, 0, 0, pytest.approx(2 / 3)]
 
 
-def test_where_few_are_wrong_the_rest_are_right_ones():
-    examples, (mine, base) = make(["nn"] + ["yy"] * 20)
-    shown = worst_first(build_cases(result(examples, mine, base)), 10, seed=1)
-    assert Counter(case.verdict for case in shown) == {WRONG: 1, RIGHT: 9}
-
-
-def test_every_task_comes_before_any_comes_again_and_the_seed_chooses():
+def test_tasks_take_turns_and_the_seed_chooses_among_equals():
     tasks = ["a"] * 9 + ["b"] * 2 + ["c"]
     examples = [example(f"e{i}", task=task) for i, task in enumerate(tasks)]
     mine = [rollout(answer("no"), example_id=f"e{i}") for i in range(12)]

@@ -6,12 +6,18 @@ import pytest
 from pixelis.data.store import FEATURES, to_row
 from pixelis.data_prep.generate import generate_example
 from pixelis.errors import DataError
-from pixelis.evaluation.evaluate import Standing, choose_examples, evaluate_model
-from pixelis.evaluation.metrics import answers_match
+from pixelis.evaluation.conversation import Conversation
+from pixelis.evaluation.evaluate import (
+    EvaluationSettings,
+    Progress,
+    choose_examples,
+    evaluate_model,
+)
+from pixelis.evaluation.matching import answers_match
 from pixelis.evaluation.rollout import roll_out
 
 TASKS = ("object_counting", "text_extraction", "attribute_recognition")
-LIMITS = {"max_operations": 1, "max_new_tokens": 6, "batch_size": 4}
+LIMITS = {"max_operations": 1, "max_new_tokens": 6, "batch_size": 4, "bootstrap_samples": 20}
 
 
 def as_dataset(examples):
@@ -40,28 +46,19 @@ def choose(rows, count, seed=0):
     return choose_examples(rows, count, seed, split="test")
 
 
-def test_choice_takes_tasks_in_turn(rows):
+def test_examples_are_chosen_by_the_seed_with_tasks_in_turn(rows):
     chosen = choose(rows, 3)
     assert [e.difficulty for e in chosen] == ["simple"] * 3 + ["hard"] * 3
     assert {e.task for e in chosen[:3]} == {e.task for e in chosen[3:]} == set(TASKS)
-
-
-def test_choice_follows_the_seed(rows):
     ids = [e.id for e in choose(rows, 4)]
-    assert ids == [e.id for e in choose(rows, 4)]
-    assert ids != [e.id for e in choose(rows, 4, seed=1)]
-
-
-def test_a_smaller_choice_is_part_of_a_larger_one(rows):
+    assert ids == [e.id for e in choose(rows, 4)] != [e.id for e in choose(rows, 4, seed=1)]
+    # A smaller choice is part of a larger one.
     assert {e.id for e in choose(rows, 2)} < {e.id for e in choose(rows, 5)}
 
 
-def test_all_are_taken_where_there_are_fewer(rows):
-    chosen = choose(rows, 100)
-    assert len({e.id for e in chosen}) == 15
-
-
-def test_other_tasks_fill_up_where_one_runs_out(rows):
+def test_all_examples_are_chosen_where_there_are_few(rows):
+    assert len({e.id for e in choose(rows, 100)}) == 15
+    # Other tasks fill up where one has no more.
     hard = [e for e in choose(rows, 5) if e.difficulty == "hard"]
     assert len(hard) == 5
     assert sum(e.task == "attribute_recognition" for e in hard) == 1
@@ -73,57 +70,36 @@ def test_difficulty_without_examples_is_named(rows):
         choose(empty, 2)
 
 
-def test_evaluates_adapter_and_base_on_the_same_examples(adapted, encoder, examples):
+def evaluate(model, encoder, examples, **kwargs):
+    own = {key: kwargs.pop(key) for key in ("progress", "against") if key in kwargs}
+    settings = EvaluationSettings(**LIMITS | kwargs)
+    return evaluate_model(model, encoder, examples, settings, **own)
+
+
+def test_adapter_and_base_are_evaluated_on_the_same_examples(adapted, encoder, examples):
     seen = []
-    result = evaluate_model(
-        adapted,
-        encoder,
-        examples,
-        **LIMITS,
-        compare_base=True,
-        bootstrap_samples=20,
-        seed=0,
-        progress=seen.append,
-    )
+    result = evaluate(adapted, encoder, examples, progress=seen.append)
     assert result.examples == tuple(examples)
-    assert list(result.adapter.rollouts) == roll_out(adapted, encoder, examples, **LIMITS)
+    conversations = [Conversation(example) for example in examples]
+    settings = EvaluationSettings(**LIMITS)
+    assert list(result.adapter.rollouts) == roll_out(adapted, encoder, conversations, settings)
     with adapted.disable_adapter():
-        assert list(result.base.rollouts) == roll_out(adapted, encoder, examples, **LIMITS)
+        assert list(result.base.rollouts) == roll_out(adapted, encoder, conversations, settings)
     assert result.adapter.rollouts != result.base.rollouts
-    assert set(result.adapter.accuracy) == set(result.base.accuracy) == set(result.comparison)
+    assert set(result.adapter.accuracy) == set(result.base.accuracy)
+    assert set(result.adapter.accuracy) == set(result.comparisons["base"])
     assert result.adapter.accuracy["all"].num == len(examples)
     assert result.adapter.rates["all"]["mean_new_tokens"] > 0
-    # Each model begins from no answers; what is done goes on.
+    # Each model starts without answers; the number of finished rollouts goes on.
     num = len(examples)
     assert [(s.model, s.done, s.counted) for s in seen] == [
         *(("adapter", n, n) for n in range(num + 1)),
         *(("base", num + n, n) for n in range(num + 1)),
     ]
-    assert {(s.total, s.taken) for s in seen} == {(2 * num, 0)}
+    assert {(s.total, s.resumed) for s in seen} == {(2 * num, 0)}
     for evaluation, last in ((result.adapter, seen[num]), (result.base, seen[-1])):
         pairs = zip(evaluation.rollouts, examples, strict=True)
         assert last.right == sum(answers_match(r.answer, e) for r, e in pairs)
-
-
-def test_evaluates_without_a_base(lively, encoder, examples):
-    result = evaluate_model(
-        lively, encoder, examples[:2], **LIMITS, compare_base=False, bootstrap_samples=5, seed=0
-    )
-    assert (result.base, result.comparison) == (None, None)
-
-
-def test_a_base_may_be_another_model(adapted, lively, encoder, examples):
-    result = evaluate_model(
-        adapted,
-        encoder,
-        examples[:3],
-        **LIMITS,
-        compare_base=True,
-        base_model=lively,
-        bootstrap_samples=5,
-        seed=0,
-    )
-    assert list(result.base.rollouts) == roll_out(lively, encoder, examples[:3], **LIMITS)
 
 
 def test_right_answers_of_the_embedded_base_are_counted(nano, encoder):
@@ -136,20 +112,11 @@ def test_right_answers_of_the_embedded_base_are_counted(nano, encoder):
         for i in range(16)
     ]
     seen = []
-    result = evaluate_model(
-        nano,
-        encoder,
-        easy,
-        max_operations=4,
-        max_new_tokens=96,
-        batch_size=16,
-        compare_base=False,
-        bootstrap_samples=5,
-        seed=0,
-        progress=seen.append,
-    )
+    limits = {"max_operations": 4, "max_new_tokens": 96, "batch_size": 16}
+    result = evaluate(nano, encoder, easy, **limits, compare_base=False, progress=seen.append)
+    assert (result.base, result.comparisons) == (None, {})
     right = round(16 * result.adapter.accuracy["simple"].value)
-    assert seen[-1] == Standing("adapter", 16, 16, 0, right, 16)
+    assert seen[-1] == Progress("adapter", 16, 16, 0, right, 16)
     assert right > 0
     turns = [turn for rollout in result.adapter.rollouts for turn in rollout.turns]
     assert all(turn.seconds > 0 for turn in turns)
@@ -157,15 +124,8 @@ def test_right_answers_of_the_embedded_base_are_counted(nano, encoder):
     assert result.adapter.rates["simple"]["mean_operations"] > 0
 
 
-def test_comparison_needs_a_base(lively, encoder, examples):
+def test_no_examples_and_a_missing_base_are_refused(lively, encoder, examples):
     with pytest.raises(ValueError, match=r"needs an adapter .* got Qwen2_5_VLForConditional"):
-        evaluate_model(
-            lively, encoder, examples, **LIMITS, compare_base=True, bootstrap_samples=5, seed=0
-        )
-
-
-def test_nothing_to_evaluate_is_refused(lively, encoder):
+        evaluate(lively, encoder, examples)
     with pytest.raises(ValueError, match="at least one example, got none"):
-        evaluate_model(
-            lively, encoder, [], **LIMITS, compare_base=False, bootstrap_samples=5, seed=0
-        )
+        evaluate(lively, encoder, [], compare_base=False)

@@ -9,8 +9,8 @@ from pixelis.evaluation.judgement import (
     JUDGED,
     correction_fractions,
     detection_fractions,
+    first_sentence,
     says_no,
-    verdict,
 )
 from tests.evaluation.handmade import make_example, make_rollout, make_step, make_turn
 
@@ -27,8 +27,8 @@ from tests.evaluation.handmade import make_example, make_rollout, make_step, mak
         ("", "", False),
     ],
 )
-def test_verdicts(text, sentence, no):
-    assert verdict(text) == sentence
+def test_first_sentence_of_a_turn(text, sentence, no):
+    assert first_sentence(text) == sentence
     assert says_no(text) is no
 
 
@@ -40,32 +40,35 @@ def judged(kind):
 def test_the_reference_itself_detects_and_diagnoses(kind):
     example = judged(kind)
     step = example.trajectory[0]
-    said = format_step(step.thought, step.operation, step.arguments)
-    rollout = make_rollout(example, None, [make_turn("call", text=said)])
-    found = detection_fractions([rollout], [example])
-    assert found == {"detection_rate": [(True, 1)], "diagnosis_rate": [(True, 1)]}
+    text = format_step(step.thought, step.operation, step.arguments)
+    rollout = make_rollout(example, None, [make_turn("call", text=text)])
+    assert detection_fractions([rollout], [example]) == {
+        "detection_rate": [(True, 1)],
+        "diagnosis_rate": [(True, 1)],
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "detected", "diagnosed"),
     [("No, 99 is wrong. Look", True, False), ("Number 1: red. ", False, False)],
 )
-def test_another_verdict_is_told_apart(text, detected, diagnosed):
+def test_detection_and_diagnosis_are_separate(text, detected, diagnosed):
     example = judged("outcome_negative")
     rollout = make_rollout(example, None, [make_turn("call", text=text)])
-    found = detection_fractions([rollout], [example])
-    assert found == {"detection_rate": [(detected, 1)], "diagnosis_rate": [(diagnosed, 1)]}
+    fractions = detection_fractions([rollout], [example])
+    assert fractions == {"detection_rate": [(detected, 1)], "diagnosis_rate": [(diagnosed, 1)]}
 
 
 def test_only_judgements_with_a_no_are_judged():
     plain = generate_example(seed=2, index=0, task="object_counting", sample_type="positive")
     step = replace(judged("trap_logical").trajectory[0], thought="It may be so.")
     unclear = replace(judged("trap_logical"), trajectory=(step,))
-    said = [make_turn("answer", text="No. <answer>1</answer>")]
-    found = detection_fractions(
-        [make_rollout(e, "1", said) for e in (plain, unclear)], [plain, unclear]
-    )
-    assert found == {"detection_rate": [None, None], "diagnosis_rate": [None, None]}
+    turns = [make_turn("answer", text="No. <answer>1</answer>")]
+    rollouts = [make_rollout(e, "1", turns) for e in (plain, unclear)]
+    assert detection_fractions(rollouts, [plain, unclear]) == {
+        "detection_rate": [None, None],
+        "diagnosis_rate": [None, None],
+    }
 
 
 def test_correction_after_a_planted_error():
@@ -84,15 +87,16 @@ def test_correction_after_a_planted_error():
         (mending, "?", (False, True)),
     ]:
         rollout = make_rollout(example, answer, [first], planted=True)
-        found = correction_fractions({example.id: rollout}, [other, example])
         corrected, mended = expected
-        assert found["self_correction_rate"] == [None, (corrected, 1)]
-        assert found["mending_rate"] == [None, (mended, 1)]
+        assert correction_fractions({example.id: rollout}, [other, example]) == {
+            "self_correction_rate": [None, (corrected, 1)],
+            "mending_rate": [None, (mended, 1)],
+        }
 
 
 def test_a_planted_step_at_the_end_can_only_be_answered():
     step = make_step("READ_TEXT", {"bbox": [0, 0, 5, 5]}, supervised=False)
     example = make_example(trajectory=(step,))
     rollout = make_rollout(example, "red", [make_turn("answer")], planted=True)
-    found = correction_fractions({example.id: rollout}, [example])
-    assert found == {"self_correction_rate": [(True, 1)], "mending_rate": [None]}
+    fractions = correction_fractions({example.id: rollout}, [example])
+    assert fractions == {"self_correction_rate": [(True, 1)], "mending_rate": [None]}

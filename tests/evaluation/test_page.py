@@ -1,4 +1,4 @@
-"""The report: what is in it, that nothing hostile gets out of its place, that it stays small."""
+"""The report: its content, that hostile texts are escaped, that it stays small."""
 
 import re
 from html.parser import HTMLParser
@@ -41,12 +41,12 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def make(found, **more):
-    return report_page(found, **({"title": "T", "about": {}, "limit": 60, "seed": 0} | more))
+def make(evaluated, **more):
+    return report_page(evaluated, **({"title": "T", "about": {}, "limit": 60, "seed": 0} | more))
 
 
 @pytest.fixture
-def found():
+def evaluated():
     """Four examples: one lost, one both wrong, two that are right."""
     examples = [example(f"e{i}") for i in range(4)]
     crop = Image.new("RGB", (20, 20), "red")
@@ -66,8 +66,8 @@ def found():
     return result(examples, mine, base)
 
 
-def test_it_shows_numbers_and_then_trajectories_worst_first(found):
-    read = Reader(make(found, title="Evaluation of x", about={"base": "nano"}))
+def test_numbers_then_trajectories_worst_first(evaluated):
+    read = Reader(make(evaluated, title="Evaluation of x", about={"base": "nano"}))
     assert "Evaluation of x" in read.text and "base: nano" in read.text
     assert [card["data-verdict"] for card in read.all("article")] == [
         *("lost", "wrong", "gained", "right"),
@@ -86,28 +86,20 @@ def test_it_shows_numbers_and_then_trajectories_worst_first(found):
         "4 of 4 examples are here",
     ):  # fmt: skip
         assert words in read.text, words
-    rows = re.findall(r"<tr class=\"(\w+)\"><td>([^<]+)</td>", make(found))
+    rows = re.findall(r"<tr class=\"(\w+)\"><td>([^<]+)</td>", make(evaluated))
     assert rows == [("group", "simple"), ("all", "all"), ("task", "text_extraction")]
 
 
-def test_without_a_base_nothing_speaks_of_one(found):
-    alone = Reader(make(result(found.examples, found.adapter.rollouts)))
+def test_without_a_base_it_is_not_mentioned(evaluated):
+    alone = Reader(make(result(evaluated.examples, evaluated.adapter.rollouts)))
     assert {card["data-verdict"] for card in alone.all("article")} == {"wrong", "right"}
     assert "base %" not in alone.text and "what the base did" not in alone.text
 
 
-def test_the_test_and_the_second_adapter_are_shown(found):
-    examples, mine = found.examples, found.adapter.rollouts
-    read = Reader(
-        make(
-            result(
-                examples,
-                mine,
-                found.base.rollouts,
-                [*mine[:3], rollout(answer("B2"), example_id="e3")],
-            )
-        )
-    )
+def test_gains_over_base_and_second_adapter(evaluated):
+    examples, mine = evaluated.examples, evaluated.adapter.rollouts
+    second = [*mine[:3], rollout(answer("B2"), example_id="e3")]
+    read = Reader(make(result(examples, mine, evaluated.base.rollouts, second)))
     heads = "n base % against % adapter % gain in points won / lost p gain over against won / lost"
     assert f"{heads} p 0 to 100 %" in read.text
     # Against the base one is won and one lost; against the second adapter one is won.
@@ -117,14 +109,14 @@ def test_the_test_and_the_second_adapter_are_shown(found):
     assert "Bars from above: base, against, adapter" in read.text
 
 
-def test_measures_stand_in_the_report_with_intervals(found):
-    read = Reader(make(found))
+def test_measures_have_intervals(evaluated):
+    read = Reader(make(evaluated))
     row = re.search(r"valid call rate (\d+) ([\d.]+ \[\d+, \d+\]) ([\d.]+ \[\d+, \d+\])", read.text)
     assert row and row[3] == row[3].strip()
     assert read.text.count("well formed call rate") == 2  # of all, and of the only difficulty
 
 
-def test_nothing_hostile_gets_out_of_its_place():
+def test_hostile_texts_are_escaped():
     bad = example(
         HOSTILE, truth=HOSTILE, task=HOSTILE, difficulty=HOSTILE, question=HOSTILE
     )  # fmt: skip
@@ -134,38 +126,23 @@ def test_nothing_hostile_gets_out_of_its_place():
         noise(HOSTILE),
         answer(HOSTILE + "!"),
     ]
-    names = {"example_id": HOSTILE, "task": HOSTILE, "difficulty": HOSTILE}
-    found = result([bad], [rollout(*turns, **names)], [rollout(answer(HOSTILE), **names)])
-    made = make(found, title=HOSTILE, about={HOSTILE: HOSTILE})
+    hostile = result(
+        [bad], [rollout(*turns, example_id=HOSTILE)], [rollout(answer(HOSTILE), example_id=HOSTILE)]
+    )
+    made = make(hostile, title=HOSTILE, about={HOSTILE: HOSTILE})
     read = Reader(made)
     assert len(read.all("script")) == 1
-    assert {name for name, _ in read.tags} <= {
-        *(
-            "html",
-            "head",
-            "meta",
-            "title",
-            "style",
-            "body",
-            "h1",
-            "h2",
-            "p",
-            "span",
-            "div",
-            "table",
-        ),
-        *("tr", "th", "td", "small", "svg", "rect", "line", "button", "select", "option"),
-        *("article", "figure", "img", "b", "strong", "ol", "li", "code", "details", "summary"),
-        *("figcaption", "script"),
-    }
-    attributes = {key for _, found in read.tags for key in found}
+    tags = "html head meta title style body h1 h2 p span div table tr th td small svg rect line "
+    tags += "button select option article figure figcaption img b strong ol li code details "
+    assert {name for name, _ in read.tags} <= {*tags.split(), "summary", "script"}
+    attributes = {key for _, values in read.tags for key in values}
     assert not {key for key in attributes if key.startswith("on")}
     assert {image["src"][:16] for image in read.all("img")} == {"data:image/webp;"}
     assert "{{ 7*7 }}" in read.text and "49" not in read.text
 
 
-def test_it_needs_nothing_from_elsewhere_and_runs_one_script(found):
-    made = make(found)
+def test_the_page_loads_nothing_and_runs_one_script(evaluated):
+    made = make(evaluated)
     policy = next(m["content"] for m in Reader(made).all("meta") if "http-equiv" in m)
     assert policy.startswith("default-src 'none'; img-src data:")
     assert "'unsafe-inline'" not in policy.partition("script-src")[2]
@@ -173,27 +150,20 @@ def test_it_needs_nothing_from_elsewhere_and_runs_one_script(found):
     assert "http" not in made.replace("http-equiv", "")
 
 
-def test_the_number_of_trajectories_is_bounded(found):
-    assert len(Reader(make(found, limit=2)).all("article")) == 2
-
-
-def test_the_bytes_of_images_are_bounded(found, monkeypatch):
-    whole = Reader(make(found)).all("img")
-    largest = max(len(image["src"]) for image in whole)
+def test_trajectories_and_the_bytes_of_their_images_are_bounded(evaluated, monkeypatch):
+    assert len(Reader(make(evaluated, limit=2)).all("article")) == 2
+    largest = max(len(image["src"]) for image in Reader(make(evaluated)).all("img"))
     monkeypatch.setattr(page, "MAX_BYTES", 3 * largest)
-    read = Reader(make(found))
+    read = Reader(make(evaluated))
     assert 0 < len(read.all("article")) < 4
     assert "of 4 examples are here" in read.text
 
 
-def test_long_texts_and_long_rollouts_are_cut():
+def test_long_texts_long_rollouts_and_large_images_are_cut():
     turns = [*[noise("word " * 5000)] * 40, answer("B2")]
     made = make(result([example(question="why " * 5000)], [rollout(*turns)]))
     assert len(made) < 60_000
     assert "and 29 more turns" in Reader(made).text
-
-
-def test_a_photograph_is_shown_small(found):
     large = Image.effect_noise((3000, 2000), 80).convert("RGB")
     made = make(result([example(images=(large,))], [rollout(call(), answer("B2"))]))
     assert len(made) < 200_000

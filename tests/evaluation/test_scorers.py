@@ -1,16 +1,19 @@
 """The scorers inside `mlflow.genai.evaluate`, over rows and without a network."""
 
+import os
+
 import mlflow
 import pytest
 from mlflow.genai.scorers import scorer
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from pixelis.evaluation.scorers import SCORERS, rows_of
 from tests.evaluation.rollouts import answer, call, example, noise, result, rollout
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
-def found():
+def evaluated():
     """A right answer, a near one whose operation failed, and none."""
     examples = [example(f"e{i}", truth="ABCD12") for i in range(3)]
     turns = [
@@ -21,8 +24,8 @@ def found():
     return result(examples, [rollout(*t, example_id=f"e{i}") for i, t in enumerate(turns)])
 
 
-def test_a_row_scores_as_the_rollout_does(found):
-    rows = rows_of(found)
+def test_a_row_scores_as_the_rollout_does(evaluated):
+    rows = rows_of(evaluated)
     by_name = {
         each.__name__: [
             each(**{k: row[k] for k in each.__code__.co_varnames[: each.__code__.co_argcount]})
@@ -37,19 +40,16 @@ def test_a_row_scores_as_the_rollout_does(found):
         "operations_ran": [1.0, 0.5, 1.0],
     }
     right = sum(by_name["answer_is_right"]) / 3
-    assert right == pytest.approx(found.adapter.accuracy["all"].value)
+    assert right == pytest.approx(evaluated.adapter.accuracy["all"].value)
 
 
-def test_mlflow_evaluates_with_them(found, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    SqlAlchemyStore(uri, str(tmp_path / "artifacts")).engine.dispose()
+def test_mlflow_evaluates_with_them(evaluated, workdir):
+    uri = os.environ["MLFLOW_TRACKING_URI"]
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow.start_run() as run:
             done = mlflow.genai.evaluate(
-                data=rows_of(found), scorers=[scorer(each) for each in SCORERS]
+                data=rows_of(evaluated), scorers=[scorer(each) for each in SCORERS]
             )
         metrics = mlflow.MlflowClient(uri).get_run(run.info.run_id).data.metrics
     finally:

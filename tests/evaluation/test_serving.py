@@ -1,4 +1,4 @@
-"""An adapter's LoggedModel, loaded and asked as `mlflow models` does it."""
+"""An adapter's LoggedModel, loaded and called as `mlflow models` does it."""
 
 import json
 import math
@@ -20,6 +20,9 @@ from pixelis.tracking.model_files import input_example
 PIXELS = {"min_pixels": 3136, "max_pixels": 12544}
 
 
+pytestmark = pytest.mark.integration
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """A store with one adapter of the embedded base: its client and its LoggedModel's address."""
@@ -37,8 +40,8 @@ def served(tmp_path_factory):
                              curriculum="strategy: staged\n", seed=0)  # fmt: skip
     log_adapter(recorder, folder / "final", "final", 1, {})
     recorder.close("FINISHED")
-    (found,) = client.search_logged_models([home])
-    yield f"models:/{found.model_id}"
+    (logged,) = client.search_logged_models([home])
+    yield f"models:/{logged.model_id}"
     mlflow.set_tracking_uri(None)
 
 
@@ -47,18 +50,18 @@ def test_an_image_and_a_question_give_a_trajectory_and_an_answer(served):
     example = model.input_example
     assert list(example["question"]) == ["What is the colour of the circle?"]
     both = pd.concat([input_example(), input_example()], ignore_index=True)
-    found = model.predict(both, params={"max_operations": 1, "max_new_tokens": 40})
-    assert list(found.columns) == ["answer", "trajectory", "outcome"]
-    assert found.iloc[0].equals(found.iloc[1])
-    turns = json.loads(found["trajectory"][0])
+    table = model.predict(both, params={"max_operations": 1, "max_new_tokens": 40})
+    assert list(table.columns) == ["answer", "trajectory", "outcome"]
+    assert table.iloc[0].equals(table.iloc[1])
+    turns = json.loads(table["trajectory"][0])
     assert turns and set(turns[0]) == {"text", "operation", "arguments", "result"}
-    assert found["outcome"][0] in ("answered", "max_operations", "no_answer")
+    assert table["outcome"][0] in ("answered", "max_operations", "no_answer")
     # The embedded base calls an operation untrained, and it really ran on the drawn circle.
     assert turns[0]["operation"] == "SEGMENT_OBJECT_AT"
     assert turns[0]["result"]["area"] == pytest.approx(math.pi * 16**2, rel=0.1)
 
 
-def test_it_is_peft_s_own_layout_without_base_weights(served):
+def test_the_folder_has_pefts_layout_without_base_weights(served):
     folder = resolve_adapter(served, "served")
     assert {"adapter_config.json", "adapter_model.safetensors", "MLmodel", "README.md"} <= {
         path.name for path in folder.iterdir()
@@ -69,7 +72,7 @@ def test_it_is_peft_s_own_layout_without_base_weights(served):
     assert PeftModel.from_pretrained(base, str(folder)).peft_config["default"].r == 4
 
 
-def test_what_is_no_question_or_no_image_is_named():
+def test_a_missing_question_and_a_broken_image_are_named():
     encoder = Encoder(load_processor("pixelis-nano", **PIXELS))
     model = AdapterModel(load_model("pixelis-nano", torch_dtype="float32"), encoder)
     with pytest.raises(DataError, match="the input has no column question: "):

@@ -45,7 +45,7 @@ def test_spans_take_the_seconds_that_their_turns_took():
     assert [span["seconds"] for span in made] == [2.25, 1.5, 0.25, 0.5]
 
 
-def test_a_turn_is_given_all_that_was_said_and_shown_before_it():
+def test_a_turn_has_all_earlier_messages_as_input():
     made = spans(call("ZOOM_IN", {}, {"size": [20, 20]}, CROP), answer("B2"))
     first, last = made[1]["inputs"]["messages"], made[3]["inputs"]["messages"]
     assert [message["role"] for message in first] == ["system", "user"]
@@ -58,7 +58,7 @@ def test_a_turn_is_given_all_that_was_said_and_shown_before_it():
     assert made[3]["outputs"]["choices"][0]["message"]["content"].endswith("<answer>B2</answer>")
 
 
-def test_frames_beyond_some_are_left_out():
+def test_further_frames_are_left_out():
     frames = tuple(Image.new("RGB", (10, 10)) for _ in range(MAX_IMAGES + 3))
     made = spans(answer("B2"), images=frames)
     assert len(made[0]["inputs"]["images"]) == MAX_IMAGES

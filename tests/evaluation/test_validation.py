@@ -1,4 +1,4 @@
-"""Strata: what one pass over the validation subset says, held against a computation by hand."""
+"""Strata of one pass over the validation subset, compared with a computation by hand."""
 
 import math
 from dataclasses import replace
@@ -11,7 +11,11 @@ from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data.store import to_row
 from pixelis.errors import DataError
 from pixelis.evaluation.batches import Batches, by_length
-from pixelis.evaluation.validation import Stratum, Validation, compute_losses
+from pixelis.evaluation.validation import (
+    Validation,
+    compute_losses,
+    tally_examples,
+)
 
 NAMES = ("simple", "medium", "hard")
 
@@ -37,7 +41,7 @@ def build(dataset, names=NAMES, *, samples=8, batch_size=3, seed=0):
 @pytest.fixture(scope="module")
 def by_hand(dataset, lively):
     """For each example alone: (log-probability, right, in the last turn) of every target."""
-    found = {}
+    tokens = {}
     for name, size in dataset.sizes.items():
         for index in range(size):
             item = dataset[name, index]
@@ -50,7 +54,7 @@ def by_hand(dataset, lively):
             first = supervised[-1]
             while first - 1 in supervised:
                 first -= 1
-            found[name, index] = [
+            tokens[name, index] = [
                 (
                     logs[t - 1, item.input_ids[t]].item(),
                     logs[t - 1].argmax().item() == item.input_ids[t],
@@ -58,7 +62,7 @@ def by_hand(dataset, lively):
                 )
                 for t in supervised
             ]
-    return found
+    return tokens
 
 
 def test_strata_are_what_a_computation_by_hand_gives(dataset, lively, by_hand):
@@ -76,7 +80,7 @@ def test_strata_are_what_a_computation_by_hand_gives(dataset, lively, by_hand):
 
 
 class Oracle(torch.nn.Module):
-    """Predicts every next token, but for those that it is told to miss."""
+    """Predicts every next token, but for given ones."""
 
     def __init__(self, dataset, misses):
         super().__init__()
@@ -151,10 +155,6 @@ def test_the_subset_is_fixed_stratified_and_follows_the_seed(dataset):
     assert alone == [key for key in build(dataset, samples=2, seed=3).keys if key[0] == "medium"]
 
 
-def test_only_the_difficulties_that_are_asked_for(dataset, lively):
-    assert list(build(dataset, ("hard",))(lively)) == ["hard"]
-
-
 class Silent(CurriculumDataset):
     """Whose hard examples have nothing to learn from, or some of them."""
 
@@ -167,18 +167,12 @@ class Silent(CurriculumDataset):
         return item
 
 
-def test_a_stratum_without_supervised_tokens(rows, encoder, lively):
+def test_examples_without_supervised_tokens(rows, encoder, lively, by_hand):
     dataset = Silent(rows, encoder)
-    said = (
-        r"^the validation split of hard has no supervised token in the 4 examples that its stratum"
-    )
-    with pytest.raises(DataError, match=said):
+    message = r"^the validation split of hard has no supervised token in the 4 examples that its"
+    with pytest.raises(DataError, match=message):
         build(dataset)
-    assert build(dataset, ("simple", "medium"))(lively)["simple"].num_examples == 4
-
-
-def test_one_example_without_supervised_tokens_does_no_harm(rows, encoder, lively, by_hand):
-    dataset = Silent(rows, encoder)
+    assert list(build(dataset, ("simple", "medium"))(lively)) == ["simple", "medium"]
     dataset.silent = (1,)
     stratum = build(dataset)(lively)["hard"]
     assert stratum.num_tokens == sum(len(by_hand["hard", i]) for i in (0, 2, 3))
@@ -199,18 +193,9 @@ def test_the_training_mode_is_left_as_it_was_and_dropout_is_off(dataset, adapted
         assert (validation(adapted), compute_losses(adapted, batches)) == expected
         assert adapted.training is training
         assert torch.equal(torch.get_rng_state(), before)
+        assert all(parameter.grad is None for parameter in adapted.parameters())
     finally:
         adapted.eval()
-
-
-def test_no_gradient_is_kept(dataset, adapted):
-    build(dataset, samples=1)(adapted)
-    assert all(parameter.grad is None for parameter in adapted.parameters())
-
-
-def test_likelihood_is_in_zero_to_one():
-    for loss in (0.0, 0.7, 50.0):
-        assert 0 <= Stratum(1, 1, loss, 0.0, 0.0).likelihood == math.exp(-loss) <= 1
 
 
 def test_losses_of_every_example_by_hand(dataset, lively, by_hand):
@@ -221,8 +206,16 @@ def test_losses_of_every_example_by_hand(dataset, lively, by_hand):
         for (name, index), tokens in by_hand.items():
             expected = -sum(log for log, _, _ in tokens) / len(tokens)
             assert losses[name][index] == pytest.approx(expected, abs=1e-5)
-
-
-def test_losses_of_only_the_examples_that_are_asked_for(dataset, lively):
     losses = compute_losses(lively, Batches(dataset, [("hard", 2), ("simple", 1)], 2))
-    assert {name: list(found) for name, found in losses.items()} == {"simple": [1], "hard": [2]}
+    assert {name: list(values) for name, values in losses.items()} == {"simple": [1], "hard": [2]}
+
+
+def test_tallies_of_examples_in_memory_are_those_of_a_validation(dataset, lively, examples):
+    """Teacher-forced measures of an evaluation are the strata of a training."""
+    stratum = build(dataset, ("simple",))(lively)["simple"]
+    tallies = tally_examples(lively, dataset.encoder, examples[0:4], batch_size=2)
+    tokens = sum(tally.tokens for tally in tallies)
+    assert tokens == stratum.num_tokens
+    assert sum(tally.right for tally in tallies) / tokens == stratum.token_accuracy
+    assert sum(tally.answered for tally in tallies) / 4 == stratum.answer_accuracy
+    assert torch.is_grad_enabled()

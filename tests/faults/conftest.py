@@ -9,8 +9,7 @@ import pytest
 from pixelis.config import DataPrepConfig
 from pixelis.data.encode import Encoder
 from pixelis.data_prep.prepare import prepare_folder
-from pixelis.models.load import load_model, load_processor
-from pixelis.models.lora import add_lora
+from pixelis.models.load import load_processor
 from tests.faults.hostile import RAN
 from tests.faults.pictures import write_all
 from tests.faults.processes import Place, Starter
@@ -53,17 +52,6 @@ def made_data(tmp_path_factory):
         self_correction_ratio=0.0,
     )
     prepare_folder(config, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def made_adapter(tmp_path_factory):
-    """A fresh adapter of the embedded base."""
-    folder = tmp_path_factory.mktemp("adapter") / "final"
-    names = {"model_name": "pixelis-nano", "lora_r": 4, "lora_alpha": 8}
-    base = load_model("pixelis-nano", torch_dtype="float32")
-    model = add_lora(base, **names, lora_dropout=0.0, seed=0)
-    model.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
 
 

@@ -3,9 +3,8 @@
 import importlib
 
 import pixelis.cli.evaluate
-import pixelis.evaluation.kept_rollouts
+import pixelis.runs.evaluate
 import pixelis.runs.prepare
-import pixelis.runs.rollouts
 import pixelis.runs.tune
 from pixelis.cli.arguments import run_cli
 

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixelis.data.chat import MAX_CALL_DEPTH, parse_reply
-from pixelis.evaluation.rollout import Conversation, converse
 from pixelis.operations import OPERATIONS, execute
 from pixelis.operations.track_object import TRACK_OBJECT
-from tests.evaluation.handmade import Script, make_example
+from tests.evaluation.handmade import make_example, run_script
 from tests.faults.hostile import KEYS, bounded, deep, run_cases, values
 from tests.faults.pictures import drawn
 
@@ -128,19 +127,13 @@ def test_a_call_nested_without_end_is_an_error_like_others(encoder, call):
         f"a call may be nested {MAX_CALL_DEPTH} deep"
     )
     lines = [f"<tool_call>{call}</tool_call>"] * 3 + ["<answer>red</answer>"]
-    script = Script(encoder, lines)
-    [rollout] = converse(
-        script, encoder, [Conversation(make_example())], num_slots=1, max_operations=8
-    )
+    rollout, _ = run_script(encoder, make_example(), *lines)
     assert rollout.answer == "red" and rollout.failures == {"malformed_call": 3}
 
 
 def test_as_many_operations_as_are_allowed(encoder):
     call = '<tool_call>{"name": "SEGMENT_OBJECT_AT", "arguments": {"x": 1, "y": 1}}</tool_call>'
-    script = Script(encoder, [call] * 50)
-    [rollout] = converse(
-        script, encoder, [Conversation(make_example())], num_slots=1, max_operations=4
-    )
+    rollout, _ = run_script(encoder, make_example(), *[call] * 50, max_operations=4)
     assert rollout.num_operations == 4 and rollout.outcome == "max_operations"
 
 

@@ -12,8 +12,7 @@ from pixelis.data.coordinates import as_seen, frames_of
 from pixelis.data.encode import IGNORE_INDEX, encode_example
 from pixelis.data.example import Example, Step
 from pixelis.errors import DataError
-from pixelis.evaluation.rollout import Conversation, converse
-from tests.evaluation.handmade import Script
+from tests.evaluation.handmade import run_script
 from tests.faults.hostile import LONG, TOKENS, bounded, run_cases
 
 # The model sees one as it is stored, and one resized: there, places in words are mapped.
@@ -138,11 +137,10 @@ def test_a_question_of_100_000_characters(encoder, image):
 def test_a_rollout_s_result_puts_no_turn_in(encoder, token, image):
     """What an operation gives back, here the model's own call in an error, stays text too."""
     call = json.dumps({"name": token, "arguments": {}})
-    script = Script(encoder, [f"<tool_call>\n{call}\n</tool_call>", "<answer>1</answer>"])
     example = replace(make(question=token, image=image), trajectory=())
-    [rollout] = converse(script, encoder, [Conversation(example)], num_slots=1, max_operations=3)
+    texts = [f"<tool_call>\n{call}\n</tool_call>", "<answer>1</answer>"]
+    rollout, appended = run_script(encoder, example, *texts)
     assert rollout.answer == "1"
     starts = encoder.tokenizer("<|im_start|>", add_special_tokens=False)["input_ids"][0]
-    heard = script.heard[0]
     # System, user and the assistant's start; then the result and the assistant's next start.
-    assert [list(ids).count(starts) for ids, _ in heard] == [3, 2]
+    assert [list(ids).count(starts) for ids, _ in appended] == [3, 2]

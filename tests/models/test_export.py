@@ -14,7 +14,8 @@ from pixelis.data.chat import example_messages
 from pixelis.data.encode import Encoder, collate
 from pixelis.data_prep.generate import generate_example
 from pixelis.errors import CheckpointError, ConfigError
-from pixelis.evaluation.rollout import roll_out
+from pixelis.evaluation.conversation import Conversation
+from pixelis.evaluation.rollout import RolloutSettings, roll_out
 from pixelis.models import export as export_module
 from pixelis.models.export import REPORT_FILE, base_dtype, export_merged
 from pixelis.models.load import load_model, load_processor
@@ -88,8 +89,9 @@ def test_the_rollouts_are_the_same(adapter, exported):
     encoder = Encoder(load_processor(str(folder)))
     both = load_adapter(load_model(NANO, torch_dtype="float32"), adapter, model_name=NANO)
     merged = load_model(str(folder), torch_dtype="auto")
-    limits = {"max_operations": 3, "max_new_tokens": 48, "batch_size": 3}
-    first, second = (roll_out(model, encoder, EXAMPLES, **limits) for model in (both, merged))
+    settings = RolloutSettings(max_operations=3, max_new_tokens=48, batch_size=3)
+    talks = [Conversation(example) for example in EXAMPLES]
+    first, second = (roll_out(model, encoder, talks, settings) for model in (both, merged))
     assert [[turn.text for turn in r.turns] for r in first] == [
         [turn.text for turn in r.turns] for r in second
     ]
@@ -98,7 +100,8 @@ def test_the_rollouts_are_the_same(adapter, exported):
 
 def test_processor_template_and_limits_come_along(exported):
     folder, about = exported
-    saved, own = load_processor(str(folder)), load_processor(NANO, max_pixels=12544)
+    limits = {"min_pixels": ModelConfig().min_pixels, "max_pixels": 12544}
+    saved, own = load_processor(str(folder)), load_processor(NANO, **limits)
     assert saved.chat_template == own.chat_template
     assert dict(saved.image_processor.size) == dict(own.image_processor.size)
     names = {path.name for path in folder.iterdir()}

@@ -26,7 +26,9 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.data.chat import Message, example_messages
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.generate import generate_example
-from pixelis.evaluation.rollout import OUTCOMES, roll_out
+from pixelis.evaluation.conversation import Conversation
+from pixelis.evaluation.rollout import RolloutSettings, roll_out
+from pixelis.evaluation.turns import OUTCOMES
 from pixelis.models.export import export_merged
 from pixelis.models.load import EMBEDDED_DIR, load_model, load_processor
 from pixelis.models.lora import load_adapter
@@ -233,9 +235,8 @@ def test_a_training_and_its_adapter(name, encoder, example, made_data, tmp_path)
         loaded = load_adapter(base, result.final_dir, model_name=name).eval()
         assert torch.equal(loaded(**batch).logits, trained)
     assert (batch["labels"] != IGNORE_INDEX).any()
-    [rollout] = roll_out(
-        loaded, encoder, [example], max_operations=1, max_new_tokens=8, batch_size=1
-    )
+    settings = RolloutSettings(max_operations=1, max_new_tokens=8, batch_size=1)
+    [rollout] = roll_out(loaded, encoder, [Conversation(example)], settings)
     assert rollout.outcome in OUTCOMES
     assert rollout.turns[0].num_new_tokens > 0
     about = export_merged(

@@ -1,23 +1,27 @@
-"""The alias `champion`, by real rollouts of the adapters that are registered."""
+"""The alias `champion`, by real rollouts of registered adapters."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from safetensors.torch import load_file, save_file
 
 from pixelis.cli.arguments import run_cli
+from pixelis.cli.evaluate import main
 from pixelis.config import EvaluateConfig
 from pixelis.data.encode import Encoder
 from pixelis.data.store import load_split
 from pixelis.evaluation.evaluate import Evaluation, EvaluationResult, choose_examples
 from pixelis.evaluation.metrics import paired_comparison
-from pixelis.evaluation.rollout import Rollout
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
-from pixelis.runs.champion import contest
+from pixelis.runs.champion import compare_with_champion
 from pixelis.tracking import MlflowRecorder, find_champion, find_version, log_adapter, set_champion
+from tests.evaluation.handmade import make_rollout
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = EvaluateConfig(max_operations=1, max_new_tokens=24, bootstrap_samples=200)
 
@@ -55,49 +59,41 @@ def registered(recorder, model, workdir):
     return [find_version(f"models:/reader/{number}") for number in (1, 2)]
 
 
-def spoken(examples, *, right):
+def answered(examples, *, right):
     """Rollouts that answer everything right, or nothing."""
-    return tuple(
-        Rollout(
-            e.id,
-            e.difficulty,
-            e.task,
-            e.sample_type,
-            (),
-            e.ground_truth if right else "nothing of that",
-            "answered",
-        )  # fmt: skip
-        for e in examples
-    )
+    return tuple(make_rollout(e, e.ground_truth if right else "nothing of that") for e in examples)
 
 
 def result(examples, adapter, base=None):
-    comparison = base and paired_comparison(base, adapter, examples, num_samples=200, seed=0)
-    return EvaluationResult(examples, Evaluation(adapter, {}, {}), None, comparison)
+    models = {"adapter": Evaluation(adapter, {}, {})}
+    if base is None:
+        return EvaluationResult(examples, models)
+    comparison = paired_comparison(base, adapter, examples, num_samples=200, seed=0)
+    return EvaluationResult(examples, models, {"base": comparison})
 
 
 def test_the_first_champion_has_to_beat_the_base(
     recorder, registered, model, encoder, examples, capsys
 ):
-    def try_it(found):
-        return contest(
-            recorder, registered[0], found, model, encoder, CONFIG, model_name="pixelis-nano"
+    def decide(evaluated):
+        return compare_with_champion(
+            recorder, registered[0], evaluated, model, encoder, CONFIG, model_name="pixelis-nano"
         )
 
-    right, wrong = (spoken(examples, right=right) for right in (True, False))
-    assert not try_it(result(examples, right))
+    right, wrong = (answered(examples, right=right) for right in (True, False))
+    assert not decide(result(examples, right))
     assert "no champion yet: compare_base=true lets it be decided" in capsys.readouterr().out
-    assert not try_it(result(examples, wrong, base=wrong))
+    assert not decide(result(examples, wrong, base=wrong))
     assert find_champion(recorder.client, "reader") is None
     assert "+0.0 points [+0.0, +0.0]: the champion stays" in capsys.readouterr().out
-    assert try_it(result(examples, right, base=wrong))
+    assert decide(result(examples, right, base=wrong))
     champion = find_champion(recorder.client, "reader")
     assert (champion.version, recorder.flush()) == (registered[0].version, True)
-    said = f"against the base on {len(examples)} test examples: +100.0 points"
-    assert said in champion.tags["pixelis.champion"] and said in capsys.readouterr().out
+    verdict = f"against the base on {len(examples)} test examples: +100.0 points"
+    assert verdict in champion.tags["pixelis.champion"] and verdict in capsys.readouterr().out
     run = recorder.client.get_run(recorder.run_id)
     assert run.data.tags["pixelis.champion"] == "won"
-    assert try_it(result(examples, right))
+    assert decide(result(examples, right))
     assert "reader version 1 is the champion already" in capsys.readouterr().out
 
 
@@ -107,15 +103,17 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
     first, second = registered
     assert set_champion(recorder.client, first, None, "it was the first")
 
-    def try_it(rollouts):
-        found = result(examples, rollouts)
-        contest(recorder, second, found, model, encoder, CONFIG, model_name="pixelis-nano")
+    def decide(rollouts):
+        evaluated = result(examples, rollouts)
+        compare_with_champion(
+            recorder, second, evaluated, model, encoder, CONFIG, model_name="pixelis-nano"
+        )
         return find_champion(recorder.client, "reader").version
 
     # The champion is really rolled out, and gets some right.
-    assert try_it(spoken(examples, right=False)) == first.version
+    assert decide(answered(examples, right=False)) == first.version
     assert model.active_adapter == "default" and list(model.peft_config) == ["default"]
-    assert try_it(spoken(examples, right=True)) == second.version
+    assert decide(answered(examples, right=True)) == second.version
     out = capsys.readouterr().out
     assert re.search(
         r"version 2 against version 1 on 6 test examples: -\d+\.\d points .* stays", out
@@ -126,46 +124,42 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
     assert find_champion(recorder.client, "reader").version == second.version
 
 
-@pytest.fixture
-def trained(data, workdir, sft_arguments, client):
-    """Two trainings of one registered adapter: one that learnt something, one that was harmed."""
-    from pixelis.cli.sft import main
+def harm(folder):
+    """Change an adapter so much that it answers nothing right."""
+    weights = load_file(folder / "adapter_model.safetensors")
+    weights = {k: v + 1 if "lora_B" in k else v for k, v in weights.items()}
+    save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
 
+
+@pytest.fixture
+def trained(data, adapter, client):
+    """The ids of two finished sft runs with a version of one adapter: a harmed one, a fresh one."""
     ids = []
-    for name, rate in (("harmed", 1.0), ("learnt", 1e-3)):
-        words = (
-            "--register",
-            "reader",
-            "--training.output_dir",
-            name,
-            "--exp_name",
-            "sft_curriculum",
-        )
-        changed = {"training__learning_rate": rate, "training__max_grad_norm": 1e6}
-        assert run_cli(main, sft_arguments(*words, **changed)) == 0
-        experiment = client.get_experiment_by_name("sft_curriculum")
-        (run,) = client.search_runs(
-            [experiment.experiment_id],
-            "tags.`pixelis.entry_point` = 'sft'",
-            order_by=["attributes.start_time DESC"],
-            max_results=1,
-        )
-        ids.append(run.info.run_id)
+    tags = {"pixelis.entry_point": "sft"}
+    experiment = client.create_experiment("sft_curriculum")
+    harmed = shutil.copytree(adapter, adapter.with_name("harmed"))
+    harm(harmed)
+    for folder in (harmed, adapter):
+        recorder = MlflowRecorder(client, client.create_run(experiment, tags=tags))
+        log_adapter(recorder, folder, "final", 1, {}, register_as="reader")
+        recorder.close("FINISHED")
+        ids.append(recorder.run_id)
     return ids
 
 
-def test_evaluate_moves_the_alias_to_the_one_that_wins(trained, workdir, client, capfd):
-    """Real rollouts of both, through the command line, by every kind of address."""
-    from pixelis.cli.evaluate import main
-
+def test_evaluate_moves_the_alias_to_the_version_that_wins(trained, client, capfd):
     def evaluate(*words):
         capfd.readouterr()
         settings = {
             "samples_per_difficulty": 4,
             "max_operations": 2,
-            "max_new_tokens": 60,
+            "max_new_tokens": 48,
             "bootstrap_samples": 200,
             "data.path": "data",
+            "planted_errors": "false",
+            "teacher_forced": "false",
+            "num_traces": 0,
+            "num_reported": 0,
         }
         more = (word for key, value in settings.items() for word in (f"--{key}", str(value)))
         configs = ("--config", str(ROOT / "configs/evaluate.yaml"))
@@ -173,16 +167,27 @@ def test_evaluate_moves_the_alias_to_the_one_that_wins(trained, workdir, client,
         assert run_cli(main, [*configs, *more, *words]) == 0
         return capfd.readouterr().out
 
-    harmed, learnt = trained
-    first = client.get_model_version("reader", "1")
-    assert set_champion(client, first, None, "the first one")
-    assert "reader version 1 is the champion already" in evaluate("--adapter", f"runs:/{harmed}")
-    out = evaluate()  # the newest run: no address at all
-    assert f"adapter: runs:/{learnt}, of the newest finished sft run" in out
+    def champion():
+        return str(client.get_model_version_by_alias("reader", "champion").version)
+
+    harmed, fresh = trained
+    # Fresh, an adapter does what its base does.
+    out = evaluate("--adapter", f"runs:/{fresh}")
+    assert "reader version 2 against the base on 12 test examples: +0.0 points" in out
+    assert "the champion stays" in out
+    assert set_champion(client, client.get_model_version("reader", "1"), None, "the first one")
+    out = evaluate("--split", "validation")  # only the test split decides
+    assert "champion" not in out
+    out = evaluate("--compare_base", "false")  # the newest run: no address at all
+    assert f"adapter: runs:/{fresh}, of the newest finished sft run" in out
     assert re.search(r"reader version 2 against version 1 on 12 test examples: \+", out), out
-    assert "it is the champion now" in out
-    assert str(client.get_model_version_by_alias("reader", "champion").version) == "2"
-    model = client.get_model_version("reader", "1").source
-    out = evaluate("--adapter", model)
+    assert "it is the champion now" in out and champion() == "2"
+    source = client.get_model_version("reader", "1").source
+    out = evaluate("--adapter", source, "--compare_base", "false")
     assert re.search(r"reader version 1 against version 2 .*: the champion stays", out), out
-    assert str(client.get_model_version_by_alias("reader", "champion").version) == "2"
+    assert champion() == "2"
+    (*_, run) = client.search_runs(
+        [client.get_experiment_by_name("sft_curriculum").experiment_id],
+        "tags.`pixelis.entry_point` = 'evaluate'",
+    )
+    assert run.data.tags["pixelis.champion"] == "stays" and run.data.metrics["champion/gain"] == 0

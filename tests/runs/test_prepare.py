@@ -4,18 +4,18 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from pixelis.config import DataPrepConfig, DifficultyConfig
 from pixelis.errors import ConfigError
-from pixelis.runs import prepare as making
+from pixelis.runs import prepare
 from pixelis.runs.inputs import link_data_run
 from pixelis.runs.missing_data import is_missing, unrecorded_mark
 from pixelis.runs.prepare import make_data
 from pixelis.tracking import find_data_run, open_run
 
+pytestmark = pytest.mark.integration
 CONFIG = DataPrepConfig(
     num_samples=40,
     num_workers=1,
@@ -34,14 +34,6 @@ def test_two_that_need_the_same_folder_make_it_once(tmp_path, workdir, capsys):
     assert capsys.readouterr().out.count("40 examples in ") == 1
 
 
-def test_asked_for_by_name_it_is_made_again(tmp_path, workdir):
-    out = Path(tmp_path / "data")
-    make_data(CONFIG, out)
-    before = (out / "summary.json").stat().st_mtime_ns
-    assert make_data(CONFIG, out) is not None
-    assert (out / "summary.json").stat().st_mtime_ns > before
-
-
 def test_data_whose_run_was_killed_before_it_told_is_recorded_later(
     workdir, runs, caplog, monkeypatch
 ):
@@ -51,7 +43,7 @@ def test_data_whose_run_was_killed_before_it_told_is_recorded_later(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(making, "record_data", killed)
+        patch.setattr(prepare, "record_data", killed)
         make_data(CONFIG, out)
     assert [run.info.status for run in runs()] == ["KILLED"] and is_missing(out)
     before = (out / "summary.json").stat().st_mtime_ns
@@ -84,16 +76,18 @@ def opened(entry_point="sft"):
     )
 
 
-def test_a_run_points_to_the_run_that_made_its_data(workdir, client):
-    make_data(CONFIG, workdir / "other")
+def test_asked_for_by_name_it_is_made_again_and_a_run_points_to_the_newer_run(workdir, client):
+    first = make_data(CONFIG, workdir / "data")
+    written = (workdir / "data" / "summary.json").stat().st_mtime_ns
     summary = make_data(CONFIG, workdir / "data")
-    make_data(CONFIG.replace(seed=1), workdir / "data1")
+    assert (workdir / "data" / "summary.json").stat().st_mtime_ns > written
+    assert summary["sha256"] == first["sha256"]
     with opened() as recorder:
         line = link_data_run(recorder, summary["sha256"])
     run = client.get_run(recorder.run_id)
     made_by = client.get_run(run.data.tags["pixelis.data_run"])
-    # Of two that made the same files, the newer.
-    assert made_by.data.params["output_dir"].endswith("other") is False
+    made = client.search_runs([made_by.info.experiment_id])
+    assert made_by.info.start_time == max(each.info.start_time for each in made) and len(made) == 2
     assert made_by.data.tags["pixelis.entry_point"] == "data-prep"
     assert client.get_experiment(made_by.info.experiment_id).name == "data_prep"
     assert line == (
@@ -103,7 +97,6 @@ def test_a_run_points_to_the_run_that_made_its_data(workdir, client):
 
 
 def test_data_from_elsewhere_has_no_run(workdir, client):
-    make_data(CONFIG, workdir / "data")
     with opened() as recorder:
         line = link_data_run(recorder, {"cota_simple.parquet": "0" * 64})
     assert line == "Data: made by no run of this store."

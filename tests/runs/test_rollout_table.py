@@ -6,20 +6,21 @@ from pixelis.runs.rollout_table import LEFT_OUT, Thumbnails, rollout_rows
 from tests.evaluation.rollouts import answer, call, example, noise, result, rollout
 
 
-def test_every_sample_and_planted_start_of_every_model_has_a_row():
+def test_every_rollout_of_every_model_has_a_row():
     examples = [example("e0"), example("e1")]
     good, bad = [call(), answer("A9")], [replace(noise(), failure="no_call"), answer("B2")]
 
     def rolled(*kinds):
         return [rollout(*turns, example_id=f"e{i}") for i, turns in enumerate(kinds)]
 
-    found = result(examples, rolled(good, bad), rolled(bad, good), rolled(good, good))
-    samples = tuple((r, replace(r, sample=1)) for r in found.adapter.rollouts)
+    evaluated = result(examples, rolled(good, bad), rolled(bad, good), rolled(good, good))
+    samples = tuple((r, replace(r, sample=1)) for r in evaluated.adapter.rollouts)
     planted = (rollout(*bad, example_id="e1", planted=True),)
-    adapter = replace(found.adapter, samples=samples, planted=planted)
-    rows = rollout_rows(replace(found, adapter=adapter), Thumbnails())
-    told = [(r["model"], r["id"], r["sample"], r["planted"], r["verdict"]) for r in rows]
-    assert told == [
+    adapter = replace(evaluated.adapter, samples=samples, planted=planted)
+    models = {**evaluated.models, "adapter": adapter}
+    rows = rollout_rows(replace(evaluated, models=models), Thumbnails())
+    starts = [(r["model"], r["id"], r["sample"], r["planted"], r["verdict"]) for r in rows]
+    assert starts == [
         ("base", "e0", 0, False, "wrong"),
         ("base", "e1", 0, False, "right"),
         ("against", "e0", 0, False, "right"),
@@ -34,7 +35,7 @@ def test_every_sample_and_planted_start_of_every_model_has_a_row():
     assert rows[-1]["why"].startswith("It answered “B2”") and rows[4]["why"] == ""
 
 
-def test_equal_images_are_kept_once_and_what_has_no_room_is_counted():
+def test_equal_images_are_kept_once_and_those_left_out_are_counted():
     white, red, blue = (
         example(name, images=(Image.new("RGB", (300, 200), name),))
         for name in ("white", "red", "blue")

@@ -23,6 +23,7 @@ from pixelis.tracking.journal import open_journal
 from pixelis.tracking.record import Record
 from pixelis.tracking.sync import end_dead_runs, end_run
 
+pytestmark = pytest.mark.integration
 ROOT = str(Path(__file__).parent.parent.parent)
 DYING = """
 import os, signal, sys

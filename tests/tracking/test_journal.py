@@ -16,6 +16,7 @@ from pixelis.errors import UserError
 from pixelis.tracking import MlflowRecorder, Past, deliver_journals, find_journals
 from pixelis.tracking import delivery as delivery_module
 from pixelis.tracking import journal as journal_module
+from pixelis.tracking.heartbeat import claim
 from pixelis.tracking.journal import open_journal
 from pixelis.tracking.record import Record
 
@@ -534,7 +535,7 @@ def test_a_resume_in_another_folder_takes_the_journal_along(
     recorder.text("y" * 100_000, "large.txt")
     length = recorder.position()
     losses(recorder, 4)
-    recorder.close("KILLED")
+    recorder.journal.release()  # as a kill does
     outage(False)
     run = client.create_run("0") if is_new_run else client.get_run(recorder.run_id)
     again = MlflowRecorder(
@@ -544,15 +545,17 @@ def test_a_resume_in_another_folder_takes_the_journal_along(
         output_dir=tmp_path / "other",
         past=Past(out, recorder.run_id, length),
     )
+    claim(client, run, again.journal.path)
+    client.update_run(again.run_id, status="RUNNING")
     losses(again, 4, 5)
+    if not is_new_run:  # what the old folder still holds is superseded
+        assert deliver_journals([recorder.journal.path]) == (True, [])
+        assert client.get_run(again.run_id).info.status == "RUNNING"
     again.close("FINISHED")
     assert history(again.run_id, LOSS) == values(*range(1, 6))
     assert artifact(again.run_id, "large.txt") == "y" * 100_000
     assert artifact(again.run_id, "adapters/a/weights.bin") == "weights"
     assert client.get_run(again.run_id).info.status == "FINISHED"
-    if not is_new_run:  # what the old folder still holds is superseded
-        assert deliver_journals(find_journals([out])) == (True, [])
-        assert client.get_run(again.run_id).info.status == "FINISHED"
 
 
 def test_files_whose_record_was_never_written_go_at_the_next_start(recorder, outage, out, tmp_path):

@@ -208,6 +208,7 @@ def test_system_metrics_are_on_by_default(client, monkeypatch):
     assert started == [recorder.run_id]
 
 
+@pytest.mark.integration
 def test_mlflow_run_itself(client, tmp_path):
     """The real thing: a project whose command opens the run, with a parameter given by -P."""
     project = tmp_path / "project"

@@ -290,7 +290,7 @@ def test_a_server_that_is_killed_at_random_moments_and_comes_back(client, server
     assert is_delivered(tmp_path / "out")
     said = caplog.text
     assert "Traceback" not in said
-    assert said.count("MLflow did not take a record") == said.count("answers again") > 0
+    assert said.count("MLflow did not take a record") >= said.count("answers again") > 0
 
 
 def test_a_server_that_does_not_come_back_before_the_end(client, server, tmp_path, capfd, caplog):

@@ -49,10 +49,10 @@ class WatchedTrainer(CurriculumTrainer):
         if not self.same:
             with self.accelerator.autocast():  # as `evaluate` does
                 dealt = self.validation(self.model)
-            self.validation.deal = in_this_process
+            self.validation.shard = in_this_process
             with self.accelerator.autocast():
                 self.same.append(dealt == self.validation(self.model))
-            self.validation.deal = self.processes.shard
+            self.validation.shard = self.processes.shard
         return super().evaluate(*arguments, **words)
 
 

@@ -18,11 +18,10 @@ from pixelis.data_prep.benchmarks.question import (
     answer_text,
     group_name,
     image_path,
-    own_id,
     question_text,
 )
 from pixelis.data_prep.importing.record import RejectedError
-from pixelis.data_prep.importing.values import show
+from pixelis.data_prep.importing.values import check_id, show
 
 
 def read(data: Mapping[str, Any]) -> Question:
@@ -36,7 +35,7 @@ def read(data: Mapping[str, Any]) -> Question:
     kinds = data.get("answer_type")
     kind = kinds[0] if isinstance(kinds, list) and kinds else kinds
     return Question(
-        id=own_id(data, "questionId"),
+        id=check_id(data.get("questionId")),
         group=group_name(kind, "questions"),
         text=question_text(data, "question"),
         image=image_path(data, "image_local_name"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixelis.data_prep.importing.record import RejectedError
-from pixelis.data_prep.importing.values import check_answer, check_id, check_text, show
+from pixelis.data_prep.importing.values import check_answer, check_text, show
 
 MAX_GROUP = 60
 # What MLflow takes in a metric's name, the slash apart: it divides the names of groups.
@@ -81,11 +81,6 @@ def answer_text(value: Any, what: str) -> str:
     if answer is None:
         raise RejectedError("no_answer", f"{what} is missing or empty")
     return answer
-
-
-def own_id(data: Mapping[str, Any], key: str) -> str | None:
-    """Return the benchmark's own id."""
-    return check_id(data.get(key))
 
 
 def group_name(value: Any, otherwise: str) -> str:

@@ -6,7 +6,7 @@ Acharya, Kafle and Kanan 2019, "TallyQA: Answering Complex Counting Questions" (
 
 Score: accuracy, of simple and complex questions apart. A number in digits is compared by value, and
 a number word up to fifteen, the largest answer of the data, counts as well. Beside it the RMSE
-(`pixelis.evaluation.count_error`), with the number of answers that are no number.
+(`pixelis.evaluation.metrics.count_errors`), with the number of answers that are no number.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,10 @@ from pixelis.data_prep.benchmarks.question import (
     Layout,
     Question,
     image_path,
-    own_id,
     question_text,
 )
 from pixelis.data_prep.importing.record import RejectedError
-from pixelis.data_prep.importing.values import show
+from pixelis.data_prep.importing.values import check_id, show
 
 WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -39,7 +38,7 @@ def read(data: Mapping[str, Any]) -> Question:
     if type(simple) is not bool:
         raise RejectedError("wrong_type", f"issimple must be true or false, got {show(simple)}")
     return Question(
-        id=own_id(data, "question_id"),
+        id=check_id(data.get("question_id")),
         group="simple" if simple else "complex",
         text=question_text(data, "question"),
         image=image_path(data, "image"),

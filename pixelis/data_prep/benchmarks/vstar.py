@@ -25,11 +25,10 @@ from pixelis.data_prep.benchmarks.question import (
     answer_text,
     group_name,
     image_path,
-    own_id,
     question_text,
 )
 from pixelis.data_prep.importing.record import RejectedError
-from pixelis.data_prep.importing.values import check_text, show
+from pixelis.data_prep.importing.values import check_id, check_text, show
 
 LETTERS = "ABCDEFGHIJ"
 LEADS = ("", "the answer is ", "the answer is: ", "the answer is option ", "answer: ", "option ")
@@ -54,7 +53,7 @@ def read(data: Mapping[str, Any]) -> Question:
         raise RejectedError("wrong_type", f"label must be one of {choices}, got {show(letter)}")
     words = options[letter]
     same = [each for each in options.values() if each.casefold() == words.casefold()]
-    group, number = group_name(data.get("category"), "other"), own_id(data, "question_id")
+    group, number = group_name(data.get("category"), "other"), check_id(data.get("question_id"))
     return Question(
         id=None if number is None else f"{group}/{number}",
         group=group,

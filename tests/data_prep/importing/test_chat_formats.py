@@ -1,12 +1,9 @@
 import json
 
 import pytest
-from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from pixelis.data.chat import example_messages, format_call
 from pixelis.data.images import encode_image
-from pixelis.data_prep.importing import open_input, read_records
 
 CALL = {"name": "SEGMENT_OBJECT_AT", "arguments": {"x": 20, "y": 20}}
 ZOOM = {"name": "ZOOM_IN", "arguments": {"bbox": [0, 0, 10, 5]}}
@@ -351,24 +348,3 @@ def test_a_tagged_call_turn(take):
 def test_placeholders_and_images_must_agree(refuse, marks, images, text):
     data = shared(("human", "<image>" * marks + "A?"), ("gpt", "B"), images=images)
     assert refuse(data, "conversations") == ("image_count", text)
-
-
-def test_photographs_keep_their_bytes(take, folder):
-    names = []
-    for name, pixels in zip("xy", load_sample_images().images, strict=True):
-        Image.fromarray(pixels).save(folder / f"{name}.jpg", quality=90)
-        names.append(f"{name}.jpg")
-    data = [
-        {"id": name, "image": name}
-        | shared(("human", "<image>\nWhat is shown?"), ("gpt", "A photo."), images=[name])
-        for name in names
-    ]
-    for one in data:
-        del one["images"]
-    (folder / "llava.json").write_text(json.dumps(data), encoding="utf-8")
-    source = open_input(folder / "llava.json")
-    assert (source.format, source.containers) == ("conversations", ("list",))
-    for record, name in zip(read_records(source), names, strict=True):
-        (example,) = take(record.data, source.format)
-        assert example.images[0].size == (640, 427)
-        assert encode_image(example.images[0]) == (folder / name).read_bytes()

@@ -154,6 +154,19 @@ def test_our_own_files_come_back(take, one_of_each, tmp_path):
             "answer_differs",
             "answer '2' and ground_truth '1' differ",
         ),
+        *(
+            (
+                {"ground_truth": None, "sample_type": kind},
+                "unjudged",
+                f"a record of type {kind} must have the right answer as ground_truth",
+            )
+            for kind in ("outcome_negative", "trap_logical", "trap_perceptual")
+        ),
+        (
+            {"sample_type": "self_correction"},
+            "unjudged",
+            "must mark its wrong step with supervised: false",
+        ),
         ({"answer": True}, "wrong_type", "answer must be a text or a number, got True"),
         ({"answer": float("nan")}, "wrong_type", "answer must be a text or a number, got nan"),
         ({"answer": ["1"]}, "wrong_type", "answer must be a text or a number, got list of 1"),
@@ -246,27 +259,3 @@ def test_a_long_question_is_accepted(take):
 
 def test_windows_line_ends_are_line_ends(take):
     assert take(without(question="a\r\nb\tc"), "cota")[0].question == "a\nb\tc"
-
-
-@pytest.mark.parametrize("kind", ["outcome_negative", "trap_logical", "trap_perceptual"])
-def test_a_flaw_that_nobody_judged_is_no_target(folder, kind):
-    from pixelis.data_prep.importing import Record, Rejection, convert
-
-    sample = {"question": "What?", "image": "images/a.png", "answer": "wrong", "sample_type": kind}
-    found = convert(Record("a.json", 1, sample), folder=folder, record_format="cota")
-    assert isinstance(found, Rejection) and found.reason == "unjudged"
-    assert f"a record of type {kind} must have the right answer as ground_truth" in found.detail
-
-
-def test_a_correction_marks_its_wrong_step(folder):
-    from pixelis.data_prep.importing import Record, Rejection, convert
-
-    sample = {
-        "question": "What?",
-        "image": "images/a.png",
-        "answer": "x",
-        "sample_type": "self_correction",
-    }
-    found = convert(Record("a.json", 1, sample), folder=folder, record_format="cota")
-    assert isinstance(found, Rejection) and found.reason == "unjudged"
-    assert "must mark its wrong step with supervised: false" in found.detail

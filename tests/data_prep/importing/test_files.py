@@ -319,6 +319,7 @@ def wide(path, pixels, groups, **options):
     return path
 
 
+@pytest.mark.integration
 def test_rows_that_are_large_are_not_decoded_together(tmp_path):
     path = wide(tmp_path / "x.parquet", [b"\x89PNG" + bytes(60 << 20)], 40)
     assert path.stat().st_size < 200_000
@@ -415,6 +416,7 @@ print(count, peak() - before)
 
 
 @pytest.mark.parametrize("kind", ["lines", "list", "parquet"])
+@pytest.mark.integration
 def test_memory_stays_flat(tmp_path, kind):
     path = tmp_path / "x.data"
     record = json.dumps(COTA | {"pad": "x" * 4000})

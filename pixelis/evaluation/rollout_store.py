@@ -1,12 +1,13 @@
-"""Finished rollouts on disk, so that a stopped evaluation goes on where it was.
+"""Finished rollouts on disk, so that a stopped evaluation resumes.
 
-One JSON line a rollout, written at once when it ends. A line that a kill cut off is dropped. Images
-are not written: operations are functions of the pixels, so they are run again on the way back.
+One JSON line a rollout, written as soon as it ends; a line that a kill cut off is dropped. Images
+are not stored: operations are functions of the pixels, so they are run again when rollouts are
+loaded.
 """
 
 import json
+import logging
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -26,19 +27,21 @@ from pixelis.operations import execute
 ROLLOUTS_FILE = "rollouts.jsonl"
 IDENTITY_FILE = "identity.json"
 
+logger = logging.getLogger(__name__)
+
 Key = tuple[str, str, int, bool]
 
 
-class KeptRollouts:
+class RolloutStore:
     """The finished rollouts of one evaluation, in a folder that only one process writes to."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool = True) -> None:
-        """Name the folder; it is made, locked and read when this is entered.
+        """Name the folder; entering the store makes, locks and reads it.
 
         Args:
             folder: of this evaluation alone; its name should follow from the identity.
             identity: all that rollouts depend on, JSON; written beside them for people to read.
-            resume: take up what is there; otherwise it is removed.
+            resume: use the rollouts in the folder; otherwise they are removed.
         """
         self.folder = folder
         self.identity = dict(identity)
@@ -46,13 +49,13 @@ class KeptRollouts:
         self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
         self._lines: dict[Key, dict[str, Any]] = {}
         self._file: TextIO | None = None
-        self._full = False  # the disk
+        self._disk_full = False
 
-    def __enter__(self) -> "KeptRollouts":
+    def __enter__(self) -> "RolloutStore":
         """Make, lock and read the folder.
 
         Raises:
-            DataError: when another process has it, or it cannot be written.
+            DataError: when another process uses it, or it cannot be written.
         """
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -70,9 +73,9 @@ class KeptRollouts:
         text = json.dumps(self.identity, indent=2, sort_keys=True)
         write_atomic(self.folder / IDENTITY_FILE, text + "\n")
         path = self.folder / ROLLOUTS_FILE
-        self._lines, whole = _read(path)
+        self._lines, num_bytes = _read_lines(path)
         self._file = path.open("a", encoding="utf-8", newline="\n")
-        self._file.truncate(whole)
+        self._file.truncate(num_bytes)
         return self
 
     def __exit__(
@@ -81,72 +84,70 @@ class KeptRollouts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close and unlock it; what it holds stays. With the folder its lock goes, too."""
+        """Close and unlock the folder; the lock file is removed together with the folder."""
+        self._close()
         if not self._lines:
             self.discard()
-        if self._file is not None:
-            with suppress(OSError):  # what a full disk has not taken
-                self._file.close()
-            self._file = None
         if not self.folder.exists():
-            # While it is held: whoever waits at the removed file sees that, and takes a new one.
+            # While it is locked: a process that waits for the removed file makes a new one.
             with suppress(OSError):  # systems that do not remove an open file
                 Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
 
     def __len__(self) -> int:
-        """Rollouts kept."""
+        """Return the number of stored rollouts."""
         return len(self._lines)
 
-    def take(self, model: str, conversations: Sequence[Conversation]) -> dict[int, Rollout]:
-        """The kept rollouts of these conversations, by place; images are made again.
+    def load(self, model: str, conversations: Sequence[Conversation]) -> dict[int, Rollout]:
+        """Return the stored rollouts of a model by index of their conversation, with images.
 
-        What no longer fits the operations, because these were changed, is left out.
+        Rollouts whose stored results differ from those of the present operations are left out.
         """
-        found = {}
-        for place, conversation in enumerate(conversations):
-            line = self._lines.get(_key_of(model, conversation))
-            rollout = None if line is None else _rollout(line, conversation.example)
-            if rollout is not None:
-                found[place] = rollout
-        return found
+        rollouts = {}
+        for index, conversation in enumerate(conversations):
+            example = conversation.example
+            key = model, example.id, conversation.sample, conversation.planted
+            if key in self._lines and (rollout := _rollout(self._lines[key], example)) is not None:
+                rollouts[index] = rollout
+        return rollouts
 
     def add(self, model: str, rollout: Rollout) -> None:
-        """Write a rollout of a model (`adapter`, `base`, ...) down."""
-        assert self._file is not None, "kept rollouts are written only between enter and exit"
+        """Write a rollout of a model (`adapter`, `base`, ...)."""
+        assert self._file is not None, "rollouts are written only between enter and exit"
         line = {"model": model, **_as_json(rollout)}
         self._lines[_key(line)] = line
-        if self._full:
+        if self._disk_full:
             return
         try:
             self._file.write(json.dumps(line) + "\n")
             # To the system, which outlives the process.
             self._file.flush()
         except OSError as error:
-            self._full = True
-            why = describe_write_error(error, self.folder / ROLLOUTS_FILE).strerror
-            print(
-                f"pixelis: warning: finished rollouts are no longer kept in {self.folder} ({why}); "
-                "the evaluation goes on",
-                file=sys.stderr,
-                flush=True,
+            self._disk_full = True
+            logger.warning(
+                "finished rollouts are no longer kept in %s (%s); the evaluation goes on",
+                self.folder,
+                describe_write_error(error, self.folder / ROLLOUTS_FILE).strerror,
             )
 
     def discard(self) -> None:
-        """Remove what is kept: the evaluation is complete and recorded."""
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-            self._file = None
+        """Remove the folder: the evaluation is complete and recorded."""
+        self._close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _close(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # a full disk does not take what is buffered
+                self._file.close()
+            self._file = None
 
-def _read(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
-    """The whole lines of a file, up to the first that is none, and where that begins, in bytes."""
+
+def _read_lines(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
+    """Return the lines of a file up to the first broken one, and their length in bytes."""
     lines: dict[Key, dict[str, Any]] = {}
-    whole = 0
+    num_bytes = 0
     if not path.is_file():
-        return lines, whole
+        return lines, num_bytes
     with path.open("rb") as file:
         for raw in file:
             try:
@@ -156,43 +157,39 @@ def _read(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
                 lines[_key(line)] = line
             except (ValueError, TypeError, KeyError):
                 break
-            whole += len(raw)
-    return lines, whole
+            num_bytes += len(raw)
+    return lines, num_bytes
 
 
 def _key(line: Mapping[str, Any]) -> Key:
     return str(line["model"]), str(line["example_id"]), int(line["sample"]), bool(line["planted"])
 
 
-def _key_of(model: str, conversation: Conversation) -> Key:
-    return model, conversation.example.id, conversation.sample, conversation.planted
-
-
 def _as_json(rollout: Rollout) -> dict[str, Any]:
-    told = {f.name: getattr(rollout, f.name) for f in fields(Rollout) if f.name != "turns"}
+    values = {f.name: getattr(rollout, f.name) for f in fields(Rollout) if f.name != "turns"}
     turns = [
         {f.name: getattr(turn, f.name) for f in fields(Turn) if f.name != "image"}
         for turn in rollout.turns
     ]
-    return {**told, "turns": turns}
+    return {**values, "turns": turns}
 
 
 def _rollout(line: Mapping[str, Any], example: Example) -> Rollout | None:
-    told = {name: value for name, value in line.items() if name not in ("model", "turns")}
+    values = {name: value for name, value in line.items() if name not in ("model", "turns")}
     try:
         turns = [_turn(turn, example) for turn in line["turns"]]
         if not turns or None in turns:
             return None
-        return Rollout(**told, turns=tuple(turn for turn in turns if turn is not None))
+        return Rollout(**values, turns=tuple(turn for turn in turns if turn is not None))
     except TypeError:  # of another version: other fields
         return None
 
 
-def _turn(told: Mapping[str, Any], example: Example) -> Turn | None:
-    turn = Turn(**told, image=None)
+def _turn(values: Mapping[str, Any], example: Example) -> Turn | None:
+    turn = Turn(**values, image=None)
     if turn.kind != CALL or turn.result is None or "error" in turn.result:
         return turn
     observation = execute(turn.operation, turn.arguments, example.images)
     if json.loads(json.dumps(observation.result)) != turn.result:
         return None
-    return Turn(**told, image=observation.image)
+    return Turn(**values, image=observation.image)

@@ -1,0 +1,187 @@
+"""Measures beside answer accuracy: how calls go, how near answers come, several samples.
+
+Each function returns measure -> one fraction an example (`intervals.Fraction`); the ratios with
+their intervals are computed by `intervals.ratio_table`.
+"""
+
+from collections.abc import Sequence
+from math import comb
+
+from pixelis.data.example import Example
+from pixelis.evaluation.intervals import Fraction
+from pixelis.evaluation.judgement import correction_fractions, detection_fractions
+from pixelis.evaluation.matching import (
+    answer_key,
+    answers_match,
+    num_agreeing,
+    reference_steps,
+    score_answer,
+)
+from pixelis.evaluation.turns import ANSWER, ANSWERED, CALL, Rollout
+from pixelis.evaluation.validation import Tally
+from pixelis.operations import OPERATIONS, UNKNOWN_OPERATION, WRONG_ARGUMENTS
+
+
+def compute_measures(
+    rollouts: Sequence[Rollout], planted: Sequence[Rollout], examples: Sequence[Example]
+) -> dict[str, list[Fraction]]:
+    """Return the measures of one rollout an example, and of those after planted errors.
+
+    Returns:
+        `answer_score`: how near answers come, mean over all examples, in [0, 1], no answer scoring
+        0 (`matching.score_answer`: ANLS of texts, Biten et al. 2019, ICCV, section 4; intersection
+        over union of boxes, Everingham et al. 2010, section 4.2; else 1 where right);
+        `steps_to_answer`: operations run before the answer, failed and repeated ones included, mean
+        over the rollouts that end in an answer, right or wrong (read it with `outcome_answered`);
+        those of `call_fractions`, `operation_fractions`, `judgement.detection_fractions` and
+        `judgement.correction_fractions`.
+    """
+    pairs = list(zip(rollouts, examples, strict=True))
+    return {
+        "answer_score": [(score_answer(r.answer, e), 1) for r, e in pairs],
+        "steps_to_answer": [
+            (r.num_operations, 1) if r.outcome == ANSWERED else None for r in rollouts
+        ],
+        **call_fractions(rollouts),
+        **operation_fractions(rollouts, examples),
+        **detection_fractions(rollouts, examples),
+        **correction_fractions({r.example_id: r for r in planted}, examples),
+    }
+
+
+def num_valid_calls(rollout: Rollout) -> int:
+    """Return the number of a rollout's valid calls.
+
+    A call is valid when it parses, names a known operation, its arguments pass the operation's
+    schema (`Operation.takes`) and, where it was run, the operation did not refuse them
+    (`wrong_arguments`, such as a box outside of the image). One that keeps every rule and finds
+    nothing is valid and failed. A repeated call is as valid as the first of its kind.
+    """
+    calls = [turn for turn in rollout.turns if turn.kind == CALL]
+    refused = {
+        turn.call_key for turn in calls if turn.failure in (UNKNOWN_OPERATION, WRONG_ARGUMENTS)
+    }
+    return sum(
+        turn.operation in OPERATIONS
+        and OPERATIONS[turn.operation].takes(turn.arguments)
+        and turn.call_key not in refused
+        for turn in calls
+    )
+
+
+def call_fractions(rollouts: Sequence[Rollout]) -> dict[str, list[Fraction]]:
+    """Return rates of calls as ratios of sums: every act or call weighs the same.
+
+    An act is a turn that is not an answer, so a turn with neither call nor answer counts as an act
+    that went wrong. Whether a call parses, whether its name and arguments fit the schema, and
+    whether it runs are separate, as in scores of function calling (Patil et al. 2023, "Gorilla",
+    and the Berkeley Function-Calling Leaderboard); the ratios are this project's.
+
+    Returns:
+        `valid_call_rate`: valid calls (`num_valid_calls`) among all acts;
+        `well_formed_call_rate`: calls that parse as `{"name": ..., "arguments": ...}` among all
+        acts, whatever they name;
+        `failed_operation_rate`: operations that gave an error among those run (unknown operation,
+        wrong arguments, no result);
+        `repeated_call_rate`: calls equal to an earlier one of their rollout among all calls.
+        None for a rollout without such turns.
+    """
+    fractions: dict[str, list[Fraction]] = {}
+    for rollout in rollouts:
+        num_acts = sum(turn.kind != ANSWER for turn in rollout.turns)
+        num_calls = sum(turn.kind == CALL for turn in rollout.turns)
+        for name, part, whole in (
+            ("valid_call_rate", num_valid_calls(rollout), num_acts),
+            ("well_formed_call_rate", num_calls, num_acts),
+            ("failed_operation_rate", rollout.num_failed, rollout.num_operations),
+            ("repeated_call_rate", rollout.num_repeated, num_calls),
+        ):
+            fractions.setdefault(name, []).append((part, whole) if whole else None)
+    return fractions
+
+
+def operation_fractions(
+    rollouts: Sequence[Rollout], examples: Sequence[Example]
+) -> dict[str, list[Fraction]]:
+    """Return precision and recall of the operations against the reference trajectory.
+
+    Returns:
+        `operation_precision`: operations that are the reference's (`matching.num_agreeing`) among
+        those run, summed over examples before dividing (micro average); `operation_recall`: the
+        same among the reference's. As in ROUGE-L (Lin 2004, section 3). Only of examples with a
+        reference; the precision also only where an operation was run.
+    """
+    precision: list[Fraction] = []
+    recall: list[Fraction] = []
+    for rollout, example in zip(rollouts, examples, strict=True):
+        steps = reference_steps(example)
+        agreeing = num_agreeing(rollout, example)
+        precision.append((agreeing, rollout.num_operations) if steps else None)
+        recall.append((agreeing, len(steps)) if steps else None)
+    return {"operation_precision": precision, "operation_recall": recall}
+
+
+def pass_at_k(num: int, num_right: int, k: int) -> float:
+    """Return the probability that one of k samples is right (Chen et al. 2021, section 2.1).
+
+    Of `num` samples `num_right` are right: 1 - C(num - num_right, k) / C(num, k), the mean over all
+    subsets of k samples of whether one in it is right; it is unbiased.
+
+    Raises:
+        ValueError: unless 1 <= k <= num and 0 <= num_right <= num.
+    """
+    if not (1 <= k <= num and 0 <= num_right <= num):
+        raise ValueError(
+            f"pass@k needs 1 <= k <= num and 0 <= num_right <= num, got {k=}, {num=}, {num_right=}"
+        )
+    return 1.0 - comb(num - num_right, k) / comb(num, k)
+
+
+def majority_answer(rollouts: Sequence[Rollout], example: Example) -> str | None:
+    """Return the answer of most samples (self-consistency, Wang et al. 2023, section 2).
+
+    Answers are the same where `answer_key` is; samples without an answer have no vote; of equally
+    many votes the answer of the earlier sample wins. None where no sample has an answer.
+    """
+    votes: dict[str, list[str]] = {}
+    for rollout in rollouts:
+        if rollout.answer is not None:
+            votes.setdefault(answer_key(rollout.answer, example), []).append(rollout.answer)
+    # max keeps the first of equals, and the keys stand in the order of the samples.
+    return max(votes.values(), key=len)[0] if votes else None
+
+
+def sample_fractions(
+    samples: Sequence[Sequence[Rollout]], examples: Sequence[Example]
+) -> dict[str, list[Fraction]]:
+    """Return measures of several samples an example.
+
+    Returns:
+        `pass_at_<k>` for k = 1, 2, 4, ... and the number of samples (`pass_at_k`; at 1 it is the
+        mean accuracy of all samples); `majority_accuracy`: share of examples whose
+        `majority_answer` is right.
+    """
+    fractions: dict[str, list[Fraction]] = {}
+    for rollouts, example in zip(samples, examples, strict=True):
+        num = len(rollouts)
+        num_right = sum(answers_match(rollout.answer, example) for rollout in rollouts)
+        for k in sorted({2**power for power in range(num.bit_length())} | {num}):
+            value = pass_at_k(num, num_right, k)
+            fractions.setdefault(f"pass_at_{k}", []).append((value, 1))
+        right = answers_match(majority_answer(rollouts, example), example)
+        fractions.setdefault("majority_accuracy", []).append((right, 1))
+    return fractions
+
+
+def teacher_forced_fractions(tallies: Sequence[Tally]) -> dict[str, list[Fraction]]:
+    """Return accuracies of the next token given the right ones (Williams and Zipser 1989).
+
+    Returns:
+        `teacher_forced_token_accuracy`: supervised tokens whose most likely prediction is right,
+        among all; `teacher_forced_answer_accuracy`: share of examples with every token of the last
+        turn right. As in the strata of a training, on the chosen examples.
+    """
+    return {
+        "teacher_forced_token_accuracy": [(t.right, t.tokens) for t in tallies],
+        "teacher_forced_answer_accuracy": [(t.answered, 1) for t in tallies],
+    }

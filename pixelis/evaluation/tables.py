@@ -1,0 +1,201 @@
+"""The result of an evaluation as tables for people, rows for files and values for charts."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from pixelis.evaluation.evaluate import AGAINST, BASE, EvaluationResult
+from pixelis.evaluation.intervals import Score
+from pixelis.evaluation.metrics import ALL, TASK_PREFIX, strata
+
+TITLE = "Answer accuracy with 95 % intervals"
+P_NOTE = "p: McNemar's exact test, two-sided, not corrected for several groups"
+# The adapter's gain over a model: the name of its values, and the end of the columns' names.
+GAINS = {BASE: ("gain", ""), AGAINST: ("gain_over_against", "_over_against")}
+
+
+def _shown_groups(result: EvaluationResult) -> list[str]:
+    """Return the groups that tables show: difficulties, all, tasks; rows have the others too."""
+    table = result.adapter.accuracy
+    tasks = sorted(name for name in table if name.startswith(TASK_PREFIX))
+    return [name for name in (*strata(table), ALL, *tasks) if name in table]
+
+
+def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
+    """Return one flat dict a group; shares are in [0, 1].
+
+    The gain over the base is `gain`, `gained`, `lost`, `p_value`; over a second adapter the same
+    names end in `_over_against`.
+    """
+    shown = _shown_groups(result)
+    others = sorted(name for name in result.adapter.accuracy if name not in shown)
+    rows = []
+    for name in (*shown, *others):
+        row: dict[str, Any] = {"group": name, "n": result.adapter.accuracy[name].num}
+        for label, evaluation in result.models.items():
+            score = evaluation.accuracy[name]
+            row |= {f"{label}_accuracy": score.value}
+            row |= {f"{label}_low": score.low, f"{label}_high": score.high}
+        for label, compared in result.comparisons.items():
+            pair, end = compared[name], GAINS[label][1]
+            row |= {f"{key}{end}": value for key, value in _bounds("gain", pair.gain).items()}
+            row |= {f"gained{end}": pair.num_gained, f"lost{end}": pair.num_lost}
+            row |= {f"p_value{end}": pair.p_value}
+        rows.append(row)
+    return rows
+
+
+def measure_rows(result: EvaluationResult) -> list[dict[str, Any]]:
+    """Return one flat dict a model, group and measure."""
+    return [
+        {
+            "model": label,
+            "group": group,
+            "measure": name,
+            "value": score.value,
+            "low": score.low,
+            "high": score.high,
+            "n": score.num,
+        }
+        for label, evaluation in result.models.items()
+        for group, measures in evaluation.measures.items()
+        for name, score in measures.items()
+    ]
+
+
+def result_values(result: EvaluationResult, split: str) -> dict[str, float]:
+    """Return every number of an evaluation by the name of its metric.
+
+    As in `test/adapter/simple/answer_accuracy` and `test/gain/hard`, with `_low` and `_high` of
+    intervals and `_p_value` of gains. Rates and the intervals of measures only of difficulties and
+    all: the rows have the others.
+    """
+    values: dict[str, float] = {}
+    for label, evaluation in result.models.items():
+        prefix = f"{split}/{label}"
+        for group, score in evaluation.accuracy.items():
+            values |= _bounds(f"{prefix}/{group}/answer_accuracy", score)
+        for group in (*strata(evaluation.rates), ALL):
+            rates = evaluation.rates.get(group, {})
+            values |= {f"{prefix}/{group}/{name}": value for name, value in rates.items()}
+        with_intervals = {*strata(evaluation.measures), ALL}
+        for group, measures in evaluation.measures.items():
+            for name, score in measures.items():
+                key = f"{prefix}/{group}/{name}"
+                values |= _bounds(key, score) if group in with_intervals else {key: score.value}
+    for label, compared in result.comparisons.items():
+        for group, pair in compared.items():
+            key = f"{split}/{GAINS[label][0]}/{group}"
+            values |= {**_bounds(key, pair.gain), f"{key}_p_value": pair.p_value}
+    return values
+
+
+def _bounds(key: str, score: Score) -> dict[str, float]:
+    return {key: score.value, f"{key}_low": score.low, f"{key}_high": score.high}
+
+
+def format_p_value(p_value: float) -> str:
+    """Format a p-value: three digits, or that it is below them."""
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def _format_percent(score: Score, sign: str = "") -> str:
+    low, high = 100 * score.low, 100 * score.high
+    return f"{100 * score.value:{sign}5.1f} [{low:{sign}.0f}, {high:{sign}.0f}]"
+
+
+def _new_table(title: str, caption: str | None = None) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+
+
+def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str = BASE) -> Table:
+    """Return the table of accuracies in percent: difficulties, all and tasks as rows.
+
+    Where the adapter was compared with the `other` model, with the gain in points, the examples
+    that only the adapter (won) or only the other (lost) answers right, and McNemar's exact p.
+    """
+    compared = result.comparisons.get(other)
+    # Narrow enough for 100 columns; in 80 the first wraps.
+    table = _new_table(title, P_NOTE if compared is not None else None)
+    table.add_column("", overflow="fold")
+    table.add_column("n", justify="right")
+    labels = [label for label in (other, "adapter") if label in result.models]
+    for label in labels:
+        table.add_column(f"{label} %", no_wrap=True)
+    if compared is not None:
+        table.add_column("gain in points", no_wrap=True)
+        table.add_column("won/ lost", justify="right", min_width=5)
+        table.add_column("p", justify="right", no_wrap=True)
+    groups = _shown_groups(result)
+    for position, name in enumerate(groups):
+        cells = [name.removeprefix(TASK_PREFIX), str(result.adapter.accuracy[name].num)]
+        cells += [_format_percent(result.models[label].accuracy[name]) for label in labels]
+        if compared is not None:
+            pair = compared[name]
+            cells.append(_format_percent(pair.gain, "+"))
+            cells.append(f"{pair.num_gained}/{pair.num_lost}")
+            cells.append(format_p_value(pair.p_value))
+        # A gap around the total separates difficulties and tasks.
+        table.add_row(*cells, end_section=ALL in (name, *groups[position + 1 : position + 2]))
+    return table
+
+
+def measure_cells(
+    result: EvaluationResult, group: str = ALL
+) -> Iterator[tuple[str, int, list[str]]]:
+    """Iterate over a group's measures: name, number of examples, a text a model.
+
+    In percent with the 95 % interval, steps as they are; empty where a model has no such measure.
+    """
+    tables = [evaluation.measures.get(group, {}) for evaluation in result.models.values()]
+    for name in dict.fromkeys(name for table in tables for name in table):
+        scores = [table.get(name) for table in tables]
+        num = max(score.num for score in scores if score is not None)
+        yield name.replace("_", " "), num, [_measure_cell(score, name) for score in scores]
+
+
+def _measure_cell(score: Score | None, name: str) -> str:
+    if score is None:
+        return ""
+    if name.startswith("steps_"):
+        return f"{score.value:5.2f} [{score.low:.1f}, {score.high:.1f}]"
+    return _format_percent(score)
+
+
+def measured_groups(result: EvaluationResult) -> list[str]:
+    """Return the groups that have measures: all, then difficulties, tasks, types, operations."""
+    groups = dict.fromkeys(g for e in result.models.values() for g in e.measures)
+    return [ALL, *(group for group in groups if group != ALL)]
+
+
+def measures_table(result: EvaluationResult, *, title: str, group: str = ALL) -> Table:
+    """Return the table of a group's measures, a column a model (`measure_cells`)."""
+    table = _new_table(title)
+    table.add_column("")
+    table.add_column("n", justify="right")
+    for label in result.models:
+        table.add_column(label, no_wrap=True)
+    for name, num, cells in measure_cells(result, group):
+        table.add_row(name, str(num), *cells)
+    return table
+
+
+def as_text(table: Table) -> str:
+    """Return a table as plain text, as wide as it needs to be."""
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"

@@ -1,0 +1,209 @@
+"""One run of `evaluate`: load the model, start or resume the evaluation, roll out, record."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pixelis import __version__
+from pixelis.config import EvaluateConfig, ModelConfig, flatten
+from pixelis.data.encode import Encoder
+from pixelis.errors import ConfigError
+from pixelis.evaluation.evaluate import EvaluationSettings
+from pixelis.evaluation.rollout_store import RolloutStore
+from pixelis.models.device import best_device
+from pixelis.models.load import (
+    load_model,
+    load_processor,
+    max_positions,
+    resolve_model,
+    silence_libraries,
+)
+from pixelis.models.lora import check_adapter, load_adapter, temporary_adapter
+from pixelis.runs.champion import compare_with_champion
+from pixelis.runs.evaluation_record import (
+    RecordSettings,
+    evaluate_and_record,
+    record_description,
+    record_rollouts,
+)
+from pixelis.runs.evaluation_set import choose_evaluation_set, record_benchmark_scores
+from pixelis.tracking import find_run, find_version, measured_model, open_run, resolve_adapter
+from pixelis.tracking.lookup import ADAPTER_FILES
+
+# Keys on which rollouts do not depend. In float32 the batch size only changes the speed.
+NOT_IDENTITY = (
+    *("adapter", "against", "experiment", "data"),  # paths and addresses; contents have digests
+    *("input", "format", "image_folder", "max_rejected"),
+    *("batch_size", "teacher_forced", "bootstrap_samples"),
+    *("resume", "output_dir", "num_traces", "num_reported"),
+)
+
+logger = logging.getLogger(__name__)
+
+
+def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
+    """Roll out an adapter and its base, side by side, and record the result in a run.
+
+    Raises:
+        UserError: naming what is wrong, before a run is opened.
+    """
+    _check_sampling(config)
+    silence_libraries()
+    name, trust = model_config.model_name, model_config.trust_remote_code
+    processor = load_processor(
+        name,
+        min_pixels=model_config.min_pixels,
+        max_pixels=model_config.max_pixels,
+        trust_remote_code=trust,
+    )
+    encoder = Encoder(processor)
+    max_tokens = max_positions(name, trust_remote_code=trust)
+    evaluation_set = choose_evaluation_set(config, encoder, max_tokens)
+    address = config.adapter
+    if address is None:
+        newest = find_run(config.experiment)
+        address = f"runs:/{newest.run_id}"
+        logger.info("adapter: %s, of the newest finished sft run (%s)", address, newest.name)
+    version = find_version(address)
+    # By its number: an alias may move meanwhile.
+    exact = f"models:/{version.name}/{version.version}" if version else address
+    folders = {"adapter": resolve_adapter(exact, config.experiment)}
+    if config.against is not None:
+        folders["against"] = resolve_adapter(config.against, config.experiment)
+        check_adapter(folders["against"], model_name=name)
+    base = load_model(name, torch_dtype=model_config.torch_dtype, trust_remote_code=trust)
+    model = load_adapter(base, folders["adapter"], model_name=name).to(best_device())
+    against = None
+    if config.against is not None:
+        against = partial(temporary_adapter, model, folders["against"], model_name=name)
+    keys = [field.name for field in fields(EvaluationSettings)]
+    settings = EvaluationSettings(**{key: getattr(config, key) for key in keys})
+    identity = evaluation_identity(config, model_config, evaluation_set.digests, folders)
+    with (
+        _open_store(config, identity) as store,
+        open_run(
+            entry_point="evaluate",
+            experiment=config.experiment,
+            run_name=f"evaluate {config.adapter or 'newest sft'} on {evaluation_set.name}",
+            params=flatten(config),
+            tags={
+                "pixelis.seed": str(config.seed),
+                "pixelis.base_model": name,
+                "pixelis.adapter": address,
+                "pixelis.trust_remote_code": str(trust).lower(),
+                **({"pixelis.against": config.against} if config.against else {}),
+                **({"pixelis.resumed_rollouts": str(len(store))} if len(store) else {}),
+            },
+        ) as recorder,
+        _log_resumption(store),
+    ):
+        dataset = evaluation_set.record(recorder)
+        result = evaluate_and_record(
+            recorder,
+            model.eval(),
+            encoder,
+            evaluation_set,
+            settings,
+            against=against,
+            store=store,
+            show_measures=True,
+        )
+        record_benchmark_scores(recorder, evaluation_set, result, settings)
+        record_description(recorder, result, f"{address} on {evaluation_set.title}")
+        record_rollouts(
+            recorder,
+            result,
+            RecordSettings(
+                adapter=address,
+                split=evaluation_set.name,
+                base=name,
+                data=evaluation_set.path,
+                seed=config.seed,
+                num_traces=config.num_traces,
+                num_reported=config.num_reported,
+                report_folder=Path(config.output_dir),
+            ),
+            model=measured_model(recorder, exact),
+            dataset=dataset,
+        )
+        if version is not None and evaluation_set.name == "test":
+            compare_with_champion(
+                recorder, version, result, model, encoder, config, model_name=name
+            )
+        print(recorder.url_hint())
+        store.discard()
+
+
+def _check_sampling(config: EvaluateConfig) -> None:
+    if config.num_samples > 1 and config.temperature == 0:
+        raise ConfigError(
+            "num_samples above 1 needs a temperature above 0, or all samples of an example are "
+            f"equal; got num_samples={config.num_samples}, temperature={config.temperature}"
+        )
+
+
+def evaluation_identity(
+    config: EvaluateConfig,
+    model_config: ModelConfig,
+    digests: Mapping[str, str],
+    adapters: Mapping[str, Path],
+) -> dict[str, Any]:
+    """Return all that an evaluation's rollouts depend on, as flat JSON.
+
+    `digests` are the SHA-256 of data files; `adapters` the folders of `adapter` and `against`.
+    """
+    identity: dict[str, Any] = {
+        key: value
+        for key, value in flatten(config).items()
+        if key.partition(".")[0] not in NOT_IDENTITY
+    }
+    identity |= {f"model.{key}": value for key, value in flatten(model_config).items()}
+    identity |= {f"data {name}": digest for name, digest in digests.items()}
+    for name, folder in adapters.items():
+        contents = b"".join((folder / file).read_bytes() for file in ADAPTER_FILES)
+        identity[f"{name} files"] = hashlib.sha256(contents).hexdigest()
+    # Weights may be many gigabytes: a file that was replaced differs in size or time.
+    identity["model files"] = [
+        [file.name, file.stat().st_size, file.stat().st_mtime_ns]
+        for file in sorted(Path(resolve_model(model_config.model_name)).glob("*.safetensors"))
+    ]
+    if model_config.torch_dtype != "float32":
+        # Sums of other shapes round otherwise, and fewer digits make more ties.
+        identity["batch_size"] = config.batch_size
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return identity | {"pixelis": __version__, "device": device}
+
+
+def _open_store(config: EvaluateConfig, identity: Mapping[str, Any]) -> RolloutStore:
+    """Return the store of this evaluation, in a folder that is named by its identity."""
+    text = json.dumps(identity, sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return RolloutStore(Path(config.output_dir) / name, identity, resume=config.resume == "auto")
+
+
+@contextmanager
+def _log_resumption(store: RolloutStore) -> Iterator[None]:
+    """Log how many rollouts are resumed and, when the work inside is stopped, are kept."""
+    if len(store):
+        logger.info(
+            "%d finished rollouts of this evaluation, which was stopped, are taken up from %s",
+            len(store),
+            store.folder,
+        )
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        logger.warning(
+            "stopped: %d finished rollouts are kept in %s; the same command goes on there",
+            len(store),
+            store.folder,
+        )
+        raise

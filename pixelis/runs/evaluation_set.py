@@ -1,0 +1,167 @@
+"""The examples that `evaluate` rolls out: of a split of prepared data, or of a user's file."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pixelis.config import EvaluateConfig
+from pixelis.data.encode import Encoder, encode_example
+from pixelis.data.example import Example
+from pixelis.data.store import load_split
+from pixelis.data_prep.benchmarks import (
+    LAYOUTS,
+    QuestionSet,
+    describe_rejection,
+    questions_digest,
+    read_questions,
+)
+from pixelis.data_prep.importing import count_by_reason
+from pixelis.evaluation.evaluate import EvaluationResult, EvaluationSettings, choose_examples
+from pixelis.evaluation.intervals import Score
+from pixelis.evaluation.metrics import ALL, count_errors, strata
+from pixelis.runs.inputs import link_data_run, record_inputs, record_split
+from pixelis.tracking import MlflowRecorder, log_questions
+from pixelis.training.inputs import data_digest
+
+MAX_LOGGED_REJECTIONS = 5  # all are in the run
+ACCURACY = "answer_accuracy"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Examples to roll out, with their names.
+
+    Attributes:
+        examples: chosen.
+        name: the first part of the metrics' names.
+        title: for people.
+        digests: of the data, name -> SHA-256.
+        path: of the folder or file, for the report.
+        record: records it as input of a run; returns name and digest of the dataset.
+        score: the measure that a benchmark's paper uses and its name there.
+        has_counts: the answers are counts, whose RMSE is recorded too.
+    """
+
+    examples: list[Example]
+    name: str
+    title: str
+    digests: Mapping[str, str] = field(default_factory=dict)
+    path: str = ""
+    record: Callable[[MlflowRecorder], tuple[str, str]] = lambda _: ("", "")
+    score: tuple[str, str] = (ACCURACY, "accuracy")
+    has_counts: bool = False
+
+
+def choose_evaluation_set(
+    config: EvaluateConfig, encoder: Encoder, max_positions: int | None
+) -> EvaluationSet:
+    """Choose the examples that a configuration names.
+
+    Questions of a user's file with more than `max_positions` tokens are rejected.
+
+    Raises:
+        DataError: when they cannot be read, or there are none.
+    """
+    if config.input is None:
+        return _from_split(config)
+    questions = read_questions(
+        Path(config.input),
+        record_format=config.format,
+        images=None if config.image_folder is None else Path(config.image_folder),
+        samples_per_group=config.samples_per_difficulty,
+        max_rejected=config.max_rejected,
+        seed=config.seed,
+        # With the solution, if there is one: the model is measured teacher-forced on it.
+        count_tokens=lambda example: len(encode_example(example, encoder)),
+        max_positions=max_positions,
+    )
+    return _from_questions(questions, Path(config.input))
+
+
+def _from_split(config: EvaluateConfig) -> EvaluationSet:
+    folder, split = Path(config.data.path), config.split
+    digests = data_digest(folder)
+    num = config.samples_per_difficulty
+    examples = choose_examples(load_split(folder, split), num, config.seed, split=split)
+
+    def record(recorder: MlflowRecorder) -> tuple[str, str]:
+        record_inputs(recorder, folder, digests, context=split)
+        link_data_run(recorder, digests)
+        return record_split(recorder, folder, digests, split)
+
+    return EvaluationSet(examples, split, f"the {split} split", digests, str(folder), record)
+
+
+def _from_questions(questions: QuestionSet, path: Path) -> EvaluationSet:
+    title, rejections = questions.title, questions.rejections
+    logger.info(f"{title}: {len(questions.examples)} questions of {questions.num_records} records")
+    if rejections:
+        counts = count_by_reason(rejections)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+        logger.info("left out: %d (%s)", len(rejections), reasons)
+    for rejection in rejections[:MAX_LOGGED_REJECTIONS]:
+        logger.info("  %s", describe_rejection(rejection))
+    digest = questions_digest(questions.examples)
+    layout = LAYOUTS.get(questions.format)
+    name = questions.format if layout else "input"
+
+    def record(recorder: MlflowRecorder) -> tuple[str, str]:
+        num = len(questions.examples)
+        log_questions(recorder, path, name=name, digest=digest, num_rows=num, context="test")
+        if rejections:
+            recorder.table([vars(each) for each in rejections], "evaluation/rejected.json")
+        return name, digest
+
+    return EvaluationSet(
+        examples=list(questions.examples),
+        name=name,
+        title=title,
+        digests={"input": digest},
+        path=str(path),
+        record=record,
+        score=(layout.score, layout.score_name) if layout else (ACCURACY, "accuracy"),
+        has_counts=layout is not None and layout.counts,
+    )
+
+
+def record_benchmark_scores(
+    recorder: MlflowRecorder,
+    evaluation_set: EvaluationSet,
+    result: EvaluationResult,
+    settings: EvaluationSettings,
+) -> None:
+    """Print and record a benchmark's own score, where its paper uses another than accuracy."""
+    values: dict[str, float] = {}
+
+    def add(label: str, group: str, name: str, score: Score) -> str:
+        key = f"{evaluation_set.name}/{label}/{group}/{name}"
+        values.update({key: score.value, f"{key}_low": score.low, f"{key}_high": score.high})
+        return key
+
+    title, measure, name = evaluation_set.title, *evaluation_set.score
+    if evaluation_set.has_counts:
+        print(f"RMSE of counts on {title}, with 95 % intervals; no number counts as 0:")
+        for label, evaluation in result.models.items():
+            errors = count_errors(
+                evaluation.rollouts,
+                result.examples,
+                num_samples=settings.bootstrap_samples,
+                seed=settings.seed,
+            )
+            for group, (score, num_missing) in errors.items():
+                values[f"{add(label, group, 'rmse', score)}_no_number"] = num_missing
+                text = f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]"
+                print(f"  {label}, {group} (n = {score.num}, no number: {num_missing}): {text}")
+    if measure != ACCURACY:
+        print(f"{name} on {title}, its paper's score, with 95 % intervals:")
+        for label, evaluation in result.models.items():
+            for group in (*strata(evaluation.measures), ALL):
+                score = evaluation.measures[group][measure]
+                add(label, group, name.lower(), score)
+                text = f"{100 * score.value:.1f} [{100 * score.low:.0f}, {100 * score.high:.0f}]"
+                print(f"  {label}, {group} (n = {score.num}): {text}", flush=True)
+    if values:
+        recorder.metrics(values, 0)

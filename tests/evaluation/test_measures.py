@@ -1,0 +1,236 @@
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelis.data_prep.generate import generate_example
+from pixelis.evaluation.evaluate import EvaluationSettings, evaluate_model, summarise
+from pixelis.evaluation.measures import (
+    call_fractions,
+    compute_measures,
+    majority_answer,
+    num_valid_calls,
+    operation_fractions,
+    pass_at_k,
+    sample_fractions,
+)
+from pixelis.evaluation.metrics import correct_answers
+from tests.evaluation.handmade import make_example, make_rollout, make_step, make_turn
+
+BOX, OTHER = {"bbox": [0, 0, 28, 28]}, {"bbox": [1, 1, 3, 3]}
+ERROR = {"error": "?"}
+LIMITS = {"max_operations": 2, "max_new_tokens": 20, "batch_size": 8, "bootstrap_samples": 20}
+
+
+def call(arguments=BOX, operation="READ_TEXT", result=None, **more):
+    result = {"text": "AB"} if result is None else result
+    return make_turn("call", operation=operation, arguments=arguments, result=result, **more)
+
+
+def rollout(*turns, number=0, **more):
+    return make_rollout(make_example(number, **more), "red", turns)
+
+
+@pytest.mark.parametrize(
+    ("turns", "num"),
+    [
+        ([call()], 1),
+        ([call(), call(failure="repeated_call")], 2),
+        ([call(result=ERROR, failure="failed_operation")], 1),  # no result, but a valid call
+        ([call(operation="READ_TXT", result=ERROR, failure="unknown_operation")], 0),
+        ([call(None, result=ERROR, failure="wrong_arguments")], 0),
+        ([call({"box": [0, 0, 1, 1]}, result=ERROR, failure="wrong_arguments")], 0),
+        # Of the schema, but outside of the image; and the same again.
+        ([call(OTHER, result=ERROR, failure="wrong_arguments"),
+          call(OTHER, result=ERROR, failure="repeated_call")], 0),
+        # At the limit nothing is run: the schema decides alone.
+        ([make_turn("call", operation="READ_TEXT", arguments=BOX)], 1),
+        ([make_turn("call", operation="READ_TEXT", arguments={"bbox": [0, 0, 1]})], 0),
+        ([make_turn("call", operation="DRAW", arguments=BOX)], 0),
+        ([make_turn("error", result=ERROR), make_turn("answer")], 0),
+    ],
+)  # fmt: skip
+def test_number_of_valid_calls(turns, num):
+    assert num_valid_calls(rollout(*turns)) == num
+
+
+def test_call_rates_are_shares_of_acts_operations_and_calls():
+    wrong = call(operation="DRAW", result=ERROR, failure="unknown_operation")
+    limit = make_turn("call", operation="READ_TEXT", arguments=BOX)
+    turns = [call(), wrong, call(failure="repeated_call"), make_turn("error", result=ERROR), limit]
+    assert call_fractions([rollout(*turns), rollout(make_turn("answer"))]) == {
+        "valid_call_rate": [(3, 5), None],
+        "well_formed_call_rate": [(4, 5), None],
+        "failed_operation_rate": [(1, 3), None],
+        "repeated_call_rate": [(2, 4), None],
+    }
+
+
+def test_measures_have_intervals_in_every_group():
+    examples = [
+        make_example(0),
+        make_example(1),
+        make_example(2, difficulty="hard", task="object_counting"),
+    ]
+    rollouts = [
+        make_rollout(examples[0], "red", [call(), call(OTHER)]),
+        make_rollout(examples[1], "red", [call(None, result=ERROR), call()]),
+        make_rollout(examples[2], "red", [make_turn("answer")]),
+    ]
+    settings = EvaluationSettings(bootstrap_samples=200)
+    measures = summarise(rollouts, [], examples, settings).measures
+    score = measures["simple"]["valid_call_rate"]
+    assert (score.value, score.num, score.low, score.high) == (3 / 4, 2, 0.5, 1)
+    for group in ("all", "task/attribute_recognition", "type/positive"):
+        assert measures[group]["valid_call_rate"].value == 3 / 4
+    assert "valid_call_rate" not in measures["hard"]  # it has no calls
+
+
+def read(x):
+    return ("READ_TEXT", {"bbox": [x, 0, x + 10, 10]})
+
+
+def run(operation, arguments):
+    return call(arguments, operation, {"ok": 1})
+
+
+@pytest.mark.parametrize(
+    ("calls", "agreeing"),
+    [([0, 20, 40], 3), ([0, 0, 20], 2), ([20, 0, 40], 2), ([40, 20, 0], 1), ([60], 0), ([], 0),
+     ([60, 0, 60, 40], 2)],
+)  # fmt: skip
+def test_reference_steps_count_in_order_and_once(calls, agreeing):
+    example = make_example(trajectory=tuple(make_step(*read(x)) for x in (0, 20, 40)))
+    rollout = make_rollout(example, "x", [run(*read(x)) for x in calls])
+    assert operation_fractions([rollout], [example]) == {
+        "operation_precision": [(agreeing, len(calls))],
+        "operation_recall": [(agreeing, 3)],
+    }
+
+
+def test_planted_steps_are_no_reference_and_calls_not_run_do_not_count():
+    steps = (make_step(*read(0), supervised=False), make_step(*read(20)))
+    example = make_example(trajectory=steps)
+    limit = make_turn("call", operation="READ_TEXT", arguments=read(20)[1])
+    rollout = make_rollout(example, None, [run(*read(0)), limit])
+    assert operation_fractions([rollout], [example]) == {
+        "operation_precision": [(0, 1)],
+        "operation_recall": [(0, 1)],
+    }
+    bare = make_example()
+    assert operation_fractions([make_rollout(bare, "x", [run(*read(0))])], [bare]) == {
+        "operation_precision": [None],
+        "operation_recall": [None],
+    }
+
+
+@given(st.integers(1, 7), st.data())
+def test_pass_at_k_is_the_mean_over_all_subsets(num, data):
+    right = data.draw(st.integers(0, num))
+    k = data.draw(st.integers(1, num))
+    subsets = list(combinations([True] * right + [False] * (num - right), k))
+    expected = sum(any(chosen) for chosen in subsets) / len(subsets)
+    assert pass_at_k(num, right, k) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("num", "right", "k"), [(3, 1, 0), (3, 1, 4), (3, 4, 1), (3, -1, 1)])
+def test_impossible_pass_at_k_is_refused(num, right, k):
+    with pytest.raises(ValueError, match=f"got k={k}, num={num}, num_right={right}"):
+        pass_at_k(num, right, k)
+
+
+@pytest.mark.parametrize(
+    ("answers", "majority"),
+    [
+        (["3", "4", "3.0"], "3"),
+        (["4", "3", "3.0", "4"], "4"),
+        ([None, None, "5"], "5"),
+        ([None, None], None),
+    ],
+)
+def test_majority_answer(answers, majority):
+    example = make_example(truth="3", task="object_counting")
+    rollouts = [make_rollout(example, answer) for answer in answers]
+    assert majority_answer(rollouts, example) == majority
+
+
+def test_measures_of_several_samples():
+    examples = [make_example(0, truth="1"), make_example(1, truth="2")]
+    answers = [["1", "1", "5", None, "6"], ["9", "9", "2", "8", "7"]]
+    samples = [
+        [make_rollout(e, a) for a in given] for e, given in zip(examples, answers, strict=True)
+    ]
+    assert sample_fractions(samples, examples) == {
+        "pass_at_1": [(0.4, 1), (pytest.approx(0.2), 1)],
+        "pass_at_2": [(pytest.approx(0.7), 1), (pytest.approx(0.4), 1)],
+        "pass_at_4": [(1.0, 1), (pytest.approx(0.8), 1)],
+        "pass_at_5": [(1.0, 1), (1.0, 1)],
+        "majority_accuracy": [(True, 1), (False, 1)],
+    }
+
+
+def test_measures_of_answers_and_steps():
+    examples = [make_example(i, truth="ABCD", task="text_extraction") for i in range(3)]
+    rollouts = [
+        make_rollout(examples[0], "ABCX", [call(), call(), make_turn("answer")]),
+        make_rollout(examples[1], "ABCD", [make_turn("answer")]),
+        make_rollout(examples[2], None, [call()], outcome="max_operations"),
+    ]
+    measures = compute_measures(rollouts, [], examples)
+    assert measures["answer_score"] == [(0.75, 1), (1.0, 1), (0.0, 1)]
+    assert measures["steps_to_answer"] == [(2, 1), (0, 1), None]
+
+
+def test_an_evaluation_with_samples_planted_errors_and_teacher_forcing(nano, encoder, examples):
+    corrections = [
+        replace(
+            generate_example(seed=9, index=i, task="text_extraction", sample_type=kind),
+            difficulty="simple",
+        )
+        for i, kind in enumerate(["self_correction", "positive", "self_correction"])
+    ]
+    chosen = [*examples, *corrections]
+    settings = EvaluationSettings(
+        **LIMITS,
+        compare_base=False,
+        num_samples=3,
+        temperature=0.8,
+        planted_errors=True,
+        teacher_forced=True,
+    )
+    adapter = evaluate_model(nano, encoder, chosen, settings).adapter
+    assert [r.example_id for r in adapter.rollouts] == [e.id for e in chosen]
+    assert [[r.sample for r in samples] for samples in adapter.samples] == [[0, 1, 2]] * 17
+    assert [r.example_id for r in adapter.planted] == [corrections[0].id, corrections[2].id]
+    measures = adapter.measures["all"]
+    expected = {
+        *("valid_call_rate", "well_formed_call_rate", "failed_operation_rate"),
+        *("repeated_call_rate", "answer_score", "operation_precision", "operation_recall"),
+        *("detection_rate", "diagnosis_rate", "self_correction_rate", "mending_rate"),
+        *("pass_at_1", "pass_at_2", "pass_at_3", "majority_accuracy"),
+        *("teacher_forced_token_accuracy", "teacher_forced_answer_accuracy"),
+    }
+    if any(r.answer for r in adapter.rollouts):
+        expected |= {"steps_to_answer"}
+    assert set(measures) == expected
+    assert measures["self_correction_rate"].num == 2
+    right = [correct_answers(s, [e] * 3) for s, e in zip(adapter.samples, chosen, strict=True)]
+    assert measures["pass_at_1"].value == pytest.approx(sum(map(sum, right)) / 51)
+    assert measures["pass_at_3"].value == pytest.approx(sum(map(any, right)) / 17)
+    assert "mending_rate" in adapter.measures["type/self_correction"]
+    assert "detection_rate" not in adapter.measures["type/positive"]
+    assert any(name.startswith("operation/") for name in adapter.measures)
+    assert "simple/text_extraction" not in adapter.measures
+
+
+def test_a_second_adapter_is_compared(adapted, lively, encoder, examples):
+    settings = EvaluationSettings(**LIMITS)
+    result = evaluate_model(
+        adapted, encoder, examples[:4], settings, against=lambda: nullcontext(lively)
+    )
+    against = result.models["against"]
+    assert against.rollouts == result.base.rollouts != result.adapter.rollouts
+    assert result.comparisons["against"] == result.comparisons["base"]

@@ -1,0 +1,211 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from pixelis.evaluation.evaluate import Evaluation, EvaluationResult
+from pixelis.evaluation.intervals import Score
+from pixelis.evaluation.metrics import Comparison
+from pixelis.evaluation.tables import (
+    accuracy_table,
+    as_text,
+    format_p_value,
+    measure_rows,
+    measured_groups,
+    measures_table,
+    result_rows,
+    result_values,
+)
+
+GROUPS = ("simple", "hard", "all", "task/object_counting", "task/text_extraction")
+CELLS = ("simple/object_counting", "hard/text_extraction")
+
+
+def score(value, num=40):
+    return Score(value, value - 0.1, value + 0.1, num)
+
+
+def evaluation(value, *, groups=(*CELLS, *GROUPS), **measures):
+    rates = {"all": {"mean_operations": 2.5}, "task/object_counting": {"mean_operations": 3.0}}
+    table = {name: score(value, num) for name, num in measures.items()}
+    measured = {"all": table, "type/positive": table} if table else {}
+    return Evaluation((), {name: score(value) for name in groups}, rates, measured)
+
+
+@pytest.fixture
+def comparison():
+    pairs = {
+        name: Comparison(Score(0.5, 0.35, 0.65, 40), 22, 2, 0.00004) for name in (*CELLS, *GROUPS)
+    }
+    pairs["hard"] = Comparison(Score(-0.025, -0.1, 0.05, 40), 1, 2, 1.0)
+    return pairs
+
+
+@pytest.fixture
+def alone():
+    adapter = evaluation(0.75, operation_precision=10, steps_to_answer=8)
+    return EvaluationResult((), {"adapter": adapter})
+
+
+@pytest.fixture
+def result(alone, comparison):
+    base = evaluation(0.25, operation_precision=9)
+    models = {"base": base, "adapter": alone.adapter}
+    return EvaluationResult((), models, {"base": comparison})
+
+
+@pytest.fixture
+def against(alone, comparison):
+    second = evaluation(0.25, mended=2)
+    models = {"against": second, "adapter": alone.adapter}
+    return EvaluationResult((), models, {"against": comparison})
+
+
+def test_accuracy_table_shows_base_and_adapter_side_by_side(result):
+    lines = as_text(accuracy_table(result)).splitlines()
+    assert lines[0] == "Answer accuracy with 95 % intervals"
+    for heading in ("n", "base %", "adapter %", "gain in points", "won/ lost", "p"):
+        assert heading in lines[1]
+    gain = "25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65] 22/2 <0.001"
+    assert [" ".join(line.split()) for line in lines if "[" in line] == [
+        f"simple 40 {gain}",
+        "hard 40 25.0 [15, 35] 75.0 [65, 85] -2.5 [-10, +5] 1/2 1.000",
+        f"all 40 {gain}",
+        f"object_counting 40 {gain}",
+        f"text_extraction 40 {gain}",
+    ]
+    note = "p: McNemar's exact test, two-sided, not corrected for several groups"
+    assert lines[-1] == note
+
+
+def test_accuracy_table_without_a_base_has_no_empty_columns(alone):
+    text = as_text(accuracy_table(alone))
+    assert "75.0 [65, 85]" in text
+    assert not [word for word in ("base", "gain", "McNemar") if word in text]
+
+
+def test_accuracy_table_of_a_second_adapter(against):
+    text = as_text(accuracy_table(against, title="T", other="against"))
+    assert text.startswith("T\n") and "against %" in text and "base" not in text
+    assert "25.0 [15, 35] 75.0 [65, 85] +50.0" in " ".join(text.split())
+
+
+def test_accuracy_table_fits_100_columns_and_wraps_names_in_80():
+    groups = ("simple", "all", "task/attribute_recognition")
+    full = Evaluation((), {name: Score(1.0, 0.9, 1.0, 120) for name in groups}, {})
+    gains = {name: Comparison(Score(0.9, 0.8, 1.0, 120), 108, 0, 0.0) for name in groups}
+    table = accuracy_table(EvaluationResult((), {"base": full, "adapter": full}, {"base": gains}))
+    assert max(map(len, as_text(table).splitlines())) <= 100
+    narrow = Console(width=80, file=io.StringIO())
+    narrow.print(table)
+    shown = narrow.file.getvalue()
+    assert "…" not in shown and shown.count("108/0") == 3 and shown.count("<0.001") == 3
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0, "<0.001"), (0.00099, "<0.001"), (0.001, "0.001"), (1, "1.000")]
+)
+def test_a_p_value_has_three_digits(p, text):
+    assert format_p_value(p) == text
+
+
+def test_rows_hold_every_group_and_are_json(result, alone):
+    rows = result_rows(result)
+    assert [row["group"] for row in rows] == [*GROUPS, *sorted(CELLS)]
+    assert rows[1] == {
+        "group": "hard",
+        "n": 40,
+        "base_accuracy": 0.25,
+        "base_low": 0.15,
+        "base_high": 0.35,
+        "adapter_accuracy": 0.75,
+        "adapter_low": 0.65,
+        "adapter_high": 0.85,
+        "gain": -0.025,
+        "gain_low": -0.1,
+        "gain_high": 0.05,
+        "gained": 1,
+        "lost": 2,
+        "p_value": 1.0,
+    }
+    assert json.loads(json.dumps(rows)) == rows
+    columns = {"group", "n", "adapter_accuracy", "adapter_low", "adapter_high"}
+    assert set(result_rows(alone)[0]) == columns
+
+
+def test_rows_of_a_second_adapter(against):
+    assert result_rows(against)[1] == {
+        "group": "hard",
+        "n": 40,
+        "against_accuracy": 0.25,
+        "against_low": 0.15,
+        "against_high": 0.35,
+        "adapter_accuracy": 0.75,
+        "adapter_low": 0.65,
+        "adapter_high": 0.85,
+        "gain_over_against": -0.025,
+        "gain_low_over_against": -0.1,
+        "gain_high_over_against": 0.05,
+        "gained_over_against": 1,
+        "lost_over_against": 2,
+        "p_value_over_against": 1.0,
+    }
+
+
+def test_rows_of_measures(result):
+    rows = measure_rows(result)
+    assert {(row["model"], row["group"]) for row in rows} == {
+        (model, group) for model in ("base", "adapter") for group in ("all", "type/positive")
+    }
+    assert rows[0] == {
+        "model": "base",
+        "group": "all",
+        "measure": "operation_precision",
+        "value": 0.25,
+        "low": 0.15,
+        "high": 0.35,
+        "n": 9,
+    }
+
+
+def test_names_of_metrics(result, against, alone):
+    values = result_values(result, "test")
+    expected = {
+        "test/adapter/simple/answer_accuracy": 0.75,
+        "test/adapter/simple/answer_accuracy_low": 0.65,
+        "test/adapter/simple/answer_accuracy_high": 0.85,
+        "test/base/simple/object_counting/answer_accuracy": 0.25,
+        "test/adapter/all/mean_operations": 2.5,
+        "test/gain/all": 0.5,
+        "test/gain/hard": -0.025,
+        "test/gain/hard_low": -0.1,
+        "test/gain/hard_high": 0.05,
+        "test/gain/hard_p_value": 1.0,
+        "test/base/all/operation_precision": 0.25,
+        "test/base/all/operation_precision_low": 0.15,
+        "test/base/all/operation_precision_high": 0.35,
+        "test/adapter/type/positive/steps_to_answer": 0.75,
+    }
+    assert expected.items() <= values.items()
+    assert all(isinstance(value, float) for value in values.values())
+    # Of other groups these are in the rows.
+    assert "test/adapter/type/positive/steps_to_answer_low" not in values
+    assert "test/adapter/task/object_counting/mean_operations" not in values
+    values = result_values(against, "test")
+    assert values["test/against/all/answer_accuracy"] == 0.25
+    assert values["test/gain_over_against/hard"] == -0.025
+    assert {name.split("/")[1] for name in result_values(alone, "validation")} == {"adapter"}
+
+
+def test_table_of_measures(result):
+    assert measured_groups(result) == ["all", "type/positive"]
+    for group in measured_groups(result):
+        lines = as_text(measures_table(result, title="T", group=group)).splitlines()
+        assert lines[0] == "T"
+        rows = [" ".join(line.split()) for line in lines if "[" in line]
+        assert rows == [
+            "operation precision 10 25.0 [15, 35] 75.0 [65, 85]",
+            "steps to answer 8 0.75 [0.7, 0.8]",
+        ]
