@@ -1,4 +1,4 @@
-"""Errors that a user can cause and fix: the CLI prints their text alone and exits with 2."""
+"""Errors that a user can cause and fix: the CLI prints only their text and exits with 2."""
 
 
 class UserError(ValueError):
@@ -6,15 +6,15 @@ class UserError(ValueError):
 
 
 class ConfigError(UserError):
-    """A configuration value breaks a rule; the text names the key, the rule and the value."""
+    """A broken rule of a configuration value; the text names the key, the rule and the value."""
 
 
 class DataError(UserError):
-    """A data folder, file or record cannot be used; the text names what, where and the rule."""
+    """An unusable data folder, file or record; the text names it, its location and the rule."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint or an adapter cannot be used; the text names it and says why."""
+    """An unusable checkpoint or adapter; the text names it and the reason."""
 
 
 def in_one_line(error: Exception) -> str:

@@ -41,8 +41,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         content: a text is written as UTF-8.
 
     Raises:
-        OSError: when the disk refuses it, with the path and, for a full disk, the needed and the
-            free space. The temporary file is removed and the old content stays.
+        OSError: when the disk refuses the write, with the path and, for a full disk, the needed and
+            the free space. The temporary file is removed and the old content stays.
     """
     data = content.encode() if isinstance(content, str) else content
     staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -140,7 +140,7 @@ def describe_write_error(error: OSError, path: Path, needed: float | None = None
     """Return a write error with its path and, for a full disk, the needed and the free space.
 
     Args:
-        error: without a path, as a write raises it.
+        error: the error of the write, without a path.
         path: the file or folder.
         needed: bytes; None: unknown.
     """

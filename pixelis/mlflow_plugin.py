@@ -1,9 +1,9 @@
-"""MLflow's plugin for SQLite stores: several processes may open a fresh one at once.
+"""A plugin for MLflow that lets several processes open a new SQLite store at once.
 
-MLflow makes the tables of a fresh store where it first opens it, without a lock: of several
-`mlflow run` that start together all but one would fail before any code of the project is called.
-Named in pyproject.toml in the group `mlflow.tracking_store` (https://mlflow.org/docs, "Plugins"),
-so that it is there in every environment that the project is installed in.
+MLflow creates the tables of a new store when it first opens it, without a lock. If several
+`mlflow run` started together, all but one would fail before any code of this project is called.
+The plugin is named in pyproject.toml in the group `mlflow.tracking_store` (https://mlflow.org/docs,
+"Plugins"), so it works in every environment that the project is installed in.
 """
 
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-MAKING_SECONDS = 120.0  # that another process has to make the tables
+MAKING_SECONDS = 120.0  # how long to wait for another process to create the tables
 
 
 def open_sqlite(store_uri: str, artifact_uri: str | None = None) -> Any:
-    """Open MLflow's own store of a SQLite file; one process at a time makes its tables.
+    """Open MLflow's own store of a SQLite file; one process at a time creates its tables.
 
     Args:
         store_uri: SQLAlchemy's URL.
-        artifact_uri: where artifacts go; None: MLflow's default.
+        artifact_uri: where artifacts are stored; by default MLflow's choice.
     """
-    # Not above: MLflow loads this module while it is being imported itself.
+    # Imported here because MLflow loads this module while it is being imported itself.
     from mlflow.tracking._tracking_service.utils import _get_sqlalchemy_store
 
     with making_tables(store_uri):
@@ -32,7 +32,7 @@ def open_sqlite(store_uri: str, artifact_uri: str | None = None) -> Any:
 def making_tables(uri: str) -> Iterator[None]:
     """Keep other processes from opening the same SQLite file; other stores need no lock.
 
-    One thread may enter it again while it is inside.
+    The lock is reentrant.
     """
     from filelock import FileLock, Timeout
 
@@ -42,7 +42,7 @@ def making_tables(uri: str) -> Iterator[None]:
         return
     path = file.with_name(f".{file.name}.lock")
     lock = FileLock(path, timeout=MAKING_SECONDS, is_singleton=True)
-    # Where no lock can be, on a read-only disk, there are no tables to make.
+    # Without a lock file, on a read-only disk, the tables could not be created either.
     with suppress(OSError, Timeout):
         lock.acquire()
     try:
@@ -52,7 +52,7 @@ def making_tables(uri: str) -> Iterator[None]:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a SQLite store; None of any other."""
+    """Return the file of a SQLite store; None for any other store."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

@@ -1,6 +1,6 @@
-"""What training and evaluation record, and no idea of where it goes.
+"""The interface through which training and evaluation record, independent of any tracker.
 
-`pixelis.tracking` implements this for MLflow; all below `cli` takes any object of this shape.
+`pixelis.tracking` implements it for MLflow; the library accepts any object with these methods.
 """
 
 import re
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# An adapter's folder goes below this one, under its own name.
+# Artifact folder of a run's adapters, each in a folder with its own name.
 ADAPTERS = "adapters"
 _VISIT = re.compile(r"visit-(\d+)-")
 
 
 def visit_name(index: int, stage: str) -> str:
-    """Return the name of the adapter that a stage's visit ended with."""
+    """Return the name of the adapter from the end of a stage's visit."""
     fit = re.sub(r"[^\w.-]+", "-", stage)
     return f"visit-{index:02d}-{fit}"
 
 
 def visit_index(name: str) -> int | None:
-    """Return the visit that an adapter of this name ended; None for another adapter."""
+    """Return the index of the visit that an adapter's name stands for; None for other adapters."""
     match = _VISIT.match(name)
     return int(match[1]) if match else None
 
 
 class Recorder(Protocol):
-    """Where metrics, curriculum events, files and figures go."""
+    """An object that records metrics, curriculum events, files and figures."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record numbers at an optimiser step (the x axis of every chart)."""
@@ -39,13 +39,13 @@ class Recorder(Protocol):
         """Record one curriculum event (the fields of `CurriculumEvent.to_dict`)."""
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Keep a file or a folder under `folder` of the run; below `ADAPTERS`, it is an adapter."""
+        """Keep a file or folder under the artifact path `folder`; below `ADAPTERS`, an adapter."""
 
     def figure(self, name: str, figure: "Figure") -> None:
         """Keep a matplotlib figure under the artifact path `name`."""
 
     def position(self) -> int:
-        """Return the length in bytes of all that was recorded, for a checkpoint to go back to."""
+        """Return the length of the record in bytes, to which a resume can cut it back."""
 
 
 class NullRecorder:

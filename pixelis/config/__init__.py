@@ -1,4 +1,4 @@
-"""The settings of every entry point, and how they are read."""
+"""The settings of every entry point: their classes, and how to load them."""
 
 from pixelis.config.data_prep import DataPrepConfig, DifficultyConfig
 from pixelis.config.files import copy_configs, find_config, packaged_configs

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from pixelis.config.section import Section, Text, key
 from pixelis.errors import ConfigError
 
-MAX_SEED = 2**32 - 1  # numpy takes no larger one
-MAX_SAMPLES = 5_000_000  # planned in memory: within 2 GiB
+MAX_SEED = 2**32 - 1  # numpy's largest seed
+MAX_SAMPLES = 5_000_000  # the plan is kept in memory and must stay under 2 GiB
 MAX_WORKERS = 256
 
 
@@ -57,7 +57,7 @@ class DifficultyConfig(Section):
 
 
 class DataPrepConfig(Section):
-    """Data that is made or imported (`data-prep`)."""
+    """Generated or imported data (`data-prep`)."""
 
     num_samples: int = key(8000, "examples to make; an import takes all", ge=1, le=MAX_SAMPLES)
     seed: int = key(0, "seed of every random choice", ge=0, le=MAX_SEED)

@@ -1,4 +1,4 @@
-"""The files of configs/: the working folder's own, else those that the package carries."""
+"""The files of configs/: those of the working folder, else the copies in the package."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ FOLDER = "configs"
 
 
 def packaged_configs() -> Path:
-    """Return the folder with the package's copy; in a checkout it is the checkout's own configs/.
+    """Return the folder with the package's copies; in a checkout this is configs/ itself.
 
     setup.py puts the copy into the package when it is built.
     """
@@ -21,8 +21,8 @@ def packaged_configs() -> Path:
 def find_config(path: str | Path) -> Path:
     """Return the path of a configuration file.
 
-    A relative path below `configs/` that does not exist is that of the package's copy, so that
-    every entry point works in any folder.
+    A relative path below `configs/` that does not exist means the package's copy, so that every
+    entry point works in any folder.
     """
     path = Path(path)
     if not path.exists() and path.parts[:1] == (FOLDER,):
@@ -35,20 +35,20 @@ def copy_configs(target: Path, *, overwrite: bool = False) -> list[Path]:
     """Copy the package's configuration files.
 
     Args:
-        target: the folder of the copies; made where it is missing.
-        overwrite: replace files that are there with other content.
+        target: the folder for the copies; created if it is missing.
+        overwrite: replace existing files with other content.
 
     Returns:
-        The files that were written; one that is there with the same content is left alone.
+        The files that were written; an existing file with the same content is not rewritten.
 
     Raises:
-        ConfigError: when a file is there with other content; then nothing is written.
+        ConfigError: when a file exists with other content; then nothing is written.
     """
     source = packaged_configs()
     texts = {
         target / file.relative_to(source): file.read_text(encoding="utf-8")
         for file in sorted(source.rglob("*.yaml"))
-        if not file.name.startswith("best")  # what a search left in a checkout
+        if not file.name.startswith("best")  # result of a search in a checkout
     }
     existing = [path for path in texts if path.exists()]
     new = [

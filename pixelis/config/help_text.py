@@ -13,11 +13,11 @@ from pixelis.config.section import Section
 from pixelis.errors import ConfigError
 
 KIND_WORDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT"}
-LONGEST_VALUE = 60  # characters of a default; a list of stages is longer
+LONGEST_VALUE = 60  # longest default in characters; a list of stages is longer
 
 
 class Row(NamedTuple):
-    """One key as a user reads it: texts alone."""
+    """One key as text for a user."""
 
     key: str
     kind: str
@@ -36,10 +36,10 @@ def build_help(
     """Return the text of `--help`.
 
     Args:
-        entry_point: its name, as in `pixelis sft`.
-        description: what it does.
-        files: by option, as in `--model`, the class of the file and the default file.
-        open_sections: by name, the class of a section that a file's class carries unchecked.
+        entry_point: the name of the entry point, as in `pixelis sft`.
+        description: the purpose of the entry point.
+        files: option, such as `--model` -> the class of the file, and the default file.
+        open_sections: name -> class of a section that the file's class does not check itself.
         example: options that show what can be changed.
     """
     options = "".join(f" [--{option} FILE]" for option in files)
@@ -60,14 +60,14 @@ def build_help(
 def render_reference(
     files: Mapping[str, type[Section]], open_sections: Mapping[str, type[Section]]
 ) -> str:
-    """Return the tables of the configuration reference as Markdown, a heading for each file.
+    """Return the tables of the configuration reference as Markdown, with a heading per file.
 
     Args:
-        files: by path, as in "configs/plan.yaml", the class of the file.
+        files: path, such as "configs/plan.yaml" -> the class of the file.
         open_sections: as for `build_help`.
     """
     lines: list[str] = []
-    described: dict[str, tuple[list[str], str]] = {}  # by section: its keys and the file's name
+    described: dict[str, tuple[list[str], str]] = {}  # section -> its rows and the name of the file
     for path, kind in files.items():
         file = packaged_configs() / Path(path).name
         summary = (kind.__doc__ or "").strip().partition("\n")[0]
@@ -95,10 +95,10 @@ def _code(text: str) -> str:
 def _group(
     kind: type[Section], default: str, open_sections: Mapping[str, type[Section]]
 ) -> dict[str, list[Row]]:
-    """Return the rows of a file by section; the keys outside of any come first, under ""."""
+    """Return the rows of a file by section; keys outside of sections come first, under ""."""
     try:
         values = flatten(load_config(kind, find_config(default)))
-    except ConfigError:  # help is also for those whose file cannot be used
+    except ConfigError:  # --help must work even if the file is broken
         values = {}
     groups: dict[str, list[Row]] = {"": []}
     for row in _rows(kind, "", values, open_sections):

@@ -1,4 +1,4 @@
-"""What the field of a configuration holds: its type and its range, in words."""
+"""Describe the type and the range of a configuration's field."""
 
 import types
 import typing
@@ -22,14 +22,14 @@ def walk_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def as_section(kind: Any) -> type[BaseModel] | None:
-    """Return the section that a type is, None where it is none."""
+    """Return a type if it is a section class, else None."""
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def split_optional(kind: Any) -> tuple[Any, bool]:
     """Split an optional type into the type itself and whether null is allowed.
 
-    Of a number or a word, the type is the number: the words are those of `words_of`.
+    For a union of a number and words, the type is the number; `words_of` returns the words.
     """
     members = _members(kind)
     kinds = [member for member in members if member is not types.NoneType]
@@ -40,19 +40,19 @@ def split_optional(kind: Any) -> tuple[Any, bool]:
 
 
 def words_of(kind: Any) -> tuple[str, ...]:
-    """Return the words that a type takes: its choices, or `auto` beside a number."""
+    """Return the words that a type accepts: its choices, or `auto` in addition to a number."""
     choices = [member for member in _members(kind) if typing.get_origin(member) is Literal]
     return tuple(str(word) for choice in choices for word in typing.get_args(choice))
 
 
 def item_kind(kind: Any) -> Any:
-    """Return the type of the items of a list, which is kept as a tuple; None for another type."""
+    """Return the type of a list's (tuple's) items; None for another type."""
     inner, _ = split_optional(kind)
     return typing.get_args(inner)[0] if typing.get_origin(inner) is tuple else None
 
 
 def describe_kind(kind: Any) -> str:
-    """Return a type in words, as in "an integer or auto"."""
+    """Describe a type, as in "an integer or auto"."""
     inner, _ = split_optional(kind)
     if item_kind(kind) is not None:
         return "a list, as in [a, b]"
@@ -64,7 +64,7 @@ def describe_kind(kind: Any) -> str:
 
 
 def describe_limits(field: FieldInfo) -> str:
-    """Return the range of a field or of its items, as in "in (0, 1]"; empty where it has none."""
+    """Describe the range of a field or of its items, as in "in (0, 1]"; empty without a range."""
     item = item_kind(field.annotation)
     metadata = list(field.metadata)
     for member in _members(field.annotation) if item is None else (item,):
@@ -79,7 +79,7 @@ def describe_limits(field: FieldInfo) -> str:
 
 
 def describe_rule(field: FieldInfo) -> str:
-    """Return type and range of a field together, as in "null or an integer >= 1"."""
+    """Describe the type and the range of a field, as in "null or an integer >= 1"."""
     kind, is_optional = split_optional(field.annotation)
     limits = describe_limits(field)
     if kind is float and limits:

@@ -1,4 +1,4 @@
-"""From a YAML file and `section.key value` to a checked configuration, and back."""
+"""Load a checked configuration from a YAML file and `section.key value`, and write it back."""
 
 import copy
 import json
@@ -21,16 +21,16 @@ def load_config(
     path: Path | None,
     overrides: Sequence[tuple[str, str]] | Mapping[str, Any] = (),
 ) -> SectionType:
-    """Build a configuration from its defaults, a file over them, and dotted keys over both.
+    """Build a configuration: defaults, replaced by a file, replaced by dotted keys.
 
     Args:
         kind: the file's class.
         path: a YAML file; None: the defaults alone.
-        overrides: dotted keys and their values. A text is read by the type of its key, as from a
+        overrides: dotted keys and their values. A text is parsed by the type of its key, as on a
             command line; a mapping is merged into the section.
 
     Raises:
-        ConfigError: in one line, naming the key, the rule, the value and who set it.
+        ConfigError: in one line, with the key, the rule, the value and its origin.
     """
     pairs = list(overrides.items() if isinstance(overrides, Mapping) else overrides)
     tree = {} if path is None else read_mapping(path)
@@ -41,7 +41,7 @@ def load_config(
 
 
 def _origin(key: str, path: Path | None, given: Sequence[str]) -> str:
-    """Return who set a key: the command line, which gave some keys, or the file."""
+    """Return the origin of a key: the command line if its keys include it, else the file."""
     for name in given:
         if f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}."):
             return "the command line"
@@ -49,7 +49,7 @@ def _origin(key: str, path: Path | None, given: Sequence[str]) -> str:
 
 
 def flatten(config: Section) -> dict[str, Scalar]:
-    """Return dotted keys and their values; a list is one JSON text."""
+    """Return the configuration as dotted keys and values; a list becomes one JSON text."""
     flat: dict[str, Scalar] = {}
 
     def add(key: str, value: Any) -> None:
@@ -64,7 +64,7 @@ def flatten(config: Section) -> dict[str, Scalar]:
 
 
 def to_yaml(config: Section) -> str:
-    """Return the whole configuration as a file that `load_config` reads back unchanged."""
+    """Return the complete configuration as YAML that `load_config` reads back unchanged."""
     return dump_yaml(config.model_dump())
 
 
@@ -102,7 +102,7 @@ def _annotation_at(kind: type[Section], key: str) -> Any:
 
 
 def _parse_text(key: str, text: str, annotation: Any) -> Any:
-    """Read a text of the command line by the type of its key."""
+    """Parse a text of the command line by the type of its key."""
     inner, _ = split_optional(annotation)
     is_choice = inner not in (int, float) and words_of(annotation)
     if inner in (str, None) or is_choice:

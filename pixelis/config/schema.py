@@ -1,7 +1,7 @@
-"""Every key of the YAML files but data_prep.yaml: its default, its rule and its meaning.
+"""Every key of the YAML files except data_prep.yaml: its default, its rule and its meaning.
 
-The defaults are the guide's values for the 7B and stand here only; files and the command line
-override them. The section `curriculum` is carried as it is: `pixelis.curriculum` knows its rules.
+The defaults, the guide's values for the 7B, are defined only here; files and the command line
+override them. The section `curriculum` is not checked here, but by `pixelis.curriculum`.
 """
 
 import re
@@ -14,16 +14,16 @@ from pixelis.config.data_prep import MAX_SEED, DataPrepConfig
 from pixelis.config.section import OpenSection, Section, Text, key
 from pixelis.errors import ConfigError
 
-# Keys with the name of a method of pydantic's models; no such method is called here.
+# These keys hide methods of pydantic's models of the same name, which are not used here.
 for _name in ("json", "register"):
     warnings.filterwarnings("ignore", f'Field name "{_name}"', UserWarning)
 
 EVA = "eva"
-# These take a part of the base's weights into the adapter, so that training moves that part.
+# These move a part of the base's weights into the adapter, so that training changes that part.
 CHANGING_INITS = ("olora", "pissa", "pissa_niter_4")
 Init = Literal["default", "gaussian", "eva", "olora", "pissa", "pissa_niter_4"]
 INITS = get_args(Init)
-MAX_RANK = 1024  # of an adapter; beyond, training the layers themselves takes less memory
+MAX_RANK = 1024  # of an adapter; above it, training the layers themselves needs less memory
 FIRST_TUNING_SEED = 1000  # beyond the first: far from the seeds that are compared
 PART_ENDINGS = (" baselines", " final")
 FIRST_FINAL_SEED = 2000  # beyond training.seed: far from those of the search
@@ -89,7 +89,7 @@ class EvaluationConfig(Section):
 
 
 class TrainingFileConfig(Section):
-    """A training: what `sft` and `plan` read."""
+    """A training, as `sft` and `plan` read it."""
 
     exp_name: Text = key("sft_curriculum", "experiment, and the run name's prefix")
     resume: Text | None = key(None, "checkpoint folder, or auto: the newest in output_dir")
@@ -101,7 +101,7 @@ class TrainingFileConfig(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        """Check what MLflow would refuse after hours of training."""
+        """Refuse values that MLflow would refuse only after hours of training."""
         name = self.register
         if name is not None and not re.fullmatch(r"\w[\w .-]*", name):
             raise ConfigError(
@@ -264,7 +264,7 @@ class EvaluateConfig(Section):
 
 
 class CompareConfig(Section):
-    """Which finished trainings `compare` reads."""
+    """The selection of finished trainings that `compare` reads."""
 
     runs: Text | None = key(
         None, "ids of runs, their first 8 letters or more, or names, with commas; null: the last"
@@ -360,7 +360,7 @@ class ExportConfig(Section):
     data: ExportDataConfig = ExportDataConfig()
 
 
-# By the path that an entry point reads where none is given.
+# Default path of an entry point's file -> its class.
 CONFIG_FILES: dict[str, type[Section]] = {
     "configs/training_params.yaml": TrainingFileConfig,
     "configs/model_arch.yaml": ModelFileConfig,

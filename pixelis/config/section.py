@@ -1,4 +1,4 @@
-"""The base of every configuration section, and the one-line messages about what is wrong in one."""
+"""The base of every configuration section, and the one-line messages about its faults."""
 
 import difflib
 import sys
@@ -37,20 +37,20 @@ RANGE_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_eq
 
 
 class Section(BaseModel):
-    """A group of keys: frozen, without type conversion, without unknown keys.
+    """A group of keys, immutable, without type conversion and without unknown keys.
 
-    A validator of a section raises `ConfigError` with a whole message, or `ValueError` with the
-    rule alone, as in "must not be empty": the key is put before it.
+    A validator of a section raises `ConfigError` with a complete message, or `ValueError` with only
+    the rule, as in "must not be empty", to which the key is added.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    # Whether a message states type and range together ("an integer >= 1"), or what was broken.
+    # Whether a message gives type and range together ("an integer >= 1") or only the broken rule.
     states_whole_rule: ClassVar[bool] = False
 
     @field_validator("*", mode="before")
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        """Read what YAML and a command line write in another way: null as a word, and lists."""
+        """Convert values with another form in YAML or on a command line: null and lists."""
         kind = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, str) and value.lower() in NONE_WORDS and split_optional(kind)[1]:
             return None
@@ -59,10 +59,10 @@ class Section(BaseModel):
         return tuple(value) if isinstance(value, list) and item_kind(kind) else value
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with other values, checked as those of a file are.
+        """Return a copy with other values, checked like those of a file.
 
         Raises:
-            ConfigError: naming the key, the rule and the value.
+            ConfigError: with the key, the rule and the value.
         """
         return validate(type(self), {**dict(self), **changes})
 
@@ -85,18 +85,18 @@ def validate(
 
     Args:
         kind: the section's class.
-        tree: key -> value, sections nested.
-        origin_of: gives the file or command line that set a key, for the message.
-        prefix: of the keys in the message, as in "curriculum.".
+        tree: keys and values, with nested sections.
+        origin_of: returns the file or command line that set a key, for the message.
+        prefix: a prefix of the keys in the message, as in "curriculum.".
 
     Raises:
-        ConfigError: about the first fault: key, rule, value and who set it.
+        ConfigError: about the first fault, with the key, the rule, the value and its origin.
     """
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        # A misspelt key first: what else is wrong may come of it.
+        # A misspelt key first, since it may be the cause of other faults.
         first = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
         raise ConfigError(_describe_fault(first, kind, origin_of, prefix)) from error
 
@@ -104,7 +104,7 @@ def validate(
 def _describe_fault(
     fault: ErrorDetails, kind: type[Section], origin_of: Callable[[str], str], prefix: str
 ) -> str:
-    """Return the line about one of pydantic's errors."""
+    """Return the message about one of pydantic's errors."""
     section, field, key = _locate(fault["loc"], kind)
     inner = as_section(field.annotation) if field else kind
     name = f"{prefix}{key}" if key else prefix.rstrip(".")
@@ -142,13 +142,13 @@ def _broken_rule(fault: ErrorDetails, section: type[Section], field: FieldInfo |
 def _locate(
     location: tuple[int | str, ...], kind: type[Section]
 ) -> tuple[type[Section], FieldInfo | None, str]:
-    """Return the section that holds a fault, its field there if it has one, and the dotted key."""
+    """Return the section with a fault, its field if there is one, and the dotted key."""
     section, field, key = kind, None, ""
     for part in location:
         inner = as_section(field.annotation) if field else None
         if isinstance(part, int) and field is not None:  # of a list
             field, key = FieldInfo.from_annotation(item_kind(field.annotation)), f"{key}[{part}]"
-        elif field is None or inner is not None:  # else the member of a union
+        elif field is None or inner is not None:  # the last case is a union's member
             section = inner or section
             field = section.model_fields.get(str(part))
             key += f".{part}" if key else str(part)
@@ -156,7 +156,7 @@ def _locate(
 
 
 def describe_closest(value: Any, choices: Iterable[str]) -> str:
-    """Return a hint at the choice that was meant; empty where none is close."""
+    """Return a hint at the closest choice; empty if none is close."""
     near = difflib.get_close_matches(str(value), list(choices), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
@@ -166,9 +166,9 @@ def unknown_key(key: str, origin: str, valid: Iterable[str], others: Iterable[st
 
     Args:
         key: the dotted key.
-        origin: who set it; empty: nobody is named.
-        valid: the names that are known beside it.
-        others: full keys elsewhere that may have been meant.
+        origin: the file or command line that set it; empty: it is not mentioned.
+        valid: the valid names in the same section.
+        others: keys of other sections that may have been meant.
     """
     name, valid = key.rpartition(".")[2], list(valid)
     near = difflib.get_close_matches(name, valid, n=1)
@@ -179,13 +179,13 @@ def unknown_key(key: str, origin: str, valid: Iterable[str], others: Iterable[st
 
 
 def show(value: Any) -> str:
-    """Return a value as a message quotes it, in at most 80 characters."""
+    """Return a value as text for a message, of at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _check_text(text: Any, *, least: int = 1) -> Any:
-    """Refuse a text that no path, name or message can hold; another value is left to its type."""
+    """Refuse a text with characters that no path, name or message may have; ignore other types."""
     if not isinstance(text, str):
         return text
     if len(text) < least:
@@ -202,12 +202,12 @@ def _check_text(text: Any, *, least: int = 1) -> Any:
 def _check_open_section(section: Any, info: ValidationInfo) -> Any:
     try:
         return _to_plain(str(info.field_name), section) if isinstance(section, Mapping) else section
-    except RecursionError as error:  # YAML's &anchors allow it
+    except RecursionError as error:  # YAML's &anchors can build circles
         raise ValueError("must not contain itself") from error
 
 
 def _to_plain(key: str, value: Any) -> Any:
-    """Return a copy of a value that is made of nothing that JSON does not know."""
+    """Return a copy of a value, made only of JSON's types."""
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
@@ -233,5 +233,5 @@ def _check_text_of(key: str, value: Any) -> None:
 
 
 Text = Annotated[str, BeforeValidator(_check_text)]
-# Any mapping of plain values: whoever uses it knows its rules.
+# Any mapping of plain values; the code that uses it checks its rules.
 OpenSection = Annotated[dict[str, Any], BeforeValidator(_check_open_section)]

@@ -1,4 +1,4 @@
-"""The section `space` of tune.yaml: what it names, and what the command line changes in it."""
+"""The section `space` of tune.yaml: its names, and its changes by the command line."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,10 +10,10 @@ SECTION = "space"
 
 
 def flat_space(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dotted name -> range or choices, however the names were written.
+    """Return the ranges and choices by dotted name, from dotted or nested names.
 
     Raises:
-        ConfigError: when a key is there twice, as `a.b` and as `a: {b}`.
+        ConfigError: when a key occurs twice, as `a.b` and as `a: {b}`.
     """
     ranges: dict[str, Any] = {}
     for name, given in _walk("", section):
@@ -26,18 +26,19 @@ def flat_space(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge_space(section: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """Return the section with what the command line changes in it.
+    """Return the section with the changes of the command line.
 
-    A key that is given replaces that of the file; null removes one, or all below a name; `{}` for
-    the whole section removes all. One field of a key, as `<key>.low`, changes that field alone.
+    A key of the command line replaces that of the file; null removes a key, or all keys below a
+    name; `{}` for the section removes all. A field of a key, such as `<key>.low`, changes only that
+    field.
 
     Args:
-        section: of the file.
-        path: the names of the key that is given, below the section.
-        value: of it.
+        section: the file's section.
+        path: the names of the command line's key, below the section.
+        value: the key's value.
 
     Raises:
-        ConfigError: when a key is there twice, or one that is to be removed is not.
+        ConfigError: when a key occurs twice, or a key to remove does not exist.
     """
     kept = {name: given for name, given in flat_space(section).items() if given is not None}
     if path and path[-1] in FIELDS:
@@ -62,7 +63,7 @@ def _walk(prefix: str, section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in section.items():
         inner = list(value.values()) if isinstance(value, Mapping) else []
         is_section = isinstance(value, Mapping) and not (inner and set(value) & set(FIELDS))
-        # With a field that nobody knows it is still the range of one key.
+        # With an unknown field it is still the range of one key.
         if is_section and all(isinstance(each, Mapping) or each is None for each in inner):
             yield from _walk(f"{prefix}{key}.", value)
         else:

@@ -1,6 +1,6 @@
-"""YAML as users mean it: 1e-5 is a number, a key stands once, a fault is one line.
+"""YAML with numbers such as 1e-5, without duplicate keys, and with one-line errors.
 
-PyYAML alone reads 1e-5 as text, takes the last of two equal keys, and has no bounds.
+PyYAML alone reads 1e-5 as text, uses the last of two equal keys, and has no limits.
 """
 
 import re
@@ -13,12 +13,12 @@ from pixelis.config.section import show
 from pixelis.errors import ConfigError
 
 EXPONENT = re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
-# Far beyond any configuration, and read in seconds.
+# Far above any configuration, and still read in seconds.
 MAX_CHARACTERS = 200_000
-# Of values, with each *alias counted as all that it stands for: ten lines can stand for a billion.
+# Limit of values with every *alias expanded: ten lines of aliases can mean a billion values.
 MAX_VALUES = 50_000
 MAX_DEPTH = 50
-MAX_NUMBER = 1000  # characters of a number; Python shows none of more than 4,300 digits
+MAX_NUMBER = 1000  # characters of a number; Python cannot print more than 4,300 digits
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Construct a value; a tag that does not suit it gives an error with its line."""
+        """Construct a value; a wrong tag raises an error with its line."""
         if node.tag in NUMBERS and len(node.value) > MAX_NUMBER:
             text = f"a number may have {MAX_NUMBER} characters, got {len(node.value)}"
             raise _fault(text, node.start_mark)
@@ -50,7 +50,7 @@ class _Loader(yaml.SafeLoader):
             raise _fault(text, node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        if not isinstance(node, yaml.MappingNode):  # tagged as one
+        if not isinstance(node, yaml.MappingNode):  # another node with a mapping's tag
             raise _fault(f"expected keys and values, got {node.value!r:.40}", node.start_mark)
         seen: set[str] = set()
         for key, _ in node.value:
@@ -61,7 +61,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Knows EXPONENT too, so that it quotes the texts that would come back as numbers."""
+    """A dumper that knows EXPONENT, so that it quotes texts that would be read back as numbers."""
 
 
 for _side in (_Loader, _Dumper):
@@ -69,7 +69,7 @@ for _side in (_Loader, _Dumper):
 
 
 def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a node holds, aliases written out; of a circle, each once."""
+    """Count the values of a node with expanded aliases; those of a circle count once."""
     if id(node) not in known:
         known[id(node)] = 1
         inner: list[yaml.Node] = []
@@ -82,10 +82,10 @@ def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """Return the value of one YAML document; `name` is what messages call it.
+    """Return the value of one YAML document; `name` is its name in messages.
 
     Raises:
-        ConfigError: when it is none, or beyond the bounds above, aliases written out.
+        ConfigError: when it is not valid YAML, or exceeds the limits above with expanded aliases.
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{name} may have {MAX_CHARACTERS} characters, got {len(text)}")
@@ -109,7 +109,7 @@ def read_mapping(path: Path) -> dict[Any, Any]:
     """Return the keys and values of a YAML file.
 
     Raises:
-        ConfigError: when it cannot be read, or holds something else.
+        ConfigError: when the file cannot be read or is not a mapping.
     """
     if not path.exists():
         raise ConfigError(f"No such configuration file: {path} (looked from {Path.cwd()})")

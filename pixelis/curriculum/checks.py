@@ -20,22 +20,22 @@ def require(is_met: bool, key: str, rule: str, value: object, note: str = "") ->
 
 
 def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> bool:
-    """Return whether this is a finite int or float in [low, high]; a bool is no number."""
+    """Return whether a value is a finite int or float in [low, high]; a bool is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    # Not math.isfinite, which an int beyond a float's range makes overflow.
+    # Not math.isfinite, which overflows on an int beyond a float's range.
     return abs(value) <= sys.float_info.max and low <= value <= high
 
 
 def is_integer(value: object, low: int) -> bool:
-    """Return whether this is an int >= low; a bool is no int, and 500.0 is not one either."""
+    """Return whether a value is an int >= low; a bool and 500.0 are not."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
 def check_keys(
     settings: object, valid: Iterable[str], path: str, needed: Iterable[str] = ()
 ) -> Mapping[str, Any]:
-    """Return a mapping when all of its keys are valid, and those that are needed are there."""
+    """Return a mapping if all of its keys are valid and no needed key is missing."""
     require(isinstance(settings, Mapping), path, "a mapping of settings", settings)
     assert isinstance(settings, Mapping)
     valid = list(valid)
@@ -52,7 +52,7 @@ def check_keys(
 
 
 def check_mix(key: str, mix: object) -> dict[str, float]:
-    """Return a mix with float fractions when it is one: fractions >= 0 that sum to 1."""
+    """Return a mix with float fractions if they are >= 0 and sum to 1."""
     is_mapping = isinstance(mix, Mapping) and len(mix) > 0
     require(is_mapping, key, "a mapping of difficulty to fraction with at least one entry", mix)
     assert isinstance(mix, Mapping)
@@ -68,7 +68,7 @@ def check_mix(key: str, mix: object) -> dict[str, float]:
 
 
 def check_strata(key: str, strata: object, required: Iterable[str]) -> dict[str, float]:
-    """Return strata as floats when every required difficulty is there and all are in [0, 1]."""
+    """Return strata as floats if no required difficulty is missing and all are in [0, 1]."""
     for difficulty, performance in _check_required(key, strata, required, "performance").items():
         is_share = is_number(performance, 0, 1)
         require(is_share, f"{key}: the performance on '{difficulty}'", "in [0, 1]", performance)
@@ -77,7 +77,7 @@ def check_strata(key: str, strata: object, required: Iterable[str]) -> dict[str,
 
 
 def check_counts(counts: object, required: Iterable[str]) -> dict[str, int]:
-    """Return the sizes of the strata when every required difficulty has at least one example."""
+    """Return the sizes of the strata if every required difficulty has at least one example."""
     checked = dict(_check_required("counts", counts, required, "count"))
     for difficulty, count in checked.items():
         rule = "an integer >= 1"

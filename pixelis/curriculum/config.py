@@ -13,13 +13,13 @@ from pixelis.errors import ConfigError
 
 
 class CurriculumSection(Section):
-    """Base of the sections of the curriculum: a message states type and range together."""
+    """Base of the sections of the curriculum, whose messages give type and range together."""
 
     states_whole_rule: ClassVar[bool] = True
 
 
 class Stage(CurriculumSection):
-    """A name and a mix: what share of the training examples each difficulty gives."""
+    """A name and a mix, the share of each difficulty in the training examples."""
 
     name: str
     difficulty_mix: dict[str, float]
@@ -45,10 +45,10 @@ class CompetenceConfig(CurriculumSection):
 
 
 class SelfPacedConfig(CurriculumSection):
-    """Strategy `self_paced`: the first share let in, and lambda's factor."""
+    """Strategy `self_paced`: the share of the first examples, and lambda's factor."""
 
     initial_fraction: float = key(0.3, "share of the examples let in at first", gt=0, le=1)
-    # At 1 or below lambda would stand still, and the hardest examples would never be let in.
+    # At 1 or below lambda would not grow, and the hardest examples would never be drawn.
     growth: float = key(1.3, "factor of the loss limit, once an interval", gt=1)
 
 
@@ -136,7 +136,7 @@ class CurriculumConfig(CurriculumSection):
     @field_validator("strategy", mode="before")
     @classmethod
     def _check_strategy(cls, strategy: Any) -> Any:
-        # Looked up here: a strategy of the user's own is in the table, not in a type.
+        # A lookup instead of a Literal type, so that users can add strategies.
         if not isinstance(strategy, str) or strategy not in STRATEGIES:
             hint = describe_closest(strategy, STRATEGIES)
             raise ValueError(f"must be one of {', '.join(STRATEGIES)}, got {strategy!r}{hint}")
@@ -189,22 +189,22 @@ class CurriculumConfig(CurriculumSection):
         return validate(cls, tree, prefix="curriculum.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every setting as plain JSON; `from_dict` of it is an equal config."""
+        """Return every setting as plain JSON, from which `from_dict` builds an equal config."""
         return self.model_dump(mode="json")
 
     @property
     def strategy_class(self) -> type[Strategy]:
-        """The strategy in force: where the curriculum is off, the fixed mix of the last stage."""
+        """The strategy in use; if the curriculum is off, the fixed mix of the last stage."""
         return STRATEGIES[self.strategy] if self.enabled else Strategy
 
     @property
     def strategy_label(self) -> str:
-        """The strategy in force, as a person reads it."""
+        """The strategy in use, as text for a person."""
         return self.strategy if self.enabled else "fixed mix"
 
     @property
     def active_stages(self) -> tuple[Stage, ...]:
-        """The stages that training can be in: where the curriculum is off, the last alone."""
+        """The stages of a training; if the curriculum is off, only the last one."""
         return self.stages if self.enabled else self.stages[-1:]
 
     @property
@@ -225,9 +225,9 @@ def check_examples(
     """Check that every difficulty a stage uses has an example in both splits.
 
     Args:
-        config: whose stages are checked.
+        config: the configuration with the stages.
         sizes: `{"train": {"simple": 10, ...}, "validation": {...}}`.
-        without: what is not counted in them, for the message.
+        without: the examples that `sizes` does not count, as text for the message.
 
     Raises:
         ConfigError: naming stage, difficulty and split.

@@ -1,6 +1,6 @@
-"""How hard an example is, from its trajectory alone: a score in [0, 1] and its components.
+"""The difficulty of an example, from its trajectory alone: a score in [0, 1], its components.
 
-Every component is in [0, 1] and grows with what makes a trajectory harder; none rewards form.
+Every component is in [0, 1] and grows with the difficulty; none depends on the form of the text.
 """
 
 import math
@@ -35,14 +35,14 @@ def compute_components(
     sample_type: str,
     task_weight: float,
 ) -> dict[str, float]:
-    """The five components of the composite difficulty score, each in [0, 1].
+    """Compute the five components of the composite difficulty score, each in [0, 1].
 
     Args:
         sophistications: the weight (1 to 3) of each operation called, in order.
-        num_kinds_used: how many different operations were called.
-        num_kinds: how many operations there are.
+        num_kinds_used: number of different operations called.
+        num_kinds: number of existing operations.
         num_thoughts: thinking steps, the conclusion included.
-        num_corrections: wrong steps that were noticed and mended.
+        num_corrections: number of wrong steps that were noticed and corrected.
         sample_type: a key of ERROR_WEIGHTS.
         task_weight: the task's own weight in [0, 1].
     """
@@ -58,7 +58,7 @@ def compute_components(
 
 
 def combine(components: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """The weighted sum of the components; weights are >= 0 and sum to 1."""
+    """Compute the weighted sum of the components; weights are >= 0 and sum to 1."""
     return sum(weights[name] * components[name] for name in COMPONENTS)
 
 
@@ -69,14 +69,14 @@ def categorise(
     names: tuple[str, str, str] = ("simple", "medium", "hard"),
     parents: Sequence[Hashable] | None = None,
 ) -> list[str]:
-    """Cut each group at two percentiles of its rank, so that every category holds every group.
+    """Cut each group at two percentiles of its rank, so that every category has examples of each.
 
     Args:
-        keys: a sortable key for each example: the score first, then what breaks ties.
+        keys: a sortable key for each example: the score, then values that break ties.
         groups: the group of each example (its task and split).
         percentiles: the two cuts, in percent, ascending.
         names: the three categories, easiest first.
-        parents: what the groups are parts of (the task): its shares are exact as well.
+        parents: the task that each group belongs to: its shares are exact as well.
 
     Returns:
         A category for each example; each group's shares, and each parent's, are exact to one
@@ -100,10 +100,10 @@ def categorise(
 
 
 def _cut_twice(sizes: Sequence[int], percentiles: tuple[float, float]) -> list[list[int]]:
-    """How many of each group lie below two percentiles: exact in sum, by the largest remainders.
+    """Count the examples of each group below two percentiles, by the largest remainders.
 
-    A quota is rounded up or down. Where a group is so small that both of its quotas lie between
-    the same two numbers, the first may be rounded up only together with the second.
+    The sums are exact, so each quota is rounded up or down. If both quotas of a small group lie
+    between the same two integers, the first may be rounded up only together with the second.
     """
     quotas = [[size * percentile / 100 for size in sizes] for percentile in percentiles]
     below = [[math.floor(quota) for quota in row] for row in quotas]

@@ -14,12 +14,12 @@ from pixelis.errors import ConfigError
 
 @dataclass(frozen=True)
 class CurriculumEvent:
-    """An event after an optimiser step, with its reason and the numbers it was decided on.
+    """An event after an optimiser step, with its reason and the numbers of the decision.
 
     `kind` is start, trial, advance, rollback, hold or end. `from_stage` is the stage before the
-    event, `to_stage` the stage whose mix holds after it: the next one for `trial` and `advance`,
+    event, `to_stage` the stage whose mix is used after it: the next one for `trial` and `advance`,
     the same one for every other kind. `mix`, `interval`, `cooldown_until` and `rollback_count` are
-    those that hold after the event.
+    the values after the event.
     """
 
     step: int
@@ -46,7 +46,7 @@ class CurriculumEvent:
 
     @classmethod
     def from_dict(cls, record: object) -> "CurriculumEvent":
-        """Build an event from `to_dict` of one."""
+        """Build an event from the result of `to_dict`."""
         names = [item.name for item in dataclasses.fields(cls)]
         if not isinstance(record, Mapping) or set(record) != set(names):
             raise ConfigError(f"A curriculum event must have the fields {names}, got {record!r}")
@@ -58,7 +58,7 @@ def compute_numbers(
     strata: Mapping[str, float] | None,
     counts: Mapping[str, int] | None,
 ) -> dict[str, Any]:
-    """Compute the fields of an event that were measured, all null where nothing was."""
+    """Compute the measured fields of an event, all null without a measurement."""
     perf_before = decision.perf_before if decision else None
     perf_after = decision.perf_after if decision else None
     delta = None if perf_before is None or perf_after is None else perf_after - perf_before

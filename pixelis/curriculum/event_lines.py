@@ -11,10 +11,10 @@ RULE = "=" * 40
 
 
 def event_line(event: CurriculumEvent, config: CurriculumConfig | None = None) -> str | None:
-    """Return the console line of an event, None where it has none.
+    """Return the console line of an event, or None for an event without a line.
 
-    With the config, the line of a rollback also names the setting that was not met, and that of a
-    strategy without stages the mix.
+    With the config, the line of a rollback also names the limit that was missed, and the line of a
+    strategy without stages gives the mix.
     """
     step, kind = event.step, event.kind
     has_stages = config is None or config.strategy_class.uses_stages
@@ -38,7 +38,7 @@ def event_line(event: CurriculumEvent, config: CurriculumConfig | None = None) -
 
 
 def _mix_line(event: CurriculumEvent) -> str | None:
-    """Return the line of a strategy without stages; an ordinary start has none."""
+    """Return the line of a strategy without stages; None for a start without a note."""
     _, _, note = (event.reason or "").partition("; ")
     shares = ", ".join(f"{name} {part:.2f}" for name, part in event.mix.items())
     note = f" ({note})" if note else ""
@@ -48,7 +48,7 @@ def _mix_line(event: CurriculumEvent) -> str | None:
 
 
 def _missed_limit(event: CurriculumEvent, config: CurriculumConfig | None) -> str:
-    """Return what a rollback was decided on beside the drop, with the limit that was missed."""
+    """Return the value that decided a rollback, other than the drop, and the limit it missed."""
     if event.reason == "low_performance" and event.average is not None:
         limit = "" if config is None else f" < {config.min_performance_for_advance:.2f}"
         return f" (low performance: average {event.average:.2f}{limit})"
@@ -62,16 +62,16 @@ def _missed_limit(event: CurriculumEvent, config: CurriculumConfig | None) -> st
 
 def _round_four(value: float | None) -> str:
     assert value is not None
-    return f"{round(value, 4) + 0.0:.4f}"  # + 0.0: a delta of -0.00001 is no "-0.0000"
+    return f"{round(value, 4) + 0.0:.4f}"  # + 0.0 turns "-0.0000" into "0.0000"
 
 
 def final_statistics(manager: CurriculumManager, examples_seen: int, num_bad_steps: int = 0) -> str:
-    """Return the block that closes a training; bad steps were counted, but not applied."""
+    """Return the final block of a training; bad steps were counted, but not applied."""
     config = manager.config
     strategy = config.strategy_class
     has_stages = config.enabled and strategy.uses_stages
     weights = _round_mix(manager.mix)
-    # For the guide's own strategy, the guide's lines; the others leave out what they lack.
+    # The guide fixes the lines of its own strategy; other strategies drop lines that do not apply.
     lines = [] if strategy.rolls_back else [f"  Strategy: {config.strategy_label}"]
     lines += [f"  Final stage: {manager.stage}"] if has_stages else []
     lines += [f"  Total rollbacks: {manager.rollback_count}"] if strategy.rolls_back else []

@@ -1,6 +1,6 @@
-"""The curriculum's decisions; it knows no trainer, no loader and no tracker.
+"""The decisions of the curriculum, without trainer, loader and tracker.
 
-The manager decides, the callback applies, the recorder records.
+The manager decides, the callback applies a decision, and the recorder records it.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from pixelis.curriculum.strategies.staged import is_held
 
 
 class CurriculumManager:
-    """The stage that a training is in: the mix of each step, attempts to advance, events."""
+    """The curriculum of one training: its stage, the mix of each step, and the events."""
 
     def __init__(self, config: CurriculumConfig, max_steps: int | None = None) -> None:
         """Begin in the first stage; `max_steps` is the end of training, None where unknown."""
@@ -29,16 +29,16 @@ class CurriculumManager:
         self._events: list[CurriculumEvent] = []
         self._record("start", 0, examples_seen=0)
 
-    # What holds now
+    # The current state
 
     @property
     def stage_index(self) -> int:
-        """The index of the stage; while a trial is open, of the stage it began in."""
+        """The index of the stage; while a trial is open, the index of the stage before it."""
         return self._state.stage_index
 
     @property
     def stage(self) -> str:
-        """The name of that stage; of a strategy without stages, its own name."""
+        """The name of the stage; for a strategy without stages, the strategy's name."""
         return self._stage_name(self._state.stage_index)
 
     @property
@@ -53,23 +53,23 @@ class CurriculumManager:
 
     @property
     def rollback_count(self) -> int:
-        """The rollbacks of the whole training."""
+        """The number of rollbacks since training began."""
         return self._state.rollback_count
 
     @property
     def visit(self) -> int:
-        """The number of the visit: the sampler's quota begins anew where it changes."""
+        """The number of the visit; the sampler starts a new quota when it changes."""
         return self._state.visit
 
     @property
     def trial(self) -> dict[str, Any] | None:
-        """The step, interval and strata that the open trial began with; None where none is open."""
+        """The open trial: its step, interval and strata at its start; None without one."""
         trial = self._state.trial
         return None if trial is None else {**trial.__dict__, "strata": dict(trial.strata)}
 
     @property
     def events(self) -> list[CurriculumEvent]:
-        """Everything that happened so far, oldest first."""
+        """All events so far, oldest first."""
         return list(self._events)
 
     @property
@@ -77,7 +77,7 @@ class CurriculumManager:
         """Every difficulty that an evaluation must measure."""
         return self.config.required_difficulties
 
-    # What the next steps draw from
+    # Mix and pool of the next steps
 
     @property
     def mix(self) -> Mix:
@@ -98,14 +98,14 @@ class CurriculumManager:
         return self._strategy.pool(self._state, step)
 
     def describe(self) -> str | None:
-        """Return in a few words what the next step draws from, where the stage does not say it."""
+        """Return a short text about the pool or mix of the next step; the stage may be enough."""
         return self._strategy.describe(self._state, self._state.steps + 1)
 
     def bind(self, scores: Scores) -> None:
-        """Take the difficulty score of every training example: once, before training."""
+        """Store the difficulty score of every training example; called once, before training."""
         self._strategy.bind(scores)
         if len(self._events) == 1 and self._state.steps == 0:
-            self._events = []  # the first mix is known only now
+            self._events = []  # the first mix of some strategies depends on the scores
             self._record("start", 0, examples_seen=0)
 
     # Decisions
@@ -120,7 +120,7 @@ class CurriculumManager:
         return self._is_due(step) and self._strategy.wants(self._state, step) == "strata"
 
     def needs_losses(self, step: int) -> bool:
-        """Return whether the strategy wants the losses of training examples after this step."""
+        """Return whether the strategy needs the losses of training examples after this step."""
         return self._is_due(step) and self._strategy.wants(self._state, step) == "losses"
 
     def _is_due(self, step: int) -> bool:
@@ -128,10 +128,10 @@ class CurriculumManager:
         return is_now and self._strategy.fits(self._state, step)
 
     def steps_to_next_decision(self, step: int) -> int | None:
-        """Return how far a loader can plan ahead: no decision comes before that many steps.
+        """Return the number of steps that a loader can plan ahead without a decision.
 
         It is the smallest n >= 1 such that `attempt_due` or `needs_losses` can be true after n more
-        optimiser steps; None where neither ever will be.
+        optimiser steps; None if neither can ever be true.
         """
         wait = self._strategy.wait(self._state, step)
         if wait is None:
@@ -145,7 +145,7 @@ class CurriculumManager:
         return dict(last.strata) if last is not None and last.step == step else None
 
     def observe(self, step: int, strata: Mapping[str, float]) -> None:
-        """Take a scheduled evaluation into the window."""
+        """Add a scheduled evaluation to the window."""
         require(is_integer(step, 0), "step", "an integer >= 0", step)
         evaluation = Evaluation(step, check_strata("strata", strata, self.required_difficulties))
         history = self._state.history
@@ -164,7 +164,7 @@ class CurriculumManager:
         counts: Mapping[str, int] | None = None,
         examples_seen: int | None = None,
     ) -> CurriculumEvent:
-        """Make the attempt, or end the trial, that falls after this step, and return its event."""
+        """Make the attempt, or end the trial, that is due after this step, and return its event."""
         if not self.attempt_due(step):
             raise ValueError(f"no attempt is due at step {step}: {self._why_not(step)}")
         if counts is not None:
@@ -182,8 +182,8 @@ class CurriculumManager:
     ) -> CurriculumEvent | None:
         """Choose the pool by the losses `{difficulty: {index: loss}}`, and return the event.
 
-        Before the first step that is the start itself, now with the mix that training starts with.
-        Where the strategy wants strata as well, the event is that of the attempt: None here.
+        Before the first step this is the `start` event, with the first mix of the training. None if
+        the strategy also needs strata: then the attempt returns the event.
         """
         if not self.needs_losses(step):
             raise ValueError(f"no losses are needed at step {step}: {self._why_not(step)}")
@@ -201,7 +201,7 @@ class CurriculumManager:
         strata: Mapping[str, float] | None = None,
         examples_seen: int | None = None,
     ) -> CurriculumEvent:
-        """Record the end of training, with the strata of the last weights where they are known."""
+        """Record the end of training, with the strata of the last weights if they are known."""
         if self._events[-1].kind == "end":
             raise ValueError(f"training already ended, at step {self._events[-1].step}")
         reason = None if self._state.trial is None else "trial_open"
@@ -217,7 +217,7 @@ class CurriculumManager:
     # Checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that decides what comes next, events included, as plain JSON."""
+        """Return the complete state, events included, as plain JSON."""
         return {
             "strategy": self._name(),
             **self._state.to_dict(),
@@ -225,7 +225,7 @@ class CurriculumManager:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken, or leave everything as it is and raise."""
+        """Restore a `state_dict` exactly; on an error the manager is unchanged."""
         own = ("strategy", "events")
         require(isinstance(state, Mapping), "curriculum state", "a mapping of settings", state)
         for key in own:
@@ -252,7 +252,7 @@ class CurriculumManager:
         examples_seen: int | None = None,
         reason: str | None = None,
     ) -> CurriculumEvent:
-        """Append what happened, with the state that holds after it."""
+        """Append an event, with the state after it."""
         state = self._state
         strata = state.history[-1].strata if state.history else None
         reason = decision.reason if decision else reason
@@ -282,7 +282,7 @@ class CurriculumManager:
         return self.config.stages[index].name if has_stages else self.config.strategy
 
     def _why_not(self, step: int) -> str:
-        """Return why no decision falls after this step, for the error of a call that comes then."""
+        """Return the reason why no decision is due after this step, for an error."""
         state, strategy = self._state, self._strategy
         wait = strategy.wait(state, step)
         if wait is None and strategy.rolls_back and is_held(self.config, state):

@@ -1,4 +1,4 @@
-"""The performance of a mix, in exact arithmetic: no decision may depend on rounding."""
+"""The performance of a mix in exact arithmetic, so that no decision depends on rounding."""
 
 import math
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ LARGEST_DENOMINATOR = 10**6
 
 
 def as_fraction(value: float) -> Fraction:
-    """Return the number that was meant by a float: 0.05 is 1/20, 1/3 is one third.
+    """Return the ratio that a float approximates: 0.05 is 1/20, 1/3 is one third.
 
     In binary, `0.5 * 0.9 + 0.5 * 0.8 - 0.9` is -0.04999999999999993: a drop of exactly the
-    threshold would be kept or rolled back by accident. Where no simple ratio rounds to the float,
-    its shortest decimal form is taken.
+    threshold would be kept or rolled back by accident. If no simple ratio rounds to the float, its
+    shortest decimal form is used.
     """
     simple = Fraction(value).limit_denominator(LARGEST_DENOMINATOR)
     return simple if float(simple) == value else Fraction(str(value))

@@ -1,10 +1,10 @@
-"""The difficulty of each draw, by the chairman rule: a mix is kept to the example.
+"""The difficulty of each draw by the chairman rule, which follows a mix exactly.
 
 Tijdeman (1980), "The chairman assignment problem": with fractions f_d there is always an order in
 which after n draws every count_d differs from f_d * n by less than 1. Draw number c + 1 of a
 difficulty may not come before f_d * n > c (its release) nor later than f_d * n >= c + 1 (its
-deadline); taking, among the released, the one with the earliest deadline keeps to both (it is the
-schedule of unit jobs that always works where any does).
+deadline); choosing, among the released draws, the earliest deadline satisfies both (for unit jobs
+this schedule works whenever any does).
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from math import lcm
 
 from pixelis.curriculum.performance import as_fraction
 
-CREDIT_UNIT = 10**9  # credits are whole numbers of billionths: JSON keeps them exactly
+CREDIT_UNIT = 10**9  # credits are integers in billionths, which JSON keeps exactly
 
 
 class Quota:
@@ -25,7 +25,7 @@ class Quota:
         counts: Mapping[str, int] | None = None,
         credits: Mapping[str, int] | None = None,
     ) -> None:
-        """Begin with no draws and no credit, or go on with those of an earlier quota."""
+        """Begin without draws and credits, or continue with those of an earlier quota."""
         parts = {name: as_fraction(part) for name, part in mix.items() if part > 0}
         total = sum(parts.values(), Fraction(0))
         self._names = list(parts)
@@ -47,7 +47,7 @@ class Quota:
         for index, release in enumerate(self._releases):
             if release <= drawn and (best < 0 or deadlines[index] < deadlines[best]):
                 best = index
-        if best < 0:  # only where a credit was carried from a difficulty that left the mix
+        if best < 0:  # only after a credit was carried from a difficulty that left the mix
             best = deadlines.index(min(deadlines))
         self._counts[best] += 1
         self._plan(best)

@@ -1,4 +1,4 @@
-"""The order of the examples: a mix kept to the example, every example once a pass."""
+"""The order of the examples: the exact mix, and every example once per pass."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +12,10 @@ STATE_KEYS = ("seed", "sizes", "mix", "counts", "credits", "passes", "positions"
 
 
 class MixtureSampler:
-    """A source of (difficulty, index) pairs, whose order depends on seed and state alone.
+    """A source of (difficulty, index) pairs whose order depends only on seed and state.
 
     Each pass over a difficulty has its own shuffle, made from the seed, the difficulty and the
-    number of the pass: no generator has a state that could be lost, and a copy can run ahead.
+    number of the pass. So no random generator's state must be saved, and a copy can run ahead.
     """
 
     def __init__(self, sizes: Mapping[str, int], mix: Mapping[str, float], seed: int = 0) -> None:
@@ -42,9 +42,8 @@ class MixtureSampler:
     def set_mix(self, mix: Mapping[str, float], new_visit: bool = True) -> None:
         """Draw from a new mix, from the next draw on.
 
-        A new visit counts its quota from here. Without one, what each difficulty is owed is
-        carried over: for mixes that drift at every step, whose rarest difficulty would otherwise
-        never come.
+        A new visit starts a new quota. Without a new visit, each difficulty keeps its credit: else
+        a mix that changes at every step would never draw its rarest difficulty.
         """
         checked = self._check_mix(mix)
         if new_visit:
@@ -56,7 +55,7 @@ class MixtureSampler:
     def set_pool(self, pool: Mapping[str, Sequence[int]] | None) -> None:
         """Draw only from these indices; a difficulty that is not named has all of its examples.
 
-        A pass is over the current pool: where the pool of a difficulty changes, a new pass begins.
+        A pass is over the current pool: a new pool of a difficulty begins a new pass.
         """
         for difficulty, indices in self._check_pool({} if pool is None else pool).items():
             if indices != self._pools[difficulty]:
@@ -98,13 +97,13 @@ class MixtureSampler:
         return order
 
     def copy(self) -> "MixtureSampler":
-        """Return a sampler that draws what this one will draw, and leaves this one as it is."""
+        """Return an independent sampler that will draw the same examples."""
         return copy.deepcopy(self)
 
     __copy__ = copy
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that decides what is drawn next, as plain JSON."""
+        """Return the complete state as plain JSON."""
         return copy.deepcopy(
             {
                 "seed": self._seed,
@@ -119,11 +118,11 @@ class MixtureSampler:
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with exactly the example that would have come next.
+        """Restore a state; the next draw is exactly the one that would have come next.
 
         Raises:
-            ConfigError: when the state is of another version or of other training examples; then
-                nothing has changed.
+            ConfigError: when the state is of another version or of other training examples; the
+                sampler is unchanged then.
         """
         check_keys(state, STATE_KEYS, "sampler state", needed=STATE_KEYS)
         rule = f"those of the training examples, {self._sizes}"
@@ -140,7 +139,7 @@ class MixtureSampler:
             is_known = fraction == 0 or self._sizes.get(difficulty, 0) > 0
             rule = "that of a difficulty with training examples"
             require(is_known, f"mix: the fraction of '{difficulty}'", rule, fraction)
-        # Ties between difficulties go by the order of the sizes, whatever that of the mix.
+        # Ties between difficulties are broken by the order of the sizes, not by that of the mix.
         return {name: checked[name] for name in (*self._sizes, *checked) if name in checked}
 
     def _check_pool(self, pool: Mapping[str, Sequence[int]]) -> dict[str, list[int] | None]:

@@ -1,4 +1,4 @@
-"""The training examples whose losses are measured, and those that are chosen by their loss."""
+"""Draw the training examples whose losses are measured, and select examples by their loss."""
 
 import math
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ def draw_scored(
 ) -> list[tuple[str, int]]:
     """Draw the examples that are scored after a step, as (difficulty, index) pairs.
 
-    Scoring costs a forward pass for each: a bounded pool, drawn anew each time, keeps it from
-    costing more than the training. Each difficulty gives its share of the pool, and at least one
-    example. The draw is a function of its arguments alone, so that a resumed training makes it too.
+    Each scored example costs a forward pass. A new, limited pool each time keeps scoring cheaper
+    than training. Each difficulty gives its share of the pool, and at least one example. The draw
+    is a function of its arguments alone, so that a resumed training repeats it.
 
     Args:
         sizes: training examples by difficulty.
-        pool_size: how many are scored at most; None is all of them.
-        seed: of the training.
-        step: the optimiser step that was last made.
+        pool_size: the largest number of scored examples; None: all.
+        seed: the training's seed.
+        step: the last optimiser step.
     """
     total = sum(sizes.values())
     drawn: list[tuple[str, int]] = []
@@ -37,7 +37,7 @@ def draw_scored(
 def check_losses(
     difficulty: str, losses: Mapping[str, Mapping[int, float]]
 ) -> list[tuple[int, float]]:
-    """Return the (index, loss) pairs of a difficulty when there is at least one, all finite."""
+    """Return the (index, loss) pairs of a difficulty if there is one and all are finite."""
     given = losses.get(difficulty) or {}
     rule = "given for at least one training example of each difficulty that a stage uses"
     require(len(given) > 0, f"the losses of difficulty '{difficulty}'", rule, dict(given))
@@ -49,7 +49,7 @@ def check_losses(
 
 @dataclass(frozen=True)
 class Selection:
-    """The indices that were chosen, in order, and how many were taken for noise."""
+    """The selected indices, in order, and the number of examples taken for noise."""
 
     chosen: list[int]
     num_noisy: int
@@ -58,7 +58,7 @@ class Selection:
 def select_active(
     scored: list[tuple[int, float]], active_fraction: float, noise_cut: float
 ) -> Selection:
-    """Choose the examples that the model still gets wrong, without those that look mislabelled.
+    """Select the examples with the highest losses, without those that look mislabelled.
 
     Examples with a loss above the quantile `noise_cut` are taken for noise; of the others, the
     `active_fraction` of all that were scored with the highest losses are chosen: at least one, and

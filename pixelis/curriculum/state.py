@@ -1,4 +1,4 @@
-"""The state of a curriculum between steps, to JSON and back."""
+"""The state of a curriculum between steps, and its conversion to JSON and back."""
 
 import copy
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class CurriculumState:
     memory: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the state as plain JSON that shares nothing with it."""
+        """Return the state as plain JSON, a deep copy."""
         plain = asdict(self)
         history = plain["history"]
         plain["history"] = [evaluation["strata"] for evaluation in history]
@@ -51,7 +51,7 @@ class CurriculumState:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "CurriculumState":
-        """Build the state from `to_dict` of one.
+        """Build the state from the result of `to_dict`.
 
         Raises:
             ConfigError: when a key is missing or unknown, as in a state of another version.

@@ -1,4 +1,4 @@
-"""The spans of steps that a training spent under one stage's mix, read from its events."""
+"""The visits of a training: spans of steps with one stage's mix, read from the events."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,22 +19,22 @@ OPEN, TRIED_NEXT, ADVANCED, ROLLED_BACK, ENDED = OUTCOMES = (
 class Visit:
     """One span; the next one begins where it ends.
 
-    A trial that is rolled back is a visit of the stage that was tried; one that is kept is the
-    beginning of that stage's visit. After a rollback the old stage is visited again.
+    A rolled-back trial is a visit of the next stage; a kept trial is the beginning of that stage's
+    visit. After a rollback the old stage has another visit.
 
     Attributes:
-        index: from 1, in order.
-        stage: whose mix held; the strategy's name where it has no stages.
-        begin: the step after which the mix held.
-        end: the step after which it did no longer; None while the visit is open.
+        index: the number of the visit, from 1.
+        stage: the stage's name; for a strategy without stages, the strategy's name.
+        begin: the step after which the mix was used.
+        end: the last step with the mix; None while the visit is open.
         mix: difficulty -> fraction.
         entered_by: the event's kind: start, trial, advance or rollback.
         outcome: how it was left: `open`: not yet; `tried_next`: a trial of the next stage began;
             `advanced`: the next stage began; `rolled_back`: it was a trial, and is undone;
             `ended`: training ended.
-        reason: of the event that it was left by.
-        strata_at_entry, strata_at_exit: performance by difficulty then; None where not measured.
-        delta: of the decision that a trial's visit ended with or was kept by.
+        reason: the reason of the event that ended the visit.
+        strata_at_entry, strata_at_exit: performance by difficulty; None if not measured.
+        delta: the delta of the decision that ended or kept a trial's visit.
     """
 
     index: int
@@ -54,7 +54,7 @@ def visits(events: Sequence[Event]) -> list[Visit]:
     """Return the visits of a training in order; the last one is open until the training ended.
 
     Args:
-        events: as `CurriculumEvent.to_dict` gives them.
+        events: the results of `CurriculumEvent.to_dict`.
     """
     spans: list[Visit] = []
     for event in events:

@@ -1,7 +1,7 @@
-"""Caches beside a data folder: the tokens of each example, and the vision features of each image.
+"""Caches next to a data folder: the tokens of each example, the vision features of each image.
 
-A cache is a folder that is built once, whole or not at all. Its name holds a key of everything that
-its content depends on.
+A cache is a folder that is built completely or not at all. Its name includes a key of everything
+that its content depends on.
 """
 
 import atexit
@@ -30,7 +30,7 @@ from pixelis.files import describe_write_error, folder_bytes, replace_folder
 Positions = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # Features (visual tokens, hidden size) of each image of a batch.
 ComputeFeatures = Callable[[Sequence[bytes]], Sequence[torch.Tensor]]
-# To be changed when the same text would be encoded in another way.
+# Increase this when the encoding of a text changes.
 TOKENS_VERSION = 2
 TOKEN_COLUMNS = datasets.Features(
     {
@@ -46,16 +46,16 @@ INDEX_FILE, VALUES_FILE = "index.json", "features.bf16"
 
 
 def cache_folder(data: Path) -> Path:
-    """Return the cache folder of a data folder: beside it, since data-prep replaces that whole."""
+    """Return the cache folder next to a data folder; data-prep would delete one inside it."""
     path = data.resolve()
     return path.with_name(f".{path.name}.cache")
 
 
 def cache_folders(data: Path, *, temporary: bool = True) -> Iterator[Path]:
-    """Yield the folders that may hold the caches of a data folder, to be tried in order.
+    """Yield the possible cache folders of a data folder, in the order in which to try them.
 
-    The first is beside the data, the next one in the user's cache folder (`XDG_CACHE_HOME`), and
-    the last one, where `temporary`, belongs to this process and is deleted with it.
+    The first is next to the data, the second in the user's cache folder (`XDG_CACHE_HOME`). With
+    `temporary` there is a third, which this process deletes at its end.
     """
     yield cache_folder(data)
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -69,8 +69,8 @@ def cache_folders(data: Path, *, temporary: bool = True) -> Iterator[Path]:
 def cache_key(facts: Mapping[str, Any]) -> str:
     """Return a name for content that depends on these facts (JSON).
 
-    `_name_or_path` of a configuration is left out at any depth: it says where a model was loaded
-    from, and the same model in another folder is the same.
+    `_name_or_path` of a configuration is left out at any depth, since a model in another folder is
+    the same model.
     """
 
     def without_path(item: dict[str, Any]) -> dict[str, Any]:
@@ -98,11 +98,11 @@ def build_once(path: Path, build: Callable[[Path], None], *, needed: float | Non
         if path.is_dir():
             return path
         prefix, suffix = f".{path.name}.", ".part"
-        for leftover in path.parent.glob(f"{prefix}*{suffix}"):  # of a killed process
+        for leftover in path.parent.glob(f"{prefix}*{suffix}"):  # left by a killed process
             shutil.rmtree(leftover, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=suffix))
         try:
-            partial.chmod(0o755)  # readable for others of a team
+            partial.chmod(0o755)  # readable for other users of a team
             build(partial)
             replace_folder(partial, path)
         except OSError as error:
@@ -116,7 +116,7 @@ def tokens_key(encoder: Encoder, digests: Mapping[str, str], base: Mapping[str, 
     """Return the key of what the tokens depend on: data, tokenizer, template, image sizes.
 
     Args:
-        encoder: of the processor.
+        encoder: the processor's encoder.
         digests: file name -> SHA-256 of the data.
         base: the model's configuration, on which the positions depend.
     """
@@ -147,8 +147,8 @@ def open_tokens(
 
     Args:
         path: the cache of this split.
-        rows: of the split, by difficulty.
-        encoder: without a limit on the length.
+        rows: rows of the split, by difficulty.
+        encoder: an encoder without a limit on the length.
         positions: computes M-RoPE positions; None for a model that has none.
         progress: called with the number of examples encoded since the last call.
 
@@ -181,7 +181,7 @@ def _token_row(
 ) -> dict[str, Any]:
     try:
         example = from_row(row)
-    except DataError as error:  # names the example
+    except DataError as error:  # the text names the example
         raise DataError(f"{file}: {error}") from error
     try:
         encoded = encode_example(example, encoder)
@@ -206,14 +206,14 @@ def image_bytes(row: Mapping[str, Any]) -> list[bytes]:
 
 
 def as_positions(flat: NDArray[np.int32]) -> torch.Tensor | None:
-    """Return the positions (3, T) of a row; None where it has none."""
+    """Return the positions (3, T) of a row; None without stored positions."""
     return torch.from_numpy(flat.reshape(3, -1).astype(np.int64)) if flat.size else None
 
 
 class VisionCache:
     """The features of images by the SHA-256 of their stored bytes, memory-mapped as bf16.
 
-    bf16 keeps 8 bits of the mantissa, to which autocast rounds them in the first layer anyway.
+    bf16 loses nothing: autocast rounds the features to its 8 bits of mantissa in the first layer.
     """
 
     def __init__(self, path: Path) -> None:
@@ -250,7 +250,7 @@ def open_features(
     """Return the vision features of a data set; build the cache if needed.
 
     Args:
-        path: the cache; its name holds a key of the images, their sizes and the tower's weights.
+        path: the cache; its name includes a key of the images, their sizes and the tower's weights.
         images: digest and stored bytes of each; may repeat.
         compute: the vision tower, up to the language model's hidden size.
         width: the hidden size.

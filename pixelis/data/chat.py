@@ -1,4 +1,4 @@
-"""The chat format: how calls, results and answers are written as messages, and read again.
+"""The chat format: write calls, results and answers as messages, and parse them.
 
 Calls are text in the assistant's turn and results are user turns (`<tool_response>`), the Qwen
 convention, because many chat templates drop `tool_calls` without a warning. Any processor with a
@@ -25,7 +25,7 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: text and images in order, and whether the loss is taken on it."""
+    """One turn: text and images in order, and whether it is supervised (has a loss)."""
 
     role: str
     parts: tuple[str | Image.Image, ...]
@@ -73,7 +73,7 @@ def prompt_messages(question: str, images: Sequence[Image.Image]) -> list[Messag
 
 
 def example_messages(example: Example) -> list[Message]:
-    """Return the whole conversation of an example; planted wrong steps are not supervised."""
+    """Return the complete conversation of an example; planted wrong steps are not supervised."""
     messages = prompt_messages(example.question, example.images)
     for step in example.trajectory:
         text = format_step(step.thought, step.operation, step.arguments)
@@ -117,7 +117,7 @@ def parse_reply(text: str) -> Reply:
             call = json.loads(calls[0])
         except (ValueError, RecursionError):  # ValueError: also a number of 5,000 digits
             return Reply(error="the call is not valid JSON")
-        if _is_deep(call):  # writing or comparing it would recurse too deep
+        if _is_deep(call):  # json.dumps and == would exceed the recursion limit
             return Reply(error=f"a call may be nested {MAX_CALL_DEPTH} deep")
         if not isinstance(call, dict) or set(call) != {"name", "arguments"}:
             return Reply(error='a call is {"name": ..., "arguments": {...}}')

@@ -1,20 +1,19 @@
-"""Conversion between stored pixels and seen pixels, those of the image that the model sees.
+"""Conversion between stored pixels and seen pixels (of the resized image that the model sees).
 
 The processor resizes each image. Qwen2.5-VL gives coordinates as pixels of the result (sides of
 whole multiples of 28, an area within bounds). Data on disk, operations and metrics use stored
-pixels. An example is converted when it is encoded; where every image is seen as it is stored, it is
-not changed at all.
+pixels. An example is converted when it is encoded; it is unchanged if every image keeps its size.
 
 A box or point belongs to the example's first image; those of TRACK_OBJECT belong to the frames that
 the call names. Converted are: arguments and results of calls, also those written in a question as a
 flawed solution; the numbers that a conclusion compares (`Area of ...`, `Center x of ...`); and, in
 any text, boxes `[x1, y1, x2, y2]` and points `(x, y)` that lie inside the first image. Crops have
-no coordinates: no operation takes them.
+no coordinates, since no operation accepts them.
 
 Rounding: an edge of a box lies between pixels and goes to the nearest edge, halves up; a point is a
 pixel and goes to the pixel that holds its centre; a side of a box that would be empty becomes that
-one pixel, and an area is at least one. All in integers, so that every machine rounds alike. Where
-the image is enlarged, there and back gives the same stored pixels; else the nearest ones.
+one pixel, and an area is at least one. All in integers, so that every machine rounds alike. If the
+image is enlarged, converting back gives the same stored pixels, else the nearest ones.
 
 Texts and values come from users, so whatever cannot be converted stays as it is, and the time taken
 grows only with a text's length.
@@ -47,11 +46,11 @@ _CALL_START = re.compile(rf"(?P<operation>{'|'.join(OPERATIONS)}) (?={{)")
 _ARROW = "} -> {"
 # Lines that are read as steps, as many as a trajectory may have: each may resize a mask.
 MAX_DESCRIBED_STEPS = 64
-# The values in pixels that a conclusion compares (`pixelis.data_prep.tasks.proposal.list_values`):
+# The pixel values that a conclusion compares (`pixelis.data_prep.tasks.proposal.list_values`):
 # from the measure to a number before the next full stop. Rows and columns are not pixels.
 _MEASURE = re.compile(r"\b(Area|Box area|Center [xy]) of ")
 _LAST_VALUE = re.compile(r": \d+\Z")
-# No image has more pixels, or sides, than a number of so many digits; longer ones stay.
+# Longer numbers are larger than any image and are not converted.
 MAX_DIGITS = 20
 _MAX_NUMBER = 10**MAX_DIGITS
 _VALUE = re.compile(rf"(?<=: )\d{{1,{MAX_DIGITS}}}(?=, |$)")
@@ -117,7 +116,7 @@ def all_same(frames: Sequence[Frame]) -> bool:
 
 
 def as_seen(example: Example, frames: Sequence[Frame]) -> Example:
-    """Convert an example to seen pixels; return it unchanged where they are the stored ones."""
+    """Convert an example to seen pixels; return it unchanged if they equal the stored ones."""
     if all_same(frames):
         return example
     first = frames[0]
@@ -158,7 +157,7 @@ def call_as_seen(operation: str, arguments: Arguments, frames: Sequence[Frame]) 
 
 
 def call_as_stored(operation: str, arguments: Any, frames: Sequence[Frame]) -> Any:
-    """Convert the arguments of a model's call to stored pixels; those of no call stay.
+    """Convert the arguments of a model's call to stored pixels; keep those of an invalid call.
 
     Raises:
         OperationError: when a box or point lies outside of the image, in seen pixels.
@@ -202,11 +201,11 @@ def result_as_seen(
         pairs = zip(list(numbers or ()), boxes, strict=False)
         seen["boxes"] = [list(frames[number - 1].box(tuple(box))) for number, box in pairs]
     if operation == "ZOOM_IN" and "size" in seen and _is_box(seen_arguments.get("bbox")):
-        # As the box and the factor say; the crop is resized for the model anyway.
+        # Computed from the box and the factor; the crop is resized for the model anyway.
         zoom = OPERATIONS[operation]
         factor = seen_arguments.get("factor", zoom.defaults["factor"])
         x1, y1, x2, y2 = seen_arguments["bbox"]
-        if fits_schema(factor, zoom.parameters["factor"]):  # else the size stays as it is
+        if fits_schema(factor, zoom.parameters["factor"]):  # else keep the size
             seen["size"] = [(x2 - x1) * factor, (y2 - y1) * factor]
     return seen
 
@@ -253,7 +252,7 @@ def _question_as_seen(question: str, frames: Sequence[Frame]) -> str:
 
 
 def _described_step_as_seen(line: str, frames: Sequence[Frame]) -> str | None:
-    """Convert a line that ends in a call and its result; None where it does not."""
+    """Convert a line that ends in a call and its result; None for other lines."""
     before, arrow, after = line.rpartition(_ARROW)
     start = _CALL_START.search(before)
     if not arrow or not line.endswith("}") or start is None:
@@ -271,7 +270,7 @@ def _described_step_as_seen(line: str, frames: Sequence[Frame]) -> str | None:
 
 
 def _conclusion_as_seen(text: str, frame: Frame, areas: Mapping[int, int]) -> str:
-    """Convert the values in pixels that a conclusion compares, sentence by sentence."""
+    """Convert the pixel values that a conclusion compares, sentence by sentence."""
     *sentences, rest = text.split(".")
     return ".".join([*(_values_as_seen(each, frame, areas) for each in sentences), rest])
 

@@ -30,13 +30,13 @@ class _Tokens:
 class CurriculumDataset(Dataset[Encoded]):
     """Encoded examples addressed by (difficulty, index within that difficulty).
 
-    Tokens come from a cache on disk where there is one, else they are kept after the first access.
-    Images are decoded at each access, since they would fill the memory, and not at all where their
-    vision features are cached.
+    Tokens come from a cache on disk if there is one, else they are kept in memory after the first
+    access. Images are decoded at each access, to save memory, and not at all if their vision
+    features are cached.
 
     Attributes:
-        rows: of each difficulty, as `pixelis.data.store.load_split` returns them.
-        features: of every image, where they are cached.
+        rows: rows by difficulty, from `pixelis.data.store.load_split`.
+        features: the cached vision features of every image, or None.
         left_out: difficulty -> number of examples longer than the encoder's max_length.
         excluded: keys that are never drawn (see `exclude`).
     """
@@ -64,10 +64,10 @@ class CurriculumDataset(Dataset[Encoded]):
         """Read tokens from a cache, and leave out examples longer than the encoder's max_length.
 
         Args:
-            tokens: of these rows, as `pixelis.data.cache.open_tokens` returns them.
+            tokens: the tokens of these rows, from `pixelis.data.cache.open_tokens`.
 
         Returns:
-            the number of examples left out, by difficulty; none is cut.
+            The number of examples left out, by difficulty; no example is truncated.
         """
         limit = self.encoder.max_length
         self._tokens, self._encoded = {}, {}
@@ -87,10 +87,10 @@ class CurriculumDataset(Dataset[Encoded]):
         """Exclude examples from training; all keys stay as they are.
 
         Args:
-            ids: of the examples; those of other splits are ignored.
+            ids: the examples' ids; ids of other splits are ignored.
 
         Returns:
-            the number of examples left, by difficulty.
+            The number of remaining examples, by difficulty.
         """
         unwanted = set(ids)
         self.excluded = frozenset(
@@ -136,7 +136,7 @@ class CurriculumDataset(Dataset[Encoded]):
         return from_row(self.rows[difficulty][index])
 
     def length(self, key: Key) -> int:
-        """Return the number of tokens of an example, from the cache where there is one."""
+        """Return the number of tokens of an example."""
         if self._tokens is None:
             return len(self[key])
         return self._tokens[key[0]].lengths[key[1]]

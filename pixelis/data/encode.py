@@ -20,9 +20,9 @@ from pixelis.data.example import Example
 from pixelis.errors import DataError
 
 IGNORE_INDEX = -100
-# Rendered templates that are kept; there are about as many as trajectories have lengths.
+# Rendered templates in the cache; there are about as many as different trajectory lengths.
 MAX_RENDERED = 1000
-# Private-use characters: no tokenizer's special token, and refused in the data.
+# Private-use characters: they are in no special token, and the data may not have them.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 OPERATION = 1
 # Batches of known positions are padded to a multiple of this: on a CPU, oneDNN keeps code and
@@ -41,8 +41,8 @@ class Encoded:
         answer_start: index of the first token of the last supervised turn.
         images: one for each run of image tokens, in order; empty where `features` is given.
         kinds: list of length T; OPERATION on the tokens of a supervised call, else 0.
-        positions: (3, T) M-RoPE positions, where they are known.
-        features: (visual tokens, hidden size), the vision tower's output, where it is known.
+        positions: (3, T) M-RoPE positions, or None if they are not cached.
+        features: (visual tokens, hidden size), the vision tower's output, or None if not cached.
     """
 
     input_ids: Sequence[int]
@@ -71,7 +71,7 @@ class Encoder:
         self.end_of_turn_id: int = self.tokenizer.eos_token_id
         self._grids: dict[tuple[int, int], list[int]] = {}
         self._rendered: dict[str, str] = {}
-        # Tokens of what the template writes between the texts.
+        # Tokens of the template's own text between the messages' texts.
         self._pieces: dict[str, list[int]] = {}
 
     def process_images(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
@@ -82,7 +82,7 @@ class Encoder:
     def image_grid(self, image: Image.Image) -> list[int]:
         """Return the number of the image's patches: frames, rows, columns.
 
-        It depends only on the size, so one blank image of each size is processed.
+        It depends only on the size, so it is computed from a blank image, once per size.
         """
         if image.size not in self._grids:
             inputs = self.process_images([Image.new("RGB", image.size)])
@@ -127,7 +127,7 @@ class Encoder:
         return self._assemble(rendered, texts, images)
 
     def _render(self, chat: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-        # With sentinels for texts, few conversations are rendered differently.
+        # With sentinels for texts, most conversations have the same rendering, which is cached.
         key = json.dumps([chat, add_generation_prompt])
         if key not in self._rendered:
             if len(self._rendered) >= MAX_RENDERED:
@@ -194,7 +194,7 @@ class Encoder:
 
 
 def encode_example(example: Example, encoder: Encoder) -> Encoded:
-    """Encode the whole conversation of an example in seen pixels (see `Encoder.encode`)."""
+    """Encode the complete conversation of an example in seen pixels (see `Encoder.encode`)."""
     frames = frames_of(example.images, encoder.seen_size)
     return encoder.encode(example_messages(as_seen(example, frames)))
 
@@ -204,8 +204,8 @@ def collate(encoded: Sequence[Encoded], encoder: Encoder) -> dict[str, torch.Ten
 
     Returns:
         `input_ids`, `attention_mask`, `labels`, `kinds` and `mm_token_type_ids` of shape (B, T);
-        `position_ids` (3, B, T), where all positions are known; for a batch with images either
-        `image_features` (visual tokens, hidden size), where they are known, or `pixel_values`
+        `position_ids` (3, B, T), if all positions are known; for a batch with images either
+        `image_features` (visual tokens, hidden size), if they are known, or `pixel_values`
         (patches, values of a patch) and `image_grid_thw` (N, 3).
     """
     num_tokens = max(len(item) for item in encoded)

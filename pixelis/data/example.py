@@ -26,7 +26,7 @@ class Step:
         operation: a name in `pixelis.operations.OPERATIONS`.
         arguments: of the call; coordinates are pixels of the original image.
         result: the observation's JSON object.
-        image: the observation's image, where it has one.
+        image: the observation's image, or None.
         supervised: False for the planted wrong step of a self-correction, which is context only:
             no loss is taken on it.
     """
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Example:
-    """One example.
+    """One example of a data set.
 
     `answer` and `ground_truth` are strings in one canonical form; structured truth (boxes, the
     flawed trajectory of a judgement) is in `provenance`. `conclusion` is the assistant's text

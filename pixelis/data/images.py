@@ -10,17 +10,17 @@ from PIL import ExifTags, Image
 
 from pixelis.errors import DataError
 
-# Formats that are opened. Pillow would run an outside program for EPS.
+# Accepted formats. For EPS, Pillow would run another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-# Bytes of these are kept where the pixels need no change; MPO is a JPEG with a second picture.
+# Formats whose bytes are kept if the pixels need no change; MPO is a JPEG with a second picture.
 KEPT_FORMATS = ("PNG", "JPEG", "MPO", "WEBP")
-# Below Pillow's own limit of 89 million, which stays on: an operation takes 35 bytes a pixel.
+# Below Pillow's own limit of 89 million, because an operation needs 35 bytes per pixel.
 MAX_PIXELS = 25_000_000
 MAX_BYTES = 64 * 1024 * 1024
 # Against Pillow's default of 6, photographs take 0.6 of the time and are 3 % larger; drawn scenes
 # take 0.75 of the time and are 13 % larger.
 PNG_LEVEL = 3
-# Modes that every later reader of the bytes converts to RGB alike.
+# Modes that every later reader converts to the same RGB pixels.
 _PLAIN_MODES = ("RGB", "L")
 _ENCODED = "_pixelis_encoded"
 _UPRIGHT = {
@@ -35,10 +35,10 @@ _UPRIGHT = {
 
 
 class ImageError(DataError):
-    """An image cannot be used; `too_large` says whether because of its size."""
+    """An image that cannot be used; `too_large` is True if its size is the reason."""
 
     def __init__(self, text: str, *, too_large: bool = False) -> None:
-        """Take the message."""
+        """Store the message."""
         super().__init__(text)
         self.too_large = too_large
 
@@ -59,7 +59,7 @@ def load_image(encoded: bytes) -> Image.Image:
         )
     try:
         with warnings.catch_warnings():
-            # About large sizes, which MAX_PIXELS refuses, and unusual metadata.
+            # Warnings about large sizes, which MAX_PIXELS refuses, and unusual metadata.
             warnings.simplefilter("ignore")
             return _decode(encoded)
     except ImageError:
@@ -70,7 +70,7 @@ def load_image(encoded: bytes) -> Image.Image:
         ) from error
     # Pillow's readers raise many types on broken bytes: OSError, SyntaxError, KeyError...
     except Exception as error:
-        # Without memory addresses: the same bytes give the same message.
+        # Remove memory addresses, so that the same bytes give the same message.
         reason = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "its bytes", str(error))
         raise ImageError(f"an image does not open ({reason:.100})") from error
 
@@ -113,7 +113,7 @@ def _decode(encoded: bytes) -> Image.Image:
     # Profiles and comments are not used, and `save` would write them again.
     image.info = {}
     if kept:
-        # On a read-only image Pillow replaces `im` before any change in place, which shows it.
+        # Pillow replaces `im` of a read-only image before a change, so `encode_image` can see one.
         image.readonly = 1
         setattr(image, _ENCODED, (encoded, image.im))
     return image

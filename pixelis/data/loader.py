@@ -1,8 +1,8 @@
 """The data loader that follows the curriculum without delay.
 
 Loaders read ahead, so a new mix would reach the model late. Here batches are planned only up to the
-next step at which the mix may change, and the loader is rebuilt there: the first step after an
-event draws from the new mix only, with any number of workers.
+next step at which the mix may change, and the loader is rebuilt at that step. So the first step
+after an event draws only from the new mix, with any number of workers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from pixelis.curriculum import CurriculumManager, MixtureSampler
 from pixelis.data.dataset import CurriculumDataset, Key
 from pixelis.errors import UserError
 
-# Limits the memory of a plan in runs without decisions.
+# The longest plan, in steps; limits its memory in runs without decisions.
 MAX_SEGMENT_STEPS = 1000
 
 
@@ -46,14 +46,14 @@ class CurriculumLoader:
     """An endless stream of micro-batches drawn by a MixtureSampler, segment by segment.
 
     Args:
-        dataset: of the sampler's (difficulty, index) pairs.
+        dataset: the dataset of the sampler's (difficulty, index) pairs.
         sampler: draws the pairs.
-        manager: gives the mix and pool of each step; never changed.
+        manager: gives the mix and pool of each step; read only.
         batch_size: examples in a micro-batch of one process.
         accumulation_steps: micro-batches in an optimiser step.
-        num_workers: loader processes; 0 loads in the caller's.
-        rank: of this process.
-        world_size: processes that share each optimiser step's examples.
+        num_workers: loader processes; 0 loads in this process.
+        rank: the rank of this process.
+        world_size: number of processes that share each optimiser step's examples.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class CurriculumLoader:
             yield batch
 
     def newest_step(self) -> list[list[str]]:
-        """Return the example ids of the last whole step, one list a micro-batch of this process.
+        """Return the example ids of the last complete step, one list per micro-batch here.
 
         Valid from the last micro-batch of a step to the first of the next.
         """

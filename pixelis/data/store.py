@@ -1,4 +1,4 @@
-"""Examples on disk: three parquet files, one a difficulty, with embedded images."""
+"""Examples on disk: three parquet files, one per difficulty, with embedded images."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from pixelis.data.images import encode_image, open_header
 from pixelis.errors import DataError
 
 SUMMARY_FILE = "summary.json"
-# A row group ends at the first batch that reaches either, so readers need tens of megabytes only.
+# Limits of a row group, so that readers need only some tens of megabytes.
 ROWS_IN_GROUP = 2000
 BYTES_IN_GROUP = 32 * 2**20
 ROWS_IN_BATCH = 50

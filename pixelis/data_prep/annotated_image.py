@@ -1,8 +1,8 @@
-"""Images with their annotations, the form in which every source gives data to the tasks.
+"""Images with their annotations, the form in which every source passes data to the tasks.
 
-Tasks see nothing else of a source, so drawn scenes, COCO folders and a third source are asked the
-same questions. All coordinates are pixels of the first frame; boxes are `(x1, y1, x2, y2)` with x2
-and y2 exclusive.
+Tasks see nothing else of a source, so every source (drawn scenes, COCO folders) gets the same
+questions. All coordinates are pixels of the first frame; boxes are `(x1, y1, x2, y2)` with x2 and
+y2 exclusive.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,18 +31,18 @@ class Instance:
 
     Attributes:
         name: its name in a question, such as `red circle`, `text` or `dog`.
-        kind: what it is counted by: its shape or its category.
-        location: where to look for it.
+        kind: its shape or its category, by which objects are counted.
+        location: the box and the point that a call uses to look at it.
         extent: the box of its visible pixels.
         area: the number of its visible pixels.
         position: its coordinates along the two axes of the image (see `AnnotatedImage.axes`).
-        colour: the name of its colour, where it has one.
-        cell: row and column on a grid, where there is one; it decides who is whose neighbour.
+        colour: the name of its colour; empty without a clear one.
+        cell: row and column on the grid of a drawn scene; decides which objects are neighbours.
         small: whether to zoom in before asking for its properties.
-        text: the written characters, where it is a text or a handwritten digit.
+        text: the characters of a text or a handwritten digit.
         occluded: the share of its pixels that another instance covers, in [0, 1).
         outlined: whether region growing finds its outline, so that it can be segmented.
-        path: its location in each frame, where there are several.
+        path: its location in each frame of a video.
     """
 
     name: str
@@ -90,12 +90,12 @@ class AnnotatedImage:
         instances: the annotated objects and texts.
         draw: returns the frames; called only for questions that are kept.
         free: locations that hold no instance.
-        axes: what a position across and down is called, such as `Column` and `Row`.
-        min_distance: below this distance of two centres (pixels) no direction is named.
+        axes: the names of a position across and down, such as `Column` and `Row`.
+        min_distance: two centres closer than this (pixels) have no direction to each other.
         occlusions: which instances cover which.
         num_frames: how many frames there are.
-        uncounted: kinds of which not every instance is annotated.
-        origin: where it comes from, for provenance (a file and its id).
+        uncounted: kinds that may have instances without an annotation.
+        origin: the file and the id of the image, for provenance.
     """
 
     instances: tuple[Instance, ...]
@@ -126,7 +126,7 @@ class AnnotatedImage:
         return next((each for each in self.instances if each.cell == cell), None)
 
     def wrong_locations(self, *, empty: bool, right: Sequence[Location]) -> list[Location]:
-        """Return where a wrong call can look: at nothing, or at an instance not in `right`."""
+        """Return locations for a wrong call: empty ones, or those of instances not in `right`."""
         if empty:
             return list(self.free)
         boxes = {location.box for location in right}

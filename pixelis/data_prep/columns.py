@@ -1,4 +1,4 @@
-"""What is kept of all examples until every score is known: columns in memory, rows on disk."""
+"""Storage of examples until every score is known: columns in memory, rows on disk."""
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ ROWS_FILE = ".rows.arrow"
 
 
 class Columns:
-    """What is kept in memory of every example: about a hundred bytes each."""
+    """The facts of every example that stay in memory: about a hundred bytes each."""
 
     def __init__(self) -> None:
         """Start without examples."""
@@ -26,7 +26,7 @@ class Columns:
         self.num_objects = array("L")
         self.num_bytes = 0  # of their rows
         self.components: dict[str, array[float]] = {}
-        # Names as codes: of an import, every example may have a task of its own.
+        # Names are stored as codes: in an import, every example may have a task of its own.
         self._codes = {name: array("L") for name in ("task", "sample_type", "split")}
         self._names: dict[str, dict[str, int]] = {
             "task": {},
@@ -39,7 +39,7 @@ class Columns:
         return len(self.keys)
 
     def add(self, info: RowInfo) -> None:
-        """Keep one more."""
+        """Add the facts of one example."""
         for name, part in info.components.items():
             self.components.setdefault(name, array("d")).append(part)
         self.keys.append(info.key)
@@ -50,7 +50,7 @@ class Columns:
             codes.append(names.setdefault(getattr(info, name), len(names)))
 
     def estimate_bytes(self, total: int | None) -> float | None:
-        """Return the bytes on disk of so many examples, by those so far; None where unknown."""
+        """Estimate the bytes on disk of `total` examples from those so far; None without any."""
         return 2 * self.num_bytes * max(1.0, total / len(self)) if total and len(self) else None
 
     def column(self, name: str) -> list[str]:
@@ -73,7 +73,7 @@ class Columns:
 
 
 class RowsFile:
-    """Record batches in a file: written once, then read in the same order."""
+    """A file of record batches, written once and then read in the same order."""
 
     def __init__(self, folder: Path) -> None:
         """Open the file for writing."""

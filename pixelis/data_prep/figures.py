@@ -1,4 +1,4 @@
-"""Figures of a data set: how its scores are spread, and examples of each category."""
+"""Figures of a data set: the distribution of its scores, and examples of each category."""
 
 import textwrap
 from collections import Counter
@@ -49,7 +49,7 @@ def difficulty_figure(meta: Sequence[Mapping[str, Any]], thresholds: Mapping[str
 
     Args:
         meta: task, sample_type, difficulty and score of each example.
-        thresholds: as in the summary: `values` holds two cuts by task, or for `all` tasks.
+        thresholds: as in the summary: `values` has two cuts for each task, or for `all` tasks.
 
     Returns:
         A figure 1200 pixels wide.
@@ -111,7 +111,7 @@ def _range(scores: Sequence[float]) -> tuple[float, float]:
 def _histogram(axes: Axes, rows: Sequence[Mapping[str, Any]], edges: Any) -> None:
     axes.set_visible(True)
     layers = [[float(r["score"]) for r in rows if r["difficulty"] == d] for d in DIFFICULTIES]
-    # One outline a category: a patch for each bar takes a second over all panels.
+    # One outline per category: a patch for each bar would take a second over all panels.
     below = np.zeros(len(edges) - 1)
     for layer, colour in zip(layers, CATEGORY_COLOURS.values(), strict=True):
         top = below + np.histogram(layer, edges)[0]
@@ -207,7 +207,7 @@ def _wrap(text: str, max_lines: int, weight: str) -> list[str]:
         if _width(longer, weight) <= limit:
             lines[-1] = longer
             continue
-        while _width(word, weight) > limit:  # no line holds it: cut it
+        while _width(word, weight) > limit:  # longer than a line
             size = next(n for n in range(len(word), 0, -1) if _width(word[:n], weight) <= limit)
             lines.append(word[:size])
             word = word[size:]
@@ -251,7 +251,7 @@ def _mark(axes: Axes, trajectory: Sequence[Step], image: Image.Image, *, frame: 
         if not (0 <= x <= image.width and 0 <= y <= image.height):
             continue
         if len(shape) == 4:
-            # Pixels' centres lie on whole numbers, their edges between them.
+            # matplotlib puts the centres of pixels on integers, and their edges between them.
             outline = Rectangle((x - 0.5, y - 0.5), shape[2] - x, shape[3] - y)
             outline.set(fill=False, edgecolor=CALL_COLOUR, linewidth=1.8)
             axes.add_patch(outline)
@@ -279,5 +279,5 @@ def side_by_side(frames: Sequence[Image.Image]) -> Image.Image:
     for frame in frames:
         strip.paste(frame, (left, 0))
         left += frame.width + 1
-    strip.thumbnail((MAX_TABLE_SIDE, MAX_TABLE_SIDE))  # the data holds them in full size
+    strip.thumbnail((MAX_TABLE_SIDE, MAX_TABLE_SIDE))  # the data has them in full size
     return strip

@@ -24,7 +24,7 @@ MAX_ATTEMPTS = 400
 
 
 class CallRunner:
-    """Runs calls on the images of one example, each different call once."""
+    """A runner of calls on the images of one example; it runs equal calls once."""
 
     def __init__(self, images: Sequence[Image.Image]) -> None:
         """Start without observations."""
@@ -43,7 +43,7 @@ class CallRunner:
 
 
 def results_of(steps: Sequence[Step]) -> list[Mapping[str, Any]]:
-    """Return each step's arguments updated with its result; of a failed step the result alone."""
+    """Return each step's arguments updated with its result; for a failed step only the result."""
     return [
         step.result if "error" in step.result else {**step.arguments, **step.result}
         for step in steps
@@ -80,8 +80,8 @@ def _moved_call(
 def _plant_correction(
     rng: random.Random, proposal: Proposal, runner: CallRunner
 ) -> list[Step] | None:
-    """Plant a wrong call (its real result, no loss) before a step that notices and corrects it."""
-    # Where nothing is free, the wrong call looks at another instance.
+    """Insert a wrong call (with its real result, without loss) before a step that corrects it."""
+    # Without a free location, the wrong call looks at another instance.
     moved = _moved_call(rng, proposal, empty=True) or _moved_call(rng, proposal, empty=False)
     if moved is None:
         return None
@@ -111,7 +111,7 @@ def _describe_solution(steps: Sequence[Step], answer: str) -> str:
 def _flawed_solution(
     rng: random.Random, proposal: Proposal, runner: CallRunner, sample_type: str
 ) -> tuple[str, str, dict[str, Any]] | None:
-    """Return a flawed solution as prompt text, what is wrong with it, and its structured form."""
+    """Return a flawed solution as prompt text, its flaw in words, and its structured form."""
     if not proposal.wrong_answers:
         return None
     calls = list(proposal.calls)
@@ -206,15 +206,15 @@ def generate_example(
     source: Source | None = None,
     salt: int = 0,
 ) -> Example:
-    """Generate example `index` of a data set; it depends on the arguments alone.
+    """Generate example `index` of a data set, as a function of the arguments alone.
 
     Args:
-        seed: of the data set.
-        index: of the example in it.
+        seed: seed of the data set.
+        index: index of the example in the data set.
         task: a key of `TASKS`.
         sample_type: see `pixelis.data.example.SAMPLE_TYPES`.
-        source: of the images; None for drawn scenes.
-        salt: another number gives another example, to replace one that cannot be used.
+        source: source of the images; None for drawn scenes.
+        salt: another number gives another example, to replace a duplicate.
 
     Raises:
         DataError: when MAX_ATTEMPTS images of the source give no such example.

@@ -18,11 +18,11 @@ from pixelis.data_prep.figures import EXAMPLES_IN_ROW, difficulty_figure, exampl
 from pixelis.data_prep.output_folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE
 from pixelis.data_prep.tasks import TASK_WEIGHTS
 
-# More points make the figure's bars no truer.
+# More points do not change the figure's bars visibly.
 MAX_PLOTTED = 20_000
 # A correlation of two points is always 1 or -1.
 MIN_SAMPLES = 3
-# Halfway between the hardest of one category and the easiest of the next; None without either.
+# A cut: halfway between the hardest of one category and the easiest of the next, or None.
 CutPoints = tuple[float | None, float | None]
 
 
@@ -36,7 +36,7 @@ def categorise(columns: Columns, config: DataPrepConfig) -> tuple[list[str], dic
     tasks = columns.column("task") if by_task else ["all"] * len(columns)
     difficulties = categorise_by_percentiles(
         columns.scores,
-        # Within each split as well, so that no stratum of a split is empty.
+        # Within each split too, so that every split has examples of every category.
         groups=list(zip(tasks, columns.column("split"), strict=True)),
         ties=list(zip(columns.num_objects, columns.keys, strict=True)),
         percentiles=(rules.percentiles[0], rules.percentiles[1]),
@@ -65,7 +65,7 @@ def correlate(
 ) -> dict[str, Any]:
     """Correlate the composite score with the base model's loss (Spearman), and by task.
 
-    Categories are cut within tasks, so that the correlation within them is what counts for these.
+    Categories are cut within tasks, so the correlation within a task shows their quality.
     """
     weights = {name: getattr(config.difficulty, name) for name in COMPONENTS}
     scorer = build_scorer("composite", weights=weights, task_weights=TASK_WEIGHTS)
@@ -107,12 +107,12 @@ def categorise_by_percentiles(
     """Cut each group at two percentiles of its rank.
 
     Args:
-        scores: of the examples.
-        groups: of each example (its task and split), so that every category holds every group.
-        ties: what orders equal scores, such as an id: it makes the shares exact to one example and
-            the same in every order of the examples.
+        scores: the score of each example.
+        groups: the group of each example (task and split); every category gets its share of each.
+        ties: orders examples with equal scores, such as an id, so that the shares are exact to one
+            example and do not depend on the order of the examples.
         percentiles: the two cuts in percent.
-        parents: what the groups are parts of (the task): its shares are exact as well.
+        parents: the task that each group belongs to: its shares are exact as well.
     """
     keys = list(zip(scores, ties, strict=True))
     return cut_by_rank(keys, groups, percentiles, DIFFICULTIES, parents)
@@ -127,10 +127,10 @@ def categorise_by_thresholds(scores: Sequence[float], thresholds: Sequence[float
 def observed_thresholds(
     scores: Sequence[float], groups: Sequence[str], categories: Sequence[str]
 ) -> dict[str, CutPoints]:
-    """Return where the percentiles cut the scores of each group, for the summary and the figure.
+    """Return the scores at which the percentiles cut each group, for the summary and the figure.
 
     A cut lies halfway between the hardest example below it and the easiest above, which are equal
-    where a tie was cut. None where there is none on one side.
+    where a tie was cut. None if one side is empty.
     """
     spans: dict[str, dict[str, tuple[float, float]]] = {}
     for score, group, category in zip(scores, groups, categories, strict=True):
@@ -169,7 +169,7 @@ def rank_correlation(scores: Sequence[float], errors: Sequence[float]) -> dict[s
 def choose_spread(tasks: Sequence[str], limit: int, seed: int) -> list[int]:
     """Choose at most `limit` indices, spread evenly over the tasks and drawn by the seed; rising.
 
-    Small tasks give all they have, and the others share what is left.
+    Tasks with few examples give all of them, and the others share the rest of the limit.
     """
     members: dict[str, list[int]] = {}
     for index, task in enumerate(tasks):

@@ -1,4 +1,4 @@
-"""The output folder of data-prep: written beside its path, then moved there in one step."""
+"""The output folder of data-prep: written under a temporary name, then renamed in one step."""
 
 import os
 import re
@@ -25,8 +25,8 @@ def check_output_folder(out: Path) -> None:
     """Refuse a path where data-prep may not write, before any work is done.
 
     Raises:
-        DataError: when the path holds anything that data-prep did not write, or its parent folder
-            cannot be made.
+        DataError: when the folder has files that data-prep did not write, or its parent folder
+            cannot be created.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -50,17 +50,17 @@ def check_output_folder(out: Path) -> None:
 
 @contextmanager
 def staged_folder(out: Path, needed: Callable[[], float | None] = lambda: None) -> Iterator[Path]:
-    """Yield a folder to write in, which replaces `out` when the block ends without an error.
+    """Yield a temporary folder, which replaces `out` when the block ends without an error.
 
-    At every moment `out` holds the complete old files or the complete new ones. What a killed
-    process left beside it is removed first.
+    At every moment `out` has the complete old files or the complete new ones. Temporary folders of
+    killed processes are removed first.
 
     Args:
         out: the output folder.
-        needed: returns the bytes that it takes, or None, for the error of a full disk.
+        needed: returns the bytes that the folder needs, or None, for the error of a full disk.
 
     Raises:
-        DataError: when `out` holds anything else, or cannot be written.
+        DataError: when `out` has files of others, or cannot be written.
     """
     check_output_folder(out)
     path = out.resolve()  # a link's target
@@ -80,7 +80,7 @@ def staged_folder(out: Path, needed: Callable[[], float | None] = lambda: None) 
 
 
 def _clear_leftovers(out: Path) -> None:
-    """Remove what killed processes left beside the output folder, or put it back."""
+    """Remove the temporary folders of killed processes, or restore the output from them."""
     pattern = re.compile(rf"\.{re.escape(out.name)}\.(\d+)\.(?:new|old)")
     for path in sorted(out.parent.iterdir()):
         match = pattern.fullmatch(path.name)
@@ -96,7 +96,7 @@ def _is_abandoned(folder: Path, pid: int) -> bool:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return True
-        # A process younger than the folder got the same number later.
+        # A process younger than the folder has reused the process id.
         return bool(process.create_time() > folder.stat().st_mtime + 1)
     except (psutil.Error, OSError, OverflowError):
         return not psutil.pid_exists(pid)

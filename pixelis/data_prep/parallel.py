@@ -1,8 +1,8 @@
 """Map a function over items in worker processes, in the items' order (`concurrent.futures`).
 
-Results travel by file. A pool has one pipe for the results of all workers, and the others keep it
-open: when a worker is killed in the middle of a long result, who reads waits for the rest of it for
-ever (CPython 3.11; joblib's loky has the same pipe). The messages in it are therefore short ones.
+Results are passed in files. A pool has one pipe for the results of all workers, and every worker
+keeps it open: when a worker is killed while it writes a long result, the reader waits forever for
+the rest (CPython 3.11; joblib's loky has the same pipe). Messages in the pipe are therefore short.
 """
 
 import multiprocessing
@@ -27,27 +27,27 @@ from pixelis.errors import DataError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Results that wait for their turn, for each worker.
+# Items per worker that are submitted before the next result is needed.
 AHEAD = 3
 # Imported once, in the server that workers are forked from.
 PRELOADED = ("pixelis.data_prep.streams",)
 
-_worker_function: Callable[[Any], Any]  # in a worker: what it was started with
+_worker_function: Callable[[Any], Any]  # in a worker: the function that it runs
 
 
 def map_ordered(
     function: Callable[[Item], Result], items: Iterable[Item], num_workers: int, folder: Path
 ) -> Iterator[Result]:
-    """Yield results in the order of the items; the same for every number of workers.
+    """Yield results in the order of the items, the same for every number of workers.
 
     Args:
         function: sent to each worker once.
-        items: read as they are needed, a few ahead.
-        num_workers: processes; 1 works in this one.
-        folder: for the results on their way.
+        items: the arguments; only a few are read ahead.
+        num_workers: number of processes; 1 runs in this process.
+        folder: a folder for the files of results.
 
     Raises:
-        DataError: when a worker dies. What the function raises is raised here.
+        DataError: when a worker dies. An exception of the function is raised unchanged.
     """
     if num_workers == 1:
         yield from map(function, items)
@@ -70,7 +70,7 @@ def map_ordered(
             while waiting:
                 yield _take(*waiting.popleft())
         except BaseException as error:
-            # At once: nobody waits for the workers' items, nor for the imports of their server.
+            # End at once, without waiting for the workers' items or their server's imports.
             for process in set(psutil.Process().children(recursive=True)) - others:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
@@ -111,7 +111,7 @@ def _start_worker(function: Callable[[Any], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    # A parent that was killed closes nothing: a worker would wait for its next item for ever.
+    # A killed parent closes no pipe, so a worker would wait for its next item forever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,7 +1,7 @@
-"""Prepare a data folder: configuration -> examples -> splits -> difficulty -> three parquet files.
+"""Prepare a data folder: configuration -> examples -> splits -> difficulty -> parquet files.
 
-Examples are made or imported in chunks, by workers, and wait on disk until every score is known;
-memory holds a few chunks and about a hundred bytes of each example.
+Workers generate or import the examples in chunks, which are kept on disk until every score is
+known. In memory are a few chunks and about a hundred bytes per example.
 """
 
 import json
@@ -41,11 +41,11 @@ from pixelis.data_prep.tasks import TASKS
 from pixelis.errors import ConfigError, DataError
 from pixelis.files import file_sha256
 
-# Keys that decide where and how fast data is made, not what it is.
+# Keys that change the path and the speed, but not the content of the data.
 NOT_CONTENT = ("output_dir", "num_workers")
 
 Stream = GeneratedStream | ImportedStream
-# Opens a progress bar for so many of something (None: unknown); gives what advances it.
+# Opens a progress bar (title, total or None); yields a function that advances it.
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
 
@@ -67,10 +67,10 @@ def plan_samples(
 
 
 def choose_tasks(tasks: Sequence[str] | None, source: Source) -> tuple[str, ...]:
-    """Return the named tasks if the source knows them; all that it knows where none are named.
+    """Return the named tasks if the source supports them, or all supported tasks if none is named.
 
     Raises:
-        ConfigError: when a task is unknown, or the source cannot be asked about it.
+        ConfigError: when a task is unknown, or the source does not support it.
     """
     for task in tasks or ():
         if task not in TASKS:
@@ -86,10 +86,10 @@ def choose_tasks(tasks: Sequence[str] | None, source: Source) -> tuple[str, ...]
 def find_possible_tasks(
     source: Source, tasks: Sequence[str], sample_types: Sequence[str], seed: int
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the tasks of which the source gives an example of every type; of the others, why not.
+    """Return the tasks for which the source gives every sample type, and the reason for others.
 
-    What a picture can be asked is known by its annotations; what the operations then find on its
-    pixels is known by trying.
+    Annotations decide which tasks suit an image, but whether the operations find the annotated
+    objects in its pixels must be tried.
 
     Raises:
         DataError: when no task is left.
@@ -108,7 +108,7 @@ def find_possible_tasks(
 
 
 def sample_ratios(config: DataPrepConfig) -> dict[str, float]:
-    """Return the share of every sample type but `positive`, which takes the rest."""
+    """Return the share of every sample type except `positive`, which gets the rest."""
     traps = config.trap_ratio / 2 if config.include_traps else 0.0
     return {
         "self_correction": config.self_correction_ratio,
@@ -127,18 +127,19 @@ def prepare_folder(
     count_tokens: Callable[[Example], int] | None = None,
     stream: Stream | None = None,
 ) -> dict[str, Any]:
-    """Make or import the data of a configuration in `out`; return the summary.
+    """Generate or import the data of a configuration into `out`; return the summary.
 
     The files are a function of the configuration without `NOT_CONTENT`, and of the input's content.
 
     Args:
-        config: checked by itself.
-        out: the folder that is written, or replaced, as a whole.
+        config: the checked configuration.
+        out: the folder that is created or replaced.
         progress: see Progress.
-        answer_losses: the base model's loss of each example; None where neither the scorer `model`
-            nor the rank correlation is asked for.
-        count_tokens: the tokens of an example; needed where `max_length` is set. Sent to workers.
-        stream: as `open_stream` gives it, where it was opened before; it is read once.
+        answer_losses: computes the base model's loss of each example; None if neither the scorer
+            `model` nor the rank correlation is configured.
+        count_tokens: counts the tokens of an example; needed if `max_length` is set. Sent to
+            workers.
+        stream: the result of `open_stream`, if the caller has opened it; it can be read once.
 
     Raises:
         ConfigError: when a task is unknown, or the configuration does not suit the input.
@@ -188,7 +189,7 @@ def prepare_folder(
 
 
 def open_stream(config: DataPrepConfig, count_tokens: Callable[[Example], int] | None) -> Stream:
-    """Open what a configuration asks for: its files are looked at, its chunks yet to be made.
+    """Open the stream of a configuration: check its files, without reading any chunk.
 
     Raises:
         ConfigError: when a task is unknown, or the configuration does not suit the input.
@@ -246,14 +247,14 @@ def _with_column(batch: pa.RecordBatch, name: str, values: Sequence[Any]) -> pa.
 
 
 def _kept_rejections(out: Path) -> Path:
-    """Return the file beside `out` that keeps the reasons when an input is refused as a whole."""
+    """Return the file next to `out` for the reasons when the complete input is refused."""
     return out.resolve().with_name(f"{out.resolve().name}.{REJECTED_FILE}")
 
 
 def _check_rejected(
     stream: Stream, columns: Columns, config: DataPrepConfig, out: Path, folder: Path
 ) -> None:
-    """Refuse an input of which too much was rejected; the reasons stay beside `out`."""
+    """Refuse an input with too many rejections; save their reasons next to `out`."""
     rejected, total = stream.rejected.total(), stream.num_records
     if not len(columns) and not total:
         raise DataError(f"input {config.input} holds no records")

@@ -11,7 +11,7 @@ from pixelis.data_prep.difficulty.multi import Box, find_boxes
 
 CALL_COLOUR = "#d6006c"  # no drawn object has this colour
 REFERENCE_COLOUR = "#00857c"
-# Small images are enlarged by a whole factor to about this side, large ones reduced to it.
+# Small images are enlarged by an integer factor to about this side, large ones reduced to it.
 SIDE = 440
 LETTER_HEIGHT = 13
 
@@ -31,13 +31,13 @@ class LabelledRegion:
 def find_regions(arguments: Any, result: Mapping[str, Any] | None, frame: int) -> list[Region]:
     """Return the boxes and points that a call refers to in one frame.
 
-    A call without frames refers to the first one. A call over frames has its box in each of them
-    as its result, where it found the object.
+    A call without frames refers to the first one. The result of a call over frames has a box for
+    each frame in which the object was found.
 
     Args:
-        arguments: of the call, possibly malformed.
-        result: of the call.
-        frame: counted from 1.
+        arguments: the call's arguments, possibly malformed.
+        result: the call's result.
+        frame: the number of the frame, from 1.
     """
     if not isinstance(arguments, Mapping):
         return []
@@ -99,7 +99,7 @@ def draw_regions(
     ]
     for region, colour, _ in inside:
         _draw_outline(draw, region, colour)
-    for region, colour, text in inside:  # over all outlines
+    for region, colour, text in inside:  # after all outlines, so that none covers a label
         if text:
             _draw_label(draw, region, text, colour, size)
     return copy
@@ -131,7 +131,7 @@ def _draw_outline(draw: ImageDraw.ImageDraw, region: Region, colour: str) -> Non
 def _draw_label(
     draw: ImageDraw.ImageDraw, region: Region, label: str, colour: str, size: tuple[int, int]
 ) -> None:
-    """Draw a label beside its region where there is room, so that it hides little.
+    """Draw a label next to its region if there is room, so that it hides little.
 
     Labels of the reference are below, since the model may have looked at the same region.
     """

@@ -15,12 +15,12 @@ from pixelis.data_prep.tasks import TASK_WEIGHTS
 
 
 class RowInfo(NamedTuple):
-    """What is kept in memory of a row.
+    """The facts of a row that stay in memory.
 
     Attributes:
-        key: 64 bits of its id's SHA-256: finds duplicates, and breaks ties.
-        num_objects: things in its picture; breaks ties first.
-        components: of the score, in the scorer's order.
+        key: 64 bits of the SHA-256 of the id: to find duplicates and to break ties.
+        num_objects: number of objects in the image; breaks ties before `key`.
+        components: the components of the score, in the scorer's order.
     """
 
     key: int
@@ -34,14 +34,14 @@ class RowInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows, what is kept of each, and the records that were rejected on the way."""
+    """Rows, their facts for memory, and the rejected records."""
 
     batch: pa.RecordBatch
     infos: list[RowInfo]
     rejections: list[Rejection]
 
     def take(self, positions: Sequence[int]) -> "Chunk":
-        """Return the chunk with the rows at some positions alone."""
+        """Return a chunk with only the rows at some positions."""
         batch = self.batch.take(pa.array(positions, pa.int64()))
         return Chunk(batch, [self.infos[i] for i in positions], self.rejections)
 
@@ -52,8 +52,8 @@ class RowBuilder:
 
     Attributes:
         fractions: shares of the validation and the test split.
-        scorer: name of the scorer; `model` scores by `composite` here, and is corrected later.
-        weights: of the composite score.
+        scorer: name of the scorer; for `model`, composite scores are replaced later.
+        weights: weights of the composite score.
     """
 
     fractions: tuple[float, float]
@@ -64,8 +64,8 @@ class RowBuilder:
         """Score examples and convert them into rows.
 
         Args:
-            examples: taken one at a time, so that the pixels of one alone are in memory.
-            rejections: kept as it is once the examples are through.
+            examples: read one at a time, so that only one example's pixels are in memory.
+            rejections: stored in the chunk after all examples were read, which may append to it.
         """
         name = "composite" if self.scorer == "model" else self.scorer
         scorer = build_scorer(name, weights=self.weights, task_weights=TASK_WEIGHTS)
@@ -97,7 +97,7 @@ class RowBuilder:
 
 
 def split_of(digest: str, validation_fraction: float, test_fraction: float) -> str:
-    """Return the split of an image, by its digest alone: equal images share a split."""
+    """Return the split of an image, computed from its digest: equal images share a split."""
     position = int(hashlib.sha256(digest.encode()).hexdigest()[:12], 16) / 16**12
     if position < test_fraction:
         return "test"

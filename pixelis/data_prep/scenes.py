@@ -36,7 +36,7 @@ CLUTTER_DEPTHS = (20, 45)
 CLUTTER_CHOICES = (0, 0, 0, 5, 10, 16)
 # How far a shape is drawn from the middle of its cell to overlap its neighbour, in pixels.
 OVERLAP_OFFSET = 6
-# Shapes whose sides reach the border between two cells from there.
+# Shapes whose sides reach the border between two cells at this offset.
 OVERLAPPING = ("circle", "square", "cross", "diamond")
 
 Cell = tuple[int, int]
@@ -48,9 +48,9 @@ class Item:
     """The item in one cell: a coloured shape, or a text where `text` is not empty.
 
     Attributes:
-        offset: pixels to the right and down from the middle of the cell.
-        digit: the index in scikit-learn's digits, where the text is handwritten.
-        front: drawn after its neighbours, over their edges.
+        offset: distance from the middle of the cell, in pixels to the right and down.
+        digit: for a handwritten text, the index in scikit-learn's digits.
+        front: whether it is drawn after its neighbours, over their edges.
     """
 
     cell: Cell
@@ -158,11 +158,11 @@ def random_digit(rng: random.Random, cell: Cell) -> Item:
 def overlapping_pair(rng: random.Random, cell: Cell, direction: Cell) -> tuple[Item, Item] | None:
     """Return two large shapes in neighbouring cells, the first drawn over the edge of the second.
 
-    Both cover the middle of their cells. None where the neighbouring cell is outside of the grid.
+    Both cover the middle of their cells. None if the neighbouring cell is outside of the grid.
 
     Args:
         rng: chooses two names that differ in colour.
-        cell: of the first.
+        cell: the cell of the first.
         direction: rows down and columns right, from the first to the second.
     """
     down, right = direction
@@ -180,7 +180,7 @@ def overlapping_pair(rng: random.Random, cell: Cell, direction: Cell) -> tuple[I
 
 
 def build_scene(rng: random.Random, items: Collection[Item], num_strokes: int = 0) -> Scene:
-    """Make a scene: sort the items and draw the seed of the background's noise."""
+    """Build a scene: sort the items and draw the seed of the background's noise."""
     ordered = tuple(sorted(items, key=lambda item: item.cell))
     return Scene(ordered, rng.getrandbits(31), num_strokes)
 
@@ -209,7 +209,7 @@ def draw_item(draw: ImageDraw.ImageDraw, item: Item, fill: Any) -> None:
 
 
 def render(scene: Scene) -> Image.Image:
-    """Draw the scene as an RGB image of SIDE x SIDE pixels; it depends on the scene alone."""
+    """Draw the scene as an RGB image of SIDE x SIDE pixels, a function of the scene alone."""
     grain = np.random.default_rng(scene.grain_seed)
     level = int(grain.integers(*BACKGROUND_LEVELS))
     # Coarse noise (one value for 4 x 4 pixels) keeps the PNG small.

@@ -20,16 +20,16 @@ from pixelis.data_prep.rows import Chunk, RowBuilder
 from pixelis.data_prep.sources import Source
 from pixelis.errors import CheckpointError, DataError
 
-# Records of a chunk: of photographs, some ten megabytes.
+# Records of a chunk: some ten megabytes of photographs.
 RECORDS_IN_CHUNK = 16
-# A chunk ends before it takes more: several of them wait for each worker.
+# Limit of a chunk's size: each worker has several chunks waiting.
 BYTES_IN_CHUNK = 32 << 20
-# How often another example is tried where one came out as an earlier one did.
+# Attempts to replace an example that equals an earlier one.
 MAX_SALT = 50
 
 
 def _split_duplicates(chunk: Chunk, seen: set[int]) -> tuple[Chunk, list[int]]:
-    """Return a chunk without examples that were seen before, and the positions of those."""
+    """Return a chunk without duplicates of earlier examples, and the duplicates' positions."""
     kept: list[int] = []
     twice: list[int] = []
     for position, info in enumerate(chunk.infos):
@@ -45,7 +45,7 @@ def _write_rejections(file: TextIO, rejections: Iterable[Rejection]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PlannedExample:
-    """Number, task and sample type of an example to make."""
+    """The number, task and sample type of an example to generate."""
 
     index: int
     task: str
@@ -54,14 +54,14 @@ class PlannedExample:
 
 @dataclass(frozen=True)
 class Generator:
-    """Makes the planned examples of a chunk from a source; sent to each worker."""
+    """A function that generates the planned examples of a chunk; sent to each worker."""
 
     seed: int
     source: Source
     rows: RowBuilder
 
     def __call__(self, planned: Sequence[PlannedExample], salt: int = 0) -> Chunk:
-        """Make the examples of a chunk; another salt makes others."""
+        """Generate the examples of a chunk; another salt gives other examples."""
         examples = (
             generate_example(
                 seed=self.seed,
@@ -78,14 +78,14 @@ class Generator:
 
 @dataclass
 class GeneratedStream:
-    """Exactly the planned examples, no two alike.
+    """A stream of exactly the planned examples, without duplicates.
 
     Attributes:
-        generate: makes a chunk.
-        planned: what is to be made.
-        num_workers: processes.
-        rejected: reason -> how many of the source's own records could not be used.
-        left_out: task that the source cannot give -> why.
+        generate: generates a chunk.
+        planned: the examples to generate.
+        num_workers: number of processes.
+        rejected: reason -> number of the source's records that could not be used.
+        left_out: task that the source does not support -> reason.
     """
 
     generate: Generator
@@ -96,12 +96,12 @@ class GeneratedStream:
 
     @property
     def description(self) -> str:
-        """Which tasks are left out, and why: a line each; empty where none is."""
+        """The tasks that are left out, with the reason, one per line."""
         return "\n".join(f"{task} is left out: {why}" for task, why in self.left_out.items())
 
     @property
     def num_records(self) -> int:
-        """How many records of its own the source looked at; 0 where it has none."""
+        """The number of records that the source has read; 0 for a source without files."""
         return int(getattr(self.generate.source, "num_records", 0))
 
     @property
@@ -110,7 +110,7 @@ class GeneratedStream:
         return len(self.planned)
 
     def describe_source(self) -> Mapping[str, Any]:
-        """Return what the data was made from, for the summary."""
+        """Return a description of the source, for the summary."""
         return {"name": self.generate.source.name, "tasks_left_out": sorted(self.left_out)}
 
     def read(self, folder: Path) -> Iterator[Chunk]:
@@ -151,10 +151,10 @@ class Importer:
     """Converts the raw records of a chunk; sent to each worker.
 
     Attributes:
-        folder: that the records' images are in.
+        folder: the folder of the records' images.
         record_format: see `pixelis.data_prep.importing`.
-        max_length: tokens of the longest example; None does not count them.
-        count_tokens: counts them; needed where there is a max_length.
+        max_length: the largest number of tokens of an example; None: they are not counted.
+        count_tokens: counts the tokens of an example; needed if there is a max_length.
     """
 
     folder: Path
@@ -197,14 +197,14 @@ class Importer:
 
 @dataclass
 class ImportedStream:
-    """Whatever records of the user's files can be used, and a file of those that cannot.
+    """A stream of the usable records of the user's files; the others go to a file.
 
     Attributes:
-        convert: makes a chunk.
+        convert: converts the records of a chunk.
         source: the files.
-        num_workers: processes.
-        rejected: reason -> how many records.
-        num_records: how many were read.
+        num_workers: number of processes.
+        rejected: reason -> number of records.
+        num_records: number of records read so far.
     """
 
     convert: Importer
@@ -216,11 +216,11 @@ class ImportedStream:
 
     @property
     def description(self) -> str:
-        """How the input was understood, in one line."""
+        """The detected format of the input, in one line."""
         return self.source.describe()
 
     def describe_source(self) -> Mapping[str, Any]:
-        """Return what the data was made from, for the summary."""
+        """Return a description of the source, for the summary."""
         return {
             "name": "input",
             "format": self.source.format,
@@ -255,7 +255,7 @@ class ImportedStream:
 
 
 def _reject_duplicates(batch: pa.RecordBatch, positions: Sequence[int]) -> list[Rejection]:
-    """Return one rejection for each record, of however many examples."""
+    """Return one rejection per record, even if several of its examples are duplicates."""
     rejections: dict[tuple[str, int], Rejection] = {}
     for position in positions:
         provenance = json.loads(batch.column("provenance")[position].as_py())

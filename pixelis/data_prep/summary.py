@@ -12,7 +12,7 @@ from rich.table import Table
 from pixelis.data.example import DIFFICULTIES, SPLITS
 
 WIDTH = 100
-# Name in the summary -> the keys of an example that it counts by.
+# Name of a table in the summary -> the keys by which its examples are grouped.
 COUNTS = {
     "by_split": ("split",),
     "by_task": ("task",),
@@ -35,13 +35,13 @@ def summarise(
     """Summarise counts, score ranges, mean components and thresholds.
 
     Args:
-        meta: task, sample_type, split, difficulty, score and, where they are known, `components`
-            (name -> part) of each example; read once.
-        config: the configuration, flat.
+        meta: task, sample_type, split, difficulty, score and, if known, `components` (name -> part)
+            of each example; read once.
+        config: the configuration with dotted keys.
         thresholds: `method` and `values`: by task, or for `all` tasks, the two cuts of the score.
-        correlation: as `rank_correlation` gives it; None where it was not asked for.
-        rejected: reason -> how many records were refused.
-        source: what the data was made from.
+        correlation: the result of `rank_correlation`; None if it was not computed.
+        rejected: reason -> number of rejected records.
+        source: the description of the source.
     """
     counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTS}
     scores: dict[str, list[float]] = {}
@@ -80,12 +80,12 @@ def summarise(
 
 
 def _plain(value: Mapping[str, Any]) -> Any:
-    """Convert a mapping to what JSON has, keys in order."""
+    """Convert a mapping to JSON values, with sorted keys."""
     return json.loads(json.dumps(value, sort_keys=True))
 
 
 def format_correlation(correlation: Mapping[str, Any] | None) -> str:
-    """Return one line that says whether the score measures difficulty."""
+    """Return one line about the correlation of the score with the base model's error."""
     label = "rank correlation of the score with the base model's error"
     if correlation is None:
         return f"{label}: not measured"

@@ -13,7 +13,7 @@ from pixelis.figures.draw_html import plotly_page
 from pixelis.figures.draw_png import DPI
 
 MAX_HORIZONTAL = 6  # the names of more groups are slanted to fit
-UPPER_LIMIT = 1.1  # of an axis of shares: there are numbers above the bars
+UPPER_LIMIT = 1.1  # of an axis of shares, with space for numbers above the bars
 BASE_COLOUR = "#b0b7bf"
 OUTCOMES = {  # from right to worst, with their colours
     "right": "#009E73",
@@ -26,7 +26,7 @@ OTHER_COLOUR = "#56B4E9"
 
 @dataclass(frozen=True)
 class Series:
-    """The bars of one colour: for each group a height, an interval, and a text under the mouse."""
+    """The bars of one colour: for each group a height, an interval, and a hover text."""
 
     label: str
     values: Sequence[float]
@@ -38,7 +38,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bars:
-    """Groups with one bar of every series, beside or on top of each other."""
+    """Groups with one bar of every series, side by side or stacked."""
 
     groups: Sequence[str]
     series: Sequence[Series]
@@ -91,10 +91,10 @@ def accuracy_bars(
 
 
 def outcome_bars(table: Sequence[Mapping[str, Any]]) -> Bars:
-    """Return stacked shares of how the rollouts of each group ended.
+    """Return stacked shares of the outcomes of each group's rollouts.
 
     Args:
-        table: Rows with `group` and `kind` (of `OUTCOMES`, or another), one for each rollout.
+        table: Rows with `group` and `kind` (a key of `OUTCOMES` or another), one per rollout.
     """
     groups = list(dict.fromkeys(str(row["group"]) for row in table))
     present = {str(row["kind"]) for row in table}

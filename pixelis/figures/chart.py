@@ -1,7 +1,7 @@
 """A description of a figure, from which both the PNG and the interactive page are drawn.
 
-A chart is panels above each other on one axis of optimiser steps; a panel holds items. The label of
-an item is its entry in the legend, which shows every label once.
+A chart is a column of panels with one axis of optimiser steps; a panel has items. The label of an
+item is its entry in the legend, which shows every label once.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 Point = tuple[float, float]
 
-SIZE = (1000, 560)  # pixels
+SIZE = (1000, 560)  # width and height in pixels
 # The colours of Okabe and Ito, which colour-blind readers can distinguish; from easy to hard.
 COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 BANDS = ("#eef3f8", "#dbe6f0", "#c8d8e6", "#b4cadc", "#a1bcd2")
@@ -30,7 +30,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points; `notes` are the texts shown under the mouse, one for each point."""
+    """A line through points; `notes` are the hover texts, one for each point."""
 
     label: str
     points: Sequence[Point]

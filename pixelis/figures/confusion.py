@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pixelis.figures.draw_html import plotly_page
 from pixelis.figures.draw_png import DPI
 
-# With more different true answers they are not categories: only right and wrong are counted.
+# With more different true answers, only right and wrong are counted.
 MAX_TRUTHS = 10
 OTHER, NOTHING = "another", "no answer"
 MAX_NAME = 16
@@ -35,8 +35,7 @@ def confusions(table: Sequence[Mapping[str, Any]]) -> list[Confusion]:
     """Count the answers of each task.
 
     Args:
-        table: Rows with `task`, `truth`, `answer` (None: none) and `right`, one for each
-            rollout.
+        table: Rows with `task`, `truth`, `answer` (or None) and `right`, one for each rollout.
     """
     tasks = sorted({str(row["task"]) for row in table})
     return [_confusion(task, [row for row in table if str(row["task"]) == task]) for task in tasks]
@@ -64,7 +63,7 @@ def _kind(row: Mapping[str, Any]) -> str:
 def _answer(row: Mapping[str, Any], truths: Sequence[str]) -> str:
     if row["answer"] is None:
         return NOTHING
-    if row["right"]:  # however it is spelled
+    if row["right"]:  # regardless of its spelling
         return _name(row["truth"])
     answer = _name(row["answer"])
     # A wrong answer never counts as the truth, even if both are equal after shortening.
@@ -81,7 +80,7 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def confusion_figure(grids: Sequence[Confusion]) -> Figure:
-    """Draw all tasks beside each other; darker cells have a larger share of their row."""
+    """Draw all tasks side by side; darker cells have a larger share of their row."""
     rows = math.ceil(len(grids) / COLUMNS)
     width, height = CELL[0] * min(COLUMNS, len(grids)), CELL[1] * rows
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained")

@@ -1,7 +1,7 @@
 """Reduce a very long training history to what a figure of a thousand pixels can show.
 
-Every extreme is kept. Beyond a few thousand points a line looks no different and takes minutes to
-draw; everything that is left out stays in the run's metrics and in curriculum/events.json.
+Every extreme is kept. More than a few thousand points take minutes to draw and make no visible
+difference; all points are still in the run's metrics and in curriculum/events.json.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 Row = tuple[int, Mapping[str, float]]
 Event = TypeVar("Event", bound=Mapping[str, Any])
 
-MAX_ROWS = 2000  # up to this number all are drawn
+MAX_ROWS = 2000  # up to this number, every point is drawn
 NUM_BUCKETS = 250  # of steps; each keeps its extremes
 MAX_EVENTS = 400
 NUM_EVENT_BUCKETS = 100
@@ -45,7 +45,7 @@ def downsample_points(points: Sequence[tuple[int, float]]) -> list[tuple[int, fl
 
 
 def downsample_events(events: Sequence[Event]) -> list[Event]:
-    """Keep the events that a figure can show apart; the sequence of stages is unchanged.
+    """Keep the events that a figure can distinguish; the sequence of stages is unchanged.
 
     A trial stays together with its decision. Every change of stage, `restore`, start and end is
     kept, and of each other kind the last, and the first in each hundredth of the training.

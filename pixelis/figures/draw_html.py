@@ -1,7 +1,7 @@
 """Write a chart as one interactive HTML page that needs no network.
 
 plotly's own writer (`plotly.io.to_html`) would put 4.8 MB of JavaScript into each page. A training
-has several pages and writes them again after each attempt, so ours hold the same build of plotly
+has several pages and writes them again after each attempt, so ours contain the same build of plotly
 gzipped: 2.0 MB as text, which every current browser unpacks by itself.
 """
 

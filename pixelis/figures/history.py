@@ -1,4 +1,4 @@
-"""The history of one training: everything that its figures are drawn from."""
+"""The history of one training, from which its figures are drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -69,7 +69,7 @@ def build_history(
 ) -> TrainingHistory:
     """Build the history from recorded events, and metrics under their names in MLflow.
 
-    A very long one is thinned out (`pixelis.figures.downsample`), except for its mixes.
+    A very long history is reduced (`pixelis.figures.downsample`), except for its mixes.
     """
     names = _difficulties(events, metrics)
     strata: Strata = _by_step(metrics, {f"eval/{name}/{rules.metric}": name for name in names})

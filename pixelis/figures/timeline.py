@@ -112,7 +112,7 @@ def _spans(history: TrainingHistory) -> list[StageSpan]:
 
 
 def _stage_labels(history: TrainingHistory) -> list[Text]:
-    """Return the names of stages, where the span is wide enough; the legend has them all."""
+    """Return the names of stages whose span is wide enough; the legend has all names."""
     return [
         Text((span.begin + span.end) / 2, 0.74, span.stage)
         for span in _spans(history)
@@ -173,12 +173,12 @@ def difficulty_lines(strata: Strata) -> list[Line]:
 
 
 def _mix_lines(history: TrainingHistory) -> list[Line]:
-    """Return the bold line of the current mix: a piece for each span, or one without stages."""
+    """Return the bold line of the current mix: one line per span, or one line without stages."""
     strata = history.strata
     if history.rules.has_stages:
         pieces = [performance(strata, s.mix, s.begin, s.end) for s in _spans(history)]
     else:
-        # One line: a mix may change at every step, and no piece of it would hold two points.
+        # One line, since a mix may change at every step, and a span would then have only one point.
         pieces = [[]]
         begins = [step for step, _ in history.mixes]
         for step, values in strata:
@@ -198,7 +198,7 @@ def performance(strata: Strata, mix: Mapping[str, float], begin: int, end: int) 
 
 
 def _thresholds(history: TrainingHistory) -> list[Item]:
-    """Return the minimum, and the level that performance had to reach at each decision."""
+    """Return the minimum, and the level that was required at each decision."""
     rules, items = history.rules, []
     if rules.rollback_threshold is not None:
         items += _decision_levels(history, rules.rollback_threshold)
@@ -245,7 +245,7 @@ def _decision_levels(history: TrainingHistory, threshold: float) -> list[Item]:
 
 
 def event_note(event: Event) -> str:
-    """Return the text of an event under the mouse: step, kind, reason, stages and performance."""
+    """Return the hover text of an event: step, kind, reason, stages and performance."""
     kind, reason = event["kind"], event.get("reason")
     lines = [f"<b>step {event['step']}: {kind}</b>" + (f" ({escape(reason)})" if reason else "")]
     source, target = event.get("from_stage"), event.get("to_stage")

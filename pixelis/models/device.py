@@ -1,4 +1,4 @@
-"""Choose the device of a process: its GPU where CUDA sees one, else the CPU."""
+"""Choose the device of a process: its GPU if CUDA finds one, else the CPU."""
 
 import os
 from collections.abc import Iterator

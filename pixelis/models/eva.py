@@ -27,9 +27,9 @@ class Spectrum:
     """What EVA measured on the inputs of one layer.
 
     Attributes:
-        layer: its path in the base.
-        rank: the directions that it received; a layer with 0 has no adapter.
-        singular_values: of the inputs, the largest first, as many as were computed.
+        layer: the layer's path in the base.
+        rank: the number of its directions; a layer with 0 has no adapter.
+        singular_values: the computed singular values of the inputs, the largest first.
         explained: share of the inputs' variance that each of these directions explains.
     """
 
@@ -44,7 +44,7 @@ def fit_eva(model: PeftModel, batches: Sequence[Batch]) -> list[Spectrum]:
 
     Args:
         model: with an adapter of `add_lora(..., init_lora_weights="eva")`; changed in place.
-        batches: of the collate function; each has at least `positions_needed` labelled positions.
+        batches: collated batches, each with at least `positions_needed` labelled positions.
 
     Returns:
         One spectrum for each layer, in the model's order.
@@ -74,7 +74,7 @@ def fit_eva(model: PeftModel, batches: Sequence[Batch]) -> list[Spectrum]:
     for parameter in model.parameters():
         if parameter.requires_grad:  # peft gives layers of a new rank the base's dtype
             parameter.data = parameter.data.to(torch.float32)
-    # From here on it is a plain adapter, which loads without data.
+    # From now on it is a plain adapter, which can be loaded without data.
     config: Any = model.peft_config["default"]
     config.init_lora_weights, config.eva_config = True, None
     # peft would save the shortest unique endings of the names, in no fixed order.
@@ -86,7 +86,7 @@ def fit_eva(model: PeftModel, batches: Sequence[Batch]) -> list[Spectrum]:
 def positions_needed(lora_r: int, eva_spread: float) -> int:
     """Return how many labelled positions a batch needs: twice the directions that are computed.
 
-    peft skips a smaller batch for ever, and its randomised SVD oversamples by as many again.
+    peft would skip a smaller batch forever, and its randomised SVD needs as many again.
     """
     return 2 * round(lora_r * eva_spread)
 

@@ -34,15 +34,15 @@ class ExportReport:
 
     Attributes:
         base_model: the base's name.
-        adapter: the address of the adapter.
-        dtype: of the saved weights.
-        num_positions: tokens of the example on which logits were compared.
+        adapter: the adapter's folder or address.
+        dtype: the dtype of the saved weights.
+        num_positions: number of tokens whose logits were compared.
         merging: largest difference of a logit between adapter and merged weights, in fp32.
         reading: the same between the saved folder, loaded again, and the merged weights rounded to
             `dtype`.
-        rounding: the same caused by rounding to `dtype`; 0 for float32.
+        rounding: the difference caused by rounding to `dtype`; 0 for float32.
         same_token: share of positions whose most likely token is the same after rounding.
-        sha256: of each saved file.
+        sha256: the SHA-256 of each saved file.
     """
 
     base_model: str
@@ -57,7 +57,7 @@ class ExportReport:
 
 
 def check_output_folder(folder: Path) -> None:
-    """Refuse to overwrite a folder, and a path where no folder can be created.
+    """Refuse an existing folder, and a path where no folder can be created.
 
     Raises:
         ConfigError: when the folder exists, or cannot be created.
@@ -85,7 +85,7 @@ def export_merged(
     """Merge an adapter into its base and save it with its processor, completely or not at all.
 
     Args:
-        adapter: its folder, in PEFT's layout.
+        adapter: the adapter's folder, in PEFT's layout.
         folder: the folder to create.
         example: the conversation on which the logits are compared.
         model: the base; the areas of its images are saved with the processor.
@@ -118,7 +118,7 @@ def export_merged(
     _check(merging, tolerance, "merged into its base, the adapter says something else")
     _convert(merged, DTYPES[dtype])
     staged = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(staged, ignore_errors=True)  # of an export that was killed
+    shutil.rmtree(staged, ignore_errors=True)  # left by a killed export
     try:
         merged.save_pretrained(str(staged))
         processor.save_pretrained(str(staged))

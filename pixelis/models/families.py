@@ -1,8 +1,8 @@
-"""What differs between model families: the LoRA targets, and the sizes of the published models.
+"""The differences of model families: LoRA targets, and the sizes of published models.
 
-LoRA targets are patterns over the whole path of a module, not name suffixes: the vision tower of
-Qwen2.5-VL has layers called `gate_proj`, `up_proj` and `down_proj` too, and a suffix would match
-them without being asked.
+LoRA targets are patterns for the complete path of a module, not name suffixes: the vision tower of
+Qwen2.5-VL also has layers called `gate_proj`, `up_proj` and `down_proj`, which a suffix would match
+by accident.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ MERGER = r"visual\.(merger|deepstack_merger_list\.\d+)\.(mlp\.[02]|linear_fc[12]
 
 
 def lora_target_pattern(*, train_vision: bool = False, train_merger: bool = False) -> str:
-    """Return the regular expression that the whole path of an adapted module matches.
+    """Return the regular expression for the complete path of an adapted module.
 
     The linear layers of the language model always match; those of the vision tower and of the
     merger only on request (`model.train_vision`, `model.train_merger`).

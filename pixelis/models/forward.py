@@ -34,7 +34,7 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def output_head(model: PeftModel) -> nn.Module | None:
-    """Return the layer that turns hidden states into logits, or None where the base names none."""
+    """Return the layer that computes logits from hidden states; None if the base names none."""
     base: Any = model.get_base_model()
     head: nn.Module | None = base.get_output_embeddings()
     return head

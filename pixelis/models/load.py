@@ -20,8 +20,8 @@ from pixelis.models.trust import check_model_folder, check_processor, describe_p
 
 EMBEDDED = "pixelis-nano"
 EMBEDDED_DIR = Path(__file__).parent / "nano"
-# What the libraries raise for files that are missing, damaged, of an unknown architecture, or with
-# impossible values.
+# Exceptions of the libraries for files that are missing, damaged, of an unknown architecture, or
+# with impossible values.
 LOAD_ERRORS = (
     *(OSError, ValueError, LookupError, RuntimeError, SafetensorError),
     *(TypeError, AttributeError, ArithmeticError, StrictDataclassError),
@@ -32,8 +32,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def silence_libraries() -> None:
     """Hide the progress bar of transformers and two warnings of peft that no user can act on.
 
-    One of them lists an adapter's missing tensors in thousands of characters;
-    `pixelis.models.lora` refuses such an adapter in one line.
+    One warning lists an adapter's missing tensors in thousands of characters; `pixelis.models.lora`
+    refuses such an adapter in one line.
     """
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
@@ -64,10 +64,10 @@ def resolve_model(model_name: str) -> str:
 
 @contextmanager
 def convert_load_errors(message: str, *also: type[Exception]) -> Iterator[None]:
-    """Convert what libraries raise while loading, and `also`, into CheckpointError.
+    """Convert the libraries' errors while loading, and those in `also`, into CheckpointError.
 
     Args:
-        message: what failed, such as `no model for 'name'`; the library's text is put after it.
+        message: the failure, such as `no model for 'name'`; the library's text is added.
         also: further exception classes to convert.
     """
     try:
@@ -80,7 +80,7 @@ def check_weights(model_name: str) -> None:
     """Refuse a local folder without complete safetensors files; only their headers are read.
 
     Raises:
-        CheckpointError: when there are none, or one is cut off or damaged.
+        CheckpointError: when there is no such file, or one is truncated or damaged.
     """
     folder = Path(resolve_model(model_name))
     if not folder.is_dir():
@@ -112,7 +112,7 @@ def load_processor(
 
     Raises:
         CheckpointError: when it cannot be loaded, has no chat template or does not encode.
-        ConfigError: when min_pixels is over the largest area.
+        ConfigError: when min_pixels is larger than the largest area.
     """
     path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
     try:
@@ -160,7 +160,7 @@ def load_model_config_offline(model_name: str) -> Any:
     """Load the configuration of a base from its folder, the hub's local cache, or built-in sizes.
 
     Raises:
-        CheckpointError: when it is in none of them; the network is never used.
+        CheckpointError: when all of them fail; the network is never used.
     """
     path = resolve_model(model_name)
     hub_names = {f"{name}-Instruct": name for name in PUBLISHED}
@@ -198,11 +198,11 @@ def load_model(
 ) -> torch.nn.Module:
     """Load a vision-language model from safetensors in evaluation mode.
 
-    It is on the CPU afterwards, with `load_in_4bit` on the GPU.
+    The model is on the CPU, or with `load_in_4bit` on the GPU.
 
     Raises:
         CheckpointError: when it cannot be loaded.
-        ConfigError: when 4 bits are not possible here (`check_quantization`).
+        ConfigError: when this machine cannot compute in 4 bits (`check_quantization`).
     """
     kwargs: dict[str, Any] = {"dtype": DTYPES.get(torch_dtype, "auto")}
     if attn_implementation != "auto":

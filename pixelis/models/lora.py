@@ -1,4 +1,4 @@
-"""Add a LoRA adapter to a base, and load a saved one. `families` says which layers are adapted."""
+"""Add a LoRA adapter to a base, and load a saved one. `families` chooses the adapted layers."""
 
 import json
 import warnings
@@ -20,7 +20,7 @@ from pixelis.models.load import convert_load_errors
 from pixelis.models.trust import check_adapter_config, describe_pickled_files
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-TEMPORARY = "other"  # the name in peft of an adapter that stands in for the model's own
+TEMPORARY = "other"  # peft's name of an adapter that temporarily replaces the model's own
 
 
 def add_lora(
@@ -47,7 +47,7 @@ def add_lora(
         lora_r: rank; the update is scaled by lora_alpha / lora_r (Hu et al. 2021, section 4.1).
         lora_alpha: see lora_r.
         lora_dropout: dropout on the adapter's input.
-        seed: of the adapter's initial weights.
+        seed: seed of the adapter's initial weights.
         init_lora_weights: `default` or a name that peft knows (`pixelis.config.INITS`); eva is only
             prepared here, `pixelis.models.eva.fit_eva` does the rest.
         use_dora: learn the magnitudes of the weights separately (Liu et al. 2024, "DoRA").
@@ -137,7 +137,7 @@ def check_adapter(folder: Path, *, model_name: str) -> None:
     """Refuse a folder without an adapter for the base.
 
     Raises:
-        CheckpointError: naming the missing file, or the base that the adapter is for.
+        CheckpointError: with the missing file, or the adapter's own base.
     """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
@@ -173,7 +173,7 @@ def _is_same_base(first: str, second: str) -> bool:
 
 
 def _check_loaded(model: PeftModel, name: str, folder: Path, model_name: str) -> None:
-    """Refuse weights that peft ignored, layers that it left untrained, and NaN or infinity."""
+    """Refuse weights that peft ignored, layers without saved weights, and NaN or infinity."""
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as opened:
         saved = set(opened.keys())
     tensors = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)

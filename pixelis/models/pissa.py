@@ -2,13 +2,13 @@
 
 Both initialisations move a part of the base's weights into the adapter, W' = W - s B0 A0, and train
 W' + s B A from (A0, B0) on (Meng et al. 2024, "PiSSA", section 4.2; Buyukakyuz 2024, "OLoRA").
-For the unchanged base W that is a plain LoRA of twice the rank, which is what is saved:
+For the unchanged base W that is a plain LoRA of twice the rank, which is saved:
 
     W' + s B A = W + s (B A - B0 A0) = W + s [B | -B0] [A ; A0]
 
 PEFT's own conversion (`path_initial_model_for_weight_conversion`) is not used: it would load a
 second adapter into the model in training, drop DoRA's magnitudes, and miss FSDP's shards. The saved
-file holds both halves, so that a training can resume from it.
+file has both halves, so that a training can resume from it.
 """
 
 import json
@@ -45,7 +45,7 @@ def convert_to_plain_lora(folder: Path, initial: Tensors) -> None:
     """Convert the adapter that PEFT saved in a folder into a plain LoRA for the unchanged base.
 
     Args:
-        folder: of the adapter; both of its files are rewritten.
+        folder: the adapter's folder; both of its files are rewritten.
         initial: the result of `initial_factors`.
     """
     tensors = load_file(folder / WEIGHTS_FILE)

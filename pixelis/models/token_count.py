@@ -23,7 +23,7 @@ class TokenCounter:
     model_name: str
 
     def __call__(self, example: Example) -> int:
-        """Return the number of tokens of the whole conversation."""
+        """Return the number of tokens of the complete conversation."""
         return _counter(self.model_name)(example)
 
 

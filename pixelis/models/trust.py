@@ -1,7 +1,7 @@
-"""Check models, adapters and processors from elsewhere before a library acts on their files.
+"""Check foreign models, adapters and processors before a library acts on their files.
 
-Model and adapter folders are judged by their JSON files and the headers of their safetensors alone:
-nothing is imported, unpickled or allocated for them. A processor is tried once, under a time limit.
+For model and adapter folders only the JSON files and the headers of safetensors are read: nothing
+is imported, unpickled or allocated. A processor is tried once, with a time limit.
 """
 
 import json
@@ -33,13 +33,13 @@ ADAPTER_KEYS = {
     *("inference_mode", "r", "lora_alpha", "lora_dropout", "target_modules", "rank_pattern"),
     *("alpha_pattern", "use_dora", "use_rslora", "bias", "lora_bias", "fan_in_fan_out"),
     *("init_lora_weights", "eva_config", "layers_to_transform", "qalora_group_size"),
-    "megatron_core",  # always written by PEFT, and read only beside megatron_config
+    "megatron_core",  # always written by PEFT, and used only with megatron_config
 }
 # Other initialisations decompose every layer any number of times, or need data. These cannot be
 # switched off while loading: an untrained pissa adapter belongs to the base that pissa changed.
 ALLOWED_INITS = INITS[1:]
 MAX_ALPHA = 10**6
-MAX_RANK_TO_WIDTH = 64  # a rank may be this many times as large as the width of its layer
+MAX_RANK_TO_WIDTH = 64  # largest rank as a multiple of the width of its layer
 OUR_TARGETS = [
     lora_target_pattern(train_vision=vision, train_merger=merger)
     for vision in (True, False)
@@ -49,20 +49,20 @@ OUR_TARGETS = [
 PLAIN_NAMES = re.compile(r"[\w.\\|^$-]+")
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "depth", "n_layer", "num_blocks")
 
-TRIAL_SECONDS = 20.0  # for milliseconds of work, on a busy machine
-MAX_PIXELS = 2**26  # of the enlarged trial image: four times the most that Qwen accepts
-MAX_SIDE = 1024  # of a patch in pixels, of merged patches, and of frames in a temporal patch
+TRIAL_SECONDS = 20.0  # the work takes milliseconds; the limit is for a busy machine
+MAX_PIXELS = 2**26  # of the enlarged trial image: four times Qwen's maximum
+MAX_SIDE = 1024  # sides of a patch (pixels) and a merge (patches), and frames of a temporal patch
 
 
 def check_model_folder(folder: Path, *, trust_remote_code: bool) -> None:
     """Refuse a model folder that wants to run its own code, or claims more layers than tensors.
 
     Args:
-        folder: of a base model, or of a processor alone.
+        folder: the folder of a base model or of a processor.
         trust_remote_code: whether the user permits the folder's own code.
 
     Raises:
-        CheckpointError: naming the file and the reason.
+        CheckpointError: with the file and the reason.
     """
     configs = {path.name: _read_json(path) for path in sorted(folder.glob("*.json"))}
     for name, config in configs.items():
@@ -96,7 +96,7 @@ def check_adapter_config(config: Mapping[str, Any], folder: Path) -> None:
         folder: the folder of adapter_model.safetensors.
 
     Raises:
-        CheckpointError: naming the key, the rule and the value.
+        CheckpointError: with the key, the rule and the value.
         SafetensorError, OSError: when the weights cannot be read.
     """
 
@@ -140,8 +140,8 @@ def check_adapter_config(config: Mapping[str, Any], folder: Path) -> None:
 def check_processor(processor: Any) -> None:
     """Check a processor's sizes, then encode one turn with an image of 56 x 56 pixels.
 
-    A chat template is a program in a sandbox, which keeps it from files but not from looping: in
-    the main thread the trial has a time limit. What it does only with other messages is not seen.
+    A chat template is a program in a sandbox, which prevents access to files but not endless loops:
+    in the main thread the trial has a time limit. Effects of other messages are not tested.
 
     Raises:
         Exception: of any kind, from the template or from a library given impossible values.
@@ -149,7 +149,7 @@ def check_processor(processor: Any) -> None:
     _check_sizes(processor.image_processor)
     template = processor.chat_template
     for text in template.values() if isinstance(template, dict) else (template,):
-        # A power of large numbers is one step of the interpreter, which no signal interrupts.
+        # A power of large numbers is one operation of Python, which no signal can interrupt.
         if any(token == "**" for _, _, token in Environment().lex(str(text))):
             raise ValueError("its chat template takes a power (**), which may have no end")
     image = Image.new("RGB", (56, 56))

@@ -16,7 +16,8 @@ from pixelis.models.load import resolve_model
 def accepts_image_features(model: Any) -> bool:
     """Return whether `forward` of a base accepts image features instead of pixels.
 
-    Not Qwen3-VL: its tower also feeds deeper layers (deepstack), which one row a token cannot hold.
+    Not Qwen3-VL: its tower also feeds deeper layers (deepstack), and one row per token has no space
+    for that.
     """
     vision = getattr(model.config, "vision_config", None)
     return (

@@ -1,4 +1,4 @@
-"""The visual operations by name. A new operation is one file here and its line in the table."""
+"""The visual operations by name. To add one, add a file here and its line in the table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def execute(name: str, arguments: Any, images: Sequence[Image.Image]) -> Observation:
-    """Run an operation on an example's images; an invalid call gives an error observation.
+    """Run an operation on an example's images; an invalid call returns an error observation.
 
     Deterministic and without side effects. The only files read are the digits and models in the
     packages of READ_TEXT; no process is started and no network is used.

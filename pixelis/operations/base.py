@@ -14,7 +14,7 @@ from PIL import Image
 
 from pixelis.operations.schema import fits_schema
 
-# The problems of a call that could be parsed.
+# The kinds of errors of a call that could be parsed.
 UNKNOWN_OPERATION, WRONG_ARGUMENTS, FAILED_OPERATION = PROBLEMS = (
     "unknown_operation",
     "wrong_arguments",
@@ -23,13 +23,13 @@ UNKNOWN_OPERATION, WRONG_ARGUMENTS, FAILED_OPERATION = PROBLEMS = (
 
 
 class OperationError(ValueError):
-    """An argument breaks a rule of the operation; becomes the observation `{"error": ...}`."""
+    """A broken rule of the operation; becomes the observation `{"error": ...}`."""
 
     problem = WRONG_ARGUMENTS
 
 
 class NothingFound(OperationError):
-    """The call is valid, but there is nothing where it looks."""
+    """A valid call at a location where there is nothing."""
 
     problem = FAILED_OPERATION
 
@@ -39,7 +39,7 @@ class Observation:
     """The result of an operation: a small JSON object and, for some, an image.
 
     Attributes:
-        problem: one of `PROBLEMS` where the result is an error; not shown to the model.
+        problem: one of `PROBLEMS` if the result is an error; not shown to the model.
     """
 
     result: dict[str, Any]
@@ -57,14 +57,14 @@ class Operation:
     """One visual operation.
 
     Attributes:
-        name: in calls.
-        description: one line for the tool schema.
+        name: its name in calls.
+        description: its line in the tool schema.
         parameters: argument name -> JSON schema of its value; all arguments are required except
             those of `defaults` and `either`.
         run: returns the observation of the example's images and the checked arguments.
         sophistication: its weight in the difficulty score (1 to 3).
         defaults: argument name -> default value.
-        either: names of parameters of which a call has exactly one.
+        either: parameters of which a call must have exactly one.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Operation:
 
     @property
     def signature(self) -> str:
-        """The name and arguments on one line, for a prompt; of `either` only the first one."""
+        """The name and arguments on one line, for a prompt; only the first of `either`."""
         named = [name for name in self.parameters if name not in self.either[1:]]
         return f"{self.name}({', '.join(named)})"
 
@@ -99,7 +99,7 @@ class Operation:
     def takes(self, arguments: Any) -> bool:
         """Return whether the names and values of these arguments (parsed JSON) fit the schema.
 
-        Whatever a schema cannot say, such as that a box lies in the image, is checked by `run`.
+        `run` checks rules beyond the schema, such as that a box lies in the image.
         """
         if not isinstance(arguments, Mapping):
             return False
@@ -141,7 +141,7 @@ def check_bbox(value: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return the box as four ints, or raise OperationError with the rule.
 
     Args:
-        value: from the call.
+        value: the argument of the call.
         size: (width, height) of the image that it must lie in.
     """
     numbers = isinstance(value, list | tuple) and all(type(v) is int for v in value)

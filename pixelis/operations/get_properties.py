@@ -1,7 +1,7 @@
 """GET_PROPERTIES: colour, shape and area of the largest object in a box, or of a mask.
 
-The object in a box is what differs from the image's background, the median colour of its edge. That
-works for drawn scenes; on a photograph without an even background, give a mask.
+The object in a box is the pixels that differ from the image's background, the median colour of its
+edge. That works for drawn scenes; a photograph without an even background needs a mask.
 """
 
 from collections.abc import Mapping, Sequence

@@ -47,7 +47,7 @@ def decode_mask(value: Any, size: tuple[int, int]) -> Mask:
     """Decode a mask to shape (height, width), or raise OperationError with the rule.
 
     Args:
-        value: from the call.
+        value: the argument of the call.
         size: (width, height) of the image that it must cover.
     """
     if not isinstance(value, Mapping) or set(value) != {"size", "counts"}:

@@ -84,7 +84,7 @@ def channel_distance(
     pixels: npt.NDArray[np.int16], other: npt.NDArray[np.int16]
 ) -> npt.NDArray[np.int16]:
     """Return each pixel's largest difference over the three channels."""
-    # Channel by channel: `max` over an axis of three takes five times as long, and the memory.
+    # Channel by channel: `max` over an axis of three needs five times the time and the memory.
     largest: npt.NDArray[np.int16] = np.abs(pixels[..., 0] - other[..., 0])
     for channel in (1, 2):
         difference = np.abs(pixels[..., channel] - other[..., channel])

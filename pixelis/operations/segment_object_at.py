@@ -1,7 +1,7 @@
 """SEGMENT_OBJECT_AT: the object at a point, by region growing or by the user's own segmenter.
 
 A segmenter takes an RGB image and a pixel (x, y) of it, and returns a boolean mask of shape
-(height, width); where it finds nothing it raises `OperationError`. To plug in SAM (its own weights
+(height, width); if it finds nothing, it raises `OperationError`. To plug in SAM (its own weights
 and package, `predictor` below):
 
     def sam(image, x, y):
@@ -51,7 +51,7 @@ def region_growing(image: Image.Image, x: int, y: int) -> Mask:
 def segment_with(segmenter: Segmenter) -> Operation:
     """Return SEGMENT_OBJECT_AT with another segmenter, to replace the one in `OPERATIONS`.
 
-    A mask that is empty, not boolean, or not of the image's size gives an error observation.
+    A mask that is empty, not boolean, or has another size returns an error observation.
     """
 
     def run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observation:

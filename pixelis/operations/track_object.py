@@ -1,10 +1,11 @@
-"""TRACK_OBJECT: where the object of a box is in later images, by template matching.
+"""TRACK_OBJECT: find the object of a box in later images, by template matching.
 
 The first frame's crop is compared with every position of each later frame; the one with the least
 weighted sum of squared differences over the three channels wins (Lewis, "Fast Normalized
 Cross-Correlation", 1995: products by FFT). Pixels that differ from the box's own background weigh
 more, so that clutter behind an object counts less than its colour. The object may move, but not
-turn or change its size. If it has gone, a similar one (a circle for a square) may be tracked.
+turn or change its size. If it has disappeared, a similar one (a circle instead of a square) may be
+tracked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,9 +38,9 @@ OBJECT_WEIGHT = 8
 # An object is found where at least this share of its pixels, in the template or in its match,
 # differs by at most TOLERANCE grey levels in every channel.
 MIN_AGREEMENT = 0.8
-# A box with fewer pixels off its background holds no object.
+# A box with fewer pixels off its background has no object in it.
 MIN_AREA = 12
-# Larger frames are first searched scaled down by a whole factor, then around the best position.
+# Larger frames are searched at an integer fraction of their size, then around the best position.
 MAX_SEARCHED_PIXELS = 1_500_000
 MIN_TEMPLATE_SIDE = 16
 MAX_COMPARED_PIXELS = 20_000

@@ -1,4 +1,4 @@
-"""Which examples a training draws, and how long they are, as far as both are known before it."""
+"""Estimate the examples that a training draws, and their lengths, before it starts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pixelis.data.store import from_row, load_split
 from pixelis.errors import CheckpointError
 from pixelis.models.load import load_processor
 
-EXAMPLES_READ = 48  # of each difficulty, spread over the split
+EXAMPLES_READ = 48  # examples of each difficulty, spread over the split
 RELIABILITY = {
     "staged": "the earliest course: every attempt succeeds at once. Attempts that fail or are "
     "rolled back make a stage longer, and those after it later",
@@ -28,7 +28,7 @@ class PlannedStage:
     """One stage of a training.
 
     Attributes:
-        name: of the stage.
+        name: the stage's name.
         first_step: the first step that draws from it.
         steps: the number of its steps.
         examples: difficulty -> number of examples drawn.
@@ -66,13 +66,13 @@ def plan_stages(
     examples_per_step: int,
     scores: Mapping[str, Sequence[float]] | None,
 ) -> list[PlannedStage] | None:
-    """Run the curriculum's own manager with perfect performance; None: not known before.
+    """Run the curriculum's own manager with perfect performance; None if stages are unknown before.
 
     Args:
-        curriculum: the checked section.
+        curriculum: the checked section `curriculum`.
         max_steps: optimiser steps.
-        examples_per_step: of all processes.
-        scores: difficulty scores of the training examples, where the data is there.
+        examples_per_step: examples per step of all processes.
+        scores: difficulty scores of the training examples, or None without data.
     """
     strategy = curriculum.strategy_label
     if strategy in ("self_paced", "adaptive") or (strategy == "competence" and not scores):
@@ -81,7 +81,7 @@ def plan_stages(
     if scores:
         manager.bind({name: list(values) for name, values in scores.items()})
     perfect = dict.fromkeys(manager.required_difficulties, 1.0)
-    starts: list[tuple[str, int]] = []  # of each stage: name, first step
+    starts: list[tuple[str, int]] = []  # name and first step of each stage
     drawn: list[dict[str, float]] = []
     for step in range(1, max_steps + 1):
         name = manager.events[-1].to_stage or manager.stage
@@ -101,7 +101,7 @@ def plan_stages(
 
 
 def sum_examples(stages: Sequence[PlannedStage]) -> dict[str, float]:
-    """Return the examples of each difficulty over the whole training."""
+    """Return the number of examples of each difficulty over the complete training."""
     names = dict.fromkeys(name for stage in stages for name in stage.examples)
     return {name: sum(stage.examples.get(name, 0) for stage in stages) for name in names}
 

@@ -37,11 +37,11 @@ class Shape:
     """The size of one forward pass.
 
     Attributes:
-        batch_size: examples.
-        length: tokens of each, with padding.
-        supervised: predicted tokens of the whole batch.
-        image_tokens: visual tokens of the whole batch.
-        runs_tower: whether the vision tower runs, and its features are not read from a cache.
+        batch_size: number of examples.
+        length: number of tokens of each example, with padding.
+        supervised: number of predicted tokens in the batch.
+        image_tokens: number of visual tokens in the batch.
+        runs_tower: whether the vision tower runs; otherwise its features come from a cache.
     """
 
     batch_size: int
@@ -70,9 +70,9 @@ class Memory:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are created inside it and still exist.
+    """A counter of the bytes of tensors that are created inside it and still exist.
 
-    This is what a GPU's allocator calls allocated: without caching, fragmentation and context.
+    A GPU's allocator calls this "allocated": without caching, fragmentation and context.
 
     Attributes:
         live: bytes now.
@@ -114,7 +114,7 @@ def build_on_meta(
         base: the configuration of the base.
         model: section `model`.
         precision: fp32 or bf16.
-        as_on_cpu: use the attention of bf16 trainings on a CPU, to compare with one.
+        as_on_cpu: use the attention of bf16 trainings on a CPU, for a comparison with one.
 
     Raises:
         ConfigError: when the model has no layer to adapt.
@@ -166,7 +166,7 @@ def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf1
         trained = [p for p in adapted.parameters() if p.requires_grad]
         size = sum(_bytes(p) for p in trained)
         weights = live.live - size
-        # Before the last forward pass of a step there are gradients of earlier ones, and moments.
+        # In the last forward pass of a step the gradients of earlier passes and the moments exist.
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
         moments = [torch.zeros_like(p) for p in trained for _ in range(ADAM_MOMENTS)]

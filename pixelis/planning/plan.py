@@ -1,4 +1,4 @@
-"""Plan a training: what would be trained, how long, in how much memory, and what to change."""
+"""Plan a training: its trained parameters, steps, time and memory, and advice for less memory."""
 
 import math
 from collections import Counter
@@ -23,7 +23,7 @@ from pixelis.planning.memory import Memory, Shape, build_on_meta, forecast_memor
 from pixelis.training.precision import AUTO, BF16
 
 GIB = 2**30
-# Capacity in GiB as torch's out-of-memory messages give it, which is less than what is sold.
+# Capacity in GiB from torch's out-of-memory messages, which is less than the advertised one.
 GPUS = {
     "RTX-4090": 23.6,
     "RTX-5090": 31.3,
@@ -36,18 +36,18 @@ GPUS = {
     "H200-141": 139.7,
     "B200-180": 178.3,
 }
-# Assumed, not measured: the CUDA context with the kernels of its libraries, and what torch's
-# allocator keeps or loses between blocks, as a share of the tensors.
+# Assumed, not measured: the CUDA context with the kernels of its libraries, and the allocator's
+# cache and fragmentation as a share of the tensors.
 CONTEXT_GIB = 0.8
 FRAGMENTATION = 0.06
-# Without data: the shares of supervised and of visual tokens, rather too large.
+# Assumed shares of supervised and of visual tokens without data, chosen rather too large.
 SUPERVISED_SHARE, IMAGE_SHARE = 0.5, 0.8
 MIN_ADVISED_LENGTH = 512
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a memory forecast depends on; each piece of advice changes one field.
+    """The inputs of a memory forecast; each piece of advice changes one field.
 
     Attributes:
         model: section `model`.
@@ -66,7 +66,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Advice:
-    """A change, and the bytes of one GPU after it and all changes before it."""
+    """A change, and the bytes of one GPU after it and all earlier changes."""
 
     change: str
     total: int
@@ -75,7 +75,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole plan; `as_json` for scripts."""
+    """The complete plan; `as_json` for scripts."""
 
     model_name: str
     trainable: int
@@ -103,14 +103,14 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the GPU has that much."""
+        """Whether the forecast fits into the GPU."""
         return self.total <= self.gpu_bytes
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, without the difficulty scores."""
         plain = asdict(self)
         plain["setup"]["model"] = dict(self.setup.model)
-        # The names that scripts know.
+        # The old names, which scripts use.
         plain["course"], plain["course_note"] = plain.pop("stages"), plain.pop("stages_note")
         plain["beside"] = plain.pop("overhead")
         if plain["data"] is not None:
@@ -194,20 +194,20 @@ def gpu_bytes(name: str, memory_gib: float | None) -> int:
 
 
 def overhead_bytes(tensor_bytes: int) -> int:
-    """Return the bytes of the CUDA context and the allocator, for so many bytes of tensors."""
+    """Return the bytes of the CUDA context and the allocator, given the bytes of tensors."""
     return int(CONTEXT_GIB * GIB + FRAGMENTATION * tensor_bytes)
 
 
 class Forecaster:
-    """Forecasts one training's memory under changes; each kind of base is built once."""
+    """A forecaster of one training's memory under changes; it builds each kind of base once."""
 
     def __init__(
         self, config: TrainingFileConfig, data: DataStatistics | None, num_gpus: int
     ) -> None:
-        """Store what no change affects."""
+        """Store the values that no change affects."""
         self._config, self._data, self._num_gpus = config, data, num_gpus
         precision = config.training.precision
-        self._precision = BF16 if precision == AUTO else precision  # all GPUs of the table have it
+        self._precision = BF16 if precision == AUTO else precision  # the table's GPUs support bf16
         self._built: tuple[ModelConfig, Any] | None = None
 
     def adapted(self, model: ModelConfig) -> Any:
@@ -234,9 +234,10 @@ class Forecaster:
         num_gpus = self._num_gpus
         if num_gpus == 1:
             return memory
-        if not setup.sharded:  # the buckets of DDP hold the gradients a second time
+        if not setup.sharded:  # DDP's buckets are a second copy of the gradients
             return replace(memory, gradients=2 * memory.gradients)
-        # A shard of everything, and two whole layers: the one in use and the one on its way.
+        # A shard of everything, and two complete layers: the current one and the prefetched next
+        # one.
         layers = [
             sum(p.numel() * p.element_size() for p in layer.parameters())
             for layer in adapted.get_base_model().model.language_model.layers
@@ -250,7 +251,7 @@ class Forecaster:
         )
 
     def _runs_tower(self, setup: Setup, adapted: Any) -> bool:
-        """Return whether training runs the vision tower, and does not read cached features."""
+        """Return whether training runs the vision tower instead of reading cached features."""
         training, data = self._config.training, self._data
         off = training.vision_cache == "off" or setup.model.train_vision or setup.model.train_merger
         config = adapted.get_base_model().config
@@ -262,7 +263,7 @@ class Forecaster:
 
 
 def _advise(plan: Plan, forecaster: Forecaster, config: TrainingFileConfig) -> Iterator[Advice]:
-    """Yield changes, the cheapest first and each on top of those before, until it fits."""
+    """Yield changes, the cheapest first, each added to the earlier ones, until it fits."""
     for change, setup in _changes(plan.setup, config, plan.num_gpus):
         tensors = forecaster.memory(setup).total
         total = tensors + overhead_bytes(tensors)
@@ -319,7 +320,7 @@ def _count_targets(adapted: Any) -> dict[str, int]:
 
 
 def _mean_tokens(data: DataStatistics | None, stages: list[PlannedStage] | None) -> float | None:
-    """Return the mean tokens of an example over the training, in its mix where that is known."""
+    """Return the mean tokens of an example over the training, weighted by its mix if known."""
     if data is None or not data.tokens:
         return None
     weights = sum_examples(stages) if stages else data.sizes

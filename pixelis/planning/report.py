@@ -38,7 +38,7 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def verdict(plan: Plan) -> str:
-    """Return the line that says whether it fits."""
+    """Return the line with the verdict: whether the training fits."""
     sizes = f"{size(plan.total)} of {size(plan.gpu_bytes)} on each GPU"
     if plan.fits:
         return f"fits: {sizes}"

@@ -1,8 +1,8 @@
 """MLflow tracking: the only part of pixelis that imports mlflow.
 
-`open_run` opens (or goes on in) a run and hands out the recorder; `find_run` and `resolve_adapter`
-read back what earlier runs left. Importing this costs what importing mlflow costs (about two
-seconds), so the CLI does it inside `main`.
+`open_run` opens or resumes a run and yields its recorder; `find_run` and `resolve_adapter` find
+earlier runs and their adapters. Importing this package imports mlflow, which takes about two
+seconds, so the CLI imports it inside `main`.
 """
 
 from mlflow.entities.model_registry import ModelVersion

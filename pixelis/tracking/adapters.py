@@ -1,4 +1,4 @@
-"""An adapter as a LoggedModel: its files, its metrics, and what is needed to serve it."""
+"""Adapters as LoggedModels of MLflow: files, metrics, model card and server."""
 
 import re
 import tempfile
@@ -19,15 +19,15 @@ CARD_FILE = "README.md"
 
 @dataclass(frozen=True)
 class Origin:
-    """What an adapter was made from: for its card, and for whoever serves it.
+    """The base, data and settings of an adapter, for its card and for serving it.
 
     Attributes:
-        base_model: the base's name, without which an adapter is nothing.
-        min_pixels, max_pixels: bounds of an image's area, as it was trained.
-        trust_remote_code: whether the base's own code was let run.
-        data: the digest of the data, and where it came from, in a line.
+        base_model: the base's name.
+        min_pixels, max_pixels: bounds of an image's area in training.
+        trust_remote_code: whether the base's own code was allowed to run.
+        data: the digest and the origin of the data, in a line.
         curriculum: the resolved section of the configuration, as YAML.
-        seed: of the training.
+        seed: seed of the training.
     """
 
     base_model: str
@@ -40,20 +40,20 @@ class Origin:
 
 
 def send_model(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> None:
-    """Make an adapter a LoggedModel of a run; sent again, it is the same one.
+    """Log an adapter as a LoggedModel of a run; sending it again makes no second model.
 
     Args:
-        client: Where to.
-        run_id: Of the run.
+        client: Client of the store.
+        run_id: Id of the run.
         fields: `folder` and `name` of the adapter; `step` after which it was saved; `metrics`, keys
             on the run whose values at that step are the adapter's; `origin` (of `Origin`) or None;
-            `events` of the curriculum up to it; `measured_on`, `name` and `digest` of the dataset
-            that its metrics were measured on; `visit`, the index of the stage visit that it ended,
-            whose run has the model as well; `results` of a test, for the card; `register_as`, a
-            registered model's name, or None.
+            `events`, the curriculum's events up to that step; `measured_on`, `name` and `digest` of
+            the validation dataset; `visit`, the index of the stage visit that ended with this
+            adapter, whose run lists the model too; `results` of a test, for the card;
+            `register_as`, a registered model's name, or None.
 
     Raises:
-        FileNotFoundError: The folder is not there any more, and the model not whole yet.
+        FileNotFoundError: The folder has been removed before the model was complete.
     """
     run = client.get_run(run_id)
     model = find_model(client, run, _tags(fields))
@@ -88,7 +88,7 @@ def _tags(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def find_model(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> LoggedModel | None:
-    """Return the newest model of a run that has these tags, whole or not."""
+    """Return the newest model of a run with these tags, complete or not."""
     token = None
     while True:
         models = client.search_logged_models(
@@ -117,9 +117,9 @@ def _create(client: MlflowClient, run: Run, fields: Mapping[str, Any]) -> Logged
 
 
 def _points(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> list[Metric]:
-    """Return the points of the run that are the adapter's: the first at its step.
+    """Return the adapter's points on the run: of each metric, the first point at its step.
 
-    Where weights were rolled back, those of the older ones follow at the same step.
+    After a rollback of weights, a second point at the same step belongs to the older weights.
     """
     points: list[Metric] = []
     for key in fields["metrics"]:
@@ -129,7 +129,7 @@ def _points(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> lis
 
 
 def linked_point(point: Metric, model_id: str, measured_on: Mapping[str, str]) -> Metric:
-    """Return a point of the run with the model's id: MLflow adds it to the model alone."""
+    """Return a point of the run with the model's id; MLflow then adds it only to the model."""
     return Metric(
         point.key,
         point.value,
@@ -144,7 +144,7 @@ def linked_point(point: Metric, model_id: str, measured_on: Mapping[str, str]) -
 def _log_card_and_server(
     client: MlflowClient, model_id: str, fields: Mapping[str, Any], points: Sequence[Metric]
 ) -> None:
-    """Add the model card and what `mlflow models` needs, beside PEFT's two files."""
+    """Add the model card and the files that `mlflow models` needs to PEFT's two files."""
     origin = fields["origin"]
     if origin is None:
         return

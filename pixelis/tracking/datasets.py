@@ -1,4 +1,4 @@
-"""A parquet file as an MLflow dataset input, from its footer alone: images stay on disk."""
+"""Parquet files as dataset inputs of MLflow, described by their footers without reading images."""
 
 import json
 from hashlib import sha256
@@ -38,13 +38,13 @@ def file_digest(path: Path) -> str:
 def dataset_fields(
     path: Path, *, context: str, digest: str | None, split: str | None = None
 ) -> dict[str, str]:
-    """Return what MLflow stores of a parquet file, or of a folder of such files of one schema.
+    """Return MLflow's description of a parquet file, or of a folder of such files of one schema.
 
     Args:
         path: The file or folder.
         context: What it is used for, such as `training`.
-        digest: A digest of its content; None takes `file_digest`, of a file.
-        split: Of its rows, those with this value in the column `split` are meant; None: all.
+        digest: A digest of its content; by default `file_digest`, for a file.
+        split: Counts only the rows with this value in the column `split`; None counts all.
 
     Returns:
         The fields of `mlflow.entities.Dataset` except its name, and `context`.
@@ -75,7 +75,7 @@ def _column(field: "pa.Field[pa.DataType]") -> dict[str, Any]:
 
 
 def _type(kind: pa.DataType) -> dict[str, Any]:
-    """Return an arrow type as MLflow's column specification writes it."""
+    """Convert an arrow type to MLflow's column specification."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return {"type": "array", "items": _type(kind.value_type)}
     if pa.types.is_struct(kind):

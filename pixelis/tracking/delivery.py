@@ -1,8 +1,8 @@
-"""Sending a journal to MLflow: in order, in batches, by one thread, and nothing lost in an outage.
+"""The thread that sends a journal to MLflow: in order, in batches, losing nothing in an outage.
 
-Whoever records never waits for MLflow. What a store refuses, or a file that it does not take, goes
-to a second file and is offered again now and then, at the run's end, at a resume and by `sync`; so
-it holds up neither the numbers behind it nor the run's end.
+Recording never waits for MLflow. A record that the store refuses, or a file that it does not take,
+goes to a second file, so that it delays neither later records nor the run's end. It is sent again
+from time to time, at the run's end, at a resume and by `sync`.
 """
 
 import os
@@ -16,42 +16,45 @@ from pixelis.tracking.journal import Journal
 from pixelis.tracking.messages import WarnOnce, first_line
 from pixelis.tracking.record import BATCH_LIMITS, Record, RejectedError
 
-MAX_WAITING = 1 << 17  # bytes of records that start a round ...
-MAX_AGE = 5.0  # ... and the age in seconds of the oldest record that does
+# A round of sending starts when this many bytes wait, or when the oldest record has this age in
+# seconds.
+MAX_WAITING = 1 << 17
+MAX_AGE = 5.0
 PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between rounds while MLflow is away
-OFFER_SECONDS = 300.0  # after which what was refused is offered again
-TIMEOUT = 90.0  # seconds without a delivery after which nobody waits for one ...
-KILL_TIMEOUT = 20.0  # ... who was asked to stop
-# Kinds that no other record builds on, and that may be refused where numbers are not.
+OFFER_SECONDS = 300.0  # after which refused records are sent again
+# Seconds without a delivery after which waiting ends; fewer for a process that was asked to stop.
+TIMEOUT = 90.0
+KILL_TIMEOUT = 20.0
+# Kinds that no other record depends on, and that may fail while numbers are still accepted.
 BULKY = {"file", "text", "png", "table", "model", "trace", "event"}
-REPLACED = {"text", "png", "table"}  # the newest of a name stands for all
+REPLACED = {"text", "png", "table"}  # the newest record of a name replaces older ones
 
 _alive: "weakref.WeakSet[Delivery]" = weakref.WeakSet()
 
 
 class Sender(Protocol):
-    """What `Delivery` needs of `send.Sender`."""
+    """The methods of `send.Sender` that `Delivery` uses."""
 
     def send(self, records: list[Record]) -> None:
-        """Send records of one kind; RejectedError where MLflow refuses them."""
+        """Send records of one kind; raise RejectedError if MLflow refuses them."""
 
     def answers(self) -> bool:
-        """Whether MLflow answers, and the run may be written to."""
+        """Return whether MLflow answers and the run accepts records."""
 
 
 class Delivery:
-    """Sends the records of a journal whose lock this process has.
+    """The delivery of a journal's records to MLflow, by the process that holds the journal's lock.
 
     Args:
-        journal: Acquired.
-        sender: Takes the records to MLflow.
-        warnings: Where warnings go.
+        journal: A journal that was acquired.
+        sender: Sends the records to MLflow.
+        warnings: Logs warnings.
     """
 
     def __init__(self, journal: Journal, sender: Sender, warnings: WarnOnce) -> None:
-        """Start no thread before the first record."""
+        """Set the state; the thread starts with the first record."""
         self.journal = journal
-        self.failure: Exception | None = None  # why MLflow takes no records, or not this one
+        self.failure: Exception | None = None  # why MLflow did not take the last failed record
         self._sender, self._warnings = sender, warnings
         self.refused = journal.refused()
         self.sent = journal.sent
@@ -61,7 +64,7 @@ class Delivery:
         self._due_at = self._retry_at = 0.0
         self._offer_at = time.monotonic() if self.refused else float("inf")
         self._num_failures = 0
-        self._asked = self._answered = 0  # rounds that somebody waits for
+        self._asked = self._answered = 0  # rounds that `flush` requested, and finished ones
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -69,15 +72,15 @@ class Delivery:
 
     @property
     def is_done(self) -> bool:
-        """Whether MLflow has every record but those it refused."""
+        """Whether MLflow has every record except those that it refused."""
         return self.sent >= self.journal.size and not self.journal.num_unwritten()
 
     def add(self, record: Record, *, soon: bool = False) -> None:
-        """Write a record to the journal; it is sent a little later.
+        """Write a record to the journal; the thread sends it a little later.
 
         Args:
-            record: Any.
-            soon: Without waiting for others to go with it.
+            record: The record.
+            soon: Whether to send it without waiting for others to fill a batch.
         """
         if self._closed:
             return
@@ -94,11 +97,11 @@ class Delivery:
             elif self._due_at == float("inf") or is_new:
                 self._due_at = time.monotonic() + MAX_AGE
             self._start()
-            if self._due_at != before:  # else the thread need not hear of it
+            if self._due_at != before:  # otherwise the thread need not wake up
                 self._changed.notify_all()
 
     def _start(self) -> None:
-        # A forked child records, and its parent sends.
+        # A forked child only records; its parent sends.
         if self._thread is None and not self._closed and self._pid == os.getpid():
             self._thread = threading.Thread(target=self._run, daemon=True, name="journal")
             self._thread.start()
@@ -124,12 +127,12 @@ class Delivery:
                 self._changed.notify_all()
 
     def send_rest(self) -> bool:
-        """Send what is left, oldest first, until MLflow cannot be reached.
+        """Send the remaining records, oldest first, until MLflow cannot be reached.
 
         Returns:
-            Whether MLflow has everything but what it refuses.
+            Whether MLflow has every record except those that it refuses.
         """
-        self.journal.num_unwritten()  # a disk that was full may have room
+        self.journal.num_unwritten()  # writes records that a full disk did not take before
         try:
             if time.monotonic() >= self._offer_at:
                 self._offer_refused()
@@ -154,7 +157,7 @@ class Delivery:
         return self.is_done
 
     def _next_group(self) -> list[tuple[Record, int]]:
-        """The records that one call can carry, from the oldest on, each with its position."""
+        """Return the oldest unsent records that fit into one call, each with its end position."""
         group: list[tuple[Record, int]] = []
         for record, end in self.journal.read(self.sent):
             limit = 1 if self.sent < self._one_by_one_until else 0
@@ -170,7 +173,8 @@ class Delivery:
         return group
 
     def _is_wanted(self, record: Record, end: int) -> bool:
-        if record.kind == "end":  # of a process before this one, where more was recorded since
+        # An earlier process's end is skipped if a resumed one has recorded more since.
+        if record.kind == "end":
             return end >= self.journal.size
         return self.journal.kept.has(record)
 
@@ -179,7 +183,7 @@ class Delivery:
         try:
             self._sender.send(records)
         except RejectedError as error:
-            if not self._sender.answers():  # deleted, and may be restored
+            if not self._sender.answers():  # the run was deleted, but may be restored
                 raise
             if len(group) > 1:
                 self._one_by_one_until = end
@@ -198,13 +202,13 @@ class Delivery:
 
     def _advance(self, end: int) -> None:
         with self._changed:
-            if not self._closed:  # else another process may have the journal by now
+            if not self._closed:  # otherwise another process may hold the journal by now
                 self.sent = end
                 self.journal.save_sent(end)
             self._changed.notify_all()
 
     def _refuse(self, record: Record, error: Exception) -> None:
-        """Keep a record in the second file, instead of an older one that it replaces."""
+        """Keep a record in the file of refused ones, in place of an older one that it replaces."""
         self._drop_older([record])
         self.refused.append(record)
         if isinstance(error, RejectedError):
@@ -239,7 +243,11 @@ class Delivery:
             self._warnings.warn("disk", f"what MLflow refuses is not kept ({first_line(error)})")
 
     def _offer_refused(self) -> None:
-        """Offer what was refused once more; raises where MLflow is away altogether."""
+        """Send the refused records once more.
+
+        Raises:
+            Exception: MLflow does not answer at all.
+        """
         self._offer_at = time.monotonic() + OFFER_SECONDS
         for record in list(self.refused):
             try:
@@ -260,7 +268,7 @@ class Delivery:
     def flush(self, timeout: float = TIMEOUT) -> bool:
         """Wait until MLflow has everything, and return whether it does.
 
-        Gives up when MLflow is away, or has taken nothing for `timeout` seconds.
+        The wait ends when MLflow does not answer, or has taken nothing for `timeout` seconds.
         """
         with self._changed:
             if self._closed or self._pid != os.getpid():
@@ -279,23 +287,23 @@ class Delivery:
             return self.is_done
 
     def close(self, timeout: float = TIMEOUT, *, keep: bool = True) -> Path | None:
-        """Send what can be sent in bounded time and free the journal.
+        """Send what can be sent in limited time and release the journal.
 
         Args:
             timeout: Seconds without a delivery after which to give up.
-            keep: The journal stays although MLflow has everything.
+            keep: Whether the journal stays even if MLflow has everything.
 
         Returns:
-            The journal, where something is left for `sync`.
+            The journal's path if records are left for `sync`, else None.
         """
-        if self._pid != os.getpid():  # a forked child: the parent goes on
+        if self._pid != os.getpid():  # in a forked child: the parent still uses it
             return None
         try:
             with self._changed:
                 if self.refused:
                     self._offer_at = 0.0
             self.flush(timeout)
-        finally:  # also when the user does not wait at all
+        finally:  # also when the user interrupts the wait
             with self._changed:
                 self._closed = True
                 lost = self.journal.num_unwritten()
@@ -313,7 +321,7 @@ class Delivery:
 
 
 def _in_child() -> None:
-    """Let a forked child send nothing: its records are in the journal, and the parent sends."""
+    """Give a forked child a lock that nobody holds; only its parent sends."""
     for delivery in _alive:
         delivery._changed = threading.Condition()
 

@@ -1,8 +1,8 @@
-"""Which processes write to a run, and whether they still live.
+"""Detection of processes that write to a run and have died.
 
 On one machine the lock of a process's journal decides: the kernel frees it when the process ends.
-Of other machines only the heartbeat is known, a tag that a writing process renews: one that did not
-change for `GRACE_SECONDS`, in all of which the store answered the observer, has stopped.
+Across machines a heartbeat decides, a tag that a writing process renews: if it has not changed for
+`GRACE_SECONDS`, while the store answered the observer all the time, the process has stopped.
 """
 
 import hashlib
@@ -23,23 +23,23 @@ from mlflow.entities import Run, ViewType
 from pixelis.tracking.journal import Journal
 from pixelis.tracking.privacy import public
 
-PROCESS_TAG = "pixelis.process"  # JSON: a list of what `this_process` gives
+PROCESS_TAG = "pixelis.process"  # JSON: a list of results of `this_process`
 ALIVE_TAG = "pixelis.alive"  # seconds since 1970 of the last heartbeat
 DIED_TAG = "pixelis.died"  # why a run was ended from outside
 HEARTBEAT_SECONDS = 60.0
 GRACE_SECONDS = 600.0
-MAX_RUNS = 1000  # that are looked at
+MAX_RUNS = 1000  # runs that one query returns
 
 
 def this_process(journal: Path) -> dict[str, Any]:
-    """Return where this process can be looked for, and the journal whose lock it holds."""
+    """Return the machine and id of this process, and the journal whose lock it holds."""
     return {**_here(), "pid": os.getpid(), "journal": public(str(journal.resolve()))}
 
 
 def _here() -> dict[str, Any]:
-    """What a process shares with those that see the same files and locks."""
+    """Return values that are equal for all processes that see the same files and locks."""
     return {
-        # Of letters that need no care in a query.
+        # Only characters that need no quoting in a query.
         "host": re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()),
         "machine": _machine(),
         "mounts": _mounts(),
@@ -48,7 +48,7 @@ def _here() -> dict[str, Any]:
 
 
 def writers(run: Run) -> list[dict[str, Any]]:
-    """Return the processes that a run's tag names; none of a tag that is not ours."""
+    """Return the processes that a run's tag names; none if another program wrote the tag."""
     try:
         value = json.loads(run.data.tags.get(PROCESS_TAG, "[]"))
     except (ValueError, RecursionError):
@@ -60,12 +60,12 @@ def writers(run: Run) -> list[dict[str, Any]]:
 
 
 def is_dead(writer: Mapping[str, Any]) -> bool | None:
-    """Whether a process has ended; None where that cannot be seen from here."""
+    """Return whether a process has ended, or None if that cannot be seen from here."""
     if any(writer.get(key) != value for key, value in _here().items()):
         return None
     journal = journal_of(writer)
     if not journal.path.is_file():
-        return True  # a live process holds on to it where its tag says
+        return True  # a live process keeps its journal at the path in the tag
     try:
         is_free = journal.acquire()
     except OSError:  # a folder that may not be written to
@@ -81,13 +81,13 @@ def journal_of(writer: Mapping[str, Any]) -> Journal:
 
 
 def claim(client: MlflowClient, run: Run, journal: Path, *, shared: bool = False) -> None:
-    """Set the tag that says that this process writes to a run.
+    """Name this process in the tag of the processes that write to a run.
 
     Args:
-        client: Where to.
+        client: Client of the store.
         run: The run.
-        journal: Of this process.
-        shared: Other processes may be writing to it too: they stay in the list.
+        journal: Path of this process's journal.
+        shared: Whether other processes may write to the run too; they stay in the tag.
     """
     others = [each for each in writers(run) if not is_dead(each)] if shared else []
     client.set_tag(run.info.run_id, PROCESS_TAG, json.dumps([*others, this_process(journal)]))
@@ -102,24 +102,24 @@ def running_runs(client: MlflowClient) -> list[Run]:
 
 
 class SilentRuns:
-    """Finds runs of other machines whose heartbeat has stopped."""
+    """A search for runs of other machines whose heartbeat has stopped."""
 
     def __init__(self) -> None:
-        """Begin with no run seen."""
-        self._seen: dict[str, tuple[str, float]] = {}  # run -> heartbeat, and since when it is so
+        """Begin without observations."""
+        self._seen: dict[str, tuple[str, float]] = {}  # run -> heartbeat and when it was first seen
 
     def look(self, client: MlflowClient, now: float) -> list[Run]:
-        """Return the runs that were silent for long; call it again and again.
+        """Return the runs whose heartbeat has not changed for long; call this regularly.
 
         Args:
-            client: Where to look.
-            now: Seconds of a clock that nobody sets.
+            client: Client of the store.
+            now: Seconds of a monotonic clock.
         """
         try:
             runs = running_runs(client)
         # The store may be a server, a database or a folder: each fails with its own exceptions.
         except Exception:
-            self._seen.clear()  # a time in which the store was away counts for nobody
+            self._seen.clear()  # a heartbeat cannot be recorded while the store is away
             return []
         silent = []
         for run in runs:
@@ -139,11 +139,11 @@ class SilentRuns:
 def heartbeats(
     beat: Callable[[Mapping[str, str]], None], look: Callable[[], None]
 ) -> Iterator[None]:
-    """Record a heartbeat now and then while the block is at work.
+    """Record a heartbeat every HEARTBEAT_SECONDS while the block runs.
 
     Args:
-        beat: Records tags.
-        look: Called after each beat.
+        beat: Called with the tag to record.
+        look: Called after each heartbeat.
     """
     over = threading.Event()
 
@@ -160,7 +160,7 @@ def heartbeats(
 
 
 def _machine() -> str:
-    """Return this machine's identity, hashed: nobody is to see it as it is (machine-id(5))."""
+    """Return this machine's identity, hashed because it is confidential (machine-id(5))."""
     try:
         identity = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
     except OSError:
@@ -169,7 +169,7 @@ def _machine() -> str:
 
 
 def _mounts() -> str:
-    """Return which view of the file system this process has: containers have their own."""
+    """Return the id of this process's view of the file system; containers have their own."""
     try:
         return os.readlink("/proc/self/ns/mnt")
     except OSError:

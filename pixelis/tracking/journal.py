@@ -1,8 +1,8 @@
-"""The journal of a run: everything that it records, appended to a file before MLflow hears of it.
+"""The journal of a run: everything that it records, appended to a file before it is sent to MLflow.
 
-`<folder>/journal-<run id>.jsonl` holds a record a line; beside it stand the offset up to which
-MLflow has them, the files that unsent records are about, and a lock that the kernel frees when its
-process ends. Whoever holds the lock sends what is left from the offset on: the run itself, a
+`<folder>/journal-<run id>.jsonl` holds one record per line. Next to it are the offset up to which
+MLflow has the records, the files of unsent records, and a lock that the kernel frees when its
+process ends. The process that holds the lock sends the records after the offset: the run itself, a
 resumed one or `sync`.
 """
 
@@ -26,22 +26,22 @@ from pixelis.tracking.record import Record, parse_record
 
 PREFIX, SUFFIX = "journal-", ".jsonl"
 REFUSED = "refused-"
-FINISHED_FILE = "finished.json"  # written by a training that is whole; see `runs.train`
-LARGE = 1 << 16  # bytes of a record from which on its value is kept as a file of its own
-IN_USE_SECONDS = 30.0  # that a resumed run waits for a `sync` of its records
-PATH_KINDS = ("file", "model")  # whose value holds a path, under `path`
+FINISHED_FILE = "finished.json"  # written at the end of a training; see `runs.train`
+LARGE = 1 << 16  # the value of a record with more bytes is kept in a file of its own
+IN_USE_SECONDS = 30.0  # how long a resumed run waits for a `sync` of its records
+PATH_KINDS = ("file", "model")  # kinds whose value holds a path, under `path`
 
 _alive: "weakref.WeakSet[Journal]" = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
 class Past:
-    """Where a resumed training goes on.
+    """The point in an earlier journal at which a resumed training continues.
 
     Attributes:
-        folder: With the journal that the checkpoint's training wrote.
-        run_id: Its run.
-        length: Of the journal in bytes when the checkpoint was saved.
+        folder: Folder with the journal that the checkpoint's training wrote.
+        run_id: Run of that training.
+        length: Length of the journal in bytes when the checkpoint was saved.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Journal:
     """The files of one run's journal; several threads may append."""
 
     def __init__(self, path: Path) -> None:
-        """Touch nothing yet."""
+        """Set the paths; no file is opened yet."""
         stem = path.name.removesuffix(SUFFIX)
         self.path = path
         self.run_id = stem.removeprefix(PREFIX).partition(".")[0]
@@ -64,13 +64,13 @@ class Journal:
         # Acquired in one thread, released in another.
         self._lock = FileLock(self._lock_path, thread_local=False)
         self._file: int | None = None
-        self._unwritten: list[bytes] = []  # what a full disk did not take
-        self._large: dict[tuple[str, str], str] = {}  # kind and name -> kept files of the newest
+        self._unwritten: list[bytes] = []  # lines that a full disk did not take
+        self._large: dict[tuple[str, str], str] = {}  # kind and name -> file of the newest value
         self._writing = threading.Lock()
         _alive.add(self)
 
     def acquire(self, seconds: float = 0) -> bool:
-        """Take the lock, waiting for it this long; whether this process has it."""
+        """Try to take the lock for some seconds; return whether this process holds it."""
         if not self._lock.is_locked:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(Timeout):
@@ -78,7 +78,7 @@ class Journal:
         return self._lock.is_locked
 
     def release(self) -> None:
-        """Close the file and free the lock; everything stays."""
+        """Close the file and free the lock; the files stay."""
         with self._writing:
             if self._file is not None:
                 os.close(self._file)
@@ -86,25 +86,25 @@ class Journal:
         self._lock.release()
 
     def remove(self) -> None:
-        """Remove the journal, of which MLflow has everything, and free the lock."""
+        """Remove a journal that was delivered completely, and free the lock."""
         for path in (self.path, self._offset_path, self._lock_path):
             path.unlink(missing_ok=True)
         self.release()
 
     def append(self, record: Record) -> None:
-        """Write a record; it is with the system, and outlives this process, when this returns.
+        """Write a record to the file, so that it outlives this process.
 
-        What the disk does not take waits in memory and is written before the next record.
+        A record that the disk does not take stays in memory and is written before the next one.
 
         Raises:
-            OSError: The disk does not take it.
+            OSError: The disk does not take the record.
         """
         line = record.to_json().encode() + b"\n"
         if len(line) > LARGE and record.kind not in PATH_KINDS:
-            with suppress(OSError):  # a full disk: in memory as a whole
+            with suppress(OSError):  # on a full disk the value stays in the record, in memory
                 stored = replace(record, value=None, files=self.kept.keep_value(record.value))
                 line = stored.to_json().encode() + b"\n"
-                # One that was drawn anew before it was sent need not be sent.
+                # An older value of this name that was not sent yet need not be sent any more.
                 self.kept.forget(self._large.get((record.kind, record.name), ""))
                 self._large[record.kind, record.name] = stored.files
         with self._writing:
@@ -124,13 +124,13 @@ class Journal:
             del self._unwritten[0]
 
     def _end_torn_line(self, file: int) -> None:
-        """End a line that a kill has cut, so that it is skipped and not written on."""
+        """End a line that a kill has cut off, so that the next record gets its own line."""
         size = os.fstat(file).st_size
         if size and os.pread(file, 1, size - 1) != b"\n":
             os.write(file, b"\n")
 
     def num_unwritten(self) -> int:
-        """How many records the disk did not take; it is asked again."""
+        """Try to write the records in memory; return how many the disk does not take."""
         with self._writing, suppress(OSError):
             self._write()
         return len(self._unwritten)
@@ -143,16 +143,16 @@ class Journal:
         return 0
 
     def position(self) -> int:
-        """Return the length in bytes after all that was recorded, which is on disk then."""
+        """Flush the journal to disk and return its length in bytes, with unwritten records."""
         with self._writing:
             if self._file is not None:
                 os.fsync(self._file)
             return self.size + sum(map(len, self._unwritten))
 
     def read(self, begin: int = 0, end: int | None = None) -> Iterator[tuple[Record | None, int]]:
-        """Yield the records between two positions, each with the position behind it.
+        """Yield the records between two positions, each with the position of its end.
 
-        A line that a kill has torn gives None, and one that is being written ends the reading.
+        A line that a kill has cut off yields None; a line that is being written ends the reading.
         """
         if not self.path.is_file():
             return
@@ -165,7 +165,7 @@ class Journal:
                 yield parse_record(line), begin
 
     def events(self, end: int | None = None) -> list[dict[str, Any]]:
-        """Return the curriculum events that were recorded up to a position."""
+        """Return the curriculum events up to a position."""
         records = (record for record, _ in self.read(0, end))
         return [record.value for record in records if record and record.kind == "event"]
 
@@ -178,7 +178,7 @@ class Journal:
             return 0
 
     def save_sent(self, position: int) -> None:
-        """Remember up to where MLflow has the records."""
+        """Save the position up to which MLflow has the records."""
         staged = self._offset_path.with_suffix(".new")
         staged.write_text(str(position))
         os.replace(staged, self._offset_path)
@@ -190,7 +190,7 @@ class Journal:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the newest record is how the run ended."""
+        """Whether the newest record is the end of the run."""
         last = None
         for record, _ in self.read():
             last = record or last
@@ -198,7 +198,7 @@ class Journal:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the training that the journal is of is whole, however its process ended."""
+        """Whether the journal's training has finished, however its process ended."""
         try:
             finished = json.loads((self.path.parent / FINISHED_FILE).read_text(encoding="utf-8"))
             return bool(finished["run_id"] == self.run_id)
@@ -213,14 +213,14 @@ class Journal:
             return [record for line in file if (record := parse_record(line))]
 
     def save_refused(self, records: list[Record]) -> None:
-        """Remember the records that MLflow refuses; no file where there are none."""
+        """Save the records that MLflow refuses; remove the file if there are none."""
         if records:
             write_atomic(self.refused_path, "".join(f"{each.to_json()}\n" for each in records))
         else:
             self.refused_path.unlink(missing_ok=True)
 
     def cut(self, length: int) -> None:
-        """Go back to a checkpoint: what was recorded after it will be recorded again."""
+        """Cut the journal to its length at a checkpoint; the rest will be recorded again."""
         sent = min(self.sent, length)
         with self._writing, suppress(FileNotFoundError):
             os.truncate(self.path, min(length, self.size))
@@ -228,9 +228,9 @@ class Journal:
         self.save_refused([each for each in self.refused() if each.kind != "end"])
 
     def copy(self, source: "Journal", length: int) -> None:
-        """Begin with the records of another journal up to a position, and the files they need.
+        """Copy the records of another journal up to a position, with their files.
 
-        What MLflow has of the same run is not sent again; a new run gets all of it.
+        Records that MLflow has already are not sent again to the same run, but to a new one.
         """
         self.cut(0)
         is_same = source.run_id == self.run_id
@@ -244,12 +244,12 @@ class Journal:
             elif (moved := self._moved(record, source)) is not None:
                 self.append(moved)
         self.save_sent(sent_here)
-        if is_same:  # what came after the checkpoint is recorded again, here
+        if is_same:  # records after the checkpoint are recorded again in this journal
             with suppress(OSError):
                 source.save_sent(source.size)
 
     def _moved(self, record: Record, source: "Journal") -> Record | None:
-        """A record of another journal with its files kept in this one; None where they are gone."""
+        """Return a record of another journal with its files copied here; None if they are gone."""
         if record.kind not in PATH_KINDS:
             value = source.kept.value(record)
             return replace(record, value=value, files="") if source.kept.has(record) else None
@@ -266,13 +266,13 @@ def open_journal(
     """Open the journal of a run and take its lock.
 
     Args:
-        folder: Where it is, or is made.
-        run_id: Of the run.
-        shared: Several processes may write to the run at once: each has a journal of its own.
-        past: Where a resumed training goes on; what it recorded later is cut off.
+        folder: Folder of the journal.
+        run_id: Id of the run.
+        shared: Whether several processes write to the run; each gets a journal of its own.
+        past: Point where a resumed training continues; later records are cut off.
 
     Raises:
-        UserError: Another process has it.
+        UserError: Another process holds the lock.
     """
     journal = Journal(journal_path(folder, run_id))
     number = 1
@@ -281,7 +281,7 @@ def open_journal(
             raise UserError(_in_use(journal))
         number += 1
         journal = Journal(journal_path(folder, f"{run_id}.{number}"))
-    journal.path.touch()  # a journal that is not there tells others that its process has ended
+    journal.path.touch()  # a missing journal would mean that its process has ended (`is_dead`)
     if past is not None:
         _go_back(journal, past)
     unsent = [record for record, _ in journal.read(journal.sent) if record]
@@ -314,7 +314,7 @@ def _in_use(journal: Journal) -> str:
 
 
 def _in_child() -> None:
-    """Let a forked child append; its parent sends."""
+    """Give a forked child a lock that nobody holds, so that it can append records."""
     for journal in _alive:
         journal._writing = threading.Lock()
 

@@ -1,7 +1,7 @@
-"""Copies of the files that a journal's records are about, kept until MLflow has them.
+"""Copies of the files that a journal's records refer to, kept until MLflow has them.
 
-Checkpoints rotate and temporary folders vanish before a server is back. Files are linked, not
-copied, where the file system can; texts are copied without what others must not read.
+Checkpoints and temporary folders may be deleted before a server answers again. Files are
+hard-linked where the file system can do it; texts are copied without secrets.
 """
 
 import json
@@ -23,18 +23,18 @@ class KeptFiles:
     """The folder with the kept files of one journal.
 
     Args:
-        folder: Made when the first file is kept.
+        folder: Path of the folder; it is created for the first file.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Touch nothing yet."""
+        """Set the folder."""
         self.folder = folder
 
     def keep(self, path: Path) -> str:
         """Keep a file or a folder.
 
         Returns:
-            The name for `Record.files`; empty where the disk does not take it or it is missing.
+            The name for `Record.files`; empty if the file is missing or the disk is full.
         """
         try:
             target = self._make()
@@ -65,22 +65,22 @@ class KeptFiles:
         return Path(tempfile.mkdtemp(dir=self.folder))
 
     def has(self, record: Record) -> bool:
-        """Whether a record's files are there; they go when MLflow has them or newer ones."""
+        """Return whether a record's files exist; they are removed once MLflow has them."""
         return not record.files or (self.folder / record.files).exists()
 
     def value(self, record: Record) -> Any:
-        """Return a record's value, from its file where it is a large one."""
+        """Return a record's value; a large one is read from its file."""
         path = self.folder / record.files / VALUE_FILE
         if record.files and path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
         return record.value
 
     def path(self, record: Record, original: str) -> Path:
-        """Return where the file or folder of a record is now.
+        """Return the current path of the file or folder of a record.
 
         Args:
-            record: Of the journal.
-            original: Where it was, relative to the journal's folder or absolute.
+            record: A record of the journal.
+            original: Original path, absolute or relative to the journal's folder.
         """
         kept = self.folder / record.files / Path(original).name
         return kept if record.files and kept.exists() else self.folder.parent / original
@@ -89,11 +89,11 @@ class KeptFiles:
         """Remove the files of a record."""
         if files:
             shutil.rmtree(self.folder / files, ignore_errors=True)
-            with suppress(OSError):  # others are kept, or it is not there
+            with suppress(OSError):  # the folder holds other files, or does not exist
                 self.folder.rmdir()
 
     def forget_others(self, wanted: set[str]) -> None:
-        """Remove all but the wanted ones: a kill may have come between a file and its record."""
+        """Remove all other files: a kill may have come between keeping a file and its record."""
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.name not in wanted:
                 self.forget(path.name)

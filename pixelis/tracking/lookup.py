@@ -1,4 +1,4 @@
-"""Reading back what earlier runs left: an experiment, the newest finished run, an adapter."""
+"""Lookup of earlier results: an experiment, the newest finished run, an adapter."""
 
 import atexit
 import hashlib
@@ -18,14 +18,14 @@ from pixelis.errors import CheckpointError, UserError
 from pixelis.tracking.store import connect
 
 FINAL_ADAPTER = "adapters/final"
-# On a data-prep run: the digest of what it made. A run that reads the same files finds it by this.
+# Tag of a data-prep run: digest of its files, by which runs that read the files find it.
 DATA_TAG = "pixelis.data_digest"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run of the store, as far as the entry points need it."""
+    """The fields of a run that the entry points use."""
 
     run_id: str
     name: str
@@ -35,7 +35,7 @@ class RunInfo:
 
 
 def open_experiment(client: MlflowClient, name: str) -> str:
-    """Return the id of the experiment of the environment, else of `name`; made if missing."""
+    """Return the id of the experiment in the environment, else of `name`; create it if missing."""
     if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return chosen
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
@@ -59,19 +59,16 @@ def open_experiment(client: MlflowClient, name: str) -> str:
 def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
     """Return the newest finished run of an entry point.
 
-    It is looked for in the experiment that the environment names (as `mlflow run` does), then in
-    `experiment`.
+    The search begins in the experiment that the environment names (`mlflow run` sets it) and
+    continues in `experiment`.
 
     Args:
         experiment: The experiment's name.
-        entry_point: The MLproject entry point whose run is wanted.
-
-    Returns:
-        The run.
+        entry_point: The run's MLproject entry point.
 
     Raises:
-        UserError: There is none (the text says which experiments have one), or MLflow cannot be
-            read.
+        UserError: There is no such run (the text lists experiments that have one), or MLflow cannot
+            be read.
     """
     try:
         client = connect()
@@ -100,7 +97,7 @@ def data_tag(digests: Mapping[str, str]) -> str:
 
 
 def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
-    """Return the newest finished data-prep run that made just these files, or None.
+    """Return the newest finished data-prep run that made exactly these files, or None.
 
     Args:
         digests: File name -> SHA-256, as in the summary of the data.
@@ -123,13 +120,13 @@ def resolve_adapter(uri: str | None, experiment: str) -> Path:
     Args:
         uri: `runs:/<id>[/path]`, `models:/...`, another artifact URI, a local folder, or None for
             the final adapter of the experiment's newest finished sft run.
-        experiment: Where to look when `uri` is None.
+        experiment: The experiment to search if `uri` is None.
 
     Returns:
-        The folder; a download lives until the process ends.
+        The folder; a download is deleted when the process ends.
 
     Raises:
-        CheckpointError: It cannot be fetched, or holds no adapter.
+        CheckpointError: The folder cannot be fetched, or holds no adapter.
         UserError: `uri` is None and there is no finished sft run.
     """
     if uri is None:
@@ -161,7 +158,7 @@ def _checked(folder: Path, uri: str) -> Path:
 
 
 def candidates(client: MlflowClient, experiment: str) -> list[Experiment]:
-    """Return where runs are looked for: the environment's experiments, then the named one."""
+    """Return the experiments to search: those of the environment, then the named one."""
     experiments: list[Experiment | None] = []
     if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         experiments.append(client.get_experiment(chosen))
@@ -181,6 +178,6 @@ def finished_runs(
 
 
 def run_info(run: Run) -> RunInfo:
-    """Return a run as far as the entry points need it."""
+    """Return the fields of a run that the entry points use."""
     info = run.info
     return RunInfo(info.run_id, info.run_name, info.experiment_id, run.data.params, run.data.tags)

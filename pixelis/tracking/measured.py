@@ -1,4 +1,4 @@
-"""Numbers of a run on the page of the LoggedModel that they measure."""
+"""Links between the numbers of a run and the LoggedModel that they measure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,15 +15,15 @@ ADAPTERS = FINAL_ADAPTER.partition("/")[0]
 
 
 def model_of(client: MlflowClient, uri: str) -> str | None:
-    """Return the id of the LoggedModel that an adapter's address means.
+    """Return the id of the LoggedModel at an adapter's address.
 
     Args:
-        client: of the store.
+        client: Client of the store.
         uri: `models:/m-...`, `models:/<name>/<version>`, `models:/<name>@<alias>`, `runs:/<id>` or
             `runs:/<id>/adapters/<name>`.
 
     Returns:
-        None where it is another address, a folder, or none was logged.
+        The id; None if the address is a folder or of another kind, or has no LoggedModel.
     """
     if uri.startswith("models:/"):
         address = uri.removeprefix("models:/").rstrip("/")
@@ -41,7 +41,7 @@ def model_of(client: MlflowClient, uri: str) -> str | None:
         return None
     try:
         model = find_model(client, client.get_run(run_id), {"pixelis.adapter": name})
-    except MlflowException:  # the adapter itself was found: a store that keeps no models
+    except MlflowException:  # a store that keeps adapters but no LoggedModels
         return None
     return str(model.model_id) if model else None
 
@@ -49,7 +49,7 @@ def model_of(client: MlflowClient, uri: str) -> str | None:
 def find_measured(
     client: MlflowClient, run: Run, model: Mapping[str, Any] | None
 ) -> LoggedModel | None:
-    """Return the model by its `model_id`, or by the `tags` that it has as one of the run's own."""
+    """Return the model with this `model_id`, or the run's own model with these `tags`."""
     if model is None:
         return None
     if "model_id" in model:
@@ -58,11 +58,11 @@ def find_measured(
 
 
 def send_measured(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> None:
-    """Add a run's numbers to the model that they measure; sent again, it changes nothing.
+    """Add a run's numbers to the model that they measure; sending them again changes nothing.
 
     Args:
-        client: where to.
-        run_id: the run that holds the numbers.
+        client: Client of the store.
+        run_id: The run that holds the numbers.
         fields: `model` (of `find_measured`), `metrics` (keys on the run), `step`, and `dataset`
             (`name` and `digest`).
     """

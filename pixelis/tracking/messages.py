@@ -1,4 +1,4 @@
-"""Warnings of the tracker: short, each kind once, and without what others must not read."""
+"""The tracker's warnings: short, logged once per kind, and without secrets."""
 
 import logging
 from pathlib import Path
@@ -10,26 +10,26 @@ logger = logging.getLogger("pixelis.tracking")
 
 
 class WarnOnce:
-    """Logs a kind of warning once, until it is forgotten."""
+    """A logger that logs each kind of warning once, until its cause is over."""
 
     def __init__(self, *muted: str) -> None:
-        """Begin with nothing logged; warnings of the muted kinds never are."""
+        """Set the kinds that are never logged."""
         self._logged = set(muted)
 
     def warn(self, kind: str, message: str) -> None:
-        """Log a warning of a kind that was not logged yet."""
+        """Log a warning, unless one of its kind was logged before."""
         if kind not in self._logged:
             self._logged.add(kind)
             logger.warning("%s", public(message))
 
     def over(self, kind: str, message: str) -> None:
-        """Log that what a warning was about is over; it may be logged again."""
+        """Log that the cause of a warning is over; after this it may be logged again."""
         self._logged.discard(kind)
         logger.warning("%s", public(message))
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says first; of a full disk where, what is needed and what is free."""
+    """Return the first line of an error; for a full disk, its path, needed and free space."""
     if isinstance(error, OSError) and is_disk_full(error):
         names = [Path(str(name)) for name in (error.filename2, error.filename) if name]
         if names and not str(error.strerror).startswith("no space left on its disk"):

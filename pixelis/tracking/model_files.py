@@ -1,6 +1,6 @@
-"""Files beside an adapter's own: its model card, and what `mlflow models` needs to serve it.
+"""Additional files of a logged adapter: its model card, and the files for `mlflow models`.
 
-No weights and no pickle: the served model is loaded by `pixelis.evaluation.serving`.
+They hold no weights and no pickle, because `pixelis.evaluation.serving` loads the served model.
 """
 
 import io
@@ -17,7 +17,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from PIL import Image, ImageDraw
 
-# By its name: MLflow imports it where the model is loaded, and this package need not know torch.
+# A name, because MLflow imports the module when it loads the model; importing it here would import
+# torch.
 LOADER = "pixelis.evaluation.serving"
 
 SIGNATURE = ModelSignature(
@@ -48,24 +49,24 @@ def input_example() -> pd.DataFrame:
 
 
 def requirements() -> list[str]:
-    """Return what Pixelis needs, pinned, without Pixelis itself.
+    """Return the pinned requirements of Pixelis, without Pixelis itself.
 
-    No index has it, and one of that name there would be somebody else's: a model is served where
-    the project is installed.
+    Pixelis is in no package index, where the name could belong to somebody else. So a model is
+    served in an environment in which the project is installed.
     """
     lines = metadata.requires("pixelis") or []
     return [line for line in lines if "extra ==" not in line]
 
 
 def write_servable(folder: Path, model_id: str, origin: Mapping[str, Any]) -> None:
-    """Write MLmodel, requirements and the input example to a folder that is not there yet.
+    """Write MLmodel, requirements and the input example to a new folder.
 
-    The loader finds the adapter where MLmodel lies, so both go to one place.
+    The loader looks for the adapter in MLmodel's folder, so both are logged to the same one.
 
     Args:
-        folder: Made.
-        model_id: The LoggedModel that the files are for.
-        origin: Of the adapter: base, image bounds, remote code.
+        folder: The folder to create.
+        model_id: The LoggedModel of the files.
+        origin: The adapter's origin: base, image bounds, remote code.
     """
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it logs every example
     wanted = ("base_model", "min_pixels", "max_pixels", "trust_remote_code")
@@ -83,7 +84,7 @@ def build_card(fields: Mapping[str, Any], measured: Mapping[str, float]) -> str:
     """Return a model card: Markdown with the front matter that hubs read.
 
     Args:
-        fields: Of `adapters.send_model`, its `origin` given.
+        fields: The fields of `adapters.send_model`, with an `origin`.
         measured: The adapter's metrics at its step.
     """
     origin = fields["origin"]

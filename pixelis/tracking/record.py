@@ -1,11 +1,11 @@
-"""What a run records: one thing for MLflow, plain enough to stand on disk as a line of JSON."""
+"""One record of a run for MLflow, in plain JSON."""
 
 import json
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# How many records of a kind MLflow takes in one call; of every other kind it takes one.
+# Number of records that MLflow takes in one call; one for every other kind.
 BATCH_LIMITS: dict[str, int] = {"metric": 1000, "param": 100, "tag": 100}
 
 
@@ -14,14 +14,14 @@ class Record:
     """One line of a run's journal.
 
     Attributes:
-        kind: What it is: a key of `send.SENDERS`.
-        name: The key of a metric, parameter or tag; the path inside the run's artifacts otherwise.
-        value: A number, a text or plain JSON; for files and adapters where they were.
+        kind: One of the kinds of `send.Sender`.
+        name: The key of a metric, parameter or tag; otherwise a path in the run's artifacts.
+        value: A number, a text or plain JSON; for files and adapters, with their original path.
         step: The optimiser step of a metric.
-        timestamp: Milliseconds since 1970, when it was recorded, not sent: MLflow drops a metric
-            that comes twice with the same timestamp, so sending again is harmless.
-        files: The folder among the journal's kept files that holds what the record is about. The
-            folder goes when MLflow has it.
+        timestamp: Time of recording, not of sending, in milliseconds since 1970: MLflow drops a
+            metric that comes twice with the same timestamp, so sending it again is harmless.
+        files: Name of the folder among the journal's kept files with the record's content. It is
+            removed once MLflow has the content.
     """
 
     kind: str
@@ -37,11 +37,11 @@ class Record:
 
 
 class RejectedError(Exception):
-    """MLflow refuses a record, and would again if nothing else changed."""
+    """A refusal of a record by MLflow that trying again would not change."""
 
 
 def parse_record(line: bytes) -> Record | None:
-    """Return the record of a line; None of one that a kill has torn, or that is no record."""
+    """Return the record of a line; None for a line that a kill has cut off or that is damaged."""
     try:
         return Record(**json.loads(line))
     except (ValueError, TypeError):

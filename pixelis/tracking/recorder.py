@@ -1,4 +1,4 @@
-"""The recorder of one MLflow run: `pixelis.recorder.Recorder`, and what entry points add to it."""
+"""The recorder of one MLflow run: `pixelis.recorder.Recorder` with the entry points' additions."""
 
 import base64
 import io
@@ -32,21 +32,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Scalar = str | int | float | bool | None
 
-MAX_PARAM, MAX_TAG = 6000, 8000  # characters that MLflow keeps; it would cut the rest off silently
+MAX_PARAM, MAX_TAG = 6000, 8000  # characters; MLflow would silently cut off the rest
 
 
 class MlflowRecorder:
-    """Writes to one run by its id. No call waits for MLflow, except `flush`, `attempt` and `close`.
+    """The recorder of one run. Only `flush`, `attempt` and `close` wait for MLflow.
 
-    Calls may come from several threads. All is in the journal first and sent from there.
+    Every record is written to the journal first and sent from there. Several threads may record.
 
     Args:
-        client: Where to write.
+        client: Client of the store.
         run: The open run.
-        resumed: The run has a past: metrics that it already holds are not sent again.
-        output_dir: Where the run's journal is; None: in the working folder, as long as it takes.
-        past: Where a resumed training goes on.
-        shared: Several processes may write to the run at once.
+        resumed: Whether the run is resumed; metrics that it already holds are not sent again.
+        output_dir: Folder of the run's journal; by default the working folder, where the journal is
+            removed once it is delivered.
+        past: Point in the journal where a resumed training continues.
+        shared: Whether several processes write to the run at once.
 
     Raises:
         UserError: Another process is delivering the records that the resumed run left.
@@ -62,7 +63,7 @@ class MlflowRecorder:
         past: Past | None = None,
         shared: bool = False,
     ) -> None:
-        """Open the journal and go on where it ends."""
+        """Open the journal and continue at its end."""
         self.client = client
         self.run_id: str = run.info.run_id
         self.run_name: str = run.info.run_name
@@ -77,10 +78,10 @@ class MlflowRecorder:
             self.journal, Sender(client, self.journal, has_past=has_past), self._warnings
         )
         self._params = set(run.data.params)
-        self._lock = threading.RLock()  # around what follows
+        self._lock = threading.RLock()  # guards `_params` and `_newest_steps`
         self._newest_steps: dict[str, int] = {}
         self._measured_on: dict[str, str] | None = None
-        self.origin: Origin | None = None  # of the run's adapters
+        self.origin: Origin | None = None  # origin of the run's adapters
         for record, _ in self.journal.read():
             if record is not None and record.kind == "param":
                 self._params.add(record.name)
@@ -88,7 +89,7 @@ class MlflowRecorder:
                 self._newest_steps[record.name] = record.step
 
     def next_step(self, key: str) -> int:
-        """Return a step after all that the run, or its journal, holds of a metric."""
+        """Return a step after the newest one of a metric in the run or its journal."""
         steps = [self._newest_steps.get(key, -1)]
         if self.resumed:
             history = self.attempt(
@@ -98,15 +99,15 @@ class MlflowRecorder:
         return max(steps) + 1
 
     def position(self) -> int:
-        """Return the journal's length in bytes after all that was recorded; it is on disk then."""
+        """Flush the journal to disk and return its length in bytes."""
         return self.journal.position()
 
     def record(self, record: Record) -> None:
-        """Record something of any kind, with the time."""
+        """Record a record of any kind, with the current time."""
         self._delivery.add(replace(record, timestamp=now()))
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record finite numbers at a step; a key takes each step once, in growing order."""
+        """Record finite numbers at a step; a step that is not newer than the last is ignored."""
         time = now()
         with self._lock:
             for key, value in values.items():
@@ -123,9 +124,9 @@ class MlflowRecorder:
         self._delivery.add(record, soon=True)
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Keep a file, or the content of a folder, under `folder` of the run; it may vanish now.
+        """Keep a file or a folder's content under `folder`; the original may be deleted afterwards.
 
-        The folder of an adapter that a stage's visit ended with becomes a LoggedModel instead.
+        The folder of an adapter from the end of a stage's visit becomes a LoggedModel instead.
         """
         visit = visit_index(path.name) if folder == f"{ADAPTERS}/{path.name}" else None
         if visit is None:
@@ -148,12 +149,12 @@ class MlflowRecorder:
         """Keep an adapter as a LoggedModel; see `adapters.send_model`.
 
         Args:
-            folder: The adapter's; it may vanish now.
-            name: The adapter's.
-            step: After which it was saved; None: the end of its visit.
+            folder: The adapter's folder; it may be deleted afterwards.
+            name: The adapter's name.
+            step: The step after which it was saved; None stands for the end of its visit.
             metrics: Keys on the run whose values at that step are the adapter's.
-            visit: The index of the stage visit that it ended.
-            results: Of a test, for the card.
+            visit: The index of the stage visit that ended with this adapter.
+            results: Results of a test, for the card.
             register_as: A registered model's name, or None.
         """
         fields = {
@@ -166,11 +167,11 @@ class MlflowRecorder:
             "results": dict(results or {}),
             "register_as": register_as,
         }
-        # The folder is opened later: a path that others may read, `~/...`, would not be there.
+        # The folder's path stays as it is: one with `~` instead of the home could not be opened.
         self._keep_path(Record("model", name, public(fields) | {"path": str(folder)}))
 
     def _keep_path(self, record: Record) -> None:
-        """Record a file or folder: its path, below the journal's folder, and its content."""
+        """Record a file or folder: its path, relative to the journal if below it, and content."""
         path, home = Path(record.value["path"]).resolve(), self.journal.path.parent.resolve()
         inside = path.is_relative_to(home) and home != Path(home.anchor)
         shown = str(path.relative_to(home) if inside else path)
@@ -187,11 +188,11 @@ class MlflowRecorder:
         self.record(Record("png", name, base64.b64encode(content.getvalue()).decode()))
 
     def text(self, content: str, name: str) -> None:
-        """Keep a text under the artifact path `name`, instead of what was there."""
+        """Keep a text under the artifact path `name`; it replaces an older one."""
         self.record(Record("text", name, public(content)))
 
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
-        """Keep rows as an MLflow table under `name` (.json), instead of what was there."""
+        """Keep rows as an MLflow table under `name` (.json); they replace older ones."""
         if rows:
             self.record(Record("table", name, public([dict(row) for row in rows])))
 
@@ -209,9 +210,9 @@ class MlflowRecorder:
         Args:
             path: The file or folder; only footers, and the column `split`, are read.
             name: The dataset's name in MLflow.
-            context: What it is used for; adapters' metrics are linked to the one for `validation`.
+            context: What it is used for; adapters' metrics are linked to the `validation` dataset.
             digest: A sha256-based digest of the content (36 characters are kept); None computes it.
-            split: That is meant; None: all rows.
+            split: The split that is used; None stands for all rows.
         """
         fields = dataset_fields(path, context=context, digest=digest, split=split)
         if context == VALIDATION:
@@ -219,7 +220,7 @@ class MlflowRecorder:
         self.record(Record("dataset", name, public(fields)))
 
     def params(self, values: Mapping[str, Scalar]) -> None:
-        """Record parameters as text; those that the run has stay as they are: MLflow fixes them."""
+        """Record parameters as text; MLflow does not allow changing those that the run has."""
         with self._lock:
             fresh = {key: str(value) for key, value in values.items() if key not in self._params}
             self._params |= set(fresh)
@@ -227,7 +228,7 @@ class MlflowRecorder:
             self.record(Record("param", key, cut(value, MAX_PARAM)))
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags, over what they were."""
+        """Set tags; new values replace older ones."""
         self.run_name = values.get("mlflow.runName", self.run_name)
         for key, value in values.items():
             self.record(Record("tag", key, cut(value, MAX_TAG)))
@@ -237,15 +238,15 @@ class MlflowRecorder:
         self.tags({"mlflow.note.content": markdown})
 
     def summary(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Record `summary/<key>` for the UI's tables; a step counts once."""
+        """Record `summary/<key>` for the UI's tables; a second value at a step is ignored."""
         self.metrics({f"summary/{k}": value for k, value in values.items()}, step)
 
     def flush(self, timeout: float = TIMEOUT) -> bool:
-        """Wait until everything has arrived; False at once while MLflow is away."""
+        """Wait until everything is delivered; return False at once while MLflow is away."""
         return self._delivery.flush(timeout)
 
     def attempt(self, what: str, call: Callable[[], T]) -> T | None:
-        """Call MLflow for something that is not tried again: None, and a warning, if it fails."""
+        """Call MLflow without retrying; if the call fails, log a warning and return None."""
         try:
             return call_within(ATTEMPT_SECONDS, call)
         # Whatever MLflow's transport or store raises, the training goes on.
@@ -255,18 +256,18 @@ class MlflowRecorder:
             return None
 
     def url_hint(self) -> str:
-        """Return a line for the console: which run this is, and how to look at it."""
+        """Return a line for the console with the run's name, id and address."""
         uri = str(self.client.tracking_uri)
         address = f"{without_secrets(uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
         look = address if uri.startswith("http") else "make ui"
         return f"MLflow run {self.run_name!r} ({self.run_id}); look at it with: {look}"
 
     def close(self, status: str, error: str | None = None) -> None:
-        """Send what waits and end the run; what MLflow does not take stays in the journal.
+        """Send the remaining records and end the run; undelivered ones stay in the journal.
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            error: What ended it, in a line.
+            error: The error that ended the run, in one line.
         """
         value = {"status": status, "error": error and cut(error, MAX_TAG)}
         self.record(Record("end", "status", value))
@@ -279,5 +280,5 @@ class MlflowRecorder:
             )
 
     def warn(self, kind: str, message: str) -> None:
-        """Log a warning, once a kind."""
+        """Log a warning, once per kind."""
         self._warnings.warn(kind, message)

@@ -1,4 +1,4 @@
-"""Adapters in MLflow's model registry: a candidate, and the champion that it has to beat."""
+"""Adapters in MLflow's model registry, with the aliases `candidate` and `champion`."""
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -15,10 +15,10 @@ CHAMPION = "champion"
 
 
 def register(client: MlflowClient, name: str, model_id: str, run_id: str) -> str:
-    """Make a LoggedModel a version of a registered model, with the alias `candidate`, once.
+    """Register a LoggedModel as a new version with the alias `candidate`, unless it is registered.
 
     Returns:
-        the version.
+        The number of the version.
     """
     try:
         client.create_registered_model(name)
@@ -27,7 +27,7 @@ def register(client: MlflowClient, name: str, model_id: str, run_id: str) -> str
             raise
     source = f"models:/{model_id}"
     versions = client.search_model_versions(f"name = '{name}'")
-    version = next((v for v in versions if v.source == source), None)  # it keeps no model_id
+    version = next((v for v in versions if v.source == source), None)  # versions have no model_id
     if version is None:
         version = client.create_model_version(name, source, run_id=run_id, model_id=model_id)
     candidate = client.get_registered_model(name).aliases.get(CANDIDATE, 0)
@@ -37,14 +37,14 @@ def register(client: MlflowClient, name: str, model_id: str, run_id: str) -> str
 
 
 def find_version(uri: str) -> ModelVersion | None:
-    """Return the registered version that an address means.
+    """Return the registered version at an address.
 
     Args:
-        uri: `models:/<name>/<version>`, `models:/<name>@<alias>`; or of a LoggedModel or a run,
-            `models:/m-...`, `runs:/<id>` or `runs:/<id>/adapters/final`, that was registered.
+        uri: `models:/<name>/<version>`, `models:/<name>@<alias>`; or of a registered LoggedModel or
+            run, `models:/m-...`, `runs:/<id>` or `runs:/<id>/adapters/final`.
 
     Returns:
-        None where it is none of a registered model. The newest, where it is of several.
+        The version, the newest if there are several; None if the address was never registered.
 
     Raises:
         CheckpointError: There is no such version.
@@ -97,13 +97,13 @@ def set_champion(client: MlflowClient, version: ModelVersion, rival: str | None,
     """Give a version the alias `champion`, with the reason as a tag.
 
     Args:
-        client: Of the registry.
+        client: Client of the registry.
         version: The new champion.
-        rival: The version that it won against; None where there was no champion.
-        why: How it won.
+        rival: The version that it was compared with; None if there was no champion.
+        why: The result of the comparison.
 
     Returns:
-        False, and nothing is changed, where another has become champion meanwhile.
+        Whether the alias was set; not if another version has become champion meanwhile.
     """
     now = find_champion(client, version.name)
     if (None if now is None else str(now.version)) != rival:

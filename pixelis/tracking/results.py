@@ -1,4 +1,4 @@
-"""What a run leaves beside its numbers: adapters, measured models, traces, questions, tables."""
+"""Results of a run other than numbers: adapters, measured models, traces, questions, tables."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ def log_adapter(
     *,
     register_as: str | None = None,
 ) -> None:
-    """Keep an adapter as files of the run, `adapters/<name>`, and as a LoggedModel of it.
+    """Keep an adapter as files of the run, `adapters/<name>`, and as a LoggedModel.
 
-    Logged again under the same name and step, as after a resume, it is the same model.
+    Logging it again under the same name and step, after a resume, makes no second model.
 
     Args:
         recorder: The run's recorder.
@@ -39,7 +39,7 @@ def log_adapter(
         name: `final`, `best`, ...
         step: The optimiser step that it was saved after.
         metrics: Its measurements at that step, under their names on the run.
-        register_as: A registered model that it becomes a version of, with the alias `candidate`.
+        register_as: Name of a registered model; the adapter becomes its version `candidate`.
     """
     recorder.artifact(folder, f"{ADAPTERS}/{name}")
     recorder.metrics(metrics, step)
@@ -47,12 +47,12 @@ def log_adapter(
 
 
 def final_model(name: str) -> Model:
-    """Return the run's own adapter of a name, as `link_measured` and `log_trace` take it."""
+    """Return a reference to the run's own adapter, for `link_measured` and `log_trace`."""
     return {"tags": {"pixelis.adapter": name}}
 
 
 def measured_model(recorder: MlflowRecorder, address: str) -> Model | None:
-    """Return the LoggedModel that an adapter's address means; None where there is none."""
+    """Return a reference to the LoggedModel at an adapter's address; None if there is none."""
     try:
         model_id = model_of(recorder.client, address)
     except MlflowException as error:
@@ -74,12 +74,12 @@ def link_measured(
     """Show numbers of this run on the page of the model that they measure.
 
     Args:
-        recorder: of the run that holds them.
-        model: of `final_model` or `measured_model`.
-        metrics: their keys.
-        step: theirs.
-        name: of the dataset.
-        digest: of the dataset, as `MlflowRecorder.dataset` was given it.
+        recorder: Recorder of the run with the numbers.
+        model: Result of `final_model` or `measured_model`.
+        metrics: Keys of the numbers.
+        step: Step of the numbers.
+        name: Name of the dataset.
+        digest: Digest of the dataset, the same as for `MlflowRecorder.dataset`.
     """
     dataset = {"name": name, "digest": digest[:DIGEST_LENGTH]}
     value = {"model": dict(model), "metrics": list(metrics), "step": step, "dataset": dataset}
@@ -92,12 +92,12 @@ def log_questions(
     """Record a file of questions, of any layout, as an input of the run.
 
     Args:
-        recorder: of the run.
-        file: the file or folder.
-        name: of the dataset.
-        digest: SHA-256 of what was asked.
-        num_rows: how much that is.
-        context: what it is used for.
+        recorder: Recorder of the run.
+        file: The file or folder.
+        name: Name of the dataset.
+        digest: SHA-256 of the questions.
+        num_rows: Number of the questions.
+        context: What they are used for.
     """
     fields = {
         "digest": digest[:DIGEST_LENGTH],
@@ -118,7 +118,7 @@ def log_trace(recorder: MlflowRecorder, **fields: Any) -> None:
 def log_image_table(recorder: MlflowRecorder, rows: Sequence[Mapping[str, Any]], name: str) -> None:
     """Keep rows as an MLflow table under `name` (.json); a PIL image is shown in its cell.
 
-    Where MLflow does not take it, a warning says so: the same rows are in the data.
+    A failure is only a warning, because the same rows are in the data.
     """
     if not rows:
         return

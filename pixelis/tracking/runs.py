@@ -1,4 +1,4 @@
-"""Opening and ending a run: a new one, the one that `mlflow run` opened, or one that is resumed."""
+"""Opening and closing of runs: a new run, a run that `mlflow run` opened, or a resumed one."""
 
 import json
 import os
@@ -34,16 +34,16 @@ from pixelis.tracking.store import connect, retry_locked
 from pixelis.tracking.sync import end_dead_runs, end_run
 from pixelis.tracking.system import FIRST_KEY, SystemMonitor
 
-OPEN_SECONDS = 5.0  # that are waited for what a run begins with
+OPEN_SECONDS = 5.0  # how long to wait for the delivery of a run's first records
 _ENVIRONMENT = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
-# The run that is open here. Ours, not MLflow's stack of runs: that one ends what is left on it when
-# Python does, and asks the server to.
+# The run that is open here. We do not use MLflow's stack of runs, because at Python's exit MLflow
+# ends the runs on it with calls to the server.
 _open_run_id: ContextVar[str | None] = ContextVar("open_run_id", default=None)
 
 
 @contextmanager
 def without_environment() -> Iterator[None]:
-    """Leave what the environment says of a run for a later one, not for those opened here."""
+    """Hide the environment's run and experiment from runs that are opened in the block."""
     kept = {name: os.environ.pop(name) for name in _ENVIRONMENT if name in os.environ}
     try:
         yield
@@ -52,7 +52,7 @@ def without_environment() -> Iterator[None]:
 
 
 def nested_environment(recorder: MlflowRecorder) -> dict[str, str]:
-    """Return the environment in which a process opens its run nested under another one."""
+    """Return environment variables that make another process nest its run under this one."""
     return {
         "MLFLOW_EXPERIMENT_ID": recorder.experiment_id,
         # MLflow puts these tags on every run that the process opens.
@@ -74,26 +74,26 @@ def open_run(
     system_metrics: bool = True,
     shared: bool = False,
 ) -> Iterator[MlflowRecorder]:
-    """Open a run and close it with the status that the work earned.
+    """Open a run, and close it with a status that depends on how the block ended.
 
-    Under `mlflow run` (which sets MLFLOW_RUN_ID) it is the run that MLflow opened; otherwise a new
-    one in the experiment that MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME gives, else in
-    `experiment`. It ends FINISHED; KILLED after Ctrl-C or a signal; after an error FAILED, with its
-    first line in the tag `pixelis.error`. Runs whose processes were killed earlier on this machine
-    become KILLED now.
+    Under `mlflow run`, which sets MLFLOW_RUN_ID, this is the run that MLflow opened; otherwise a
+    new one in the experiment of MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, else in
+    `experiment`. It ends FINISHED; KILLED after Ctrl-C or a signal; after an error FAILED, with the
+    error's first line in the tag `pixelis.error`. Other runs whose processes were killed on this
+    machine are set to KILLED.
 
     Args:
         entry_point: The MLproject entry point, for the tag `pixelis.entry_point`.
-        experiment: The experiment where the environment names none; made if it is not there.
-        run_name: The run's name; a resumed run keeps the one it has.
-        params: Recorded under these names, except those that are on the run already.
-        tags: Set on the run.
-        resume_run_id: A run to go on in. The one that `mlflow run` opened then only points to it.
-        output_dir: Where the run's journal is kept; None: in the working folder until MLflow has
-            everything.
-        past: Where a resumed training goes on.
-        system_metrics: Record processor, memory and disk use beside (`system/*`).
-        shared: Processes of several machines may be at work in this run at once.
+        experiment: The experiment if the environment names none; created if it does not exist.
+        run_name: The run's name; a resumed run keeps its own.
+        params: Parameters; those that are on the run already stay unchanged.
+        tags: Tags of the run.
+        resume_run_id: A run to resume. A run that `mlflow run` opened then only links to it.
+        output_dir: Folder of the run's journal; by default the working folder, where the journal is
+            removed once it is delivered.
+        past: Point in the journal where a resumed training continues.
+        system_metrics: Whether to record processor, memory and disk use (`system/*`).
+        shared: Whether processes of several machines write to this run at once.
 
     Yields:
         The recorder of the run.
@@ -110,7 +110,7 @@ def open_run(
         run = resumed or retry_locked(
             lambda: _start(client, shell_id, experiment, public(run_name)), str(client.tracking_uri)
         )
-        # Takes the lock that keeps a `sync` away, and goes on with what an earlier process left.
+        # Takes the journal's lock, which keeps `sync` away, and sends what an earlier process left.
         recorder = MlflowRecorder(
             client,
             run,
@@ -119,7 +119,7 @@ def open_run(
             past=past,
             shared=shared,
         )
-        # Before it is RUNNING: else it would look dead.
+        # Before the run is RUNNING: otherwise others would take it for dead.
         claim(client, run, recorder.journal.path, shared=shared)
         client.update_run(run.info.run_id, status="RUNNING")
     # The store may be a server, a database or a folder: each fails with its own exceptions.
@@ -130,8 +130,10 @@ def open_run(
     recorder.tags({"pixelis.entry_point": entry_point, **git_tags(), **_cleaned(run), **tags})
     recorder.params(params)
     if recorder.journal.size:
-        recorder.record(Record("resume", "resume", None))  # of a new run as well: its visits
-    for tag in {ERROR_TAG, "pixelis.stopped", DIED_TAG} & set(run.data.tags):  # of an earlier end
+        # Also if the run is new: the visits in the journal are then sent to it.
+        recorder.record(Record("resume", "resume", None))
+    # A resumed run must not keep the tags of its earlier end.
+    for tag in {ERROR_TAG, "pixelis.stopped", DIED_TAG} & set(run.data.tags):
         recorder.attempt("clearing", partial(client.delete_tag, run.info.run_id, tag))
     if recorder.flush(OPEN_SECONDS):
         own = recorder.run_id
@@ -166,12 +168,12 @@ def _end_silent_runs(client: MlflowClient, silent: SilentRuns) -> None:
 
 
 def _cleaned(run: Run) -> dict[str, str]:
-    """Return the tags that MLflow set with what others must not read, without it."""
+    """Return the tags that MLflow set with private parts, without these parts."""
     return {key: public(value) for key, value in run.data.tags.items() if public(value) != value}
 
 
 def _find(client: MlflowClient, run_id: str) -> Run | None:
-    """Return the run to resume; None, and a warning, where this store does not have it."""
+    """Return the run to resume; if this store does not have it, log a warning and return None."""
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
@@ -188,11 +190,11 @@ def _find(client: MlflowClient, run_id: str) -> Run | None:
 
 
 def _start(client: MlflowClient, run_id: str | None, experiment: str, run_name: str) -> Run:
-    """Start a run, or the one that `mlflow run` opened."""
+    """Create a run, or start the one that `mlflow run` opened."""
     if run_id:
         client.update_run(run_id, status="RUNNING", name=run_name)
         return client.get_run(run_id)
-    # MLflow's default for the source would be the path of the script, with the user's home in it.
+    # By default MLflow records the path of the script, which contains the user's home folder.
     tags = {"mlflow.source.name": "pixelis"}
     if parent := _open_run_id.get():
         tags[MLFLOW_PARENT_RUN_ID] = parent
@@ -202,7 +204,7 @@ def _start(client: MlflowClient, run_id: str | None, experiment: str, run_name: 
 
 @contextmanager
 def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> Iterator[None]:
-    """Record the machine's numbers; MLflow's own environment variable overrides `wanted`."""
+    """Record system metrics during the block; MLflow's environment variable overrides `wanted`."""
     if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.is_set():
         wanted = MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get()
     if not wanted:
@@ -220,7 +222,7 @@ def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> Iterator[None]:
 def _link(
     client: MlflowClient, shell_id: str, first: Run, output_dir: Path | None
 ) -> MlflowRecorder:
-    """Link the run that `mlflow run` opened to the run that its work is in."""
+    """Link the run that `mlflow run` opened to the run that is resumed."""
     name, run_id = first.info.run_name, first.info.run_id
     client.update_run(shell_id, name=f"resume of {name}")
     run = client.get_run(shell_id)
@@ -244,7 +246,7 @@ def _close(
 
 
 def _status(error: BaseException | None) -> str:
-    """Return the status of a run that ended so: Python leaves with 128 + n after signal n."""
+    """Return the status of a run that ended with this error; exit code 128 + n means signal n."""
     if isinstance(error, SystemExit):
         code = error.code
         if code is None or code == 0:
@@ -257,7 +259,7 @@ def _status(error: BaseException | None) -> str:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turn SIGTERM, which would end Python on the spot, into SystemExit while the run is open."""
+    """Convert SIGTERM to SystemExit while the run is open, so that it is closed."""
     mine = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -276,14 +278,13 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def git_tags(file: Path = Path(__file__)) -> dict[str, str]:
-    """Return the tags `git.commit` and `git.dirty` of the repository that `file` belongs to.
+    """Return the tags `git.commit` and `git.dirty` of the repository that tracks `file`.
 
     Args:
-        file: A file of the code that runs. An installed copy that merely lies inside someone's
-            repository is not tracked by it and gives none.
+        file: A file of the running code.
 
     Returns:
-        The two tags, or none without git or a repository.
+        The two tags; none without git, or if no repository tracks the file (an installed copy).
     """
     try:
         _git(file.parent, "ls-files", "--error-unmatch", file.name)

@@ -1,4 +1,4 @@
-"""How each kind of record reaches MLflow, and which answers mean that it never will."""
+"""The calls that send each kind of record to MLflow, and the errors that mean a refusal."""
 
 import base64
 import errno
@@ -27,27 +27,27 @@ from pixelis.tracking.visits import changed_visits, event_metrics, send_visit
 EVENTS_FILE = "curriculum/events.json"
 ERROR_TAG = "pixelis.error"
 
-# Answers that stay the same however often the record is sent again.
+# Answers that would not change if the record were sent again.
 _FINAL_ERRORS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 _FINAL_STATUS = {400, 404, 405, 411, 413, 414, 415, 422, 501}
 
 
 class Sender:
-    """Sends records of one run; each may come again and changes nothing then.
+    """The sender of one run's records; sending a record again changes nothing.
 
     Args:
-        client: Where to.
-        journal: With the files of the records, and the events before them.
-        has_past: Another process has sent records of this run: of metrics, the steps that MLflow
-            has are left out.
+        client: Client of the store.
+        journal: The run's journal, with the records' files and earlier events.
+        has_past: Whether another process has sent records of this run; metrics at steps that MLflow
+            already has are then left out.
     """
 
     def __init__(self, client: MlflowClient, journal: Journal, *, has_past: bool) -> None:
-        """Ask nothing yet."""
+        """Read the events that were sent before."""
         self._client, self._run_id = client, journal.run_id
         self._journal, self._kept = journal, journal.kept
         self._has_past = has_past
-        self._steps: dict[str, set[int]] = {}  # that MLflow has, by key; asked once a key
+        self._steps: dict[str, set[int]] = {}  # key -> steps that MLflow has, read once per key
         self._events = journal.events(journal.sent)
         self._senders: dict[str, Callable[[Record], None]] = {
             "text": lambda r: self._send_bytes(r.name, str(self._kept.value(r)).encode()),
@@ -69,7 +69,7 @@ class Sender:
         }
 
     def answers(self) -> bool:
-        """Whether MLflow answers, and the run may be written to."""
+        """Return whether MLflow answers and the run accepts records."""
         try:
             run = call_within(ATTEMPT_SECONDS, lambda: self._client.get_run(self._run_id))
         # The store may be a server, a database or a folder: each fails with its own exceptions.
@@ -81,12 +81,13 @@ class Sender:
         """Send records of one kind, at most `record.BATCH_LIMITS` of them, in order.
 
         Raises:
-            RejectedError: MLflow refuses them (or one of them).
-            Exception: Whatever the client, its transport or its store raises when it is away.
+            RejectedError: MLflow refuses at least one of them.
+            Exception: Any error of the client, its transport or its store.
         """
         kind = records[0].kind
         if kind not in self._batches and kind not in self._senders:
-            choices = ", ".join([*self._batches, *self._senders])  # a newer version wrote it
+            # A newer version may have written the journal.
+            choices = ", ".join([*self._batches, *self._senders])
             raise RejectedError(f"Unknown kind of record {kind!r}. Choices: {choices}")
         try:
             if kind in self._batches:
@@ -100,7 +101,7 @@ class Sender:
             if file is not None and "disk is full" in str(error):
                 raise OSError(errno.ENOSPC, describe_full_disk(file), str(file)) from error
             raise
-        except HTTPError as error:  # of an artifact proxy, or of what stands before it
+        except HTTPError as error:  # from an artifact proxy, or from a gateway in front of it
             if error.response is not None and error.response.status_code in _FINAL_STATUS:
                 raise RejectedError(str(error)) from error
             raise
@@ -130,13 +131,13 @@ class Sender:
         self._client.log_batch(self._run_id, tags=tags)
 
     def _send_event(self, record: Record) -> None:
-        """Send an event's numbers, the visits that it began and ended, and the table of all."""
+        """Send an event's numbers, the visits that it began and ended, and the table of events."""
         event = record.value
         if event not in self._events:
             self._events.append(event)
         before = self._events.index(event)
         earlier = [each for each in self._events[:before] if each["step"] == event["step"]]
-        taken = {key for each in earlier for key in event_metrics(each)}  # a step counts once
+        taken = {key for each in earlier for key in event_metrics(each)}  # one value per step
         self._send_metrics(
             [
                 Record("metric", key, float(value), event["step"], record.timestamp)
@@ -145,7 +146,7 @@ class Sender:
             ]
         )
         changed = {visit.index for visit in changed_visits(self._events[: before + 1], before)}
-        # As they are by now: an event that was refused at first may come after newer ones.
+        # In their current state: an event that was refused at first may come after newer ones.
         now = [visit for visit in visits(self._events) if visit.index in changed]
         self._send_events(now, record)
 
@@ -168,7 +169,7 @@ class Sender:
         columns = list(dict.fromkeys(key for row in rows for key in row))
         folder = _folder(str(PurePosixPath(name).parent))
         if any(each.path == name for each in self._client.list_artifacts(self._run_id, folder)):
-            # MLflow would append: a resumed run would have its rows twice.
+            # MLflow would append the rows, and a resumed run would have them twice.
             data = [[row.get(key) for key in columns] for row in rows]
             content = json.dumps({"columns": columns, "data": data}, ensure_ascii=False)
             self._send_bytes(name, content.encode())
@@ -196,7 +197,7 @@ class Sender:
         fields: dict[str, Any] = record.value
         folder = self._kept.path(record, fields["path"])
         step = fields["step"]
-        if fields["visit"] and step is None:  # the adapter that a visit ended with
+        if fields["visit"] and step is None:  # the adapter from the end of a visit
             ended = [v.end for v in visits(self._events) if v.index == fields["visit"]]
             step = next(filter(None, ended), None) or int(self._events[-1]["step"])
         events = [event for event in self._events if event["step"] <= step]
@@ -213,7 +214,7 @@ class Sender:
             raise RejectedError(f"this store keeps no traces: {error}") from error
 
     def _send_end(self, record: Record) -> None:
-        """End the run and an open visit when it ended, not when MLflow hears of it."""
+        """End the run and an open visit with the time of their end, not of sending."""
         status, error = record.value["status"], record.value.get("error")
         if self._journal.is_finished:
             status, error = "FINISHED", None

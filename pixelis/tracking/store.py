@@ -1,4 +1,4 @@
-"""Reaching the store: its tables made once, and no call that waits for it without end."""
+"""Connections to MLflow's store: tables are created once, and no call waits forever."""
 
 import logging
 import os
@@ -18,23 +18,23 @@ from pixelis.tracking.privacy import public
 T = TypeVar("T")
 
 _SETTINGS = {
-    # By default MLflow tries a server that is away for minutes, at every call.
+    # By default MLflow retries for minutes when a server is away, at every call.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    # Printed from a thread, in the middle of a line, with the server's password.
+    # MLflow would print it from a thread, in the middle of a line, with the server's password.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
-BUSY_SECONDS = 60.0  # that a store which others write to is asked again
+BUSY_SECONDS = 60.0  # how long a call is retried while others lock the store
 PAUSE = 0.2
-ATTEMPT_SECONDS = 10.0  # for a call that is not tried again
+ATTEMPT_SECONDS = 10.0  # limit of a call that is not retried
 
 
 def limit_waiting() -> None:
-    """Let MLflow give up on a server that is away within seconds, and quietly.
+    """Make MLflow give up within seconds, and without warnings, when a server is away.
 
-    Variables of the environment that are set already stay. The tracker itself warns once that
-    MLflow is away, and when it answers again.
+    Environment variables that are already set keep their values. The tracker itself warns once when
+    MLflow is away and when it answers again.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -42,10 +42,10 @@ def limit_waiting() -> None:
 
 
 def connect() -> MlflowClient:
-    """Return a client of the store that the environment names; a SQLite file has its tables then.
+    """Return a client of the store that the environment names; create a SQLite file's tables.
 
     Raises:
-        MlflowException: the store cannot be opened, for whatever reason.
+        MlflowException: The store cannot be opened, for any reason.
     """
     limit_waiting()
     try:
@@ -62,10 +62,10 @@ def connect() -> MlflowClient:
 
 
 def retry_locked(call: Callable[[], T], uri: str) -> T:
-    """Return what a call gives; tried again while other processes keep a SQLite file locked.
+    """Return the result of a call; retry it while other processes lock a SQLite file.
 
     Raises:
-        MlflowException: as the call does, at last.
+        MlflowException: The last error of the call.
     """
     until = time.monotonic() + (BUSY_SECONDS if sqlite_file(uri) else 0.0)
     while True:
@@ -78,13 +78,13 @@ def retry_locked(call: Callable[[], T], uri: str) -> T:
 
 
 def call_within(seconds: float, call: Callable[[], T]) -> T:
-    """Return the result of a call that takes no longer than this.
+    """Return the result of a call, or raise when it takes too long.
 
-    A server that hangs answers neither yes nor no: the call is then left alone in its thread.
+    A call to a server that hangs cannot be stopped, so it is abandoned in its thread.
 
     Raises:
-        TimeoutError: It took longer.
-        Exception: What the call raises.
+        TimeoutError: The call took longer.
+        Exception: The error of the call.
     """
     results: list[T] = []
     errors: list[Exception] = []
@@ -92,7 +92,7 @@ def call_within(seconds: float, call: Callable[[], T]) -> T:
     def run() -> None:
         try:
             results.append(call())
-        # Whatever it is belongs to the caller.
+        # Raised again in the caller's thread.
         except Exception as error:
             errors.append(error)
 

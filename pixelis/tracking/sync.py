@@ -1,4 +1,4 @@
-"""Sending later what runs could not send while they lived, and ending those that were killed."""
+"""Delivery of journals that ended runs left, and the end of runs that were killed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ from pixelis.tracking.visits import VISIT_TAG
 
 
 def find_journals(trees: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
-    """Return the journals that hold what MLflow does not have, or whose run was not ended.
+    """Return the journals with undelivered records, or without a record of the run's end.
 
     Args:
-        trees: Folders that are searched with everything below them.
-        folders: Folders that are searched alone.
+        trees: Folders to search recursively.
+        folders: Folders to search without their subfolders.
     """
     name = f"{PREFIX}*{SUFFIX}"
     paths = {path for tree in trees for path in tree.rglob(name)}
@@ -37,15 +37,15 @@ def _is_left(journal: Journal) -> bool:
 
 
 def deliver_journals(paths: Sequence[Path]) -> tuple[bool, list[str]]:
-    """Send what is left of journals and end their runs.
+    """Send the remaining records of journals and end their runs.
 
-    A run that was killed ends KILLED: a resume sets it RUNNING again.
+    A run that was killed ends KILLED; a resume sets it to RUNNING again.
 
     Args:
-        paths: Of `find_journals`.
+        paths: The journals, as from `find_journals`.
 
     Returns:
-        Whether nothing is left that this store could have taken, and a line a run.
+        Whether everything for this store was delivered, and one line per run.
     """
     limit_waiting()
     client = MlflowClient()
@@ -56,7 +56,7 @@ def deliver_journals(paths: Sequence[Path]) -> tuple[bool, list[str]]:
 
 
 def end_killed_runs() -> list[str]:
-    """End the runs of killed processes of this machine; returns a line a run."""
+    """End the runs of killed processes of this machine; return one line per run."""
     # The store may be a server, a database or a folder: each fails with its own exceptions.
     try:
         return end_dead_runs(connect())
@@ -66,22 +66,22 @@ def end_killed_runs() -> list[str]:
 
 
 def end_dead_runs(client: MlflowClient, *, but: str = "") -> list[str]:
-    """End the runs that are RUNNING in MLflow and whose processes on this machine have ended.
+    """End the runs that are RUNNING in MLflow although their processes on this machine have ended.
 
-    What their journals still hold is sent first. They become KILLED, or FINISHED where the training
-    was whole; a resume sets them RUNNING again.
+    The remaining records of their journals are sent first. The runs become KILLED, or FINISHED if
+    the training was finished; a resume sets them to RUNNING again.
 
     Args:
-        client: Where to look.
-        but: The id of a run that is left alone: this process's own.
+        client: Client of the store.
+        but: The id of this process's own run, which is left alone.
 
     Returns:
-        A line a run.
+        One line per run.
     """
     lines = []
     for run in running_runs(client):
         if run.info.run_id != but and _has_died(run):
-            # Asked again: it may have been resumed, or have ended, after it was listed.
+            # Read it again: it may have been resumed, or have ended, after it was listed.
             run = client.get_run(run.info.run_id)
             if run.info.status == "RUNNING" and _has_died(run):
                 lines.append(end_run(client, run))
@@ -94,18 +94,18 @@ def _has_died(run: Run) -> bool:
 
 
 def end_run(client: MlflowClient, run: Run) -> str:
-    """End a run whose processes are no more, and return a line that says so."""
+    """End a run whose processes have died, and return a line about it."""
     run_id, last = run.info.run_id, writers(run)[-1]
     for writer in writers(run):
         journal = journal_of(writer)
         if is_dead(writer) and journal.path.is_file() and journal.run_id == run_id:
             _deliver_path(client, journal.path)
     status = client.get_run(run_id).info.status
-    if status == "RUNNING":  # the journal is elsewhere, or not there any more
+    if status == "RUNNING":  # the journal is on another machine, or was deleted
         status = "KILLED"
         query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
         for child in client.search_runs([run.info.experiment_id], query):
-            if VISIT_TAG in child.data.tags:  # others have processes of their own
+            if VISIT_TAG in child.data.tags:  # other nested runs have processes of their own
                 client.set_terminated(child.info.run_id, "KILLED")
         client.set_terminated(run_id, "KILLED")
     if status == "KILLED":
@@ -121,7 +121,7 @@ def _deliver_path(client: MlflowClient, path: Path) -> tuple[bool, str | None]:
     except OSError as error:  # a folder that may not be written to
         return False, f"{path}: {first_line(error)}"
     if not is_ours:
-        if journal.is_delivered:  # the run goes on
+        if journal.is_delivered:  # the run is alive
             return True, None
         why = "in use by the training that writes it, or by another sync; left alone"
         return True, f"{path}: {why}"
@@ -137,7 +137,7 @@ def _deliver(client: MlflowClient, journal: Journal) -> tuple[bool, str | None]:
         run = client.get_run(run_id)
     # The store may be a server, a database or a folder: each fails with its own exceptions.
     except Exception as error:
-        if journal.is_delivered and _is_unknown(error):  # it was for another store, and is there
+        if journal.is_delivered and _is_unknown(error):  # it was delivered to another store
             return True, None
         return False, f"{journal.path}: {_why_not(error, run_id, uri)}; the file stays as it is"
     if run.info.lifecycle_stage != "active":
@@ -171,7 +171,7 @@ def _deliver(client: MlflowClient, journal: Journal) -> tuple[bool, str | None]:
 
 
 def _others_live(run: Run, journal: Journal) -> bool:
-    """Whether a run is not over with this journal: others share it, or it went on elsewhere."""
+    """Return whether other living processes write to the run, at once or after a resume."""
     path = journal.path.resolve()
     others = [each for each in writers(run) if journal_of(each).path != path]
     return any(not is_dead(each) for each in others)

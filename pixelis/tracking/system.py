@@ -1,6 +1,7 @@
-"""Processor, memory, disk and GPU use beside a run's own numbers, by the run's own way to MLflow.
+"""System metrics of a run (processor, memory, disk and GPU use), sent through its recorder.
 
-MLflow's monitor asks the server before it measures, and ends for good when there is no answer.
+MLflow's own monitor asks the server before each measurement and stops for good when the server does
+not answer.
 """
 
 import logging
@@ -13,25 +14,25 @@ FIRST_KEY = f"{PREFIX}cpu_utilization_percentage"
 
 
 class SystemMonitor(SystemMetricsMonitor):
-    """MLflow's monitor, which hands its numbers over.
+    """MLflow's monitor, which passes its numbers to a function instead of the server.
 
     Args:
-        run_id: The run.
-        record: Takes the numbers and the number of the measurement.
-        step: The number of the first measurement.
+        run_id: Id of the run.
+        record: Called with the numbers and the index of the measurement.
+        step: Index of the first measurement.
     """
 
     def __init__(
         self, run_id: str, record: Callable[[Mapping[str, float], int], None], *, step: int
     ) -> None:
-        """Find out what can be measured here."""
+        """Set up the monitors of this machine."""
         logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
         super().__init__(run_id)  # type: ignore[no-untyped-call]
         self._record = record
         self._logging_step = step
 
     def monitor(self) -> None:
-        """Measure until `finish`; the thread's own work."""
+        """Measure until `finish` is called; this runs in the monitor's thread."""
         while True:
             for _ in range(self.samples_before_logging):
                 self.collect_metrics()  # type: ignore[no-untyped-call]
@@ -41,7 +42,7 @@ class SystemMonitor(SystemMetricsMonitor):
             self.publish_metrics(metrics)
 
     def publish_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Hand the numbers over."""
+        """Pass the numbers to the recorder."""
         self._record({PREFIX + key: value for key, value in metrics.items()}, self._logging_step)
         self._logging_step += 1
         for monitor in self.monitors:

@@ -1,8 +1,8 @@
-"""A rollout as an MLflow trace: a span a turn and an operation, with the images that were seen.
+"""Rollouts as MLflow traces, with one span per turn and per operation and the images seen in it.
 
-Traces are built from plain JSON and sent like every other record, not through MLflow's exporter:
-that one sends from a thread of its own and forgets what a server that is away does not take.
-Sent again, a trace is the same one: its id is made from the run's and its key.
+Traces are built from plain JSON and sent like every other record. MLflow's exporter is not used,
+because it loses traces while a server is away. Sending a trace again makes no second one: its id is
+derived from the run's id and its key.
 """
 
 import base64
@@ -25,10 +25,10 @@ from PIL import Image
 from pixelis.tracking.measured import find_measured
 from pixelis.tracking.privacy import public
 
-IMAGE = "$image"  # in inputs and outputs: stands for the image under this key
+IMAGE = "$image"  # in inputs and outputs: refers to the image with this key
 MAX_SIDE = 768  # of an image, in pixels; larger ones are reduced
 MAX_PREVIEW = 900
-MIN_NS = 1_000  # of a span, so that their order shows
+MIN_NS = 1_000  # shortest span, so that the order of spans is visible
 
 
 def trace_fields(
@@ -42,19 +42,19 @@ def trace_fields(
     tags: Mapping[str, str],
     model: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what `send_trace` needs, as plain JSON.
+    """Return the fields of `send_trace`, as plain JSON.
 
     Args:
-        key: tells the traces of a run apart.
-        name: of the trace.
-        spans: in order, the first is above all others: `name`, `type`, `inputs`, `outputs`, and
-            optionally `seconds` (wall time) and `error`. A PIL image anywhere in inputs and outputs
-            is shown there.
+        key: identifies the trace within its run.
+        name: name of the trace.
+        spans: spans in order, the first one the parent of all others: `name`, `type`, `inputs`,
+            `outputs`, and optionally `seconds` (wall time) and `error`. PIL images anywhere in
+            inputs and outputs are shown there.
         is_right: the verdict, kept as the assessment `right`.
-        why: its rationale.
-        answered: a trace without an answer has the state ERROR.
-        tags: to filter by.
-        model: which model did it (`measured.find_measured`), or None.
+        why: the rationale of the verdict.
+        answered: whether the rollout ended with an answer; otherwise its state is ERROR.
+        tags: tags to filter by.
+        model: reference to the model (`measured.find_measured`), or None.
     """
     images: dict[str, str] = {}
     plain = [_plain(public(dict(span)), images) for span in spans]
@@ -72,7 +72,7 @@ def trace_fields(
 
 
 def _plain(value: Any, images: dict[str, str]) -> Any:
-    """Return the value with its images moved to `images`, each once."""
+    """Return the value with its images replaced by references and added to `images`."""
     if isinstance(value, Image.Image):
         content = _encode(value)
         key = hashlib.sha256(content).hexdigest()[:32]
@@ -97,13 +97,13 @@ def _encode(image: Image.Image) -> bytes:
 def send_trace(
     client: MlflowClient, run_id: str, fields: Mapping[str, Any], timestamp: int
 ) -> None:
-    """Send a trace; sent again, it is the same one.
+    """Send a trace; sending it again makes no second one.
 
     Args:
-        client: where to.
-        run_id: whose trace it is.
-        fields: of `trace_fields`.
-        timestamp: when it was recorded, in milliseconds since 1970.
+        client: client of the store.
+        run_id: id of the trace's run.
+        fields: result of `trace_fields`.
+        timestamp: time of recording, in milliseconds since 1970.
     """
     run = client.get_run(run_id)
     digest = hashlib.sha256(f"{run_id} {fields['key']}".encode()).digest()[:16]
@@ -117,7 +117,7 @@ def send_trace(
     references = {key: attachment.ref(trace_id) for key, attachment in shown.items()}
     spans = [_fill(span, references) for span in fields["spans"]]
     lengths = [max(MIN_NS, round(1e9 * span.get("seconds", 0))) for span in spans[1:]]
-    # One after the other, as they were; the first begins with the first below it and lasts as long.
+    # The spans follow each other; the parent lasts as long as all of them together.
     begins = [0, *(sum(lengths[:i]) for i in range(len(lengths)))]
     lengths.insert(0, max(MIN_NS, sum(lengths)))
     began = timestamp * 1_000_000 - lengths[0]
@@ -151,7 +151,7 @@ def send_trace(
 
 
 def _fill(value: Any, references: Mapping[str, str]) -> Any:
-    """Return the value with references in index of its images."""
+    """Return the value with MLflow's references in the place of its image keys."""
     if isinstance(value, Mapping):
         if value.keys() == {IMAGE}:
             return references.get(value[IMAGE], "")
@@ -177,7 +177,7 @@ def _feedback(fields: Mapping[str, Any], trace_id: str, timestamp: int) -> Feedb
 def _span(
     span: Mapping[str, Any], index: int, digest: bytes, trace_id: str, time: tuple[int, int]
 ) -> Span:
-    """One span, of a begin and a length in nanoseconds: the first is the root of the others."""
+    """Build one span from its begin and length in nanoseconds; the first one is the root."""
     begin, num_ns = time
     failed = span.get("error")
     attributes = {

@@ -1,4 +1,4 @@
-"""Finding finished trainings by id, by the beginning of an id or by name, and reading them back."""
+"""Finished trainings, found by id, by the beginning of an id or by name, and read from MLflow."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,20 +15,20 @@ from pixelis.tracking.lookup import RunInfo, candidates, finished_runs, run_info
 from pixelis.tracking.send import EVENTS_FILE
 from pixelis.tracking.store import connect
 
-SHORT = 8  # letters of an id that are shown, and the fewest that are taken for its beginning
+SHORT = 8  # characters of an id that are shown, and that a shortened id must have at least
 MOST_LISTED = 10
 PAGE = 1000
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a training left in MLflow.
+    """The data of a training in MLflow.
 
     Attributes:
         info: The run.
         metrics: The newest value of each metric.
-        events: Its curriculum's events.
-        history: The values by step of the metrics that were asked for.
+        events: Events of the training's curriculum.
+        history: The values by step of the requested metrics.
     """
 
     info: RunInfo
@@ -43,14 +43,14 @@ def find_trainings(
     """Return the named trainings, or the newest finished ones of an experiment, oldest first.
 
     Args:
-        names: Ids, their beginnings (8 letters or more) or names; None takes the newest.
-        experiment: Where the newest are looked for, after what the environment names.
-        last: How many of these.
+        names: Ids, beginnings of ids (8 letters or more) or names; None takes the newest.
+        experiment: Experiment with the newest trainings; the environment's ones are searched first.
+        last: How many of the newest.
         kept: Beginnings of the names of metrics whose history is read.
 
     Raises:
-        UserError: A name of no run, or several; a run without a curriculum; fewer than two
-            runs; or MLflow cannot be read.
+        UserError: No run or several runs have a name; a run has no curriculum; there are fewer than
+            two runs; or MLflow cannot be read.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for a file of 2 kB
     try:
@@ -71,16 +71,17 @@ def find_trainings(
 
 def _newest(client: MlflowClient, experiment: str, last: int) -> list[Run]:
     """Return the newest of the first experiment that has two; else of the first that has one."""
-    by_place = [
+    by_experiment = [
         finished_runs(client, [each.experiment_id], "sft", last)
         for each in candidates(client, experiment)
     ]
-    enough = [runs for runs in by_place if len(runs) > 1] or [runs for runs in by_place if runs]
-    return enough[0][::-1] if enough else []
+    several = [runs for runs in by_experiment if len(runs) > 1]
+    chosen = several or [runs for runs in by_experiment if runs]
+    return chosen[0][::-1] if chosen else []
 
 
 def _named(client: MlflowClient, name: str) -> Run:
-    """Return the one run that a name means."""
+    """Return the run with an id, a beginning of an id or a name."""
     meant = [
         run
         for run in _all_runs(client)

@@ -1,4 +1,4 @@
-"""Curriculum events in MLflow: their numbers, and each stage visit as a run nested in the run."""
+"""Curriculum events in MLflow: their metrics, and a nested run for each visit of a stage."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ Event = Mapping[str, Any]
 
 
 def event_metrics(event: Event) -> dict[str, float]:
-    """Return the numbers of an event, `curriculum/*`, without those that it does not have."""
+    """Return the numbers of an event as metrics `curriculum/*`; missing numbers are left out."""
     values = {name: event.get(field) for name, field in EVENT_METRICS.items()}
     values["event"] = EVENT_SIGNS.get(event["kind"])
     values |= {f"mix/{name}": share for name, share in (event.get("mix") or {}).items()}
@@ -44,14 +44,14 @@ def changed_visits(events: Sequence[Event], num_known: int) -> list[Visit]:
 def send_visit(
     client: MlflowClient, run_id: str, visit: Visit, status: str, timestamp: int
 ) -> None:
-    """Bring a visit's nested run up to date; sent again, it changes nothing.
+    """Create or update a visit's nested run; sending it again changes nothing.
 
     Args:
-        client: Where to.
-        run_id: The training's run.
-        visit: Open or ended.
-        status: Of an open visit: RUNNING, KILLED or FAILED. An ended one is FINISHED.
-        timestamp: When the visit began or ended, in milliseconds since 1970.
+        client: Client of the store.
+        run_id: Id of the training's run.
+        visit: The visit, open or ended.
+        status: Status of an open visit: RUNNING, KILLED or FAILED. An ended one is FINISHED.
+        timestamp: Time of the visit's begin or end, in milliseconds since 1970.
     """
     parent = client.get_run(run_id)
     tags = {
@@ -82,7 +82,7 @@ def send_visit(
         tags=[RunTag(*item) for item in tags.items()],
     )
     if status == run.info.status:
-        return  # its end is known already
+        return  # its end was sent before
     if status == "RUNNING":
         client.update_run(visit_id, status="RUNNING")
     else:
@@ -95,7 +95,7 @@ def _params(visit: Visit) -> dict[str, Any]:
 
 
 def _numbers(visit: Visit) -> list[tuple[str, float, int]]:
-    """Key, value and step of what was measured at the visit's entry and exit."""
+    """Return key, value and step of each measurement at the visit's entry and exit."""
     entry, end = visit.strata_at_entry or {}, visit.end or 0
     numbers = [(f"visit/entry/{name}", value, visit.begin) for name, value in entry.items()]
     at_exit = {f"exit/{name}": value for name, value in (visit.strata_at_exit or {}).items()}

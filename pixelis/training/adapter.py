@@ -1,4 +1,4 @@
-"""Build the adapter that a training begins with, or is resumed with."""
+"""The adapter that a training starts or resumes with."""
 
 import json
 import random
@@ -31,17 +31,17 @@ from pixelis.recorder import Recorder
 
 RANKS_FILE = "lora_ranks.json"
 Load = Callable[[ModelConfig], Any]
-FOLDER = "lora"  # of the run's artifacts
+FOLDER = "lora"  # in the run's artifacts
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A base with an adapter in training.
+    """A base model with the adapter that is trained.
 
     Attributes:
         model: the adapted base.
         initial: the factors that were taken from the base's weights (PiSSA, OLoRA), under their
-            names in the adapter's file; None where the base is as it was.
+            names in the adapter's file; None where the base is unchanged.
     """
 
     model: PeftModel
@@ -49,7 +49,7 @@ class Adapter:
 
 
 def load_base(model: ModelConfig) -> Any:
-    """Load the base of a configuration, on the CPU; in 4 bits on the GPU."""
+    """Load the base of a configuration: on the CPU, or on the GPU if it is in 4 bits."""
     base = load_model(
         model.model_name,
         torch_dtype=model.torch_dtype,
@@ -58,7 +58,7 @@ def load_base(model: ModelConfig) -> Any:
         attn_implementation=model.attn_implementation,
     )
     if model.load_in_4bit:
-        # Norms in fp32; checkpointing is switched on by the trainer.
+        # Puts the norms in fp32. The trainer enables gradient checkpointing itself.
         prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     return base
 
@@ -82,21 +82,22 @@ def build_adapter(
 ) -> Adapter:
     """Load the base and put the adapter of a configuration on it.
 
-    Where a training goes on, ranks and what was taken from the base come from its checkpoint;
-    the weights themselves are the trainer's to load.
+    A resumed training takes the ranks and the factors of the base from its checkpoint; the trainer
+    loads the weights themselves later.
 
     Args:
         config: section `model`.
-        dataset: of the training split; EVA looks at some of it.
-        seed: of the adapter's first weights, and of the choice of examples.
+        dataset: the training split; EVA reads some of its examples.
+        seed: seed of the adapter's first weights and of EVA's choice of examples.
         batch_size: examples in one forward pass.
-        output_dir: where the ranks are written.
-        recorder: gets the ranks.
-        resume_from: a whole checkpoint.
-        load: returns the base; None loads it.
+        output_dir: folder that the ranks are written to.
+        recorder: records the ranks.
+        resume_from: a complete checkpoint.
+        load: returns the base; by default `load_base`.
 
     Raises:
-        ConfigError: when the model has no layer to adapt, or EVA too few examples or directions.
+        ConfigError: when the model has no layer to adapt, or EVA gets too few examples or too few
+            directions.
     """
     load = load or load_base
     by_data = config.lora_r == "auto" or config.init_lora_weights == EVA
@@ -139,10 +140,10 @@ def _add(
 
 
 def _split_base(config: ModelConfig, load: Load, *, seed: int, resume_from: Path | None) -> Adapter:
-    """Build an adapter that holds a part of the base's weights, and a base without it.
+    """Move a part of the base's weights into the adapter (PiSSA, OLoRA).
 
-    The base is loaded twice and the second one made from the factors alone, as a resumed training
-    does: so both train on the same numbers, whatever the weights' type rounds away.
+    A fresh training loads the base twice and changes the second one by the factors alone, because
+    a resumed training can only do that: so both train on the same rounded numbers.
     """
     if resume_from is None:
         initial = initial_factors(_add(config, config.init_lora_weights, load, seed=seed))
@@ -163,7 +164,7 @@ def _draw_batches(
     batch_size: int,
     spread: float,
 ) -> list[dict[str, torch.Tensor]]:
-    """Draw batches of training examples of all difficulties, without regard to stages."""
+    """Draw batches of training examples of all difficulties, whatever the stage."""
     rank = config.lora_auto_rank if config.lora_r == "auto" else config.lora_r
     most = largest_spectrum(model)
     if positions_needed(rank, spread) > most:
@@ -186,7 +187,7 @@ def _draw_batches(
 def _batches(
     dataset: CurriculumDataset, keys: list[tuple[str, int]], batch_size: int, positions: int
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield batches of at least so many examples and supervised tokens; the rest is dropped."""
+    """Yield batches with at least `batch_size` examples and `positions` supervised tokens."""
     items, count = [], 0
     for key in keys:
         items.append(dataset[key])

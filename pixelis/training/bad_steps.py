@@ -1,8 +1,9 @@
-"""Steps whose loss or gradient is not finite: they are not applied, counted, and too many stop.
+"""Bad steps: steps whose loss or gradient is not finite.
 
-A bad step leaves weights and moments as they were. The count of steps, the learning rate's
-schedule, the order of the examples and the generators go on, so that a training that is killed and
-resumed meets the same bad steps.
+A bad step is counted but not applied: weights and moments stay as they were. The count of steps,
+the learning rate's schedule, the order of the examples and the random generators advance as usual,
+so that a training that is killed and resumed meets the same bad steps. Too many bad steps in a row
+stop the training.
 """
 
 import logging
@@ -27,15 +28,15 @@ class BadSteps:
     """The steps that were not applied.
 
     Attributes:
-        limit: bad steps in a row after which training stops.
-        count: of the whole training.
-        in_a_row: since the last step that was applied.
-        examples: ids of the bad steps in a row: of the micro-batches without a finite loss, of all
-            where every loss is finite and the gradient alone is not.
+        limit: number of bad steps in a row after which training stops.
+        count: number of bad steps since training began.
+        in_a_row: number of bad steps since the last step that was applied.
+        examples: ids of the examples of the bad steps in a row: those in micro-batches without a
+            finite loss, or all of them where only the gradient is not finite.
     """
 
     def __init__(self, limit: int) -> None:
-        """Begin with none."""
+        """Begin with a count of zero."""
         self.limit = limit
         self.count = self.in_a_row = 0
         self.examples: list[str] = []
@@ -49,7 +50,7 @@ class BadSteps:
             numbers: its loss and gradient norm, as text.
 
         Raises:
-            UserError: when it is the last one that is allowed in a row, naming the examples.
+            UserError: when the limit is reached, naming the examples.
         """
         self.count += 1
         self.in_a_row += 1
@@ -72,17 +73,17 @@ class BadSteps:
         self.in_a_row, self.examples = 0, []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps, as plain JSON."""
+        """Return the state for a checkpoint, as plain JSON."""
         return {"count": self.count, "in_a_row": self.in_a_row, "examples": self.examples}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.count, self.in_a_row = int(state["count"]), int(state["in_a_row"])
         self.examples = [str(each) for each in state["examples"]]
 
 
 def shorten(examples: Sequence[str]) -> str:
-    """Return some ids, and how many more there are."""
+    """Return the first ids as text, with the number of the others."""
     left_out = len(examples) - NUM_SHOWN
     more = f" and {left_out} more" if left_out > 0 else ""
     return ", ".join(examples[:NUM_SHOWN]) + more
@@ -91,8 +92,8 @@ def shorten(examples: Sequence[str]) -> str:
 class GuardedTrainer(Trainer):
     """A Trainer whose optimiser never sees a gradient that is not finite.
 
-    It reads one number a step from the device, after the Trainer's own clipping has computed it;
-    several processes exchange one small message more.
+    The check costs little: one number per step is read from the device, which the Trainer's
+    clipping has computed anyway, and several processes exchange one more small message.
     """
 
     def __init__(
@@ -104,16 +105,16 @@ class GuardedTrainer(Trainer):
         on_bad_step: Callable[[int, int], None],
         **kwargs: Any,
     ) -> None:
-        """Take the Trainer's own arguments and these.
+        """Pass the Trainer its own arguments and keep the others.
 
         Args:
-            *args: of the Trainer.
-            bad_steps: counts them.
-            processes: that train together.
+            *args: arguments of the Trainer.
+            bad_steps: counts the bad steps.
+            processes: the processes of this training.
             example_ids: returns the ids of the examples of the current step, a list for each
                 micro-batch of this process.
             on_bad_step: called with the step and the number of bad steps so far.
-            **kwargs: of the Trainer.
+            **kwargs: keyword arguments of the Trainer.
         """
         self.bad_steps, self.processes = bad_steps, processes
         self._example_ids, self._on_bad_step = example_ids, on_bad_step
@@ -121,7 +122,7 @@ class GuardedTrainer(Trainer):
         super().__init__(*args, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Begin a step: what was summed up of losses may have to be put back."""
+        """Begin a step; remember the sum of the losses, because a bad step restores it."""
         self._step_losses = []
         self._loss_before = self._tr_loss.clone()
         return super().get_batch_samples(*args, **kwargs)
@@ -134,16 +135,16 @@ class GuardedTrainer(Trainer):
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Return the norm of a step's gradient; of a bad step None, after dropping the gradient."""
+        """Return the norm of a step's gradient; after a bad step, drop the gradient."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
         losses = torch.stack(self._step_losses).float()
         full = norm.full_tensor() if isinstance(norm, DTensor) else norm
         size = torch.as_tensor(0.0 if full is None else full).to(losses)
-        # Another process's loss may be infinite where the gradient that all share is finite.
+        # The shared gradient may be finite although the loss of another process is infinite.
         if not self.processes.any(not bool(torch.isfinite(torch.cat([losses, size[None]])).all())):
             self.bad_steps.end_row()
             return norm
-        model.zero_grad(set_to_none=True)  # an optimiser passes over what has no gradient
+        model.zero_grad(set_to_none=True)  # an optimiser skips weights without a gradient
         # The logged loss is the mean of the steps that were applied.
         self._tr_loss.copy_(self._loss_before)
         self._globalstep_last_logged += 1

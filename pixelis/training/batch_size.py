@@ -1,7 +1,7 @@
-"""Find the batch size that fits into memory before the first step; the steps stay the same.
+"""The search for the largest batch size that fits into memory, before the first step.
 
-A step's gradient is a sum over its supervised tokens, divided by their number in the whole step:
-how its examples are split into forward passes changes nothing but rounding.
+A step's gradient is a sum over its supervised tokens, divided by the number of those tokens in the
+step. How the step's examples are split into forward passes changes nothing but rounding.
 """
 
 import logging
@@ -17,7 +17,8 @@ from pixelis.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-# accelerate knows torch's allocator by its message; oneDNN and C++ have others for the same.
+# accelerate recognises the message of torch's allocator; oneDNN and C++ report the same failure
+# with other messages.
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 OTHER_MESSAGES = ("could not create a primitive", "could not create a memory", "std::bad_alloc")
 
@@ -34,7 +35,7 @@ class Split(NamedTuple):
     accumulation_steps: int
 
     def __str__(self) -> str:
-        """As people write it."""
+        """Return it as users write it, such as `8 x 2`."""
         return f"{self.batch_size} x {self.accumulation_steps}"
 
 
@@ -56,14 +57,15 @@ def longest(dataset: CurriculumDataset, difficulties: Iterable[str], number: int
 def find_batch_size(trainer: Any, split: Split, keys: Sequence[Key]) -> Split:
     """Return the largest batch size, halved from the given one, whose passes fit into memory.
 
-    Tried with the longest examples, all adapter gradients, and room for the optimiser's two moments
-    of each trained weight. Leaves weights, gradients and generators as they were.
+    Each size is tried with the longest examples, all adapter gradients, and memory for the
+    optimiser's two moments of each trained weight. Weights, gradients and random generators stay
+    as they were.
 
     Args:
         trainer: a CurriculumTrainer, not yet training.
-        split: to begin with.
-        keys: the longest examples (`longest`), at least `split.batch_size` of them, else those
-            there are, over again.
+        split: the first split to try.
+        keys: the longest examples (`longest`); if there are fewer than `split.batch_size`, they are
+            repeated.
 
     Raises:
         ConfigError: when one example alone does not fit, with what to change.
@@ -76,8 +78,8 @@ def find_batch_size(trainer: Any, split: Split, keys: Sequence[Key]) -> Split:
         return tried.batch_size
 
     def attempt(batch_size: int) -> None:
-        # Only now is nothing left of the one that failed: accelerate clears while it still holds
-        # the error, whose frames hold the graph.
+        # Free the memory of the attempt before: accelerate clears the cache while it still holds
+        # the error, whose frames keep the graph alive.
         clear_device_cache(garbage_collection=True)
         try:
             _probe(trainer, [keys[i % len(keys)] for i in range(batch_size)])
@@ -104,7 +106,7 @@ def find_batch_size(trainer: Any, split: Split, keys: Sequence[Key]) -> Split:
 
 
 def _probe(trainer: Any, keys: Sequence[Key]) -> None:
-    """Make one forward and backward pass as training does; raises where memory is short."""
+    """Make one forward and backward pass as in training; too little memory is an error."""
     dataset = trainer.loader.dataset
     batch = dataset.collate([dataset[key] for key in keys])
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
@@ -113,10 +115,10 @@ def _probe(trainer: Any, keys: Sequence[Key]) -> None:
         trainer.model.activation_checkpointing_enable()  # `train` would, a moment later
     try:
         with torch.random.fork_rng(devices=devices):  # dropout draws
-            # Both of Adam's, and what several processes exchange.
+            # Adam's two moments; several processes also need a buffer to exchange gradients.
             copies = 3 if trainer.processes.world_size > 1 else 2
             moments = [torch.zeros_like(p) for p in trained for _ in range(copies)]
-            with trainer.accelerator.autocast():  # which `train` wraps the model in
+            with trainer.accelerator.autocast():  # as `train` does
                 trainer.training_step(trainer.model, batch, num_items_in_batch=torch.tensor(1.0))
             del moments
     finally:
@@ -124,12 +126,12 @@ def _probe(trainer: Any, keys: Sequence[Key]) -> None:
 
 
 def fit_batch_size(trainer: Any, difficulties: Iterable[str], *, known: int | None) -> Split:
-    """Find the batch size of a training and set it, in all its processes alike.
+    """Find the batch size of a training and set it, the same one in every process.
 
     Args:
         trainer: a CurriculumTrainer with the configured batch size, not yet training.
-        difficulties: that training may draw from.
-        known: the batch size that the training had when it was stopped; not searched for again.
+        difficulties: difficulties that training may draw from.
+        known: the batch size of the training that is resumed; it replaces the search.
 
     Raises:
         ConfigError: when one example alone does not fit.
@@ -158,10 +160,10 @@ def fit_batch_size(trainer: Any, difficulties: Iterable[str], *, known: int | No
 
 
 def with_size(split: Split, batch_size: int) -> Split:
-    """Return the same step in forward passes of another size, which has to divide it.
+    """Return the split of the same step into forward passes of another size.
 
     Raises:
-        ConfigError: when it does not.
+        ConfigError: when the step cannot be divided by this size.
     """
     share = split.batch_size * split.accumulation_steps
     if share % batch_size:

@@ -1,4 +1,4 @@
-"""What trainings on the same data share: tokens and vision features on disk, a base in memory."""
+"""Caches for trainings on the same data: tokens and vision features on disk, bases in memory."""
 
 import hashlib
 import json
@@ -44,12 +44,12 @@ logger = logging.getLogger(__name__)
 GIB = 2**30
 IMAGES_AT_ONCE = 16
 Opened = TypeVar("Opened")
-# Called with a function that returns the base as it was loaded, before anything is rounded.
+# Called with a function that returns the base as it was loaded, before any rounding.
 UseBase = Callable[[Callable[[], Any]], None]
 
 
 def noted_digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each data file as data-prep wrote it down, else computed."""
+    """Return the SHA-256 of each data file, as data-prep noted it or else computed now."""
     try:
         noted = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))["sha256"]
         return {file.name: str(noted[file.name]) for file in data_files(folder)}
@@ -63,13 +63,13 @@ def use_token_cache(
     folder: Path,
     model: ModelConfig,
 ) -> None:
-    """Let the splits read their tokens from disk; what is too long is left out and counted.
+    """Make the splits read their tokens from disk; leave out and count examples that are too long.
 
     Args:
         datasets: split -> its examples.
-        encoder: of the model's processor, with the bound on the length.
-        folder: of the data.
-        model: section `model`: the positions are those of its class.
+        encoder: encoder with the model's processor and the maximum length.
+        folder: folder of the data.
+        model: section `model`; its class computes the positions.
     """
     rule = PositionRule(model.model_name, trust_remote_code=model.trust_remote_code)
     unbounded = Encoder(encoder.processor)
@@ -103,17 +103,17 @@ def use_vision_cache(
     *,
     limit_gib: float,
 ) -> bool:
-    """Let the splits give the features of their images instead of the images, where possible.
+    """Make the splits return the features of their images instead of the images, where possible.
 
     Args:
         datasets: split -> its examples, with a token cache.
-        base: whose tower is frozen.
-        encoder: of its processor.
-        folder: of the data.
-        limit_gib: the largest size.
+        base: model with a frozen vision tower.
+        encoder: encoder with the model's processor.
+        folder: folder of the data.
+        limit_gib: largest size of the cache.
 
     Returns:
-        whether they do.
+        Whether the splits return features.
     """
     if not accepts_image_features(base):
         logger.info("vision features are not cached: %s takes none", base.config.model_type)
@@ -132,7 +132,7 @@ def use_vision_cache(
             "data": noted_digests(folder),
             "images": encoder.image_processor.to_dict(),
             "tower": vision_digest(base),
-            # Which are left out for their length is the tokenizer's doing.
+            # The tokenizer decides which examples are too long, and so which images are cached.
             "seen": _digest_of_images(datasets),
         }
     )
@@ -180,15 +180,15 @@ def use_features(
 ) -> None:
     """Cache the features of each image where the vision tower is frozen and a cache is wanted.
 
-    Where not, the splits give images, whatever they gave to the training before.
+    Otherwise the splits return images, even if an earlier training had set a cache on them.
 
     Args:
         datasets: split -> its examples, with a token cache.
-        encoder: of the model's processor.
+        encoder: encoder with the model's processor.
         training: section `training`.
         model: section `model`.
-        folder: of the data.
-        load: returns the base as it was loaded, before anything is rounded.
+        folder: folder of the data.
+        load: returns the base as it was loaded, before any rounding.
     """
     if training.vision_cache != "auto" or model.train_vision or model.train_merger:
         for dataset in datasets.values():
@@ -205,10 +205,10 @@ def _open_in_first(
     *,
     temporary: bool = True,
 ) -> Opened:
-    """Return what `open_in` makes in the first cache folder that can be written.
+    """Return the result of `open_in` for the first cache folder that can be written.
 
     Raises:
-        OSError: when none can.
+        OSError: when no folder can be written.
     """
     failed: OSError | None = None
     for folder in cache_folders(data, temporary=temporary):
@@ -239,18 +239,18 @@ def _bar(title: str, total: int | None, unit: str) -> "tqdm[Any]":
 
 
 class TrainingCache:
-    """What the trainings of one process share: processors, encoded splits, bases without adapters.
+    """The processors, encoded splits and bases that the trainings of one process share.
 
-    Nothing of a training stays on them: the next one computes the same numbers as in a process of
-    its own.
+    A training leaves no trace on them: the next one computes the same numbers as it would in a
+    process of its own.
     """
 
     def __init__(self) -> None:
-        """Load nothing yet."""
+        """Begin empty."""
         self._data: dict[tuple[Any, ...], _Data] = {}
         self._tests: dict[tuple[Any, ...], CurriculumDataset] = {}
         self._bases: dict[tuple[Any, ...], Any] = {}
-        self._in_use: tuple[Any, ...] | None = None  # the base that was last given out
+        self._in_use: tuple[Any, ...] | None = None  # key of the base that was returned last
         self._adapted: PeftModel | None = None
 
     def load_data(
@@ -258,7 +258,7 @@ class TrainingCache:
     ) -> tuple[Encoder, dict[str, CurriculumDataset]]:
         """Return the encoder of a model's processor, and the train and validation splits.
 
-        Their tokens are cached beside the data; examples that are too long are left out.
+        Their tokens are cached next to the data; examples that are too long are left out.
 
         Raises:
             CheckpointError, DataError: see `load_processor` and `build_datasets`.
@@ -267,7 +267,7 @@ class TrainingCache:
         """
         key = (
             *(model.model_name, model.min_pixels, model.max_pixels, model.trust_remote_code),
-            # The features that the splits come to hold are a tower's, of one type.
+            # The splits will hold vision features, which depend on the tower and its dtype.
             *(model.torch_dtype, model.attn_implementation, model.load_in_4bit),
             *(folder.resolve(), max_length),
         )
@@ -297,7 +297,7 @@ class TrainingCache:
         curriculum: CurriculumConfig,
         training: TrainingConfig,
     ) -> None:
-        """Load what the first training would: data, caches and the base.
+        """Load data, caches and base before the first training needs them.
 
         Raises:
             CheckpointError, ConfigError, DataError: see `load_data` and `load_base`.
@@ -310,7 +310,7 @@ class TrainingCache:
             precision=resolve_precision(training.precision),
             use=partial(use_features, datasets, encoder, training, model, folder),
         )
-        self._in_use = None  # no adapter was put on it: it is as good as new
+        self._in_use = None  # no adapter was put on the base, so there is none to remove
 
     def load_test(self, folder: Path, encoder: Encoder) -> CurriculumDataset:
         """Return the test split, encoded by an encoder of `load_data`.
@@ -330,13 +330,13 @@ class TrainingCache:
 
         Args:
             model: section `model`.
-            precision: bf16: its weights are rounded, where they are not bf16 already.
-            use: called with a function that returns the base before anything is rounded.
+            precision: with `bf16` the weights are rounded, unless they are bf16 already.
+            use: called with a function that returns the base before any rounding.
         """
         self.remove_adapter()
         is_halved = precision == BF16 and not model.load_in_4bit
         key = (model.model_name, model.torch_dtype, model.attn_implementation, is_halved)
-        # Where the adapter takes from the base, it is not the same base any more.
+        # An adapter that moves weights out of the base (PiSSA) changes it, so it is not shared.
         is_shared = not changes_base(model.init_lora_weights) and not model.load_in_4bit
         base = self._bases.get(key) if is_shared else None
         if base is None:
@@ -359,12 +359,12 @@ class TrainingCache:
         self._adapted = adapted
 
     def remove_adapter(self) -> None:
-        """Take the last training's adapter off the base again."""
+        """Remove the last training's adapter from the base."""
         if self._adapted is not None:
             base = self._adapted.unload()
             if hasattr(base, "peft_config"):
                 del base.peft_config
-        elif self._in_use is not None:  # a training that failed while an adapter was put on it
+        elif self._in_use is not None:  # a training failed while its adapter was being added
             del self._bases[self._in_use]
         self._adapted = self._in_use = None
 

@@ -1,4 +1,4 @@
-"""CurriculumCallback: asks the manager after every step, applies its events, records them."""
+"""The callback that asks the curriculum's manager after every step and records its events."""
 
 import logging
 import math
@@ -16,30 +16,30 @@ from pixelis.training.distributed import ALONE, Processes
 logger = logging.getLogger(__name__)
 
 MIX = "curriculum/mix/"
-BAD_STEPS = "train/bad_steps"  # so far
+BAD_STEPS = "train/bad_steps"  # number so far
 STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood")
 
 Evaluations = Sequence[tuple[int, Mapping[str, float]]]
 
 
 class Weights(Protocol):
-    """What the curriculum does with weights (`pixelis.training.weights.TrainedWeights`)."""
+    """The weights as the curriculum uses them (`pixelis.training.weights.TrainedWeights`)."""
 
     def take_snapshot(self, optimizer: Any) -> None:
         """Remember adapter and moments."""
 
     def restore_snapshot(self, optimizer: Any) -> None:
-        """Put them back."""
+        """Restore adapter and moments."""
 
     def save_best(self) -> None:
         """Save the adapter as the best so far."""
 
     def save_visit(self, visit: Visit) -> Path:
-        """Save the adapter that a stage's visit ended with."""
+        """Save the adapter at the end of a stage's visit."""
 
 
 def check_finite(losses: Mapping[str, float], step: int) -> None:
-    """Refuse to go on with weights that give no finite loss; the keys name what was measured.
+    """Raise if a loss is not finite; the keys say what was measured.
 
     Raises:
         UserError: naming the step and the loss.
@@ -53,10 +53,11 @@ def check_finite(losses: Mapping[str, float], step: int) -> None:
 
 
 class CurriculumCallback(TrainerCallback):
-    """Joins the Trainer to the curriculum.
+    """The connection between the Trainer and the curriculum.
 
-    The manager decides. This callback asks for an evaluation where a decision or `eval_steps` falls
-    due, gives the strata to the manager, and records; the loader reads the mix from the manager.
+    The manager decides. This callback requests an evaluation where a decision or `eval_steps` is
+    due, passes the strata to the manager, and records the results. The loader reads the mix from
+    the manager.
     """
 
     def __init__(
@@ -71,18 +72,19 @@ class CurriculumCallback(TrainerCallback):
         score_losses: Callable[[int], None] = lambda step: None,
         on_evaluation: Callable[[Evaluations], None] | None = None,
     ) -> None:
-        """Take what the curriculum acts on.
+        """Set the parts that the callback connects.
 
         Args:
-            manager: decides.
-            recorder: gets metrics, events and adapters.
-            weights: are snapshot, restored and saved.
-            eval_steps: between evaluations.
-            examples_per_step: of all processes.
-            processes: that stop together.
-            score_losses: called before the first and after each step, with the number of steps;
-                gives the manager the losses of training examples where its strategy wants them.
-            on_evaluation: called after each evaluation with all so far; it may raise to stop.
+            manager: makes the curriculum's decisions.
+            recorder: records metrics, events and adapters.
+            weights: snapshots, restores and saves the adapter.
+            eval_steps: number of steps between evaluations.
+            examples_per_step: number of examples per step in all processes together.
+            processes: the processes of this training, which stop together.
+            score_losses: called before the first step and after each step, with the number of
+                steps; passes losses of training examples to the manager if its strategy wants them.
+            on_evaluation: called after each evaluation with all evaluations so far; it may raise to
+                stop the training.
         """
         self.manager = manager
         self.recorder = recorder
@@ -104,7 +106,7 @@ class CurriculumCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Score before the first step where the strategy wants it; record the start, once."""
+        """Score examples before the first step where the strategy wants it; record the start."""
         if state.global_step == 0:
             self._score_losses(0)
         self._record_events()
@@ -112,7 +114,7 @@ class CurriculumCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Count the step; ask for an evaluation where one is due."""
+        """Count the step; request an evaluation where one is due."""
         step = state.global_step
         self.manager.step()
         self._score_losses(step)
@@ -124,7 +126,7 @@ class CurriculumCallback(TrainerCallback):
             self._record_stage_or_mix(step)
         if control.should_save:
             control.should_log = True  # so that a training's last step is logged as well
-        # Not assigned: a signal may come while the processes agree.
+        # Never set back to False: a signal may arrive while the processes agree.
         if self._processes.any(self.stop_requested):
             self.stop_requested = True
             control.should_save = control.should_training_stop = True
@@ -138,17 +140,17 @@ class CurriculumCallback(TrainerCallback):
         optimizer: Any = None,
         **_: Any,
     ) -> None:
-        """Give the strata to the manager, apply what it decides, record both."""
+        """Pass the strata to the manager, apply its decision, record both."""
         assert metrics is not None
         step, difficulties = state.global_step, self.manager.required_difficulties
         self._take_strata(step, metrics)
-        self._keep_best(step)  # of the weights that were measured: a rollback may replace them
+        self._keep_best(step)  # before a rollback can replace the weights that were measured
         seen = step * self.examples_per_step
         if self.manager.attempt_due(step):
             counts = {d: int(metrics[f"eval_{d}_num_examples"]) for d in difficulties}
             trial = self.manager.trial
             event = self.manager.attempt(step, self.strata, counts, seen)
-            self._save_ended_visits()  # likewise of the weights that were measured
+            self._save_ended_visits()  # likewise before a rollback
             self._apply(event, trial, optimizer)
         else:
             self.manager.observe(step, self.strata)
@@ -177,18 +179,18 @@ class CurriculumCallback(TrainerCallback):
         self.recorder.metrics(values, state.global_step)
 
     def record_bad_step(self, step: int, num_bad_steps: int) -> None:
-        """Record a step that was not applied, and how many there are now."""
+        """Record the number of steps so far that were not applied."""
         self.num_bad_steps = num_bad_steps
         self.recorder.metrics({BAD_STEPS: num_bad_steps}, step)
 
     @property
     def mixes(self) -> list[tuple[int, dict[str, float]]]:
-        """The mix that held after a step, wherever it changed."""
+        """Each step after which the mix changed, with the new mix."""
         at_events = {event.step: dict(event.mix) for event in self.manager.events}
         return sorted((at_events | dict(self.drifts)).items())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that decides what comes next, as plain JSON."""
+        """Return the state for a checkpoint, as plain JSON."""
         return {
             "manager": self.manager.state_dict(),
             "evaluations": self.evaluations,
@@ -199,7 +201,7 @@ class CurriculumCallback(TrainerCallback):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken; what was recorded is not recorded again."""
+        """Restore the state of `state_dict`; events recorded before are not recorded again."""
         self.manager.load_state_dict(state["manager"])
         self.evaluations = [(step, strata) for step, strata in state["evaluations"]]
         self.losses = [(step, loss) for step, loss in state["losses"]]
@@ -234,7 +236,7 @@ class CurriculumCallback(TrainerCallback):
         if event.kind == "rollback":
             assert trial is not None
             self._weights.restore_snapshot(optimizer)
-            # The weights are again those that the trial began with, and so are their strata.
+            # The weights are those from the trial's beginning again, and so are their strata.
             self.strata = dict(trial["strata"])
             self.evaluations.append((event.step, dict(self.strata)))
 
@@ -249,7 +251,7 @@ class CurriculumCallback(TrainerCallback):
         return sum(fraction * self.strata[d] for d, fraction in mix.items() if fraction > 0)
 
     def _save_ended_visits(self) -> None:
-        """Save the adapter of a visit that ends here; its event is recorded first."""
+        """Save the adapter of a visit that ends here; it is recorded after the visit's event."""
         ended = self._ended_visits()
         for visit in ended[self._visits_ended :]:
             self._unrecorded_adapters.append(self._weights.save_visit(visit))

@@ -1,8 +1,8 @@
-"""What makes a checkpoint whole and readable: sealed digests, JSON files, errors in one line.
+"""Checks that a checkpoint is complete and readable, with errors in one line.
 
-The Trainer writes and reads its own files (optimiser, scheduler, generators, state). Beside them
-stand the adapter, the curriculum's state and `complete.json`, which is written last and holds the
-SHA-256 of every other file.
+The Trainer writes and reads its own files (optimiser, scheduler, random generators, state). We add
+the adapter, the curriculum's state and `complete.json`, which is written last and holds the SHA-256
+of every other file.
 """
 
 import hashlib
@@ -26,9 +26,10 @@ COMPLETE_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum_state.json"
 OPTIMIZER_FILE, SCHEDULER_FILE = OPTIMIZER_NAME, SCHEDULER_NAME
 ADAPTER_FILE = "adapter_model.safetensors"
-NUM_COPIES = 6  # adapter and moments of a checkpoint, and of the one before until it is whole
+# Adapter and two moments; twice, because the checkpoint before stays until this one is complete.
+NUM_COPIES = 6
 _NAME = re.compile(r"checkpoint-(\d+)")
-# What reading content that no training writes may raise.
+# Errors that reading damaged content may raise.
 _DAMAGE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, RuntimeError),
     *(TypeError, ValueError, SafetensorError, pickle.UnpicklingError),
@@ -39,7 +40,8 @@ _DAMAGE = (
 def convert_errors(folder: Path) -> Iterator[None]:
     """Convert errors while reading a checkpoint into CheckpointError.
 
-    A sealed checkpoint has not changed since it was written; its digests do not say by whom.
+    The digests show that a checkpoint has not changed since it was written, but not that a training
+    wrote it: its content may still be unreadable.
 
     Raises:
         CheckpointError: naming the folder and what is wrong in it.
@@ -58,7 +60,7 @@ def convert_errors(folder: Path) -> Iterator[None]:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON whole or not at all, see `write_atomic`."""
+    """Write JSON completely or not at all (`write_atomic`)."""
     write_atomic(path, json.dumps(value, indent=2))
 
 
@@ -80,13 +82,13 @@ def rng_file(rank: int, world_size: int) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Mark a checkpoint as whole: write the digests of its files once these are on disk."""
+    """Mark a checkpoint as complete: write the digests of its files once these are on disk."""
     fsync_folder(folder)
     write_json(_digests(folder), folder / COMPLETE_FILE)
 
 
 def find_fault(folder: Path) -> str | None:
-    """Return why a checkpoint is not whole, or None where it is."""
+    """Return why a checkpoint is not complete, or None if it is."""
     try:
         sealed = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
         current = _digests(folder)
@@ -125,12 +127,12 @@ def explain_full_disk(output_dir: Path, num_bytes: int) -> Iterator[None]:
     """Convert the error of a full disk into one line; the training stays resumable.
 
     Args:
-        output_dir: of the training.
+        output_dir: folder of the training.
         num_bytes: size of the trained weights.
 
     Raises:
-        CheckpointError: naming the file, what a checkpoint takes and what is free; what the disk
-            took of a checkpoint is removed, those before it stay.
+        CheckpointError: naming the file, the size of a checkpoint and the free space. The
+            incomplete checkpoint is removed, earlier ones stay.
     """
     try:
         with explain_write_errors(output_dir, NUM_COPIES * num_bytes):
@@ -150,7 +152,7 @@ def explain_full_disk(output_dir: Path, num_bytes: int) -> Iterator[None]:
 
 
 def check_whole(folder: Path) -> None:
-    """Raise unless the folder is a whole checkpoint of ours.
+    """Raise unless the folder is a complete checkpoint.
 
     Raises:
         CheckpointError: naming the folder and the fault.
@@ -165,8 +167,8 @@ def check_whole(folder: Path) -> None:
 def check_layout(folder: Path, world_size: int) -> None:
     """Raise unless a checkpoint has every file that the Trainer reads.
 
-    The Trainer passes over a missing file without a word; a checkpoint of an earlier version has
-    other files.
+    The Trainer silently ignores a missing file, and a checkpoint of an earlier version has other
+    files.
 
     Raises:
         CheckpointError: naming the missing files.
@@ -181,7 +183,7 @@ def check_layout(folder: Path, world_size: int) -> None:
 
 
 def check_same_number(saved: int, current: int, folder: Path) -> None:
-    """Raise where a checkpoint was made by another number of processes.
+    """Raise if a checkpoint was made by another number of processes.
 
     Raises:
         CheckpointError: naming both numbers.
@@ -202,14 +204,14 @@ def check_same_config(
     what: str = "checkpoint",
     advice: str = "go on with the same values, or start anew without resume",
 ) -> None:
-    """Raise where something was made with another configuration.
+    """Raise if the saved configuration differs from the current one.
 
     Args:
-        saved: its configuration, flat.
-        current: the configuration that it would be resumed with.
-        folder: where it lies.
-        what: it is, for the message.
-        advice: what the user can do.
+        saved: the saved configuration, flat.
+        current: the current configuration, flat.
+        folder: folder of the checkpoint or output.
+        what: noun for the folder's content, for the message.
+        advice: what the user can do, for the message.
 
     Raises:
         CheckpointError: naming each key with its saved and its current value.

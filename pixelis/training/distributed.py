@@ -1,7 +1,6 @@
-"""The processes of one training: rank, agreement between them, and one failure that ends them all.
+"""The processes of one training: ranks, communication, and a common end when one of them fails.
 
-`torchrun` or `accelerate launch` starts the processes. A process that no launcher started trains
-alone.
+`torchrun` or `accelerate launch` starts the processes. A process without a launcher trains alone.
 """
 
 import json
@@ -24,7 +23,7 @@ NO_MESSAGE = "another process ended without a word (killed, or out of memory?)"
 
 
 class OtherProcessFailed(RuntimeError):
-    """Another process of this training failed and prints why; the text is that process's error."""
+    """The failure of another process, which prints the reason; the text is that process's error."""
 
 
 class Processes:
@@ -38,7 +37,7 @@ class Processes:
     def __init__(
         self, rank: int = 0, world_size: int = 1, store: Any = None, group: Any = None
     ) -> None:
-        """Take what `join` made.
+        """Set the parts; `join` makes them.
 
         Args:
             rank: of this process.
@@ -82,8 +81,8 @@ class Processes:
     ) -> Iterator[tuple[Value, Any]]:
         """Compute each batch in one of the processes; yield every batch with its result, in order.
 
-        Each process computes the same number of batches, if need be one that another process has as
-        well: a layer of a sharded model is gathered by all processes at the same time.
+        Each process computes the same number of batches, if necessary the last one again, because
+        all processes gather a layer of a sharded model at the same time.
         """
         if self.world_size == 1:
             yield from ((batch, compute(batch)) for batch in batches)
@@ -100,7 +99,7 @@ class Processes:
     def run_on_main(self, function: Callable[[], Value]) -> Value:
         """Call a function in the main process and return its (JSON) result in all of them.
 
-        The others wait without a time limit, but no longer than the main process lives.
+        The others wait without a time limit, until the main process returns or ends.
 
         Raises:
             OtherProcessFailed: when the main process fails.
@@ -125,8 +124,8 @@ class Processes:
         """Make a failure in one process the failure of all; the first one to fail is reported.
 
         Raises:
-            OtherProcessFailed: instead of what another process's end led to in this one.
-            UserError: this process's own, with its rank.
+            OtherProcessFailed: when another process failed first.
+            UserError: the error of this process, with its rank.
         """
         try:
             yield
@@ -139,7 +138,8 @@ class Processes:
                 raise
             if not isinstance(error, Exception) and self._first_failure() is None:
                 raise  # asked to stop; nothing failed
-            # A launcher ends every process as soon as one ends: this one has to print or record.
+            # A launcher ends every process as soon as one ends, but this one must still print or
+            # record.
             if self.is_main or isinstance(error, Exception):
                 ignore_signals()
             own, message = self._with_rank(error)
@@ -172,7 +172,7 @@ class Processes:
         """Return the message of the first process that failed, `own` if none did before."""
         try:
             return str(self._store.compare_set(FAILED, "", own), "utf-8") or None
-        except RuntimeError:  # the store went with the process that kept it
+        except RuntimeError:  # the process that kept the store has ended
             return own or NO_MESSAGE
 
 
@@ -180,7 +180,7 @@ ALONE = Processes()
 
 
 def ignore_signals() -> None:
-    """Ignore SIGINT and SIGTERM from now on, so that what is in hand is finished."""
+    """Ignore SIGINT and SIGTERM from now on, so that the current work is finished."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -194,17 +194,17 @@ def _is_lost_connection(error: BaseException) -> bool:
 
 
 def _check_launcher() -> None:
-    """Refuse what accelerate's launcher does that would train something else than was asked for.
+    """Refuse launchers of accelerate that would not train what was asked for.
 
     Raises:
-        ConfigError: for DeepSpeed, and where one process was started of several.
+        ConfigError: for DeepSpeed, and where only one of several processes was started.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise ConfigError(
             "DeepSpeed is not supported: use accelerate launch --config_file "
             "configs/accelerate/fsdp.yaml"
         )
-    # accelerate's launcher for CPUs sets the address of several processes and starts one alone.
+    # accelerate's launcher for CPUs sets the address of several processes but starts only one.
     if "RANK" not in os.environ and {"MASTER_PORT", "ACCELERATE_USE_CPU"} <= set(os.environ):
         raise ConfigError(
             "accelerate launch has started one process of several: use torchrun --nproc_per_node N "
@@ -216,7 +216,7 @@ def join() -> Processes:
     """Join the processes that a launcher started; a process without a launcher is alone.
 
     Raises:
-        ConfigError: when the launcher was asked for DeepSpeed, or started one process of several.
+        ConfigError: when the launcher cannot be used (`_check_launcher`).
     """
     _check_launcher()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
@@ -230,7 +230,7 @@ def join() -> Processes:
     store, rank, world_size = next(rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
     backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
-    # A launcher that starts everyone again keeps its store.
+    # A launcher that restarts the processes keeps its store; the prefix keeps attempts apart.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return Processes(
         rank,
@@ -252,7 +252,7 @@ def shard_on_cpu(accelerator: Any) -> bool:
     wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if not wanted or accelerator.state.distributed_type != DistributedType.MULTI_CPU:
         return False
-    # Both, since accelerate copies the process's state into the accelerator's.
+    # Set both, because accelerate copies the process's state into the accelerator's.
     PartialState().distributed_type = DistributedType.FSDP
     accelerator.state.distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()

@@ -1,4 +1,4 @@
-"""Check and build what a training reads."""
+"""The inputs of a training: checks of model and data, and the datasets."""
 
 import importlib.util
 import json
@@ -24,11 +24,11 @@ ROWS_AT_ONCE = 100
 
 
 def check_model(model: ModelConfig) -> None:
-    """Refuse a model that cannot be trained here, as far as its configuration tells.
+    """Refuse a model that cannot be trained here, judging by its configuration.
 
     Raises:
-        ConfigError: when no adapter is asked for, or 4 bits where they cannot be had.
-        CheckpointError: when the base is a folder that is not there.
+        ConfigError: when no adapter is configured, or the machine does not support 4 bits.
+        CheckpointError: when the base is a folder that does not exist.
     """
     if not model.use_lora:
         raise ConfigError(
@@ -49,7 +49,7 @@ def check_kernels(training: TrainingConfig) -> None:
     """
     if training.use_liger_kernel:
         _check_for_gpu("training.use_liger_kernel", "true", "liger_kernel")
-    if training.torch_compile:  # on a CPU minutes of compiling, and slower after them
+    if training.torch_compile:  # on a CPU it compiles for minutes and is slower afterwards
         _check_for_gpu("training.torch_compile", "true", "torch")
 
 
@@ -61,16 +61,16 @@ def _check_for_gpu(key: str, value: str, package: str) -> None:
 
 
 def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection[str] = ()) -> None:
-    """Refuse data that a training would fail on later, before it leaves anything anywhere.
+    """Refuse data that a training would fail on later, before anything is written.
 
     Args:
-        folder: of the data.
-        curriculum: of the training.
-        exclude: ids of examples that are to be left out.
+        folder: folder of the data.
+        curriculum: the curriculum of the training.
+        exclude: ids of examples to leave out.
 
     Raises:
         ConfigError: when a mix needs a difficulty that a split has no example of, or an excluded id
-            is none of theirs.
+            is in neither split.
         DataError: when the folder cannot be read, or an image in it does not open.
     """
     splits = {split: load_split(folder, split) for split in SPLITS_READ}
@@ -105,7 +105,7 @@ def exclude_examples(
     exclude: Collection[str],
     curriculum: CurriculumConfig,
 ) -> None:
-    """Leave examples out of the splits, and let those back in that were left out before.
+    """Leave these examples out of the splits, and no others that were left out before.
 
     Raises:
         ConfigError: when a mix needs a difficulty of which a split has no other example.
@@ -115,7 +115,7 @@ def exclude_examples(
 
 
 def data_digest(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each data file, which has to be the one that data-prep wrote down.
+    """Return the SHA-256 of each data file, checked against the ones that data-prep noted.
 
     Raises:
         DataError: when the summary cannot be read, does not name every file, or a file was changed.
@@ -147,7 +147,7 @@ def check_sizes(curriculum: CurriculumConfig, splits: Mapping[str, Mapping[str, 
 
 
 def _check_images(rows: Any, path: Path) -> None:
-    """Check headers and checksums: a hundredth of the time that decoding would take."""
+    """Check headers and checksums, which takes a hundredth of the time of decoding."""
     columns = rows.select_columns(["id", "images", "trajectory"])
     for batch in columns.iter(ROWS_AT_ONCE):
         for example_id, images, steps in zip(*batch.values(), strict=True):
@@ -155,7 +155,7 @@ def _check_images(rows: Any, path: Path) -> None:
             for image in [*(images or ()), *from_steps]:
                 try:
                     open_header(image["bytes"]).verify()
-                # Pillow's readers raise whatever broken bytes lead them to.
+                # Pillow's readers raise many types of errors on broken bytes.
                 except Exception as error:
                     formats = ", ".join(FORMATS)
                     raise DataError(

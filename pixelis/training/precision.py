@@ -1,4 +1,4 @@
-"""Precision of the forward pass: bf16 where the machine is fast with it, else fp32."""
+"""The precision of the forward pass: bf16 where the machine is fast with it, else fp32."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +12,7 @@ from transformers.masking_utils import sdpa_mask
 
 AUTO, FP32, BF16 = PRECISIONS = ("auto", "fp32", "bf16")
 CPU_ATTENTION = "cpu_bf16"
-# Up to this length all scores at once are faster than blocks of them.
+# Up to this length, computing all scores at once is faster than computing them in blocks.
 LONGEST_WHOLE = 512
 
 
@@ -28,14 +28,14 @@ def resolve_precision(wanted: str) -> str:
 
 
 def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context of a forward pass, as the Trainer's own has it."""
+    """Return the context of a forward pass, the same one that the Trainer uses."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
 def halve_base(model: Any) -> None:
-    """Put the weights of a base in bf16, in place; on a CPU, with an attention that is fast there.
+    """Convert a base to bf16 in place; on a CPU, use an attention that is fast there.
 
-    The adapter that comes on top is trained in fp32 under autocast (Micikevicius et al. 2018).
+    The adapter stays in fp32 and is trained under autocast (Micikevicius et al. 2018).
     """
     for parameter in model.parameters():
         if parameter.is_floating_point():
@@ -53,10 +53,10 @@ def attend_as_on_cpu(model: Any) -> None:
 
 
 def spare_casts(adapted: Any) -> None:
-    """Hand the adapter bf16 as it is; for a model that is only called under autocast.
+    """Stop peft from casting the adapter's input, in a model that is only called under autocast.
 
-    peft makes it fp32, and autocast bf16 again: the same bits, two copies of every activation. Not
-    so where a variant (DoRA) computes with the input itself.
+    peft casts the input to fp32 and autocast casts it back to bf16: the same bits, but two copies
+    of every activation. DoRA keeps the cast, because it computes with the input itself.
     """
     for module in adapted.modules():
         if isinstance(module, LoraLayer) and not module.lora_variant:
@@ -74,10 +74,11 @@ def _attend(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention on a CPU: queries (B, heads, T, width) to (B, T, heads, width).
+    """Compute attention on a CPU: queries (B, heads, T, width) to (B, T, heads, width).
 
-    torch's own blocks are slower there than plain products in bf16 (forward and backward at 8 x 205
-    tokens, one thread: 28.9 ms in bf16, 18.1 in fp32, 8.6 so), and in bf16 slower than in fp32.
+    On CPUs torch's blockwise attention is slower than plain products in bf16, and slower in bf16
+    than in fp32 (forward and backward at 8 x 205 tokens, one thread: 28.9 ms in bf16, 18.1 ms in
+    fp32, 8.6 ms with plain products).
     """
     length = query.shape[2]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
@@ -101,7 +102,7 @@ def _attend(
 def _attend_whole(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
-    """All scores at once, causal; the queries that share a key's head are one matrix."""
+    """Compute causal attention at once; the queries that share a key form one matrix."""
     batch, heads, length, width = query.shape
     groups = key.shape[1]
     shared = heads // groups

@@ -14,7 +14,7 @@ LOG_INTERVAL_SECONDS = 15.0
 
 
 class ProgressCallback(TrainerCallback):
-    """Shows the optimiser steps and, behind them, the curriculum's state."""
+    """A progress bar of the optimiser steps, followed by the curriculum's state."""
 
     def __init__(self, curriculum: CurriculumCallback) -> None:
         """Read everything from the curriculum's callback."""
@@ -25,7 +25,7 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Open the bar at the step where training begins."""
+        """Open the bar at the step where training starts or resumes."""
         interactive = sys.stderr.isatty()
         self.bar = tqdm(
             total=state.max_steps,
@@ -39,7 +39,7 @@ class ProgressCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Move the bar on."""
+        """Advance the bar."""
         self._write(state)
         self.bar.update(1)
 
@@ -73,7 +73,7 @@ class ProgressCallback(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """End the bar's line, so that what is printed next has its own; also after an error."""
+        """End the bar's line, so that the next output begins on a new one; also after an error."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None

@@ -1,4 +1,4 @@
-"""Where a training begins: anew, at a checkpoint, or not at all because it is finished."""
+"""The decision where a training begins: at step 0, at a checkpoint, or not at all if finished."""
 
 import logging
 import re
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 EVENTS_FILE = "events.json"
 FINISHED_FILE = "finished.json"
 AUTO = "auto"
-# What a start reads of a checkpoint, and of which types it is.
+# The fields that a resume reads from a checkpoint, with their types.
 _STATE = {
     "identity": (dict,),
     "num_processes": (int,),
@@ -40,7 +40,7 @@ _STATE = {
     "run_id": (str, NoneType),
     "journal": (int,),
 }
-# What `write_whole` and `replace_folder` leave of the files and folders of a training.
+# Names of the temporary files and folders that a kill may leave in a training's folder.
 _LEFTOVER = re.compile(
     r"\.((events|finished|lora_ranks)\.json|lora_\w+\.html)\.\d+\.tmp"
     r"|\.(?P<folder>best|final)\.(new|\d+\.old)"
@@ -49,12 +49,12 @@ _LEFTOVER = re.compile(
 
 @dataclass(frozen=True)
 class Start:
-    """Where to begin.
+    """The point where a training begins.
 
     Attributes:
-        resume_from: a whole checkpoint of the same configuration; None for a fresh start.
-        finished: there is nothing left to do.
-        run_id: the tracker's run that the training belongs to, where it has one.
+        resume_from: a complete checkpoint of the same configuration; None for a fresh start.
+        finished: whether the training is finished already.
+        run_id: the tracker's run that the training belongs to, if any.
     """
 
     resume_from: Path | None = None
@@ -68,16 +68,16 @@ def choose_start(
     identity: Mapping[str, Any],
     num_processes: int = 1,
 ) -> Start:
-    """Decide where to begin, and log it in a line.
+    """Decide where to begin, and log the decision in one line.
 
     Args:
         resume: None, `auto` or a checkpoint folder.
         output_dir: the training's folder.
-        identity: the configuration and data that a checkpoint must share, flat.
-        num_processes: that train together, which a checkpoint must share as well.
+        identity: the configuration and data digests, flat; a checkpoint must have the same.
+        num_processes: number of processes; a checkpoint must have the same.
 
     Raises:
-        CheckpointError: when the named checkpoint is not whole or is from another configuration or
+        CheckpointError: when the named checkpoint is incomplete or is from another configuration or
             number of processes, or `output_dir` holds something else.
     """
     if resume is None:
@@ -113,7 +113,7 @@ def choose_start(
 
 
 def _read_state(checkpoint: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds of the training that it belongs to."""
+    """Return the checked state of the training that a checkpoint belongs to."""
     state = read_json(checkpoint / CURRICULUM_FILE)
     for name, kinds in _STATE.items():
         value = state.get(name, "nothing") if isinstance(state, dict) else "nothing"
@@ -127,7 +127,7 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_trainer_state(checkpoint: Path) -> TrainerState:
-    """Return the state of transformers' loop, which has to be at the checkpoint's step.
+    """Return the state of transformers' loop, checked to be at the checkpoint's step.
 
     Raises:
         CheckpointError: when it is missing, damaged or at another step.
@@ -145,9 +145,9 @@ def read_trainer_state(checkpoint: Path) -> TrainerState:
 
 
 def _copy_best(source: Path, output_dir: Path) -> None:
-    """Copy the best adapter so far along, where a training goes on in another folder."""
+    """Copy the best adapter so far to another folder in which a training is resumed."""
     best = source / BEST
-    if not best.is_dir():  # as a kill between two moves left it
+    if not best.is_dir():  # a kill may have come between the two moves of `replace_folder`
         best = next(iter(sorted(source.glob(f".{BEST}.*.old"))), best)
     if best.is_dir():
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -166,9 +166,9 @@ def _newest_whole(output_dir: Path) -> Path | None:
 
 
 def clear_leftovers(output_dir: Path) -> None:
-    """Remove what a killed training was in the middle of writing, and nothing else.
+    """Remove the temporary files of a killed training, and nothing else.
 
-    A folder that was moved out of the way of the next one goes back where that did not come.
+    A folder that was moved aside for a new one is moved back if the new one does not exist.
     """
     for path in sorted(output_dir.glob(".*")):
         match = _LEFTOVER.fullmatch(path.name)
@@ -179,7 +179,7 @@ def clear_leftovers(output_dir: Path) -> None:
 
 
 def set_aside(output_dir: Path) -> None:
-    """Move an earlier run's output out of the way of a fresh start; nothing is deleted.
+    """Rename the folder with an earlier run's output before a fresh start; delete nothing.
 
     Raises:
         CheckpointError: when the folder holds files that are not a training's.
@@ -190,7 +190,7 @@ def set_aside(output_dir: Path) -> None:
         clear_leftovers(output_dir)
     else:
         raise CheckpointError(f"training.output_dir {output_dir} is a file; name a folder")
-    # What an earlier run could not send to its tracker stays where it is looked for.
+    # `sync` looks here for the records that an earlier run could not send to its tracker.
     journals = ("journal-", "refused-")
     if all(path.name.lstrip(".").startswith(journals) for path in output_dir.iterdir()):
         return

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: build one training from its settings, start or resume it, train."""
+"""Supervised fine-tuning: build one training from its settings, start or resume it, save it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -43,13 +43,13 @@ from pixelis.training.stopping import Stopped, stop_on_signals
 from pixelis.training.trainer import CurriculumTrainer, LossScorer
 from pixelis.training.weights import TrainedWeights
 
-# Between the seeds of two processes: runs with neighbouring seeds share none.
+# Distance between the seeds of two processes, so that runs with neighbouring seeds share no seed.
 RANK_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """One training.
+    """The settings of one training.
 
     Attributes:
         training: section `training`.
@@ -58,7 +58,7 @@ class TrainingSettings:
         data_dir: folder of the three parquet files.
         exclude: ids of examples that are left out.
         run_state: JSON that every checkpoint keeps (the configuration, the tracker's run).
-        resume_from: a whole checkpoint of the same configuration; None for a fresh start.
+        resume_from: a complete checkpoint of the same configuration; None for a fresh start.
     """
 
     training: TrainingConfig
@@ -77,7 +77,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished training leaves to its caller."""
+    """The result of a finished training."""
 
     model: Any
     encoder: Encoder
@@ -95,7 +95,7 @@ class TrainingResult:
 def training_arguments(
     training: TrainingConfig, *, gradient_checkpointing: bool, bf16: bool = False
 ) -> Any:
-    """Return transformers' arguments for ours; evaluation is asked for by the callback."""
+    """Convert our settings to transformers' arguments; the callback requests evaluations."""
     return TrainingArguments(
         output_dir=training.output_dir,
         seed=training.seed,
@@ -140,12 +140,12 @@ def run_training(
     """Train an adapter on the curriculum and save it to `<output_dir>/final`.
 
     Args:
-        settings: of the training.
-        recorder: gets metrics, events, adapters and figures.
-        processes: that train together; only the main one records.
-        cache: has the data and the base of an earlier training; None loads them.
-        on_evaluation: called with all evaluations so far after each; it may raise to end training.
-        on_batch_size: called with the batch size that was found, where it was to be found.
+        settings: settings of the training.
+        recorder: records metrics, events, adapters and figures.
+        processes: the processes of this training; only the main one records.
+        cache: holds the data and the base of an earlier training; None loads them.
+        on_evaluation: called after each evaluation with all so far; it may raise to end training.
+        on_batch_size: called with the result of the batch size search, if there is one.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
@@ -272,9 +272,9 @@ def _build(
 
 
 def _resume(trainer: CurriculumTrainer, checkpoint: Path) -> bool:
-    """Restore a checkpoint; return whether its training is at its end already.
+    """Restore a checkpoint; return whether its training has reached the last step already.
 
-    Stopped after the last step, it is not trained on: transformers' loop would make one more.
+    Such a training must not enter transformers' loop, which would make one more step.
     """
     trainer.restore_curriculum(checkpoint)
     state = read_trainer_state(checkpoint)
@@ -300,10 +300,10 @@ def _train(trainer: CurriculumTrainer, settings: TrainingSettings) -> None:
             explain_full_disk(settings.output_dir, trainer.weights.num_bytes),
         ):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-            # A signal in the last step, after that step's agreement.
+            # A signal may have arrived in the last step, after the processes agreed on it.
             callback.stop_requested = processes.any(callback.stop_requested)
             if callback.stop_requested and processes.world_size > 1 and processes.is_main:
-                ignore_signals()  # of the launcher, as soon as the first one has ended
+                ignore_signals()  # the launcher sends one as soon as another process has ended
     finally:
         for each in trainer.callback_handler.callbacks:
             if isinstance(each, ProgressCallback):
@@ -316,14 +316,14 @@ def _train(trainer: CurriculumTrainer, settings: TrainingSettings) -> None:
 def _finish(
     trainer: CurriculumTrainer, settings: TrainingSettings, encoder: Encoder
 ) -> TrainingResult:
-    """Save the final adapter and return what was trained."""
+    """Save the final adapter and return the result."""
     weights, callback = trainer.weights, trainer.curriculum
     final_dir = settings.output_dir / "final"
     with explain_full_disk(settings.output_dir, weights.num_bytes):
         weights.save(final_dir)
     assert callback.best is not None
     model: Any = weights.model
-    # For rollouts, by this process alone, beside a base as it was loaded.
+    # The main process rolls out alone, with and without the adapter: it needs an unchanged base.
     is_rounded = bool(trainer.args.bf16) and trainer.args.use_cpu
     is_changed = weights.initial is not None or is_rounded
     if trainer.processes.is_main and (weights.is_sharded or is_changed):
@@ -345,5 +345,5 @@ def _finish(
 
 
 def _bind_scores(manager: CurriculumManager, dataset: CurriculumDataset) -> None:
-    """Give the manager the training examples' difficulty scores, which `competence` ranks."""
+    """Pass the training examples' difficulty scores to the manager; `competence` ranks by them."""
     manager.bind({name: list(rows["difficulty_score"]) for name, rows in dataset.rows.items()})

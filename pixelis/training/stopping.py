@@ -1,4 +1,4 @@
-"""Stop a training before its last step: on a signal, or pruned by a search."""
+"""Ways to stop a training before its last step: a signal, or pruning by a search."""
 
 import signal
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ from pixelis.training.distributed import Processes
 
 
 class Stopped(KeyboardInterrupt):
-    """Training was asked to stop (Ctrl-C or SIGTERM); what was done is in `checkpoint`."""
+    """A request to stop (Ctrl-C or SIGTERM), after the checkpoint was saved."""
 
     word = "stopped"
 
     def __init__(self, checkpoint: Path, step: int) -> None:
-        """Say where to go on."""
+        """Set the message, the checkpoint and its step."""
         super().__init__(f"stopped after step {step}; everything is in {checkpoint}")
         self.checkpoint, self.step = checkpoint, step
 
 
 class Pruned(Stopped):
-    """A search gave this training up; raised by its `on_evaluation`."""
+    """A search's decision to give up this training; raised by its `on_evaluation`."""
 
     word = "pruned"
 
     def __init__(self, step: int, reason: str) -> None:
-        """Say when and why."""
+        """Set the message, the step and the reason."""
         KeyboardInterrupt.__init__(self, f"pruned after step {step}: {reason}")
         self.step, self.reason = step, reason
 
@@ -39,8 +39,8 @@ def stop_on_signals(callback: CurriculumCallback, processes: Processes) -> Itera
     def stop(number: int, frame: FrameType | None) -> None:
         callback.stop_requested = True
         if processes.world_size == 1:
-            # A second signal ends the process at once. A launcher sends one on to everyone, who
-            # may have had it from the terminal already.
+            # A second signal ends the process at once. Not under a launcher: it forwards the
+            # signal to processes that may already have received it from the terminal.
             signal.signal(number, signal.default_int_handler)
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,4 @@
-"""CurriculumTrainer: transformers' Trainer with the curriculum's loader, validation and state."""
+"""The trainer: transformers' Trainer with the curriculum's loader, validation and state."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ from pixelis.training.weights import TrainedWeights, whole_state
 
 
 class CurriculumTrainer(GuardedTrainer):
-    """Trains on what the curriculum draws, evaluates its strata, saves and restores its state."""
+    """A Trainer that trains on the curriculum's mix, evaluates its strata and saves its state."""
 
     def __init__(
         self,
@@ -50,17 +50,17 @@ class CurriculumTrainer(GuardedTrainer):
         curriculum: CurriculumCallback,
         processes: Processes = ALONE,
     ) -> None:
-        """Take what is trained and what it is trained with.
+        """Set the parts of a training.
 
         Args:
-            weights: that are trained.
-            args: transformers' own, of `config`.
+            weights: the trained weights.
+            args: transformers' arguments, made from `config`.
             config: section `training`.
             run_state: JSON that every checkpoint keeps.
-            loader: gives the micro-batches.
+            loader: yields the micro-batches.
             validation: measures the strata.
-            curriculum: the callback that joins both to the manager.
-            processes: that train together.
+            curriculum: the callback that connects both to the manager.
+            processes: the processes of this training.
         """
         self.weights, self.config, self.run_state = weights, config, dict(run_state)
         self.head: nn.Module | None = output_head(weights.model)
@@ -82,7 +82,7 @@ class CurriculumTrainer(GuardedTrainer):
         self._unlogged: tuple[float, int] | None = None
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Use FSDP on CPUs too where it was asked for; accelerate would use DDP there."""
+        """Use FSDP on CPUs too if it was asked for; accelerate would use DDP there."""
         super().create_accelerator_and_postprocess()
         if shard_on_cpu(self.accelerator):
             self.is_fsdp_enabled = True
@@ -92,7 +92,7 @@ class CurriculumTrainer(GuardedTrainer):
         return self.loader
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Begin a step; the first one after a resume goes on with the losses not yet logged."""
+        """Begin a step; the first one after a resume restores the losses not yet logged."""
         if self._unlogged is not None:
             total, self._globalstep_last_logged = self._unlogged
             self._tr_loss += total
@@ -102,7 +102,8 @@ class CurriculumTrainer(GuardedTrainer):
     def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the loss of a micro-batch; logits only where a supervised token is predicted."""
         labels, self._kinds = inputs["labels"], inputs["kinds"]
-        with supervised_logits(self.head, labels), self.accelerator.autocast():  # FSDP's has none
+        # Under FSDP the model does not enter autocast itself.
+        with supervised_logits(self.head, labels), self.accelerator.autocast():
             return super().compute_loss(
                 model, {**model_inputs(inputs), "labels": labels}, *args, **kwargs
             )
@@ -114,7 +115,7 @@ class CurriculumTrainer(GuardedTrainer):
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure the strata in one pass and give them to the callbacks as `eval_*` metrics."""
+        """Measure the strata in one pass and pass them to the callbacks as `eval_*` metrics."""
         with self.accelerator.autocast():
             strata = self.validation(self.model)
         metrics = {
@@ -127,7 +128,7 @@ class CurriculumTrainer(GuardedTrainer):
         return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the adapter alone; transformers would gather a sharded base as well."""
+        """Write only the adapter; transformers would also gather a sharded base."""
         self.weights.write(Path(str(output_dir)))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -150,24 +151,25 @@ class CurriculumTrainer(GuardedTrainer):
             "batch_size": self.loader.batch_size,
             "loader": self.loader.state_dict(),
             "callback": self.curriculum.state_dict(),
-            # Up to here the recorder's journal belongs to this checkpoint.
+            # A resume keeps the recorder's journal up to this position.
             "journal": self.curriculum.recorder.position(),
             "bad_steps": self.bad_steps.state_dict(),
-            # A stop may fall between two logged steps: the next one averages over both sides of it.
+            # A stop may fall between two logged steps; the next one averages over all of them.
             "unlogged_loss": [totals, self._globalstep_last_logged],
         }
         write_json(state, folder / CURRICULUM_FILE)
         if self.curriculum.manager.trial is not None:
             self.weights.save_snapshot(folder)
         seal(folder)
-        # Only now: transformers would delete the last whole checkpoint before this one is whole.
+        # transformers would delete older ones earlier, before this checkpoint is complete.
         delete_older(folder, self.config.save_total_limit)
 
     def restore_curriculum(self, folder: Path) -> None:
-        """Put loader, manager and an open trial's snapshot back from a checkpoint.
+        """Restore loader, manager and an open trial's snapshot from a checkpoint.
 
         Raises:
-            CheckpointError: when its content is damaged, or images were read another way.
+            CheckpointError: when its content is damaged, or only one of the two trainings reads
+                cached vision features.
         """
         with convert_errors(folder):
             state = read_json(folder / CURRICULUM_FILE)
@@ -192,7 +194,7 @@ class CurriculumTrainer(GuardedTrainer):
         with self._whole_optimizer():
             if self.weights.is_sharded and not self.args.should_save:
                 assert self.optimizer is not None
-                self.optimizer.state_dict()  # takes part in gathering what the main process writes
+                self.optimizer.state_dict()  # every process takes part in gathering the state
             super()._save_optimizer_and_scheduler(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -207,7 +209,7 @@ class CurriculumTrainer(GuardedTrainer):
 
     @contextmanager
     def _whole_optimizer(self) -> Iterator[None]:
-        """Let the Trainer write and read a sharded model's optimiser as one process would."""
+        """Make the Trainer write and read a sharded model's optimiser as a single process would."""
         was_enabled, self.is_fsdp_enabled = self.is_fsdp_enabled, False
         try:
             with whole_state(self.optimizer):
@@ -218,16 +220,16 @@ class CurriculumTrainer(GuardedTrainer):
 
 @dataclass(frozen=True)
 class LossScorer:
-    """Measures the losses of a pool of training examples, for a strategy that chooses by loss.
+    """A scorer of a pool of training examples, for a strategy that chooses by loss.
 
     Attributes:
         model: the adapted base.
-        manager: gets the losses.
-        loader: of the training; gives the dataset.
-        batch_size: of the forward passes.
-        seed: of the draw.
+        manager: receives the losses.
+        loader: the training's loader, with its dataset.
+        batch_size: examples in one forward pass.
+        seed: seed of the draw.
         bf16: whether the forward pass is computed in bf16.
-        processes: that share the batches.
+        processes: the processes of this training, which share the batches.
     """
 
     model: PeftModel
@@ -251,7 +253,7 @@ class LossScorer:
         sizes = {d: dataset.sizes[d] for d in manager.required_difficulties}
         keys = draw_scored(sizes, manager.config.scored_pool_size, seed=self.seed, step=step)
         keys = [key for key in keys if key not in dataset.excluded]
-        # Drawn anew each time, so not worth keeping.
+        # The examples are drawn anew each time, so the batches are not worth keeping.
         batches = Batches(dataset, by_length(dataset, keys), self.batch_size, max_kept_bytes=0)
         device = next(self.model.parameters()).device
         with autocast(self.bf16, device):
@@ -271,17 +273,17 @@ def compute_token_loss(
 ) -> torch.Tensor:
     """Return the cross-entropy over supervised tokens, summed and divided by those of the step.
 
-    The model's own loss is a mean over each micro-batch: accumulation would then weigh a token by
-    the number of tokens around it. The tokens of a call may weigh more than those around it, as
-    operation and argument tokens do in the Pixelis paper (arXiv 2603.25091); the sum is still
-    divided by the number of tokens.
+    The model's own loss is a mean over each micro-batch; with accumulation, the weight of a token
+    would then depend on the length of its micro-batch. The tokens of a call may weigh more than
+    other tokens, like operation and argument tokens in the Pixelis paper (arXiv 2603.25091); the
+    sum is still divided by the number of tokens.
 
     Args:
         outputs: with `logits` of shape (B, T, V), or (N, V) for the N supervised tokens, in nats.
         labels: (B, T); position t is predicted from t - 1.
         num_items_in_batch: supervised tokens in all micro-batches of the step.
         kinds: (B, T); OPERATION on the tokens of a call.
-        operation_weight: of these; 1: all weigh alike.
+        operation_weight: weight of the tokens of a call; other tokens weigh 1.
     """
     targets = labels[:, 1:].flatten()
     is_supervised = targets != IGNORE_INDEX

@@ -1,7 +1,6 @@
-"""The weights of a training: the adapter and its optimiser's moments, whole or sharded (FSDP).
+"""The weights of a training: the adapter and its optimiser's moments, complete or sharded (FSDP).
 
-Files and snapshots hold whole tensors, whatever the processes hold of them: a checkpoint has one
-layout.
+Files and snapshots always hold complete tensors, so a checkpoint has the same layout either way.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,14 +22,14 @@ from pixelis.training.distributed import ALONE, Processes
 
 SNAPSHOT_FILE = "trial_snapshot.safetensors"
 BEST = "best"
-VISITS = "visits"  # below output_dir: the adapter that each stage's visit ended with
+VISITS = "visits"  # folder below output_dir with the adapter from the end of each stage's visit
 
 
 class TrainedWeights:
-    """Snapshots, restores, saves and loads what a training changes.
+    """The trained weights, with methods to snapshot, restore, save and load them.
 
-    Every process has to call these methods, since a sharded tensor is gathered by all; the main one
-    writes.
+    Every process has to call these methods, because all of them gather a sharded tensor together;
+    only the main process writes.
     """
 
     def __init__(
@@ -40,12 +39,12 @@ class TrainedWeights:
         processes: Processes = ALONE,
         initial: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Take an adapted base.
+        """Set the adapted base and the folder of its adapters.
 
         Args:
             model: the adapted base.
-            output_dir: of the training; `best` and `visits` are below it.
-            processes: of the training.
+            output_dir: the training's folder; `best` and `visits` are below it.
+            processes: the processes of this training.
             initial: the factors that were taken from the base (`pixelis.training.adapter`).
         """
         self.model, self.output_dir, self.processes = model, output_dir, processes
@@ -58,7 +57,7 @@ class TrainedWeights:
         return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return a whole copy of each trained weight by its parameter's name."""
+        """Return a complete copy of each trained weight by its parameter's name."""
         return {name: whole(parameter) for name, parameter in self._trained()}
 
     @property
@@ -71,13 +70,13 @@ class TrainedWeights:
         return not self.processes.any(not all_finite(p for _, p in self._trained()))
 
     def take_snapshot(self, optimizer: Any) -> None:
-        """Remember adapter and moments of the open trial's beginning."""
+        """Remember adapter and moments at the beginning of a trial."""
         moments = optimizer_tensors(optimizer)
         self._snapshot = {f"adapter/{k}": v for k, v in self.tensors().items()}
         self._snapshot |= {f"optimizer/{k}": v for k, v in moments.items()}
 
     def restore_snapshot(self, optimizer: Any) -> None:
-        """Put adapter and moments back; schedule, sampler, generators and counts go on."""
+        """Restore adapter and moments, but not schedule, sampler, generators and counts."""
         assert self._snapshot is not None, "a rollback of weights needs the trial's snapshot"
         self._copy_in(_below("adapter/", self._snapshot))
         restore_optimizer(optimizer, _below("optimizer/", self._snapshot))
@@ -97,31 +96,31 @@ class TrainedWeights:
         self.save(self.output_dir / BEST)
 
     def save_visit(self, visit: Visit) -> Path:
-        """Save the adapter that a stage's visit ended with; return its folder."""
+        """Save the adapter at the end of a stage's visit; return its folder."""
         folder = self.output_dir / VISITS / visit_name(visit.index, visit.stage)
         self.save(folder)
         return folder
 
     def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's own layout to a folder, whole or not at all."""
+        """Write the adapter in PEFT's layout to a folder, completely or not at all."""
         staged = folder.with_name(f".{folder.name}.new")
         self.write(staged)
         if self.processes.is_main:
             replace_folder(staged, folder)
 
     def write(self, folder: Path) -> None:
-        """Write the adapter's files into a folder, which is made."""
+        """Write the adapter's files into a folder; create it if necessary."""
         tensors = self.tensors() if self.is_sharded else None
         if not self.processes.is_main:
             return
-        # The embeddings are never trained; asked to look, peft would ask the hub for the base.
+        # The embeddings are never trained; to check them, peft would ask the hub for the base.
         self.model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=tensors)
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty form of a model card
         if self.initial is not None:
             convert_to_plain_lora(folder, self.initial)
 
     def load(self, folder: Path) -> None:
-        """Put a checkpoint's adapter on the model."""
+        """Load a checkpoint's adapter into the model."""
         tensors = load_file(folder / ADAPTER_FILE)
         if self.initial is not None:
             tensors, _ = split_plain_lora(tensors)
@@ -143,7 +142,7 @@ class TrainedWeights:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a copy; of a sharded tensor, for which every process has to ask, all of it."""
+    """Return a complete copy of a tensor; if it is sharded, every process has to call this."""
     if isinstance(tensor, DTensor):
         whole_tensor: torch.Tensor = tensor.full_tensor()
         return whole_tensor.detach().clone()
@@ -151,7 +150,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def laid_out(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return a whole tensor, sharded where the other one is."""
+    """Return a complete tensor, sharded in the same way as the other one."""
     if not isinstance(like, DTensor):
         return tensor
     # Every process has all of it: nothing needs to be sent.
@@ -167,7 +166,7 @@ def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
 
 
 def optimizer_tensors(optimizer: Any) -> dict[str, torch.Tensor]:
-    """Return whole copies of the moments as `<parameter index>.<name>` -> tensor."""
+    """Return complete copies of the moments as `<parameter index>.<name>` -> tensor."""
     return {
         f"{index}.{name}": whole(value).contiguous()
         for index, values in optimizer.state_dict()["state"].items()
@@ -176,7 +175,7 @@ def optimizer_tensors(optimizer: Any) -> dict[str, torch.Tensor]:
 
 
 def restore_optimizer(optimizer: Any, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put moments back (`optimizer_tensors`); learning rates stay as they are."""
+    """Restore moments (of `optimizer_tensors`); learning rates stay as they are."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
@@ -188,7 +187,7 @@ def restore_optimizer(optimizer: Any, tensors: Mapping[str, torch.Tensor]) -> No
 
 @contextmanager
 def whole_state(optimizer: Any) -> Iterator[None]:
-    """Make `state_dict` and `load_state_dict` of an optimiser of sharded weights use whole tensors.
+    """Make an optimiser of sharded weights use complete tensors to save and load its state.
 
     Args:
         optimizer: torch's, or accelerate's around it.
@@ -203,7 +202,7 @@ def whole_state(optimizer: Any) -> Iterator[None]:
     def scatter(_: Any, state: dict[str, Any]) -> dict[str, Any]:
         moments = {
             index: {
-                # All but the count of steps has the weight's shape.
+                # Moments have the weight's shape and are sharded; the count of steps is not.
                 name: laid_out(value, parameters[index])
                 if value.shape == parameters[index].shape
                 else value

@@ -1,7 +1,7 @@
-"""The strategies by name: every module of this folder is looked through.
+"""The strategies by name, found in every module of this folder.
 
-To add one, put a file here with a subclass of `Strategy` that has a `name`. Nothing else is ever
-imported by a name in a configuration: what a training may run is what lies in this folder.
+To add one, put a file here with a subclass of `Strategy` that has a `name`. A configuration cannot
+import any other code: a training runs only strategies of this folder.
 """
 
 import pkgutil
@@ -23,7 +23,7 @@ def find_strategies(folders: Iterable[str]) -> dict[str, type[Strategy]]:
     for module in sorted(item.name for item in pkgutil.iter_modules(folders)):
         for item in vars(import_module(f"{__name__}.{module}")).values():
             is_strategy = isinstance(item, type) and issubclass(item, Strategy)
-            # A module also holds what it imports; a class without a name of its own is a base.
+            # Skip imported classes; a class without its own name is a base class.
             if not is_strategy or "name" not in vars(item) or item is strategies.get(item.name):
                 continue
             if item.name in strategies:

@@ -11,9 +11,9 @@ percentile of those seen), with step size eta and the share alpha_t that lets we
     where v_i = w_i + eta * r_i.
 
 Here the reward of a difficulty is the gain of its stratum since the last evaluation. Every
-difficulty is measured each time, so the paper's division by pi_i, which makes up for the tasks not
-seen, falls away, and with it the coin flips: the mix is pi itself, drawn by quota. eps is
-N * `adaptive.floor`. alpha_t is 1/(t+1): the paper's 1/t would forget the first reward whole.
+difficulty is measured each time, so the paper's division by pi_i, which compensates for unmeasured
+tasks, is not needed, nor are its random draws: the mix is pi itself, drawn by quota. eps is N *
+`adaptive.floor`. alpha_t is 1/(t+1): the paper's 1/t would forget the first reward completely.
 """
 
 import math
@@ -28,10 +28,10 @@ LARGEST_MEMORY = 300  # rewards that the percentiles are taken over
 
 
 class Adaptive(Strategy):
-    """A mix that moves towards the difficulties that are being learned, once an interval.
+    """A mix that moves, once per interval, towards the difficulties that are being learned.
 
-    With `adaptive.active_fraction`, training examples are scored as well, before the first step and
-    at each round: of each difficulty only those with the highest losses below a noise cut are in.
+    With `adaptive.active_fraction`, training examples are scored too, before the first step and at
+    each round: the pool of a difficulty is those with the highest losses below a noise cut.
     """
 
     name = "adaptive"
@@ -45,12 +45,12 @@ class Adaptive(Strategy):
         return max(0, state.interval - state.steps_since_advance)
 
     def wants(self, state: CurriculumState, step: int) -> Literal["strata", "losses"]:
-        """Return losses, until those of this step are known, where the strategy chooses by them."""
+        """Return that losses are needed first, if the strategy selects by them, and strata then."""
         is_scored = not self._is_active or state.memory.get("scored_at") == step
         return "strata" if is_scored else "losses"
 
     def select(self, state: CurriculumState, step: int, losses: Losses) -> Decision | None:
-        """Choose within each difficulty; before the first step, that is all there is to decide."""
+        """Select examples within each difficulty; return a decision only before the first step."""
         is_start = "pool" not in state.memory
         settings, pool, num_scored, num_noisy = self.config.adaptive, {}, 0, 0
         assert settings.active_fraction is not None
@@ -95,7 +95,7 @@ class Adaptive(Strategy):
         }
 
     def pool(self, state: CurriculumState, step: int) -> Pool | None:
-        """Return the examples that are in, where the strategy chooses within difficulties."""
+        """Return the selected examples, or None without `adaptive.active_fraction`."""
         if not self._is_active:
             return None
         if "pool" not in state.memory:

@@ -1,4 +1,4 @@
-"""The base of every strategy: when a decision falls, what it is, what a step draws from."""
+"""The base class of every strategy: when it decides, what it decides, what a step draws from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Scores = Mapping[str, list[float]]
 
 @dataclass(frozen=True)
 class Decision:
-    """The kind of a decision, with the numbers it was made on."""
+    """The kind of a decision, with the measured numbers behind it."""
 
     kind: str
     old_mix: Mix
@@ -33,14 +33,14 @@ class Decision:
 class Strategy:
     """A curriculum that never decides anything: the fixed mix of its stage.
 
-    A strategy overrides what differs, and has a `name`, which `curriculum.strategy` refers to.
-    What it must remember is in `state.memory` (plain JSON), so that a checkpoint holds it.
+    A subclass overrides the methods that differ, and has a `name` for `curriculum.strategy`. Its
+    own state is in `state.memory` (plain JSON), so that checkpoints include it.
     """
 
     name: str
     rolls_back = False
-    uses_stages = True  # False: the stages only name the difficulties
-    awaits: str | None = "decision"  # what the progress bar says comes next; None: nothing
+    uses_stages = True  # False: the stages are used only for the names of the difficulties
+    awaits: str | None = "decision"  # the next event, for the progress bar
 
     def __init__(self, config: "CurriculumConfig", max_steps: int | None = None) -> None:
         """Keep the settings; `max_steps` is the end of training, None where it is unknown."""
@@ -58,23 +58,23 @@ class Strategy:
         return None
 
     def fits(self, state: CurriculumState, step: int) -> bool:
-        """Return whether a decision after this step still comes before the end of training."""
+        """Return whether a decision after this step ends before the training does."""
         return self.max_steps is None or step < self.max_steps
 
     def wants(self, state: CurriculumState, step: int) -> Literal["strata", "losses"]:
-        """Return what the decision that is due still lacks; after losses, it may be strata."""
+        """Return the measurement that the due decision needs next: losses, then maybe strata."""
         return "strata"
 
     def decide(self, state: CurriculumState, step: int) -> Decision:
-        """Decide on the evaluations in `state.history`, the last of which is of this step."""
+        """Decide by the evaluations in `state.history`, the last of which is of this step."""
         raise NotImplementedError(f"{type(self).__name__} does not decide on strata")
 
     def select(self, state: CurriculumState, step: int, losses: Losses) -> Decision | None:
-        """Decide on the losses of training examples; None where strata are wanted as well."""
+        """Decide by the losses of training examples; None if strata are needed as well."""
         raise NotImplementedError(f"{type(self).__name__} does not decide on losses")
 
     def bind(self, scores: Scores) -> None:
-        """Take the difficulty scores of the training examples, where the strategy uses them."""
+        """Store the difficulty scores of the training examples, if the strategy uses them."""
 
     def mix(self, state: CurriculumState, step: int) -> Mix:
         """Return the mix that this step draws from, unless a decision comes before it."""
@@ -85,11 +85,11 @@ class Strategy:
         return None
 
     def describe(self, state: CurriculumState, step: int) -> str | None:
-        """Return in a few words what this step draws from, where no stage's name says it."""
+        """Return a short text about the pool or mix of this step; empty if the stage is enough."""
         return None
 
     def move(self, state: CurriculumState, stage_index: int) -> Decision:
-        """Enter a stage whatever the strata say, and return the `advance` that records it."""
+        """Enter a stage regardless of the strata, and return the `advance` that records it."""
         old_mix = self.config.stages[state.stage_index].difficulty_mix
         new_mix = self.config.stages[stage_index].difficulty_mix
         state.stage_index = stage_index

@@ -81,7 +81,7 @@ class Competence(Strategy):
         return self._let_in(step)[1]
 
     def describe(self, state: CurriculumState, step: int) -> str | None:
-        """Return how many examples are in."""
+        """Return the number of examples in the pool, as text."""
         pool, total = self.pool(state, step), len(self._ranked or ())
         count = total if pool is None else sum(len(indices) for indices in pool.values())
         return f"the easiest {count} of {total} examples"
@@ -89,7 +89,7 @@ class Competence(Strategy):
     def _let_in(self, step: int) -> tuple[Mix, Pool | None]:
         assert self._ranked is not None
         reached = compute_competence(step, self.config.competence.c0, self._total_steps)
-        # A c0 below the lowest rank would let nothing in: the easiest are always there.
+        # With a c0 below the lowest rank the pool would be empty: the easiest are always in it.
         count = bisect_right(self._ranks, max(reached, self._ranks[0]))
         if self._last is None or self._last[0] != count:
             pool: Pool = {difficulty: [] for difficulty in self.config.required_difficulties}

@@ -5,7 +5,7 @@ from pixelis.curriculum.strategies.base import Decision, Strategy
 
 
 class Schedule(Strategy):
-    """Stages that begin after the steps of `schedule.steps`, whatever the strata are."""
+    """Stages that begin after the steps of `schedule.steps`, regardless of the strata."""
 
     name = "schedule"
     awaits = "stage"

@@ -7,7 +7,7 @@ The paper minimises over the weights w and the choice v in {0, 1}^n
 whose solution for fixed w is v_i = 1 exactly where loss_i < 1/K = lambda; lambda then grows by a
 factor until every v_i is 1. Here the examples of a scored pool (`scored_pool_size` of them, drawn
 anew each time) are chosen at each interval; their losses are means over tokens, so that a long
-example is not out for its length.
+example is not excluded for its length.
 """
 
 import math
@@ -26,7 +26,7 @@ class SelfPaced(Strategy):
     awaits = "choice"
 
     def wants(self, state: CurriculumState, step: int) -> Literal["strata", "losses"]:
-        """Return that losses alone decide."""
+        """Return that only losses are needed."""
         return "losses"
 
     def wait(self, state: CurriculumState, step: int) -> int | None:
@@ -46,7 +46,7 @@ class SelfPaced(Strategy):
         ]
         limit = self._compute_first_limit([loss for loss, _, _ in scored])
         if state.memory:
-            # Where losses rise faster than lambda, no less than the first share stays in.
+            # If losses rise faster than lambda, at least the first share stays in the pool.
             limit = max(limit, state.memory["lambda"] * self.config.self_paced.growth)
         pool: Pool = {difficulty: [] for difficulty in self.config.required_difficulties}
         for loss, difficulty, index in scored:
@@ -67,21 +67,21 @@ class SelfPaced(Strategy):
         return Decision("advance", old_mix, dict(mix), state.memory["note"])
 
     def describe(self, state: CurriculumState, step: int) -> str | None:
-        """Return how many examples are in."""
+        """Return the number of examples in the pool, as text."""
         return str(state.memory["note"]) if state.memory else None
 
     def _compute_first_limit(self, losses: list[float]) -> float:
-        """Compute the lambda below which `initial_fraction` of the losses lie, ties let in."""
+        """Compute the lambda below which `initial_fraction` of the losses lie, ties included."""
         count = math.ceil(round(self.config.self_paced.initial_fraction * len(losses), 9))
         last = sorted(losses)[max(count, 1) - 1]
         return min((loss for loss in losses if loss > last), default=math.inf)
 
     def mix(self, state: CurriculumState, step: int) -> Mix:
-        """Return each difficulty's share of the examples that are in."""
+        """Return each difficulty's share of the pool."""
         return dict(state.memory["mix"]) if state.memory else super().mix(state, step)
 
     def pool(self, state: CurriculumState, step: int) -> Pool | None:
-        """Return the examples that are in; None once all are."""
+        """Return the examples in the pool; None once it has all examples."""
         if not state.memory:
             raise ValueError(
                 "strategy 'self_paced' needs the losses of the training examples: "

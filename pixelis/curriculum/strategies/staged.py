@@ -1,8 +1,8 @@
-"""Strategy `staged`: enter the next stage when the model is ready for it, else back off.
+"""Strategy `staged`: enter the next stage when the model is ready for it, else wait longer.
 
-The guide's rule compares two mixes under the same weights (a readiness test); a trial asks what
-training in the next stage does. Both are an engineering control with hysteresis and back-off, not
-an established algorithm: no paper was found that uses exactly this rule.
+The guide's rule compares two mixes with the same weights (a readiness test); a trial measures the
+effect of training in the next stage. Both are an engineering control with hysteresis and back-off,
+not an established algorithm: no paper was found that uses exactly this rule.
 """
 
 import math
@@ -36,7 +36,7 @@ class Staged(Strategy):
         return max(0, state.interval - state.steps_since_advance, state.cooldown_until - step)
 
     def fits(self, state: CurriculumState, step: int) -> bool:
-        """Return whether an attempt can begin, with its trial, or an open trial can end."""
+        """Return whether an attempt with its trial, or an open trial, ends in time."""
         if self.max_steps is None:
             return True
         if state.trial is not None:
@@ -54,7 +54,7 @@ class Staged(Strategy):
         old_mix = dict(stages[state.stage_index].difficulty_mix)
         new_mix = dict(stages[state.stage_index + 1].difficulty_mix)
         before = now if trial is None else trial.strata
-        # What was measured before the trial says nothing about what the trial's training did.
+        # Evaluations before the trial do not show the effect of the trial's training.
         counted = [item for item in state.history if trial is None or item.step > trial.step]
         perf_before = compute_performance(old_mix, before)
         perf_after = compute_performance(new_mix, now)
@@ -65,7 +65,7 @@ class Staged(Strategy):
             kind, reason = "trial", None
         else:
             forgetting = perf_before - compute_performance(old_mix, now)
-            # Decided at once, both are of the same strata: there is nothing to forget.
+            # Without a trial, both performances have the same strata: nothing can be forgotten.
             reason = self._failure(perf_after - perf_before, average, forgetting)
             if reason is not None and not self.config.rollback_enabled:
                 kind, reason = "advance", "rollback_disabled"
@@ -91,7 +91,7 @@ class Staged(Strategy):
             state.stage_index += 1
             state.interval = self.config.advancement_interval
             state.rollbacks_in_a_row = 0
-            state.visit += trial is None  # a kept trial goes on with the visit it began
+            state.visit += trial is None  # a kept trial continues the visit that it began
             return
         state.visit += trial is not None
         state.rollback_count += 1

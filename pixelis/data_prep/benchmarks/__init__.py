@@ -1,7 +1,7 @@
 """Read questions to evaluate on: benchmarks in their own layouts, or a user's records.
 
-A layout reads one record of its file into a `Question`, images apart. The papers' scores are those
-of `pixelis.evaluation.matching` for the kind of answer that a layout names.
+A layout reads one record of its file into a `Question`, without opening the image. It names the
+kind of its answers; `pixelis.evaluation.matching` has the paper's score for each kind.
 """
 
 from pixelis.data_prep.benchmarks.question import Layout, Question

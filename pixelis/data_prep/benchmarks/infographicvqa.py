@@ -1,10 +1,10 @@
 """InfographicVQA: questions about infographics, answered in a few words.
 
 Mathew et al. 2022, "InfographicVQA" (WACV), section 3. A JSON file with a list `data` of records
-with `questionId`, `question`, `image_local_name`, `answers` (all that count as right) and, in the
+with `questionId`, `question`, `image_local_name`, `answers` (all correct ones) and, in the
 validation file "withQT", `answer_type` (a list: single span, multi span, ...), whose first entry is
-the group. Images are in the folder of the file, or in one that is named. The test file has no
-answers, so that nothing can be measured on it here.
+the group. Images are in the folder of the file or in the folder that the user names. The test file
+has no answers, so it cannot be scored here.
 
 Score: ANLS with threshold 0.5 (Biten et al. 2019, section 4), the best of the answers.
 """

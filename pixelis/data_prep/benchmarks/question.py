@@ -9,21 +9,21 @@ from pixelis.data_prep.importing.record import RejectedError
 from pixelis.data_prep.importing.values import check_answer, check_text, show
 
 MAX_GROUP = 60
-# What MLflow takes in a metric's name, the slash apart: it divides the names of groups.
+# The characters that MLflow allows in a metric's name. The slash is left out: it separates groups.
 _ODD = re.compile(r"[^\w .-]+")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question as a layout reads it.
+    """A question of a benchmark.
 
     Attributes:
-        id: the benchmark's own, or None.
-        group: of the benchmark's own division; it takes the place of a difficulty.
-        text: as the model is to see it.
-        image: the path in the benchmark's folder.
+        id: the benchmark's own id, or None.
+        group: the benchmark's own category, used instead of a difficulty.
+        text: the question that the model sees.
+        image: the image's path in the benchmark's folder.
         truth: the right answer.
-        alternatives: others that are as right.
+        alternatives: other answers that count as right.
         answer_type: how answers are matched (`pixelis.evaluation.matching`).
     """
 
@@ -38,15 +38,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a benchmark's files are laid out, and its score.
+    """The layout of a benchmark's files, and its score.
 
     Attributes:
-        title: its name for people.
-        files: names of the file with the questions in its folder, the first that is there counts.
-        read: a record to its question; raises RejectedError.
-        score: the paper's score: `answer_accuracy`, or a measure of `evaluation.summary`.
-        score_name: what the paper calls it.
-        counts: answers are numbers of things, of which the paper gives the RMSE as well.
+        title: the benchmark's name in reports.
+        files: possible names of the file with the questions; the first that exists is read.
+        read: converts a record to a question; raises RejectedError.
+        score: the paper's score: `answer_accuracy` or another measure of `evaluation.summary`.
+        score_name: the score's name in the paper.
+        counts: whether answers are counts of objects, for which the paper also reports the RMSE.
     """
 
     title: str
@@ -66,7 +66,7 @@ def question_text(data: Mapping[str, Any], key: str) -> str:
 
 
 def image_path(data: Mapping[str, Any], key: str) -> str:
-    """Return the path of the image: text alone, so that a record cannot bring its bytes."""
+    """Return the path of the image, which must be a text: a record may not contain image bytes."""
     value = data.get(key)
     if value is None:
         raise RejectedError("no_image", f"{key} is missing")
@@ -87,5 +87,5 @@ def group_name(value: Any, otherwise: str) -> str:
     """Return a group's name with the characters that a metric's name may have."""
     text = value if isinstance(value, str) else ""
     name = _ODD.sub("-", " ".join(text.split())).strip(" -.")[:MAX_GROUP]
-    # `all` is the group of all.
+    # `all` is the name of the total over groups.
     return otherwise if name.casefold() in ("", "all") else name

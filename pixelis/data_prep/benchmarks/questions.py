@@ -1,7 +1,7 @@
 """Choose questions of every group from a user's file, and open only the chosen ones as examples.
 
-Paths, sizes and texts are checked as data-prep checks what it imports; what breaks a rule is left
-out with its reason, and too much of that is an error.
+Paths, sizes and texts are checked by the rules of data-prep's import. A record that breaks a rule
+is rejected with a reason; too many rejections are an error.
 """
 
 import hashlib
@@ -35,9 +35,9 @@ LAYOUTS: dict[str, Layout] = {
     "infographicvqa": infographicvqa.LAYOUT,
     "tallyqa": tallyqa.LAYOUT,
 }
-# The group of records whose file divides them into none.
+# The group of records whose file has no groups.
 ONE_GROUP = "questions"
-MAX_QUOTED = 3  # rejections that an error quotes
+MAX_QUOTED = 3  # the number of rejections that an error quotes
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class QuestionSet:
     """The questions that were read.
 
     Attributes:
-        examples: chosen, by group; their `difficulty` is the group's name.
-        rejections: of records that were left out.
-        num_records: in the file.
-        format: a key of LAYOUTS or of data-prep's formats.
-        title: for people.
+        examples: the chosen ones, by group; their `difficulty` is the group's name.
+        rejections: the reason of each rejected record.
+        num_records: the number of records in the file.
+        format: a key of LAYOUTS or of data-prep's FORMATS.
+        title: the name of the data in reports.
     """
 
     examples: tuple[Example, ...]
@@ -75,16 +75,16 @@ def read_questions(
     Args:
         path: the file, or the folder that holds it.
         record_format: a key of LAYOUTS or of data-prep's FORMATS; None detects one of the latter.
-        images: what image paths are relative to and may not leave; None: the file's folder.
-        samples_per_group: questions of each group at most.
-        max_rejected: share of the records looked at that may be left out.
-        seed: of the choice.
-        count_tokens: how long an example is; None leaves the length unchecked.
-        max_positions: how long one may be: attention takes memory by the square of the length.
+        images: the folder that holds every image; None: the file's folder.
+        samples_per_group: the largest number of questions per group.
+        max_rejected: the largest share of rejected records among those that were read.
+        seed: seed of the random choice.
+        count_tokens: counts the tokens of an example; None: no check of the length.
+        max_positions: the largest number of tokens: attention's memory grows with its square.
 
     Raises:
-        DataError: when the input is missing or of another shape, nothing in it can be used, or too
-            much cannot.
+        DataError: when the input is missing or has another layout, no record can be used, or too
+            many are rejected.
     """
     source = _open(path, record_format, images)
     layout = LAYOUTS.get(source.format)
@@ -136,7 +136,7 @@ def _open(path: Path, record_format: str | None, images: Path | None) -> Input:
 
 
 def _read(record: Record, layout: Layout | None) -> Question | None:
-    """Read the question of a record; None in data-prep's formats, read once it is chosen."""
+    """Read a layout's question; None for data-prep's formats, which are read after the choice."""
     if record.data is None:
         raise RejectedError(record.reason, record.error)
     return layout.read(record.data) if layout is not None else None
@@ -150,7 +150,7 @@ def _choose(
     rejections: list[Rejection],
     check: Callable[[Example], None],
 ) -> Iterator[Example]:
-    """Yield the examples of a group one by one; what cannot be used is added to `rejections`."""
+    """Yield the examples of a group one by one; append the other records to `rejections`."""
     for record, question in members:
         if question is None:
             converted = convert(record, folder=source.folder, record_format=source.format)

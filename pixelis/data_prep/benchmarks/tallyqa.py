@@ -1,11 +1,11 @@
-"""TallyQA: how many are there, simple (a detector would do) and complex.
+"""TallyQA: counting questions, simple (a detector could answer them) and complex.
 
 Acharya, Kafle and Kanan 2019, "TallyQA: Answering Complex Counting Questions" (AAAI), section 3.
 `test.json` is a list of records with `image` (a path such as VG_100K/1.jpg), `question`, `answer`
 (a whole number), `issimple` and `question_id`.
 
-Score: accuracy, of simple and complex questions apart. A number in digits is compared by value, and
-a number word up to fifteen, the largest answer of the data, counts as well. Beside it the RMSE
+Score: accuracy, for simple and complex questions separately. Numbers in digits are compared by
+value; number words up to fifteen, the largest answer of the data, are accepted. Also the RMSE
 (`pixelis.evaluation.metrics.count_errors`), with the number of answers that are no number.
 """
 

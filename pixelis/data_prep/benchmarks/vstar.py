@@ -1,18 +1,19 @@
 """V*Bench: multiple choice about small things in large photographs.
 
 Wu and Xie 2024, "V*: Guided Visual Search as a Core Mechanism in Multimodal LLMs" (CVPR), section
-5.1. The folder holds `test_questions.jsonl`, a record a line with `image` (a path in the folder),
-`text` (the question with its options, `(A) ...` a line each), `category` (direct_attributes or
-relative_position), `label` (the letter) and `question_id`; or `options`, a list, beside the text.
+5.1. The folder holds `test_questions.jsonl`, one record per line with `image` (a path in the
+folder), `text` (the question with its options, `(A) ...` a line each), `category`
+(direct_attributes or relative_position), `label` (the letter) and `question_id`; or `options`, a
+list, in addition to the text.
 
-Score: accuracy. The paper compares the likelihoods of the options, or asks for the letter; here the
-answer is read by a rule: right is the letter, as `A`, `(A)`, `A.`, `A)` or `A:`, also with the
-option's words behind it (`A, red`, `(A) red`, ...), or the words alone where no other
-option has the same; each also after `the answer is`, `answer:` or `option`, and with a full stop.
-Case and white space never count. Any other wording is wrong, and so is a letter with the words of
-another option.
+Score: accuracy. The paper compares the likelihoods of the options, or asks for the letter; here a
+rule decides. Right is the letter, as `A`, `(A)`, `A.`, `A)` or `A:`, also followed by the option's
+text (`A, red`, `(A) red`, ...), or the text alone if no other option has the same. Each form may
+follow `the answer is`, `answer:` or `option`, and may end with a full stop. Case and white space
+are ignored. Any other wording is wrong, and so is a letter with the text of another option.
 
-`question_id` begins again in every category of the published file: ids have the group before them.
+In the published file `question_id` starts again in every category, so ids are prefixed with the
+group.
 """
 
 import re
@@ -66,7 +67,7 @@ def read(data: Mapping[str, Any]) -> Question:
 
 
 def _forms(letter: str, words: str, *, alone: bool) -> tuple[str, ...]:
-    """Return every other wording that counts; `alone`: the option's words do without the letter."""
+    """Return every other accepted wording; `alone`: accept the option's text without its letter."""
     marks = [f"{letter}{end}" for end in ("", ".", ")", ":")] + [f"({letter})"]
     forms = [*marks]
     if words:

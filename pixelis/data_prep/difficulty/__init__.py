@@ -1,8 +1,8 @@
-"""How hard an example is: three scorers behind one signature, chosen by name.
+"""The difficulty of an example: three scorers with one signature, chosen by name.
 
-A scorer gives every example a value in [0, 1] and the components that it comes from, so that who
-reads the data sees why. None of them sees the splits, and none imports torch: the scorer `model`
-takes the function that computes the base model's losses as an argument.
+A scorer gives every example a value in [0, 1] and its components, which explain the value in the
+data. No scorer knows the splits or imports torch: the scorer `model` takes the function that
+computes the base model's losses as an argument.
 """
 
 import math
@@ -31,17 +31,17 @@ def build_scorer(
     task_weights: Mapping[str, float] = NO_WEIGHTS,
     answer_losses: AnswerLosses | None = None,
 ) -> Scorer:
-    """Build the scorer of a name: from examples to scores, in the same order.
+    """Build the named scorer, a function from examples to their scores in the same order.
 
     Args:
         name: one of SCORERS.
-        weights: of the composite score's components; >= 0, they sum to 1. Only `composite` asks.
-        task_weights: hardness of a task in [0, 1]; a task that is not there counts as medium. Only
-            `composite` asks.
-        answer_losses: the base model's loss on the final turn of each example. Only `model` asks.
+        weights: weights of the components, >= 0, with sum 1. Used by `composite` only.
+        task_weights: hardness of each task in [0, 1]; a task without a weight counts as medium.
+            Used by `composite` only.
+        answer_losses: computes the base model's loss on each final turn. Used by `model` only.
 
     Raises:
-        ConfigError: when `model` is to score without a model.
+        ConfigError: when the scorer is `model` and there is no `answer_losses`.
     """
     if name == "composite":
         return composite_scorer(weights, task_weights)
@@ -56,15 +56,15 @@ def build_scorer(
 def loss_score(loss: float) -> Score:
     """Return 1 - exp(-loss): 0 where the answer is certain, 1 where the model cannot reach it.
 
-    A loss that is infinite or no number (an example too long for the model, or one that it cannot
-    read) scores 1: the others are scored all the same.
+    A loss that is infinite or NaN (the model cannot read the example, or it is too long) scores 1,
+    so that one such example does not stop the scoring.
     """
     value = 1.0 if math.isnan(loss) else -math.expm1(-max(0.0, loss))
     return Score(value, {"answer_loss": value})
 
 
 def model_scorer(answer_losses: AnswerLosses) -> Scorer:
-    """Build a scorer by the losses that `answer_losses` computes."""
+    """Build a scorer from the losses that `answer_losses` computes."""
 
     def score(examples: Sequence[Example]) -> list[Score]:
         return [loss_score(loss) for loss in answer_losses(examples)]

@@ -1,4 +1,4 @@
-"""The composite score: a weighted sum of what a trajectory is made of."""
+"""The composite score: a weighted sum of properties of the trajectory."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ from pixelis.data.example import Example
 from pixelis.data_prep.difficulty.score import Score, Scorer
 from pixelis.operations import OPERATIONS
 
-# Records from elsewhere bring tasks that nobody has weighed.
+# Imported records may have tasks without a weight.
 UNKNOWN_TASK_WEIGHT = 0.5
-# What each call adds to the errors that repeats an earlier one.
+# The error weight of each call that repeats an earlier one.
 BACKTRACK_WEIGHT = 0.1
 
 
@@ -26,7 +26,7 @@ def count_backtracks(example: Example) -> int:
 def count_thoughts(example: Example) -> int:
     """Count the thoughts before calls, and the conclusion; empty ones do not count.
 
-    Their number alone, whatever form they have: a long trace that is badly formed is as deep.
+    Only the number counts, not the form: a long trace is as deep when it is badly written.
     """
     texts = [*(step.thought for step in example.trajectory), example.conclusion]
     return sum(bool(text.strip()) for text in texts)
@@ -49,7 +49,7 @@ def example_components(example: Example, task_weights: Mapping[str, float]) -> d
 
 
 def composite_scorer(weights: Mapping[str, float], task_weights: Mapping[str, float]) -> Scorer:
-    """Build a scorer by `weights` of the components of `pixelis.curriculum.difficulty`."""
+    """Build a scorer: the components of `pixelis.curriculum.difficulty`, weighted."""
 
     def score(examples: Sequence[Example]) -> list[Score]:
         components = [example_components(example, task_weights) for example in examples]

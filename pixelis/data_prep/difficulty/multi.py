@@ -1,7 +1,7 @@
 """The multi-view score: what is hard to see, to understand and to do, in equal parts.
 
-The value is the mean of three groups' means: `visual/`, `linguistic/` and `procedural/`. What a
-record does not say (its objects, how far they are hidden, a box) counts as 0, never as hard.
+The value is the mean of three groups' means: `visual/`, `linguistic/` and `procedural/`. Facts that
+a record lacks (its objects, their occlusion, a box) count as 0, never as hard.
 """
 
 import math
@@ -21,11 +21,11 @@ PROCEDURAL = ("trajectory", "operations", "reasoning", "errors")
 # A pixel is on an edge where its grey level changes by more than this to the next one; the grain of
 # drawn backgrounds and of compression stays below.
 EDGE_LEVEL = 16
-# With this share of its pixels on edges an image is as cluttered as can be.
+# With this share of its pixels on edges an image has the largest clutter, 1.
 FULL_EDGES = 0.25
-# Photographs are reduced to this side: what counts is how they look as a whole.
+# Photographs are reduced to this side, since fine grain is not clutter.
 MAX_SIDE = 512
-# With so many, the logarithmic components are 1.
+# From these counts on, the logarithmic components are 1.
 FULL_OBJECTS, FULL_WORDS, FULL_CLAUSES = 30, 100, 20
 _JOINTS = re.compile(
     r"[,.;:?!\n()]+|\b(?:and|or|than|that|which|who|where|when|while|if|but|because|of|between)\b",
@@ -49,7 +49,7 @@ def edge_density(image: Image.Image) -> float:
 def find_boxes(values: Mapping[str, Any]) -> list[Box]:
     """Return every box in a call's arguments or result: under `bbox`, `boxes` and the like.
 
-    By the name, since other lists of four numbers (frames, a mask) are no boxes.
+    The name decides, since other lists of four numbers (frames, a mask) are not boxes.
     """
     boxes: list[Box] = []
     for name, value in values.items():
@@ -97,7 +97,7 @@ def occlusion(example: Example) -> float:
 
 def view_components(example: Example) -> dict[str, float]:
     """Compute the components by view, each in [0, 1]: `visual/clutter` and so on."""
-    procedural = example_components(example, {})  # whatever the task: it is no view
+    procedural = example_components(example, {})  # no task weight: it is not a view
     edges = [edge_density(image) for image in example.images]
     clauses = [piece for piece in _JOINTS.split(example.question) if piece.strip()]
     return {
@@ -112,7 +112,7 @@ def view_components(example: Example) -> dict[str, float]:
 
 
 def _mean_of_groups(components: Mapping[str, float]) -> float:
-    """Average the groups' means: each group weighs the same, however many parts it has."""
+    """Average the groups' means, so that every group has the same weight."""
     means = []
     for group in GROUPS:
         parts = [part for name, part in components.items() if name.startswith(f"{group}/")]

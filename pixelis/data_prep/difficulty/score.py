@@ -9,7 +9,7 @@ from pixelis.data.example import Example
 
 @dataclass(frozen=True)
 class Score:
-    """How hard one example is, and why.
+    """The difficulty of one example, with the components that explain it.
 
     Attributes:
         value: in [0, 1]; larger is harder.
@@ -20,7 +20,7 @@ class Score:
     components: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        """Check that all parts are in the unit interval, or the scorer is wrong."""
+        """Assert that all parts are in [0, 1]: other values are a bug of the scorer."""
         for name, part in {"value": self.value, **self.components}.items():
             assert 0 <= part <= 1, f"difficulty {name} must be in [0, 1], got {part}"
 
@@ -29,5 +29,5 @@ Scorer = Callable[[Sequence[Example]], list[Score]]
 
 
 def log_scaled(count: int, full: int) -> float:
-    """Return log(1 + count) / log(1 + full), at most 1: the first few count most."""
+    """Return log(1 + count) / log(1 + full), at most 1."""
     return min(1.0, math.log1p(count) / math.log1p(full))

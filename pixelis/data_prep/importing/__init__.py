@@ -1,4 +1,4 @@
-"""Import of a user's own data: CoTA records and chat data become examples or rejections.
+"""Import of a user's own data: CoTA records and chats are converted to examples or rejected.
 
 `files` finds and reads the data files, `cota_format`, `chat_formats` and `chat_rounds` read one
 record of a format, `convert` makes it examples.

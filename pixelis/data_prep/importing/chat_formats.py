@@ -1,7 +1,7 @@
 """Read a chat format: `messages` or `conversations` in any dialect become plain turns.
 
-A turn has a role, a text, its images, and its calls; `chat_rounds` makes questions of them. A new
-name of a role goes into ROLES.
+A turn has a role, a text, images and calls; `chat_rounds` divides turns into questions. To accept
+another name of a role, add it to ROLES.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from pixelis.data_prep.importing.values import check_text, get_field, show
 MAX_TURNS = 512
 MARK = "<image>"
 
-# What files call a turn -> what it is.
+# Name of a role in files -> our role.
 ROLES = {
     "system": "system",
     "developer": "system",
@@ -37,14 +37,14 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn.
+    """One turn of a chat.
 
     Attributes:
         role: `system`, `user`, `assistant`, `call` (its text is a call) or `tool`.
         text: its texts, joined.
-        references: of its images; None where the image is the next of the record's list.
-        calls: its `tool_calls`, as the record has them.
-        call_id: of a tool's turn, the id of the call that it answers.
+        references: references to its images; None stands for the next image of the record's list.
+        calls: its `tool_calls`, unchanged from the record.
+        call_id: in a tool's turn, the id of the call that it answers.
         images: the images, once loaded.
     """
 
@@ -61,9 +61,9 @@ def read_turns(data: Mapping[str, Any], folder: Path, *, marked: bool) -> list[T
 
     Args:
         data: a record with `messages`, `conversations`, or `prompt` and `completion`.
-        folder: of the images.
-        marked: whether `<image>` in a text always stands for an image; otherwise only where the
-            record lists images and no turn has a part for them.
+        folder: the folder of the images.
+        marked: whether `<image>` in a text always means an image; if False, only when the record
+            lists images and no turn has a part for them.
     """
     turns = [_read_turn(raw, number) for number, raw in enumerate(_raw_turns(data), 1)]
     listed = as_references(get_field(data, "images"))
@@ -161,7 +161,7 @@ def _read_part(part: dict[str, Any], texts: list[str], references: list[Any]) ->
 
 
 def _read_marks(turn: Turn) -> Turn:
-    """Replace the `<image>` marks of a turn's text by placeholders, the gaps closed."""
+    """Replace the `<image>` marks of a turn's text by placeholders."""
     before, *others = turn.text.split(MARK)
     if others and turn.role not in ("user", "tool"):
         raise RejectedError("wrong_turns", f"the {turn.role} may show no image, it has {MARK}")
@@ -173,7 +173,7 @@ def _read_marks(turn: Turn) -> Turn:
         elif after and not after.startswith("\n"):
             after = " " + after
         text += after
-    # The marks of a turn stand behind the images that it names itself.
+    # The images of the marks come after those that the turn names itself.
     return replace(turn, text=text.strip(), references=turn.references + (None,) * len(others))
 
 
@@ -183,6 +183,6 @@ def _fill(turn: Turn, listed: Iterator[Any]) -> Turn:
 
 
 def _with_images(turns: list[Turn], folder: Path) -> list[Turn]:
-    # All at once: the bounds are of the whole record.
+    # All images in one call, because the limits are per record.
     loaded = iter(load_images([r for turn in turns for r in turn.references], folder))
     return [replace(turn, images=tuple(next(loaded) for _ in turn.references)) for turn in turns]

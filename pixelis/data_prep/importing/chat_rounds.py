@@ -28,12 +28,12 @@ MAX_ROUNDS = 64
 
 
 def read_messages(data: Mapping[str, Any], folder: Path) -> list[RawExample]:
-    """Read a record with `messages`, or with `prompt` and `completion`: an example a question."""
+    """Read a record with `messages` or `prompt` and `completion`: one example per question."""
     return _read_rounds(read_turns(data, folder, marked=False))
 
 
 def read_conversations(data: Mapping[str, Any], folder: Path) -> list[RawExample]:
-    """Read a record with `conversations`, whose images stand where a text has `<image>`."""
+    """Read a record with `conversations`, in whose texts `<image>` marks the images."""
     return _read_rounds(read_turns(data, folder, marked=True))
 
 
@@ -48,7 +48,7 @@ def _read_rounds(turns: list[Turn]) -> list[RawExample]:
         question = current.question()
         if not answer:
             raise RejectedError("no_answer", f"the question has no answer: {show(question)}")
-        # A round without a question of its own stays without one, whatever came earlier.
+        # A round without its own question is rejected later; earlier text must not replace it.
         with_earlier = f"{earlier}{question}" if question else ""
         if len(with_earlier) > MAX_CHARACTERS:
             raise RejectedError(
@@ -63,13 +63,13 @@ def _read_rounds(turns: list[Turn]) -> list[RawExample]:
 
 
 class _Round:
-    """A question while its answer is read."""
+    """A question with its calls and reply, filled turn by turn."""
 
     def __init__(self) -> None:
         self.user_texts: list[str] = []
         self.images: list[Image.Image] = []
         self.calls: list[RawCall] = []
-        self.answered: set[int] = set()  # positions of calls that have had their result
+        self.answered: set[int] = set()  # positions of calls that already have their result
         self.reply: list[str] = []  # the assistant's texts since the last call
 
     def question(self) -> str:
@@ -106,7 +106,7 @@ def _divide(turns: list[Turn]) -> Iterator[_Round]:
     current: _Round | None = None
     count = 0
     for turn in turns:
-        if turn.role == "system":  # ours is written from the operations
+        if turn.role == "system":  # replaced by our own, which describes the operations
             continue
         responds = turn.role == "user" and RESPONSE_OPEN in turn.text
         if turn.role == "user" and not (responds and current and current.open_calls()):
@@ -161,9 +161,9 @@ def _parse_call(text: str) -> Any:
 
 
 def split_tags(text: str, opening: str, closing: str) -> tuple[str, list[str]]:
-    """Split a text into what stands outside of a pair of tags, and each text inside.
+    """Split a text into the text outside of a pair of tags, and each text inside.
 
-    Tag by tag: the obvious regular expression takes quadratic time on unclosed tags.
+    It searches tag by tag, since the obvious regular expression is quadratic on unclosed tags.
     """
     outside, inside = [], []
     position = 0
@@ -179,7 +179,7 @@ def split_tags(text: str, opening: str, closing: str) -> tuple[str, list[str]]:
 
 
 def split_answer(text: str) -> tuple[str, str]:
-    """Split a reply into conclusion and answer; without <answer> all of it is the answer."""
+    """Split a reply into conclusion and answer; without <answer> all text is the answer."""
     outside, answers = split_tags(text, "<answer>", "</answer>")
     if len(answers) > 1:
         raise RejectedError("markup", f"a reply may have one <answer>, got {len(answers)}")

@@ -14,7 +14,7 @@ from pixelis.data_prep.importing.raw_example import RawExample, run_calls
 from pixelis.data_prep.importing.record import Record, RejectedError, Rejection, reject
 from pixelis.data_prep.importing.values import check_answer, check_id, get_field, show
 
-# Record format -> what reads a record and the folder of its images.
+# Record format -> function that reads a record, given the folder of its images.
 READERS: dict[str, Callable[[Mapping[str, Any], Path], list[RawExample]]] = {
     "cota": read_sample,
     "messages": read_messages,
@@ -32,15 +32,15 @@ def convert(
 ) -> list[Example] | Rejection:
     """Convert a record into examples (a chat gives one for each question), or a rejection.
 
-    System turns are not kept: ours is written from the operations. A function of its arguments and
-    the image files alone.
+    System turns are dropped, since our own system turn describes the operations. The result depends
+    only on the arguments and the image files.
 
     Args:
-        record: as read.
-        folder: what image paths are relative to and may not leave.
+        record: the raw record.
+        folder: the folder that holds every image; image paths are relative to it.
         record_format: a key of `FORMATS`.
-        count_tokens: how long an example is; None leaves the length unchecked.
-        max_length: how long one may be.
+        count_tokens: counts the tokens of an example; None: no check of the length.
+        max_length: the largest number of tokens of an example.
     """
     if record.data is None:
         return reject(record, record.reason, record.error)
@@ -61,7 +61,7 @@ def _convert(
     kind = read_kind(data)
     raw_examples = READERS[record_format](data, folder)
     truth = check_answer(get_field(data, "ground_truth"), "ground_truth")
-    # No wrong answer is ever a target: what is flawed belongs into the question.
+    # A wrong answer must not become a target: flawed solutions belong in the question.
     if truth is not None and raw_examples[-1].answer not in ("", truth):
         answer = raw_examples[-1].answer
         raise RejectedError(
@@ -82,7 +82,7 @@ def _convert(
 
 
 def _check_judged(sample_type: str, raw_examples: Sequence[RawExample], truth: str | None) -> None:
-    """Refuse what would train a flaw: only the record knows which step or answer is wrong."""
+    """Refuse a flawed record that does not mark its flaw, since training would teach the flaw."""
     if sample_type == "positive":
         return
     if sample_type == "self_correction":
@@ -106,13 +106,13 @@ def _build_example(
     record_format: str,
     kind: tuple[str, str],
 ) -> Example:
-    """Check that nothing is missing, run the calls, and build the example.
+    """Check that no part is missing, run the calls, and build the example.
 
     Args:
-        raw: what the record says.
-        record: where it stands.
-        own_id: the record's own id; None derives one from where it stands and what it holds.
-        record_format: for the provenance.
+        raw: the question with its calls and answer.
+        record: the raw record, for the provenance.
+        own_id: the record's own id; None: an id is computed from its position and content.
+        record_format: the record's format, for the provenance.
         kind: task and sample type.
     """
     if not raw.question:

@@ -1,6 +1,6 @@
-"""Find the data files of an input, detect how they hold their records, and read these one by one.
+"""Find the data files of an input, detect their format, and read their records one by one.
 
-A record that cannot be read comes as an error in its place. Memory stays flat: a few records.
+A record that cannot be read is yielded as an error. Memory is bounded by a few records.
 """
 
 import codecs
@@ -22,17 +22,17 @@ from pixelis.data_prep.importing.values import FIELD_NAMES, is_deep, parse_json,
 from pixelis.errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
-# What data-prep itself writes beside the data.
+# Files that data-prep itself writes next to the data.
 OWN_FILES = (SUMMARY_FILE, "rejected.jsonl")
-# Keys of a JSON object that may hold the list of records.
+# Keys of a JSON object that may have the list of records as their value.
 LIST_KEYS = ("samples", "data")
-# What is read of a file to detect its container, and of its records to detect their format.
+# Bytes that are read to detect a file's container, and records to detect their format.
 HEAD = 8 << 20
 NUM_DETECTED = 50
 
 # JSON of 16 million characters can become objects of 400 MB.
 MAX_RECORD = 16_000_000
-# Above what a record needs (its turns, a call and MAX_DEPTH within) and far below what pickle can.
+# More than a record needs (turns, a call and MAX_DEPTH inside it), far less than pickle's limit.
 MAX_RECORD_DEPTH = 64
 TOO_DEEP = f"a record may be nested {MAX_RECORD_DEPTH} deep"
 JsonEvents = Iterator[tuple[str, Any]]
@@ -44,7 +44,7 @@ def open_input(path: Path, *, input_format: str | None = None, images: Path | No
     Args:
         path: the file or folder.
         input_format: a key of FORMATS; None detects it.
-        images: the folder of the images where it is another than the input's own.
+        images: the folder of the images, if it is not the input's own.
 
     Raises:
         DataError: when something is missing, or the format cannot be detected.
@@ -87,10 +87,10 @@ def check_inside(file: Path, folder: Path) -> None:
 
 
 def detect_container(path: Path) -> str:
-    """Return how a file holds its records, by its content: `lines`, `list` or `parquet`.
+    """Detect a file's container from its content: `lines`, `list` or `parquet`.
 
     Raises:
-        DataError: when it is none of them, or cannot be read.
+        DataError: when the container is unknown, or the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -124,7 +124,7 @@ def _holds_list(head: bytes) -> bool:
 
 
 def format_of(data: Mapping[str, Any]) -> str:
-    """Return the format of one record by its keys; empty where they fit none."""
+    """Return the format of one record, detected from its keys; empty if no format fits."""
     if isinstance(data.get("messages"), list) or (
         isinstance(data.get("prompt"), list) and isinstance(data.get("completion"), list)
     ):
@@ -173,7 +173,7 @@ def read_records(source: Input) -> Iterator[Record]:
 
 
 def _read_file(path: Path, container: str) -> Iterator[Record]:
-    """Read one file; an error of the file system comes as a last, broken record."""
+    """Read one file; an error of the file system is yielded as a last, broken record."""
     line = 0
     try:
         for record in _READERS[container](path):
@@ -222,7 +222,7 @@ def _parse_line(line: bytes, name: str, number: int) -> Record:
 
 
 def _parse_text(text: str) -> tuple[object, str]:
-    """Return a JSON text's value and no error, or None and what is wrong."""
+    """Return the value of a JSON text and an empty error, or None and the error."""
     try:
         return parse_json(text), ""
     except ValueError as error:
@@ -241,13 +241,13 @@ def _check_record(value: object, name: str, number: int, size: int) -> Record:
 
 
 class _LineReader:
-    """A file as ijson reads it: line by line, so that an error lies in what was read last.
+    """A file that ijson reads line by line, so that an error lies in the line that was read last.
 
     Attributes:
-        line: counted from 1, of what was read last.
-        start: its first byte.
-        position: the byte behind it.
-        last_event: `position` when the last event came; between events a token is incomplete.
+        line: the number of the line that was read last, from 1.
+        start: the position of the first byte that was read last.
+        position: the position after the last byte that was read.
+        last_event: `position` at ijson's last event; the token after it is incomplete.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -303,7 +303,7 @@ def _enter_list(events: JsonEvents) -> bool:
 
 
 def _list_elements(reader: _LineReader, name: str) -> Iterator[Record]:
-    """Build the elements of the list; one that is too large or too deep costs itself alone."""
+    """Build the elements of the list; one that is too large or too deep is yielded as an error."""
     events = _plain_events(reader)
     if not _enter_list(events):
         raise ValueError("the file holds no list of records")
@@ -321,14 +321,14 @@ def _list_elements(reader: _LineReader, name: str) -> Iterator[Record]:
         elif reader.position - start > MAX_RECORD:
             error = error or f"a record may have {MAX_RECORD} characters"
         if error:
-            builder = ijson.ObjectBuilder()  # forgets what was built
+            builder = ijson.ObjectBuilder()  # drop the incomplete element to free its memory
         else:
             builder.event(event, value)
         if depth == 0 and error:
             yield Record(name, number, None, error, "too_large")
         elif depth == 0:
             yield _check_record(builder.value, name, number, reader.position - start)
-    for _ in events:  # what stands behind the list must be JSON as well
+    for _ in events:  # also check the JSON after the list
         pass
 
 

@@ -1,4 +1,4 @@
-"""Load the images that a record names: bytes, `data:` addresses, or files inside the folder."""
+"""Load the images of a record: bytes, `data:` addresses, or files inside the folder."""
 
 import base64
 import binascii
@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def load_images(references: list[Any], folder: Path) -> list[Image.Image]:
-    """Load the images that references name, in order."""
+    """Load the images of references, in order."""
     if len(references) > MAX_IMAGES:
         raise RejectedError(
             "too_large", f"a record may have {MAX_IMAGES} images, got {len(references)}"
@@ -40,7 +40,7 @@ def load_images(references: list[Any], folder: Path) -> list[Image.Image]:
 
 
 def as_references(value: Any) -> list[Any]:
-    """Return the references of a field that holds none, one or a list of them."""
+    """Return a field's references; the field may be null, one reference or a list."""
     if value is None or value == "":
         return []
     return value if isinstance(value, list) else [value]
@@ -94,12 +94,12 @@ def _read(reference: str, folder: Path) -> bytes:
         )
     inside = folder.resolve()
     try:
-        # Links are followed before the comparison: what counts is where the bytes lie.
+        # Links are followed before the comparison: the file itself must be inside the folder.
         path = (inside / reference).resolve()
         if not path.is_relative_to(inside):
             raise RejectedError("outside_folder", f"{shown} lies outside the folder of the input")
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe could wait forever
             raise RejectedError("unreadable_image", f"{shown} is not a file")
         if status.st_size > MAX_BYTES:
             raise RejectedError(

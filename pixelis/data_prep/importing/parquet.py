@@ -1,4 +1,4 @@
-"""Read the rows of a user's parquet file in bounded memory, whatever the file says of itself."""
+"""Read the rows of a user's parquet file in bounded memory, even if its metadata is wrong."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pixelis.data.images import MAX_BYTES
 from pixelis.data_prep.importing.record import Record
 
-# A row group whose rows hold more on average is refused unread: no image may be so large.
+# A row group with more bytes per row on average is refused: no image may be so large.
 MAX_ROW = MAX_BYTES
 ROWS_AT_ONCE = 32
 BYTES_AT_ONCE = 256 << 20
@@ -20,12 +20,12 @@ MAX_RATIO = 200
 
 
 def read_rows(path: Path) -> Iterator[Record]:
-    """Read the rows of a parquet file as records; a row group that is too large costs itself."""
+    """Read the rows of a parquet file as records; a row group that is too large is one error."""
     # Not `load_dataset("parquet", streaming=True)`: it fetches whole row groups ahead; on 400 MB of
     # photographs that took 1,830 MB of memory and 4.2 s, this 500 MB and 0.3 s.
     with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
         number = 0
-        # By row group: batches that reach over several would put their sizes together.
+        # By row group: a batch over several would need the memory of all of them.
         for group in range(file.metadata.num_row_groups):
             described = file.metadata.row_group(group)
             if detail := _too_large(described):
@@ -45,10 +45,10 @@ def _columns(group: pq.RowGroupMetaData) -> list[pq.ColumnChunkMetaData]:
 
 
 def _too_large(group: pq.RowGroupMetaData) -> str:
-    """Return why a row group is not read, by its file's own numbers; empty where it is read."""
+    """Return why a row group is refused, by the sizes in the file; empty if it may be read."""
     columns = _columns(group)
     size = sum(column.total_uncompressed_size for column in columns)
-    if size > MAX_ROW * max(1, group.num_rows):  # an empty one has a few bytes too
+    if size > MAX_ROW * max(1, group.num_rows):  # an empty group has a few bytes too
         return (
             f"a row may have {MAX_ROW} bytes, got a row group of {group.num_rows} rows and "
             f"{size} bytes"
@@ -76,14 +76,14 @@ def _rows_at_once(group: pq.RowGroupMetaData) -> int:
 
 
 def _row_sizes(batch: pa.RecordBatch) -> list[int]:
-    """Return the bytes of each row; of a small batch the mean, which costs nothing to know."""
+    """Return the bytes of each row; for a small batch their mean, which is faster."""
     if batch.nbytes <= SMALL_BATCH:
         return [batch.nbytes // max(1, batch.num_rows)] * batch.num_rows
     return [batch.slice(row, 1).nbytes for row in range(batch.num_rows)]
 
 
 def _plain(value: Any) -> Any:
-    """Convert a row to JSON values: Arrow gives maps as lists of pairs."""
+    """Convert a row to JSON values; Arrow returns maps as lists of pairs."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):

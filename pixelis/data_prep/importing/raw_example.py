@@ -1,6 +1,6 @@
-"""What a record of any format gives: a question with its calls and answer; its calls as steps.
+"""A question with its calls and answer, as read from any format, and its calls as steps.
 
-The readers of the formats make `RawExample`s; `convert` makes `Example`s of them.
+The readers of the formats return `RawExample`s; `convert` converts them to `Example`s.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,15 @@ from pixelis.data_prep.importing.values import (
 from pixelis.operations import OPERATIONS, execute
 
 MAX_STEPS = 64
-# Pixels times calls that one record may make us run: half a minute where images are largest.
+# Limit of pixels times calls for one record: half a minute on the largest images.
 MAX_WORK = 200_000_000
-# Whose observation is an image, which a record may leave out.
+# Operations whose observation is an image, which a record may leave out.
 IMAGE_OPERATIONS = ("ZOOM_IN",)
 
 
 @dataclass(frozen=True)
 class RawCall:
-    """A call as a record gives it; `result` is None where the record has none."""
+    """A call of a record; `result` is None if the record has no result."""
 
     thought: str
     operation: str
@@ -41,7 +41,7 @@ class RawCall:
 
     @property
     def must_run(self) -> bool:
-        """Whether the record lacks the result, or the image of a call that gives one."""
+        """Whether the operation must run because the record lacks its result or image."""
         if self.result is None:
             return True
         gives_image = self.operation in IMAGE_OPERATIONS and "error" not in self.result
@@ -50,7 +50,7 @@ class RawCall:
 
 @dataclass(frozen=True)
 class RawExample:
-    """One question with its answer, as a record gives it."""
+    """One question of a record with its calls and answer."""
 
     question: str
     images: tuple[Image.Image, ...]
@@ -61,7 +61,7 @@ class RawExample:
 
 
 def check_operation(value: Any) -> str:
-    """Return an operation's name, which must be exactly as OPERATIONS has it."""
+    """Return an operation's name, which must be a key of OPERATIONS."""
     if not isinstance(value, str) or value not in OPERATIONS:
         choices = ", ".join(OPERATIONS)
         raise RejectedError("unknown_operation", f"operation {show(value)}; choices: {choices}")
@@ -69,7 +69,7 @@ def check_operation(value: Any) -> str:
 
 
 def check_arguments(value: Any) -> dict[str, Any]:
-    """Return a call's arguments: an object, or its JSON text."""
+    """Return a call's arguments, given as an object or as JSON text."""
     return check_object({} if value is None else value, "a call's arguments", "broken_call")
 
 
@@ -109,7 +109,7 @@ def read_result(value: Any) -> dict[str, Any] | None:
 
 
 def run_calls(calls: Sequence[RawCall], images: Sequence[Image.Image]) -> tuple[Step, ...]:
-    """Convert calls to steps; the results that a record lacks are made by running the operation."""
+    """Convert calls to steps; run the operation where the record lacks a result."""
     if len(calls) > MAX_STEPS:
         raise RejectedError("too_large", f"a trajectory may have {MAX_STEPS} steps")
     pixels = sum(image.width * image.height for image in images)
@@ -126,7 +126,7 @@ def _run(call: RawCall, images: Sequence[Image.Image]) -> Step:
     image = call.image
     if call.must_run:
         observed = execute(call.operation, call.arguments, images)
-        # A planted wrong step may fail: the error is what it shows.
+        # A planted wrong step may fail: its error is then the observation.
         if observed.is_error and (call.supervised or result is not None):
             raise RejectedError(
                 "failed_operation", f"{call.operation} has no result: {observed.result['error']}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Every reason that `rejected.jsonl` can name, with what it means.
+# Every reason in `rejected.jsonl`, with its meaning.
 REASONS = {
     "broken_json": "the line or the sample cannot be read",
     "too_large": "the record, an image of it or its steps exceed a fixed bound",
@@ -31,7 +31,7 @@ REASONS = {
 }
 MAX_DETAIL = 300
 
-# Record format -> what it is, as errors and the report name it.
+# Record format -> its name in errors and the report.
 FORMATS = {
     "cota": "question, image, trajectory, answer",
     "messages": "messages with role and content",
@@ -41,15 +41,15 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Input:
-    """The files that the user gave, and how they hold their records.
+    """The files of the user's input, and the format of their records.
 
     Attributes:
-        path: as given.
-        folder: what image paths are relative to and may not leave.
+        path: the input's path, as the user gave it.
+        folder: the folder that holds every image; image paths are relative to it.
         files: the data files, sorted.
         format: a key of FORMATS, the same for all files.
-        containers: how each file holds its records: `lines`, `list` or `parquet`.
-        detected: False where the user named the format.
+        containers: the container of each file: `lines`, `list` or `parquet`.
+        detected: False if the user named the format.
     """
 
     path: Path
@@ -73,11 +73,11 @@ class Record:
 
     Attributes:
         file: path relative to the input's folder, or the input file's name.
-        line: counted from 1: the line of JSON Lines, the sample of a JSON list, the row of parquet.
-        data: the record, or None where it cannot be read.
+        line: from 1: the line of JSON Lines, the element of a JSON list, or the row of parquet.
+        data: the record, or None if it cannot be read.
         error: why it cannot be read.
-        reason: which of REASONS an error is.
-        size: how much the record takes, in bytes or, of JSON, characters.
+        reason: the key of REASONS that fits the error.
+        size: the record's size in bytes, for JSON in characters.
     """
 
     file: str
@@ -90,7 +90,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a record became no example: `reason` is a key of REASONS, `detail` one line of text."""
+    """The reason why a record was rejected: a key of REASONS, and one line of detail."""
 
     file: str
     line: int
@@ -99,17 +99,17 @@ class Rejection:
 
 
 class RejectedError(Exception):
-    """A broken rule: what the checks and readers of this package raise; `convert` catches it."""
+    """A broken rule, raised by the checks and readers of this package; `convert` catches it."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """Take a key of REASONS and the detail."""
+        """Store a key of REASONS and the detail."""
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
 
 
 def reject(record: Record, reason: str, detail: str) -> Rejection:
-    """Make a rejection of a record, its detail bounded and on one line."""
+    """Build the rejection of a record, with a short detail on one line."""
     # Through `backslashreplace` because a detail may quote what is not UTF-8.
     line = " ".join(detail.encode("utf-8", "backslashreplace").decode("utf-8").split())
     return Rejection(record.file, record.line, reason, line[:MAX_DETAIL])

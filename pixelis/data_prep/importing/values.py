@@ -33,16 +33,16 @@ FIELD_NAMES = {
     "provenance": ("provenance",),
 }
 
-# What calls, results and answers are written with.
+# The tags of calls, results and answers.
 _TAGS = (CALL_OPEN, CALL_CLOSE, RESPONSE_OPEN, RESPONSE_CLOSE, "<answer>", "</answer>")
-# The C0 controls but tab and newline, and the delete character.
+# The C0 control characters except tab and newline, and the delete character.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _PRIVATE = re.compile("[\ue000\ue001]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def show(value: Any, limit: int = 60) -> str:
-    """Return a value as an error quotes it: short and on one line."""
+    """Return a value as short text on one line, for an error."""
     if isinstance(value, str):
         return repr(value[:limit])
     if isinstance(value, int | float | None):
@@ -55,7 +55,7 @@ def show(value: Any, limit: int = 60) -> str:
 
 
 def get_field(data: Mapping[str, Any], name: str) -> Any:
-    """Return a field's value under any of its names; None where it is absent or null."""
+    """Return a field's value under any of its names; None if it is absent or null."""
     given = [(key, data[key]) for key in FIELD_NAMES[name] if data.get(key) is not None]
     for key, value in given[1:]:
         if value != given[0][1]:
@@ -86,7 +86,7 @@ def check_text(value: Any, what: str) -> str:
 
 
 def check_assistant_text(value: Any, what: str) -> str:
-    """Return a text of the assistant: as `check_text`, and without tags of calls and answers."""
+    """Return a text of the assistant: `check_text`, and no tags of calls and answers."""
     text = check_text(value, what)
     check_markup(text, what)
     return text
@@ -112,7 +112,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def is_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
-    """Return whether lists and objects are nested more than `limit` deep, without recursion."""
+    """Return whether lists and objects are nested deeper than `limit`, without recursion."""
     level = [value]
     for _ in range(limit + 1):
         level = [
@@ -127,9 +127,9 @@ def is_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
 
 
 def check_object(value: Any, what: str, reason: str = "wrong_type") -> dict[str, Any]:
-    """Return a JSON object, given as such or as JSON text, without its null entries.
+    """Return a JSON object, given as an object or as JSON text, without its null entries.
 
-    Nulls are left out because parquet fills them in where records differ in their keys.
+    Nulls are dropped because parquet adds them when records have different keys.
     """
     if isinstance(value, str):
         try:
@@ -161,7 +161,7 @@ def _check_leaves(value: Any, what: str, reason: str) -> None:
 
 
 def check_answer(value: Any, what: str) -> str | None:
-    """Return an answer as text, a number as JSON writes it; None where it is absent or empty."""
+    """Return an answer as text (a number in JSON form); None if it is absent or empty."""
     if value is None:
         return None
     number = isinstance(value, int) and not isinstance(value, bool)
@@ -173,10 +173,10 @@ def check_answer(value: Any, what: str) -> str | None:
 
 
 def check_id(value: Any) -> str | None:
-    """Return a record's own id as text; None where it has none."""
+    """Return a record's own id as text; None if it has no id."""
     if value is None or value == "":
         return None
-    if isinstance(value, float) and value.is_integer():  # pandas writes whole numbers so
+    if isinstance(value, float) and value.is_integer():  # pandas writes integers as floats
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise RejectedError("wrong_type", f"id must be a text or a whole number, got {show(value)}")

@@ -1,4 +1,4 @@
-"""The sources of annotated images by name. A new source is one file here and its lines below."""
+"""The sources of annotated images by name. To add one, add a file here and its lines below."""
 
 import random
 from pathlib import Path
@@ -30,12 +30,12 @@ def open_source(name: str, *, path: Path | None = None, image_folder: Path | Non
 
     Args:
         name: one of `SOURCES`.
-        path: of `coco`: the instances JSON, or the folder that it is in.
-        image_folder: of `coco`: the folder of its images, if not beside the JSON.
+        path: for `coco`, the instances JSON or its folder.
+        image_folder: for `coco`, the folder of the images, if it is not next to the JSON.
 
     Raises:
         DataError: when the source's files cannot be used.
-        ConfigError: when `coco` is named without a path, or the name is unknown.
+        ConfigError: when `coco` has no path, or the name is unknown.
     """
     if name == DrawnScenes.name:
         return DrawnScenes()

@@ -1,9 +1,9 @@
 """The source `coco`: a folder of photographs with COCO's instances JSON.
 
-The JSON is read and checked as a whole when the source is opened, and the headers of the images
-with it. Kept is where in the JSON each record is, 12 bytes each: 20 MB for the 860,000 annotations
-of `instances_train2017.json` (450 MB; twice that while it is read). Records and pixels are read
-again when an image is drawn.
+When the source is opened, the complete JSON and the headers of the images are read and checked.
+Only the position of each record in the JSON is kept, 12 bytes each: 20 MB for the 860,000
+annotations of `instances_train2017.json` (450 MB; twice that while it is read). Records and pixels
+are read again when an image is drawn.
 """
 
 import json
@@ -52,7 +52,7 @@ TASKS = ("attribute_recognition", "object_counting", *PAIR_TASKS, "text_extracti
 
 # Annotated images kept in memory; without pixels they take some kilobytes each.
 MAX_KEPT = 256
-# Images that are looked for near the JSON, to find their folder.
+# The number of listed images that are searched near the JSON, to find their folder.
 FIRST_IMAGES = 100
 MAX_DETAIL = 300
 
@@ -64,11 +64,11 @@ class CocoInstances:
     """Photographs with COCO's annotations.
 
     Attributes:
-        tasks: those that at least one image suits.
+        tasks: the tasks for which at least one image is suitable.
         num_records: categories, images and annotations listed in the JSON.
         rejected: the number of rejected records by reason.
-        rejections: each of them, its `line` the record's id where that is an integer, else its
-            position in its list; not sent to workers.
+        rejections: the rejected records; `line` is the record's id if that is an integer, else its
+            position in its list. Not sent to workers.
     """
 
     name = "coco"
@@ -77,11 +77,11 @@ class CocoInstances:
         """Read and check a data set.
 
         Args:
-            path: the JSON, or the folder that it is in.
-            image_folder: of the images; None to look near the JSON, inside of `path`.
+            path: the JSON, or its folder.
+            image_folder: the folder of the images; None: search near the JSON, inside of `path`.
 
         Raises:
-            DataError: when it cannot be read, or no image suits any task.
+            DataError: when the data cannot be read, or no image suits any task.
         """
         self.rejections: list[Rejection] = []
         self.num_records = 0
@@ -109,7 +109,7 @@ class CocoInstances:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is sent to a worker."""
+        """Return the state for a worker, without rejections and cached images."""
         return self.__dict__ | {"rejections": [], "_annotated": {}}
 
     def picture(self, rng: random.Random, task: str) -> AnnotatedImage:
@@ -133,7 +133,7 @@ class CocoInstances:
     def _check_each(
         self, entries: Iterable[Entry], check: Callable[[dict[str, Any], Entry], None]
     ) -> None:
-        """Check every record of a list, and note those that are rejected."""
+        """Check every record of a list, and store the rejections."""
         for line, entry in enumerate(entries, 1):
             self.num_records += 1
             record = entry.data if isinstance(entry.data, dict) else {}
@@ -190,7 +190,7 @@ class CocoInstances:
     def _read_annotations(
         self, content: CocoJson, images: dict[Id, tuple[int, Size] | None]
     ) -> dict[str, npt.NDArray[np.int32]]:
-        """Check the annotations and keep where they are; return the images that suit each task."""
+        """Check the annotations and store their positions; return each task's suitable images."""
         owners, starts, lengths, codes = array("i"), array("q"), array("i"), array("i")
         code_of: dict[tuple[str, str], int] = {}
 
@@ -211,7 +211,7 @@ class CocoInstances:
                 raise error
 
         self._check_each(content.entries("annotations"), check)
-        # Sorted by image, so that those of one image are a slice.
+        # Sorted by image, so that the annotations of one image are a slice.
         order = np.argsort(np.asarray(owners), kind="stable")
         numbers = np.arange(len(self._image_spans) + 1)
         self._first = np.searchsorted(np.asarray(owners)[order], numbers)
@@ -227,7 +227,7 @@ class CocoInstances:
     def _check_annotation(
         self, record: dict[str, Any], size: Size
     ) -> tuple[NamedAnnotation, RejectedError | None]:
-        """Return an annotation with its name and use, and the error where it is rejected."""
+        """Return an annotation with its name and use, and the error if it is rejected."""
         name = ""
         written = is_text(record)
         try:
@@ -293,7 +293,7 @@ def suited_tasks(names_and_uses: Sequence[tuple[str, str]]) -> Iterator[str]:
     if sum(count == 1 for count in complete.values()) > 1:
         yield from PAIR_TASKS
     uses = {use for _, use in names_and_uses}
-    # A question may ask for all texts of the image: none may be unknown.
+    # A question may ask for all texts of the image, so every text must be annotated.
     if LEGIBLE in uses and ILLEGIBLE not in uses:
         yield "text_extraction"
 
@@ -304,7 +304,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def _load(path: Path) -> tuple[Image.Image]:
-    """Read an image's pixels; they are read at every use, so that none are kept."""
+    """Read an image's pixels; they are read again at every use, to keep memory small."""
     try:
         return (load_image(path.read_bytes()),)
     except (OSError, ImageError) as error:

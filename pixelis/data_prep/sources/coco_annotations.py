@@ -1,4 +1,4 @@
-"""COCO's annotations: check each record, decode its mask, and make an annotated image of them."""
+"""COCO's annotations: check each record, decode its mask, and build an annotated image."""
 
 import random
 import re
@@ -36,9 +36,9 @@ from pixelis.operations.pixels import (
 
 Pixels = npt.NDArray[np.int16]
 
-# What an annotation can be used for.
+# The uses of an annotation.
 OBJECT, LEGIBLE, ILLEGIBLE, LEFT_OUT = "object", "legible text", "illegible text", "left out"
-# By rounding, annotators' boxes end up to a pixel outside the image; more is an error.
+# Because of rounding, boxes may end up to one pixel outside the image; more is an error.
 MARGIN = 1.0
 # The least IoU of an annotation's box with that of its mask.
 MIN_FIT = 0.5
@@ -46,12 +46,12 @@ MIN_FIT = 0.5
 _SPECIAL = re.compile(r"<\|[^<|>]*\|>")
 MAX_NAME = 100
 MAX_TEXT = 400
-# Groups of five bits of one run: the longest run of an image of MAX_PIXELS, and its sign, fit.
+# Groups of five bits of one run: enough for the longest run of MAX_PIXELS, with its sign.
 _MAX_GROUPS = 7
 
 TEXT = "text"
-# Annotators name only objects of their categories, so neither all objects nor all objects of a
-# colour are known. No category has this name (see `check_name`).
+# Objects outside of the categories are not annotated, so all objects, or all objects of a colour,
+# cannot be counted. No category has this name (see `check_name`).
 ANY_KIND = ""
 MIN_COLOUR_SHARE = 0.6
 MIN_OUTLINE_IOU = 0.75
@@ -72,9 +72,9 @@ class Annotation(NamedTuple):
 
     Attributes:
         box: in pixels, x2 and y2 exclusive.
-        rle: pycocotools' form of the mask; None where the box is the mask.
-        crowd: whether it stands for several objects.
-        text: the written text; empty where it is no text, or not legible.
+        rle: pycocotools' form of the mask; None if the box is the mask.
+        crowd: whether it covers several objects.
+        text: the written text; empty for objects and illegible texts.
     """
 
     box: Box
@@ -84,7 +84,7 @@ class Annotation(NamedTuple):
 
 
 class NamedAnnotation(NamedTuple):
-    """The name of an annotation's category, its use, and itself; None where it is rejected."""
+    """An annotation with its category's name and its use; it is None if it was rejected."""
 
     name: str
     use: str
@@ -95,7 +95,7 @@ def check_name(value: Any) -> str:
     """Return a category's name.
 
     Raises:
-        RejectedError: when it is no short printable text, or holds markup.
+        RejectedError: when the name is not a short printable text, or has markup in it.
     """
     name = " ".join(value.split()) if isinstance(value, str) else ""
     if not name or not name.isprintable() or len(name) > MAX_NAME:
@@ -108,9 +108,9 @@ def check_name(value: Any) -> str:
 
 
 def _check_plain(text: str, what: str) -> None:
-    """Reject markup: names and texts become a part of the assistant's turns.
+    """Reject markup, because names and texts become a part of the assistant's turns.
 
-    Special tokens are tokenised as text, but readers of the answers would take them for ends.
+    Special tokens are tokenised as text, but readers of the answers would take them for the end.
     """
     check_markup(text, what)
     if special := _SPECIAL.search(text):
@@ -156,7 +156,7 @@ def _legible_text(record: Mapping[str, Any]) -> str:
 
 
 def _is_number(value: Any, least: float, most: float) -> bool:
-    """Return whether it is a number in a range; False for NaN and booleans."""
+    """Return whether a value is a number in a range; False for NaN and booleans."""
     return type(value) in (int, float) and least <= value <= most
 
 
@@ -184,7 +184,7 @@ def _check_segmentation(value: Any, size: tuple[int, int]) -> Mapping[str, Any]:
     if isinstance(value, list):
         for polygon in value:
             valid = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
-            # pycocotools takes memory by the length of an outline, so it must stay near the image.
+            # pycocotools needs memory for the length of an outline, so it must stay near the image.
             if not valid or not all(_is_number(part, -side, 2 * side) for part in polygon):
                 raise RejectedError(
                     "broken_mask",
@@ -200,7 +200,7 @@ def _check_segmentation(value: Any, size: tuple[int, int]) -> Mapping[str, Any]:
             f"a segmentation must be polygons or counts of size {[height, width]}, "
             f"got {value!r:.80}",
         )
-    # pycocotools writes wherever the runs lead, even out of its memory, so they are summed first.
+    # pycocotools does not check runs and could write outside of its memory: check their sum first.
     runs = _decode_runs(counts) if isinstance(counts, str) else counts
     most = width * height
     valid = isinstance(runs, list) and all(type(run) is int and 0 <= run <= most for run in runs)
@@ -257,8 +257,8 @@ def annotate(
 
     Args:
         image: RGB.
-        annotations: of the image; the rejected, crowded and illegible ones are no instances, but
-            their categories cannot be counted and their boxes are not free.
+        annotations: the image's annotations; rejected, crowded and illegible ones give no instance,
+            but their categories cannot be counted and their boxes are not free.
         draw: returns the image again.
         origin: for provenance.
     """
@@ -339,7 +339,7 @@ def _is_outlined(pixels: Pixels, mask: Mask, inside: Pixels, point: Point) -> bo
         return False
     region = grow_region(pixels, x, y)
     too_large = region.sum() > MAX_OBJECT_SHARE * region.size
-    # The boxes too: a thin part of the region outside of the mask moves its centre.
+    # Compare the boxes too: a thin part of the region outside of the mask would move its centre.
     return (
         not too_large
         and mask_iou(region, mask) >= MIN_OUTLINE_IOU
@@ -350,13 +350,13 @@ def _is_outlined(pixels: Pixels, mask: Mask, inside: Pixels, point: Point) -> bo
 def _free_locations(
     pixels: Pixels, boxes: Sequence[Box], rng: random.Random
 ) -> tuple[Location, ...]:
-    """Return locations without annotation, first those in which the operations find nothing."""
+    """Return locations without annotation; first those where the operations find nothing."""
     height, width = pixels.shape[:2]
     background = background_colour(pixels)
     candidates: list[tuple[int, Location]] = []
     for attempt in range(FREE_TRIES if boxes else 0):
         like = rng.choice(boxes)
-        # No room is left beside a large object, so ever smaller boxes are tried.
+        # A large object leaves little room, so smaller and smaller boxes are tried.
         divisor = 5 + 10 * attempt // FREE_TRIES
         w, h = min(like[2] - like[0], width // divisor), min(like[3] - like[1], height // divisor)
         x = rng.randrange(max(1, width - w + 1))
@@ -378,13 +378,13 @@ def _touch(a: Box, b: Box) -> bool:
 
 
 def _num_detections(pixels: Pixels, background: Pixels, location: Location) -> int:
-    """Return how many operations find something at a location: 0, 1 or 2."""
+    """Count the operations that find something at a location: 0, 1 or 2."""
     x1, y1, x2, y2 = location.box
     x, y = location.point
     crop = foreground(pixels[y1:y2, x1:x2], background)
     in_box = int(largest_region(crop).sum() >= MIN_AREA)
     sampled = np.abs(pixels[::4, ::4] - pixels[y, x]).max(axis=2) <= TOLERANCE
-    # Only a region that covers most of the image is refused; a sample rules out most points.
+    # Only a region that covers most of the image is refused; a quick sample excludes most points.
     if float(sampled.mean()) < MAX_OBJECT_SHARE * 0.9:
         return in_box + 1
     region = grow_region(pixels, x, y)

@@ -33,15 +33,15 @@ class Entry(NamedTuple):
 
 
 def is_coco(path: Path) -> bool:
-    """Return whether a file is COCO's JSON, or a folder (or its `annotations`) holds one."""
+    """Return whether a path is COCO's JSON, or a folder with one in it or in `annotations`."""
     return _looks_like_coco(path) if path.is_file() else bool(_json_files(path))
 
 
 def find_json(path: Path) -> Path:
-    """Return the instances JSON that a path is or holds.
+    """Return the instances JSON of a path: the file itself, or the one in the folder.
 
     Raises:
-        DataError: when there is none, several to choose from, or a link to one elsewhere.
+        DataError: when there is no JSON, more than one, or only a link to another folder.
     """
     if path.is_file():
         return path
@@ -92,7 +92,7 @@ class CocoJson:
     """The text of a COCO file, and the position of every element of its three lists.
 
     One element is decoded at a time, so that memory is at most twice the file's size; `json.load`
-    takes ten times that, and ijson does not tell positions.
+    takes ten times that, and ijson gives no positions.
     """
 
     def __init__(self, file: Path) -> None:
@@ -107,7 +107,7 @@ class CocoJson:
             encoded.decode("utf-8")  # only to check it
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"COCO file {file!s:.200} cannot be read: {error!s:.200}") from error
-        # One character a byte, so that positions in the text are those in the file.
+        # One character per byte, so that positions in the text are positions in the file.
         self._text = encoded.decode("latin-1")
         self._decoder = json.JSONDecoder()
         self._spans = self._find_elements(len(_BOM) if encoded.startswith(_BOM) else 0)
@@ -120,7 +120,7 @@ class CocoJson:
             yield Entry(data, start, end - start)
 
     def _find_elements(self, start: int) -> dict[str, "array[int]"]:
-        """Return the first and last positions of the elements of each list, one after the other."""
+        """Return the start and end positions of the elements of each list, in turn."""
         spans: dict[str, array[int]] = {}
         mark, position = self._expect("{", start)
         while mark != "}":
@@ -138,7 +138,7 @@ class CocoJson:
         return spans
 
     def _find_spans(self, position: int) -> tuple["array[int]", int]:
-        """Return the spans of a list's elements, from behind its bracket, and where it ends."""
+        """Return the spans of a list's elements and the list's end; start after its bracket."""
         spans = array("q")
         first = self._skip_space(position)
         if self._text.startswith("]", first):
@@ -177,7 +177,7 @@ def locate(name: Any, folder: Path) -> Path:
     """Return the file of an image, links followed.
 
     Raises:
-        RejectedError: when the name is no text, leads out of the folder, or no file has it.
+        RejectedError: when the name is not a text, leads out of the folder, or has no file.
     """
     if not isinstance(name, str) or not name.isprintable() or not name:
         raise RejectedError("wrong_type", f"file_name must be printable text, got {name!r:.80}")
@@ -199,13 +199,13 @@ def locate(name: Any, folder: Path) -> Path:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the width and height of an image, upright; it must open.
+    """Return the upright width and height of an image; refuse one that cannot be decoded.
 
     Of a JPEG only the header and the last bytes are read, in a twentieth of the time of decoding.
 
     Raises:
-        RejectedError: when it does not open, is too large, or its EXIF orientation leaves open
-            whether its boxes are those of the upright image.
+        RejectedError: when it cannot be opened, is too large, or its EXIF orientation makes it
+            unclear whether its boxes refer to the upright image.
     """
     try:
         size, raw_size, orientation = _read_size(path)
@@ -247,17 +247,17 @@ def find_image_folder(
 ) -> Path:
     """Return the folder of the images: the given one, or the one that holds the first listed image.
 
-    Only folders inside of what the user named are tried: data from elsewhere must not decide which
-    other folder is read.
+    Only folders inside of the user's path are tried: foreign data must not choose another folder to
+    read.
 
     Args:
         file: the JSON.
-        given: by the user.
+        given: the user's image folder, or None.
         names: file names of the first images; those not found are skipped.
         source: the file or folder that the user named; None: the JSON.
 
     Raises:
-        DataError: when the given path is no folder, or no image is found near the JSON.
+        DataError: when the given path is not a folder, or no image is found near the JSON.
     """
     if given is not None:
         if not given.is_dir():
@@ -283,6 +283,6 @@ def find_image_folder(
 
 
 def _root(source: Path) -> Path:
-    """Return the folder that may hold images: the named one, or the parent of an `annotations`."""
+    """Return the folder to search for images: the named one, or the parent of `annotations`."""
     folder = (source if source.is_dir() else source.parent).absolute()
     return folder.parent if folder.name == "annotations" else folder

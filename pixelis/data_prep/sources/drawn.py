@@ -1,4 +1,4 @@
-"""The source `scenes`: drawn images, composed so that a task finds what it asks about."""
+"""The source `scenes`: drawn images, composed to have the objects that a task needs."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ def location_of(cell: Cell) -> Location:
 
 @lru_cache(maxsize=len(SHAPES) * len(RADII))
 def full_area(shape: str, size: str) -> int:
-    """Return the number of pixels of a shape that nothing covers."""
+    """Return the number of pixels of an uncovered shape."""
     canvas = Image.new("L", (SIDE, SIDE), 0)
     draw_item(ImageDraw.Draw(canvas), Item((1, 1), "red", shape, size), 1)
     return int(np.asarray(canvas).sum())
@@ -105,7 +105,7 @@ def to_picture(
 
     Args:
         scene: the first frame.
-        pairs: which item was drawn over the edge of which.
+        pairs: pairs of items; the first was drawn over the edge of the second.
         later: the other frames; an item keeps its name and may change its cell.
         moves: the number of items that change their cell.
     """
@@ -176,7 +176,7 @@ def _mixed(rng: random.Random, least: int, most: int, overlaps: float) -> Annota
 
 
 def _counted(rng: random.Random) -> AnnotatedImage:
-    """Draw several objects of one colour or one shape, and others beside them."""
+    """Draw several objects of one colour or one shape, and some others."""
     count = rng.randint(1, MAX_COUNTED)
     cells = rng.sample(CELLS, count)
     colour, shape = rng.choice(list(PALETTE)), rng.choice(SHAPES)
@@ -232,11 +232,11 @@ COMPOSITIONS: dict[str, Callable[[random.Random], AnnotatedImage]] = {
 
 
 class DrawnScenes:
-    """Scenes that are drawn when needed, without end."""
+    """An unlimited supply of scenes, drawn when needed."""
 
     name = "scenes"
     tasks = tuple(COMPOSITIONS)
 
     def picture(self, rng: random.Random, task: str) -> AnnotatedImage:
-        """Compose a scene for a task; its pixels are drawn when they are used."""
+        """Compose a scene for a task; its pixels are drawn later, when they are needed."""
         return COMPOSITIONS[task](rng)

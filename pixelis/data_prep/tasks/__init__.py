@@ -1,6 +1,6 @@
-"""The tasks by name: each makes a proposal about an image, or None where the image does not suit.
+"""The tasks by name; each makes a proposal about an image, or None if the image does not suit.
 
-A new task is one file here and its two lines in these tables.
+To add a task, add a file here and its line in each of these two tables.
 """
 
 import random

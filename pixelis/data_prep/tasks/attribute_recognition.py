@@ -39,7 +39,7 @@ RELATIONS = {"right of": (0, 1), "left of": (0, -1), "below": (1, 0), "above": (
 
 
 def neighbours(picture: AnnotatedImage, target: Instance) -> list[tuple[str, Instance]]:
-    """Return the unique objects beside an instance, each with the instance's relation to it."""
+    """Return the unique objects next to an instance, each with the instance's relation to it."""
     if target.cell is None:
         return []
     row, col = target.cell

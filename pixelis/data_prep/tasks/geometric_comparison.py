@@ -1,4 +1,4 @@
-"""Ask which object is the largest or the smallest: each is measured, and the areas decide."""
+"""Ask which object is the largest or the smallest; the measured areas decide."""
 
 import random
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ MIN_RATIO = 1.25
 
 
 def extreme(areas: Sequence[int], names: Sequence[str], word: str) -> str:
-    """Return the name of the largest or smallest area; empty where the next one is too close."""
+    """Return the name of the largest or smallest area; empty if the next one is too close."""
     ordered = sorted(areas, reverse=word == "largest")
     ratio = max(ordered[0], ordered[1]) / max(1, min(ordered[0], ordered[1]))
     return names[areas.index(ordered[0])] if ratio >= MIN_RATIO else ""
@@ -43,7 +43,7 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     named = rng.sample(unique, num_named)
     names = [instance.name for instance in named]
     answer = extreme([instance.area for instance in named], names, word)
-    # An object is not smaller because another covers a part of it: whole areas must agree.
+    # A partly covered object is not smaller, so the uncovered areas must give the same answer.
     whole_areas = [round(each.area / (1 - each.occluded)) for each in named]
     if not answer or extreme(whole_areas, names, word) != answer:
         return None

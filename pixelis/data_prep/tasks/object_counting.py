@@ -1,4 +1,4 @@
-"""Ask how many objects of a colour or a kind there are: each is segmented, all are counted."""
+"""Ask how many objects of a colour or a kind there are; each one is segmented and counted."""
 
 import random
 

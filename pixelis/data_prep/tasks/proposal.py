@@ -9,7 +9,7 @@ from pixelis.data_prep.annotated_image import AnnotatedImage, Box, Instance, Loc
 # Larger boxes are not enlarged.
 ZOOMED_SIDE = 160
 
-# For each step its arguments, updated with its result; of a failed call the result alone.
+# For each step its arguments, updated with its result; for a failed call only the result.
 Results = Sequence[Mapping[str, Any]]
 
 
@@ -18,7 +18,7 @@ class PlannedCall:
     """A step before it is run: the thought, and the call of an operation.
 
     Attributes:
-        location: where it looks, as `thought` names it; a planted error looks elsewhere.
+        location: the location that `thought` names; a planted error looks at another one.
     """
 
     thought: str
@@ -49,7 +49,7 @@ class Proposal:
 
 
 def segment(instance: Instance, thought: str = "") -> PlannedCall:
-    """Segment an instance where its outline can be found; else zoom into its box."""
+    """Segment an instance if its outline can be found, else zoom into its box."""
     thought = thought or location_thought(instance)
     if not instance.outlined:
         return zoom_in(instance.location, thought)
@@ -86,7 +86,7 @@ def _call_on_box(operation: str, instance: Instance, thought: str, **arguments: 
 
 
 def location_thought(instance: Instance) -> str:
-    """Return the thought that says where an instance is."""
+    """Return the thought with the location of an instance."""
     return f"The {instance.name} is in {instance.location.name}."
 
 
@@ -111,7 +111,7 @@ def box_centre(result: Mapping[str, Any], axis: int) -> float | None:
 
 
 def list_values(measure: str, names: Sequence[str], values: Sequence[int]) -> str:
-    """Write what is compared, such as `Area of red circle: 361, blue cross: 208.`."""
+    """Write the compared values, such as `Area of red circle: 361, blue cross: 208.`."""
     listed = ", ".join(f"{name}: {value}" for name, value in zip(names, values, strict=True))
     return f"{measure} of {listed}."
 

@@ -1,4 +1,4 @@
-"""Ask how two objects are related: by direction, by what they share, or by which covers which."""
+"""Ask how two objects are related: their direction, their common properties, or which is on top."""
 
 import random
 
@@ -40,7 +40,7 @@ COVER = (
 # By axis and by whether the first object's centre has the smaller coordinate.
 DIRECTIONS = {(0, True): "left of", (0, False): "right of", (1, True): "above", (1, False): "below"}
 SHARED = ("color", "shape", "nothing")
-# Of two random objects most share nothing: this share of those questions is not asked.
+# Most pairs of random objects share nothing: this share of such questions is dropped.
 SKIPPED_NOTHINGS = 0.7
 # A direction is named where the centres differ along one axis by this many times the other.
 DOMINANCE = 2.0
@@ -100,7 +100,7 @@ def _propose_shared(
     names = (a.name, b.name)
 
     def measured(results: Results) -> str:
-        # Nothing follows where an object was not recognised.
+        # No answer follows if an object was not recognised.
         if len(results) < 2 or any("color" not in result for result in results):
             return ""
         first, second = results[-2:]
@@ -136,7 +136,7 @@ def _propose_occlusion(rng: random.Random, picture: AnnotatedImage) -> Proposal:
     )
 
     def measured(results: Results) -> str:
-        """Return the object whose box is found again where the two meet."""
+        """Return the object whose box is also found at the point where the two meet."""
         boxes = [result_box(result) for result in results]
         if len(boxes) < 3 or None in boxes:
             return ""

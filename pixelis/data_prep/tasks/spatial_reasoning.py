@@ -1,4 +1,4 @@
-"""Ask where objects are: which is furthest to a side, and whether one lies beside another."""
+"""Ask where objects are: which is furthest to one side, or the relation of two."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Ask about movement through several frames: which object moves, where to, in which direction."""
+"""Ask about movement over several frames: which object moves, its last cell, its direction."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -141,7 +141,7 @@ def _propose_heading(rng: random.Random, picture: AnnotatedImage, instance: Inst
 
 
 def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
-    """Ask for a place, a direction, or which one of several moves."""
+    """Ask for a location, a direction, or which of several objects moves."""
     unique = [instance for instance in picture.unique() if len(instance.path) > 1]
     movers = [instance for instance in unique if instance.path[0] != instance.path[-1]]
     if not movers:
@@ -149,7 +149,7 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     form = rng.choice(("place", "heading", "mover"))
     if form == "mover":
         return _propose_mover(rng, picture, movers)
-    # Objects that stand still are asked about too, or the answer would always be a movement.
+    # Also ask about objects that do not move, or the answer would always be a movement.
     instance = rng.choice(movers if rng.random() < 0.8 else unique)
     if form == "place":
         return _propose_place(rng, picture, instance)

@@ -1,4 +1,4 @@
-"""Ask for a text or a handwritten digit: the only one, the one beside an object, or all."""
+"""Ask for a text or a handwritten digit: the only one, the one next to an object, or all."""
 
 import random
 

@@ -1,7 +1,7 @@
-"""The reader and the writer of drawn texts, in one font of one size.
+"""Draw and read texts in one font of one size.
 
-It matches glyph by glyph and returns a text only where every group of ink columns is a character of
-its alphabet; on photographs it finds none.
+The reader compares glyph by glyph and returns a text only if every group of ink columns is a
+character of its alphabet; in photographs it reads nothing.
 """
 
 from functools import lru_cache
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixelis.operations.pixels import Mask, bounding_box, mask_iou, normalise
 
-# Characters that can be told apart at this size: no 0/O/Q, 1/I, 2/Z, 5/S, 8/B, G/6.
+# Characters that can be distinguished at this size: no 0/O/Q, 1/I, 2/Z, 5/S, 8/B, G/6.
 ALPHABET = "ACDEFHJKLMNPRTUVWXY3479"
 FONT_SIZE = 15
 INK = (20, 20, 20)

@@ -1,11 +1,12 @@
 """The reader of photographs and scans: RapidOCR, where the extra `ocr` is installed.
 
 Its models (PP-OCRv6: text detection and recognition) come inside its package, so no network is
-needed. One thread on the CPU, so that the same box gives the same text. Text must be upright.
+needed. It runs in one thread on the CPU, so that the same box gives the same text. Text must be
+upright.
 
-Empty boxes, drawn shapes and drawn text are never read by it, so that their results are the same
-with and without the extra (see `holds_drawing_only`). Handwritten digits are read by it where their
-own reader finds none, as in a box with two of them or half of one.
+It never reads empty boxes, drawn shapes and drawn text, so that their results are the same with and
+without the extra (see `holds_drawing_only`). It reads handwritten digits if their own reader finds
+none, as in a box with two digits or half of one.
 """
 
 import importlib.util
@@ -42,8 +43,8 @@ def installed() -> bool:
 def holds_drawing_only(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) -> bool:
     """Return whether a box holds only background, drawn shapes and drawn text.
 
-    That is: its pixels differ from each other by at most TOLERANCE in every channel, or each pixel
-    off the image's background has exactly a colour of the palette or of drawn text.
+    That means: its pixels differ from each other by at most TOLERANCE in every channel, or each
+    pixel that is not background has exactly a colour of the palette or of drawn text.
     """
     x1, y1, x2, y2 = box
     crop = pixels[y1:y2, x1:x2]
