@@ -1,4 +1,4 @@
-"""The console script: `pixelis <entry point> [options]`, the same as `python -m pixelis.cli.…`."""
+"""The console script: `pixelis NAME [options]` is the same as `python -m pixelis.cli.NAME`."""
 
 import importlib
 import sys

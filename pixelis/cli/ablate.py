@@ -10,7 +10,7 @@ from pixelis.runs.missing_data import is_missing, load_prep
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, check every arm, make missing data, run the trainings that are missing, compare."""
+    """Parse the arguments, check every arm, make missing data, and run the comparison."""
     arguments = parse_arguments(
         argv,
         entry_point="ablate",

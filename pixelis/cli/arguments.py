@@ -1,6 +1,6 @@
-"""What every entry point reads from its command line, and how it ends.
+"""The command line and the exit codes of every entry point.
 
-Light on purpose: `--help` imports nothing heavier than yaml and pydantic.
+`--help` must stay fast, so this module imports nothing heavier than yaml and pydantic.
 """
 
 import sys
@@ -16,7 +16,7 @@ from pixelis.errors import ConfigError, UserError
 from pixelis.files import describe_full_disk, is_disk_full
 
 ConfigType = TypeVar("ConfigType", bound=Section)
-INTERRUPTED = 130  # the exit code of what Ctrl-C or a signal stopped
+INTERRUPTED = 130  # exit code after Ctrl-C or a signal
 # The last line of each `--help`.
 EXAMPLES = {
     "data-prep": "--num_samples 5000 --include_traps",
@@ -39,7 +39,7 @@ class ExtraFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Arguments(Generic[ConfigType]):
-    """A command line, read and checked."""
+    """The configurations of a parsed and checked command line."""
 
     config: ConfigType
     extra: Mapping[str, Any]
@@ -54,7 +54,7 @@ def parse_arguments(
     default_config: str,
     extra_files: Mapping[str, ExtraFile] | None = None,
 ) -> Arguments[ConfigType]:
-    """Load the files that a command line names and put its `--section.key value` over them."""
+    """Load the files of a command line, with its options `--section.key value` on top."""
     files = {"config": ExtraFile(config_class, default_config), **(extra_files or {})}
     if "-h" in argv or "--help" in argv:
         from pixelis.config.help_text import build_help
@@ -100,7 +100,7 @@ def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None)
             where = f"the working folder, or {tempfile.gettempdir()}"
             print(f"error: {describe_full_disk(Path())} ({where})", file=sys.stderr)
             return 2
-        # A path that is too long, on a read-only or a full disk, below a file, ...
+        # A path that is too long, below a file, on a read-only or full disk, and so on.
         print(f"error: {str(error.filename):.200}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""compare: the timelines of finished trainings above each other, and what came of them."""
+"""compare: draw the timelines of finished trainings, with a table of their results."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Set up logging for an entry point: progress on standard output, warnings on standard error."""
+"""The logging of an entry point: progress on standard output, warnings on standard error."""
 
 import logging
 import sys
@@ -7,9 +7,9 @@ from typing import Any, TextIO
 
 
 class _Console(logging.Handler):
-    """Write a record to the standard stream that is in force when it comes.
+    """A handler that writes to the current standard stream.
 
-    Looked up each time, since tests and workers replace `sys.stdout`.
+    It looks the stream up for each record, because tests and workers replace `sys.stdout`.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -22,28 +22,28 @@ class _Console(logging.Handler):
                 text = f"{record.levelname.lower()}: {text}"
             with _hidden_bars(stream):
                 if stream.isatty():
-                    # Here, because it takes a tenth of a second that `--help` need not wait for.
+                    # Imported here, because it takes a tenth of a second that `--help` can save.
                     from rich.console import Console
 
                     Console(file=stream).print(text, markup=False, soft_wrap=True)
                 else:
                     print(text, file=stream, flush=True)
-        except Exception:  # as logging's own handlers do: a log line never ends a training
+        except Exception:  # like logging's own handlers: a log line must not end a training
             self.handleError(record)
 
 
 def _hidden_bars(stream: TextIO) -> AbstractContextManager[Any]:
-    """Hide tqdm's progress bars while a line is written, where tqdm is imported."""
+    """Hide tqdm's progress bars, if there are any, while a line is written."""
     bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
     return bars.external_write_mode(file=stream) if bars else nullcontext()
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Show the lines of the loggers below `pixelis` from `level` on; calling it again is harmless.
+    """Print the log records of `pixelis` from a level on; calling it again only sets the level.
 
     Args:
-        level: of the standard `logging` module. Processes of a training beside the first one take
-            ERROR, so that every line is printed once.
+        level: A level of `logging`. All processes of a training but the first one take ERROR, so
+            that every line is printed once.
     """
     logger = logging.getLogger("pixelis")
     logger.setLevel(level)

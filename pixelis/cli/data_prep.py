@@ -1,4 +1,4 @@
-"""Make or import CoTA data, and record how it came to be: the entry point `data-prep`."""
+"""data-prep: make or import CoTA data, and record how it was made."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from pixelis.config import DataPrepConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the arguments, and make the data in a run."""
+    """Parse the arguments and make the data."""
     arguments = parse_arguments(
         argv,
         entry_point="data-prep",

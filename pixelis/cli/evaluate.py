@@ -1,4 +1,4 @@
-"""evaluate: roll a trained adapter and its base out on a split, side by side."""
+"""evaluate: roll out a trained adapter and its base on a split, and compare them."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from pixelis.config import EvaluateConfig, ModelFileConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the command line and run the evaluation."""
+    """Parse the arguments and run the evaluation."""
     arguments = parse_arguments(
         argv,
         entry_point="evaluate",

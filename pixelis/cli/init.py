@@ -19,7 +19,7 @@ Example: pixelis init my_project"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, copy, print what was written."""
+    """Parse the arguments, copy the files, and print their paths."""
     if "-h" in argv or "--help" in argv:
         print(HELP)
         return 0

@@ -1,4 +1,4 @@
-"""plan: what a training would take, without its weights: parameters, steps, memory, hours."""
+"""plan: estimate parameters, steps, memory and hours of a training without loading weights."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pixelis.errors import ConfigError
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the arguments and plan; 0 whether it fits or not: `--json FILE` says which."""
+    """Parse the arguments and print the plan; return 0 whether the training fits or not."""
     arguments = parse_arguments(
         argv,
         entry_point="plan",

@@ -1,4 +1,4 @@
-"""sft: make missing data, train on the curriculum, evaluate, record it all in MLflow."""
+"""sft: make missing data, train on the curriculum, evaluate, and record all of it in MLflow."""
 
 import logging
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pixelis.training.distributed import OtherProcessFailed, Processes, join
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, train, evaluate; in each of the processes that a launcher started."""
+    """Parse the arguments, train and evaluate, in each process that a launcher started."""
     processes = join()
     if not processes.is_main:
         configure_logging(logging.ERROR)
@@ -48,7 +48,7 @@ def _run(argv: Sequence[str], processes: Processes) -> int:
             message = stopped if isinstance(stopped, Stopped) else "interrupted"
             print(f"{message}\ngo on with the same command and -P resume=auto (or --resume auto)")
         if isinstance(stopped, Stopped):
-            # A launcher ends all processes with the first: none leaves before the run is closed.
+            # A launcher ends all processes with the first one, so all wait until the run is closed.
             processes.run_on_main(lambda: None)
         return INTERRUPTED
     return 0

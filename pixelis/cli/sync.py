@@ -1,4 +1,4 @@
-"""sync: send what runs could not send while MLflow was away."""
+"""sync: send the records that runs could not send while MLflow was away."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ Ends with 1 when MLflow cannot be reached: everything stays as it is, come again
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, send, and print what was sent."""
+    """Parse the arguments, send the records, and print one line per run."""
     if "-h" in argv or "--help" in argv:
         print(HELP)
         return 0
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
     from pixelis.tracking import deliver_journals, end_killed_runs, find_journals
 
-    # A run without an output_dir leaves its file where it was started.
+    # A run without an output_dir keeps its journal in the folder where it was started.
     paths = find_journals(folders or [Path(DEFAULT)], [] if folders else [Path()])
     is_delivered, lines = deliver_journals(paths)
     if not lines:

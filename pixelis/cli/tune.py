@@ -1,4 +1,4 @@
-"""tune: Optuna searches the curriculum's settings, then fresh seeds judge what it found."""
+"""tune: search the curriculum's settings with Optuna, and compare the best on fresh seeds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from pixelis.runs.missing_data import is_missing, load_prep
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, check every range, make missing data, search until the study is done, judge."""
+    """Parse the arguments, check every range, make missing data, and run the search."""
     arguments = parse_arguments(
         argv,
         entry_point="tune",
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     spec.check()
     check_model(model.model)
     check_best(spec)
-    open_storage(spec.storage)  # before minutes of making data for nothing
+    open_storage(spec.storage)  # an error here comes before the minutes of making data
     if prep is not None:
         make_data(prep, data_dir, missing_from=config.data.prep)
     try:

@@ -1,4 +1,4 @@
-"""tune_worker: run trials of a search until none is left; `tune` starts one a worker."""
+"""tune_worker: run trials of a search until all are finished; `tune` starts the workers."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from pixelis.config import ModelFileConfig, TuneFileConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse what `tune` parsed, and run trials."""
+    """Parse the arguments of `tune`, and run trials."""
     arguments = parse_arguments(
         argv,
         entry_point="tune",

@@ -1,4 +1,4 @@
-"""Finished trainings side by side: a sentence, a Markdown table, and rows for files."""
+"""The comparison of finished trainings: a sentence, a Markdown table, and rows for files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,24 +6,24 @@ from typing import Any
 
 from pixelis.figures import TrainingHistory, stage_names
 
-# Settings that say where work goes and how it is resumed, and nothing about what is trained.
+# Settings of folders and of resuming, which do not change the training.
 LEFT_OUT = ("training.output_dir", "data.path", "data.prep", "exp_name", "resume")
 SECTIONS = ("curriculum.", "training.", "model.", "data.")
-LONGEST_SETTING = 80  # letters that the table shows
+LONGEST_SETTING = 80  # characters that the table shows
 NONE = "–"
 
 
 @dataclass(frozen=True)
 class ComparedTraining:
-    """A training as it is compared.
+    """The data of a training that are compared.
 
     Attributes:
-        name: Its name, different for each.
-        run_id: Of its run in MLflow.
-        link: To that run.
-        params: Its settings under dotted keys, as text.
+        name: A unique name.
+        run_id: Id of the training's run in MLflow.
+        link: Address of that run.
+        params: Dotted key -> setting, as text.
         metrics: The newest value of each metric.
-        course: How it went.
+        history: Its events and evaluations.
     """
 
     name: str
@@ -31,25 +31,25 @@ class ComparedTraining:
     link: str
     params: Mapping[str, str]
     metrics: Mapping[str, float]
-    course: TrainingHistory
+    history: TrainingHistory
 
 
 def compute_facts(training: ComparedTraining) -> dict[str, Any]:
     """Return fact -> value; facts that a training does not have are left out."""
-    course = training.course
+    history = training.history
     facts: dict[str, Any] = {}
-    if course.rules.has_stages and course.events:
-        facts["stage reached"] = course.events[-1]["to_stage"]
-        for event in course.events:
+    if history.rules.has_stages and history.events:
+        facts["stage reached"] = history.events[-1]["to_stage"]
+        for event in history.events:
             if event["kind"] == "advance":
                 facts[f"steps to {event['to_stage']}"] = int(event["step"])
-    rollbacks = [event for event in course.events if event["kind"] == "rollback"]
+    rollbacks = [event for event in history.events if event["kind"] == "rollback"]
     facts["rollbacks"] = len(rollbacks)
     if rollbacks:
         facts["rolled back"] = "; ".join(map(_describe_rollback, rollbacks))
-    difficulties = list(dict.fromkeys(name for _, strata in course.strata for name in strata))
+    difficulties = list(dict.fromkeys(name for _, strata in history.strata for name in strata))
     by_difficulty = {
-        name: [strata[name] for _, strata in course.strata if name in strata]
+        name: [strata[name] for _, strata in history.strata if name in strata]
         for name in difficulties
     }
     facts |= {f"final {name}": values[-1] for name, values in by_difficulty.items()}
@@ -81,7 +81,7 @@ def differing_params(trainings: Sequence[ComparedTraining]) -> dict[str, list[st
 
 
 def _normalize(text: str | None) -> str | None:
-    """Return a value in one form: `mlflow run -P` records it as the user wrote it, and quoted."""
+    """Return a setting in one form; `mlflow run -P` records it as the user wrote it, quoted."""
     if text is None:
         return None
     text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
@@ -110,10 +110,10 @@ def trainings_rows(trainings: Sequence[ComparedTraining]) -> list[dict[str, Any]
 
 
 def trainings_markdown(trainings: Sequence[ComparedTraining], *, links: bool = False) -> str:
-    """Return a sentence on which went furthest, and a table with a column for each training.
+    """Return a sentence about the furthest training, and a table with a column for each training.
 
     Args:
-        trainings: What is compared.
+        trainings: The trainings.
         links: Whether the names are links to the runs in MLflow.
     """
     facts = [compute_facts(training) for training in trainings]
@@ -132,7 +132,7 @@ def trainings_markdown(trainings: Sequence[ComparedTraining], *, links: bool = F
 
 def describe_furthest(trainings: Sequence[ComparedTraining]) -> str:
     """Return the sentence that names the training that reached the last stage first."""
-    order = stage_names([training.course for training in trainings])
+    order = stage_names([training.history for training in trainings])
     ranks = {}
     for training in trainings:
         facts = compute_facts(training)
@@ -149,7 +149,7 @@ def _fact_names(
     trainings: Sequence[ComparedTraining], facts: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """Return the names of all facts: those of the stages in the stages' order, then the others."""
-    stages = stage_names([training.course for training in trainings])
+    stages = stage_names([training.history for training in trainings])
     known = [name for each in facts for name in each]
     first = [
         "stage reached",
@@ -175,5 +175,5 @@ def _shorten(value: str | None) -> str | None:
 
 
 def _cell(text: str) -> str:
-    """Return text as a cell of a Markdown table holds it."""
+    """Escape text for a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")

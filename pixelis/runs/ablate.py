@@ -1,4 +1,4 @@
-"""Run a comparison of curricula: its trainings in their order, and the parent run over them."""
+"""One run of `ablate`: train all arms in order and record their comparison in a parent run."""
 
 import io
 from collections.abc import Mapping
@@ -35,12 +35,12 @@ from pixelis.training.inputs import check_inputs, data_digest
 from pixelis.training.resume import FINISHED_FILE
 
 STATE_FILE = "ablate.json"
-# Keys that may differ when a comparison goes on: more of the same, or the same elsewhere.
+# Keys that may differ when a comparison is resumed: they add trainings, or change only folders.
 FREE = ("arms", "seeds", "target_share", "num_workers", "training.output_dir")
 
 
 def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
-    """Make the trainings that are missing, compare all, and record the comparison in one run.
+    """Run the missing trainings, compare all of them, and record the comparison in one run.
 
     Raises:
         CheckpointError: When output_dir is in use, or holds a comparison with other settings.
@@ -49,7 +49,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
     data_dir, root = Path(config.data.path), Path(config.training.output_dir)
     digests = data_digest(data_dir)
     trainings = ArmTrainings(config, model, digests)
-    # Before anything is written; base and test examples are the same for all arms.
+    # Check before anything is written; base and test examples are the same for all arms.
     first, *others = (trainings.plan(arm, config.training.seed).config for arm in config.arms)
     check_training(first, model.model, CurriculumConfig.from_dict(first.curriculum))
     for other in others:
@@ -81,14 +81,14 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
 
 
 def _run_to_resume(root: Path, identity: Mapping[str, Any]) -> str | None:
-    """Return the run of the comparison that this one goes on with, or None."""
+    """Return the run of an earlier start of this comparison, or None."""
     if not (root / STATE_FILE).is_file():
         return None
     state = read_json(root / STATE_FILE)
     if not isinstance(state, dict) or {"run_id", "identity"} - set(state):
         raise CheckpointError(f"{root / STATE_FILE} is damaged: run_id and identity must be in it")
     if not any(root.rglob(FINISHED_FILE)) and not any(root.rglob("checkpoint-*")):
-        return None  # nothing that could be mixed with other settings
+        return None  # there is no training yet, so settings cannot mix
     check_same_config(
         state["identity"],
         identity,
@@ -102,7 +102,7 @@ def _run_to_resume(root: Path, identity: Mapping[str, Any]) -> str | None:
 def _run_trainings(
     config: AblateFileConfig, trainings: ArmTrainings, recorder: MlflowRecorder
 ) -> tuple[AblationTable, float | None]:
-    """Return the table, and the learning rate of the uniform mix where that is an arm."""
+    """Return the table, and the learning rate of the uniform mix if that is an arm."""
     first, rates = config.training.seed, config.learning_rates
     seeds = range(first, first + config.seeds)
     has_uniform = UNIFORM in config.arms
@@ -113,7 +113,7 @@ def _run_trainings(
         rate = rates[0] if has_uniform else None
         if is_tuned:
             rate = _tune_rate(config, trainings, recorder, mix, bar)
-        # Seed by seed, so that an interrupted comparison has whole rounds.
+        # Seed by seed, so that an interrupted comparison has complete rounds of all arms.
         plans = [
             trainings.plan(arm, seed, rate=rate if arm == UNIFORM else None)
             for seed in seeds
@@ -158,7 +158,7 @@ def _tune_rate(
     by_rate: dict[float, list[Outcome]] = {
         rate: [plan.read() for plan in each]
         for rate, each in plans.items()
-        if all(plan.finished_file.is_file() for plan in each)  # one that diverges is no candidate
+        if all(plan.finished_file.is_file() for plan in each)  # not a rate that diverged
     }
     listed = ", ".join(f"{rate:g}" for rate in rates)
     if not by_rate:
@@ -197,7 +197,7 @@ def _record(
     }
     if rate is not None:
         values[f"{UNIFORM}/learning_rate"] = rate
-    # The step is the number of trainings: when seeds are added, the new values come after the old.
+    # The step is the number of trainings, so that values with more seeds follow the older ones.
     recorder.summary(values, sum(row.num_seeds for row in table.rows))
     best = max(table.rows, key=lambda row: row.accuracy[ALL].mean)
     name = f"{len(table.rows)} arms · {config.seeds} seeds · best {best.arm}"

@@ -1,4 +1,4 @@
-"""The trainings of a comparison: each made once, by sft in a process of its own."""
+"""The trainings of a comparison, each run once by sft in a process of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class PlannedTraining:
 
     @property
     def finished_file(self) -> Path:
-        """The file that it ends with."""
+        """The file that the training writes at its end."""
         return self.folder / "sft" / FINISHED_FILE
 
     def read(self) -> Outcome:
@@ -48,12 +48,12 @@ class PlannedTraining:
 
 
 class ArmTrainings:
-    """The trainings of one comparison; each is made once."""
+    """The trainings of one comparison."""
 
     def __init__(
         self, config: AblateFileConfig, model: ModelFileConfig, digests: Mapping[str, str]
     ) -> None:
-        """Take the checked settings; digests are those of the data's files."""
+        """Set the checked settings and the digests of the data's files."""
         self.config, self.model, self.digests = config, model, digests
         self.root = Path(config.training.output_dir)
 
@@ -66,7 +66,7 @@ class ArmTrainings:
         max_steps: int | None = None,
         is_tuning: bool = False,
     ) -> PlannedTraining:
-        """Plan one training of an arm; one of tuning leaves the test split alone."""
+        """Plan one training of an arm; with `is_tuning` it does not use the test split."""
         config = self.config
         rate = config.training.learning_rate if rate is None else rate
         folder = self.root / (f"tuning/{arm}-{rate:g}" if is_tuning else arm) / f"seed-{seed}"
@@ -89,7 +89,7 @@ class ArmTrainings:
     def run(
         self, plans: Sequence[PlannedTraining], recorder: MlflowRecorder, bar: "tqdm[Any]"
     ) -> list[Outcome]:
-        """Train what has not ended yet, and read every result.
+        """Run the trainings that are not finished, and read every result.
 
         Raises:
             UserError: When a training fails; the others are stopped.
@@ -100,7 +100,7 @@ class ArmTrainings:
     def run_all_that_can(
         self, plans: Sequence[PlannedTraining], recorder: MlflowRecorder, bar: "tqdm[Any]"
     ) -> None:
-        """Train what has not ended yet; where a training fails, the others go on."""
+        """Run the trainings that are not finished; if one fails, the others continue."""
 
         def leave_out(job: Job, reason: str) -> None:
             log_above_bar(f"{reason}; left out")
@@ -119,7 +119,7 @@ class ArmTrainings:
         for plan in plans:
             if plan.finished_file.is_file():
                 self._check_same(plan)
-                # One that was killed after its last step may have records that wait on disk.
+                # A training that was killed after its last step may have undelivered records.
                 _, lines = deliver_journals(find_journals([plan.folder]))
                 for line in lines:
                     log_above_bar(line)
@@ -163,7 +163,7 @@ class ArmTrainings:
         write_atomic(config, to_yaml(plan.config))
         write_atomic(model, to_yaml(self.model))
         name = str(plan.folder.relative_to(self.root)).replace("/", " ")
-        # A training that outlives a killed comparison by a moment still holds its folder's lock.
+        # A training may outlive a killed comparison by a moment and still hold its folder's lock.
         lock = FileLock(lock_file(Path(plan.config.training.output_dir)), timeout=0)
         try:
             lock.acquire()

@@ -1,4 +1,4 @@
-"""Which version of a registered adapter is the champion: the one that wins on the test split."""
+"""The comparison of a registered adapter with the champion of its name, on the test split."""
 
 from typing import Any
 
@@ -31,12 +31,12 @@ def compare_with_champion(
 ) -> bool:
     """Move the alias `champion` to a version that wins by more than its interval.
 
-    The candidate, whose adapter is on `model`, is compared with the champion on the same examples,
-    or with the base where there is none yet: it wins where the 95 % interval of the paired gain
-    lies above 0.
+    The candidate's adapter is on `model`. It is compared with the champion on the same examples, or
+    with the base if there is no champion yet, and wins if the 95 % interval of the paired gain is
+    above 0.
 
     Returns:
-        whether the candidate is the champion now.
+        Whether the candidate is the champion now.
     """
     name, number = candidate.name, candidate.version
     champion = find_champion(recorder.client, name)

@@ -1,4 +1,4 @@
-"""Compare finished trainings by what they recorded, without loading anything of them."""
+"""One run of `compare`: compare finished trainings by their records in MLflow alone."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from pixelis.figures import FigureSettings, TrainingHistory, build_history, comp
 from pixelis.runs.live_figures import DRAWN_METRICS, record_chart
 from pixelis.tracking import TrainingRun, find_trainings, open_run
 
-ID_LETTERS = 8  # of a run's id that are shown
+ID_LETTERS = 8  # characters of a run's id that are shown
 
 
 def run_comparison(config: CompareConfig) -> None:
@@ -35,8 +35,8 @@ def run_comparison(config: CompareConfig) -> None:
         tags={"pixelis.compares": ",".join(training.run_id for training in trainings)},
         system_metrics=False,
     ) as recorder:
-        courses = {training.name: training.course for training in trainings}
-        record_chart(recorder, compare_timelines(courses), "comparison/timelines")
+        histories = {training.name: training.history for training in trainings}
+        record_chart(recorder, compare_timelines(histories), "comparison/timelines")
         recorder.table(trainings_rows(trainings), "comparison/table.json")
         table = trainings_markdown(trainings)
         recorder.text(f"{table}\n", "comparison/table.md")
@@ -46,7 +46,7 @@ def run_comparison(config: CompareConfig) -> None:
 
 
 def read_trainings(runs: Sequence[TrainingRun]) -> list[ComparedTraining]:
-    """Read each training under a name of its own: the run's, with its id where several share it."""
+    """Build each training with a unique name: the run's, with its id if several runs share it."""
     num_named = Counter(run.info.name for run in runs)
     return [
         ComparedTraining(
@@ -57,14 +57,14 @@ def read_trainings(runs: Sequence[TrainingRun]) -> list[ComparedTraining]:
             link=f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
             params=run.info.params,
             metrics=run.metrics,
-            course=read_course(run),
+            history=read_history(run),
         )
         for run in runs
     ]
 
 
-def read_course(run: TrainingRun) -> TrainingHistory:
-    """Read how a training went, with the thresholds that its decisions were made by."""
+def read_history(run: TrainingRun) -> TrainingHistory:
+    """Build a training's history, with the thresholds of its decisions."""
     params = run.info.params
     decides = any(event.get("perf_after") is not None for event in run.events)
     decides = decides and params.get("curriculum.rollback_enabled", "").lower() == "true"

@@ -1,4 +1,4 @@
-"""One run of `evaluate`: load the model, start or resume the evaluation, roll out, record."""
+"""One run of `evaluate`: load the model, start or resume the rollouts, record the results."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ from pixelis.runs.evaluation_set import choose_evaluation_set, record_benchmark_
 from pixelis.tracking import find_run, find_version, measured_model, open_run, resolve_adapter
 from pixelis.tracking.lookup import ADAPTER_FILES
 
-# Keys on which rollouts do not depend. In float32 the batch size only changes the speed.
+# Keys that do not change rollouts. In float32 the batch size only changes the speed.
 NOT_IDENTITY = (
     *("adapter", "against", "experiment", "data"),  # paths and addresses; contents have digests
     *("input", "format", "image_folder", "max_rejected"),
@@ -73,7 +73,7 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
         address = f"runs:/{newest.run_id}"
         logger.info("adapter: %s, of the newest finished sft run (%s)", address, newest.name)
     version = find_version(address)
-    # By its number: an alias may move meanwhile.
+    # Use the version's number, because an alias may move meanwhile.
     exact = f"models:/{version.name}/{version.version}" if version else address
     folders = {"adapter": resolve_adapter(exact, config.experiment)}
     if config.against is not None:
@@ -156,7 +156,7 @@ def evaluation_identity(
     digests: Mapping[str, str],
     adapters: Mapping[str, Path],
 ) -> dict[str, Any]:
-    """Return all that an evaluation's rollouts depend on, as flat JSON.
+    """Return all values that change an evaluation's rollouts, as flat JSON.
 
     `digests` are the SHA-256 of data files; `adapters` the folders of `adapter` and `against`.
     """
@@ -170,20 +170,20 @@ def evaluation_identity(
     for name, folder in adapters.items():
         contents = b"".join((folder / file).read_bytes() for file in ADAPTER_FILES)
         identity[f"{name} files"] = hashlib.sha256(contents).hexdigest()
-    # Weights may be many gigabytes: a file that was replaced differs in size or time.
+    # Weights may be many gigabytes, so they are not hashed: a new file has another size or time.
     identity["model files"] = [
         [file.name, file.stat().st_size, file.stat().st_mtime_ns]
         for file in sorted(Path(resolve_model(model_config.model_name)).glob("*.safetensors"))
     ]
     if model_config.torch_dtype != "float32":
-        # Sums of other shapes round otherwise, and fewer digits make more ties.
+        # Other batch shapes round differently, and with fewer digits more tokens are tied.
         identity["batch_size"] = config.batch_size
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return identity | {"pixelis": __version__, "device": device}
 
 
 def _open_store(config: EvaluateConfig, identity: Mapping[str, Any]) -> RolloutStore:
-    """Return the store of this evaluation, in a folder that is named by its identity."""
+    """Return the store of this evaluation, in a folder named by a digest of its identity."""
     text = json.dumps(identity, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     return RolloutStore(Path(config.output_dir) / name, identity, resume=config.resume == "auto")

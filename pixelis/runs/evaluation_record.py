@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its run: tables, metrics, figures, images, traces, a report."""
+"""Records of an evaluation in its run: tables, metrics, figures, images, traces, a report."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -42,10 +42,10 @@ from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log
 
 FOLDER = "evaluation"
 REPORT_FILE = "report.html"
-# Limits of the table of images: MLflow keeps two files of every image, and waits for each.
+# Limits of the table of images: MLflow stores two files per image, one after the other.
 TABLE_ROWS = 60
 TABLE_SIDE = 320
-TABLE_BYTES = 20_000_000  # of pixels; a tenth of it on disk where images are drawn
+TABLE_BYTES = 20_000_000  # of pixels; drawn images take a tenth of it on disk
 ENDINGS = {ANSWERED: "wrong answer", MAX_OPERATIONS: "called until the limit"}
 
 logger = logging.getLogger(__name__)
@@ -53,18 +53,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RecordSettings:
-    """How single rollouts are recorded.
+    """The settings for recording single rollouts.
 
     Attributes:
-        adapter: its name or address, for titles.
+        adapter: name or address of the adapter, for titles.
         split: name of the split or benchmark, as in the metrics' names.
         base: name of the base model.
         data: path of the data.
-        seed: of the choice of rollouts.
-        num_traces: rollouts kept as traces.
-        num_reported: trajectories in the report; with 0 there is none.
-        report_folder: of the user's copy of the report.
-        step: of the metrics.
+        seed: seed of the choice of rollouts.
+        num_traces: number of rollouts kept as traces.
+        num_reported: number of trajectories in the report; with 0 no report is written.
+        report_folder: folder of the user's copy of the report.
+        step: step of the metrics.
     """
 
     adapter: str
@@ -92,7 +92,7 @@ def evaluate_and_record(
 ) -> EvaluationResult:
     """Evaluate a model (`evaluate_model`), print the table, and record metrics and tables.
 
-    `show_measures` prints the table of measures as well; `step` is that of the metrics.
+    `show_measures` prints the table of measures too; `step` is the step of the metrics.
     """
     with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
 
@@ -201,9 +201,9 @@ def record_rollouts(
 
 
 def _model_metrics(result: EvaluationResult, split: str) -> list[str]:
-    """Return the metrics that are linked to the model: its own, of difficulties and all.
+    """Return the metrics that are linked to the model: all of difficulties and of all examples.
 
-    Of tasks accuracy and gain alone: each link costs MLflow a search in the metric's history.
+    Of tasks only accuracy and gain, because each link costs a search in the metric's history.
     """
     values = result_values(result, split)
     accuracy = result.adapter.accuracy
@@ -221,10 +221,10 @@ def _model_metrics(result: EvaluationResult, split: str) -> list[str]:
 
 
 def _try(record: Callable[[], None]) -> None:
-    """Record an optional part; its failure (a full disk, a drawing library) costs that alone."""
+    """Record an optional part; log a warning if it fails, so that other parts are recorded."""
     try:
         record()
-    except Exception as error:  # whatever libraries raise: the numbers are recorded already
+    except Exception as error:  # any error of a library: the numbers are recorded already
         name = type(error).__name__
         logger.warning("a part of the evaluation's record is missing (%s: %s)", name, error)
 

@@ -1,4 +1,4 @@
-"""The examples that `evaluate` rolls out: of a split of prepared data, or of a user's file."""
+"""The examples that `evaluate` rolls out, from a split of prepared data or from a user's file."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -35,14 +35,14 @@ class EvaluationSet:
     """Examples to roll out, with their names.
 
     Attributes:
-        examples: chosen.
+        examples: the chosen examples.
         name: the first part of the metrics' names.
-        title: for people.
-        digests: of the data, name -> SHA-256.
-        path: of the folder or file, for the report.
-        record: records it as input of a run; returns name and digest of the dataset.
-        score: the measure that a benchmark's paper uses and its name there.
-        has_counts: the answers are counts, whose RMSE is recorded too.
+        title: title for the console and the report.
+        digests: file name -> SHA-256 of the data.
+        path: path of the folder or file, for the report.
+        record: records the set as input of a run; returns name and digest of the dataset.
+        score: the measure of a benchmark's paper, and its name there.
+        has_counts: whether the answers are counts, whose RMSE is recorded too.
     """
 
     examples: list[Example]
@@ -63,7 +63,7 @@ def choose_evaluation_set(
     Questions of a user's file with more than `max_positions` tokens are rejected.
 
     Raises:
-        DataError: when they cannot be read, or there are none.
+        DataError: when the examples cannot be read, or there are none.
     """
     if config.input is None:
         return _from_split(config)
@@ -74,7 +74,7 @@ def choose_evaluation_set(
         samples_per_group=config.samples_per_difficulty,
         max_rejected=config.max_rejected,
         seed=config.seed,
-        # With the solution, if there is one: the model is measured teacher-forced on it.
+        # Count the solution too, if there is one: the model is measured teacher-forced on it.
         count_tokens=lambda example: len(encode_example(example, encoder)),
         max_positions=max_positions,
     )
@@ -133,7 +133,7 @@ def record_benchmark_scores(
     result: EvaluationResult,
     settings: EvaluationSettings,
 ) -> None:
-    """Print and record a benchmark's own score, where its paper uses another than accuracy."""
+    """Print and record a benchmark's own score, if its paper does not use accuracy."""
     values: dict[str, float] = {}
 
     def add(label: str, group: str, name: str, score: Score) -> str:

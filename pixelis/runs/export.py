@@ -1,4 +1,4 @@
-"""Export an adapter: merge it into its base, compare, save, and record the result."""
+"""One run of `export`: merge an adapter into its base, compare both, save and record."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ METRICS = ("merging", "reading", "rounding", "same_token")
 
 
 def run_export(config: ExportConfig, model: ModelConfig) -> None:
-    """Merge the adapter of a configuration into its base, in a run of its own."""
+    """Merge an adapter into its base, and record the export in a run."""
     folder = expand_home(config.output_dir)
     check_output_folder(folder)
     example, description = choose_example(Path(config.data.path))
@@ -53,7 +53,9 @@ def run_export(config: ExportConfig, model: ModelConfig) -> None:
 
 
 def choose_example(data_dir: Path) -> tuple[Example, str]:
-    """Return an example to compare logits on, and its description: of the test split, or drawn.
+    """Return an example to compare logits on, and its description.
+
+    It comes from the test split, or is drawn if there is no data folder.
 
     Raises:
         DataError: when the data folder has no test example.

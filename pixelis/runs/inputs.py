@@ -1,4 +1,4 @@
-"""Record the data of a run as its inputs, and link a run to the runs that it comes from."""
+"""Inputs of a run: the data that it reads, and links to its parent and the data's run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ def record_split(
 
 
 def link_parent(recorder: MlflowRecorder) -> str:
-    """Return a line for a nested run's description with a link to its parent; empty without one."""
+    """Return a line with a link to a run's parent, for its description; empty without a parent."""
     parent_id = recorder.parent_id
     if parent_id is None:
         return ""

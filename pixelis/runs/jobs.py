@@ -1,7 +1,7 @@
-"""Run entry points side by side, each in a process of its own with its own log.
+"""Entry points run in parallel, each in a process of its own with its own log.
 
-Started as `python -m pixelis.runs.jobs MODULE ARGUMENTS`, this module runs one job: the module as
-`python -m MODULE` would, but stopped when the process that started it ends.
+`python -m pixelis.runs.jobs MODULE ARGUMENTS` runs one job like `python -m MODULE`, but stops it
+when the process that started it ends.
 """
 
 import logging
@@ -24,7 +24,7 @@ from pixelis.errors import UserError
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
-# A training that is asked to stop finishes its step and saves; this is more than it needs.
+# A training that is asked to stop finishes its step and saves a checkpoint within this time.
 STOP_SECONDS = 120.0
 THREADS = "OMP_NUM_THREADS"
 
@@ -34,10 +34,10 @@ class Job:
     """One call of an entry point.
 
     Attributes:
-        name: For messages.
-        module: The entry point, such as `pixelis.cli.sft`.
-        argv: Its command line.
-        log: The file that its output is appended to.
+        name: Name for messages.
+        module: Module of the entry point, such as `pixelis.cli.sft`.
+        argv: Arguments of the command line.
+        log: File to which the output is appended.
     """
 
     name: str
@@ -57,17 +57,17 @@ def run_jobs(
 ) -> None:
     """Run jobs in their order, `num_workers` at a time.
 
-    Each has its share of the cores, unless OMP_NUM_THREADS is set. When this process is interrupted
-    or killed, they get SIGTERM.
+    Each job uses an equal share of the cores, unless OMP_NUM_THREADS is set. When this process is
+    interrupted or killed, the jobs receive SIGTERM.
 
     Args:
-        jobs: What to run.
-        num_workers: How many run side by side.
-        environment: Variables on top of this process's.
+        jobs: The jobs.
+        num_workers: Number of jobs that run in parallel.
+        environment: Environment variables in addition to this process's.
         on_done: Called with a job that succeeded and its seconds.
-        on_failed: Called with a job that failed and the reason; the others go on. None: a failure
-            is raised.
-        on_poll: Called all the while, every POLL_SECONDS.
+        on_failed: Called with a job that failed and the reason, after which the others continue. By
+            default a failure is raised.
+        on_poll: Called every POLL_SECONDS.
 
     Raises:
         UserError: When a job fails, with the last line of its log; the others are stopped first.
@@ -114,10 +114,10 @@ def _start(job: Job, variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [sys.executable, "-m", "pixelis.runs.jobs", job.module, *job.argv],
             env=variables,
-            stdin=subprocess.PIPE,  # nothing is written: its end tells the job that we have ended
+            stdin=subprocess.PIPE,  # closed by our end, which stops the job (`_stop_with_parent`)
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which stops each job once
+            start_new_session=True,  # so that Ctrl-C reaches only this process, which stops them
         )
 
 
@@ -146,7 +146,7 @@ def _last_line(log: Path) -> str:
 
 
 def _stop_with_parent() -> None:
-    # By the pipe, not by the parent's process id: that may belong to another process by now.
+    # Wait for the end of the pipe; the parent's process id may belong to another process by now.
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,7 +1,7 @@
-"""What shows a training while it goes on: events.json and the curriculum's figures.
+"""Files that show a running training: events.json and the curriculum's figures.
 
-Both are read from the run's journal. The figures are drawn after each attempt, in a thread of their
-own; what is drawn replaces what was.
+Both are made from the run's journal. After each attempt to advance, a thread draws new figures,
+which replace the older ones.
 """
 
 import json
@@ -35,13 +35,13 @@ CHARTS = {
     "loss_by_difficulty": loss_by_difficulty,
 }
 History = Mapping[str, list[tuple[int, float]]]
-# Of all metrics, those that a figure is drawn from.
+# Beginnings of the names of metrics that a figure is drawn from.
 DRAWN_METRICS = ("eval/", "train/loss", "curriculum/mix/")
 EVENTS_FILE = "events.json"
 
 
 def curriculum_rules(curriculum: CurriculumConfig, examples_per_step: int) -> FigureSettings:
-    """Return what the figures need to know of a curriculum."""
+    """Return the figures' settings for a curriculum."""
     strategy = curriculum.strategy_class
     decides = strategy.rolls_back and curriculum.rollback_enabled
     return FigureSettings(
@@ -55,29 +55,29 @@ def curriculum_rules(curriculum: CurriculumConfig, examples_per_step: int) -> Fi
 
 
 def record_chart(recorder: MlflowRecorder, chart: Chart, name: str) -> None:
-    """Keep a chart as `<name>.png` and as the page `<name>.html`."""
+    """Record a chart as `<name>.png` and as the page `<name>.html`."""
     recorder.figure(f"{name}.png", as_figure(chart))
     recorder.text(as_page(chart, Path(name).name.replace("_", " ")), f"{name}.html")
 
 
 class JournalReader:
-    """Reads a journal as it grows.
+    """A reader of a growing journal.
 
     Attributes:
-        events: Of the curriculum, all so far.
-        history: (step, value) by the key of each metric that is drawn.
-        step: The newest that a metric was recorded at.
+        events: The curriculum's events so far.
+        history: Key of each metric in the figures -> (step, value).
+        step: The newest step of a metric.
     """
 
     def __init__(self, journal: Journal) -> None:
-        """Read nothing yet."""
+        """Set the journal; `update` reads it."""
         self.events: list[dict[str, Any]] = []
         self.history: dict[str, list[tuple[int, float]]] = {}
         self.step = 0
         self._journal, self._position = journal, 0
 
     def update(self) -> None:
-        """Read what was recorded since the last time."""
+        """Read the records since the last update."""
         for record, end in self._journal.read(self._position):
             self._position = end
             if record is None:
@@ -91,7 +91,10 @@ class JournalReader:
 
 
 class LiveFigures:
-    """A `pixelis.recorder.Recorder` in front of another; leaving it as a context draws the last."""
+    """A `pixelis.recorder.Recorder` that passes records on and draws figures.
+
+    As a context manager, it draws the last figures at its end.
+    """
 
     def __init__(
         self,
@@ -102,15 +105,15 @@ class LiveFigures:
         rules: FigureSettings,
         on_event: Callable[..., None] = lambda events, step, error: None,
     ) -> None:
-        """Pass everything on to `recorder`, and begin with what its journal holds.
+        """Set the recorder, and read the records that its journal already holds.
 
         Args:
-            recorder: Of the run.
-            output_dir: Where `events.json` is kept up to date.
-            max_steps: Of the training.
-            rules: Of its curriculum.
+            recorder: Recorder of the run.
+            output_dir: Folder of `events.json`.
+            max_steps: Number of steps of the training.
+            rules: The figures' settings (`curriculum_rules`).
             on_event: Called after each event, and after a resume, with all events, the newest step
-                and what ended training, if anything did.
+                and the error that ended training, if any.
         """
         self._recorder, self._events_path = recorder, output_dir / EVENTS_FILE
         self._max_steps, self._rules, self._on_event = max_steps, rules, on_event
@@ -125,7 +128,7 @@ class LiveFigures:
             self._report()
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Record an event; after an attempt, draw."""
+        """Record an event; after an attempt to advance, draw the figures."""
         self._recorder.event(event)
         self._update()
         self._report()
@@ -133,7 +136,7 @@ class LiveFigures:
             self._draw_soon()
 
     def __enter__(self) -> "LiveFigures":
-        """Return this; nothing is drawn before the first attempt."""
+        """Return this object."""
         return self
 
     def __exit__(
@@ -142,7 +145,7 @@ class LiveFigures:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Draw where training came to, however it ended, and wait for it."""
+        """Draw the last figures, however training ended, and wait for them."""
         self._update()
         if self._reader.events:
             self._draw_soon()
@@ -163,16 +166,16 @@ class LiveFigures:
 
     def _draw_soon(self) -> None:
         if self._newest is not None:
-            self._newest.cancel()  # what has not begun would be drawn over at once
+            self._newest.cancel()  # if it has not started: newer figures would replace it at once
         history = {key: list(values) for key, values in self._reader.history.items()}
         self._newest = self._thread.submit(self._draw, list(self._reader.events), history)
 
     def _draw(self, events: list[dict[str, Any]], history: History) -> None:
         try:
-            course = build_history(events, history, max_steps=self._max_steps, rules=self._rules)
+            drawn = build_history(events, history, max_steps=self._max_steps, rules=self._rules)
             for name, chart in CHARTS.items():
-                record_chart(self._recorder, chart(course), f"curriculum/{name}")
-        # Whatever a drawing library does not like is no reason to stop a training.
+                record_chart(self._recorder, chart(drawn), f"curriculum/{name}")
+        # An error of a drawing library must not stop a training.
         except Exception as error:
             if not self._warned:
                 self._warned = True

@@ -1,4 +1,4 @@
-"""Find out whether a data folder must be made or recorded first; imports nothing heavy."""
+"""Checks whether a data folder must be made or recorded first; this module imports no torch."""
 
 from pathlib import Path
 
@@ -6,21 +6,21 @@ from pixelis.config import DataPrepConfig, find_config, load_config
 
 
 def unrecorded_mark(out: Path) -> Path:
-    """Return the file that lies beside a data folder until its run has recorded it."""
+    """Return the file next to a data folder that exists until a run has recorded the folder."""
     return out.with_name(f".{out.name}.unrecorded")
 
 
 def is_missing(out: Path) -> bool:
-    """Return whether a data folder is to be made, or its run was killed before it recorded it."""
+    """Return whether a data folder does not exist, or was never recorded because of a kill."""
     return not out.exists() or unrecorded_mark(out).exists()
 
 
 def load_prep(out: Path, prep: str) -> DataPrepConfig:
-    """Load how a missing folder is to be made.
+    """Load the configuration by which a missing data folder is made.
 
     Args:
         out: the data folder.
-        prep: the file by which missing data is made (`data.prep`).
+        prep: path of the configuration file (`data.prep`).
 
     Raises:
         ConfigError: when the file cannot be used.

@@ -1,4 +1,4 @@
-"""Plan a training from its configuration files: print the plan, and write it as JSON."""
+"""One run of `plan`: print the plan of a training, and write it as JSON."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Make a data folder in a run: once, under a lock, and record how it came to be."""
+"""One run of `data-prep`: make a data folder under a lock, and record how it was made."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ from pixelis.tracking import (
 
 logger = logging.getLogger(__name__)
 
-# Counts of the summary -> what they are called in MLflow's tables.
+# Counts of the summary -> their names in MLflow's tables.
 COUNTED = {
     "by_split_and_difficulty": "examples",
     "by_task": "task",
@@ -51,18 +51,17 @@ ROWS_SHOWN = 8
 
 
 def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = None) -> Any:
-    """Make or import the data of a configuration in `out`, in a run; return the summary.
+    """Make or import data in the folder `out`, record it in a run, and return the summary.
 
-    Two processes that need the same folder at once make it once: the second waits for the first.
-    Where a process was killed after it wrote the folder and before its run recorded it, the next
-    one that needs the folder records it.
+    If two processes need the same folder at once, the second one waits for the first. If a process
+    was killed between writing the folder and recording it, the next one that needs it records it.
 
     Args:
-        config: what to make.
+        config: the configuration of the data.
         out: the data folder.
-        missing_from: the file of `config` where another run needs the data. Then nothing is done
-            if the folder is there and recorded, the run is in the experiment `data_prep`, and the
-            other run keeps what `mlflow run` opened. None: made anew.
+        missing_from: the file of `config`, if another run needs the data. Then a folder that exists
+            and is recorded stays as it is, and the run that `mlflow run` opened is left to the
+            other run. By default the folder is made anew.
     """
     check_output_folder(out)
     is_needed, mark = missing_from is not None, unrecorded_mark(out)
@@ -106,7 +105,7 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
 
 
 def _load_answer_losses(config: DataPrepConfig) -> AnswerLosses | None:
-    """Return what measures the base model's losses, where the configuration asks for them."""
+    """Return the function that computes the base model's losses, if the configuration needs it."""
     rules = config.difficulty
     if not rules.correlation_samples and rules.scorer != "model":
         return None
@@ -133,7 +132,7 @@ def _open_run(config: DataPrepConfig, name: str, *, aside: bool) -> Iterator[Mlf
 
 
 def _record_later(config: DataPrepConfig, out: Path) -> None:
-    """Record a folder whose own run was killed before it could, unless it did at the very end."""
+    """Record a folder whose run was killed before it recorded it, unless a run is found."""
     from pixelis.training.inputs import data_digest  # imports torch
 
     if find_data_run(data_digest(out)) is not None:
@@ -184,7 +183,7 @@ def record_data(recorder: MlflowRecorder, out: Path, summary: Mapping[str, Any])
 
 
 def _table_rows(out: Path) -> Iterator[dict[str, Any]]:
-    """Yield some examples of each difficulty as rows of a table with their images."""
+    """Yield the first examples of each difficulty as rows of a table with images."""
     for path in data_files(out):
         rows = next(ParquetFile(path).iter_batches(ROWS_SHOWN), None)
         for row in rows.to_pylist() if rows is not None else ():

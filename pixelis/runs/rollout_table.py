@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Thumbnails:
-    """Small pictures of examples, equal ones once, within `MAX_BYTES` and `MAX_IMAGES`."""
+    """Thumbnails of examples without duplicates, up to `MAX_BYTES` and `MAX_IMAGES`."""
 
     def __init__(self, *, max_bytes: int = MAX_BYTES, max_images: int = MAX_IMAGES) -> None:
         """Start without pictures."""
@@ -75,11 +75,11 @@ def record_rollout_table(recorder: MlflowRecorder, result: EvaluationResult) -> 
 
 
 def rollout_rows(result: EvaluationResult, thumbnails: Thumbnails) -> list[dict[str, Any]]:
-    """Return one row a rollout: question, turns, answer, verdict and reason.
+    """Return one row per rollout: question, turns, answer, verdict and reason.
 
-    `verdict` is `right` or `wrong`; for the adapter, where the base was rolled out from the same
-    start (example, sample, planted), `gained` or `lost` where just one of the two is right.
-    `failures` counts the turns that failed by kind (`Turn.failure`).
+    `verdict` is `right` or `wrong`; for an adapter whose base was rolled out from the same start
+    (example, sample, planted), it is `gained` or `lost` if exactly one of the two is right.
+    `failures` counts failed turns by kind (`Turn.failure`).
     """
     examples = {example.id: example for example in result.examples}
     cells = {name: thumbnails.cell(example) for name, example in examples.items()}
@@ -92,12 +92,12 @@ def rollout_rows(result: EvaluationResult, thumbnails: Thumbnails) -> list[dict[
             is_right = answers_match(rollout.answer, example)
             if label == "base":
                 base[start] = is_right
-            beside = base.get(start) if label == "adapter" else None
+            base_is_right = base.get(start) if label == "adapter" else None
             rows.append(
                 {
                     "image": cells[example.id],
                     "model": label,
-                    "verdict": verdict_of(is_right, beside),
+                    "verdict": verdict_of(is_right, base_is_right),
                     **_row(rollout, example, is_right),
                 }
             )

@@ -1,4 +1,4 @@
-"""One sft run from its checked configuration: where it begins, what it leaves in MLflow."""
+"""One sft run: start or resume the training, evaluate its adapter, record both in MLflow."""
 
 import logging
 import os
@@ -64,12 +64,12 @@ BATCH_SIZE_TAG = "pixelis.batch_size"  # found by training.auto_batch_size: "8 x
 
 @dataclass(frozen=True)
 class Search:
-    """What a search over trainings gives to one of them.
+    """Additional settings for a training that is part of a search.
 
     Attributes:
-        label: stands before the run's name.
-        tags: of the run.
-        cache: what the trainings of one process share.
+        label: prefix of the run's name.
+        tags: tags of the run.
+        cache: cache that the trainings of one process share.
         on_evaluation: see `run_training`.
     """
 
@@ -81,7 +81,7 @@ class Search:
 
 @dataclass(frozen=True)
 class _Sft:
-    """One run: its configuration and what is derived from it."""
+    """The configuration of one run, and values derived from it."""
 
     config: TrainingFileConfig
     model: ModelConfig
@@ -125,7 +125,7 @@ class _Sft:
 def make_missing_data(
     config: TrainingFileConfig, model: ModelConfig, processes: Processes = ALONE
 ) -> None:
-    """Make the data folder where it is missing, once what can be known before is checked.
+    """Make the data folder if it is missing, after checking the model and the checkpoint.
 
     Raises:
         UserError: when the file of `data.prep`, the model or the checkpoint cannot be used.
@@ -151,12 +151,12 @@ def run_sft(
     processes: Processes = ALONE,
     search: Search | None = None,
 ) -> None:
-    """Train, evaluate and record; returns at once where the training is already finished.
+    """Train, evaluate and record; return at once if the training is already finished.
 
-    Of several processes the main one does all of it; the others help in training.
+    The main process does all of it; other processes only take part in training.
 
     Raises:
-        CheckpointError: when another training writes to the same output_dir, or none can.
+        CheckpointError: when another training uses output_dir, or it cannot be written.
     """
     sft = _Sft(config, model, curriculum, processes, search or Search())
     if not processes.is_main:
@@ -165,7 +165,7 @@ def run_sft(
             settings = sft.settings(Path(resume_from) if resume_from else None)
             run_training(settings, NullRecorder(), processes=processes)
         return
-    check_training(config, model, curriculum)  # before anything is written, be it a lock
+    check_training(config, model, curriculum)  # before anything is written, even a lock
     output_dir = sft.output_dir
     lock = FileLock(lock_file(output_dir), timeout=0)
     try:
@@ -190,7 +190,7 @@ def run_sft(
 
 
 def lock_file(output_dir: Path) -> Path:
-    """Return the lock of a training's folder; it lies beside it, since the folder may move."""
+    """Return the path of the lock of a training's folder: next to it, as the folder may move."""
     return output_dir.with_name(f".{output_dir.name}.lock")
 
 
@@ -230,7 +230,7 @@ def _run(sft: _Sft) -> None:
 
 
 def _deliver_rest(sft: _Sft, start: Start) -> None:
-    """Send what a finished training could not: it may have been killed right after its end."""
+    """Send the remaining records of a finished training, which may have been killed at its end."""
     if sft.config.register is not None:
         logger.info("register=%s has no effect on a training that is finished", sft.config.register)
     for line in deliver_journals(find_journals([], [sft.output_dir]))[1]:
@@ -254,14 +254,14 @@ def _open_run(sft: _Sft, start: Start) -> AbstractContextManager[MlflowRecorder]
             **sft.search.tags,
         },
         resume_run_id=start.run_id,
-        # Beside the checkpoints: the working folder may be a temporary clone.
+        # The journal is kept with the checkpoints: the working folder may be a temporary clone.
         output_dir=sft.output_dir,
         past=past,
     )
 
 
 def _record_configuration(sft: _Sft, recorder: MlflowRecorder) -> str:
-    """Record data and configuration; return links to the runs above and before, in Markdown."""
+    """Record data and configuration; return links to the parent and the data's run in Markdown."""
     record_inputs(recorder, sft.data_dir, sft.digests, context="training")
     record_split(recorder, sft.data_dir, sft.digests, "validation")
     data_link = link_data_run(recorder, sft.digests)
@@ -311,7 +311,7 @@ def _train(sft: _Sft, start: Start, recorder: MlflowRecorder, links: str) -> Tra
 
 
 def _record_missing_events(recorder: MlflowRecorder, checkpoint: Path) -> None:
-    """Record the events that the journal lacks: a checkpoint may have been moved without it."""
+    """Record events that the journal lacks because a checkpoint was moved without it."""
     with convert_errors(checkpoint):
         events = read_json(checkpoint / CURRICULUM_FILE)["callback"]["manager"]["events"]
         for event in events[len(recorder.journal.events()) :]:

@@ -1,4 +1,4 @@
-"""What is known of a training before it begins: its parameters, what it is, whether it can be."""
+"""Checks of a training before it begins, its parameters and its identity."""
 
 import hashlib
 import math
@@ -14,14 +14,14 @@ from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_proc
 from pixelis.training.inputs import check_inputs, check_kernels, check_model, data_digest
 from pixelis.training.precision import resolve_precision
 
-# Where work goes and how it is taken up again says nothing about what is trained.
-# Checkpoints have the number of processes on their own, and one layout, sharded or not.
+# Keys that may change at a resume, because they do not change the trained weights. The number of
+# processes is checked separately.
 NOT_IDENTITY = (
     *("resume", "register", "training.output_dir"),
     "training.vision_cache_gib",
     *("evaluation.num_traces", "evaluation.num_reported"),
     *("training.max_bad_steps", "data.exclude"),  # what stopped a training may change
-    # How a step is split into forward passes; their product stands for both.
+    # How a step is split into forward passes; the identity holds the product instead.
     *("training.batch_size", "training.gradient_accumulation_steps", "training.auto_batch_size"),
 )
 
@@ -29,7 +29,7 @@ NOT_IDENTITY = (
 def resolved_params(
     config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig
 ) -> dict[str, Any]:
-    """The whole configuration as dotted keys, curriculum defaults filled in."""
+    """Return the complete configuration as dotted keys, with the curriculum's defaults."""
     params: dict[str, Any] = {
         key: value for key, value in flatten(config).items() if not key.startswith("curriculum.")
     }
@@ -41,15 +41,15 @@ def resolved_params(
 def training_identity(
     params: Mapping[str, Any], model: ModelConfig, digests: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What makes two trainings the same one: configuration, data, and the embedded base's weights.
+    """Return the values that a resumed training must share: configuration, data, embedded weights.
 
     Args:
-        params: of `resolved_params`.
+        params: result of `resolved_params`.
         model: section `model`.
         digests: file name -> SHA-256 of the data.
     """
     identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
-    precision = "training.precision"  # bit for bit, a machine without bf16 trains something else
+    precision = "training.precision"  # `auto` differs between machines, and so do the weights
     identity[precision] = resolve_precision(str(identity[precision]))
     split = (params[f"training.{key}"] for key in ("batch_size", "gradient_accumulation_steps"))
     identity["examples a step and process"] = math.prod(split)
@@ -73,7 +73,7 @@ def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
 def check_training(
     config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig
 ) -> None:
-    """Check what can be known before anything is written: base, data, enough test examples.
+    """Check base, data and the number of test examples before anything is written.
 
     Raises:
         UserError: naming what is wrong.
@@ -89,7 +89,7 @@ def check_training(
     )
     check_weights(model.model_name)
     check_inputs(data_dir, curriculum, config.data.exclude)
-    if config.evaluation.enabled:  # else it would be noticed after hours of training
+    if config.evaluation.enabled:  # without this check it would fail after hours of training
         wanted = config.evaluation.samples_per_difficulty
         choose_examples(load_split(data_dir, "test"), wanted, config.training.seed, split="test")
     data_digest(data_dir)

@@ -1,4 +1,4 @@
-"""What a training leaves in its MLflow run, while it goes on and at its end."""
+"""Records of a training in its MLflow run, during the training and at its end."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ def record_result(
     recorder.tags({"mlflow.runName": _run_name(events, last, curriculum, label)})
     recorder.note(f"```\n{result.statistics}\n```\n\n{links}\n\n{_event_table(events)}")
     best_step = int(result.best["step"])
-    # The first at its step: where weights were rolled back, theirs follow at the same step.
+    # The first at its step: after a rollback, strata of the restored weights follow at this step.
     best = next(strata for step, strata in result.evaluations if step == best_step)
     for name, folder, step, strata in (
         ("best", result.final_dir.with_name("best"), best_step, best),
@@ -72,7 +72,7 @@ def record_test(
     max_steps: int,
     accuracy: Mapping[str, float],
 ) -> None:
-    """Add a test's answer accuracy by difficulty to the card of the final adapter."""
+    """Add the test's answer accuracy by difficulty to the final adapter's card."""
     _, last = result.evaluations[-1]
     keys = [f"summary/{FINAL}/{d}" for d in last]
     recorder.model(result.final_dir, FINAL, max_steps, keys, results=accuracy)
@@ -112,22 +112,22 @@ def record_status(
     label: str = "",
     error: BaseException | None = None,
 ) -> None:
-    """Record in the run's name, description and table how far its curriculum is.
+    """Record the progress of the curriculum in the run's name, description and table.
 
-    Called at each event, so that a training that is killed shows its last one.
+    It is called at each event, so that a killed training shows its last one.
 
     Args:
-        recorder: of the run.
-        events: so far.
-        curriculum: of the training.
-        links: to the runs above and before it, in Markdown.
-        step: the newest.
-        max_steps: of the whole training.
-        label: stands before the run's name.
-        error: what ended it before `max_steps`, if anything did.
+        recorder: recorder of the run.
+        events: the events so far.
+        curriculum: the curriculum of the training.
+        links: links to the parent and the data's run, in Markdown.
+        step: the newest step.
+        max_steps: number of steps of the training.
+        label: prefix of the run's name.
+        error: the error that ended the training early, if any.
     """
     stages = _stages_reached(events, curriculum)
-    last_step = int(events[-1]["step"])  # a step counts once
+    last_step = int(events[-1]["step"])  # a metric has one value per step
     recorder.summary({"rollbacks": events[-1]["rollback_count"], **stages}, last_step)
     if stages:
         recorder.tags({"pixelis.stage_reached": _stage(events[-1])})
@@ -142,7 +142,7 @@ def record_status(
 
 
 def _stages_reached(events: Sequence[Event], curriculum: CurriculumConfig) -> dict[str, float]:
-    """Return the last stage's index and the step at which each began; nothing without stages."""
+    """Return the last stage's index and the first step of each stage; empty without stages."""
     if not curriculum.strategy_class.uses_stages:
         return {}
     reached = {e["to_stage"]: e["step"] for e in events if e["kind"] in ("start", "advance")}
@@ -152,14 +152,14 @@ def _stages_reached(events: Sequence[Event], curriculum: CurriculumConfig) -> di
 
 
 def _stage(event: Event) -> str:
-    """Return the stage that training is in for good, not one that is on trial."""
+    """Return the stage that an event leaves the training in, not a stage on trial."""
     return str(event["from_stage" if event["kind"] == "trial" else "to_stage"])
 
 
 def _run_name(
     events: Sequence[Event], last: Mapping[str, float], curriculum: CurriculumConfig, label: str
 ) -> str:
-    """Return strategy, stage reached, rollbacks and the hard stratum, as far as there are any."""
+    """Return a name of strategy, stage, rollbacks and the performance on hard examples."""
     hard = "hard" if "hard" in last else max(last)
     return " · ".join([*_name_parts(events, curriculum, label), f"{hard} {last[hard]:.2f}"])
 

@@ -1,4 +1,4 @@
-"""Run a search: its run in MLflow, its workers, its best settings, its verdict."""
+"""One run of `tune`: run the workers of a search, record its best settings and its verdict."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -36,8 +36,8 @@ from pixelis.runs.tuning_record import record_search, record_verdict, write_best
 from pixelis.tracking import MlflowRecorder, nested_environment, open_run
 from pixelis.training.inputs import data_digest
 
-MAX_RESTARTS = 3  # of workers that were killed
-OTHERS_SECONDS = 150.0  # that workers of a killed start, or of other machines, are waited for
+MAX_RESTARTS = 3  # number of times that killed workers are started again
+OTHERS_SECONDS = 150.0  # how long to wait for workers of a killed start or of other machines
 POLL_SECONDS = 2.0
 WORKER_MODULE = "pixelis.cli.tune_worker"
 RUN_ID = "pixelis.run_id"  # attribute of the study
@@ -45,7 +45,7 @@ RUN_ID = "pixelis.run_id"  # attribute of the study
 
 @storage_errors()
 def run_search(spec: SearchSpec) -> Verdict | None:
-    """Run the study to its end, write the best settings, compare them; all in one run of MLflow.
+    """Run the study to its end, write the best settings and compare them, in one MLflow run.
 
     Raises:
         UserError: When the storage cannot be used, or no trial could be trained.
@@ -63,7 +63,7 @@ def run_search(spec: SearchSpec) -> Verdict | None:
         run_name=f"{config.exp_name} {config.study}",
         params=flatten(config) | flatten(spec.model),
         tags={"pixelis.base_model": first.model.model_name, "pixelis.study": config.study},
-        # Of whoever began: a second start, here or elsewhere, goes on in the same run.
+        # A second start, on this or another machine, resumes the run of the first one.
         resume_run_id=study.user_attrs.get(RUN_ID),
         output_dir=spec.root,
         system_metrics=False,
@@ -107,9 +107,9 @@ def _find_verdict(spec: SearchSpec, phases: Phases, recorder: MlflowRecorder) ->
     failed: dict[str, str] = {}
     for name in contestants:
         values = {seed: value_of(trials, final_name(name, seed)) for seed in spec.final_seeds}
-        whole = [value for value in values.values() if value is not None]
-        if len(whole) == len(values):  # one that diverges has no mean
-            test[name] = whole
+        complete = [value for value in values.values() if value is not None]
+        if len(complete) == len(values):  # without a mean if one of them diverged
+            test[name] = complete
         else:
             seed = next(seed for seed, value in values.items() if value is None)
             failed[name] = f"seed {seed} ({_failure(trials, final_name(name, seed))})"
@@ -126,7 +126,7 @@ def _failure(trials: Sequence[Any], name: str) -> str:
 def _run_workers(
     spec: SearchSpec, studies: Sequence[SearchStudy], recorder: MlflowRecorder, *, title: str
 ) -> None:
-    """Let workers run what is left of some studies, and show how far they are."""
+    """Start workers for the remaining trials of some studies, and show their progress."""
     num_trials = sum(study.settings.num_trials for study in studies)
     with tqdm(
         total=num_trials, initial=_count(studies), unit="trial", desc=title, mininterval=1
@@ -159,7 +159,7 @@ def _run_workers(
 
 
 def _wait_for_others(studies: Sequence[SearchStudy]) -> None:
-    """Let other processes end their trials: those of a killed start save them."""
+    """Wait for the trials of other processes; workers of a killed start still save theirs."""
     deadline = time.monotonic() + OTHERS_SECONDS
     while time.monotonic() < deadline and any(study.is_running for study in studies):
         time.sleep(1)
@@ -181,7 +181,7 @@ def _count(studies: Sequence[SearchStudy]) -> int:
 
 
 class _Progress:
-    """A line for each trial that ended, and a bar with the best so far."""
+    """A progress bar with the best value so far, and a log line for each trial that ended."""
 
     def __init__(self, studies: Sequence[SearchStudy], bar: "tqdm[Any]") -> None:
         self._studies, self._bar = studies, bar
@@ -189,7 +189,7 @@ class _Progress:
         self._last = 0.0
 
     def update(self, last: bool = False) -> None:
-        """Ask the studies, every POLL_SECONDS or when it is the last time."""
+        """Read the studies, at most every POLL_SECONDS unless this is the last update."""
         if not last and time.monotonic() < self._last + POLL_SECONDS:
             return
         self._last = time.monotonic()
@@ -212,7 +212,7 @@ class _Progress:
 
 
 def describe_trial(trial: Any) -> str:
-    """Return a finished trial's line: its name, its values, its performance or why it ended."""
+    """Return a finished trial's line: name, values, and its performance or why it ended."""
     name = trial.user_attrs.get(BASELINE) or f"trial {first_number(trial)}"
     values = ", ".join(
         f"{key.rpartition('.')[2]} {value:.3g}"

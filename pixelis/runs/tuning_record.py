@@ -1,4 +1,4 @@
-"""What a search leaves: the best settings as a file, and the study in its MLflow run."""
+"""Results of a search: the best settings as a file, and the study's record in its MLflow run."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,13 @@ from pixelis.experiments.tune.verdict import Verdict
 from pixelis.files import write_atomic
 from pixelis.tracking import MlflowRecorder
 
-FOLDER = "tune"  # of the artifacts
-HEADER = "# The best of "  # the first words of each file that `write_best` writes
-DEFAULT_MODEL = "configs/model_arch.yaml"  # that sft takes where no other is named
+FOLDER = "tune"  # folder of the artifacts
+HEADER = "# The best of "  # beginning of each file that `write_best` writes
+DEFAULT_MODEL = "configs/model_arch.yaml"  # sft's default
 
 
 def check_best(spec: SearchSpec) -> None:
-    """Refuse a path for the best settings that cannot be written, or that holds something else.
+    """Refuse a path for the best settings that cannot be written or is another file.
 
     Raises:
         ConfigError: Naming the key, the rule and the value.
@@ -50,31 +50,31 @@ def check_best(spec: SearchSpec) -> None:
 
 
 def _is_ours(file: Path) -> bool:
-    if not file.is_file():  # a device may have no end
+    if not file.is_file():  # reading a device might not end
         return False
     with file.open("rb") as content:
         return content.read(len(HEADER)) == HEADER.encode()
 
 
 def _best_files(spec: SearchSpec) -> list[Path]:
-    """Return the files of the best settings: sft's and, where sft's default differs, the model's.
+    """Return the files of the best settings: one for sft and, if necessary, one for the model.
 
-    The model's default holds where no key of the model is searched and its file is the same.
+    The model needs no file if none of its keys is searched and its settings are sft's default.
     """
     path = Path(spec.config.best_config)
     if not any(each.name.startswith("model.") for each in spec.space):
         try:
             if load_config(ModelFileConfig, Path(DEFAULT_MODEL)) == spec.model:
                 return [path]
-        except (UserError, OSError):  # there is none here: then it has to be named
+        except (UserError, OSError):  # without a default file, the model needs its own
             pass
     return [path, path.with_name(f"{path.stem}_model.yaml")]
 
 
 def write_best(spec: SearchSpec, search: SearchStudy) -> Path:
-    """Write the settings of the best trial as a file that sft takes; return its path.
+    """Write the settings of the best trial as a file for sft; return its path.
 
-    Where the model's are not those that sft takes by itself, they are written beside it.
+    Model settings that differ from sft's default are written to a second file next to it.
     """
     best = search.best_trial()
     assert best is not None
@@ -95,7 +95,7 @@ def write_best(spec: SearchSpec, search: SearchStudy) -> Path:
 def record_search(
     recorder: MlflowRecorder, spec: SearchSpec, search: SearchStudy, links: str
 ) -> None:
-    """Record the trials as a table, Optuna's plots, the best settings and what pruning did."""
+    """Record the trials as a table, Optuna's plots, the best settings and the effect of pruning."""
     study, trials, best = search.study, search.finished_trials(), search.best_trial()
     assert best is not None
     for file in _best_files(spec):
@@ -108,7 +108,7 @@ def record_search(
     importances = compute_importances(study)
     values |= {f"importance/{name}": value for name, value in importances.items()}
     values["compute_saved"] = _saved(spec, trials)
-    # The step is the number of trials: a study that grows has its newest values at its newest size.
+    # The step is the number of trials, so that a longer study's values follow the older ones.
     recorder.summary(values, len(trials))
     recorder.tags({f"best.{name}": str(value) for name, value in best.params.items()})
     name = f"tune {spec.config.study} · {len(trials)} trials · best {best.values[0]:.3f}"
@@ -123,7 +123,7 @@ def record_verdict(
     verdict: Verdict,
     links: str,
 ) -> None:
-    """Record the table that says whether tuning helped."""
+    """Record the table that shows whether tuning helped."""
     text, file = verdict.as_markdown(), spec.root / "verdict.md"
     recorder.text(f"{text}\n", f"{FOLDER}/verdict.md")
     write_atomic(file, f"{text}\n")
@@ -150,7 +150,7 @@ def _saved(spec: SearchSpec, trials: Sequence[Any]) -> float:
 
 
 def _describe(spec: SearchSpec, search: SearchStudy) -> str:
-    """Return the best, what pruning saved, and what it would have done to the whole trials."""
+    """Return the best settings, the savings of pruning, and a replay of it on complete trials."""
     trials, best = search.finished_trials(), search.best_trial()
     assert best is not None
     num_pruned = sum(trial.state.name == "PRUNED" for trial in trials)
@@ -168,7 +168,7 @@ def _describe(spec: SearchSpec, search: SearchStudy) -> str:
 
 
 def _replays(spec: SearchSpec, trials: Sequence[Any], num_pruned: int) -> Iterator[str]:
-    """Describe what pruning would have done; after a study without it, of every pruner."""
+    """Yield the effect that pruning would have had; after a study without it, of each pruner."""
     pruner = spec.config.pruner
     for name in ("median", "hyperband") if pruner == "none" else (pruner,):
         settings = dataclasses.replace(spec.settings, pruner=name)

@@ -1,4 +1,4 @@
-"""One worker of a search: trial after trial in one process, on one base and the same data."""
+"""One worker of a search: it runs trials in one process, with the same base and data."""
 
 import shutil
 import time
@@ -26,15 +26,15 @@ TRIAL_TAG, PHASE_TAG = "optuna.trial", "optuna.part"
 
 
 class TrialTrainer:
-    """Trains what trials ask for; data, base and caches are loaded once."""
+    """The trainer of a worker's trials, which loads data, base and caches once."""
 
     def __init__(self, spec: SearchSpec) -> None:
-        """Load nothing yet."""
+        """Set the search; `load` loads data and base."""
         self.spec = spec
         self.cache = TrainingCache()
 
     def load(self) -> None:
-        """Load what trials share; the first of several workers makes the caches, others wait."""
+        """Load data and base; the first of several workers makes the caches, the others wait."""
         silence_libraries()
         training = self.spec.training({}, self.spec.config.training.seed, self.spec.root)
         config = training.config
@@ -43,7 +43,7 @@ class TrialTrainer:
         )
 
     def run_trial(self, phase: str, trial: Trial) -> float | Sequence[float]:
-        """Return the objectives of a trial: the mean over its seeds on the validation split."""
+        """Train a trial; return the means of its objectives over seeds on the validation split."""
         spec, values = self.spec, {**trial.params, **trial.overrides}
         folder, first = spec.root / phase / str(trial.number), spec.config.training.seed
         performances, examples = [], []
@@ -58,7 +58,7 @@ class TrialTrainer:
         return fmean(performances), fmean(examples)
 
     def run_final_trial(self, trial: Trial) -> float:
-        """Return the performance of a contestant with a fresh seed, on the test split."""
+        """Train a contestant with a fresh seed; return its performance on the test split."""
         assert trial.seed is not None
         folder = self.spec.root / FINAL / str(trial.number)
         training = self.spec.training(trial.overrides, trial.seed, folder)
@@ -68,13 +68,13 @@ class TrialTrainer:
     def _train(
         self, phase: str, trial: Trial, training: TrialTraining, *, is_reported: bool
     ) -> Evaluations:
-        """Train, or resume, or read what is there; return all evaluations."""
+        """Start or resume a training, unless it is finished; return all evaluations."""
         config = training.config.training
         reported: set[int] = set()
 
         def report(evaluations: Evaluations) -> None:
             for step, strata in evaluations:
-                # Trials are compared where all of them were measured.
+                # Trials are compared at the steps where all of them were measured.
                 if step in reported or step % config.eval_steps or step >= config.max_steps:
                     continue
                 reported.add(step)
@@ -94,8 +94,8 @@ class TrialTrainer:
             evaluations: Evaluations = [
                 (step, each) for step, each in finished["results"]["strata"]
             ]
-            # A trial that was cut off in a later training finds its first one finished, which
-            # reports nothing; Optuna knows the values of a try only if this try reports them.
+            # If a trial was interrupted in a later training, its first one is finished and reports
+            # nothing; Optuna knows the values of a try only if this try reports them.
             if is_reported:
                 report(evaluations)
         except Pruned as pruned:
@@ -104,7 +104,7 @@ class TrialTrainer:
         return evaluations
 
     def _test(self, training: TrialTraining) -> float:
-        """Measure as the search does, teacher-forced, on a split that it has not seen."""
+        """Measure a training like the search, teacher-forced, but on the test split."""
         config, model, curriculum = training.config, training.model, training.curriculum
         data_dir = Path(config.data.path)
         encoder, _ = self.cache.load_data(
@@ -129,7 +129,7 @@ class TrialTrainer:
 
 
 def run_worker(spec: SearchSpec) -> None:
-    """Run trials of every phase until none is left.
+    """Run trials of every phase until all are finished.
 
     Raises:
         KeyboardInterrupt: When a trial was asked to stop.
@@ -142,7 +142,7 @@ def run_worker(spec: SearchSpec) -> None:
 
 @storage_errors()
 def run_phases(spec: SearchSpec, trainer: TrialTrainer) -> None:
-    """Run what is left of each phase; the trials of other workers may still come back."""
+    """Run the remaining trials of each phase; those of other workers may be queued again."""
     studies = open_phases(spec).by_name()
     while True:
         others_run = any(search.is_running for search in studies.values())
