@@ -59,7 +59,7 @@ class TrainingConfig(Section):
     save_steps: int = key(500, "steps between checkpoints", ge=1)
     save_total_limit: int = key(2, "checkpoints kept, the newest", ge=1)
     max_bad_steps: int = key(
-        3, "steps in a row without finite loss and gradient, until weights go back", ge=1
+        3, "steps in a row without finite loss and gradient, until training stops", ge=1
     )
     logging_steps: int = key(10, "steps between logged losses", ge=1)
     num_workers: int = key(0, "loader processes; 0: in the trainer's own", ge=0)
