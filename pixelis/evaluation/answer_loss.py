@@ -1,6 +1,6 @@
 """The base model's loss on answers, for the difficulty scorer `model` and the rank correlation.
 
-torch is imported only when losses are computed: data-prep needs it only for these.
+torch is imported only when losses are computed, because data-prep needs it for nothing else.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from pixelis.data.example import Example
 if TYPE_CHECKING:
     from pixelis.data.encode import Encoded, Encoder
 
-MAX_LENGTH = 4096  # of an example in tokens; the loss of a longer one is infinite
+MAX_LENGTH = 4096  # tokens of an example; the loss of a longer one is infinite
 BATCH_SIZE = 8
 UNREADABLE = float("inf")
 
@@ -20,7 +20,7 @@ UNREADABLE = float("inf")
 def build_answer_losses(model_name: str) -> Callable[[Sequence[Example]], list[float]]:
     """Return a function from examples to a model's losses; its first call loads the model.
 
-    In float32: the embedded base's bfloat16 is coarse and slow on a CPU.
+    The model is loaded in float32, because bfloat16 is coarse, and slow on a CPU.
 
     Raises:
         CheckpointError: at the first call, when the model cannot be loaded.
@@ -44,8 +44,8 @@ def answer_losses(
 ) -> list[float]:
     """Return the mean loss per token of each example's final turn, teacher-forced, in nats.
 
-    Conclusion and answer count, the trajectory before them does not. The loss of an example that
-    cannot be encoded (too long, a reserved character, an image as thin as a line) is infinite.
+    The final turn holds conclusion and answer, not the trajectory. The loss of an example that
+    cannot be encoded (too long, a reserved character, a very thin image) is infinite.
     """
     from pixelis.data.encode import encode_example
 
@@ -55,7 +55,7 @@ def answer_losses(
             encoded[index] = encode_example(example, encoder)
         except ValueError:  # a DataError, or an image of a form that the processor refuses
             continue
-    # By length, so that little is padded.
+    # Sorted by length, so that batches need little padding.
     order = sorted(encoded, key=lambda index: (len(encoded[index]), index))
     losses = [UNREADABLE] * len(examples)
     was_training = model.training

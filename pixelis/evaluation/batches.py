@@ -1,4 +1,4 @@
-"""Batches that are evaluated repeatedly: collated once, with logits only where they are needed."""
+"""Batches for repeated evaluation, collated once, with logits only at the needed positions."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from pixelis.data.dataset import CurriculumDataset, Key
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.models.forward import model_inputs
 
-# Of collated batches, pixels included; batches beyond it are collated anew each time.
+# Limit of the collated batches in memory, with pixels; further batches are collated each time.
 MAX_KEPT_BYTES = 2**30
 
 
@@ -20,11 +20,11 @@ class Batch:
     """A collated batch without its labels.
 
     Attributes:
-        keys: of the examples, row by row.
+        keys: keys of the examples, row by row.
         answer_starts: position of the first token of each example's last supervised turn.
         inputs: the arguments of the model's forward pass.
         labels: (B, T).
-        needed: ascending positions from which any row predicts a supervised token.
+        needed: ascending positions from which at least one row predicts a supervised token.
     """
 
     keys: tuple[Key, ...]
@@ -51,7 +51,7 @@ class Batches:
         *,
         max_kept_bytes: int = MAX_KEPT_BYTES,
     ) -> None:
-        """Cut the keys, best ordered by length, into batches; examples are read when used."""
+        """Divide keys, ideally sorted by length, into batches; examples are read when used."""
         self.dataset = dataset
         self.keys = tuple(keys)
         self.batch_size = batch_size
@@ -72,7 +72,7 @@ class Batches:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Batch:
-        """Return the batch at an index, collated unless it was kept."""
+        """Return the batch at an index, from memory or collated now."""
         batch = self._kept.get(index)
         if batch is None:
             batch = self._collate(self.keys_of(index))
@@ -92,15 +92,15 @@ class Batches:
 
 
 def by_length(dataset: CurriculumDataset, keys: Sequence[Key]) -> list[Key]:
-    """Sort keys, the shortest example first: similar lengths together take little padding."""
+    """Sort keys by the examples' length, so that batches need little padding."""
     return sorted(keys, key=dataset.length)
 
 
 def needed_logits(model: Any, batch: Batch) -> torch.Tensor:
     """Return the model's logits at `batch.needed`, (B, len(needed), V).
 
-    The head computes no others where the model takes `logits_to_keep`: with a vocabulary of 150,000
-    the others are most of the memory. The numbers are those of a full head to the bit.
+    If the model takes `logits_to_keep`, its head computes no other logits, which would need most of
+    the memory with a vocabulary of 150,000. The results are equal to the bit.
     """
     device = next(model.parameters()).device
     inputs = model_inputs({name: value.to(device) for name, value in batch.inputs.items()})
@@ -115,7 +115,7 @@ def needed_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 def _takes_logits_to_keep(model: Any) -> bool:
     """Return whether the model inside adapter and wrappers has a parameter `logits_to_keep`."""
-    inner = getattr(model, "module", model)  # of DistributedDataParallel
-    if hasattr(inner, "get_base_model"):  # of an adapter
+    inner = getattr(model, "module", model)  # inside DistributedDataParallel
+    if hasattr(inner, "get_base_model"):  # inside an adapter
         inner = inner.get_base_model()
     return "logits_to_keep" in inspect.signature(inner.forward).parameters

@@ -1,7 +1,7 @@
 """Cases: one example with the adapter's and the base's rollout, a verdict and a reason.
 
-The order is worst first: where only the base is right, then the other wrong ones; within each, no
-answer before any, then by how near the answer comes.
+Cases are sorted worst first: those where only the base is right, then other wrong ones. Within
+each, cases without an answer come first, then those with the lowest score.
 """
 
 import random
@@ -23,7 +23,7 @@ MEANINGS = {
     GAINED: "the adapter is right where the base is wrong",
     RIGHT: "the adapter is right",
 }
-# Of ten cases that are shown, this many are right ones, where there are enough.
+# Number of right cases among ten that are shown, if there are enough.
 RIGHT_IN_TEN = 2
 
 
@@ -32,11 +32,11 @@ class Case:
     """One example with its rollouts.
 
     Attributes:
-        example: with question, images and truth.
-        rollout: the adapter's.
-        base: the base's, where there is one.
+        example: the example with question, images and truth.
+        rollout: the adapter's rollout.
+        base: the base's rollout, or None.
         verdict: a key of `MEANINGS`.
-        why: a sentence why the adapter's answer is wrong; empty where it is right.
+        why: the reason why the adapter's answer is wrong; empty if it is right.
     """
 
     example: Example
@@ -58,7 +58,7 @@ class Case:
 
 
 def build_cases(result: EvaluationResult) -> list[Case]:
-    """Return one case an example, in the examples' order."""
+    """Return one case per example, in the examples' order."""
     right = correct_answers(result.adapter.rollouts, result.examples)
     base_right: Sequence[bool | None] = [None] * len(right)
     bases: Sequence[Rollout | None] = [None] * len(right)
@@ -80,17 +80,18 @@ def build_cases(result: EvaluationResult) -> list[Case]:
 
 
 def verdict_of(is_right: bool, base_is_right: bool | None) -> str:
-    """Return the verdict of a rollout and the base's from the same start, if there is one."""
+    """Return the verdict of a rollout, compared with the base's from the same start if given."""
     if is_right:
         return GAINED if base_is_right is False else RIGHT
     return LOST if base_is_right else WRONG
 
 
 def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
-    """Select at most `limit` cases: lost, wrong, then a few right ones, each from the worst.
+    """Select at most `limit` cases, worst first: lost, wrong, then a few right ones.
 
-    Within a verdict those without an answer come first, then the lowest `matching.score_answer`;
-    among equals groups and tasks take turns, and the seed decides within a task.
+    Within a verdict, cases without an answer come first, then those with the lowest
+    `matching.score_answer`. Among equal cases, groups and tasks alternate, and the seed decides
+    within a task.
     """
     ranked = {verdict: _in_turn(cases, verdict, seed) for verdict in VERDICTS}
     wrong, right = ranked[LOST] + ranked[WRONG], ranked[GAINED] + ranked[RIGHT]
@@ -99,7 +100,7 @@ def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
 
 
 def _in_turn(cases: Sequence[Case], verdict: str, seed: int) -> list[Case]:
-    """Sort the cases of a verdict, worst first; among equals groups and tasks take turns."""
+    """Sort the cases of a verdict, worst first; among equal cases, groups and tasks alternate."""
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         if case.verdict == verdict:

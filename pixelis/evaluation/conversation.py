@@ -1,4 +1,4 @@
-"""One rollout's conversation: its prompt, how a turn is parsed, and the response to a call."""
+"""The conversation of one rollout: its prompt, the parsing of turns, the responses to calls."""
 
 import hashlib
 import time
@@ -44,12 +44,12 @@ from pixelis.operations import FAILED_OPERATION, Observation, OperationError, ex
 
 @dataclass(frozen=True)
 class Conversation:
-    """What one rollout starts from.
+    """The start of one rollout.
 
     Attributes:
         example: only its question, images, id and planted wrong step are read.
-        sample: number of the rollout among those of its example; each draws other tokens.
-        planted: start after the wrong step that the example's trajectory holds.
+        sample: index of the rollout among those of its example; each draws different tokens.
+        planted: whether the rollout starts after the planted wrong step of the trajectory.
     """
 
     example: Example
@@ -57,21 +57,21 @@ class Conversation:
     planted: bool = False
 
     def seed(self, seed: int) -> int:
-        """Return the seed of its draws: 63 bits of SHA-256 of run seed, example and sample."""
+        """Return the seed for drawing tokens: 63 bits of SHA-256 of seed, example and sample."""
         example_id = f"{self.example.id}:planted" if self.planted else self.example.id
         name = f"rollout:{seed}:{example_id}:{self.sample}"
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def planted_steps(example: Example) -> tuple[Step, ...]:
-    """Return the trajectory up to and with its planted wrong step; empty where it has none."""
+    """Return the trajectory up to and including its planted wrong step; empty without one."""
     planted = [i for i, step in enumerate(example.trajectory) if not step.supervised]
     return example.trajectory[: planted[0] + 1] if planted else ()
 
 
 @lru_cache(maxsize=4)
 def shared_prefix(encoder: Encoder) -> tuple[int, ...]:
-    """Return the tokens with which every prompt starts, whatever the question and its images."""
+    """Return the tokens with which every prompt starts, independent of question and images."""
     first, second = (
         encoder.encode(prompt_messages(question, ()), add_generation_prompt=True).input_ids
         for question in ("a", "1")
@@ -85,7 +85,7 @@ def _before_response(encoder: Encoder) -> tuple[tuple[Message, ...], int]:
     """Return a conversation up to an assistant's turn, and its tokens up to that turn's end."""
     messages = (*prompt_messages("", ()), Message("assistant", ("",)))
     ids = encoder.encode(messages).input_ids
-    # The template writes the same before a response, whatever follows the assistant's turn.
+    # The template writes the same tokens before a response, whatever the assistant's turn holds.
     return messages, len(ids) - ids[::-1].index(encoder.end_of_turn_id)
 
 
@@ -97,10 +97,10 @@ def encode_response(encoder: Encoder, response: Message) -> Encoded:
 
 
 def encode_prompt(encoder: Encoder, conversation: Conversation) -> Encoded:
-    """Encode all that comes before the model's first turn.
+    """Encode the messages before the model's first turn.
 
     Raises:
-        DataError: where it cannot be encoded, naming the example.
+        DataError: when they cannot be encoded, naming the example.
     """
     example = conversation.example
     example = as_seen(example, frames_of(example.images, encoder.seen_size))
@@ -125,8 +125,8 @@ def process_turn(
 ) -> Turn:
     """Parse a generated turn and run its call, unless the `limit` of operations is reached.
 
-    The model counts pixels of the resized image; the operation runs on the stored one. `seconds`
-    are those of the generation.
+    The model's coordinates are pixels of the resized image; the operation runs on the stored one.
+    `seconds` is the duration of the generation.
     """
     text = encoder.tokenizer.decode(list(generated.tokens), clean_up_tokenization_spaces=False)
     reply = parse_reply(text)
@@ -188,7 +188,7 @@ def _observe(encoder: Encoder, reply: Reply, images: Sequence[Image.Image]) -> O
         try:
             encoder.num_image_tokens(observation.image)
         except ValueError as error:
-            # A processor refuses extreme shapes; the model asked for one, so it gets the error.
+            # The processor refuses extreme shapes, such as a thin crop: the model gets the error.
             message = f"the image cannot be shown: {error}"
             return Observation({"error": message}, problem=FAILED_OPERATION)
     return observation

@@ -1,8 +1,8 @@
 """Batched decoding of many conversations with one key and value cache that is kept across turns.
 
-Each conversation has a slot with its own length, so that one is prefilled while others generate,
-and a finished one frees its slot at once: iteration-level scheduling (Yu et al. 2022, "Orca",
-section 3). The model computes each token once, and the common prefix of all prompts only once.
+Each conversation has a slot of its own length. Therefore one can be prefilled while others
+generate, and a finished one frees its slot at once: iteration-level scheduling (Yu et al. 2022,
+"Orca", section 3). The model computes each token once, and the common prefix of all prompts once.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from pixelis.data.encode import Encoder
 from pixelis.errors import CheckpointError
 from pixelis.evaluation.slot_cache import SlotCache
 
-# Tokens of one prefill pass, padding included. More is no faster on any device that these fill, and
-# much slower where they do not fit a processor's cache.
+# Tokens of one prefill pass with padding. More tokens are not faster, and much slower if they do
+# not fit into a processor's cache.
 MAX_PREFILL_TOKENS = 2048
 
 
@@ -26,9 +26,9 @@ class GeneratedTurn:
     """The tokens of one turn of the model.
 
     Attributes:
-        slot: of the conversation.
-        tokens: without the token that ends the turn.
-        ended: whether the model ended its turn; False where the token limit did.
+        slot: slot of the conversation.
+        tokens: the tokens without the one that ends the turn.
+        ended: whether the model ended its turn, and not the token limit.
     """
 
     slot: int
@@ -41,14 +41,14 @@ class _Slot:
     """The state of one conversation.
 
     Attributes:
-        length: columns of the cache that are filled.
-        position: of the next token, as the model counts positions (M-RoPE).
+        length: number of filled columns of the cache.
+        position: position of the next token in the model (M-RoPE).
         pending: tokens to prefill before the model's next turn.
-        images: of the pending tokens.
-        generated: tokens of the model's current turn; the last is not in the cache yet.
+        images: images of the pending tokens.
+        generated: tokens of the model's current turn; the last one is not in the cache yet.
         turn_end: the end of a finished turn, prefilled together with the next tokens.
-        generating: whether the model's turn is not over.
-        generator: draws the tokens; None where the most likely ones are taken.
+        generating: whether the model's turn is still running.
+        generator: draws the tokens; None for the most likely tokens.
     """
 
     length: int = 0
@@ -69,15 +69,15 @@ def choose_tokens(
 ) -> list[int]:
     """Choose the next token of every row.
 
-    At a temperature of 0 it is the most likely one. Else it is drawn from softmax(logits /
+    At a temperature of 0 this is the most likely one. Otherwise it is drawn from softmax(logits /
     temperature) by inverting the distribution function at one uniform number of the row's own
-    generator, so that a conversation's tokens do not depend on the others in the batch (unless the
-    number is within rounding, about 1e-6 of the probability, of the border between two tokens).
+    generator. Therefore a conversation's tokens do not depend on others in the batch, unless the
+    number is within rounding (about 1e-6 of the probability) of the border between two tokens.
 
     Args:
         logits: (n, V); -inf for tokens that must not be generated.
         temperature: at least 0.
-        generators: one a row, on the CPU; rows without one get their most likely token.
+        generators: one generator per row, on the CPU; None takes the most likely token.
     """
     likeliest = logits.argmax(-1).tolist()
     if temperature == 0:
@@ -86,7 +86,7 @@ def choose_tokens(
         None if g is None else torch.rand((), generator=g, dtype=torch.float64).item()
         for g in generators
     ]
-    # In double precision on every device: a sum over 150,000 tokens rounds too much in single.
+    # Double precision, because a sum over 150,000 tokens rounds too much in single precision.
     heights = torch.tensor([value or 0.0 for value in drawn], dtype=torch.float64).to(logits.device)
     reached = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
     chosen = torch.searchsorted(reached, heights[:, None] * reached[:, -1:], right=True)
@@ -98,11 +98,11 @@ def choose_tokens(
 
 
 class Decoder:
-    """Generates the model's turns of several conversations: `append` a prompt, then `generate`.
+    """A generator of the model's turns in several conversations: `append` a prompt, `generate`.
 
-    Image tokens are never generated: they would stand for images that do not exist. Equal to
-    decoding each conversation alone up to the rounding of sums of different shapes, so in fp32 the
-    tokens agree unless two are tied to about six digits.
+    Image tokens are never generated, because they would stand for images that do not exist. The
+    result is equal to decoding each conversation alone, up to the rounding of sums of different
+    shapes: in fp32 the tokens agree unless two are tied to about six digits.
     """
 
     def __init__(
@@ -118,12 +118,12 @@ class Decoder:
         """Create `num_slots` empty conversations; the model must be in evaluation mode.
 
         Args:
-            model: of the Qwen2-VL family, plain or with an adapter.
-            encoder: of the model's processor.
-            num_slots: conversations in the batch.
+            model: a model of the Qwen2-VL family, plain or with an adapter.
+            encoder: encoder with the model's processor.
+            num_slots: number of conversations in the batch.
             max_new_tokens: limit of one turn.
             temperature: see `choose_tokens`.
-            prefix: text tokens with which conversations begin; computed once.
+            prefix: text tokens with which conversations begin, computed once.
 
         Raises:
             CheckpointError: when the model has no three-dimensional positions (M-RoPE).
@@ -148,7 +148,7 @@ class Decoder:
         self._prefix_states: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def reset(self, slot: int, seed: int = 0) -> None:
-        """Empty a slot for a new conversation, whose tokens are drawn with this seed."""
+        """Clear a slot for a new conversation; its tokens are drawn with this seed."""
         generator = torch.Generator().manual_seed(seed) if self._temperature else None
         self._slots[slot] = _Slot(generator=generator)
 
@@ -164,10 +164,10 @@ class Decoder:
 
     @torch.inference_mode()
     def generate(self) -> list[GeneratedTurn]:
-        """Generate in all conversations with pending tokens until at least one turn is over.
+        """Generate in all conversations with pending tokens until at least one turn is finished.
 
         Returns:
-            the finished turns, by slot; empty where no conversation has pending tokens.
+            The finished turns in the order of slots; empty without pending tokens.
         """
         while True:
             pending = [slot for slot, state in enumerate(self._slots) if state.pending]
@@ -200,8 +200,8 @@ class Decoder:
     def _generate_token(self, generating: list[int]) -> None:
         """Generate one more token in every slot that is generating.
 
-        The cache's rows are used in place. Where only some rows in between are idle, these are
-        computed as well and ignored, which costs less than to copy all the others together.
+        The cache's rows are used in place. If only a few rows in between are idle, they are
+        computed too and ignored, which costs less than copying the other rows together.
         """
         rows = list(range(generating[0], generating[-1] + 1))
         if 2 * len(rows) > 3 * len(generating):
@@ -211,7 +211,7 @@ class Decoder:
         self._forward(rows, last, [])
 
     def _prefill(self, pending: list[int]) -> list[int]:
-        """Compute pending tokens in one pass of similar lengths, the longest first."""
+        """Compute the longest pending prompts of similar lengths in one pass."""
         ranked = sorted(pending, key=lambda slot: (-len(self._slots[slot].pending), slot))
         longest = len(self._slots[ranked[0]].pending)
         ranked = ranked[: max(1, MAX_PREFILL_TOKENS // longest)]
@@ -278,10 +278,10 @@ class Decoder:
     def _positions(
         self, input_ids: torch.Tensor, lengths: torch.Tensor, grids: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return positions (3, n, Q) of new tokens from 0, and how many positions they take (n,).
+        """Return positions (3, n, Q) of new tokens from 0, and the number of positions (n,).
 
-        Positions of a conversation's later part are those of the part alone, shifted by where the
-        earlier part ended: `get_rope_index` counts on from image to text in the same way.
+        The positions of a later part of a conversation are those of the part alone, shifted by the
+        end of the earlier part, because `get_rope_index` continues after an image in the same way.
         """
         assert self._rope_index is not None
         positions, delta = self._rope_index(
@@ -300,6 +300,6 @@ class Decoder:
             return None
         state.generating = False
         tokens = state.generated[:-1] if ended else state.generated
-        # A turn that was cut off is closed as well; else the next one would continue it.
+        # A turn that was cut off is closed too; otherwise the next one would continue it.
         state.turn_end = [*([] if ended else tokens[-1:]), self.encoder.end_of_turn_id]
         return GeneratedTurn(slot, tuple(tokens), ended)

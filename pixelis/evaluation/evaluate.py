@@ -1,4 +1,4 @@
-"""Evaluation of a model: choose examples, roll out adapter and base on them, compare."""
+"""The evaluation of a model: choose examples, roll out adapter and base, compare them."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,14 +38,15 @@ ADAPTER, BASE, AGAINST = "adapter", "base", "against"
 
 @dataclass(frozen=True)
 class EvaluationSettings(RolloutSettings):
-    """What an evaluation measures.
+    """The settings of an evaluation.
 
     Attributes:
-        num_samples: rollouts of each example.
-        compare_base: roll out the base as well.
-        planted_errors: roll out examples with a planted wrong step once more, from after it.
-        teacher_forced: measure the examples teacher-forced as well.
-        bootstrap_samples: resamples behind each interval; `seed` is theirs as well.
+        num_samples: number of rollouts of each example.
+        compare_base: whether to roll out the base too.
+        planted_errors: whether to roll out examples with a planted wrong step again, starting after
+            this step.
+        teacher_forced: whether to measure the examples teacher-forced too.
+        bootstrap_samples: number of resamples for each interval, drawn with `seed`.
     """
 
     num_samples: int = 1
@@ -57,15 +58,15 @@ class EvaluationSettings(RolloutSettings):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an evaluation is, for a progress bar.
+    """The progress of an evaluation, for a progress bar.
 
     Attributes:
-        model: of the last rollout: `adapter`, `base` or `against`.
-        done: finished rollouts of all models, those after planted errors and resumed ones included.
+        model: model of the last rollout: `adapter`, `base` or `against`.
+        done: finished rollouts of all models, with resumed ones and those after planted errors.
         total: rollouts of all models.
-        resumed: finished rollouts that a stopped evaluation had stored.
-        right: right answers of this model, rollouts after planted errors left out.
-        counted: rollouts of this model that `right` is counted over.
+        resumed: rollouts that a stopped evaluation had stored.
+        right: right answers of this model, without rollouts after planted errors.
+        counted: number of rollouts in which `right` is counted.
     """
 
     model: str
@@ -78,16 +79,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The rollouts of one model and all that is computed from them, by group (`metrics`).
+    """The rollouts of one model with their measures by group (`metrics`).
 
     Attributes:
-        rollouts: the first of each example, in the examples' order; accuracy and comparisons are
-            about these.
-        accuracy: answer accuracy, group -> score.
-        rates: how long rollouts are and how they end, group -> rate -> value
-            (`metrics.compute_rates`).
-        measures: group -> measure -> score (`measures.compute_measures`); no cells.
-        samples: all rollouts by example, the first included; empty where each has only one.
+        rollouts: the first rollout of each example, in the examples' order; accuracy and
+            comparisons use these.
+        accuracy: group -> answer accuracy.
+        rates: group -> rate -> value: lengths and outcomes of rollouts (`metrics.compute_rates`).
+        measures: group -> measure -> score (`measures.compute_measures`), without cells.
+        samples: all rollouts by example, with the first; empty if each example has only one.
         planted: the rollouts after planted errors.
     """
 
@@ -104,10 +104,10 @@ class EvaluationResult:
     """The evaluations of several models on the same examples.
 
     Attributes:
-        examples: that were rolled out.
-        models: evaluations of `base`, `against` (a second adapter) and `adapter`, in this order;
-            of the first two only where asked for.
-        comparisons: the adapter against each of the others: label -> group -> comparison.
+        examples: the examples.
+        models: evaluations of `base` and `against` (a second adapter), if they were requested, and
+            of `adapter`, in this order.
+        comparisons: label of the other model -> group -> comparison with the adapter.
     """
 
     examples: tuple[Example, ...]
@@ -121,7 +121,7 @@ class EvaluationResult:
 
     @property
     def base(self) -> Evaluation | None:
-        """Evaluation of its base, where asked for."""
+        """Evaluation of its base, if requested."""
         return self.models.get(BASE)
 
 
@@ -132,9 +132,9 @@ def choose_examples(
     *,
     split: str,
 ) -> list[Example]:
-    """Choose examples of every difficulty by the seed, its tasks in turn; all where there are few.
+    """Choose examples of every difficulty by the seed, alternating between its tasks.
 
-    The rows are those of one split (`pixelis.data.store.load_split`), which errors name.
+    The rows are those of one split (`pixelis.data.store.load_split`); errors name the split.
 
     Raises:
         DataError: when a difficulty has no examples, or an image does not open.
@@ -173,12 +173,12 @@ def evaluate_model(
     """Roll out a trained model and, on the same examples, its base and a second adapter.
 
     Args:
-        model: with a PEFT adapter, or fully trained.
-        encoder: of the model's processor.
-        examples: at least one.
-        settings: what is measured.
-        against: a context that gives the model with a second adapter (`lora.temporary_adapter`).
-        store: where finished rollouts are written to and resumed from.
+        model: a model with a PEFT adapter, or a fully trained one.
+        encoder: encoder with the model's processor.
+        examples: at least one example.
+        settings: settings of the evaluation.
+        against: context of the model with a second adapter (`lora.temporary_adapter`).
+        store: keeps finished rollouts, with which a stopped evaluation is resumed.
         progress: called when each model starts and when each rollout ends.
 
     Raises:
@@ -210,7 +210,7 @@ def evaluate_model(
 
         def count(index: int) -> None:
             nonlocal right, counted
-            if index < num_plain:  # rollouts after planted errors answer another question
+            if index < num_plain:  # without rollouts after planted errors
                 counted += 1
                 right += answers_match(rollouts[index].answer, conversations[index].example)
 
@@ -266,10 +266,9 @@ def summarise(
     settings: EvaluationSettings,
     tallies: Sequence[Tally] = (),
 ) -> Evaluation:
-    """Compute every number of a model's rollouts, equally many of each example, by example.
+    """Compute all measures of a model's rollouts, which are sorted by example, equally many each.
 
-    `planted` are the rollouts after planted errors; `tallies` are empty where nothing was measured
-    teacher-forced.
+    `planted` are the rollouts after planted errors; `tallies` the teacher-forced results, if any.
     """
     num = len(rollouts) // len(examples)
     firsts = tuple(rollouts[::num])

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-LEVEL = 0.95  # of confidence
-# Resampled positions are drawn in blocks of about this many: memory stays within some megabytes.
+LEVEL = 0.95  # confidence level
+# Resampled positions are drawn in blocks of about this number, which limits memory to megabytes.
 _BLOCK = 1_000_000
 
-# One example's part and whole of a ratio; None where the ratio is not defined for it.
+# Numerator and denominator of one example in a ratio; None if the ratio is not defined for it.
 Fraction = tuple[float, float] | None
 Values = npt.NDArray[np.float64]
 
@@ -37,9 +37,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of a mean (Efron 1979; Efron and Tibshirani 1993).
 
-    `num_samples` times, all values are resampled with replacement; the interval holds the middle
-    95 % of their means. Deterministic by the seed. Where all values are equal it has no width,
-    however few they are: read it with the group's size.
+    All values are resampled with replacement `num_samples` times; the interval holds the middle
+    95 % of the means. The seed determines it. If all values are equal, it has no width, even if
+    there are only a few: read it together with the group's size.
 
     Raises:
         ValueError: when there are no values.
@@ -81,14 +81,14 @@ def compute_score(values: Sequence[float], *, num_samples: int, seed: int) -> Sc
 
 
 def compute_ratio(fractions: Sequence[Fraction], *, num_samples: int, seed: int) -> Score | None:
-    """Return the sum of parts over the sum of wholes with its 95 % bootstrap interval.
+    """Return the sum of numerators over the sum of denominators, with its 95 % interval.
 
-    Examples are resampled, each with its part and its whole together: the ratio estimator (Efron
-    and Tibshirani 1993, ch. 6). With wholes of 1 it is the mean, and its interval that of
-    `bootstrap_interval`. A resample without any whole is left out.
+    Examples are resampled with both numbers together: the ratio estimator (Efron and Tibshirani
+    1993, ch. 6). With denominators of 1, this is the mean with the interval of
+    `bootstrap_interval`. A resample with a denominator of 0 is left out.
 
     Returns:
-        None where no example has a whole; `num` is the number of examples with one.
+        The ratio, with the number of examples whose denominator is not 0; None if there are none.
     """
     pairs = np.asarray([f for f in fractions if f is not None and f[1]], dtype=np.float64)
     if not len(pairs):
@@ -115,10 +115,10 @@ def ratio_table(
     Measures that are not defined for a group, and groups without any, are left out.
 
     Args:
-        fractions: measure -> one fraction an example.
+        fractions: measure -> one fraction per example.
         groups: group -> positions of its examples (`metrics.group_indices`).
-        num_samples: resamples behind each interval.
-        seed: of the intervals.
+        num_samples: number of resamples for each interval.
+        seed: seed of the resampling.
     """
     table: dict[str, dict[str, Score]] = {}
     for group, indices in groups.items():

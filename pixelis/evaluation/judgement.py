@@ -1,4 +1,4 @@
-"""Measures of errors: ones that the model has to judge, and one planted in its own steps."""
+"""Measures of detecting errors in shown solutions and of correcting planted errors."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ JUDGED = ("outcome_negative", "trap_perceptual", "trap_logical")
 def first_sentence(text: str) -> str:
     """Return the first sentence of a turn before its call or answer, normalised.
 
-    Such as `no, step 2 looks at the wrong place`; a full stop within a number ends no sentence.
+    For example `no, step 2 looks at the wrong place`. A full stop within a number does not end it.
     """
-    words = normalise_text(text.split(CALL_OPEN)[0].split("<answer>")[0])
-    return re.split(r"[.!](?:\s|$)", words)[0]
+    prose = normalise_text(text.split(CALL_OPEN)[0].split("<answer>")[0])
+    return re.split(r"[.!](?:\s|$)", prose)[0]
 
 
 def says_no(text: str) -> bool:
@@ -30,20 +30,20 @@ def says_no(text: str) -> bool:
 def detection_fractions(
     rollouts: Sequence[Rollout], examples: Sequence[Example]
 ) -> dict[str, list[Fraction]]:
-    """Return whether errors in proposed solutions are detected: of negatives and traps alone.
+    """Return whether errors in shown solutions are detected; defined for negatives and traps only.
 
     Such an example shows a flawed solution and asks whether it is right; the reference starts with
-    `No, ...`. All solutions shown are flawed, so a model that always says no has a detection rate
-    of 1: read it with the diagnosis rate and with the accuracy, as detecting and locating an error
-    are separate in step-by-step verification (Lightman et al. 2023; Zheng et al. 2024,
+    `No, ...`. All of these solutions are flawed, so a model that always answers no has a detection
+    rate of 1: read it together with the diagnosis rate and the accuracy. Detecting and locating an
+    error are separate in step-by-step verification too (Lightman et al. 2023; Zheng et al. 2024,
     "ProcessBench", section 2).
 
     Returns:
         `detection_rate`: share of examples whose first turn starts with no;
-        `diagnosis_rate`: share whose first sentence, normalised, equals the reference's: it also
-        names what is wrong, such as the step or the answer. An exact match, as ProcessBench asks
-        for the very step that is first wrong; a lower bound of what a reader would accept, and
-        never above the detection rate.
+        `diagnosis_rate`: share whose first sentence, normalised, equals the reference's, which also
+        names the error, such as the wrong step. It requires an exact match, like ProcessBench,
+        which asks for the first wrong step; so it is a lower bound of what a reader would accept,
+        and never above the detection rate.
     """
     detection: list[Fraction] = []
     diagnosis: list[Fraction] = []
@@ -65,16 +65,16 @@ def detection_fractions(
 def correction_fractions(
     planted: Mapping[str, Rollout], examples: Sequence[Example]
 ) -> dict[str, list[Fraction]]:
-    """Return what follows a planted error: of self-corrections alone.
+    """Return whether planted errors are corrected; defined for self-corrections only.
 
-    The prompt holds the trajectory up to its wrong step and that step's result, as if the model
-    had taken it; then the model goes on alone. As intrinsic self-correction (Huang et al. 2024;
-    Kumar et al. 2024, section 3): no message points out that something is wrong. `planted` holds
-    these rollouts by example id.
+    The prompt holds the trajectory up to its wrong step and that step's result, as if the model had
+    taken it; then the model continues alone. No message points out the error: this is intrinsic
+    self-correction (Huang et al. 2024; Kumar et al. 2024, section 3). `planted` holds these
+    rollouts by example id.
 
     Returns:
         `self_correction_rate`: share of these rollouts whose answer is right in the end;
-        `mending_rate`: share whose first turn makes the call that the wrong step should have been
+        `mending_rate`: share whose first turn makes the right call in place of the wrong one
         (`call_agrees` with the reference's next step).
     """
     corrected: list[Fraction] = []

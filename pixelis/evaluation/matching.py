@@ -1,4 +1,4 @@
-"""Whether an answer is right and how near it comes, and whether a call is the reference's.
+"""The comparison of answers with the truth, and of calls with the reference's steps.
 
 | kind | right | score, in [0, 1] |
 | --- | --- | --- |
@@ -8,10 +8,10 @@
 | `text` | equal after normalisation, digits as characters | ANLS |
 | `box` | intersection over union of at least 0.5 | intersection over union |
 
-An example has its kind in `provenance["answer_type"]` and further accepted answers in
-`provenance["alternatives"]` (a list of strings); the best of them counts. Without a kind,
+The kind of an example is in `provenance["answer_type"]`, and further accepted answers are in
+`provenance["alternatives"]` (a list of strings); the best match counts. Without a kind,
 `text_extraction` is `text`, a truth of the form `[x1, y1, x2, y2]` is a `box`, one of the form
-`{a, b}` a `set`, and anything else `exact`. No answer is wrong and scores 0.
+`{a, b}` is a `set`, and anything else is `exact`. A missing answer is wrong and scores 0.
 """
 
 import re
@@ -28,7 +28,7 @@ from pixelis.operations import OPERATIONS
 EXACT, NUMBER, SET, TEXT, BOX = ANSWER_TYPES = ("exact", "number", "set", "text", "box")
 ANLS_THRESHOLD = 0.5
 IOU_THRESHOLD = 0.5
-# The size at which a region is shown does not change which region it is.
+# Arguments that are not compared: the magnification does not change the region.
 _NOT_COMPARED = ("factor",)
 
 _DECIMAL = r"[+-]?[0-9]+(?:\.[0-9]+)?"
@@ -42,29 +42,29 @@ Box = tuple[float, float, float, float]
 
 
 def normalise_text(text: str) -> str:
-    """Fold case, and replace every run of white space by one space, none at the ends."""
+    """Fold case, replace every run of white space by one space, and strip both ends."""
     return " ".join(text.casefold().split())
 
 
 def parse_number(text: str) -> float | None:
-    """Parse a decimal number; None where the text is none.
+    """Parse a decimal number; return None for any other text.
 
-    Such as `3`, `+3`, `3.0`, `.5`, `1e3` and `1,000` (commas between groups of three). A percent is
-    a hundredth: `50 %` and `50%` are 0.5, not 50, as the relaxed accuracy of ChartQA is computed
-    (Masry et al. 2022, ACL Findings, section 5.1). A number too large for a float is none.
+    Numbers are `3`, `+3`, `3.0`, `.5`, `1e3` and `1,000` (commas between groups of three). `50 %`
+    and `50%` are 0.5, as in the relaxed accuracy of ChartQA (Masry et al. 2022, ACL Findings,
+    section 5.1). A number too large for a float gives None.
     """
     stripped = text.strip()
     bare = stripped.removesuffix("%").rstrip()
     if not _NUMBER.fullmatch(bare):
         return None
-    # As decimals: 0.7 / 100 is not the float that 0.007 is.
+    # Decimal, because 0.7 / 100 and 0.007 are different floats.
     value = Decimal(bare.replace(",", ""))
     number = float(value if bare == stripped else value / 100)
     return number if isfinite(number) else None
 
 
 def parse_box(text: str) -> Box | None:
-    """Parse a box `[x1, y1, x2, y2]` with x1 < x2 and y1 < y2; None where the text is none."""
+    """Parse a box `[x1, y1, x2, y2]` with x1 < x2 and y1 < y2; return None for any other text."""
     match = _BOX.fullmatch(text.strip())
     if match is None:
         return None
@@ -97,15 +97,15 @@ def edit_distance(a: str, b: str) -> int:
 def anls(predicted: str, truth: str) -> float:
     """Return the normalised Levenshtein similarity of an answer (Biten et al. 2019, section 4).
 
-    1 - distance / length of the longer, after `normalise_text`; 0 where that distance is not below
-    the threshold: a text that differs in half of its characters was not read. The mean over
-    examples is the ANLS.
+    It is 1 - distance / length of the longer text, after `normalise_text`, and 0 if the relative
+    distance is not below the threshold: a text that differs in half of its characters was not read.
+    The mean over examples is the ANLS.
     """
     a, b = normalise_text(predicted), normalise_text(truth)
     longer = max(len(a), len(b))
     if not longer:
         return 1.0
-    # Lengths alone differ that much: the distance cannot be below the threshold.
+    # If the lengths differ this much, the distance cannot be below the threshold.
     if abs(len(a) - len(b)) >= ANLS_THRESHOLD * longer:
         return 0.0
     distance = edit_distance(a, b) / longer
@@ -162,7 +162,7 @@ def truths(example: Example) -> tuple[str, ...]:
 
 
 def score_answer(predicted: str | None, example: Example) -> float:
-    """Return how near an answer comes, in [0, 1]; by kind, see the table above."""
+    """Return the score of an answer in [0, 1], which depends on its kind (see the table above)."""
     if predicted is None:
         return 0.0
     score = _SCORES[answer_type(example)]
@@ -170,14 +170,14 @@ def score_answer(predicted: str | None, example: Example) -> float:
 
 
 def answers_match(predicted: str | None, example: Example) -> bool:
-    """Return whether an answer is right; by kind, see the table above.
+    """Return whether an answer is right, which depends on its kind (see the table above).
 
-    Case and runs of white space never count; anything else does (no partial credit, no synonyms:
-    `a red circle` is not `red circle`). Several texts are right in order only. Two decimal numbers
-    (`parse_number`) are compared by value (`3`, `3.0` and `+3` agree; `three` and `3` do not), but
-    for text_extraction, where digits are characters. No answer is wrong. As the normalised exact
-    match of SQuAD (Rajpurkar et al. 2016, section 6.1), without its removal of articles and
-    punctuation.
+    Case and white space are ignored, but there is no partial credit and there are no synonyms: `a
+    red circle` is not `red circle`. Several texts must have the same order. Decimal numbers
+    (`parse_number`) are compared by value (`3`, `3.0` and `+3` agree; `three` and `3` do not),
+    except in text_extraction, where digits are characters. A missing answer is wrong. This is the
+    normalised exact match of SQuAD (Rajpurkar et al. 2016, section 6.1), without its removal of
+    articles and punctuation.
     """
     if predicted is None:
         return False
@@ -189,7 +189,7 @@ def answers_match(predicted: str | None, example: Example) -> bool:
 
 
 def answer_key(predicted: str, example: Example) -> str:
-    """Return a text that is the same for equal answers to an example."""
+    """Return a key that is the same for equal answers to an example."""
     kind = answer_type(example)
     if kind == SET:
         return repr(sorted(parse_set(predicted)))
@@ -202,12 +202,11 @@ def reference_steps(example: Example) -> tuple[Step, ...]:
 
 
 def call_agrees(turn: Turn, step: Step) -> bool:
-    """Return whether a call does what a reference step does.
+    """Return whether a call agrees with a reference step.
 
-    The operation is the same and looks at the same region: boxes overlap by an intersection over
-    union of at least 0.5; a point lies in the box that the reference found, or is the same where
-    the reference found none. Other arguments are equal, defaults filled in, but for the
-    magnification.
+    It must be the same operation on the same region: boxes overlap by an intersection over union of
+    at least 0.5; a point lies in the reference's box, or is the same if the reference has no box.
+    Other arguments must be equal, with defaults filled in, except for the magnification.
     """
     if turn.operation != step.operation or not isinstance(turn.arguments, Mapping):
         return False
@@ -228,11 +227,10 @@ def call_agrees(turn: Turn, step: Step) -> bool:
 
 
 def num_agreeing(rollout: Rollout, example: Example) -> int:
-    """Return how many of a rollout's operations are the reference's, in its order.
+    """Return the number of a rollout's operations that agree with the reference, in its order.
 
-    The length of the longest common subsequence of both under `call_agrees`, as ROUGE-L has it for
-    words (Lin 2004, section 3): each step counts once, and steps in another order count only as
-    far as some of them are in order.
+    It is the length of the longest common subsequence of both under `call_agrees`, like ROUGE-L for
+    words (Lin 2004, section 3).
     """
     calls = [turn for turn in rollout.turns if turn.kind == CALL and turn.result is not None]
     steps = reference_steps(example)

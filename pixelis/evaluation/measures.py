@@ -1,7 +1,7 @@
-"""Measures beside answer accuracy: how calls go, how near answers come, several samples.
+"""Measures other than answer accuracy: scores of answers, rates of calls, several samples.
 
-Each function returns measure -> one fraction an example (`intervals.Fraction`); the ratios with
-their intervals are computed by `intervals.ratio_table`.
+Each function returns measure -> one fraction per example (`intervals.Fraction`);
+`intervals.ratio_table` computes the ratios and their intervals.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ from pixelis.operations import OPERATIONS, UNKNOWN_OPERATION, WRONG_ARGUMENTS
 def compute_measures(
     rollouts: Sequence[Rollout], planted: Sequence[Rollout], examples: Sequence[Example]
 ) -> dict[str, list[Fraction]]:
-    """Return the measures of one rollout an example, and of those after planted errors.
+    """Return the measures of one rollout per example, and of rollouts after planted errors.
 
     Returns:
-        `answer_score`: how near answers come, mean over all examples, in [0, 1], no answer scoring
-        0 (`matching.score_answer`: ANLS of texts, Biten et al. 2019, ICCV, section 4; intersection
-        over union of boxes, Everingham et al. 2010, section 4.2; else 1 where right);
-        `steps_to_answer`: operations run before the answer, failed and repeated ones included, mean
-        over the rollouts that end in an answer, right or wrong (read it with `outcome_answered`);
-        those of `call_fractions`, `operation_fractions`, `judgement.detection_fractions` and
+        `answer_score`: mean score of answers in [0, 1] (`matching.score_answer`: ANLS of texts,
+        Biten et al. 2019, ICCV, section 4; intersection over union of boxes, Everingham et al.
+        2010, section 4.2; otherwise 1 if right; 0 without an answer);
+        `steps_to_answer`: mean number of operations before the answer, with failed and repeated
+        ones, over rollouts that end in any answer (read it with `outcome_answered`);
+        the measures of `call_fractions`, `operation_fractions`, `judgement.detection_fractions` and
         `judgement.correction_fractions`.
     """
     pairs = list(zip(rollouts, examples, strict=True))
@@ -52,10 +52,10 @@ def compute_measures(
 def num_valid_calls(rollout: Rollout) -> int:
     """Return the number of a rollout's valid calls.
 
-    A call is valid when it parses, names a known operation, its arguments pass the operation's
-    schema (`Operation.takes`) and, where it was run, the operation did not refuse them
-    (`wrong_arguments`, such as a box outside of the image). One that keeps every rule and finds
-    nothing is valid and failed. A repeated call is as valid as the first of its kind.
+    A call is valid if it parses, names a known operation, has arguments that fit the operation's
+    schema (`Operation.takes`), and was not refused when it was run (`wrong_arguments`, such as a
+    box outside of the image). A valid call may still fail by finding nothing. A repeated call is as
+    valid as the first one.
     """
     calls = [turn for turn in rollout.turns if turn.kind == CALL]
     refused = {
@@ -70,21 +70,21 @@ def num_valid_calls(rollout: Rollout) -> int:
 
 
 def call_fractions(rollouts: Sequence[Rollout]) -> dict[str, list[Fraction]]:
-    """Return rates of calls as ratios of sums: every act or call weighs the same.
+    """Return rates of calls as ratios of sums, in which every act or call has the same weight.
 
-    An act is a turn that is not an answer, so a turn with neither call nor answer counts as an act
-    that went wrong. Whether a call parses, whether its name and arguments fit the schema, and
-    whether it runs are separate, as in scores of function calling (Patil et al. 2023, "Gorilla",
-    and the Berkeley Function-Calling Leaderboard); the ratios are this project's.
+    An act is a turn that is not an answer; a turn with neither call nor answer is a failed act.
+    Parsing, the fit of name and arguments, and running are separate rates, as in scores of function
+    calling (Patil et al. 2023, "Gorilla", and the Berkeley Function-Calling Leaderboard); the
+    ratios are this project's.
 
     Returns:
         `valid_call_rate`: valid calls (`num_valid_calls`) among all acts;
         `well_formed_call_rate`: calls that parse as `{"name": ..., "arguments": ...}` among all
-        acts, whatever they name;
-        `failed_operation_rate`: operations that gave an error among those run (unknown operation,
-        wrong arguments, no result);
+        acts, with any name;
+        `failed_operation_rate`: operations with an error (unknown operation, wrong arguments, no
+        result) among those run;
         `repeated_call_rate`: calls equal to an earlier one of their rollout among all calls.
-        None for a rollout without such turns.
+        A fraction is None for a rollout without such turns.
     """
     fractions: dict[str, list[Fraction]] = {}
     for rollout in rollouts:
@@ -106,10 +106,10 @@ def operation_fractions(
     """Return precision and recall of the operations against the reference trajectory.
 
     Returns:
-        `operation_precision`: operations that are the reference's (`matching.num_agreeing`) among
-        those run, summed over examples before dividing (micro average); `operation_recall`: the
-        same among the reference's. As in ROUGE-L (Lin 2004, section 3). Only of examples with a
-        reference; the precision also only where an operation was run.
+        `operation_precision`: operations that agree with the reference (`matching.num_agreeing`)
+        among those run, summed over examples before dividing (micro average); `operation_recall`:
+        the same number among the reference's steps, as in ROUGE-L (Lin 2004, section 3). Both are
+        defined for examples with a reference; the precision needs an operation that was run.
     """
     precision: list[Fraction] = []
     recall: list[Fraction] = []
@@ -124,8 +124,8 @@ def operation_fractions(
 def pass_at_k(num: int, num_right: int, k: int) -> float:
     """Return the probability that one of k samples is right (Chen et al. 2021, section 2.1).
 
-    Of `num` samples `num_right` are right: 1 - C(num - num_right, k) / C(num, k), the mean over all
-    subsets of k samples of whether one in it is right; it is unbiased.
+    If `num_right` of `num` samples are right, it is 1 - C(num - num_right, k) / C(num, k): the
+    share of subsets of k samples with a right one, which is unbiased.
 
     Raises:
         ValueError: unless 1 <= k <= num and 0 <= num_right <= num.
@@ -140,21 +140,21 @@ def pass_at_k(num: int, num_right: int, k: int) -> float:
 def majority_answer(rollouts: Sequence[Rollout], example: Example) -> str | None:
     """Return the answer of most samples (self-consistency, Wang et al. 2023, section 2).
 
-    Answers are the same where `answer_key` is; samples without an answer have no vote; of equally
-    many votes the answer of the earlier sample wins. None where no sample has an answer.
+    Answers with the same `answer_key` are equal; samples without an answer have no vote; with equal
+    votes the answer of the earlier sample wins. The result is None if no sample has an answer.
     """
     votes: dict[str, list[str]] = {}
     for rollout in rollouts:
         if rollout.answer is not None:
             votes.setdefault(answer_key(rollout.answer, example), []).append(rollout.answer)
-    # max keeps the first of equals, and the keys stand in the order of the samples.
+    # max returns the first of equal values, and the keys are in the order of the samples.
     return max(votes.values(), key=len)[0] if votes else None
 
 
 def sample_fractions(
     samples: Sequence[Sequence[Rollout]], examples: Sequence[Example]
 ) -> dict[str, list[Fraction]]:
-    """Return measures of several samples an example.
+    """Return measures of several samples per example.
 
     Returns:
         `pass_at_<k>` for k = 1, 2, 4, ... and the number of samples (`pass_at_k`; at 1 it is the
@@ -177,9 +177,9 @@ def teacher_forced_fractions(tallies: Sequence[Tally]) -> dict[str, list[Fractio
     """Return accuracies of the next token given the right ones (Williams and Zipser 1989).
 
     Returns:
-        `teacher_forced_token_accuracy`: supervised tokens whose most likely prediction is right,
-        among all; `teacher_forced_answer_accuracy`: share of examples with every token of the last
-        turn right. As in the strata of a training, on the chosen examples.
+        `teacher_forced_token_accuracy`: share of supervised tokens whose most likely prediction is
+        right; `teacher_forced_answer_accuracy`: share of examples with every token of the last turn
+        right. They are defined like the strata of a training.
     """
     return {
         "teacher_forced_token_accuracy": [(t.right, t.tokens) for t in tallies],

@@ -1,8 +1,8 @@
 """Answer accuracy, paired comparison, rates and count errors of rollouts, by group of examples.
 
-Groups are named `all`, by difficulty (`simple`), by task (`task/object_counting`), by both
-(`simple/object_counting`: a cell), by sample type (`type/self_correction`) and by the operations
-that the reference trajectory uses (`operation/ZOOM_IN`; an example is in as many as it uses).
+Groups are `all`, difficulties (`simple`), tasks (`task/object_counting`), both together
+(`simple/object_counting`: a cell), sample types (`type/self_correction`) and operations of the
+reference trajectory (`operation/ZOOM_IN`; an example may be in several of these).
 """
 
 from collections import Counter
@@ -24,9 +24,9 @@ MAX_COUNT_ERROR = 1000.0  # so that one very wrong number does not outweigh all 
 
 
 def group_indices(examples: Sequence[Example]) -> dict[str, list[int]]:
-    """Return the positions of the examples of every group that has some.
+    """Return group -> positions of its examples, for every group that is not empty.
 
-    In the order difficulties, all, tasks, types, operations, cells.
+    Groups are in the order difficulties, all, tasks, types, operations, cells.
     """
     difficulties = strata([example.difficulty for example in examples])
     named = [_prefixed_groups(example) for example in examples]
@@ -42,16 +42,13 @@ def group_indices(examples: Sequence[Example]) -> dict[str, list[int]]:
 
 
 def strata(groups: Iterable[str]) -> list[str]:
-    """Select the names of difficulties, or of the groups that a benchmark has in their place.
-
-    From simple to hard, the others in the order given.
-    """
+    """Select the names of difficulties, from simple to hard, then of a benchmark's own groups."""
     names = dict.fromkeys(name for name in groups if name != ALL and "/" not in name)
     return [*(d for d in DIFFICULTIES if d in names), *(n for n in names if n not in DIFFICULTIES)]
 
 
 def is_cell(group: str) -> bool:
-    """Return whether a group is one of a difficulty and a task together."""
+    """Return whether a group is a cell of a difficulty and a task."""
     return "/" in group and not group.startswith(PREFIXES)
 
 
@@ -66,13 +63,13 @@ def _prefix_order(group: str) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Adapter against base on the same examples.
+    """The comparison of adapter and base on the same examples.
 
     Attributes:
         gain: adapter's accuracy minus the base's; its interval resamples examples, not models.
         num_gained: examples that only the adapter answers right.
         num_lost: examples that only the base answers right.
-        p_value: of McNemar's exact test, two-sided.
+        p_value: p-value of McNemar's exact test, two-sided.
     """
 
     gain: Score
@@ -113,9 +110,9 @@ def paired_comparison(
 ) -> dict[str, Comparison]:
     """Compare adapter and base by group, with McNemar's exact test (McNemar 1947).
 
-    Of the examples that just one of the two answers right, each is as likely to be either's when
-    they are equally good: a binomial test with p = 1/2 on these, two-sided; 1 where there are
-    none. The p-values of several groups are not corrected for their number.
+    If both are equally good, an example that only one of them answers right is equally likely to be
+    either's: a two-sided binomial test with p = 1/2. Without such examples the p-value is 1. The
+    p-values of several groups are not corrected for their number.
     """
     before, after = correct_answers(base, examples), correct_answers(adapter, examples)
     comparisons = {}
@@ -129,14 +126,14 @@ def paired_comparison(
 
 
 def compute_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Return how long rollouts are and how they end: plain means over at least one rollout.
+    """Return means of lengths, outcomes and failures over at least one rollout.
 
     They describe cost and failures; rates of calls have intervals (`measures.call_fractions`).
 
     Returns:
         `mean_operations`: operations run in a rollout; `mean_new_tokens`: tokens generated in a
-        rollout; `outcome_<name>`: share of rollouts that ended so, in [0, 1]; `failure_<kind>`:
-        turns of a rollout that failed so (`Turn.failure`).
+        rollout; `outcome_<name>`: share of rollouts with this outcome, in [0, 1]; `failure_<kind>`:
+        turns of a rollout with this failure (`Turn.failure`).
     """
     turns = [turn for rollout in rollouts for turn in rollout.turns]
     outcomes = Counter(rollout.outcome for rollout in rollouts)
@@ -161,9 +158,9 @@ def rate_table(
 
 
 def parse_count(answer: str | None) -> float | None:
-    """Parse a count, in digits or as a word up to fifteen; None where the answer is none.
+    """Parse a count in digits or as a word up to fifteen; return None for any other answer.
 
-    `3 or 4` and `three dogs` are no counts.
+    `3 or 4` and `three dogs` are not counts.
     """
     if answer is None:
         return None
@@ -176,14 +173,14 @@ def count_errors(
 ) -> dict[str, tuple[Score, int]]:
     """Return the root mean squared error of counts (Acharya et al. 2019, "TallyQA", section 5).
 
-    An answer that is missing or no number counts as 0. One error is at most `MAX_COUNT_ERROR`. The
-    interval is that of the mean square, its ends under the root.
+    A missing answer, or one that is not a number, counts as 0. One error is at most
+    `MAX_COUNT_ERROR`. The interval is the root of the interval of the mean square.
 
     Returns:
-        stratum and `all` -> (RMSE in things, number of answers that are missing or no number).
+        Stratum or `all` -> (RMSE in counted things, number of answers that are not a number).
 
     Raises:
-        ValueError: when a ground truth is no number, naming the example.
+        ValueError: when a ground truth is not a number, naming the example.
     """
     squares, missing = [], []
     for rollout, example in zip(rollouts, examples, strict=True):

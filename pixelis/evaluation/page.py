@@ -1,7 +1,7 @@
 """The report of an evaluation as one HTML file: the numbers, then trajectories, worst first.
 
-Questions, answers and generated texts are escaped, and the page's own policy lets it run its one
-script, load nothing and send nothing. It needs no network, as a file or in a sandbox.
+Questions, answers and generated texts are escaped. The page's content security policy allows only
+its own script and no requests. It needs no network, as a file or in a sandbox.
 """
 
 import base64
@@ -37,7 +37,7 @@ from pixelis.evaluation.tables import (
 )
 from pixelis.evaluation.turns import ANSWER, CALL, Rollout, Turn
 
-MAX_BYTES = 12_000_000  # of the trajectories' images
+MAX_BYTES = 12_000_000  # for the trajectories' images
 COLOURS = {"base": "#b0b7bf", "against": "#E69F00", "adapter": "#0072B2"}
 MAX_TEXT = 400  # characters
 MAX_QUESTION = 1200
@@ -153,7 +153,7 @@ def _within_bytes(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _card(case: Case) -> dict[str, Any]:
-    """Return one case as the page shows it: short texts, and images as `data:` URLs.
+    """Return the page's data of one case: short texts, and images as `data:` URLs.
 
     The model's calls are marked by the number of their turn, the reference's by R1, R2, ...
     """
@@ -174,7 +174,7 @@ def _card(case: Case) -> dict[str, Any]:
         "why": case.why,
         "frames": _frames(example, [*([] if case.is_right else reference), *_calls(rollout)]),
         "acts": _turns(rollout),
-        # What the base looked at is of interest where it alone was right.
+        # The base's calls are shown only if the base alone was right.
         "base_frames": _frames(example, _calls(base)) if base and case.verdict == "lost" else [],
         "base_acts": _turns(base) if base is not None else [],
         "reference": [
@@ -201,7 +201,7 @@ def _calls(rollout: Rollout) -> list[MarkedCall]:
 
 
 def _frames(example: Example, calls: Sequence[MarkedCall]) -> list[tuple[str, str]]:
-    """Return the images with marked calls, each with a label; some of many frames."""
+    """Return labelled images with marked calls, at most `MAX_FRAMES` of the frames."""
     count, last = min(MAX_FRAMES, len(example.images)), len(example.images) - 1
     frames = []
     for position in range(count):

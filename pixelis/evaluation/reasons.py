@@ -1,7 +1,7 @@
-"""A sentence that says why an answer is wrong, from the rollout and the reference trajectory.
+"""Explanations of wrong answers, from the rollout and the reference trajectory.
 
-It uses what can be observed: how the rollout ended, whether the model looked where the reference
-looks, whether a result held the truth.
+They use what can be observed: how the rollout ended, whether the model looked at the reference's
+regions, and whether a result held the truth.
 """
 
 import json
@@ -17,13 +17,13 @@ SAME_OBJECT_IOU = 0.5  # the threshold of PASCAL VOC
 MAX_VALUE = 60  # characters
 MAX_CONCLUSION = 160  # characters
 PARTIAL = (TEXT, BOX)  # kinds of answers with partial scores
-MAX_STEPS = 4  # of the reference that a sentence lists
+MAX_STEPS = 4  # steps of the reference that a sentence lists
 
 
 def explain(rollout: Rollout, example: Example) -> str:
-    """Return a few sentences about a wrong answer, or about why there is none.
+    """Return a few sentences about a wrong or missing answer.
 
-    The conclusions of the model and of the reference are quoted where both exist and differ.
+    The conclusions of the model and of the reference are quoted if both exist and differ.
     """
     parts = [_ending(rollout, example), _conclusions(rollout, example)]
     if (loop := _loop(rollout)) is not None:
@@ -34,7 +34,7 @@ def explain(rollout: Rollout, example: Example) -> str:
 
 
 def shorten(value: Any, limit: int = MAX_VALUE) -> str:
-    """Return a value as short text on one line: a text as it is, anything else as JSON."""
+    """Shorten a value to one line: a text unchanged, anything else as JSON."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
@@ -69,7 +69,7 @@ def _one_line(text: str) -> str:
 
 
 def _distance(answer: str, example: Example) -> str:
-    """Return by how much a number is off, or the score of an answer that is partly right."""
+    """Return the difference of a wrong number, or the score of a partly right answer."""
     if answer_type(example) in PARTIAL and 0 < (score := score_answer(answer, example)) < 1:
         return f" (score {score:.2f})"
     try:
@@ -113,7 +113,7 @@ def _cause(rollout: Rollout, example: Example) -> str:
 
 
 def _turn_with_truth(turns: Sequence[Turn], truth: str) -> int | None:
-    """Return the number of the last turn whose result holds the truth as a value of its own."""
+    """Return the number of the last turn whose result has a value equal to the truth."""
     expected = truth.strip().casefold()
     for number in range(len(turns), 0, -1):
         result = turns[number - 1].result
@@ -136,7 +136,7 @@ def _values(value: Any) -> Iterator[str]:
 
 
 def _missed_steps(calls: Sequence[Turn], example: Example) -> str | None:
-    """Return which of the reference's boxes the model missed; None where either has none."""
+    """Return a sentence about the reference's boxes that the model missed; None without boxes."""
     expected = {
         box: number
         for number, step in enumerate(example.trajectory, 1)
@@ -158,7 +158,7 @@ def _missed_steps(calls: Sequence[Turn], example: Example) -> str | None:
 
 
 def _boxes(arguments: Any, result: Mapping[str, Any] | None) -> list[Region]:
-    """Return the boxes of a call in the first image: its arguments', or its result's of a point."""
+    """Return the boxes of a call in the first image, from its arguments or else its result."""
     named = find_regions(arguments, result, 1)
     boxes: list[Region] = [region for region in named if len(region) == 4]
     if boxes or not named:

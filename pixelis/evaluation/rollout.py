@@ -1,7 +1,7 @@
 """Rollouts: the model generates a turn, its call runs on the pixels, the result is appended.
 
-Only an example's question and images are used; its trajectory and answer are not, but for a planted
-error: then the trajectory up to its wrong step stands in the prompt.
+Of an example only question and images are used, not trajectory and answer. After a planted error,
+the prompt also holds the trajectory up to its wrong step.
 """
 
 import time
@@ -33,16 +33,17 @@ from pixelis.evaluation.turns import (
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """How rollouts are generated.
+    """The settings of rollouts.
 
     Attributes:
-        max_operations: operations that are run in one rollout (a turn that is neither call nor
-            answer counts as one); the model may answer after the last.
-        max_new_tokens: of one turn.
-        batch_size: rollouts in one batch; changes the speed, not the tokens (in fp32, but for ties
-            to about six digits).
-        temperature: 0: the most likely token; else tokens are drawn from softmax(logits / it).
-        seed: of the draws.
+        max_operations: limit of operations in one rollout (a turn that is neither call nor answer
+            counts as one); the model may answer after the last one.
+        max_new_tokens: limit of tokens in one turn.
+        batch_size: rollouts in one batch; it changes the speed but not the tokens (in fp32, except
+            for ties to about six digits).
+        temperature: 0 takes the most likely token; otherwise tokens are drawn from softmax(logits /
+            temperature).
+        seed: seed of the draws.
     """
 
     max_operations: int = 8
@@ -60,18 +61,18 @@ def roll_out(
     *,
     progress: Callable[[int, Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Let a model solve examples, with its calls run on the pixels.
+    """Roll out a model on examples, with its calls run on the pixels.
 
     Args:
-        model: of the Qwen2-VL family, plain or with a PEFT adapter (which the caller switches off
-            with `disable_adapter` for the base); its training mode is left as it was.
-        encoder: of the model's processor.
-        conversations: one a rollout.
+        model: a model of the Qwen2-VL family, plain or with a PEFT adapter (which the caller
+            disables with `disable_adapter` for the base); its training mode is restored.
+        encoder: encoder with the model's processor.
+        conversations: the start of each rollout.
         settings: limits and sampling.
-        progress: called with the index of a conversation and its rollout, as each ends.
+        progress: called with the index of a conversation and its rollout when it ends.
 
     Returns:
-        the rollouts in the order of the conversations.
+        The rollouts in the order of the conversations.
 
     Raises:
         CheckpointError: when the model has no three-dimensional positions.
@@ -107,7 +108,7 @@ def run_conversations(
 ) -> list[Rollout]:
     """Run the conversations of `roll_out` in the slots of a decoder."""
     prompts = [encode_prompt(encoder, conversation) for conversation in conversations]
-    # From the longest: neighbours in the queue are prefilled in one pass, no long one comes last.
+    # The longest prompts run first, and neighbours in the queue can be prefilled in one pass.
     queue = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     running: dict[int, tuple[int, list[Turn]]] = {}
     requested: dict[int, float] = {}  # when the turn of a slot was requested

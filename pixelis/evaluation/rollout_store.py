@@ -1,8 +1,7 @@
-"""Finished rollouts on disk, so that a stopped evaluation resumes.
+"""Finished rollouts on disk, with which a stopped evaluation is resumed.
 
-One JSON line a rollout, written as soon as it ends; a line that a kill cut off is dropped. Images
-are not stored: operations are functions of the pixels, so they are run again when rollouts are
-loaded.
+Each rollout is one line of JSON, written as soon as it ends; a line that a kill cut off is dropped.
+Images are not stored: loading runs the operations again, which depend only on the pixels.
 """
 
 import json
@@ -36,12 +35,12 @@ class RolloutStore:
     """The finished rollouts of one evaluation, in a folder that only one process writes to."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool = True) -> None:
-        """Name the folder; entering the store makes, locks and reads it.
+        """Set the folder; entering the store creates, locks and reads it.
 
         Args:
-            folder: of this evaluation alone; its name should follow from the identity.
-            identity: all that rollouts depend on, JSON; written beside them for people to read.
-            resume: use the rollouts in the folder; otherwise they are removed.
+            folder: folder for this evaluation only; its name should depend on the identity.
+            identity: all values that change rollouts, as JSON; written to the folder for users.
+            resume: whether to use the rollouts in the folder; otherwise they are removed.
         """
         self.folder = folder
         self.identity = dict(identity)
@@ -52,7 +51,7 @@ class RolloutStore:
         self._disk_full = False
 
     def __enter__(self) -> "RolloutStore":
-        """Make, lock and read the folder.
+        """Create, lock and read the folder.
 
         Raises:
             DataError: when another process uses it, or it cannot be written.
@@ -89,8 +88,8 @@ class RolloutStore:
         if not self._lines:
             self.discard()
         if not self.folder.exists():
-            # While it is locked: a process that waits for the removed file makes a new one.
-            with suppress(OSError):  # systems that do not remove an open file
+            # Remove it while it is locked: a process that waits for the lock creates a new file.
+            with suppress(OSError):  # some systems do not remove an open file
                 Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
 
@@ -120,7 +119,7 @@ class RolloutStore:
             return
         try:
             self._file.write(json.dumps(line) + "\n")
-            # To the system, which outlives the process.
+            # The system keeps the line if this process is killed.
             self._file.flush()
         except OSError as error:
             self._disk_full = True
@@ -137,7 +136,7 @@ class RolloutStore:
 
     def _close(self) -> None:
         if self._file is not None:
-            with suppress(OSError):  # a full disk does not take what is buffered
+            with suppress(OSError):  # a full disk does not take the buffered line
                 self._file.close()
             self._file = None
 
@@ -181,7 +180,7 @@ def _rollout(line: Mapping[str, Any], example: Example) -> Rollout | None:
         if not turns or None in turns:
             return None
         return Rollout(**values, turns=tuple(turn for turn in turns if turn is not None))
-    except TypeError:  # of another version: other fields
+    except TypeError:  # another version wrote it, with other fields
         return None
 
 

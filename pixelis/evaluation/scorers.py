@@ -7,9 +7,9 @@ They are plain functions whose parameters MLflow fills by name, so nothing here 
 
     mlflow.genai.evaluate(data=rows_of(result), scorers=[scorer(each) for each in SCORERS])
 
-`evaluate` itself does not use it: MLflow predicts row by row, where rollouts need batches, has
-neither intervals nor paired comparisons, and keeps a trace of every row. The verdicts that it adds
-to traces are assessments of the traces of `evaluate`.
+`evaluate` itself does not use `mlflow.genai.evaluate`, which predicts row by row although rollouts
+need batches, has neither intervals nor paired comparisons, and keeps a trace of every row. Instead
+`evaluate` adds its verdicts to its own traces as assessments.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ def row_of(example: Example, rollout: Rollout) -> dict[str, Any]:
             "num_operations": rollout.num_operations,
             "num_failed": rollout.num_failed,
         },
-        # MLflow takes no empty expectation.
+        # MLflow refuses an empty expectation.
         "expectations": {"truth": example.ground_truth, "answer_type": answer_type(example)}
         | ({"alternatives": list(others)} if (others := truths(example)[1:]) else {}),
     }
@@ -53,7 +53,7 @@ def answer_is_right(
 def answer_score(
     inputs: Mapping[str, Any], outputs: Mapping[str, Any], expectations: Mapping[str, Any]
 ) -> float:
-    """Return how near the answer comes, in [0, 1] (`matching.score_answer`)."""
+    """Return the score of the answer, in [0, 1] (`matching.score_answer`)."""
     return score_answer(outputs["answer"], _example(inputs, expectations))
 
 
@@ -63,7 +63,7 @@ def has_answered(outputs: Mapping[str, Any]) -> bool:
 
 
 def operations_ran(outputs: Mapping[str, Any]) -> float:
-    """Return the share of the operations without an error; 1 where none was called."""
+    """Return the share of operations without an error; 1 if there were no operations."""
     total = outputs["num_operations"]
     return 1 - outputs["num_failed"] / total if total else 1.0
 
@@ -77,7 +77,7 @@ SCORERS: Sequence[Callable[..., bool | float]] = (
 
 
 def _example(inputs: Mapping[str, Any], expectations: Mapping[str, Any]) -> Example:
-    """Return the example with what the matching reads."""
+    """Return an example with only the fields that matching reads."""
     kept = {key: expectations.get(key) for key in ("answer_type", "alternatives")}
     return Example(
         id=str(inputs["id"]),

@@ -38,12 +38,11 @@ class AdapterModel:
             params: `max_operations` and `max_new_tokens` of one rollout.
 
         Returns:
-            A table with a row an input: `answer` (None where there is none), `trajectory` (a JSON
-            list of turns: text, operation, arguments and result), `outcome`
-            (answered, max_operations, no_answer).
+            A table with one row per input: `answer` (or None), `trajectory` (a JSON list of turns:
+            text, operation, arguments and result), `outcome` (answered, max_operations, no_answer).
 
         Raises:
-            DataError: A column is missing, or an image is none.
+            DataError: A column is missing, or an image cannot be read.
         """
         missing = [name for name in COLUMNS if name not in inputs]
         if missing:
@@ -59,7 +58,7 @@ class AdapterModel:
 
 
 def _load_pyfunc(path: str) -> AdapterModel:
-    """Load a model from its folder, as MLflow does: the adapter is in it beside MLmodel."""
+    """Load a model for MLflow from its folder, which holds MLmodel and the adapter."""
     folder = Path(path)
     about = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["metadata"]
     name, trust = about["base_model"], about["trust_remote_code"]

@@ -11,10 +11,10 @@ COLUMNS = 128
 
 
 class SlotCache(Cache):
-    """Keys and values of several conversations, each filled to its own length.
+    """Keys and values of several conversations, each with its own length.
 
-    A slot's tokens are in columns 0 to length - 1. The columns after them hold padding: the mask
-    hides it, and the next tokens overwrite it.
+    A slot's tokens are in columns 0 to length - 1. Later columns hold padding, which the mask hides
+    and the next tokens overwrite.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -30,7 +30,7 @@ class SlotCache(Cache):
         self._target = slots[:, None], columns
         self._end = int(columns.max()) + 1
         first, last = int(slots[0]), int(slots[-1])
-        # Rows that lie side by side are read where they are; others are copied together.
+        # Adjacent rows are read in place; others are copied together.
         self._side_by_side = slice(first, last + 1) if last - first + 1 == len(slots) else None
 
     def update(
@@ -52,7 +52,7 @@ class SlotCache(Cache):
             layers.append(new.new_zeros(self.num_slots, new.shape[1], 0, new.shape[3]))
         kept = layers[layer]
         if kept.shape[2] < self._end:
-            # Zeros, not empty memory: a hidden NaN would still spoil the sum over the columns.
+            # Zeros, because a masked NaN would still make the sum over the columns NaN.
             missing = -(-(self._end - kept.shape[2]) // COLUMNS) * COLUMNS
             grown = kept.new_zeros(*kept.shape[:2], missing, kept.shape[3])
             kept = layers[layer] = torch.cat([kept, grown], dim=2)

@@ -1,7 +1,7 @@
-"""A case as spans of a trace: every turn with its messages, and every operation.
+"""The spans of a case's trace: one per turn with its messages, and one per operation.
 
 Spans of type CHAT_MODEL hold messages in OpenAI's form, which trace views show as a conversation.
-Images are PIL images in place of their URLs; the tracker replaces them.
+In place of image URLs they hold PIL images, which the tracker replaces.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ MAX_IMAGES = 8
 
 
 def build_spans(case: Case) -> list[dict[str, Any]]:
-    """Return the spans of the adapter's rollout: a root, one a turn, one an operation.
+    """Return the spans of the adapter's rollout: a root, then one per turn and per operation.
 
     Returns:
-        dicts with `name`, `type` (of MLflow's SpanType), `inputs`, `outputs`, `seconds` (wall time;
-        of the first the sum of the others') and, where an operation failed, `error`.
+        Dicts with `name`, `type` (of MLflow's SpanType), `inputs`, `outputs`, `seconds` (wall time;
+        the root has the sum) and, for a failed operation, `error`.
     """
     example, rollout = case.example, case.rollout
     images = example.images[:MAX_IMAGES]
@@ -75,7 +75,7 @@ def _part(part: str | Image.Image) -> dict[str, Any]:
 
 
 def _operation(number: int, turn: Turn, images: Sequence[Image.Image]) -> dict[str, Any]:
-    """Return a call's span: arguments with the marked frames, result with its image."""
+    """Return a call's span with arguments, marked frames, result and image."""
     result: Mapping[str, Any] = turn.result or {}
     outputs: dict[str, Any] = {"result": dict(result)}
     if turn.image is not None:

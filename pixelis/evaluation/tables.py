@@ -1,4 +1,4 @@
-"""The result of an evaluation as tables for people, rows for files and values for charts."""
+"""The result of an evaluation as tables for the console, rows for files and metrics for charts."""
 
 import io
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from pixelis.evaluation.metrics import ALL, TASK_PREFIX, strata
 
 TITLE = "Answer accuracy with 95 % intervals"
 P_NOTE = "p: McNemar's exact test, two-sided, not corrected for several groups"
-# The adapter's gain over a model: the name of its values, and the end of the columns' names.
+# Model -> metric of the adapter's gain over it, and suffix of the columns' names.
 GAINS = {BASE: ("gain", ""), AGAINST: ("gain_over_against", "_over_against")}
 
 
 def _shown_groups(result: EvaluationResult) -> list[str]:
-    """Return the groups that tables show: difficulties, all, tasks; rows have the others too."""
+    """Return the groups that tables show: difficulties, all, tasks; rows have all groups."""
     table = result.adapter.accuracy
     tasks = sorted(name for name in table if name.startswith(TASK_PREFIX))
     return [name for name in (*strata(table), ALL, *tasks) if name in table]
 
 
 def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """Return one flat dict a group; shares are in [0, 1].
+    """Return one flat dict per group; shares are in [0, 1].
 
     The gain over the base is `gain`, `gained`, `lost`, `p_value`; over a second adapter the same
     names end in `_over_against`.
@@ -50,7 +50,7 @@ def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
 
 
 def measure_rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """Return one flat dict a model, group and measure."""
+    """Return one flat dict per model, group and measure."""
     return [
         {
             "model": label,
@@ -68,11 +68,11 @@ def measure_rows(result: EvaluationResult) -> list[dict[str, Any]]:
 
 
 def result_values(result: EvaluationResult, split: str) -> dict[str, float]:
-    """Return every number of an evaluation by the name of its metric.
+    """Return every metric of an evaluation by name.
 
-    As in `test/adapter/simple/answer_accuracy` and `test/gain/hard`, with `_low` and `_high` of
-    intervals and `_p_value` of gains. Rates and the intervals of measures only of difficulties and
-    all: the rows have the others.
+    Names are `test/adapter/simple/answer_accuracy` and `test/gain/hard`, with the suffixes `_low`
+    and `_high` for intervals and `_p_value` for gains. Rates and intervals of measures are left out
+    for other groups than difficulties and all; the rows have them.
     """
     values: dict[str, float] = {}
     for label, evaluation in result.models.items():
@@ -99,7 +99,7 @@ def _bounds(key: str, score: Score) -> dict[str, float]:
 
 
 def format_p_value(p_value: float) -> str:
-    """Format a p-value: three digits, or that it is below them."""
+    """Format a p-value with three digits, or as `<0.001`."""
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
@@ -124,11 +124,11 @@ def _new_table(title: str, caption: str | None = None) -> Table:
 def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str = BASE) -> Table:
     """Return the table of accuracies in percent: difficulties, all and tasks as rows.
 
-    Where the adapter was compared with the `other` model, with the gain in points, the examples
-    that only the adapter (won) or only the other (lost) answers right, and McNemar's exact p.
+    If the adapter was compared with the `other` model, the table also has the gain in points, the
+    examples that only the adapter (won) or only the other (lost) answers right, and McNemar's p.
     """
     compared = result.comparisons.get(other)
-    # Narrow enough for 100 columns; in 80 the first wraps.
+    # The table fits into 100 columns; in 80 its first column wraps.
     table = _new_table(title, P_NOTE if compared is not None else None)
     table.add_column("", overflow="fold")
     table.add_column("n", justify="right")
@@ -156,9 +156,9 @@ def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str =
 def measure_cells(
     result: EvaluationResult, group: str = ALL
 ) -> Iterator[tuple[str, int, list[str]]]:
-    """Iterate over a group's measures: name, number of examples, a text a model.
+    """Yield name, number of examples and one text per model for each measure of a group.
 
-    In percent with the 95 % interval, steps as they are; empty where a model has no such measure.
+    Texts are percentages with 95 % intervals, or numbers of steps; empty without the measure.
     """
     tables = [evaluation.measures.get(group, {}) for evaluation in result.models.values()]
     for name in dict.fromkeys(name for table in tables for name in table):
@@ -182,7 +182,7 @@ def measured_groups(result: EvaluationResult) -> list[str]:
 
 
 def measures_table(result: EvaluationResult, *, title: str, group: str = ALL) -> Table:
-    """Return the table of a group's measures, a column a model (`measure_cells`)."""
+    """Return the table of a group's measures with one column per model (`measure_cells`)."""
     table = _new_table(title)
     table.add_column("")
     table.add_column("n", justify="right")
@@ -194,7 +194,7 @@ def measures_table(result: EvaluationResult, *, title: str, group: str = ALL) ->
 
 
 def as_text(table: Table) -> str:
-    """Return a table as plain text, as wide as it needs to be."""
+    """Return a table as plain text without a limit on its width."""
     console = Console(file=io.StringIO(), width=200, color_system=None)
     with console.capture() as captured:
         console.print(table)

@@ -1,4 +1,4 @@
-"""Teacher-forced evaluation: loss and accuracies with the right tokens before each token."""
+"""Teacher-forced evaluation: loss and accuracies of each token after the right earlier tokens."""
 
 import math
 import random
@@ -40,14 +40,14 @@ class Stratum:
         return math.exp(-self.loss)
 
 
-# Computes each batch, in this or in another process, and returns it with its result, in order.
+# A function that computes each batch, in this or another process, and yields batch and result.
 Shard = Callable[[Sequence[Any], Callable[[Any], Any]], Iterable[tuple[Any, Any]]]
 
 
 def in_this_process(
     batches: Sequence[Any], compute: Callable[[Any], Any]
 ) -> Iterable[tuple[Any, Any]]:
-    """Compute each batch here; a training in several processes shards them instead."""
+    """Compute each batch in this process; a training in several processes shards them instead."""
     return ((batch, compute(batch)) for batch in batches)
 
 
@@ -57,8 +57,8 @@ class Tally:
 
     Attributes:
         tokens: supervised tokens.
-        right: those whose most likely prediction is right.
-        loss: summed cross-entropy, in nats.
+        right: supervised tokens whose most likely prediction is right.
+        loss: sum of cross-entropies, in nats.
         answered: whether every token of the last turn is right.
     """
 
@@ -81,7 +81,7 @@ class Validation:
         seed: int,
         shard: Shard = in_this_process,
     ) -> None:
-        """Choose the subset by the seed; fewer examples where there are fewer.
+        """Choose at most `samples_per_difficulty` examples of each difficulty by the seed.
 
         Raises:
             DataError: when a difficulty's examples hold no supervised token.
@@ -108,7 +108,7 @@ class Validation:
 
     @torch.inference_mode()
     def __call__(self, model: Any) -> dict[str, Stratum]:
-        """Evaluate the model on every difficulty; its training mode is left as it was."""
+        """Evaluate the model on every difficulty; restore its training mode."""
         was_training = model.training
         model.eval()
         tallies: dict[str, list[Tally]] = {difficulty: [] for difficulty in self.difficulties}
@@ -119,7 +119,7 @@ class Validation:
 
 
 def measure(model: Any, batches: Batches, shard: Shard) -> Iterator[tuple[Key, Tally]]:
-    """Yield every example with its tally; each batch is collated only where it is computed."""
+    """Yield every example with its tally; a batch is collated by the process that computes it."""
 
     def compute(index: int) -> list[Tally]:
         return _tallies(model, batches[index])
@@ -134,7 +134,7 @@ def compute_losses(
 ) -> dict[str, dict[int, float]]:
     """Return the mean loss per supervised token of examples: difficulty -> index -> nats.
 
-    The model's training mode is left as it was. Length-normalised, as `self_paced` needs it.
+    The model's training mode is restored. The strategy `self_paced` uses these losses.
     """
     was_training = model.training
     model.eval()
@@ -146,7 +146,7 @@ def compute_losses(
 
 
 class _ExampleDataset(CurriculumDataset):
-    """Examples in memory in place of a split's rows, by their index."""
+    """A dataset of examples in memory, by their index."""
 
     def __init__(self, examples: Sequence[Example], encoder: Encoder) -> None:
         super().__init__({}, encoder)
@@ -160,10 +160,10 @@ class _ExampleDataset(CurriculumDataset):
 def tally_examples(
     model: Any, encoder: Encoder, examples: Sequence[Example], *, batch_size: int
 ) -> list[Tally]:
-    """Measure examples in one forward pass each; the model's training mode is left as it was.
+    """Measure examples in one forward pass each; restore the model's training mode.
 
     Raises:
-        DataError: when an example cannot be encoded, naming it.
+        DataError: when an example cannot be encoded, naming the example.
     """
     dataset = _ExampleDataset(examples, encoder)
     keys = by_length(dataset, [(example.difficulty, i) for i, example in enumerate(examples)])
@@ -187,7 +187,7 @@ def _tallies(model: Any, batch: Batch) -> list[Tally]:
 def _tally(
     logits: torch.Tensor, needed: torch.Tensor, labels: torch.Tensor, answer_start: int
 ) -> Tally:
-    """Count one example: logits (N, V) at the N positions `needed`, labels (T,)."""
+    """Tally one example: logits (N, V) at the N positions `needed`, labels (T,)."""
     targets = labels[1:][needed]  # position t predicts token t + 1
     supervised = (targets != IGNORE_INDEX).nonzero().squeeze(1)
     kept = logits[supervised].float()
