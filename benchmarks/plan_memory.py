@@ -1,6 +1,6 @@
-"""The memory that `plan` forecasts, against what trainings of two bases took.
+"""Compare the memory that `plan` forecasts with measured trainings of two bases.
 
-    python benchmarks/plan_memory.py   # minutes; exit code 1 beyond 15 %
+    python benchmarks/plan_memory.py   # minutes; exit code 1 for a difference over 15 %
 
 Each case is a training of two steps in a fresh process (`tests/planning/measured_memory.py`). Held
 is the peak of live tensor bytes, above the base's weights and with them.
@@ -41,7 +41,7 @@ LARGER = {
 
 
 def make_larger(folder):
-    """Random weights, with the embedded base's processor; returns how many."""
+    """Save a larger random model with the embedded base's processor; return its parameters."""
     shutil.copytree(EMBEDDED_DIR, folder)
     config = AutoConfig.from_pretrained(EMBEDDED_DIR)
     for key, value in LARGER.items():
@@ -54,7 +54,7 @@ def make_larger(folder):
 
 
 def measure(model_name, data_dir, place, *, batch_size, checkpointing, precision, vision_cache):
-    """One case in a process of its own."""
+    """Measure one case in a separate process."""
     request = {
         "model": {
             "model_name": str(model_name),

@@ -1,15 +1,15 @@
-"""How fast rollouts are against a plain loop: python benchmarks/rollouts.py
+"""Compare the speed of rollouts with a plain loop: python benchmarks/rollouts.py
 
-The plain loop is what one writes first: an example at a time, every turn encoded anew from the
-whole conversation, its images included, and given to transformers' `model.generate` (which keeps a
-cache within the turn). Both sides are greedy, in float32, with the embedded base on the same
-examples of every task; they take turns for three rounds, so that what else the machine does
-falls on both. Exit code 1 where an answer differs or the middle ratio is below 5.
+The plain loop is the simplest program: one example at a time, every turn encoded again from the
+complete conversation with its images, and `model.generate` of transformers (which keeps a cache
+within the turn). Both sides are greedy, in float32, with the embedded base on the same examples of
+every task; they alternate for three rounds, so that other load on the machine affects both. The
+exit code is 1 if an answer differs or the median ratio is below 5.
 
-On a difference it says which side changed between rounds (sums of other shapes or on other numbers
-of threads round otherwise, and a tie to about six digits falls the other way), and the first token
-that differs with the two largest logits of both sides: the plain side's of the same whole prompt,
-the engine's of the same conversation alone.
+For a difference it prints which side changed between rounds (other shapes or numbers of threads
+round differently, which can reverse a tie to about six digits), and the first different token with
+the two largest logits of both sides: the plain side's for the same prompt, the engine's for this
+conversation alone.
 """
 
 import argparse
@@ -38,7 +38,7 @@ LIMITS = {"max_operations": 8, "max_new_tokens": 96}
 
 @torch.inference_mode()
 def generate_turn(model, encoder, batch, max_new_tokens, with_logits=False):
-    """The model's next turn, the plain way: its tokens, and its logits (tokens, vocabulary)."""
+    """Generate the next turn with transformers; return tokens and logits (tokens, vocabulary)."""
     batch = collate([batch], encoder)
     del batch["labels"]
     batch.pop("kinds", None)
@@ -59,10 +59,10 @@ def generate_turn(model, encoder, batch, max_new_tokens, with_logits=False):
 
 
 def plain_rollout(model, encoder, example, *, max_operations, max_new_tokens, tops=None):
-    """One example, turn by turn: what it answers, and the tokens of its turns.
+    """Roll out one example with the plain loop; return its answer and the tokens of its turns.
 
-    What was said goes on as the tokens that were spoken, not as their text encoded again: another
-    spelling of the same text would be another conversation. Images are encoded anew every turn.
+    The generated tokens are kept, not encoded again from their text: another tokenisation of the
+    same text would be another conversation. Images are encoded again every turn.
     """
     heard = encoder.encode(
         prompt_messages(example.question, example.images), add_generation_prompt=True
@@ -89,7 +89,7 @@ def plain_rollout(model, encoder, example, *, max_operations, max_new_tokens, to
 
 
 def top_two(row):
-    """The two largest logits with their tokens."""
+    """Return the two largest logits with their tokens."""
     values, tokens = row.float().topk(2)
     return list(zip(tokens.tolist(), values.tolist(), strict=True))
 
@@ -114,7 +114,7 @@ class Watched(Decoder):
 
 
 def watch_engine(model, encoder, example):
-    """The engine on one example alone: its turns, and the top two logits of every token."""
+    """Run the engine on one example; return its turns and the top two logits of every token."""
     decoder = Watched(
         model,
         encoder,
@@ -139,7 +139,7 @@ def watch_engine(model, encoder, example):
 
 
 def engine(model, encoder, examples, batch_size):
-    """Answers, and the tokens of the turns as the engine in its batch said them."""
+    """Run the engine in batches; return the answers and the tokens of the turns."""
     spoken = {}
     process_turn = rollout_module.process_turn
 
@@ -160,7 +160,7 @@ def engine(model, encoder, examples, batch_size):
 
 
 def first_difference(one, other):
-    """Turn and token from which two rollouts differ; None where no token does."""
+    """Return the first turn and token at which two rollouts differ; None without a difference."""
     for turn, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             pairs = zip(a, b, strict=False)
@@ -169,7 +169,7 @@ def first_difference(one, other):
 
 
 def tell_difference(model, encoder, example, index, plain, ours, earlier):
-    """Print what differs, who changed since the rounds before, and how near the tokens were."""
+    """Print a difference: which side changed since earlier rounds, and the logits of both."""
     print(f"example {index}: plain {plain[0]!r}, engine {ours[0]!r}, threads "
           f"{torch.get_num_threads()}")  # fmt: skip
     for name, now in (("plain", plain), ("engine", ours)):
@@ -202,7 +202,7 @@ def main():
     arguments = parser.parse_args()
     model = load_model("pixelis-nano", torch_dtype="float32").eval()
     encoder = Encoder(load_processor("pixelis-nano", min_pixels=3136, max_pixels=12544))
-    # As data-prep mixes them where nothing else is asked for.
+    # data-prep's default mix
     shares = {"self_correction": DataPrepConfig().self_correction_ratio}
     examples = [
         generate_example(seed=17, index=plan.index, task=plan.task, sample_type=plan.sample_type)

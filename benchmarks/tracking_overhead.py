@@ -1,4 +1,4 @@
-"""What recording costs a training: python benchmarks/tracking_overhead.py
+"""Measure recording's share of a training's time: python benchmarks/tracking_overhead.py
 
 Trains the embedded base, once by the library's `run_sft`, which records all that the entry point
 does (system metrics, live figures, adapters) in a real run on SQLite (MLFLOW_TRACKING_URI, where it
@@ -8,10 +8,10 @@ often.
 
 `recording` is the seconds inside public calls of the recorder, and of what draws before it, on the
 training thread, from the first step's beginning to the last one's end: a call inside another counts
-once. What the threads beside it take from the training (figures, deliveries, the machine's numbers)
-is in the ratio of the two trainings' times. `--outage` lets no record through from the third step
-on: a server that was killed and does not come back. Exits with 1 where the share of the whole time
-is over 1 % in the median round.
+once. The ratio of the two trainings' times includes the other threads (figures, sending, system
+metrics). `--outage` blocks every record from the third step on, like a server that was killed and
+does not return. The exit code is 1 if recording's share of the time is over 1 % in the median
+round.
 """
 
 import argparse
@@ -33,7 +33,7 @@ ARMS = ("recorded", "not recorded")
 
 @dataclass
 class Clock:
-    """Seconds of one training; a call counts when it is not inside another that counts."""
+    """The seconds of one training; nested calls count once."""
 
     began: float = 0.0
     ended: float = 0.0
@@ -48,7 +48,7 @@ class Clock:
         return self.ended - self.began
 
     def count(self, function):
-        """The function, counted where the training calls it."""
+        """Wrap a function to add its time, if the training calls it."""
 
         @functools.wraps(function)
         def counted(*arguments, **words):
@@ -70,7 +70,7 @@ class Clock:
 
 
 def watch(clock, outage):
-    """Wrap the public calls in this process; returns what undoes it."""
+    """Wrap the public calls in this process; return a function that restores them."""
     from mlflow import MlflowClient
 
     from pixelis.recorder import NullRecorder
@@ -119,7 +119,7 @@ def watch(clock, outage):
 
 
 def train(place, data, arguments, *, recorded):
-    """One training; returns its clock."""
+    """Train once; return the clock."""
     from pixelis.config import ModelFileConfig, TrainingFileConfig, load_config
     from pixelis.curriculum import CurriculumConfig
     from pixelis.recorder import NullRecorder
@@ -195,7 +195,7 @@ def main():
         shares, ratios = [], []
         for number in range(arguments.rounds):
             clocks = {}
-            # In turn first and second: a machine that slows down harms both alike.
+            # The arms alternate in coming first, so that a slower machine affects both equally.
             for arm in ARMS[:: -1 if number % 2 else 1]:
                 place = folder / f"{arm.replace(' ', '-')}-{number}"
                 clock = train(place, folder / "data", arguments, recorded=arm == ARMS[0])
