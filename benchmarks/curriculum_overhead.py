@@ -50,11 +50,11 @@ class Clock:
         """Wrap a function to add its time to the curriculum's."""
 
         @functools.wraps(function)
-        def counted(*arguments, **words):
+        def counted(*args, **kwargs):
             self.depth += 1
             began = time.perf_counter()
             try:
-                return function(*arguments, **words)
+                return function(*args, **kwargs)
             finally:
                 self.depth -= 1
                 if self.running and self.depth == 0:
@@ -88,11 +88,11 @@ def watch(clock):
     evaluate, measure = CurriculumTrainer.evaluate, Validation.__call__
     training_step = CurriculumTrainer.training_step
 
-    def evaluating(trainer, *arguments, **words):
+    def evaluating(trainer, *args, **kwargs):
         if clock.scheduled(trainer.state.global_step):
-            return evaluate(trainer, *arguments, **words)
+            return evaluate(trainer, *args, **kwargs)
         clock.asked += 1
-        return clock.count(evaluate)(trainer, *arguments, **words)
+        return clock.count(evaluate)(trainer, *args, **kwargs)
 
     def measuring(validation, model):
         began = time.perf_counter()
@@ -101,12 +101,12 @@ def watch(clock):
             clock.validation += time.perf_counter() - began
         return strata
 
-    def stepping(trainer, *arguments, **words):
+    def stepping(trainer, *args, **kwargs):
         if not clock.running and not clock.began:
             clock.running, clock.began = True, time.perf_counter()
-        return training_step(trainer, *arguments, **words)
+        return training_step(trainer, *args, **kwargs)
 
-    def ending(callback, *arguments, **words):
+    def ending(callback, *args, **kwargs):
         clock.running, clock.ended = False, time.perf_counter()
 
     put(CurriculumTrainer, "evaluate", evaluating)
@@ -133,7 +133,7 @@ def drawn_shares(events):
     return total
 
 
-def train(place, data, arguments, *, mix=None):
+def train(output_dir, data, arguments, *, mix=None):
     """Train on the curriculum or on a fixed mix; return the clock and the events."""
     from pixelis.config import ModelFileConfig, TrainingFileConfig, load_config
     from pixelis.curriculum import CurriculumConfig
@@ -157,7 +157,7 @@ def train(place, data, arguments, *, mix=None):
         }
     )
     training = config.training.replace(
-        output_dir=str(place),
+        output_dir=str(output_dir),
         max_steps=arguments.steps,
         eval_steps=arguments.eval_steps,
         save_steps=2 * arguments.eval_steps,
@@ -168,10 +168,10 @@ def train(place, data, arguments, *, mix=None):
         with open_run(
             entry_point="benchmark",
             experiment="curriculum_overhead",
-            run_name=place.name,
+            run_name=output_dir.name,
             params={"enabled": mix is None},
             tags={},
-            output_dir=place,
+            output_dir=output_dir,
         ) as recorder:
             result = run_training(
                 training=training,
@@ -230,9 +230,9 @@ def main():
             clocks = {}
             # The arms alternate in coming first, so that a slower machine affects both equally.
             for arm in ARMS[:: -1 if number % 2 else 1]:
-                place = folder / f"{arm.replace(' ', '-')}-{number}"
+                output_dir = folder / f"{arm.replace(' ', '-')}-{number}"
                 fixed = mix if arm == "fixed mix" else None
-                clock, events = train(place, folder / "data", arguments, mix=fixed)
+                clock, events = train(output_dir, folder / "data", arguments, mix=fixed)
                 report(arm, clock, events)
                 clocks[arm] = clock
                 mix = mix or drawn_shares(events)

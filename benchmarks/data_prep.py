@@ -98,9 +98,9 @@ def main():
         traps = {"include_negatives": True, "include_traps": True}
         results = {}
         for workers in (1, 2):
-            found = measure(folder, num_samples=count, num_workers=workers, **traps)
-            results[workers] = found
-            report(f"scenes, {workers} worker{'s' * (workers > 1)}", *found)
+            result = measure(folder, num_samples=count, num_workers=workers, **traps)
+            results[workers] = result
+            report(f"scenes, {workers} worker{'s' * (workers > 1)}", *result)
         speedup = results[1][1] / results[2][1]
         print(f"2 workers against 1: {speedup:.2f} times as fast")
         chats = write_chats(folder / "chats", count)

@@ -53,7 +53,9 @@ def make_larger(folder):
     return model.num_parameters()
 
 
-def measure(model_name, data_dir, place, *, batch_size, checkpointing, precision, vision_cache):
+def measure(
+    model_name, data_dir, output_dir, *, batch_size, checkpointing, precision, vision_cache
+):
     """Measure one case in a separate process."""
     request = {
         "model": {
@@ -73,7 +75,7 @@ def measure(model_name, data_dir, place, *, batch_size, checkpointing, precision
             "save_steps": 2,
             "logging_steps": 1,
             "eval_batch_size": 2,
-            "output_dir": str(place),
+            "output_dir": str(output_dir),
         },
         "data_dir": str(data_dir),
     }
@@ -84,7 +86,7 @@ def measure(model_name, data_dir, place, *, batch_size, checkpointing, precision
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(output_dir, ignore_errors=True)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1])
@@ -102,7 +104,7 @@ def main():
         prepare_folder(DataPrepConfig(num_samples=200, num_workers=1), folder / "data")
         number = make_larger(folder / "larger")
         bases = {"embedded": "pixelis-nano", f"larger ({number / 1e6:.0f} M)": folder / "larger"}
-        bases = {name: place for name, place in bases.items() if name.split()[0] in given.bases}
+        bases = {name: path for name, path in bases.items() if name.split()[0] in given.bases}
         cases = [
             (base, size, checkpointing, precision, "auto")
             for base, size, checkpointing, precision in product(
@@ -115,7 +117,7 @@ def main():
         )
         print("| --- " * 11 + "|")
         for base, size, checkpointing, precision, cache in cases:
-            found = measure(
+            result = measure(
                 bases[base],
                 folder / "data",
                 folder / "out",
@@ -126,7 +128,7 @@ def main():
             )
             cells = [base, size, "yes" if checkpointing else "no", precision, cache]
             for kind in ("_above_base", ""):
-                measured, forecast = (found[f"{n}{kind}"] for n in ("measured", "forecast"))
+                measured, forecast = (result[f"{n}{kind}"] for n in ("measured", "forecast"))
                 ratio = forecast / measured
                 worst = max(worst, abs(ratio - 1))
                 cells += [f"{measured / MIB:.1f}", f"{forecast / MIB:.1f}", f"{ratio:.3f}"]

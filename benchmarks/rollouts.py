@@ -43,7 +43,7 @@ def generate_turn(model, encoder, batch, max_new_tokens, with_logits=False):
     del batch["labels"]
     batch.pop("kinds", None)
     stops = [encoder.end_of_turn_id, encoder.tokenizer.pad_token_id]
-    found = model.generate(
+    output = model.generate(
         **batch,
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -53,9 +53,9 @@ def generate_turn(model, encoder, batch, max_new_tokens, with_logits=False):
         return_dict_in_generate=True,
         output_logits=with_logits,
     )
-    said = found.sequences[0].tolist()[batch["input_ids"].shape[1] :]
-    logits = torch.stack(found.logits)[:, 0] if with_logits else None
-    return (said[:-1] if said[-1] in stops else said), logits
+    tokens = output.sequences[0].tolist()[batch["input_ids"].shape[1] :]
+    logits = torch.stack(output.logits)[:, 0] if with_logits else None
+    return (tokens[:-1] if tokens[-1] in stops else tokens), logits
 
 
 def plain_rollout(model, encoder, example, *, max_operations, max_new_tokens, tops=None):
@@ -64,27 +64,27 @@ def plain_rollout(model, encoder, example, *, max_operations, max_new_tokens, to
     The generated tokens are kept, not encoded again from their text: another tokenisation of the
     same text would be another conversation. Images are encoded again every turn.
     """
-    heard = encoder.encode(
+    context = encoder.encode(
         prompt_messages(example.question, example.images), add_generation_prompt=True
     )
     turns = []
     for _ in range(max_operations + 1):
-        said, logits = generate_turn(model, encoder, heard, max_new_tokens, tops is not None)
-        turns.append(tuple(said))
+        tokens, logits = generate_turn(model, encoder, context, max_new_tokens, tops is not None)
+        turns.append(tuple(tokens))
         if tops is not None:
             tops.append([top_two(row) for row in logits])
-        text = encoder.tokenizer.decode(said, clean_up_tokenization_spaces=False)
+        text = encoder.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
         reply = parse_reply(text)
         if reply.answer is not None:
             return reply.answer, tuple(turns)
         if reply.error:
-            seen = Observation({"error": reply.error})
+            observation = Observation({"error": reply.error})
         else:
-            seen = execute(reply.operation, reply.arguments, example.images)
-        response = encode_response(encoder, response_message(seen.result, seen.image))
-        ids = [*heard.input_ids, *said, encoder.end_of_turn_id, *response.input_ids]
-        images = (*heard.images, *response.images)
-        heard = Encoded(ids, [IGNORE_INDEX] * len(ids), 0, images)
+            observation = execute(reply.operation, reply.arguments, example.images)
+        response = encode_response(encoder, response_message(observation.result, observation.image))
+        ids = [*context.input_ids, *tokens, encoder.end_of_turn_id, *response.input_ids]
+        images = (*context.images, *response.images)
+        context = Encoded(ids, [IGNORE_INDEX] * len(ids), 0, images)
     return None, tuple(turns)
 
 
@@ -140,11 +140,11 @@ def watch_engine(model, encoder, example):
 
 def engine(model, encoder, examples, batch_size):
     """Run the engine in batches; return the answers and the tokens of the turns."""
-    spoken = {}
+    tokens_by_images = {}
     process_turn = rollout_module.process_turn
 
     def keep(encoder, generated, images, earlier, **more):
-        spoken.setdefault(id(images), []).append(tuple(generated.tokens))
+        tokens_by_images.setdefault(id(images), []).append(tuple(generated.tokens))
         return process_turn(encoder, generated, images, earlier, **more)
 
     rollout_module.process_turn = keep
@@ -155,7 +155,8 @@ def engine(model, encoder, examples, batch_size):
     finally:
         rollout_module.process_turn = process_turn
     return [
-        (r.answer, tuple(spoken[id(e.images)])) for r, e in zip(rollouts, examples, strict=True)
+        (r.answer, tuple(tokens_by_images[id(e.images)]))
+        for r, e in zip(rollouts, examples, strict=True)
     ]
 
 
@@ -168,30 +169,30 @@ def first_difference(one, other):
     return None
 
 
-def tell_difference(model, encoder, example, index, plain, ours, earlier):
+def print_difference(model, encoder, example, index, plain, ours, earlier):
     """Print a difference: which side changed since earlier rounds, and the logits of both."""
     print(f"example {index}: plain {plain[0]!r}, engine {ours[0]!r}, threads "
           f"{torch.get_num_threads()}")  # fmt: skip
     for name, now in (("plain", plain), ("engine", ours)):
-        before = [found[name][index] for found in earlier]
+        before = [answers[name][index] for answers in earlier]
         changed = "no earlier round" if not before else (
             "changed between rounds" if any(b != now for b in before) else "the same in every round"
         )  # fmt: skip
         print(f"  {name}: {changed}")
-    place = first_difference(plain[1], ours[1])
-    if place is None:
+    position = first_difference(plain[1], ours[1])
+    if position is None:
         print("  no token differs", flush=True)
         return
-    turn, token = place
+    turn, token = position
     tops = []
     plain_rollout(model, encoder, example, **LIMITS, tops=tops)
-    _, seen = watch_engine(model, encoder, example)
-    for name, said, found in (("plain", plain[1], tops), ("engine", ours[1], seen)):
-        spoken = said[turn][token] if token < len(said[turn]) else encoder.end_of_turn_id
-        near = found[turn][token] if turn < len(found) and token < len(found[turn]) else None
-        words = encoder.tokenizer.decode([spoken])
-        print(f"  {name}: turn {turn + 1}, token {token + 1}: said {spoken} {words!r}; run again "
-              f"alone, its two largest logits: {near}", flush=True)  # fmt: skip
+    _, engine_tops = watch_engine(model, encoder, example)
+    for name, turns, logits in (("plain", plain[1], tops), ("engine", ours[1], engine_tops)):
+        chosen = turns[turn][token] if token < len(turns[turn]) else encoder.end_of_turn_id
+        top = logits[turn][token] if turn < len(logits) and token < len(logits[turn]) else None
+        text = encoder.tokenizer.decode([chosen])
+        print(f"  {name}: turn {turn + 1}, token {token + 1}: {chosen} {text!r}; run again "
+              f"alone, its two largest logits: {top}", flush=True)  # fmt: skip
 
 
 def main():
@@ -214,18 +215,18 @@ def main():
     }
     ratios, rates, same, earlier = [], {name: [] for name in sides}, True, []
     for number in range(arguments.rounds):
-        seconds, found = {}, {}
+        seconds, answers = {}, {}
         for name in sorted(sides, reverse=number % 2 == 0):
             began = time.perf_counter()
-            found[name] = sides[name]()
+            answers[name] = sides[name]()
             seconds[name] = time.perf_counter() - began
             rates[name].append(len(examples) / seconds[name])
-        pairs = zip(found["plain"], found["engine"], strict=True)
+        pairs = zip(answers["plain"], answers["engine"], strict=True)
         for index, (plain, ours) in enumerate(pairs):
             if plain[0] != ours[0] or len(plain[1]) != len(ours[1]):
                 same = False
-                tell_difference(model, encoder, examples[index], index, plain, ours, earlier)
-        earlier.append(found)
+                print_difference(model, encoder, examples[index], index, plain, ours, earlier)
+        earlier.append(answers)
         ratios.append(seconds["plain"] / seconds["engine"])
         print(
             f"round {number + 1}: "
@@ -236,7 +237,7 @@ def main():
     result = {
         "examples": len(examples),
         "threads": torch.get_num_threads(),
-        "turns": sum(len(turns) for _, turns in found["engine"]),
+        "turns": sum(len(turns) for _, turns in answers["engine"]),
         "same_answers": same,
         "rollouts_per_second": {
             name: [round(value, 2) for value in values] for name, values in rates.items()

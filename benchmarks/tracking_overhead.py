@@ -51,13 +51,13 @@ class Clock:
         """Wrap a function to add its time, if the training calls it."""
 
         @functools.wraps(function)
-        def counted(*arguments, **words):
+        def counted(*args, **kwargs):
             if threading.get_ident() != self.thread:
-                return function(*arguments, **words)
+                return function(*args, **kwargs)
             self.depth += 1
             began = time.perf_counter()
             try:
-                return function(*arguments, **words)
+                return function(*args, **kwargs)
             finally:
                 self.depth -= 1
                 if self.depth == 0 and self.began and not self.ended:
@@ -91,18 +91,18 @@ def watch(clock, outage):
                 put(owner, name, clock.count(member))
     training_step, log_batch = CurriculumTrainer.training_step, MlflowClient.log_batch
 
-    def stepping(trainer, *arguments, **words):
+    def stepping(trainer, *args, **kwargs):
         clock.began = clock.began or time.perf_counter()
         if outage and trainer.state.global_step == 3:
             put(MlflowClient, "log_batch", refusing)
-        return training_step(trainer, *arguments, **words)
+        return training_step(trainer, *args, **kwargs)
 
-    def refusing(client, *arguments, **words):
+    def refusing(client, *args, **kwargs):
         if not clock.ended:
             raise ConnectionError("connection refused")
-        return log_batch(client, *arguments, **words)
+        return log_batch(client, *args, **kwargs)
 
-    def ending(callback, *arguments, **words):
+    def ending(callback, *args, **kwargs):
         clock.ended = time.perf_counter()
 
     put(CurriculumTrainer, "training_step", stepping)
@@ -118,7 +118,7 @@ def watch(clock, outage):
     return undo
 
 
-def train(place, data, arguments, *, recorded):
+def train(output_dir, data, arguments, *, recorded):
     """Train once; return the clock."""
     from pixelis.config import ModelFileConfig, TrainingFileConfig, load_config
     from pixelis.curriculum import CurriculumConfig
@@ -139,7 +139,7 @@ def train(place, data, arguments, *, recorded):
         }
     )
     training = config.training.replace(
-        output_dir=str(place),
+        output_dir=str(output_dir),
         max_steps=arguments.steps,
         eval_steps=arguments.eval_steps,
         save_steps=interval,
@@ -197,8 +197,8 @@ def main():
             clocks = {}
             # The arms alternate in coming first, so that a slower machine affects both equally.
             for arm in ARMS[:: -1 if number % 2 else 1]:
-                place = folder / f"{arm.replace(' ', '-')}-{number}"
-                clock = train(place, folder / "data", arguments, recorded=arm == ARMS[0])
+                output_dir = folder / f"{arm.replace(' ', '-')}-{number}"
+                clock = train(output_dir, folder / "data", arguments, recorded=arm == ARMS[0])
                 print(
                     f"{arm:12} {clock.wall:8.2f} {clock.recording:10.4f} "
                     f"{clock.recording / clock.wall:8.3%} {clock.calls:6} {clock.longest:8.4f}s",

@@ -86,18 +86,18 @@ def make_data(folder, images, tasks, number):
     from pixelis.data_prep.generate import generate_example
 
     folder.mkdir()
-    found, index = [], 0
-    while len(found) < number + 8:
+    chosen, index = [], 0
+    while len(chosen) < number + 8:
         task = tasks[index % len(tasks)]
         kind = "self_correction" if index % 10 == 9 else "positive"
         example = generate_example(seed=0, index=index, task=task, sample_type=kind)
         index += 1
         shown = len(example.images) + sum(step.image is not None for step in example.trajectory)
         if shown in images:
-            split = "train" if len(found) < number else "validation"
-            found.append(replace(example, difficulty="simple", difficulty_score=0.0, split=split))
+            split = "train" if len(chosen) < number else "validation"
+            chosen.append(replace(example, difficulty="simple", difficulty_score=0.0, split=split))
     for name in DIFFICULTIES:
-        rows = [to_row(example) for example in found] if name == "simple" else []
+        rows = [to_row(example) for example in chosen] if name == "simple" else []
         write_rows(rows, folder / difficulty_file(name))
     (folder / SUMMARY_FILE).write_text("{}", encoding="utf-8")
 
@@ -400,38 +400,38 @@ def silence() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     kept = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile("w+") as said, warnings.catch_warnings():
+    with tempfile.TemporaryFile("w+") as output, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sys.stdout.flush()
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
         failed = True
         try:
             yield
             failed = False
         finally:
             sys.stdout.flush()
-            for place, whole in enumerate(kept, 1):
-                os.dup2(whole, place)
-                os.close(whole)
+            for number, original in enumerate(kept, 1):
+                os.dup2(original, number)
+                os.close(original)
             if failed:
-                said.seek(0)
-                print(said.read()[-3000:], file=sys.stderr)
+                output.seek(0)
+                print(output.read()[-3000:], file=sys.stderr)
 
 
 def in_turn(runs, rounds):
     """Return name -> ms per step of each round; the runs alternate (ABAB)."""
-    found = {name: [] for name in runs}
+    results = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             with silence():
-                found[name].append(run().ms)
-    return found
+                results[name].append(run().ms)
+    return results
 
 
-def table(found, faster):
+def table(results, faster):
     """Print medians with minimum and maximum over the rounds, and ratios to the faster TRL."""
-    for name, times in found.items():
+    for name, times in results.items():
         middle = statistics.median(times)
         spread = f"({min(times):.0f} to {max(times):.0f})"
         ratio = f"{faster / middle:5.2f} x" if faster else ""
@@ -440,13 +440,13 @@ def table(found, faster):
 
 def speed(base, data, rounds, steps, names):
     """Print one data set's table; return the ratio to the faster TRL."""
-    found = in_turn(
+    results = in_turn(
         {name: (lambda n=name: CONTESTANTS[n](base, data, WARM_UP + steps)) for name in names},
         rounds,
     )
-    faster = min(statistics.median(found[name]) for name in TRLS)
-    table(found, faster)
-    return faster / statistics.median(found["pixelis"])
+    faster = min(statistics.median(results[name]) for name in TRLS)
+    table(results, faster)
+    return faster / statistics.median(results["pixelis"])
 
 
 def differences(base, data, steps):
@@ -465,8 +465,8 @@ def differences(base, data, steps):
     names = ("Trainer", "fp32", "defaults", "Tr. bf16")
     print(f"  step {' '.join(f'{name:>9}' for name in names)}")
     for step in range(steps):
-        found = [losses[step] for losses in (plain, *others)]
-        print(f"  {step + 1:4} {' '.join(f'{loss:9.5f}' for loss in found)}")
+        results = [losses[step] for losses in (plain, *others)]
+        print(f"  {step + 1:4} {' '.join(f'{loss:9.5f}' for loss in results)}")
     return [max(abs(losses[s] - plain[s]) for s in plain) for losses in others]
 
 
@@ -525,14 +525,14 @@ def validation(base, data, rounds):
         with torch.autocast("cpu", torch.bfloat16):
             measure(half)
 
-    found = {"evaluating 48 examples, transformers' Trainer": [], "the same, pixelis": []}
+    results = {"evaluating 48 examples, transformers' Trainer": [], "the same, pixelis": []}
     for _ in range(rounds):
-        for name, act in zip(found, (lambda: trainer.evaluate(keys), ours), strict=True):
+        for name, act in zip(results, (lambda: trainer.evaluate(keys), ours), strict=True):
             with silence():
                 began = CLOCK()
                 act()
-            found[name].append(CLOCK() - began)
-    for name, seconds in found.items():
+            results[name].append(CLOCK() - began)
+    for name, seconds in results.items():
         spread = f"({min(seconds):.2f} to {max(seconds):.2f})"
         print(f"  {name:46} {statistics.median(seconds):7.2f} s       {spread}", flush=True)
 

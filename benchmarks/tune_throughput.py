@@ -115,8 +115,8 @@ def compare(arguments, folder):
         twin = spec.root / phase / str(trial.number) / f"seed-{seed}" / "sft" / "final" / ADAPTER
         equal = adapter.read_bytes() == twin.read_bytes()
         same &= equal
-        said = "the same adapter" if equal else "ANOTHER ADAPTER"
-        print(f"mlflow run . -e sft, {phase} {trial.number}: {took:.1f} s, {said}", flush=True)
+        verdict = "the same adapter" if equal else "ANOTHER ADAPTER"
+        print(f"mlflow run . -e sft, {phase} {trial.number}: {took:.1f} s, {verdict}", flush=True)
     middle = statistics.median(alone)
     ratio = middle / each
     print(f"sft: {middle:.1f} s each ({min(alone):.1f} to {max(alone):.1f}): {ratio:.2f} times")
