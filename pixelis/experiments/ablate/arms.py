@@ -1,8 +1,8 @@
-"""The arms of a comparison: the shared curriculum settings, each changed in its own way.
+"""The arms of a comparison: variants of the shared curriculum settings.
 
-All arms draw the same number of examples, in batches of the same size, from the same data, except
-`uniform_same_tokens`: it trains until it has seen as many tokens as `staged`. Easy examples are
-short, so that a curriculum sees fewer tokens in as many examples.
+All arms draw the same number of examples, in batches of the same size, from the same data. Easy
+examples are short, so a curriculum sees fewer tokens in the same number of examples. Therefore the
+arm `uniform_same_tokens` trains until it has seen as many tokens as `staged`.
 """
 
 import copy
@@ -28,7 +28,7 @@ def _uniform(settings: Settings, max_steps: int) -> Settings:
 
 
 def _schedule(settings: Settings, max_steps: int) -> Settings:
-    """Enter the same stages at fixed steps: those given, else equal parts of the training."""
+    """Enter the same stages at fixed steps, by default after equal parts of the training."""
     given = (settings.get("schedule") or {}).get("steps")
     num_stages = len(CurriculumConfig.from_dict(settings).stages)
     if given and max(given) >= max_steps:
@@ -79,7 +79,7 @@ ARMS: dict[str, Callable[[Settings, int], Settings]] = {
 
 
 def check_arms(names: Iterable[str]) -> None:
-    """Refuse an unknown arm, and one without the arms that it is matched to.
+    """Refuse unknown arms, and `uniform_same_tokens` without the arms that it needs.
 
     Raises:
         ConfigError: Naming the arm and the choices.
@@ -99,26 +99,26 @@ def matched_steps(max_steps: int, num_tokens: int, wanted: int) -> int:
     """Return the steps after which a uniform mix has seen as many tokens as another arm.
 
     Args:
-        max_steps: Of the training with the uniform mix that was measured.
-        num_tokens: Tokens that it was trained on.
+        max_steps: Steps of the measured training with the uniform mix.
+        num_tokens: Tokens that this training has seen.
         wanted: Tokens of the other arm.
     """
     return max(1, round(max_steps * wanted / num_tokens))
 
 
 def build_curriculum(arm: str, settings: Mapping[str, Any], max_steps: int) -> Settings:
-    """Build the section `curriculum` of one arm's training, checked.
+    """Build and check the section `curriculum` of one arm's training.
 
     Args:
         arm: A name in `ARMS`.
-        settings: The section that all arms begin from.
+        settings: The section that all arms share.
         max_steps: Optimiser steps of each training.
 
     Raises:
         ConfigError: When the settings break a rule of the curriculum.
     """
     CurriculumConfig.from_dict(settings)
-    # Each arm has its own strategy, whatever the shared settings say.
+    # Each arm sets its own strategy, so the shared one is not used.
     shared = copy.deepcopy(dict(settings)) | {"enabled": True, "strategy": "staged"}
     built = ARMS[arm](shared, max_steps)
     return CurriculumConfig.from_dict(built).to_dict()

@@ -1,7 +1,7 @@
-"""Arms side by side: means over seeds with 95 % intervals, and the gain over the first arm.
+"""The comparison of arms: means over seeds with 95 % intervals, and gains over the first arm.
 
-Intervals are Student's t over the seeds' values (each seed is one independent training): they cover
-what varies with the seed: training, order, validation subset and test examples.
+Each seed is one independent training. Intervals are Student's t over the seeds' values; they cover
+the variation of training, order, validation subset and test examples, which depend on the seed.
 """
 
 import math
@@ -22,14 +22,14 @@ class Outcome:
     """The result of one training of an arm.
 
     Attributes:
-        arm: What was trained.
-        seed: Of adapter, order, validation subset and test examples.
+        arm: Name of the arm.
+        seed: Seed of adapter, order, validation subset and test examples.
         test: Answer accuracy of the final adapter's rollouts by difficulty, and `all`, in [0, 1];
-            empty where no test was made.
+            empty without a test.
         evaluations: (step, strata) in order, on the validation subset.
-        num_tokens: Tokens that were trained on, without padding.
-        seconds: Wall time of training and test; since the last resume, where there was one.
-        run_id: Of the training in the tracker.
+        num_tokens: Trained tokens, without padding.
+        seconds: Wall time of training and test, since the last resume if there was one.
+        run_id: Id of the training's run in the tracker.
     """
 
     arm: str
@@ -47,7 +47,7 @@ class Outcome:
     def curve(self, mix: Mix, every: int) -> list[tuple[int, float]]:
         """Return (step, performance on a mix) at the multiples of `every` and at the last step.
 
-        A curriculum asks for more evaluations between them; another arm has none there.
+        Evaluations between them are left out, because only a curriculum makes them.
         """
         last = self.evaluations[-1][0]
         return [
@@ -71,7 +71,7 @@ def read_outcome(arm: str, seed: int, finished: Mapping[str, Any], path: str) ->
     """Build an outcome from the content of a training's `finished.json`.
 
     Raises:
-        CheckpointError: When it holds no results, naming the path.
+        CheckpointError: When the file holds no results, naming the path.
     """
     try:
         results = finished["results"]
@@ -97,16 +97,16 @@ class ArmRow:
     """The results of one arm over its seeds.
 
     Attributes:
-        arm: Its name.
-        num_seeds: Trainings.
+        arm: Name of the arm.
+        num_seeds: Number of trainings.
         accuracy: Test answer accuracy by difficulty, and `all`, in [0, 1].
         gain: Accuracy minus the first arm's, seed by seed; None for the first arm.
-        steps_to_target: The mean over all seeds, where a seed that did not reach the target counts
-            with `max_steps`: the restricted mean (Royston and Parmar 2013), a lower bound of the
-            mean where some did not. None where none did.
-        num_reached: How many seeds reached it.
+        steps_to_target: Mean over all seeds, where a seed that did not reach the target counts with
+            `max_steps`: the restricted mean (Royston and Parmar 2013), a lower bound of the mean.
+            None if no seed reached the target.
+        num_reached: Number of seeds that reached the target.
         performance: Validation performance on the last stage's mix after the last step.
-        curve: (step, that performance), at each step that all seeds measured.
+        curve: (step, this performance) at each step that all seeds measured.
         num_tokens: Mean tokens trained on.
         seconds: Mean seconds of a training.
     """
@@ -143,12 +143,12 @@ def compare_arms(
     """Compute each arm's means and intervals, and its gain over the first arm.
 
     Args:
-        outcomes: By arm, its trainings in the order of seeds; the same seeds for all.
-        mix: What performance is measured on: the last stage's.
+        outcomes: Arm -> its trainings in the order of seeds, which all arms share.
+        mix: The mix on which performance is measured, the last stage's.
         share: The target is this share of the first arm's mean final performance, after Platanios
             et al. (2019), who report the time to reach the baseline's score.
         eval_steps: Steps between the evaluations that all arms have.
-        max_steps: Of a training.
+        max_steps: Steps of a training.
     """
     first = next(iter(outcomes.values()))
     target = share * fmean(outcome.final_performance(mix) for outcome in first)
@@ -185,14 +185,14 @@ def compare_arms(
 
 
 def choose_learning_rate(outcomes: Mapping[float, Sequence[Outcome]], mix: Mix) -> float:
-    """Return the rate with the best mean final performance on validation; of equals, the first."""
+    """Return the rate with the best mean final validation performance, the first among equals."""
     return max(
         outcomes, key=lambda rate: fmean(run.final_performance(mix) for run in outcomes[rate])
     )
 
 
 def arms_rows(table: AblationTable) -> list[dict[str, Any]]:
-    """Return one flat dict an arm; shares are in [0, 1], intervals as `_low` and `_high`."""
+    """Return one flat dict per arm; shares are in [0, 1], intervals end in `_low` and `_high`."""
     rows = []
     for row in table.rows:
         flat: dict[str, Any] = {"arm": row.arm, "seeds": row.num_seeds}

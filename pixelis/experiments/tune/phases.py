@@ -1,7 +1,7 @@
 """The three phases of a search: its baselines, its trials, and the verdict's trainings.
 
-Each is an Optuna study of its own in the same storage: a baseline without a value for a searched
-key would leave the sampler nothing that all trials share.
+Each phase is an Optuna study of its own in the same storage. In one study, a baseline without a
+value for a searched key would leave the sampler no keys that all trials share.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from pixelis.experiments.tune.study import BASELINE, CREATED, SearchStudy, open_
 from pixelis.files import write_atomic
 
 TRIALS, BASELINES, FINAL = "trials", "baselines", "final"  # and their folders below the study's
-STUDY_FILE = ".study"  # in the folder of a study: which of all studies of its name it is
+STUDY_FILE = ".study"  # in a study's folder: an id that tells studies of the same name apart
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Phases:
     """The studies of a search.
 
     Attributes:
-        trials: What is searched, and the baselines that the search could have chosen itself.
-        baselines: Those that it could not.
+        trials: The searched trials, with the baselines that lie in the search space.
+        baselines: The baselines outside of the search space.
         final: Every contestant of the verdict with every fresh seed.
     """
 
@@ -41,7 +41,7 @@ class Phases:
 
 @storage_errors()
 def open_phases(spec: SearchSpec) -> Phases:
-    """Open the studies of a search, or make them; baselines wait to be tried first.
+    """Open or create the studies of a search; queue the baselines as first trials.
 
     Raises:
         CheckpointError: See `open_study`.
@@ -79,7 +79,7 @@ def open_phases(spec: SearchSpec) -> Phases:
 def enqueue_final(
     spec: SearchSpec, final: SearchStudy, contestants: Mapping[str, Mapping[str, Any]]
 ) -> SearchStudy:
-    """Queue each contestant with each fresh seed, once; return the study that waits for them."""
+    """Queue each contestant once with each fresh seed; return the study of these trials."""
     for seed in spec.final_seeds:
         for name, values in contestants.items():
             final.enqueue(final_name(name, seed), overrides=values, seed=seed)
@@ -100,13 +100,13 @@ def value_of(trials: Sequence[FrozenTrial], baseline: str) -> float | None:
 
 
 def _with_all(search: SearchStudy) -> SearchStudy:
-    """Return a study that is done when everything in its queue has ended."""
+    """Return a study whose number of trials is the length of its queue."""
     num_trials = len({trial.user_attrs.get(BASELINE) for trial in search.trials})
     return replace(search, settings=replace(search.settings, num_trials=num_trials))
 
 
 def _check_folder(spec: SearchSpec, search: SearchStudy) -> None:
-    """Refuse the trainings that an earlier study of the same name has left in the folder."""
+    """Refuse a folder with trainings of an earlier study of the same name."""
     created, file = search.study.user_attrs.get(CREATED), spec.root / STUDY_FILE
     if created is None:  # of an earlier version
         return

@@ -11,13 +11,13 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as optuna_pictures
 
-LEAST_TRIALS = 2  # whole ones, that most plots need
-EVALUATOR = "fANOVA"  # Hutter, Hoos, Leyton-Brown 2014; others rank keys in another order
+LEAST_TRIALS = 2  # number of complete trials that most plots need
+EVALUATOR = "fANOVA"  # Hutter, Hoos, Leyton-Brown 2014; other methods rank keys differently
 OBJECTIVES = ("performance", "examples to target")
 
 
 def draw_page(study: optuna.Study) -> str:
-    """Return all plots as one HTML page that needs no network: plotly is inside, once."""
+    """Return all plots as one HTML page with plotly in it, so that it needs no network."""
     bodies: list[str] = []
     for name, figure in _draw_plots(study, optuna.visualization):
         title = f"importances ({EVALUATOR})" if name.startswith("importances") else name
@@ -49,23 +49,23 @@ def draw_pictures(study: optuna.Study) -> Iterator[tuple[str, Figure]]:
 def compute_importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
     """Return how much of an objective's variance each key explains (fANOVA); they sum to 1.
 
-    Empty where there are too few trials, or where all came out (almost) alike.
+    The result is empty if there are too few trials, or if all have (almost) the same value.
     """
-    whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({trial.values[objective] for trial in whole}) < LEAST_TRIALS:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len({trial.values[objective] for trial in complete}) < LEAST_TRIALS:
         return {}
     evaluator = FanovaImportanceEvaluator(seed=0)
     try:
         shares = get_param_importances(study, evaluator=evaluator, target=_value(objective))
-    except RuntimeError:  # of Optuna: no variance to explain
+    except RuntimeError:  # Optuna found no variance to explain
         return {}
     return {name: float(share) for name, share in shares.items()}
 
 
 def _draw_plots(study: optuna.Study, library: Any) -> Iterator[tuple[str, Any]]:
     """Draw each plot that the study has enough trials for, with plotly or matplotlib."""
-    whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    has_several_keys = len({name for trial in whole for name in trial.params}) > 1
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    has_several_keys = len({name for trial in complete for name in trial.params}) > 1
     is_single = len(study.directions) == 1
     if not is_single:
         yield "pareto front", _draw(library.plot_pareto_front, study, target_names=[*OBJECTIVES])
@@ -75,7 +75,7 @@ def _draw_plots(study: optuna.Study, library: Any) -> Iterator[tuple[str, Any]]:
             suffix = f" of {OBJECTIVES[number]}"
             kwargs = {"target": _value(number), "target_name": OBJECTIVES[number]}
         yield f"history{suffix}", _draw(library.plot_optimization_history, study, **kwargs)
-        if len(whole) < LEAST_TRIALS:
+        if len(complete) < LEAST_TRIALS:
             continue
         if compute_importances(study, number):
             evaluator = FanovaImportanceEvaluator(seed=0)
@@ -91,8 +91,8 @@ def _draw_plots(study: optuna.Study, library: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _draw(plot: Callable[..., Any], study: optuna.Study, **kwargs: Any) -> Any:
-    # For a key that took one value only, Optuna's contours warn for each pair of keys, twice, and
-    # matplotlib warns of an axis without a length.
+    # If all trials have the same value of a key, Optuna's contours warn twice for each pair of
+    # keys, and matplotlib warns of an axis without a length.
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""Why a trial was stopped early, what that saved, and whether it would have stopped the winner."""
+"""The effect of pruning: its reasons, its savings, and a replay of it on complete trials."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from optuna.trial import FrozenTrial, TrialState
 def explain(
     trials: Sequence[FrozenTrial], number: int, step: int, value: float, pruner: str
 ) -> str:
-    """Return why a trial ends at a step: its value there beside the others'.
+    """Return why a trial is stopped at a step, in comparison with the other trials there.
 
     Args:
-        trials: Of the study.
-        number: Of the trial that ends.
-        step: Examples seen.
-        value: Performance on the last stage's mix there.
-        pruner: Its name.
+        trials: The study's trials.
+        number: Number of the stopped trial.
+        step: Examples that it has seen.
+        value: Its performance on the last stage's mix at this step.
+        pruner: Name of the pruner.
     """
     others = [
         trial.intermediate_values[step]
@@ -37,12 +37,12 @@ def explain(
 
 
 def saved_share(trials: Sequence[FrozenTrial], examples: int, seeds_per_trial: int = 1) -> float:
-    """Return the share of the examples that pruning saved, of those of all whole trials.
+    """Return the share of examples that pruning saved, compared with complete trials only.
 
     Args:
-        trials: Of a study; complete and pruned ones count.
-        examples: Of one whole training.
-        seeds_per_trial: Trainings of a whole trial; a trial is stopped in its first.
+        trials: The study's trials; complete and pruned ones count.
+        examples: Examples of one complete training.
+        seeds_per_trial: Trainings of a complete trial; pruning stops a trial in its first training.
     """
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if not ended:
@@ -57,12 +57,12 @@ def saved_share(trials: Sequence[FrozenTrial], examples: int, seeds_per_trial: i
 
 @dataclass(frozen=True)
 class Replay:
-    """What pruning would have done to full runs, in the order in which they ran.
+    """The effect that pruning would have had on complete trials, in the order in which they ran.
 
     Attributes:
-        num: Full runs.
-        num_pruned: Those that would have been stopped.
-        winner_pruned: Whether the best of them is among these; None where there is no run.
+        num: Number of complete trials.
+        num_pruned: Number of trials that would have been stopped.
+        winner_pruned: Whether the best trial would have been stopped; None without trials.
     """
 
     num: int
@@ -73,22 +73,23 @@ class Replay:
 def replay(
     trials: Sequence[FrozenTrial], pruner: BasePruner, warmup: int = 0, spared: str | None = None
 ) -> Replay:
-    """Ask a pruner at each intermediate value of full runs whether it would have stopped there.
+    """Replay complete trials with a pruner, and count those that it would have stopped.
 
-    A run that it stops contributes no more than it had reported by then, as in the study. Trials
-    that were pruned in the study are left out: their end is not known.
+    As in the study, the pruner does not see later values of a trial that it stopped. Trials that
+    were pruned in the study are left out, because their end is not known.
 
     Args:
-        trials: Of a study with one objective that is maximised; complete ones are taken.
-        pruner: A fresh one.
+        trials: Trials of a study with one objective that is maximised.
+        pruner: A pruner without a history.
         warmup: Examples before which no trial is stopped.
-        spared: An attribute of the trials that are never stopped, as baselines are.
+        spared: Attribute of the trials that are never stopped, such as baselines.
     """
-    whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     study = optuna.create_study(study_name="replay", direction="maximize", pruner=pruner)
-    stopped = {t.number: _is_stopped(study, t, warmup, spared in t.user_attrs) for t in whole}
-    best = max(whole, key=lambda trial: trial.values[0], default=None)
-    return Replay(len(whole), sum(stopped.values()), None if best is None else stopped[best.number])
+    stopped = {t.number: _is_stopped(study, t, warmup, spared in t.user_attrs) for t in complete}
+    best = max(complete, key=lambda trial: trial.values[0], default=None)
+    winner_pruned = None if best is None else stopped[best.number]
+    return Replay(len(complete), sum(stopped.values()), winner_pruned)
 
 
 def _is_stopped(study: optuna.Study, run: FrozenTrial, warmup: int, is_spared: bool) -> bool:

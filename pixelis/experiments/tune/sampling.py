@@ -1,4 +1,4 @@
-"""How a study chooses and stops trials: Optuna's samplers and pruners, with our settings."""
+"""Optuna's samplers and pruners with our settings."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a study searches.
+    """The settings of a study's search.
 
     Attributes:
         sampler: tpe, gp or random.
-        seed: Of the sampler.
+        seed: Seed of the sampler.
         pruner: median, hyperband or none.
         warmup: Examples before which no trial is stopped.
-        examples: Examples of a whole trial.
-        num_trials: Trials of the study: whole, pruned or failed for good.
-        interval: Examples between two evaluations, the unit that Hyperband counts in.
+        examples: Examples of a complete trial.
+        num_trials: Number of trials to finish: complete, pruned or finally failed.
+        interval: Examples between two evaluations, which is Hyperband's unit.
     """
 
     sampler: str
@@ -34,7 +34,7 @@ class SearchSettings:
     interval: int = 1
 
     def build_pruner(self) -> BasePruner:
-        """Build a fresh pruner."""
+        """Build a pruner without a history."""
         if self.pruner == "median":
             return MedianPruner(n_startup_trials=4, n_warmup_steps=self.warmup, n_min_trials=3)
         if self.pruner == "hyperband":
@@ -46,8 +46,8 @@ class SearchSettings:
         """Build the sampler of the next trial.
 
         Args:
-            num_begun: Trials so far. It is part of the seed: a sampler that is built again with
-                the same one, as after a restart, would repeat its suggestions.
+            num_begun: Number of trials so far. It is part of the seed, because a sampler that is
+                rebuilt with the same seed, after a restart, would repeat its suggestions.
         """
         seed, startup = (self.seed + num_begun) % 2**32, min(10, max(2, self.num_trials // 3))
         if self.sampler == "gp":
@@ -60,10 +60,10 @@ class SearchSettings:
 
 
 class PrunedAwareGPSampler(GPSampler):
-    """Optuna's Gaussian process, given a pruned trial as a whole one with its last value.
+    """Optuna's Gaussian process that also learns from the last values of pruned trials.
 
-    Optuna's own learns from whole trials alone: where the best guess is pruned, nothing is learned
-    and the same point is guessed again, to the end of the study. TPE counts pruned trials as well.
+    Optuna's own sampler learns only from complete trials: if its best point is pruned, it suggests
+    the same point again and again. TPE counts pruned trials too.
     """
 
     def sample_relative(

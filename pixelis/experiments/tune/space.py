@@ -20,7 +20,7 @@ from pixelis.errors import ConfigError
 Scalar = bool | int | float | str | None
 
 LARGEST = 2**31 - 1
-MOST_STEPS = 10**6  # of a range of numbers that are not whole
+MOST_STEPS = 10**6  # steps in a range of decimal numbers
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Parameter:
     """One searched key.
 
     Attributes:
-        name: Dotted, as `curriculum.rollback_threshold`.
-        distribution: Optuna's.
+        name: Dotted key, such as `curriculum.rollback_threshold`.
+        distribution: Optuna's distribution of its values.
     """
 
     name: str
@@ -67,9 +67,9 @@ def build_space(
     """Build the search space from the section `space`.
 
     Args:
-        section: Dotted or nested names; for each `{low, high, log, step}` or `{choices: [...]}`.
-        defaults: Every key that exists, with its value; an integer's range holds integers.
-        fixed: Keys that may not be searched (or prefixes that end with a dot) and the reason.
+        section: Dotted or nested key -> `{low, high, log, step}` or `{choices: [...]}`.
+        defaults: Every existing key with its value; an integer's range holds integers.
+        fixed: Keys that may not be searched (or prefixes that end with a dot) -> the reason.
 
     Raises:
         ConfigError: Naming the key, the rule and the value.
@@ -85,7 +85,7 @@ def build_space(
 
 
 def reason_fixed(name: str, fixed: Mapping[str, str]) -> str | None:
-    """Return why no trial may change a dotted key, or None where one may."""
+    """Return why no trial may change a dotted key, or None if trials may change it."""
     for prefix, reason in fixed.items():
         if name == prefix or (prefix.endswith(".") and name.startswith(prefix)):
             return reason
@@ -164,7 +164,7 @@ def _range(key: str, fields: Mapping[str, Any], default: Any) -> BaseDistributio
         if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float):
             kind = "an integer" if is_whole else "a number"
             raise ConfigError(f"{key}.{field} must be {kind}, got {value!r}")
-        # Integers have no limit, and nothing can be calculated with one beyond every float.
+        # Python's integers are unlimited, but larger ones cannot be converted to floats.
         if not abs(value) <= sys.float_info.max:
             raise ConfigError(f"{key}.{field} must be finite, got {str(value):.40}")
     low, high, step = fields["low"], fields["high"], numbers.get("step")
@@ -189,7 +189,7 @@ def _range(key: str, fields: Mapping[str, Any], default: Any) -> BaseDistributio
 
 
 def _check_step(key: str, low: float, high: float, step: float, *, is_whole: bool) -> None:
-    """Refuse a step that is too small for decimal numbers, or after which `high` is never met."""
+    """Refuse a step that is too small, or whose multiples do not reach `high`."""
     if step <= 0:
         raise ConfigError(f"{key}.step must be above 0, got {step}")
     if step > high - low:
@@ -200,7 +200,7 @@ def _check_step(key: str, low: float, high: float, step: float, *, is_whole: boo
             f"{key}.step must be at least (high - low) / {MOST_STEPS} = "
             f"{(high - low) / MOST_STEPS:g}, got {step}"
         )
-    # As decimal numbers, as they are written: .3 is three steps of .1.
+    # Decimal keeps the numbers as they are written, so that .3 is three steps of .1.
     first, last, size = (Decimal(str(each)) for each in (low, high, step))
     if rest := (last - first) % size:
         reached = last - rest

@@ -1,4 +1,4 @@
-"""From tune.yaml to the trainings of a search: their settings and their objectives."""
+"""The specification of a search: its settings, trainings and objectives, built from tune.yaml."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,8 @@ from pixelis.experiments.tune.space import (
 from pixelis.training.inputs import data_digest
 from pixelis.training.resume import AUTO
 
-STAGES = "curriculum.stages"  # a baseline may have others: it is measured on the search's last mix
+# A baseline may have other stages, because it is measured on the last mix of the search.
+STAGES = "curriculum.stages"
 # Keys that no trial may change, and why.
 FIXED = {
     "training.seed": "a trial has the seeds from training.seed on, seeds_per_trial of them",
@@ -53,7 +54,7 @@ FIXED = {
     "model.max_pixels": "the trials share the images",
     "model.trust_remote_code": "no search decides that",
 }
-# Keys that may differ when a study goes on: more of the same, or the same elsewhere.
+# Keys that may differ when a study is resumed: they add trials, or change only folders.
 FREE = (
     *("num_trials", "num_workers", "final_seeds", "best_config", "storage", "exp_name", "study"),
     *("prune_after", "sampler", "pruner", "data", "training.output_dir", "evaluation"),
@@ -64,7 +65,7 @@ Strata = Mapping[str, float]
 
 @dataclass(frozen=True)
 class TrialTraining:
-    """The settings of one training of a search, as `run_sft` takes them."""
+    """The settings of one training of a search, for `run_sft`."""
 
     config: TrainingFileConfig
     model: ModelConfig
@@ -83,18 +84,18 @@ def examples_per_step(training: TrainingConfig) -> int:
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """A search as its files describe it.
+    """A search with its configuration.
 
     Attributes:
-        config: tune.yaml.
-        model: The model's file.
+        config: Content of tune.yaml.
+        model: Content of the model's file.
     """
 
     config: TuneFileConfig
     model: ModelFileConfig
 
     def check(self) -> None:
-        """Refuse what could not be trained.
+        """Refuse settings with which no training could run.
 
         Raises:
             ConfigError: Naming the key, the rule and the value.
@@ -104,7 +105,7 @@ class SearchSpec:
 
     @cached_property
     def sections(self) -> dict[str, Any]:
-        """The sections that a searched key may be in, the curriculum's defaults filled in."""
+        """The sections with searchable keys, with the curriculum's defaults filled in."""
         curriculum = CurriculumConfig.from_dict(self.config.curriculum).to_dict()
         return {
             "training": self.config.training.model_dump(),
@@ -114,12 +115,12 @@ class SearchSpec:
 
     @cached_property
     def known(self) -> dict[str, Any]:
-        """Every key that a trial has, dotted, with its value in the files."""
+        """Dotted key -> its value in the files, for every key of a trial."""
         return dict(flatten_keys(self.sections))
 
     @cached_property
     def space(self) -> tuple[Parameter, ...]:
-        """The searched keys; each end of each range gives a valid configuration."""
+        """The searched keys, whose ranges were checked at both ends."""
         space = build_space(self.config.space, self.known, FIXED)
         check_batches(space, self.config.training, self.examples, self.interval)
         for parameter in space:
@@ -135,7 +136,7 @@ class SearchSpec:
 
     @cached_property
     def baselines(self) -> dict[str, dict[str, Any]]:
-        """Name -> dotted keys and values, each a valid configuration that is measured as trials."""
+        """Name of each baseline -> its checked values by dotted key."""
         sections = self.config.baselines.items()
         return {name: self._read_baseline(name, section) for name, section in sections}
 
@@ -169,7 +170,7 @@ class SearchSpec:
         return values
 
     def point_of(self, baseline: str) -> dict[str, Any] | None:
-        """Return a baseline as a point that the search could choose itself, or None."""
+        """Return a baseline as a point of the search space, or None if it is outside."""
         values = self.baselines[baseline]
         point = {each.name: values.get(each.name, self.known[each.name]) for each in self.space}
         is_inside = all(each.contains(point[each.name]) for each in self.space)
@@ -177,7 +178,7 @@ class SearchSpec:
 
     @property
     def settings(self) -> SearchSettings:
-        """How the study searches."""
+        """The settings of the study's search."""
         config = self.config
         return SearchSettings(
             sampler=config.sampler,
@@ -191,7 +192,7 @@ class SearchSpec:
 
     @property
     def directions(self) -> tuple[Any, ...]:
-        """Of the objectives: performance, and the examples to a target where there is one."""
+        """Directions of the objectives: performance and, with a target, the examples to it."""
         return ("maximize",) if self.config.target is None else ("maximize", "minimize")
 
     @property
@@ -199,7 +200,7 @@ class SearchSpec:
         """Flat values that may not differ between two starts of one study."""
         params = flatten(self.config) | flatten(self.model)
         kept = {key: value for key, value in params.items() if not _is_free(key)}
-        # The same data elsewhere is the same, other data in its place is not.
+        # The content of the data counts, not its folder.
         kept["data.digest"] = self.digest
         plain = bool | int | float | str | None
         return {key: v if isinstance(v, plain) else str(v) for key, v in kept.items()}
@@ -232,12 +233,12 @@ class SearchSpec:
 
     @property
     def final_seeds(self) -> list[int]:
-        """Seeds of the verdict, none of which the search has seen."""
+        """Seeds of the verdict, which the search does not use."""
         first = self.config.training.seed + FIRST_FINAL_SEED
         return list(range(first, first + self.config.final_seeds))
 
     def training(self, values: Mapping[str, Any], seed: int, folder: Path) -> TrialTraining:
-        """Build the training with these values of dotted keys, over as many examples as any other.
+        """Build the training with these values of dotted keys; all trainings see equal examples.
 
         Raises:
             ConfigError: When the values break a rule.
@@ -276,12 +277,12 @@ class SearchSpec:
         return replace(best, config=config)
 
     def performance(self, strata: Strata) -> float:
-        """Compute the performance on the mix of the files' last stage, whatever the trial's is."""
+        """Compute the performance on the mix of the files' last stage, not the trial's."""
         return sum(share * strata[name] for name, share in self.measured_mix.items())
 
     @cached_property
     def measured_mix(self) -> dict[str, float]:
-        """The mix that trials are measured on: difficulty -> its share, where that is above 0."""
+        """Difficulty -> its share, if above 0, in the mix that trials are measured on."""
         mix = CurriculumConfig.from_dict(self.config.curriculum).stages[-1].difficulty_mix
         return {name: share for name, share in mix.items() if share > 0}
 
@@ -289,8 +290,8 @@ class SearchSpec:
         """Return the examples until the target was reached, or all of them (a lower bound).
 
         Args:
-            evaluations: (step, strata). Those that every training has count; attempts to advance
-                add more, at steps of their own.
+            evaluations: (step, strata). Only the regular evaluations count, which all trainings
+                have; attempts to advance add others.
             batch: Examples of one step.
         """
         target, last = self.config.target, ceil(self.examples / batch)
@@ -310,13 +311,13 @@ def check_batches(
     """Refuse searched batch sizes that do not divide the examples evenly.
 
     Args:
-        space: What is searched.
-        training: With the sizes that are not.
-        examples: Of a whole training.
+        space: The searched keys.
+        training: Section with the sizes that are not searched.
+        examples: Examples of a complete training.
         interval: Examples between two evaluations.
 
     Raises:
-        ConfigError: Naming the key, the size and those that divide.
+        ConfigError: Naming the key, the size and the sizes that divide.
     """
     searched = {each.name: each.integers for each in space if each.name in BATCH_KEYS}
     given = (training.batch_size, training.gradient_accumulation_steps)

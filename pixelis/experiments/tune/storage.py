@@ -1,7 +1,8 @@
-"""The database of a study: SQLite beside the project, or a server for many machines.
+"""The database of a study: a SQLite file, or a server for several machines.
 
-Optuna's RDBStorage keeps the study. Ours beside it: a lock for all processes that share the
-storage, since Optuna fails when several make its tables at once, and errors in one line.
+Optuna's RDBStorage keeps the study. This module adds a lock for all processes that share the
+storage, because Optuna fails when several of them create its tables at once, and errors in one
+line.
 """
 
 import warnings
@@ -23,17 +24,17 @@ from sqlalchemy.pool import NullPool
 from pixelis.errors import ConfigError, UserError
 
 HEARTBEAT_SECONDS = 20
-GRACE_SECONDS = 120  # without a heartbeat, after which a trial of another machine has died
-MAX_RETRIES = 10  # of a trial whose process dies again and again
-SQLITE_SECONDS = 60.0  # that a locked SQLite file is waited for
-LOCK_SECONDS = 600.0  # many processes may choose a trial before this one, each for a second or so
+GRACE_SECONDS = 120  # a trial of another machine has died after this time without a heartbeat
+MAX_RETRIES = 10  # limit for a trial whose process dies repeatedly
+SQLITE_SECONDS = 60.0  # how long to wait for a locked SQLite file
+LOCK_SECONDS = 600.0  # many processes may be first, each choosing a trial for about a second
 
 BACKENDS = ("sqlite", "postgresql")
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError)
-NO_RECORD = "Record does not exist"  # Optuna's text where a study is not in its database
-LOCK_KEY = 7_094_836_165_112_001  # of the server's advisory lock; any number that is ours
+NO_RECORD = "Record does not exist"  # Optuna's text if a study is not in its database
+LOCK_KEY = 7_094_836_165_112_001  # key of the server's advisory lock, an arbitrary number
 LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
-# A server does not hear of a machine that lost its power: it asks, after seconds instead of hours.
+# Makes the server notice a machine that lost its power within seconds instead of hours.
 LOCK_SESSION = (
     "SET tcp_keepalives_idle = 10",
     "SET tcp_keepalives_interval = 5",
@@ -42,13 +43,13 @@ LOCK_SESSION = (
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Open a study's storage; its tables are made where there are none.
+    """Open a study's storage; create its tables if necessary.
 
     Args:
-        url: SQLAlchemy's, such as `sqlite:///optuna.db` or `postgresql+psycopg2://host/db`.
+        url: SQLAlchemy's URL: `sqlite:///optuna.db` or `postgresql+psycopg2://host/db`.
 
     Raises:
-        UserError: When it cannot be opened.
+        UserError: When the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", ExperimentalWarning)
@@ -84,14 +85,14 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
 
 @contextmanager
 def storage_lock(url: str, purpose: str) -> Iterator[None]:
-    """Let one process at a time into a block, among all that share a storage.
+    """Let only one of the processes that share a storage into the block at a time.
 
-    A file lock beside an SQLite file; an advisory lock of the server for PostgreSQL, which ends
-    with its session, and so with the process or the machine that holds it.
+    For SQLite it is a file lock next to the file. For PostgreSQL it is an advisory lock of the
+    server, which ends with the session and therefore with the process that holds it.
 
     Args:
-        url: Of the storage.
-        purpose: What happens in the block, for messages.
+        url: URL of the storage.
+        purpose: Noun for the work in the block, for messages.
 
     Raises:
         UserError: When another process keeps the lock for LOCK_SECONDS.
@@ -146,7 +147,7 @@ def opening_errors(url: str) -> Iterator[None]:
     """Convert errors while a storage is opened into one line, without its password.
 
     Raises:
-        UserError: Naming the storage and what the database said.
+        UserError: Naming the storage and the database's error.
     """
     try:
         yield
@@ -158,14 +159,14 @@ def opening_errors(url: str) -> Iterator[None]:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Convert errors of a storage that is gone or locked into one line, whatever call met them.
+    """Convert errors of a storage that is gone or locked into one line.
 
     Raises:
-        UserError: With what the database said.
+        UserError: With the database's error.
     """
     try:
         yield
-    # Optuna fails in its own ways where it cannot store how a trial ended, or finds no study.
+    # Optuna raises the latter three if it cannot store a trial's end or does not find the study.
     except (*STORAGE_ERRORS, AssertionError, UnboundLocalError, KeyError) as error:
         if not any(_is_of_storage(each) for each in _chain(error)):
             raise
@@ -192,7 +193,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _database_error(error: BaseException) -> str:
-    """Return what the database said, below SQLAlchemy's and Optuna's own texts."""
+    """Return the database's own error text, without SQLAlchemy's and Optuna's."""
     originals = (getattr(each, "orig", None) for each in _chain(error))
     return first_line(next((each for each in originals if each is not None), error))
 

@@ -35,10 +35,10 @@ class SearchStudy:
     """An Optuna study with its space and settings.
 
     Attributes:
-        url: Of its storage.
-        study: Optuna's.
-        space: What is searched; empty where every trial is queued with its values.
-        settings: How trials are chosen, and how many there are.
+        url: URL of its storage.
+        study: Optuna's study.
+        space: The searched keys; empty if every trial is queued with its values.
+        settings: The sampler's and pruner's settings and the number of trials.
     """
 
     url: str
@@ -48,16 +48,16 @@ class SearchStudy:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """Every trial, in the order of their beginnings; not to be changed."""
+        """All trials in the order in which they began; do not change them."""
         return self.study.get_trials(deepcopy=False)
 
     @property
     def is_running(self) -> bool:
-        """Whether a process is at a trial, or has died at one and nobody has noticed."""
+        """Whether a trial is running, or its process has died unnoticed."""
         return any(trial.state == TrialState.RUNNING for trial in self.trials)
 
     def finished_trials(self) -> list[FrozenTrial]:
-        """Return the trials that ended for good: whole, pruned, or failed by themselves."""
+        """Return the trials that will not run again: complete, pruned, or finally failed."""
         return [
             trial
             for trial in self.trials
@@ -65,13 +65,13 @@ class SearchStudy:
         ]
 
     def num_finished(self) -> int:
-        """Return how many trials of those that are wanted have ended."""
+        """Return the number of finished trials, at most the number of trials to run."""
         return min(len(self.finished_trials()), self.settings.num_trials)
 
     def best_trial(self) -> FrozenTrial | None:
-        """Return the whole trial with the highest first objective; the earliest of equals."""
-        whole = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
-        return max(whole, key=lambda trial: (trial.values[0], -trial.number), default=None)
+        """Return the complete trial with the highest first objective, the earliest among equals."""
+        complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        return max(complete, key=lambda trial: (trial.values[0], -trial.number), default=None)
 
     def lock(self) -> AbstractContextManager[None]:
         """Return the lock under which a trial is chosen or put into the queue."""
@@ -85,13 +85,13 @@ class SearchStudy:
         overrides: Mapping[str, Any] | None = None,
         seed: int | None = None,
     ) -> None:
-        """Put a baseline at the head of the queue, once in the study's life.
+        """Queue a baseline, unless it was queued before.
 
         Args:
-            baseline: Its name.
+            baseline: Name of the baseline.
             params: Its values of searched keys.
             overrides: Its values of other keys.
-            seed: Of its training; None: those of any trial.
+            seed: Seed of its training; by default the seeds of every trial.
         """
         if self._is_known(baseline):
             return
@@ -113,15 +113,15 @@ def open_study(
     identity: Mapping[str, Any],
     directions: Sequence[Direction] = ("maximize",),
 ) -> SearchStudy:
-    """Open a study; it is made where there is none.
+    """Open a study, or create it if it does not exist.
 
     Args:
         url: See `open_storage`.
-        name: The study's.
-        settings: How it searches.
-        space: What it searches.
+        name: Name of the study.
+        settings: The search's settings.
+        space: The searched keys.
         identity: Flat values that may not differ between two starts.
-        directions: Of the objectives; a study with two never prunes.
+        directions: Directions of the objectives; a study with two never prunes.
 
     Raises:
         CheckpointError: When the storage holds a study of this name with another identity.
@@ -146,7 +146,7 @@ def open_study(
         {**identity, "objectives": [*directions]},
     )
     if before != now:
-        # Imported where it is needed: it loads torch, which takes longer than all of this.
+        # Imported only here, because it imports torch, which takes seconds.
         from pixelis.training.checkpoint import check_same_config
 
         advice = "go on with the same values, or name another study"
@@ -155,7 +155,7 @@ def open_study(
 
 
 def error_of(trial: FrozenTrial) -> str | None:
-    """Return why a trial failed for good; None where it did not."""
+    """Return why a trial finally failed, or None if it did not."""
     if trial.state != TrialState.FAIL:
         return None
     num_tries = len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) + 1
@@ -166,6 +166,6 @@ def error_of(trial: FrozenTrial) -> str | None:
 
 
 def first_number(trial: FrozenTrial) -> int:
-    """Return the number of a trial's first try, its number everywhere but in Optuna."""
+    """Return the number of a trial's first try, which we show; Optuna numbers each try."""
     first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
     return trial.number if first is None else first

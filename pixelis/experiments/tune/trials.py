@@ -1,11 +1,12 @@
-"""Run a study's trials in any number of processes on any number of machines: each once.
+"""The loop that runs a study's trials, each once, in any number of processes and machines.
 
 Optuna's heartbeat finds the trials of machines that died, and its retry callback queues them again
-with the same values; under the number of the first try, whose folder has the checkpoints. Ours:
+with the same values. A retried trial keeps the folder of its first try, with the checkpoints. This
+module adds three things:
 
-- A trial is chosen under the storage's lock. Processes that ask Optuna at the same moment begin
-  more trials than are wanted, and with samplers of one seed.
-- A process that died on this machine is noticed at once, by its file lock. By heartbeats alone a
+- A trial is chosen under the storage's lock. Without it, processes that ask Optuna at the same
+  moment begin too many trials, with samplers of the same seed.
+- A process that died on this machine is noticed at once by its file lock. With heartbeats alone, a
   search that was killed and started again would wait for minutes at its end.
 - A trial that was interrupted is queued again; Optuna's `optimize` drops it.
 """
@@ -24,7 +25,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.storages import fail_stale_trials
-from optuna.storages._heartbeat import get_heartbeat_thread  # public in `optimize` alone
+from optuna.storages._heartbeat import get_heartbeat_thread  # publicly used by `optimize` only
 from optuna.trial import FrozenTrial, TrialState
 
 from pixelis.errors import UserError
@@ -45,14 +46,14 @@ POLL_SECONDS = 1.0  # between two looks at the trials of others
 
 
 class Trial:
-    """What the objective is given.
+    """One trial, as the objective sees it.
 
     Attributes:
-        number: Of the first try: it names the trial's folder.
-        params: Dotted name -> value, of the searched keys.
-        baseline: The name of the baseline that it is, or None.
-        overrides: Dotted name -> value, of a baseline.
-        seed: Of its one training, or None.
+        number: Number of the first try, which names the trial's folder.
+        params: Dotted name -> value of the searched keys.
+        baseline: Name of the baseline, or None if it is a searched trial.
+        overrides: Dotted name -> value of a baseline's other keys.
+        seed: Seed of its only training, or None.
     """
 
     def __init__(self, trial: optuna.Trial, search: SearchStudy) -> None:
@@ -65,10 +66,10 @@ class Trial:
         self.seed: int | None = frozen.user_attrs.get(SEED)
 
     def report(self, examples: int, value: float) -> str | None:
-        """Report an intermediate value after so many examples; a baseline is never stopped.
+        """Report an intermediate value after a number of examples; a baseline is never stopped.
 
         Returns:
-            Why the trial should end here, or None. The caller then raises `pruned`.
+            The reason to stop the trial here, for which the caller raises `pruned`, or None.
         """
         search = self._search
         if len(search.study.directions) > 1:
@@ -93,17 +94,17 @@ Objective = Callable[[Trial], float | Sequence[float]]
 def run_trials(
     search: SearchStudy, objective: Objective, folder: Path, *, wait: bool = True
 ) -> int:
-    """Run trials, one after the other, until the study has as many as it should.
+    """Run trials, one after the other, until the study has its number of trials.
 
     Args:
-        search: Of `open_study`.
-        objective: Trains one trial. A `UserError` fails the trial for good; after anything else
-            that it raises, the trial is queued again.
-        folder: For a file lock, on a disk of this machine.
-        wait: Whether to wait for the trials of other processes, which may have to be tried again.
+        search: The study.
+        objective: Trains one trial. After a `UserError` the trial is not tried again; after any
+            other error it is queued again.
+        folder: Folder of a file lock, on a disk of this machine.
+        wait: Whether to wait for the trials of other processes, which may be queued again.
 
     Returns:
-        How many trials ended here.
+        The number of trials that ended in this process.
 
     Raises:
         KeyboardInterrupt: When a trial was stopped.
@@ -123,7 +124,7 @@ def run_trials(
 
 @contextmanager
 def _claim(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield what marks this process's trials: its machine, and a file that it holds locked."""
+    """Yield the mark of this process's trials: its machine, and a file that it keeps locked."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder.resolve() / f".worker-{uuid4().hex}.lock"
     with FileLock(file):
@@ -132,7 +133,7 @@ def _claim(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _choose(search: SearchStudy, claim: tuple[str, str]) -> optuna.Trial | None:
-    """Begin the next trial; None where there are enough."""
+    """Begin and return the next trial, or return None if there are enough."""
     study = search.study
     with search.lock():
         fail_stale_trials(study)
@@ -155,7 +156,7 @@ def _is_dead(trial: FrozenTrial) -> bool:
     """Return whether a running trial's process is known to be dead; called under the lock."""
     host, file, number = trial.user_attrs.get(CLAIM, (None, "", None))
     if number != trial.number:
-        return True  # it died while it chose: that is done under the lock, which we hold
+        return True  # it died while choosing the trial, which needs the lock that we hold
     if host != socket.gethostname() or not Path(file).exists():
         return False
     lock = FileLock(file)
@@ -168,7 +169,7 @@ def _is_dead(trial: FrozenTrial) -> bool:
 
 
 def _fail_and_queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Fail a trial and let it be tried again with the same values."""
+    """Fail a trial and queue it again with the same values."""
     try:
         study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
     except UpdateFinishedTrialError:
@@ -177,7 +178,7 @@ def _fail_and_queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def _run(search: SearchStudy, trial: optuna.Trial, objective: Objective) -> bool:
-    """Run a trial; return whether it ended here."""
+    """Run a trial; return whether it ended in this process."""
     study, values, state = search.study, None, TrialState.COMPLETE
     with get_heartbeat_thread(trial._trial_id, study._storage):
         try:
@@ -191,7 +192,7 @@ def _run(search: SearchStudy, trial: optuna.Trial, objective: Objective) -> bool
             trial.set_user_attr(ERROR, first_line(error))
             values, state = None, TrialState.FAIL
         except UpdateFinishedTrialError:
-            return False  # this process was thought to be dead, and another one has the trial
+            return False  # another process took this one for dead and has taken the trial
         except BaseException:
             _fail_and_queue_again(study, search.trials[trial.number])
             raise

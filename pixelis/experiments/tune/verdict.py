@@ -1,4 +1,4 @@
-"""The verdict of a search: the best settings and the baselines on seeds that it has not seen."""
+"""The verdict of a search: the best settings against the baselines, on fresh seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ from pixelis.experiments.estimate import Estimate, estimate
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """One contestant.
+    """The results of one contestant.
 
     Attributes:
-        name: `best`, or a baseline's.
-        searched: Its performance in the search, on the validation split; None where it had none.
+        name: `best`, or the name of a baseline.
+        searched: Performance on the validation split in the search, or None.
         test: Performance on the test split, over fresh seeds.
-        gain: Of the best over it, seed by seed; None for the best.
+        gain: Gain of the best over this one, seed by seed; None for the best.
     """
 
     name: str
@@ -30,8 +30,8 @@ class Verdict:
 
     Attributes:
         rows: The contestants, the best first.
-        sentence: What follows from them.
-        failed: Name -> seed and reason, of contestants that have no mean.
+        sentence: The conclusion.
+        failed: Name -> seed and reason, for contestants without a mean.
     """
 
     rows: tuple[VerdictRow, ...]
@@ -66,9 +66,9 @@ def compute_verdict(
     winner's curse); fresh seeds on a split that the search never saw do not share that bias.
 
     Args:
-        test: Name -> performance on the test split by seed, the best first, seeds alike.
+        test: Name -> performance on the test split by seed, the best first; all have equal seeds.
         searched: Name -> its value in the search.
-        failed: Name -> seed and reason, of those that have no mean.
+        failed: Name -> seed and reason, for contestants without a mean.
     """
     best, *baselines = test
     rows = [VerdictRow(best, searched.get(best), estimate(test[best]), None)]
