@@ -1,16 +1,16 @@
-"""What the curriculum costs a training: python benchmarks/curriculum_overhead.py
+"""Measure the curriculum's share of a training's time: python benchmarks/curriculum_overhead.py
 
-Trains the embedded base by the library's `run_training`, with a real recorder on SQLite, once on
-the curriculum and once on a fixed mix (`enabled: false`), in turn over some rounds. The fixed
-mix has the shares that the curriculum drew in all, so that both train on the same work: early
-stages draw shorter examples. Settings are those of configs/training_params.yaml on fewer steps,
-with more frequent attempts.
+It trains the embedded base with the library's `run_training`, with a real recorder on SQLite, once
+on the curriculum and once on a fixed mix (`enabled: false`), in turn over some rounds. The fixed
+mix has the curriculum's overall shares, so that both trainings do the same work, since early stages
+draw shorter examples. Settings are those of configs/training_params.yaml on fewer steps, with more
+frequent attempts.
 
 `curriculum` is the seconds inside public calls of the manager, the sampler, the callback and the
 recorder, from the first step's beginning to the last one's end: a call inside another counts once,
 start-up and final figures do not count. The forward passes of an evaluation that `eval_steps` asks
-for are `validation`; an evaluation that only the curriculum asks for is the curriculum's, whole.
-Exits with 1 where the share of the whole time is over 2 % in the median round.
+for are `validation`; an evaluation for the curriculum alone counts completely as `curriculum`. The
+exit code is 1 if the curriculum's share of the time is over 2 % in the median round.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ARMS = ("curriculum", "fixed mix")
 
 @dataclass
 class Clock:
-    """Seconds of one training; a call counts when it is not inside another that counts."""
+    """The seconds of one training; nested calls count once."""
 
     eval_steps: int
     max_steps: int
@@ -38,7 +38,7 @@ class Clock:
     ended: float = 0.0
     curriculum: float = 0.0
     validation: float = 0.0
-    asked: int = 0  # evaluations that only the curriculum asked for
+    asked: int = 0  # number of evaluations for the curriculum alone
     depth: int = 0
     running: bool = False
 
@@ -47,14 +47,14 @@ class Clock:
         return self.ended - self.began
 
     def count(self, function):
-        """The function, counted as the curriculum's."""
+        """Wrap a function to add its time to the curriculum's."""
 
         @functools.wraps(function)
-        def counted(*arguments, **words):
+        def counted(*args, **kwargs):
             self.depth += 1
             began = time.perf_counter()
             try:
-                return function(*arguments, **words)
+                return function(*args, **kwargs)
             finally:
                 self.depth -= 1
                 if self.running and self.depth == 0:
@@ -67,7 +67,7 @@ class Clock:
 
 
 def watch(clock):
-    """Wrap the public calls in this process; returns what undoes it."""
+    """Wrap the public calls in this process; return a function that restores them."""
     from pixelis.curriculum import CurriculumManager, MixtureSampler
     from pixelis.evaluation.validation import Validation
     from pixelis.tracking import MlflowRecorder
@@ -88,25 +88,25 @@ def watch(clock):
     evaluate, measure = CurriculumTrainer.evaluate, Validation.__call__
     training_step = CurriculumTrainer.training_step
 
-    def evaluating(trainer, *arguments, **words):
+    def evaluating(trainer, *args, **kwargs):
         if clock.scheduled(trainer.state.global_step):
-            return evaluate(trainer, *arguments, **words)
+            return evaluate(trainer, *args, **kwargs)
         clock.asked += 1
-        return clock.count(evaluate)(trainer, *arguments, **words)
+        return clock.count(evaluate)(trainer, *args, **kwargs)
 
     def measuring(validation, model):
         began = time.perf_counter()
         strata = measure(validation, model)
-        if clock.depth == 0:  # else it is part of what counts
+        if clock.depth == 0:  # else the enclosing call counts it
             clock.validation += time.perf_counter() - began
         return strata
 
-    def stepping(trainer, *arguments, **words):
+    def stepping(trainer, *args, **kwargs):
         if not clock.running and not clock.began:
             clock.running, clock.began = True, time.perf_counter()
-        return training_step(trainer, *arguments, **words)
+        return training_step(trainer, *args, **kwargs)
 
-    def ending(callback, *arguments, **words):
+    def ending(callback, *args, **kwargs):
         clock.running, clock.ended = False, time.perf_counter()
 
     put(CurriculumTrainer, "evaluate", evaluating)
@@ -125,7 +125,7 @@ def watch(clock):
 
 
 def drawn_shares(events):
-    """What the mixes of all events come to, over the steps that each held."""
+    """Average the mixes of all events, weighted by their numbers of steps."""
     total = dict.fromkeys(events[0].mix, 0.0)
     for event, following in pairwise(events):
         for name, share in event.mix.items():
@@ -133,8 +133,8 @@ def drawn_shares(events):
     return total
 
 
-def train(place, data, arguments, *, mix=None):
-    """One training, on the curriculum or on a fixed mix; returns its clock and its events."""
+def train(output_dir, data, arguments, *, mix=None):
+    """Train on the curriculum or on a fixed mix; return the clock and the events."""
     from pixelis.config import ModelFileConfig, TrainingFileConfig, load_config
     from pixelis.curriculum import CurriculumConfig
     from pixelis.tracking import open_run
@@ -157,7 +157,7 @@ def train(place, data, arguments, *, mix=None):
         }
     )
     training = config.training.replace(
-        output_dir=str(place),
+        output_dir=str(output_dir),
         max_steps=arguments.steps,
         eval_steps=arguments.eval_steps,
         save_steps=2 * arguments.eval_steps,
@@ -168,10 +168,10 @@ def train(place, data, arguments, *, mix=None):
         with open_run(
             entry_point="benchmark",
             experiment="curriculum_overhead",
-            run_name=place.name,
+            run_name=output_dir.name,
             params={"enabled": mix is None},
             tags={},
-            output_dir=place,
+            output_dir=output_dir,
         ) as recorder:
             result = run_training(
                 training=training,
@@ -228,11 +228,11 @@ def main():
         shares, ratios, mix = [], [], None
         for number in range(arguments.rounds):
             clocks = {}
-            # In turn first and second: a machine that slows down harms both alike.
+            # The arms alternate in coming first, so that a slower machine affects both equally.
             for arm in ARMS[:: -1 if number % 2 else 1]:
-                place = folder / f"{arm.replace(' ', '-')}-{number}"
+                output_dir = folder / f"{arm.replace(' ', '-')}-{number}"
                 fixed = mix if arm == "fixed mix" else None
-                clock, events = train(place, folder / "data", arguments, mix=fixed)
+                clock, events = train(output_dir, folder / "data", arguments, mix=fixed)
                 report(arm, clock, events)
                 clocks[arm] = clock
                 mix = mix or drawn_shares(events)

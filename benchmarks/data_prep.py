@@ -1,9 +1,9 @@
-"""How fast data-prep is and how much memory it takes: python benchmarks/data_prep.py --full
+"""Measure the time and memory of data-prep: python benchmarks/data_prep.py --full
 
-Every figure comes from one run of this file on one machine; ratios are what to look at. Each
-measurement is a fresh process of the library's `prepare_folder`, start-up included, on all sample
-types. Memory is the peak of the proportional set size (PSS) summed over the process and its
-workers, sampled ten times a second. `--full` makes 100,000 samples as well (some minutes).
+Compare only ratios of the results of one run. Each measurement is a fresh process of the library's
+`prepare_folder`, start-up included, on all sample types. Memory is the peak of the proportional set
+size (PSS) summed over the process and its workers, sampled ten times a second. `--full` also
+generates 100,000 samples (some minutes).
 """
 
 import argparse
@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 
 def memory_of(process):
-    """Megabytes of a process and all below it, shared pages shared out."""
+    """Return the PSS of a process and its descendants in megabytes."""
     total = 0
     for each in [process, *process.children(recursive=True)]:
         try:
@@ -43,7 +43,7 @@ def memory_of(process):
 
 
 def measure(folder, **keys):
-    """Seconds and peak megabytes of one data-prep in a process of its own."""
+    """Run data-prep in a separate process; return seconds and peak megabytes."""
     script = folder / "prepare.py"
     script.write_text(SCRIPT)
     keys = {"output_dir": str(folder / f"out{time.monotonic_ns()}"), **keys}
@@ -61,7 +61,7 @@ def measure(folder, **keys):
 
 
 def write_chats(folder, count):
-    """A ShareGPT file of `count` records over photographs, each record with its own crop."""
+    """Write a ShareGPT file of `count` records, each with its own crop of a photograph."""
     from PIL import Image
 
     photographs = [Image.fromarray(array) for array in load_sample_images().images]
@@ -98,9 +98,9 @@ def main():
         traps = {"include_negatives": True, "include_traps": True}
         results = {}
         for workers in (1, 2):
-            found = measure(folder, num_samples=count, num_workers=workers, **traps)
-            results[workers] = found
-            report(f"scenes, {workers} worker{'s' * (workers > 1)}", *found)
+            result = measure(folder, num_samples=count, num_workers=workers, **traps)
+            results[workers] = result
+            report(f"scenes, {workers} worker{'s' * (workers > 1)}", *result)
         speedup = results[1][1] / results[2][1]
         print(f"2 workers against 1: {speedup:.2f} times as fast")
         chats = write_chats(folder / "chats", count)

@@ -1,6 +1,6 @@
-"""The memory that `plan` forecasts, against what trainings of two bases took.
+"""Compare the memory that `plan` forecasts with measured trainings of two bases.
 
-    python benchmarks/plan_memory.py   # minutes; exit code 1 beyond 15 %
+    python benchmarks/plan_memory.py   # minutes; exit code 1 for a difference over 15 %
 
 Each case is a training of two steps in a fresh process (`tests/planning/measured_memory.py`). Held
 is the peak of live tensor bytes, above the base's weights and with them.
@@ -41,7 +41,7 @@ LARGER = {
 
 
 def make_larger(folder):
-    """Random weights, with the embedded base's processor; returns how many."""
+    """Save a larger random model with the embedded base's processor; return its parameters."""
     shutil.copytree(EMBEDDED_DIR, folder)
     config = AutoConfig.from_pretrained(EMBEDDED_DIR)
     for key, value in LARGER.items():
@@ -53,8 +53,10 @@ def make_larger(folder):
     return model.num_parameters()
 
 
-def measure(model_name, data_dir, place, *, batch_size, checkpointing, precision, vision_cache):
-    """One case in a process of its own."""
+def measure(
+    model_name, data_dir, output_dir, *, batch_size, checkpointing, precision, vision_cache
+):
+    """Measure one case in a separate process."""
     request = {
         "model": {
             "model_name": str(model_name),
@@ -73,7 +75,7 @@ def measure(model_name, data_dir, place, *, batch_size, checkpointing, precision
             "save_steps": 2,
             "logging_steps": 1,
             "eval_batch_size": 2,
-            "output_dir": str(place),
+            "output_dir": str(output_dir),
         },
         "data_dir": str(data_dir),
     }
@@ -84,7 +86,7 @@ def measure(model_name, data_dir, place, *, batch_size, checkpointing, precision
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(output_dir, ignore_errors=True)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1])
@@ -102,7 +104,7 @@ def main():
         prepare_folder(DataPrepConfig(num_samples=200, num_workers=1), folder / "data")
         number = make_larger(folder / "larger")
         bases = {"embedded": "pixelis-nano", f"larger ({number / 1e6:.0f} M)": folder / "larger"}
-        bases = {name: place for name, place in bases.items() if name.split()[0] in given.bases}
+        bases = {name: path for name, path in bases.items() if name.split()[0] in given.bases}
         cases = [
             (base, size, checkpointing, precision, "auto")
             for base, size, checkpointing, precision in product(
@@ -115,7 +117,7 @@ def main():
         )
         print("| --- " * 11 + "|")
         for base, size, checkpointing, precision, cache in cases:
-            found = measure(
+            result = measure(
                 bases[base],
                 folder / "data",
                 folder / "out",
@@ -126,7 +128,7 @@ def main():
             )
             cells = [base, size, "yes" if checkpointing else "no", precision, cache]
             for kind in ("_above_base", ""):
-                measured, forecast = (found[f"{n}{kind}"] for n in ("measured", "forecast"))
+                measured, forecast = (result[f"{n}{kind}"] for n in ("measured", "forecast"))
                 ratio = forecast / measured
                 worst = max(worst, abs(ratio - 1))
                 cells += [f"{measured / MIB:.1f}", f"{forecast / MIB:.1f}", f"{ratio:.3f}"]

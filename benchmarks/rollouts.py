@@ -1,15 +1,15 @@
-"""How fast rollouts are against a plain loop: python benchmarks/rollouts.py
+"""Compare the speed of rollouts with a plain loop: python benchmarks/rollouts.py
 
-The plain loop is what one writes first: an example at a time, every turn encoded anew from the
-whole conversation, its images included, and given to transformers' `model.generate` (which keeps a
-cache within the turn). Both sides are greedy, in float32, with the embedded base on the same
-examples of every task; they take turns for three rounds, so that what else the machine does
-falls on both. Exit code 1 where an answer differs or the middle ratio is below 5.
+The plain loop is the simplest program: one example at a time, every turn encoded again from the
+complete conversation with its images, and `model.generate` of transformers (which keeps a cache
+within the turn). Both sides are greedy, in float32, with the embedded base on the same examples of
+every task; they alternate for three rounds, so that other load on the machine affects both. The
+exit code is 1 if an answer differs or the median ratio is below 5.
 
-On a difference it says which side changed between rounds (sums of other shapes or on other numbers
-of threads round otherwise, and a tie to about six digits falls the other way), and the first token
-that differs with the two largest logits of both sides: the plain side's of the same whole prompt,
-the engine's of the same conversation alone.
+For a difference it prints which side changed between rounds (other shapes or numbers of threads
+round differently, which can reverse a tie to about six digits), and the first different token with
+the two largest logits of both sides: the plain side's for the same prompt, the engine's for this
+conversation alone.
 """
 
 import argparse
@@ -38,12 +38,12 @@ LIMITS = {"max_operations": 8, "max_new_tokens": 96}
 
 @torch.inference_mode()
 def generate_turn(model, encoder, batch, max_new_tokens, with_logits=False):
-    """The model's next turn, the plain way: its tokens, and its logits (tokens, vocabulary)."""
+    """Generate the next turn with transformers; return tokens and logits (tokens, vocabulary)."""
     batch = collate([batch], encoder)
     del batch["labels"]
     batch.pop("kinds", None)
     stops = [encoder.end_of_turn_id, encoder.tokenizer.pad_token_id]
-    found = model.generate(
+    output = model.generate(
         **batch,
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -53,43 +53,43 @@ def generate_turn(model, encoder, batch, max_new_tokens, with_logits=False):
         return_dict_in_generate=True,
         output_logits=with_logits,
     )
-    said = found.sequences[0].tolist()[batch["input_ids"].shape[1] :]
-    logits = torch.stack(found.logits)[:, 0] if with_logits else None
-    return (said[:-1] if said[-1] in stops else said), logits
+    tokens = output.sequences[0].tolist()[batch["input_ids"].shape[1] :]
+    logits = torch.stack(output.logits)[:, 0] if with_logits else None
+    return (tokens[:-1] if tokens[-1] in stops else tokens), logits
 
 
 def plain_rollout(model, encoder, example, *, max_operations, max_new_tokens, tops=None):
-    """One example, turn by turn: what it answers, and the tokens of its turns.
+    """Roll out one example with the plain loop; return its answer and the tokens of its turns.
 
-    What was said goes on as the tokens that were spoken, not as their text encoded again: another
-    spelling of the same text would be another conversation. Images are encoded anew every turn.
+    The generated tokens are kept, not encoded again from their text: another tokenisation of the
+    same text would be another conversation. Images are encoded again every turn.
     """
-    heard = encoder.encode(
+    context = encoder.encode(
         prompt_messages(example.question, example.images), add_generation_prompt=True
     )
     turns = []
     for _ in range(max_operations + 1):
-        said, logits = generate_turn(model, encoder, heard, max_new_tokens, tops is not None)
-        turns.append(tuple(said))
+        tokens, logits = generate_turn(model, encoder, context, max_new_tokens, tops is not None)
+        turns.append(tuple(tokens))
         if tops is not None:
             tops.append([top_two(row) for row in logits])
-        text = encoder.tokenizer.decode(said, clean_up_tokenization_spaces=False)
+        text = encoder.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
         reply = parse_reply(text)
         if reply.answer is not None:
             return reply.answer, tuple(turns)
         if reply.error:
-            seen = Observation({"error": reply.error})
+            observation = Observation({"error": reply.error})
         else:
-            seen = execute(reply.operation, reply.arguments, example.images)
-        response = encode_response(encoder, response_message(seen.result, seen.image))
-        ids = [*heard.input_ids, *said, encoder.end_of_turn_id, *response.input_ids]
-        images = (*heard.images, *response.images)
-        heard = Encoded(ids, [IGNORE_INDEX] * len(ids), 0, images)
+            observation = execute(reply.operation, reply.arguments, example.images)
+        response = encode_response(encoder, response_message(observation.result, observation.image))
+        ids = [*context.input_ids, *tokens, encoder.end_of_turn_id, *response.input_ids]
+        images = (*context.images, *response.images)
+        context = Encoded(ids, [IGNORE_INDEX] * len(ids), 0, images)
     return None, tuple(turns)
 
 
 def top_two(row):
-    """The two largest logits with their tokens."""
+    """Return the two largest logits with their tokens."""
     values, tokens = row.float().topk(2)
     return list(zip(tokens.tolist(), values.tolist(), strict=True))
 
@@ -114,7 +114,7 @@ class Watched(Decoder):
 
 
 def watch_engine(model, encoder, example):
-    """The engine on one example alone: its turns, and the top two logits of every token."""
+    """Run the engine on one example; return its turns and the top two logits of every token."""
     decoder = Watched(
         model,
         encoder,
@@ -139,12 +139,12 @@ def watch_engine(model, encoder, example):
 
 
 def engine(model, encoder, examples, batch_size):
-    """Answers, and the tokens of the turns as the engine in its batch said them."""
-    spoken = {}
+    """Run the engine in batches; return the answers and the tokens of the turns."""
+    tokens_by_images = {}
     process_turn = rollout_module.process_turn
 
     def keep(encoder, generated, images, earlier, **more):
-        spoken.setdefault(id(images), []).append(tuple(generated.tokens))
+        tokens_by_images.setdefault(id(images), []).append(tuple(generated.tokens))
         return process_turn(encoder, generated, images, earlier, **more)
 
     rollout_module.process_turn = keep
@@ -155,12 +155,13 @@ def engine(model, encoder, examples, batch_size):
     finally:
         rollout_module.process_turn = process_turn
     return [
-        (r.answer, tuple(spoken[id(e.images)])) for r, e in zip(rollouts, examples, strict=True)
+        (r.answer, tuple(tokens_by_images[id(e.images)]))
+        for r, e in zip(rollouts, examples, strict=True)
     ]
 
 
 def first_difference(one, other):
-    """Turn and token from which two rollouts differ; None where no token does."""
+    """Return the first turn and token at which two rollouts differ; None without a difference."""
     for turn, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             pairs = zip(a, b, strict=False)
@@ -168,30 +169,30 @@ def first_difference(one, other):
     return None
 
 
-def tell_difference(model, encoder, example, index, plain, ours, earlier):
-    """Print what differs, who changed since the rounds before, and how near the tokens were."""
+def print_difference(model, encoder, example, index, plain, ours, earlier):
+    """Print a difference: which side changed since earlier rounds, and the logits of both."""
     print(f"example {index}: plain {plain[0]!r}, engine {ours[0]!r}, threads "
           f"{torch.get_num_threads()}")  # fmt: skip
     for name, now in (("plain", plain), ("engine", ours)):
-        before = [found[name][index] for found in earlier]
+        before = [answers[name][index] for answers in earlier]
         changed = "no earlier round" if not before else (
             "changed between rounds" if any(b != now for b in before) else "the same in every round"
         )  # fmt: skip
         print(f"  {name}: {changed}")
-    place = first_difference(plain[1], ours[1])
-    if place is None:
+    position = first_difference(plain[1], ours[1])
+    if position is None:
         print("  no token differs", flush=True)
         return
-    turn, token = place
+    turn, token = position
     tops = []
     plain_rollout(model, encoder, example, **LIMITS, tops=tops)
-    _, seen = watch_engine(model, encoder, example)
-    for name, said, found in (("plain", plain[1], tops), ("engine", ours[1], seen)):
-        spoken = said[turn][token] if token < len(said[turn]) else encoder.end_of_turn_id
-        near = found[turn][token] if turn < len(found) and token < len(found[turn]) else None
-        words = encoder.tokenizer.decode([spoken])
-        print(f"  {name}: turn {turn + 1}, token {token + 1}: said {spoken} {words!r}; run again "
-              f"alone, its two largest logits: {near}", flush=True)  # fmt: skip
+    _, engine_tops = watch_engine(model, encoder, example)
+    for name, turns, logits in (("plain", plain[1], tops), ("engine", ours[1], engine_tops)):
+        chosen = turns[turn][token] if token < len(turns[turn]) else encoder.end_of_turn_id
+        top = logits[turn][token] if turn < len(logits) and token < len(logits[turn]) else None
+        text = encoder.tokenizer.decode([chosen])
+        print(f"  {name}: turn {turn + 1}, token {token + 1}: {chosen} {text!r}; run again "
+              f"alone, its two largest logits: {top}", flush=True)  # fmt: skip
 
 
 def main():
@@ -202,7 +203,7 @@ def main():
     arguments = parser.parse_args()
     model = load_model("pixelis-nano", torch_dtype="float32").eval()
     encoder = Encoder(load_processor("pixelis-nano", min_pixels=3136, max_pixels=12544))
-    # As data-prep mixes them where nothing else is asked for.
+    # data-prep's default mix
     shares = {"self_correction": DataPrepConfig().self_correction_ratio}
     examples = [
         generate_example(seed=17, index=plan.index, task=plan.task, sample_type=plan.sample_type)
@@ -214,18 +215,18 @@ def main():
     }
     ratios, rates, same, earlier = [], {name: [] for name in sides}, True, []
     for number in range(arguments.rounds):
-        seconds, found = {}, {}
+        seconds, answers = {}, {}
         for name in sorted(sides, reverse=number % 2 == 0):
             began = time.perf_counter()
-            found[name] = sides[name]()
+            answers[name] = sides[name]()
             seconds[name] = time.perf_counter() - began
             rates[name].append(len(examples) / seconds[name])
-        pairs = zip(found["plain"], found["engine"], strict=True)
+        pairs = zip(answers["plain"], answers["engine"], strict=True)
         for index, (plain, ours) in enumerate(pairs):
             if plain[0] != ours[0] or len(plain[1]) != len(ours[1]):
                 same = False
-                tell_difference(model, encoder, examples[index], index, plain, ours, earlier)
-        earlier.append(found)
+                print_difference(model, encoder, examples[index], index, plain, ours, earlier)
+        earlier.append(answers)
         ratios.append(seconds["plain"] / seconds["engine"])
         print(
             f"round {number + 1}: "
@@ -236,7 +237,7 @@ def main():
     result = {
         "examples": len(examples),
         "threads": torch.get_num_threads(),
-        "turns": sum(len(turns) for _, turns in found["engine"]),
+        "turns": sum(len(turns) for _, turns in answers["engine"]),
         "same_answers": same,
         "rollouts_per_second": {
             name: [round(value, 2) for value in values] for name, values in rates.items()

@@ -1,9 +1,9 @@
-"""How soon the commands answer: python benchmarks/start.py [--rounds 5]
+"""Measure the start-up time of the commands: python benchmarks/start.py [--rounds 5]
 
 `--help` of every entry point, and `python -m pixelis.cli.sft` on the default configuration, from
-the start of the process to the end of the first optimiser step, on data that is there and with the
-caches of tokens and vision features of an earlier start. Medians with minimum and maximum. Exit
-code 1 where a help takes .5 s or more, or the first step 15 s or more.
+the start of the process to the end of the first optimiser step, with existing data and caches of
+tokens and vision features. It prints medians with minimum and maximum. The exit code is 1 if a help
+takes .5 s or more, or the first step 15 s or more.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def seconds(command, **words):
 
 
 def show(name, times):
-    """Print a line; returns the median."""
+    """Print a line; return the median."""
     middle = statistics.median(times)
     print(f"{name:24} {middle:6.2f} s ({min(times):.2f} to {max(times):.2f})", flush=True)
     return middle

@@ -1,4 +1,4 @@
-"""What recording costs a training: python benchmarks/tracking_overhead.py
+"""Measure recording's share of a training's time: python benchmarks/tracking_overhead.py
 
 Trains the embedded base, once by the library's `run_sft`, which records all that the entry point
 does (system metrics, live figures, adapters) in a real run on SQLite (MLFLOW_TRACKING_URI, where it
@@ -8,10 +8,10 @@ often.
 
 `recording` is the seconds inside public calls of the recorder, and of what draws before it, on the
 training thread, from the first step's beginning to the last one's end: a call inside another counts
-once. What the threads beside it take from the training (figures, deliveries, the machine's numbers)
-is in the ratio of the two trainings' times. `--outage` lets no record through from the third step
-on: a server that was killed and does not come back. Exits with 1 where the share of the whole time
-is over 1 % in the median round.
+once. The ratio of the two trainings' times includes the other threads (figures, sending, system
+metrics). `--outage` blocks every record from the third step on, like a server that was killed and
+does not return. The exit code is 1 if recording's share of the time is over 1 % in the median
+round.
 """
 
 import argparse
@@ -33,7 +33,7 @@ ARMS = ("recorded", "not recorded")
 
 @dataclass
 class Clock:
-    """Seconds of one training; a call counts when it is not inside another that counts."""
+    """The seconds of one training; nested calls count once."""
 
     began: float = 0.0
     ended: float = 0.0
@@ -48,16 +48,16 @@ class Clock:
         return self.ended - self.began
 
     def count(self, function):
-        """The function, counted where the training calls it."""
+        """Wrap a function to add its time, if the training calls it."""
 
         @functools.wraps(function)
-        def counted(*arguments, **words):
+        def counted(*args, **kwargs):
             if threading.get_ident() != self.thread:
-                return function(*arguments, **words)
+                return function(*args, **kwargs)
             self.depth += 1
             began = time.perf_counter()
             try:
-                return function(*arguments, **words)
+                return function(*args, **kwargs)
             finally:
                 self.depth -= 1
                 if self.depth == 0 and self.began and not self.ended:
@@ -70,7 +70,7 @@ class Clock:
 
 
 def watch(clock, outage):
-    """Wrap the public calls in this process; returns what undoes it."""
+    """Wrap the public calls in this process; return a function that restores them."""
     from mlflow import MlflowClient
 
     from pixelis.recorder import NullRecorder
@@ -91,18 +91,18 @@ def watch(clock, outage):
                 put(owner, name, clock.count(member))
     training_step, log_batch = CurriculumTrainer.training_step, MlflowClient.log_batch
 
-    def stepping(trainer, *arguments, **words):
+    def stepping(trainer, *args, **kwargs):
         clock.began = clock.began or time.perf_counter()
         if outage and trainer.state.global_step == 3:
             put(MlflowClient, "log_batch", refusing)
-        return training_step(trainer, *arguments, **words)
+        return training_step(trainer, *args, **kwargs)
 
-    def refusing(client, *arguments, **words):
+    def refusing(client, *args, **kwargs):
         if not clock.ended:
             raise ConnectionError("connection refused")
-        return log_batch(client, *arguments, **words)
+        return log_batch(client, *args, **kwargs)
 
-    def ending(callback, *arguments, **words):
+    def ending(callback, *args, **kwargs):
         clock.ended = time.perf_counter()
 
     put(CurriculumTrainer, "training_step", stepping)
@@ -118,8 +118,8 @@ def watch(clock, outage):
     return undo
 
 
-def train(place, data, arguments, *, recorded):
-    """One training; returns its clock."""
+def train(output_dir, data, arguments, *, recorded):
+    """Train once; return the clock."""
     from pixelis.config import ModelFileConfig, TrainingFileConfig, load_config
     from pixelis.curriculum import CurriculumConfig
     from pixelis.recorder import NullRecorder
@@ -139,7 +139,7 @@ def train(place, data, arguments, *, recorded):
         }
     )
     training = config.training.replace(
-        output_dir=str(place),
+        output_dir=str(output_dir),
         max_steps=arguments.steps,
         eval_steps=arguments.eval_steps,
         save_steps=interval,
@@ -195,10 +195,10 @@ def main():
         shares, ratios = [], []
         for number in range(arguments.rounds):
             clocks = {}
-            # In turn first and second: a machine that slows down harms both alike.
+            # The arms alternate in coming first, so that a slower machine affects both equally.
             for arm in ARMS[:: -1 if number % 2 else 1]:
-                place = folder / f"{arm.replace(' ', '-')}-{number}"
-                clock = train(place, folder / "data", arguments, recorded=arm == ARMS[0])
+                output_dir = folder / f"{arm.replace(' ', '-')}-{number}"
+                clock = train(output_dir, folder / "data", arguments, recorded=arm == ARMS[0])
                 print(
                     f"{arm:12} {clock.wall:8.2f} {clock.recording:10.4f} "
                     f"{clock.recording / clock.wall:8.3%} {clock.calls:6} {clock.longest:8.4f}s",

@@ -1,14 +1,14 @@
-"""Training speed and memory beside TRL's SFTTrainer and transformers' Trainer, on this machine.
+"""Compare training speed and memory with TRL's SFTTrainer and transformers' Trainer.
 
     python benchmarks/train_throughput.py [--rounds 5] [--quick] [--one-thread]
 
 One model of Qwen2.5-VL's architecture (about 8 M parameters, random weights), the same LoRA, the
-same examples, effective batch, optimiser and learning rate for all; two warm-up steps, then some
-that are timed, the contestants in turn, several rounds. TRL runs as its documentation runs it on
-images (its own collator, PIL images in the dataset, loss on the assistant's turns), with its
-defaults (bf16, gradient checkpointing) and in fp32 without checkpointing. Ours is `run_training`
-with its defaults. On a machine that others use as well, `--one-thread` counts the processor's time
-of one thread instead of the wall's.
+same examples, effective batch, optimiser and learning rate for all; two warm-up steps, then timed
+steps; the trainers alternate for several rounds. TRL runs as its documentation runs it on images
+(its own collator, PIL images in the dataset, loss on the assistant's turns), with its defaults
+(bf16, gradient checkpointing) and in fp32 without checkpointing. Ours is `run_training` with its
+defaults. On a machine with other load, `--one-thread` measures the CPU time of one thread instead
+of wall time.
 
 Exit code: 0; 1 where a target is missed; 2 where TRL is not installed.
 """
@@ -33,7 +33,7 @@ PIXELS = 224 * 224  # 64 visual tokens
 CLOCK = time.perf_counter
 LORA = {"lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
 SPEED_TARGET, MEMORY_TARGET = 3.0, 0.7
-# Ours with its defaults may differ from the plain Trainer's fp32 as its own bf16 does, twice over.
+# Our defaults may differ from the plain Trainer's fp32 by twice the difference of its bf16.
 BF16_NOISE, FP32_NOISE = 2.0, 1e-4
 DATA = {
     "A": ("one image", (1,), ["attribute_recognition", "text_extraction"] * 2
@@ -42,11 +42,11 @@ DATA = {
 }  # fmt: skip
 
 
-# What all contestants share
+# Shared by all trainers
 
 
 def build_base(folder, vocabulary):
-    """Save the model beside the embedded base's processor."""
+    """Save the model with the embedded base's processor."""
     import torch
     from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -78,7 +78,7 @@ def build_base(folder, vocabulary):
 
 
 def make_data(folder, images, tasks, number):
-    """A data folder of data-prep's own examples with that many images, all called simple."""
+    """Generate a data folder of examples with some number of images, all of difficulty simple."""
     from dataclasses import replace
 
     from pixelis.data.example import DIFFICULTIES
@@ -86,24 +86,24 @@ def make_data(folder, images, tasks, number):
     from pixelis.data_prep.generate import generate_example
 
     folder.mkdir()
-    found, index = [], 0
-    while len(found) < number + 8:
+    chosen, index = [], 0
+    while len(chosen) < number + 8:
         task = tasks[index % len(tasks)]
         kind = "self_correction" if index % 10 == 9 else "positive"
         example = generate_example(seed=0, index=index, task=task, sample_type=kind)
         index += 1
         shown = len(example.images) + sum(step.image is not None for step in example.trajectory)
         if shown in images:
-            split = "train" if len(found) < number else "validation"
-            found.append(replace(example, difficulty="simple", difficulty_score=0.0, split=split))
+            split = "train" if len(chosen) < number else "validation"
+            chosen.append(replace(example, difficulty="simple", difficulty_score=0.0, split=split))
     for name in DIFFICULTIES:
-        rows = [to_row(example) for example in found] if name == "simple" else []
+        rows = [to_row(example) for example in chosen] if name == "simple" else []
         write_rows(rows, folder / difficulty_file(name))
     (folder / SUMMARY_FILE).write_text("{}", encoding="utf-8")
 
 
 def load_plain(base):
-    """The base with a fresh adapter, in fp32, and its encoder."""
+    """Load the base in fp32 with a new adapter, and its encoder."""
     from pixelis.data.encode import Encoder
     from pixelis.models.load import load_model, load_processor
     from pixelis.models.lora import add_lora
@@ -114,7 +114,7 @@ def load_plain(base):
 
 
 class Watch:
-    """Seconds and loss of each optimiser step, and memory above the level before the first."""
+    """A recorder of the seconds and loss of each optimiser step, and of the memory added."""
 
     def __init__(self):
         from transformers import TrainerCallback
@@ -141,7 +141,7 @@ class Watch:
 
 
 def memory(name):
-    """Megabytes by the kernel's own count; 0 where there is none."""
+    """Return a memory value of the kernel in megabytes; 0 if it does not exist."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return 0.0
@@ -149,14 +149,14 @@ def memory(name):
     return int(lines[name].split()[0]) / 1024
 
 
-# The contestants: each trains for some steps and gives back what a watch saw
+# The trainers: each function trains for some steps and returns its Watch
 
 
 def run_ours(base, data, steps, *, without=(), **training):
     """`run_training`, as the command runs it; `training` are keys of the configuration.
 
-    `without` takes away what no key does: "positions" (kept ones), "no mask" (so there is one),
-    "supervised logits", "sorting" (by length inside a step).
+    `without` turns off optimisations that have no key: "positions" (the cache), "no mask" (a mask
+    is used then), "supervised logits", "sorting" (by length inside a step).
     """
     import pixelis.data.loader as loader
     import pixelis.training.sft as sft
@@ -180,7 +180,7 @@ def run_ours(base, data, steps, *, without=(), **training):
 
     keys = {
         "max_steps": steps,
-        # Long examples in smaller batches: as fast, and they take less memory.
+        # Long examples in smaller batches: the same speed with less memory.
         "batch_size": 4 if data.name == "A" else 2,
         "gradient_accumulation_steps": BATCH // (4 if data.name == "A" else 2),
         "learning_rate": RATE,
@@ -240,7 +240,7 @@ def run_ours(base, data, steps, *, without=(), **training):
 
 
 def drawn(data, steps):
-    """The examples' keys in the order in which ours draws them."""
+    """Return the examples' keys in the order in which our sampler draws them."""
     from pixelis.curriculum import MixtureSampler
     from pixelis.data.store import load_split
 
@@ -249,7 +249,7 @@ def drawn(data, steps):
 
 
 def plain_arguments(kind, out, steps, **words):
-    """The same for TRL and transformers."""
+    """Return the training arguments that TRL and transformers share."""
     import torch
 
     return kind(
@@ -271,7 +271,7 @@ def plain_arguments(kind, out, steps, **words):
 
 
 def run_plain(base, data, steps, **words):
-    """Transformers' Trainer: every batch encoded and its images processed when it is needed."""
+    """Train with transformers' Trainer, which encodes every batch when it is needed."""
     from torch.utils.data import DataLoader
     from transformers import Trainer, TrainingArguments
 
@@ -305,7 +305,7 @@ def run_plain(base, data, steps, **words):
 
 
 def run_trl(base, data, steps, **words):
-    """TRL's SFTTrainer on conversations with PIL images."""
+    """Train with TRL's SFTTrainer on conversations with PIL images."""
     import datasets
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
@@ -372,7 +372,7 @@ CONTESTANTS = {
     "transformers' Trainer": run_plain,
 }
 TRLS = [name for name in CONTESTANTS if name.startswith("TRL")]
-# One idea more with each row, from the plain Trainer to ours.
+# Each row adds one idea, from the plain Trainer to ours.
 ONE_BATCH = {"batch_size": BATCH, "gradient_accumulation_steps": 1}
 NOTHING = ("positions", "no mask", "supervised logits", "sorting")
 PLAIN = {"precision": "fp32", "vision_cache": "off"}
@@ -394,44 +394,44 @@ IDEAS = {
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Without the libraries' chatter."""
+    """Silence the libraries inside the block."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     kept = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile("w+") as said, warnings.catch_warnings():
+    with tempfile.TemporaryFile("w+") as output, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sys.stdout.flush()
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
         failed = True
         try:
             yield
             failed = False
         finally:
             sys.stdout.flush()
-            for place, whole in enumerate(kept, 1):
-                os.dup2(whole, place)
-                os.close(whole)
+            for number, original in enumerate(kept, 1):
+                os.dup2(original, number)
+                os.close(original)
             if failed:
-                said.seek(0)
-                print(said.read()[-3000:], file=sys.stderr)
+                output.seek(0)
+                print(output.read()[-3000:], file=sys.stderr)
 
 
 def in_turn(runs, rounds):
-    """Name -> ms a step, one of each round; ABAB."""
-    found = {name: [] for name in runs}
+    """Return name -> ms per step of each round; the runs alternate (ABAB)."""
+    results = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             with silence():
-                found[name].append(run().ms)
-    return found
+                results[name].append(run().ms)
+    return results
 
 
-def table(found, faster):
+def table(results, faster):
     """Print medians with minimum and maximum over the rounds, and ratios to the faster TRL."""
-    for name, times in found.items():
+    for name, times in results.items():
         middle = statistics.median(times)
         spread = f"({min(times):.0f} to {max(times):.0f})"
         ratio = f"{faster / middle:5.2f} x" if faster else ""
@@ -439,20 +439,20 @@ def table(found, faster):
 
 
 def speed(base, data, rounds, steps, names):
-    """Print one data set's table; returns the ratio to the faster TRL."""
-    found = in_turn(
+    """Print one data set's table; return the ratio to the faster TRL."""
+    results = in_turn(
         {name: (lambda n=name: CONTESTANTS[n](base, data, WARM_UP + steps)) for name in names},
         rounds,
     )
-    faster = min(statistics.median(found[name]) for name in TRLS)
-    table(found, faster)
-    return faster / statistics.median(found["pixelis"])
+    faster = min(statistics.median(results[name]) for name in TRLS)
+    table(results, faster)
+    return faster / statistics.median(results["pixelis"])
 
 
 def differences(base, data, steps):
-    """The largest difference of a step's loss from the plain Trainer's in fp32.
+    """Compute the largest difference of a step's loss from the plain Trainer's in fp32.
 
-    Of ours in fp32, ours with its defaults, and the plain Trainer in bf16: the yardstick.
+    For ours in fp32, ours with its defaults, and, for comparison, the plain Trainer in bf16.
     """
     with silence():
         plain = run_plain(base, data, steps).losses
@@ -465,8 +465,8 @@ def differences(base, data, steps):
     names = ("Trainer", "fp32", "defaults", "Tr. bf16")
     print(f"  step {' '.join(f'{name:>9}' for name in names)}")
     for step in range(steps):
-        found = [losses[step] for losses in (plain, *others)]
-        print(f"  {step + 1:4} {' '.join(f'{loss:9.5f}' for loss in found)}")
+        results = [losses[step] for losses in (plain, *others)]
+        print(f"  {step + 1:4} {' '.join(f'{loss:9.5f}' for loss in results)}")
     return [max(abs(losses[s] - plain[s]) for s in plain) for losses in others]
 
 
@@ -525,27 +525,27 @@ def validation(base, data, rounds):
         with torch.autocast("cpu", torch.bfloat16):
             measure(half)
 
-    found = {"evaluating 48 examples, transformers' Trainer": [], "the same, pixelis": []}
+    results = {"evaluating 48 examples, transformers' Trainer": [], "the same, pixelis": []}
     for _ in range(rounds):
-        for name, act in zip(found, (lambda: trainer.evaluate(keys), ours), strict=True):
+        for name, act in zip(results, (lambda: trainer.evaluate(keys), ours), strict=True):
             with silence():
                 began = CLOCK()
                 act()
-            found[name].append(CLOCK() - began)
-    for name, seconds in found.items():
+            results[name].append(CLOCK() - began)
+    for name, seconds in results.items():
         spread = f"({min(seconds):.2f} to {max(seconds):.2f})"
         print(f"  {name:46} {statistics.median(seconds):7.2f} s       {spread}", flush=True)
 
 
 def peak(name, base, data):
-    """Megabytes above the level before the first step, in a process of its own."""
+    """Measure the megabytes above the level before the first step, in a separate process."""
     command = [sys.executable, __file__, "--peak", name, str(base), str(data)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(json.loads(output.splitlines()[-1]))
 
 
 def describe(data, base):
-    """How long the examples are."""
+    """Describe the lengths of the examples."""
     from pixelis.data.encode import Encoder, encode_example
     from pixelis.data.store import from_row, load_split
     from pixelis.models.load import load_processor

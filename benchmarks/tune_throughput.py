@@ -1,17 +1,17 @@
-"""Trials an hour of `tune` against one `mlflow run . -e sft` for each trial, on this machine.
+"""Compare the trials per hour of `tune` with one `mlflow run . -e sft` for each trial.
 
     python benchmarks/tune_throughput.py [--config configs/tune.yaml] [--again 2]
 
-A study is run whole, as a user runs it: `python -m pixelis.cli.tune`, from its start to its end,
-its baselines included, nothing stopped early, no verdict. Then some of its trials are trained again
-by `mlflow run . -e sft --env-manager local` with the same settings, without rollouts, as trials
-have none. Both use the same data and the same warm caches of tokens and vision features.
+A complete study runs as a user starts it: `python -m pixelis.cli.tune`, with baselines, without
+early stopping and without the final comparison. Then some of its trials are trained again by
+`mlflow run . -e sft --env-manager local` with the same settings, without rollouts, as trials have
+none. Both use the same data and the same warm caches of tokens and vision features.
 
 Each trial is trained twice more: as a user would, on all cores, for the time; and on as many
 threads as a worker has, for the adapter, which must be the trial's to the byte (sums depend on how
 they are split among threads).
 
-Exit code: 0; 1 where an adapter differs or the ratio is below 3.
+Exit code: 0; 1 if an adapter differs or the ratio is below 3.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ADAPTER = "adapter_model.safetensors"
 
 
 def run(command, log, **environment):
-    """Run to the end in the project's folder; returns seconds."""
+    """Run a command in the project's folder; return its seconds."""
     began = time.perf_counter()
     words = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, **words)
@@ -78,7 +78,7 @@ def compare(arguments, folder):
     )
 
     def sft(values, seed, number, **environment):
-        """Seconds and adapter of the same training by itself."""
+        """Repeat a trial's training alone; return its seconds and adapter."""
         training = spec.training(values, seed, folder / f"sft-{number}")
         file = folder / f"sft-{number}.yaml"
         file.write_text(to_yaml(training.config))
@@ -115,8 +115,8 @@ def compare(arguments, folder):
         twin = spec.root / phase / str(trial.number) / f"seed-{seed}" / "sft" / "final" / ADAPTER
         equal = adapter.read_bytes() == twin.read_bytes()
         same &= equal
-        said = "the same adapter" if equal else "ANOTHER ADAPTER"
-        print(f"mlflow run . -e sft, {phase} {trial.number}: {took:.1f} s, {said}", flush=True)
+        verdict = "the same adapter" if equal else "ANOTHER ADAPTER"
+        print(f"mlflow run . -e sft, {phase} {trial.number}: {took:.1f} s, {verdict}", flush=True)
     middle = statistics.median(alone)
     ratio = middle / each
     print(f"sft: {middle:.1f} s each ({min(alone):.1f} to {max(alone):.1f}): {ratio:.2f} times")
@@ -125,7 +125,7 @@ def compare(arguments, folder):
 
 
 def values_of(trial):
-    """The dotted keys and values that a trial trained with."""
+    """Return the dotted keys and values of a trial."""
     return {**trial.params, **trial.user_attrs.get("pixelis.overrides", {})}
 
 

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 HIDDEN = 192
-# About 1 / sqrt(width): Qwen's 0.02 suits a width of thousands and learns slowly at this one.
+# About 1 / sqrt(width): Qwen's 0.02 suits a width of thousands and learns slowly at this width.
 INIT_STD = 0.06
 MIN_PIXELS = 28 * 28
 MAX_PIXELS = 224 * 224

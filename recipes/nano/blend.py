@@ -1,9 +1,9 @@
 """The conversations that the embedded base is trained on.
 
-Each is a function of (seed, index). Most are about seeing: the whole scene cell by cell, what is in
-a place, one object close up, positions in several frames. Some are text to repeat, recall and
-compare (`text_lessons`). Counting is rare, and trajectories are rare and short: the curriculum is
-to teach the rest.
+Each is a function of (seed, index). Most are about seeing: the complete scene cell by cell, the
+object at a position, one object close up, positions in several frames. Some are text to repeat,
+recall and compare (`text_lessons`). Counting is rare, and trajectories are rare and short: the
+curriculum teaches the rest.
 """
 
 import random

@@ -1,9 +1,10 @@
-"""Dense supervision before language training: the content and the place of cells, and lookups.
+"""Dense supervision before language training: the content and the position of cells, and lookups.
 
-With the language loss alone the model would have to learn at once what a visual token means, where
-it is, and that a word in a question refers to it: it sees nothing for a thousand steps. Here all of
-this is trained for every cell at once. Hidden states are read through the model's own tied
-embeddings (like a logit lens), so that a cell and its words get similar directions.
+With the language loss alone, the model would have to learn the content of a visual token, its
+position, and the reference of a word to it at the same time, and makes no progress for a thousand
+steps. Here all of this is trained for every cell directly. Hidden states are read through the
+model's own tied embeddings (like a logit lens), so that a cell and its words get similar
+directions.
 """
 
 import random
@@ -21,8 +22,8 @@ from pixelis.models.forward import model_inputs
 from pixelis.operations.pixels import PALETTE, SHAPES
 from recipes.nano.blend import draw_scene
 
-# After two of four layers a visual token shall encode its place; after the third, a name or a place
-# in the text shall encode what it refers to. The last layer remains for the answer.
+# After two of four layers a visual token must encode its position; after the third, a name or a
+# position in the text must encode its referent. The last layer is left for the answer.
 PLACE_LAYER, LOOKUP_LAYER = 2, 3
 CELL_CLASSES = ("none", "text", "digit", *(f"{c} {s}" for c in PALETTE for s in SHAPES))
 PLACES = tuple(f"row {row + 1} column {col + 1}" for row, col in CELLS)
@@ -68,9 +69,9 @@ def train_vision(
     """Train each merged visual token to encode the colour and shape in its cell.
 
     Args:
-        model: its vision tower and its embeddings are trained.
-        processor: the base's.
-        seed: of the scenes.
+        model: the base; its vision tower and embeddings are trained.
+        processor: the base's processor.
+        seed: seed of the scenes.
         steps: optimiser steps.
         batch_size: scenes a step.
         lr: learning rate.
@@ -96,7 +97,7 @@ def train_vision(
 
 
 class Lookups:
-    """Finds the tokens of a text that refer to the image: names of single objects, and places."""
+    """A finder of the tokens that refer to the image: names of single objects, and positions."""
 
     def __init__(self, tokenizer: Any) -> None:
         """Look up the tokens of CELL_CLASSES and PLACES."""
@@ -112,8 +113,8 @@ class Lookups:
     def targets(self, encoded: Encoded, contents: Mapping[Cell, str]) -> list[tuple[int, int]]:
         """Return for each token the cell of the object that it names, and the class at its place.
 
-        IGNORE_INDEX for all other tokens, and for places in the assistant's own answers, where the
-        content has already been said.
+        IGNORE_INDEX for all other tokens, and for positions in the assistant's own answers, which
+        follow the content.
 
         Args:
             encoded: a conversation about one scene.
@@ -187,7 +188,7 @@ def lookup_loss(
         model: the base.
         states: hidden states (B, T, width), of the embeddings and after each layer.
         batch: with `mm_token_type_ids`, `image_grid_thw`, and what `Lookups.add_targets` adds.
-        lookups: of the model's tokenizer.
+        lookups: the lookups of the model's tokenizer.
 
     Returns:
         The sum, and the share of names and places that were looked up correctly.
@@ -223,8 +224,8 @@ def train_lookup(
 
     Args:
         model: every weight is trained; lr in one cycle.
-        encoder: of the base's processor.
-        seed: of scenes and questions.
+        encoder: the encoder of the base's processor.
+        seed: seed of scenes and questions.
         steps: optimiser steps.
         batch_size: scenes a step.
         lr: peak learning rate.

@@ -14,7 +14,7 @@ from pixelis.models.forward import model_inputs
 from recipes.nano.blend import build_lesson
 from recipes.nano.dense import Lookups, lookup_loss
 
-# Longer conversations, in tokens, are in the second part of a batch.
+# Conversations with more tokens are in the second part of a batch.
 LONG = 90
 
 
