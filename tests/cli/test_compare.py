@@ -31,7 +31,7 @@ ON = [event(0, "start", "easy", EASY), event(2, "advance", "full", FULL, 0.8, 0.
 
 
 @pytest.fixture
-def record(common):
+def record(workdir):
     """Records a training as sft does; returns the id of its run."""
 
     def record(name, events, threshold, entry_point="sft"):

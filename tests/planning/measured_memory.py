@@ -33,12 +33,12 @@ class MeasuredTrainer(CurriculumTrainer):
 
     def __init__(self, *arguments, **words):
         super().__init__(*arguments, **words)
-        self.shapes, self.weights = [], 0
+        self.shapes, self.base_bytes = [], 0
         self.profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
 
     def training_step(self, model, inputs, *arguments, **words):
         if not self.shapes:
-            self.weights = sum(
+            self.base_bytes = sum(
                 p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad
             )
             self.profiler.start()
@@ -104,9 +104,9 @@ def measure(request):
     return {
         "measured_above_base": trainer.peak() + forecast.adapter,
         "forecast_above_base": forecast.total - forecast.weights,
-        "measured": trainer.peak() + forecast.adapter + trainer.weights,
+        "measured": trainer.peak() + forecast.adapter + trainer.base_bytes,
         "forecast": forecast.total,
-        "weights": trainer.weights,
+        "weights": trainer.base_bytes,
         "forecast_weights": forecast.weights,
         "parts": vars(forecast),
         "resident_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

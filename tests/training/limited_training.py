@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 import pixelis.training.batch_size as batch_size_module
+from pixelis.cli.console import configure_logging
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import UserError
@@ -39,6 +40,7 @@ def take_the_rest():
 
 
 def main(request):
+    configure_logging()
     torch.set_num_threads(1)
     find = batch_size_module.find_batch_size
 

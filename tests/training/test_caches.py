@@ -162,11 +162,12 @@ def test_as_many_other_images_have_other_features(open_splits, base, folder):
         splits, _ = open_splits()
         train = splits["train"]
         size = train.sizes["hard"] - 1
-        rows, (tokens, lengths) = train.rows["hard"], train._tokens["hard"]
+        rows, tokens = train.rows["hard"], train._tokens["hard"]
         chosen = range(shift, shift + size)
         train.rows["hard"] = rows.select(chosen)
-        train._tokens["hard"] = tokens.select(chosen), lengths[shift : shift + size]
-        use_vision_cache(splits, base, train.encoder, folder, print, limit_gib=8.0)
+        lengths = tokens.lengths[shift : shift + size]
+        train._tokens["hard"] = type(tokens)(tokens.table.select(chosen), lengths)
+        use_vision_cache(splits, base, train.encoder, folder, limit_gib=8.0)
         kept[name] = [train[key].features for key in train.all_keys()]
     assert all(features is not None for found in kept.values() for features in found)
     assert len(kept["first"]) == len(kept["second"])

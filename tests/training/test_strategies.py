@@ -197,7 +197,6 @@ def assert_resumed(fork_run, folder, settings, fault):
     whole = fork_run(folder / "whole" / "sft", settings, max_steps=STEPS)
     place = folder / "killed" / "sft"
     fork_run(place, settings, fault=(*fault, "SIGKILL"), code=-signal.SIGKILL, max_steps=STEPS)
-    place.with_suffix(".jsonl").unlink()
     run = fork_run(place, settings, resume="auto", max_steps=STEPS)
     assert f"going on from {place / 'checkpoint-3'} (step 3)" in run.lines
     assert run.adapter == whole.adapter
