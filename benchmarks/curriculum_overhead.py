@@ -138,7 +138,7 @@ def train(output_dir, data, arguments, *, mix=None):
     from pixelis.config import ModelFileConfig, TrainingFileConfig, load_config
     from pixelis.curriculum import CurriculumConfig
     from pixelis.tracking import open_run
-    from pixelis.training.sft import run_training
+    from pixelis.training.sft import TrainingSettings, run_training
 
     config = load_config(TrainingFileConfig, ROOT / "configs/training_params.yaml", {})
     model = load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml", {}).model
@@ -173,15 +173,9 @@ def train(output_dir, data, arguments, *, mix=None):
             tags={},
             output_dir=output_dir,
         ) as recorder:
-            result = run_training(
-                training=training,
-                model_config=model,
-                curriculum=curriculum,
-                data_dir=data,
-                recorder=recorder,
-                run_state={"identity": {}, "run_id": recorder.run_id},
-                say=lambda line: None,
-            )
+            run_state = {"identity": {}, "run_id": recorder.run_id}
+            settings = TrainingSettings(training, model, curriculum, data, run_state=run_state)
+            result = run_training(settings, recorder)
     finally:
         undo()
     return clock, result.events

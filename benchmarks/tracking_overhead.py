@@ -124,7 +124,7 @@ def train(output_dir, data, arguments, *, recorded):
     from pixelis.curriculum import CurriculumConfig
     from pixelis.recorder import NullRecorder
     from pixelis.runs.train import run_sft
-    from pixelis.training.sft import run_training
+    from pixelis.training.sft import TrainingSettings, run_training
 
     config = load_config(TrainingFileConfig, ROOT / "configs/training_params.yaml", {})
     model = load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml", {}).model
@@ -156,15 +156,9 @@ def train(output_dir, data, arguments, *, recorded):
             with redirect_stdout(io.StringIO()):
                 run_sft(config, model, curriculum)
         else:
-            run_training(
-                training=training,
-                model_config=model,
-                curriculum=curriculum,
-                data_dir=data,
-                recorder=NullRecorder(),
-                run_state={"identity": {}, "run_id": "none"},
-                say=lambda line: None,
-            )
+            run_state = {"identity": {}, "run_id": "none"}
+            settings = TrainingSettings(training, model, curriculum, data, run_state=run_state)
+            run_training(settings, NullRecorder())
     finally:
         undo()
     return clock
