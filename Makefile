@@ -40,8 +40,8 @@ sft: install ## train, evaluate and record the default run: 5 to 7 min (ARGS="-P
 	@echo "sft: data, training, evaluation; 5 to 7 min. Look at it with: make ui"
 	$(ACTIVE) mlflow run . -e sft --env-manager local $(if $(MLFLOW_EXPERIMENT_ID),,--experiment-name sft_curriculum) $(ARGS)
 
-test: install ## run the tests: about 8 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
-	@echo "test: about 8 min in $(WORKERS) processes (FULL=1: 15 min)"
+test: install ## run the tests: about 15 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
+	@echo "test: about 15 min in $(WORKERS) processes (FULL=1: 25 min)"
 	$(PYTEST) $(if $(FULL),-m "not faults") $(ARGS)
 
 test-unit: install ## the tests that train nothing and start no process: under 2 min

@@ -164,6 +164,7 @@ def test_a_comparison_with_other_settings_is_not_mixed_with_the_first(workdir, w
     assert "training.max_steps was 9, is 3" in err and "name another training.output_dir" in err
 
 
+@pytest.mark.slow
 def test_a_comparison_that_has_made_nothing_yet_is_begun_anew(workdir, words, capfd, runs):
     # A value that only a training notices: changed, the first one is not in the way.
     for value in (20, 21):

@@ -96,6 +96,7 @@ def test_the_parts_of_the_7b(seven):
     assert all(p.is_meta and p.grad is None for p in seven.parameters())
 
 
+@pytest.mark.slow
 def test_what_takes_more_and_what_saves(seven):
     base = forecast(seven)
     plain = forecast(seven, SEVEN.replace(gradient_checkpointing=False))
