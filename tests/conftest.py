@@ -80,20 +80,10 @@ def empty_store(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def made_data(tmp_path_factory):
-    from pixelis.config import DataPrepConfig
-    from pixelis.data_prep.prepare import prepare_folder
+    from tests.small_data import make_small_data
 
     folder = tmp_path_factory.mktemp("cli") / "data"
-    config = DataPrepConfig(
-        num_samples=80,
-        num_workers=1,
-        tasks=("attribute_recognition", "text_extraction"),
-        validation_fraction=0.2,
-        test_fraction=0.2,
-        self_correction_ratio=0.0,
-    )
-    prepare_folder(config, folder)
-    return folder
+    return make_small_data(folder, num_samples=80)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from pixelis.errors import ConfigError
 from pixelis.models.load import DTYPES
 from pixelis.models.lora import add_lora
 from pixelis.models.quantization import SKIPPED
-from pixelis.training.precision import BF16, attend_as_on_cpu, halve_base, spare_casts
+from pixelis.training.precision import BF16, halve_base, skip_input_casts, use_cpu_attention
 
 ADAM_MOMENTS = 2
 # NF4 with quantised scales: half a byte and 0.127 bits for each weight (Dettmers et al. 2023,
@@ -130,7 +130,7 @@ def build_on_meta(
     if precision == BF16:
         halve_base(built)
         if as_on_cpu:
-            attend_as_on_cpu(built)
+            use_cpu_attention(built)
     rank = model.lora_auto_rank if model.lora_r == "auto" else model.lora_r
     adapted = add_lora(
         built,
@@ -145,7 +145,7 @@ def build_on_meta(
         train_merger=model.train_merger,
     )
     if precision == BF16 and as_on_cpu:
-        spare_casts(adapted)
+        skip_input_casts(adapted)
     return adapted
 
 

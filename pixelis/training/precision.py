@@ -41,10 +41,10 @@ def halve_base(model: Any) -> None:
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(torch.bfloat16)
     if all(parameter.device.type == "cpu" for parameter in model.parameters()):
-        attend_as_on_cpu(model)
+        use_cpu_attention(model)
 
 
-def attend_as_on_cpu(model: Any) -> None:
+def use_cpu_attention(model: Any) -> None:
     """Give a bf16 base the attention that is fast on CPUs."""
     if model.config._attn_implementation == "sdpa":
         AttentionInterface.register(CPU_ATTENTION, _attend)
@@ -52,7 +52,7 @@ def attend_as_on_cpu(model: Any) -> None:
         model.set_attn_implementation(CPU_ATTENTION)
 
 
-def spare_casts(adapted: Any) -> None:
+def skip_input_casts(adapted: Any) -> None:
     """Stop peft from casting the adapter's input, in a model that is only called under autocast.
 
     peft casts the input to fp32 and autocast casts it back to bf16: the same bits, but two copies

@@ -36,7 +36,7 @@ from pixelis.training.checkpoint import (
 )
 from pixelis.training.distributed import ALONE, Processes, ignore_signals
 from pixelis.training.inputs import check_kernels, check_model, exclude_examples
-from pixelis.training.precision import BF16, resolve_precision, spare_casts
+from pixelis.training.precision import BF16, resolve_precision, skip_input_casts
 from pixelis.training.progress import ProgressCallback
 from pixelis.training.resume import EVENTS_FILE, read_trainer_state
 from pixelis.training.stopping import Stopped, stop_on_signals
@@ -207,7 +207,7 @@ def _build(
         bf16=precision == BF16,
     )
     if precision == BF16 and arguments.use_cpu:
-        spare_casts(model)
+        skip_input_casts(model)
     assert (arguments.process_index, arguments.world_size) == (
         processes.rank,
         processes.world_size,

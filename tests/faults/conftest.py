@@ -6,14 +6,13 @@ import shutil
 
 import pytest
 
-from pixelis.config import DataPrepConfig
 from pixelis.data.encode import Encoder
-from pixelis.data_prep.prepare import prepare_folder
 from pixelis.models.load import load_processor
 from tests.faults.hostile import RAN
 from tests.faults.pictures import write_all
 from tests.faults.processes import Place, Starter
 from tests.forking import ROOT, ForkServer
+from tests.small_data import make_small_data
 
 FULL = os.environ.get("PIXELIS_FAULTS") == "full"
 
@@ -43,16 +42,7 @@ def is_full():
 def made_data(tmp_path_factory):
     """Three data files of a few dozen examples."""
     folder = tmp_path_factory.mktemp("faults") / "data"
-    config = DataPrepConfig(
-        num_samples=60,
-        num_workers=1,
-        tasks=("attribute_recognition", "text_extraction"),
-        validation_fraction=0.2,
-        test_fraction=0.2,
-        self_correction_ratio=0.0,
-    )
-    prepare_folder(config, folder)
-    return folder
+    return make_small_data(folder)
 
 
 @pytest.fixture

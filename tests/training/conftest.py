@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixelis.config import DataPrepConfig, ModelConfig, TrainingConfig
+from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoded
 from pixelis.data.example import DIFFICULTIES
-from pixelis.data_prep.prepare import prepare_folder
 from pixelis.recorder import NullRecorder
 from pixelis.training import trainer as trainer_module
 from pixelis.training.sft import TrainingSettings, run_training
 from pixelis.training.trainer import CurriculumTrainer
 from tests.forking import ForkServer
+from tests.small_data import make_small_data
 
 MODEL = {
     "lora_r": 4,
@@ -80,16 +80,7 @@ def one_thread():
 def data_dir(tmp_path_factory):
     """Short examples, about a dozen of each difficulty to train on."""
     folder = tmp_path_factory.mktemp("training") / "data"
-    config = DataPrepConfig(
-        num_samples=60,
-        num_workers=1,
-        tasks=("attribute_recognition", "text_extraction"),
-        validation_fraction=0.2,
-        test_fraction=0.1,
-        self_correction_ratio=0.0,
-    )
-    prepare_folder(config, folder)
-    return folder
+    return make_small_data(folder, test_fraction=0.1)
 
 
 class ListRecorder(NullRecorder):

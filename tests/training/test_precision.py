@@ -11,7 +11,7 @@ from pixelis.training.precision import (
     _attend,
     halve_base,
     resolve_precision,
-    spare_casts,
+    skip_input_casts,
 )
 
 
@@ -127,7 +127,7 @@ def test_fewer_casts_give_the_same_bits(use_dora):
         lora = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "use_dora": use_dora}
         model = add_lora(base, model_name="pixelis-nano", seed=0, **lora)
         if spare:
-            spare_casts(model)
+            skip_input_casts(model)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
