@@ -16,8 +16,7 @@ from pixelis.curriculum import CurriculumManager, draw_scored
 from pixelis.data.encode import IGNORE_INDEX, OPERATION
 from pixelis.data.loader import CurriculumLoader
 from pixelis.errors import UserError
-from pixelis.evaluation.batches import Batches, by_length
-from pixelis.evaluation.validation import Validation, compute_losses
+from pixelis.evaluation.validation import Batches, Validation, compute_losses
 from pixelis.models.forward import model_inputs, output_head, supervised_logits
 from pixelis.training.bad_steps import BadSteps, GuardedTrainer
 from pixelis.training.callback import CurriculumCallback, check_finite
@@ -254,7 +253,7 @@ class LossScorer:
         keys = draw_scored(sizes, manager.config.scored_pool_size, seed=self.seed, step=step)
         keys = [key for key in keys if key not in dataset.excluded]
         # The examples are drawn anew each time, so the batches are not worth keeping.
-        batches = Batches(dataset, by_length(dataset, keys), self.batch_size, max_kept_bytes=0)
+        batches = Batches(dataset, keys, self.batch_size, max_kept_bytes=0)
         device = next(self.model.parameters()).device
         with autocast(self.bf16, device):
             losses = compute_losses(self.model, batches, shard=self.processes.shard)
