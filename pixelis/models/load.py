@@ -1,5 +1,7 @@
 """Load a base model and its processor: the embedded one, a hub name, or a folder."""
 
+import importlib.util
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +11,18 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+)
 from transformers.utils import logging as transformers_logging
 
 from pixelis.errors import CheckpointError, ConfigError, in_one_line
 from pixelis.files import expand_home
 from pixelis.models.families import PUBLISHED, published_config
-from pixelis.models.quantization import check_quantization, quantization_config
 from pixelis.models.trust import check_model_folder, check_processor, describe_pickled_files
 
 EMBEDDED = "pixelis-nano"
@@ -27,6 +34,42 @@ LOAD_ERRORS = (
     *(TypeError, AttributeError, ArithmeticError, StrictDataclassError),
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# In 4 bits only the language model is quantised: the vision tower is small and sensitive to
+# rounding. The embeddings and the output head keep their dtype.
+NOT_QUANTISED = ("model.visual", "lm_head")
+
+
+def best_device() -> torch.device:
+    """Return the GPU of this process on its machine (by LOCAL_RANK), or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+@contextmanager
+def on_best_device(module: nn.Module) -> Iterator[torch.device]:
+    """Move a module to the best device inside the block, and back afterwards; yield the device."""
+    before, device = next(module.parameters()).device, best_device()
+    if before.type == device.type:
+        yield before
+        return
+    module.to(device)
+    try:
+        yield device
+    finally:
+        module.to(before)
+
+
+def check_for_gpu(key: str, value: str, package: str) -> None:
+    """Refuse a value that needs a GPU and a package where one of them is missing.
+
+    Raises:
+        ConfigError: naming the key and what is missing.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError(f"{key} must not be {value} without a GPU that CUDA sees")
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{key} {value} needs the package {package.replace('_', '-')}")
 
 
 def silence_libraries() -> None:
@@ -92,13 +135,9 @@ def check_weights(model_name: str) -> None:
             f"{describe_pickled_files(folder)}"
         )
     for file in files:
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except LOAD_ERRORS as error:
-            raise CheckpointError(
-                f"no model for {model_name!r}: {file.name} is damaged ({in_one_line(error)})"
-            ) from error
+        message = f"no model for {model_name!r}: {file.name} is damaged"
+        with convert_load_errors(message), safe_open(file, framework="pt"):
+            pass
 
 
 def load_processor(
@@ -120,10 +159,8 @@ def load_processor(
     # Any exception: the tokenizers library raises plain ones, some processors lack a package.
     except Exception as error:
         raise CheckpointError(f"no processor for {model_name!r}: {in_one_line(error)}") from error
-    if not getattr(processor, "chat_template", None):
-        raise CheckpointError(f"the processor of {model_name!r} has no chat template")
-    for part in ("tokenizer", "image_processor"):
-        if getattr(processor, part, None) is None:
+    for part in ("tokenizer", "image_processor", "chat_template"):
+        if not getattr(processor, part, None):
             raise CheckpointError(f"the processor of {model_name!r} has no {part}")
     try:
         check_processor(processor)
@@ -202,14 +239,21 @@ def load_model(
 
     Raises:
         CheckpointError: when it cannot be loaded.
-        ConfigError: when this machine cannot compute in 4 bits (`check_quantization`).
+        ConfigError: when this machine cannot compute in 4 bits (`check_for_gpu`).
     """
     kwargs: dict[str, Any] = {"dtype": DTYPES.get(torch_dtype, "auto")}
     if attn_implementation != "auto":
         kwargs["attn_implementation"] = attn_implementation
     if load_in_4bit:
-        check_quantization()
-        kwargs["quantization_config"] = quantization_config(DTYPES.get(torch_dtype, torch.bfloat16))
+        check_for_gpu("model.load_in_4bit", "true", "bitsandbytes")
+        # NF4 with quantised scales (QLoRA, Dettmers et al. 2023, section 3).
+        kwargs["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES.get(torch_dtype, torch.bfloat16),
+            llm_int8_skip_modules=list(NOT_QUANTISED),  # despite its name, for 4 bits too
+        )
     check_weights(model_name)
     path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
     with convert_load_errors(f"no model for {model_name!r}", ImportError):

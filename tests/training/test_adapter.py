@@ -8,9 +8,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from pixelis.config import ModelConfig
+from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 from pixelis.models.load import load_model
-from pixelis.training.adapter import RANKS_FILE, build_adapter
+from pixelis.training.adapter import RANKS_FILE, build_adapter, load_base
+from pixelis.training.caches import load_data
 
 pytestmark = pytest.mark.integration
 
@@ -104,13 +106,8 @@ def test_what_eva_cannot_do(changed, message, train):
 
 
 def test_figures_are_told_to_the_recorder(data_dir, tmp_path):
-    from pixelis.curriculum import CurriculumConfig
-    from pixelis.data.encode import Encoder
-    from pixelis.models.load import load_processor
-    from pixelis.training.inputs import build_datasets
-
-    encoder = Encoder(load_processor("pixelis-nano", max_pixels=12544))
-    datasets = build_datasets(data_dir, encoder, CurriculumConfig.from_dict(STAYING))
+    config = ModelConfig(torch_dtype="float32", max_pixels=12544, **KINDS["auto"])
+    _, datasets = load_data(config, data_dir, CurriculumConfig.from_dict(STAYING), 512)
 
     class Told:
         def __init__(self):
@@ -124,8 +121,9 @@ def test_figures_are_told_to_the_recorder(data_dir, tmp_path):
 
     told = Told()
     build_adapter(
-        ModelConfig(torch_dtype="float32", **KINDS["auto"]),
+        config,
         datasets["train"],
+        lambda: load_base(config),
         seed=0,
         batch_size=2,
         output_dir=tmp_path,

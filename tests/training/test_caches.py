@@ -15,12 +15,7 @@ from pixelis.errors import ConfigError
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.vision import vision_digest
 from pixelis.training import caches as caches_module
-from pixelis.training.caches import (
-    TrainingCache,
-    left_out,
-    use_token_cache,
-    use_vision_cache,
-)
+from pixelis.training.caches import left_out, load_data, use_token_cache, use_vision_cache
 from tests.training.conftest import logged_lines
 
 pytestmark = pytest.mark.integration
@@ -202,19 +197,19 @@ def test_what_is_longer_than_max_length_is_left_out_and_counted(open_splits, enc
     for new, old in zip(dataset.all_keys(), kept, strict=True):
         assert dataset[new].input_ids.tolist() == list(encoded[old].input_ids)
     numbers = left_out(splits)
-    of_train = sum(n for name, n in numbers.items() if name.startswith("data/train/"))
+    of_train = sum(n for (split, _), n in numbers.items() if split == "train")
     assert of_train == len(lengths) - len(kept)
     assert len(lines) == 1
     assert lines[0].startswith(f"longer than training.max_length {limit} and left out: ")
-    assert all(
-        f"{n} of {' '.join(name.split('/')[1:3])}" in lines[0] for name, n in numbers.items()
-    )
+    assert all(f"{n} of {' '.join(name)}" in lines[0] for name, n in numbers.items())
 
 
 def test_a_difficulty_with_none_left_is_an_error_at_the_start(folder):
     curriculum = CurriculumConfig.from_dict({})
-    with pytest.raises(ConfigError, match="^Stage 'simple' takes 1 .* has no example of it.$"):
-        TrainingCache().load_data(MODEL, folder, curriculum, max_length=10)
+    with pytest.raises(
+        ConfigError, match="^Stage 'simple' takes 1 .* than training.max_length 10, the train "
+    ):
+        load_data(MODEL, folder, curriculum, max_length=10)
 
 
 def test_a_training_says_and_records_what_it_left_out(train, advancing, encoded, folder):

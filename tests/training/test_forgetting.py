@@ -1,5 +1,6 @@
 """A trial that makes the model forget: what its rollback leaves behind, and what it undoes."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import SUMMARY_FILE, difficulty_file, to_row, write_rows
 from pixelis.data_prep.generate import generate_example
+from pixelis.files import file_sha256
 
 pytestmark = pytest.mark.integration
 
@@ -67,7 +69,9 @@ def contradicting(tmp_path_factory):
             for index, example in enumerate(made)
         ]
         write_rows(rows, folder / difficulty_file(name))
-    (folder / SUMMARY_FILE).write_text("{}")
+    files = [folder / difficulty_file(name) for name in DIFFICULTIES]
+    digests = {file.name: file_sha256(file) for file in files}
+    (folder / SUMMARY_FILE).write_text(json.dumps({"sha256": digests}))
     return folder
 
 

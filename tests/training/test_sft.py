@@ -17,7 +17,7 @@ from pixelis.data.store import difficulty_file, from_row, load_split, write_rows
 from pixelis.errors import CheckpointError, ConfigError, DataError, UserError
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import load_adapter
-from pixelis.training.stopping import Stopped
+from pixelis.training.distributed import Stopped
 
 pytestmark = pytest.mark.integration
 

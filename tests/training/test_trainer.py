@@ -15,7 +15,8 @@ from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from pixelis.training.checkpoint import ADAPTER_FILE
 from pixelis.training.trainer import compute_token_loss
-from pixelis.training.weights import TrainedWeights, optimizer_tensors
+from pixelis.training.weights import TrainedWeights
+from tests.training.conftest import moments_of
 
 pytestmark = pytest.mark.integration
 
@@ -178,7 +179,7 @@ class WatchedWeights(TrainedWeights):
 
     def look(self, optimizer):
         rates = [group["lr"] for group in optimizer.param_groups]
-        return self.tensors(), optimizer_tensors(optimizer), rates
+        return self.tensors(), moments_of(optimizer), rates
 
     def take_snapshot(self, optimizer):
         super().take_snapshot(optimizer)
