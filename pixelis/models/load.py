@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,19 +19,13 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from pixelis.errors import CheckpointError, ConfigError, in_one_line
+from pixelis.errors import CheckpointError, ConfigError, UserError, in_one_line
 from pixelis.files import expand_home
 from pixelis.models.families import PUBLISHED, published_config
 from pixelis.models.trust import check_model_folder, check_processor, describe_pickled_files
 
 EMBEDDED = "pixelis-nano"
 EMBEDDED_DIR = Path(__file__).parent / "nano"
-# Exceptions of the libraries for files that are missing, damaged, of an unknown architecture, or
-# with impossible values.
-LOAD_ERRORS = (
-    *(OSError, ValueError, LookupError, RuntimeError, SafetensorError),
-    *(TypeError, AttributeError, ArithmeticError, StrictDataclassError),
-)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # In 4 bits only the language model is quantised: the vision tower is small and sensitive to
 # rounding. The embeddings and the output head keep their dtype.
@@ -106,16 +99,19 @@ def resolve_model(model_name: str) -> str:
 
 
 @contextmanager
-def convert_load_errors(message: str, *also: type[Exception]) -> Iterator[None]:
-    """Convert the libraries' errors while loading, and those in `also`, into CheckpointError.
+def convert_load_errors(message: str) -> Iterator[None]:
+    """Convert every error of the libraries while loading into CheckpointError.
+
+    Files may be missing, damaged, of an unknown architecture, or with impossible values.
 
     Args:
         message: the failure, such as `no model for 'name'`; the library's text is added.
-        also: further exception classes to convert.
     """
     try:
         yield
-    except LOAD_ERRORS + also as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise CheckpointError(f"{message}: {in_one_line(error)}") from error
 
 
@@ -154,11 +150,8 @@ def load_processor(
         ConfigError: when min_pixels is larger than the largest area.
     """
     path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
-    try:
+    with convert_load_errors(f"no processor for {model_name!r}"):
         processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
-    # Any exception: the tokenizers library raises plain ones, some processors lack a package.
-    except Exception as error:
-        raise CheckpointError(f"no processor for {model_name!r}: {in_one_line(error)}") from error
     for part in ("tokenizer", "image_processor", "chat_template"):
         if not getattr(processor, part, None):
             raise CheckpointError(f"the processor of {model_name!r} has no {part}")
@@ -204,7 +197,7 @@ def load_model_config_offline(model_name: str) -> Any:
     published = hub_names.get(model_name.rpartition("/")[2])
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True)
-    except LOAD_ERRORS as error:
+    except Exception as error:
         if published is not None and not Path(path).is_dir():
             return published_config(published)
         raise CheckpointError(
@@ -256,7 +249,7 @@ def load_model(
         )
     check_weights(model_name)
     path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
-    with convert_load_errors(f"no model for {model_name!r}", ImportError):
+    with convert_load_errors(f"no model for {model_name!r}"):
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
             use_safetensors=True,

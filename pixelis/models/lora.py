@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.error import NoMatchingPeftModuleError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pixelis.config import EVA
-from pixelis.errors import CheckpointError, ConfigError, UserError, in_one_line
+from pixelis.errors import CheckpointError, ConfigError, UserError
 from pixelis.files import expand_home
 from pixelis.models.families import lora_target_pattern
 from pixelis.models.load import convert_load_errors
@@ -161,12 +161,8 @@ def check_adapter(folder: Path, *, model_name: str) -> None:
             f"the adapter in {folder} is for the base {base!r:.200}, not for {model_name!r}; "
             f"set model.model_name={base!r:.200}"
         )
-    try:
+    with convert_load_errors(f"the adapter in {folder} does not fit {model_name!r}"):
         check_adapter_config(config, folder)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"the adapter in {folder} does not fit {model_name!r}: {in_one_line(error)}"
-        ) from error
 
 
 def _is_same_base(first: str, second: str) -> bool:

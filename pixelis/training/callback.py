@@ -4,11 +4,10 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from pixelis.curriculum import CurriculumEvent, CurriculumManager, Visit, event_line, visits
 from pixelis.errors import UserError
@@ -61,7 +60,7 @@ class CurriculumCallback(TrainerCallback):
         """Set the parts that the callback connects.
 
         Args:
-            manager: makes the curriculum's decisions.
+            manager: makes the decisions.
             recorder: records metrics, events and adapters.
             weights: snapshots, restores and saves the adapter.
             eval_steps: number of steps between evaluations.
@@ -83,25 +82,19 @@ class CurriculumCallback(TrainerCallback):
         self.best: dict[str, float] | None = None
         self.stop_requested = False
         self.drifts: list[tuple[int, dict[str, float]]] = []  # mixes that changed without an event
-        self._num_recorded = 0
-        self._visits_ended = 0
-        self._unrecorded_adapters: list[Path] = []
+        self._num_recorded = self._num_visits_saved = 0
 
     def request_stop(self) -> None:
         """End training after the current step, with a checkpoint."""
         self.stop_requested = True
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Score examples before the first step where the strategy wants it; record the start."""
         if state.global_step == 0:
             self._score_losses(0)
         self._record_events()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Count the step; request an evaluation where one is due."""
         step = state.global_step
         self.manager.step()
@@ -121,9 +114,9 @@ class CurriculumCallback(TrainerCallback):
 
     def on_evaluate(
         self,
-        args: TrainingArguments,
+        args: Any,
         state: TrainerState,
-        control: TrainerControl,
+        control: Any,
         metrics: Mapping[str, float] | None = None,
         optimizer: Any = None,
         **_: Any,
@@ -138,25 +131,19 @@ class CurriculumCallback(TrainerCallback):
             counts = {d: int(metrics[f"eval_{d}_num_examples"]) for d in difficulties}
             trial = self.manager.trial
             event = self.manager.attempt(step, self.strata, counts, seen)
-            self._save_ended_visits()  # likewise before a rollback
+            self._record_events()  # likewise before a rollback
             self._apply(event, trial, optimizer)
         else:
             self.manager.observe(step, self.strata)
         if step == state.max_steps:
             self.manager.finish(step, self.strata, seen)
-            self._save_ended_visits()
         self._record_events()
         self._record_stage_or_mix(step)
         if self._on_evaluation is not None:
             self._on_evaluation(self.evaluations)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **_: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any
     ) -> None:
         """Record loss, gradient norm and learning rate."""
         if logs is None or "loss" not in logs:
@@ -191,7 +178,7 @@ class CurriculumCallback(TrainerCallback):
         self.best = state["best"]
         self.drifts = [(step, mix) for step, mix in state["drifts"]]
         self._num_recorded = len(self.manager.events)
-        self._visits_ended = len(self._ended_visits())
+        self._num_visits_saved = len(self._ended_visits())
 
     def _take_strata(self, step: int, metrics: Mapping[str, float]) -> None:
         difficulties = self.manager.required_difficulties
@@ -231,26 +218,25 @@ class CurriculumCallback(TrainerCallback):
     def _performance(self, mix: Mapping[str, float]) -> float:
         return sum(fraction * self.strata[d] for d, fraction in mix.items() if fraction > 0)
 
-    def _save_ended_visits(self) -> None:
-        """Save the adapter of a visit that ends here; it is recorded after the visit's event."""
-        ended = self._ended_visits()
-        for visit in ended[self._visits_ended :]:
-            self._unrecorded_adapters.append(self._weights.save_visit(visit))
-        self._visits_ended = len(ended)
-
     def _ended_visits(self) -> list[Visit]:
         all_visits = visits([event.to_dict() for event in self.manager.events])
         return [visit for visit in all_visits if visit.end is not None]
 
     def _record_events(self) -> None:
-        for event in self.manager.events[self._num_recorded :]:
+        """Record new events, and the adapter of each visit that they end."""
+        events = self.manager.events[self._num_recorded :]
+        if not events:
+            return
+        for event in events:
             if line := event_line(event, self.manager.config):
                 logger.info("%s", line)
             self.recorder.event(event.to_dict())
         self._num_recorded = len(self.manager.events)
-        for folder in self._unrecorded_adapters:
+        ended = self._ended_visits()
+        for visit in ended[self._num_visits_saved :]:
+            folder = self._weights.save_visit(visit)
             self.recorder.artifact(folder, f"{ADAPTERS}/{folder.name}")
-        self._unrecorded_adapters = []
+        self._num_visits_saved = len(ended)
 
     def _record_stage_or_mix(self, step: int) -> None:
         """Record the current stage, or a mix that changed without an event."""
@@ -271,9 +257,7 @@ class ProgressCallback(TrainerCallback):
         self.curriculum, self.bad_steps = curriculum, bad_steps
         self.bar: Any = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Open the bar at the step where training starts or resumes."""
         interactive = sys.stderr.isatty()
         self.bar = tqdm(
@@ -285,16 +269,12 @@ class ProgressCallback(TrainerCallback):
             maxinterval=LOG_INTERVAL_SECONDS,
         )
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Advance the bar."""
         self._write(state)
         self.bar.update(1)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Show new strata, and the stage after a decision."""
         self._write(state)
         self.bar.refresh()

@@ -39,14 +39,7 @@ class Processes:
     def __init__(
         self, rank: int = 0, world_size: int = 1, store: Any = None, group: Any = None
     ) -> None:
-        """Set the parts; `join` makes them.
-
-        Args:
-            rank: of this process.
-            world_size: the number of processes.
-            store: torch's key-value store that all processes share and that outlives each of them.
-            group: process group of torch.distributed on the CPU.
-        """
+        """Set the parts that `join` makes: a key-value store and a process group on the CPU."""
         self.rank, self.world_size = rank, world_size
         self._store, self._group = store, group
         self._num_waits = 0

@@ -1,6 +1,7 @@
 """Supervised fine-tuning: build one training from its settings, start or resume it, save it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,12 @@ from pixelis.training.weights import TrainedWeights
 
 # Distance between the seeds of two processes, so that runs with neighbouring seeds share no seed.
 RANK_STRIDE = 1_000_003
+# Settings that have the same name in transformers' arguments.
+SAME_NAMES = (
+    *("output_dir", "seed", "max_steps", "gradient_accumulation_steps", "learning_rate"),
+    *("warmup_steps", "lr_scheduler_type", "weight_decay", "max_grad_norm", "logging_steps"),
+    *("save_steps", "torch_compile", "use_liger_kernel"),
+)
 
 
 @dataclass(frozen=True)
@@ -103,25 +110,13 @@ def training_arguments(
 ) -> Any:
     """Convert our settings to transformers' arguments; the callback requests evaluations."""
     return TrainingArguments(
-        output_dir=training.output_dir,
-        seed=training.seed,
-        max_steps=training.max_steps,
+        **{name: getattr(training, name) for name in SAME_NAMES},
         per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        learning_rate=training.learning_rate,
-        warmup_steps=training.warmup_steps,
-        lr_scheduler_type=training.lr_scheduler_type,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        logging_steps=training.logging_steps,
         logging_nan_inf_filter=False,  # it would show a loss of 0 where training diverged
         include_num_input_tokens_seen="non_padding",
-        save_steps=training.save_steps,
         activation_checkpointing=gradient_checkpointing,
         optim="adamw_torch",
         bf16=bf16,
-        torch_compile=training.torch_compile,
-        use_liger_kernel=training.use_liger_kernel,
         eval_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -273,9 +268,7 @@ def _build(
         bad_steps=bad_steps,
     )
     trainer.remove_callback(PrinterCallback)
-    if processes.is_main:
-        trainer.add_callback(ProgressCallback(callback, bad_steps))
-    else:
+    if not processes.is_main:
         # The adapter began alike in all; dropout must not be.
         torch.manual_seed(training.seed + processes.rank * RANK_STRIDE)
     return trainer
@@ -303,21 +296,20 @@ def _train(trainer: CurriculumTrainer, settings: TrainingSettings) -> None:
         Stopped: when asked to stop before, with a checkpoint saved.
     """
     callback, processes, resumed = trainer.curriculum, trainer.processes, settings.resume_from
-    try:
-        with (
-            stop_on_signals(callback.request_stop, processes),
-            processes.fail_together(),
-            explain_full_disk(settings.output_dir, trainer.weights.num_bytes),
-        ):
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-            # A signal may have arrived in the last step, after the processes agreed on it.
-            callback.stop_requested = processes.any(callback.stop_requested)
-            if callback.stop_requested and processes.world_size > 1 and processes.is_main:
-                ignore_signals()  # the launcher sends one as soon as another process has ended
-    finally:
-        for each in trainer.callback_handler.callbacks:
-            if isinstance(each, ProgressCallback):
-                each.close()  # also after an error
+    progress = ProgressCallback(callback, trainer.bad_steps)
+    if processes.is_main:
+        trainer.add_callback(progress)
+    with (
+        closing(progress),
+        stop_on_signals(callback.request_stop, processes),
+        processes.fail_together(),
+        explain_full_disk(settings.output_dir, trainer.weights.num_bytes),
+    ):
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        # A signal may have arrived in the last step, after the processes agreed on it.
+        callback.stop_requested = processes.any(callback.stop_requested)
+        if callback.stop_requested and processes.world_size > 1 and processes.is_main:
+            ignore_signals()  # the launcher sends one as soon as another process has ended
     step = trainer.state.global_step
     if callback.stop_requested or step < settings.training.max_steps:
         raise Stopped(settings.output_dir / f"checkpoint-{step}", step)

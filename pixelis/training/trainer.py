@@ -64,12 +64,7 @@ class BadSteps:
         self.examples: list[str] = []
 
     def add(self, step: int, examples: Sequence[str], numbers: str) -> None:
-        """Count and record a bad step.
-
-        Args:
-            step: the optimiser step.
-            examples: the ids of its examples.
-            numbers: its loss and gradient norm, as text.
+        """Count and record a bad step, with the ids of its examples, and loss and norm as text.
 
         Raises:
             UserError: when the limit is reached, naming the examples.
@@ -125,18 +120,7 @@ class CurriculumTrainer(Trainer):
         curriculum: CurriculumCallback,
         bad_steps: BadSteps,
     ) -> None:
-        """Set the parts of a training.
-
-        Args:
-            weights: the trained weights.
-            args: transformers' arguments, made from `config`.
-            config: section `training`.
-            run_state: JSON that every checkpoint keeps.
-            loader: yields the micro-batches.
-            validation: measures the strata.
-            curriculum: the callback that connects both to the manager.
-            bad_steps: counts the bad steps.
-        """
+        """Set the parts of a training; every checkpoint keeps `run_state`, which is JSON."""
         self.weights, self.config, self.run_state = weights, config, dict(run_state)
         self.processes = weights.processes
         self.loader, self.validation = loader, validation
@@ -337,16 +321,7 @@ def score_losses(
     bf16: bool,
     processes: Processes,
 ) -> None:
-    """Measure a pool of training examples after a step, if the strategy chooses by loss.
-
-    Args:
-        step: the number of steps.
-        model: the adapted base.
-        manager: receives the losses.
-        loader: the training's loader, with its dataset.
-        config: section `training`.
-        bf16: whether the forward pass is computed in bf16.
-        processes: the processes of this training, which share the batches.
+    """Pass the losses of a pool of training examples to the manager, if its strategy wants them.
 
     Raises:
         UserError: when a loss is not finite.

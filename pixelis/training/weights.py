@@ -40,14 +40,7 @@ class TrainedWeights:
         processes: Processes = ALONE,
         initial: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Set the adapted base and the folder of its adapters.
-
-        Args:
-            model: the adapted base.
-            output_dir: the training's folder; `best` and `visits` are below it.
-            processes: the processes of this training.
-            initial: the factors that were taken from the base (`pixelis.training.adapter`).
-        """
+        """Set the adapted base, and the factors that were taken from it (`build_adapter`)."""
         self.model, self.output_dir, self.processes = model, output_dir, processes
         self.initial = initial
         self._snapshot: dict[str, torch.Tensor] | None = None

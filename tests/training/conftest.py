@@ -1,6 +1,7 @@
 import gc
 import json
 import logging
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -81,6 +82,12 @@ def data_dir(tmp_path_factory):
     """Short examples, about a dozen of each difficulty to train on."""
     folder = tmp_path_factory.mktemp("training") / "data"
     return make_small_data(folder, test_fraction=0.1)
+
+
+@pytest.fixture
+def folder(data_dir, tmp_path):
+    """Data that a test may harm, with nothing computed beside it."""
+    return shutil.copytree(data_dir, tmp_path / "mine" / "data")
 
 
 class ListRecorder(NullRecorder):

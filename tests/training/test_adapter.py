@@ -13,16 +13,11 @@ from pixelis.errors import ConfigError
 from pixelis.models.load import load_model
 from pixelis.training.adapter import RANKS_FILE, build_adapter, load_base
 from pixelis.training.caches import load_data
+from tests.training.conftest import ADVANCING
 
 pytestmark = pytest.mark.integration
 
 IDS = torch.arange(5, 45)[None]
-STAYING = {
-    "advancement_interval": 2,
-    "min_performance_for_advance": 0.0,
-    "rollback_enabled": False,
-    "eval_samples_per_difficulty": 2,
-}
 KINDS = {
     "gaussian": {"init_lora_weights": "gaussian"},
     "dora": {"use_dora": True},
@@ -38,7 +33,7 @@ SHORT = {"max_steps": 4, "save_steps": 2, "batch_size": 1, "gradient_accumulatio
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_saved_adapter_is_what_was_trained(kind, train, tmp_path):
-    result, _, _ = train(STAYING, model=KINDS[kind], **SHORT)
+    result, _, _ = train(ADVANCING, model=KINDS[kind], **SHORT)
     base = load_model("pixelis-nano", torch_dtype="float32")
     with torch.no_grad():
         before = base(input_ids=IDS).logits
@@ -53,9 +48,9 @@ def test_the_saved_adapter_is_what_was_trained(kind, train, tmp_path):
 
 @pytest.mark.parametrize("kind", ["auto", "pissa", "olora with dora"])
 def test_stopped_and_taken_up_it_is_the_same_training(kind, train, tmp_path):
-    whole, _, _ = train(STAYING, model=KINDS[kind], **SHORT)
+    whole, _, _ = train(ADVANCING, model=KINDS[kind], **SHORT)
     again, _, _ = train(
-        STAYING,
+        ADVANCING,
         model=KINDS[kind],
         output_dir=tmp_path / "again",
         resume_from=tmp_path / "sft" / "checkpoint-2",
@@ -74,7 +69,7 @@ def test_stopped_and_taken_up_it_is_the_same_training(kind, train, tmp_path):
 
 
 def test_ranks_and_spectra_are_left_behind(data_dir, train, tmp_path):
-    train(STAYING, model=KINDS["auto"], **SHORT)
+    train(ADVANCING, model=KINDS["auto"], **SHORT)
     rows = json.loads((tmp_path / "sft" / RANKS_FILE).read_text())
     saved = json.loads((tmp_path / "sft/final/adapter_config.json").read_text())
     found = {row["layer"]: row["rank"] for row in rows}
@@ -102,12 +97,12 @@ def test_ranks_and_spectra_are_left_behind(data_dir, train, tmp_path):
 )
 def test_what_eva_cannot_do(changed, message, train):
     with pytest.raises(ConfigError, match=f"^{message}"):
-        train(STAYING, model=changed, **SHORT)
+        train(ADVANCING, model=changed, **SHORT)
 
 
 def test_figures_are_told_to_the_recorder(data_dir, tmp_path):
     config = ModelConfig(torch_dtype="float32", max_pixels=12544, **KINDS["auto"])
-    _, datasets = load_data(config, data_dir, CurriculumConfig.from_dict(STAYING), 512)
+    _, datasets = load_data(config, data_dir, CurriculumConfig.from_dict(ADVANCING), 512)
 
     class Told:
         def __init__(self):

@@ -31,25 +31,6 @@ def test_halves_divide_the_step(split, sizes):
     assert list(Split(*split).halves()) == [split, *((size, share // size) for size in sizes)]
 
 
-def test_another_split_is_the_same_training(train, advancing, tmp_path):
-    """Losses, strata and adapter; every token weighs alike in whichever forward pass it is."""
-    results = {}
-    for size in (16, 8, 4):
-        place = tmp_path / str(size)
-        words = STEPS | {"batch_size": size, "gradient_accumulation_steps": 16 // size}
-        results[size], _, _ = train(advancing, model=DRY, output_dir=place, **words)
-    one = results.pop(16)
-    adapter = load_file(one.final_dir / ADAPTER_FILE)
-    for size, other in results.items():
-        assert [loss for _, loss in other.losses] == pytest.approx(
-            [loss for _, loss in one.losses], rel=1e-5
-        ), size
-        assert other.evaluations[-1][1] == pytest.approx(one.evaluations[-1][1], rel=1e-5)
-        assert other.num_tokens == one.num_tokens
-        for name, tensor in load_file(other.final_dir / ADAPTER_FILE).items():
-            torch.testing.assert_close(tensor, adapter[name], atol=2e-5, rtol=0)
-
-
 def test_looking_for_it_changes_nothing(train, advancing, tmp_path):
     """Where the configured size fits: the same to the bit, dropout and all."""
     without, _, _ = train(advancing, output_dir=tmp_path / "without", **STEPS)

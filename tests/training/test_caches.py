@@ -6,16 +6,14 @@ import pytest
 import torch
 
 from pixelis.config import ModelConfig
-from pixelis.curriculum import CurriculumConfig
 from pixelis.data.cache import cache_folder
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX, PAD_TO, Encoder
 from pixelis.data.store import load_split
-from pixelis.errors import ConfigError
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.vision import vision_digest
 from pixelis.training import caches as caches_module
-from pixelis.training.caches import left_out, load_data, use_token_cache, use_vision_cache
+from pixelis.training.caches import left_out, use_token_cache, use_vision_cache
 from tests.training.conftest import logged_lines
 
 pytestmark = pytest.mark.integration
@@ -27,13 +25,6 @@ MODEL = ModelConfig(torch_dtype="float32", max_pixels=12544)
 @pytest.fixture(scope="module")
 def base():
     return load_model(NANO, torch_dtype="float32")
-
-
-@pytest.fixture
-def folder(data_dir, tmp_path):
-    """A data folder with nothing beside it."""
-    shutil.copytree(data_dir, tmp_path / "here" / "data")
-    return tmp_path / "here" / "data"
 
 
 @pytest.fixture
@@ -204,22 +195,6 @@ def test_what_is_longer_than_max_length_is_left_out_and_counted(open_splits, enc
     assert all(f"{n} of {' '.join(name)}" in lines[0] for name, n in numbers.items())
 
 
-def test_a_difficulty_with_none_left_is_an_error_at_the_start(folder):
-    curriculum = CurriculumConfig.from_dict({})
-    with pytest.raises(
-        ConfigError, match="^Stage 'simple' takes 1 .* than training.max_length 10, the train "
-    ):
-        load_data(MODEL, folder, curriculum, max_length=10)
-
-
-def test_a_training_says_and_records_what_it_left_out(train, advancing, encoded, folder):
-    limit = sorted(len(encoded[key]) for key in encoded.all_keys())[-2]
-    _, recorder, lines = train(advancing, max_length=limit, data=folder, max_steps=2)
-    found = {name: n for (name, step), n in recorder.values.items() if name.startswith("data/")}
-    assert found and all(name.endswith("/left_out") for name in found)
-    assert any(line.startswith("longer than training.max_length") for line in lines)
-
-
 # Where it cannot be
 
 
@@ -267,9 +242,13 @@ def test_features_that_would_be_too_large_are_not_kept(open_splits, folder):
 # Exactness
 
 
-def test_a_cold_cache_and_a_warm_one_train_to_the_same_bits(train, advancing, folder, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+def test_a_cold_cache_and_a_warm_one_train_to_the_same_bits(
+    train, advancing, folder, tmp_path, precision
+):
     def adapter(name):
-        result, _, _ = train(advancing, data=folder, output_dir=tmp_path / name, max_steps=3)
+        words = {"output_dir": tmp_path / name, "max_steps": 3, "precision": precision}
+        result, _, _ = train(advancing, data=folder, **words)
         return (result.final_dir / "adapter_model.safetensors").read_bytes()
 
     cold = adapter("cold")

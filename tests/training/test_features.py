@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,12 +16,6 @@ from pixelis.errors import CheckpointError
 pytestmark = [pytest.mark.integration, pytest.mark.slow]  # real trainings: two minutes a file
 
 STILL = {"model": {"lora_dropout": 0.0}, "logging_steps": 1, "max_steps": 2}
-
-
-@pytest.fixture
-def folder(data_dir, tmp_path):
-    """Data that a test may change, with nothing computed beside it."""
-    return shutil.copytree(data_dir, tmp_path / "mine" / "data")
 
 
 def invert_images(folder):
@@ -79,17 +72,3 @@ def test_a_training_goes_on_with_the_same_choice_only(
     words = {"output_dir": tmp_path / "other", "resume_from": tmp_path / "sft" / "checkpoint-3"}
     with pytest.raises(CheckpointError, match=f"cached vision features {message}; go on where"):
         train(advancing, max_steps=4, vision_cache=then, **words)
-
-
-def test_a_cold_cache_and_a_warm_one_train_to_the_same_bits_in_bf16(
-    train, advancing, folder, tmp_path
-):
-    def adapter(name):
-        place = tmp_path / name
-        words = {"data": folder, "output_dir": place, "precision": "bf16", "max_steps": 3}
-        result, _, _ = train(advancing, **words)
-        return (result.final_dir / "adapter_model.safetensors").read_bytes()
-
-    cold = adapter("cold")
-    assert len(list(cache_folder(folder).glob("vision-*"))) == 1
-    assert adapter("warm") == cold
