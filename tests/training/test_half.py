@@ -32,18 +32,6 @@ def test_killed_and_resumed_it_is_the_same_training(fork_run, whole, advancing, 
     assert run.metrics == whole.metrics
 
 
-def test_a_kill_inside_a_trial_resumes_into_the_trial(fork_run, retreating, tmp_path):
-    words = {"precision": "bf16", "max_steps": 5}
-    whole = fork_run(tmp_path / "whole" / "sft", retreating, **words)
-    assert [e["kind"] for e in whole.events] == ["start", "trial", "rollback", "end"]
-    place = tmp_path / "killed" / "sft"
-    killed = {"fault": ("record", 4, "SIGKILL"), "code": -signal.SIGKILL}
-    fork_run(place, retreating, **words, **killed)
-    run = fork_run(place, retreating, **words, resume="auto")
-    assert f"going on from {place / 'checkpoint-3'} (step 3)" in run.lines
-    assert (run.adapter, run.events) == (whole.adapter, whole.events)
-
-
 def test_adapter_and_moments_are_fp32(whole):
     adapter = load_file(whole.output_dir / "final" / ADAPTER_FILE)
     state = torch.load(whole.output_dir / "checkpoint-8" / "optimizer.pt", weights_only=True)
