@@ -77,9 +77,9 @@ class MlflowRecorder:
         self.journal = open_journal(folder, self.run_id, shared=shared, past=past)
         self._warnings = WarnOnce()
         has_past = resumed or self.journal.size > 0
-        self._delivery = Delivery(
-            self.journal, Sender(client, self.journal, has_past=has_past), self._warnings
-        )
+        sender = Sender(client, self.journal, has_past=has_past)
+        self.answers = sender.answers
+        self._delivery = Delivery(self.journal, sender, self._warnings)
         self._params = set(run.data.params)
         self._lock = threading.RLock()  # guards `_params` and `_newest_steps`
         self._newest_steps: dict[str, int] = {}

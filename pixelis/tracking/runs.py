@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -30,9 +30,10 @@ from pixelis.tracking.privacy import first_line, logger, public
 from pixelis.tracking.recorder import MlflowRecorder, Scalar
 from pixelis.tracking.send import ERROR_TAG
 from pixelis.tracking.store import connect, retry_locked
-from pixelis.tracking.sync import ALIVE_TAG, DIED_TAG, claim, end_dead_runs, end_silent_runs
+from pixelis.tracking.sync import ALIVE_TAG, DIED_TAG, claim, end_dead_runs
 
 HEARTBEAT_SECONDS = 60.0
+GRACE_SECONDS = 600.0  # after which a heartbeat has stopped
 FIRST_KEY = "system/cpu_utilization_percentage"  # of the system metrics
 OPEN_SECONDS = 5.0  # how long to wait for the delivery of a run's first records
 _ENVIRONMENT = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
@@ -133,10 +134,7 @@ def open_run(
     for tag in {ERROR_TAG, "pixelis.stopped", DIED_TAG} & set(run.data.tags):
         recorder.attempt("clearing", partial(client.delete_tag, run.info.run_id, tag))
     if recorder.flush(OPEN_SECONDS):
-        own = recorder.run_id
-        lines = recorder.attempt("ending killed runs", lambda: end_dead_runs(client, but=own))
-        for line in lines or ():
-            logger.warning("%s", line)
+        _end_others(recorder)
     shell = None
     if resumed and shell_id:
         shell = recorder.attempt(
@@ -169,12 +167,23 @@ def _in_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 def _beat(recorder: MlflowRecorder, over: threading.Event) -> None:
     """Record heartbeats, and end the runs of other machines whose heartbeat has stopped."""
-    seen: dict[str, tuple[str, float]] = {}
+    since = time.monotonic()  # when the store began to answer
     while not over.wait(HEARTBEAT_SECONDS):
         recorder.tags({ALIVE_TAG: str(int(time.time()))})
-        with suppress(MlflowException, OSError, TimeoutError):
-            for line in end_silent_runs(recorder.client, seen, time.monotonic()):
-                logger.warning("%s", line)
+        if not recorder.answers():
+            since = time.monotonic()
+        elif time.monotonic() - since >= GRACE_SECONDS:
+            _end_others(recorder, GRACE_SECONDS)
+
+
+def _end_others(recorder: MlflowRecorder, grace: float | None = None) -> None:
+    """End other runs whose processes have died; see `sync.end_dead_runs`."""
+    lines = recorder.attempt(
+        "ending killed runs",
+        lambda: end_dead_runs(recorder.client, but=recorder.run_id, grace=grace),
+    )
+    for line in lines or ():
+        logger.warning("%s", line)
 
 
 def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> AbstractContextManager[None]:
@@ -259,9 +268,8 @@ def _link(
 def _close(
     recorder: MlflowRecorder, shell: MlflowRecorder | None, error: BaseException | None
 ) -> None:
-    status, message = _status(error), None
-    if status == "FAILED" and error is not None:
-        message = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+    status = _status(error)
+    message = first_line(error) if error is not None and status == "FAILED" else None
     for each in (recorder, shell) if shell else (recorder,):
         each.close(status, message)
 

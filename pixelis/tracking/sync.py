@@ -1,14 +1,15 @@
 """Processes that have died: delivery of the journals that they left, and the end of their runs.
 
 On one machine the lock of a process's journal decides: the kernel frees it when the process ends.
-Otherwise a heartbeat decides, a tag that a writing process renews: if it has not changed for
-`GRACE_SECONDS`, while the store answered the observer all the time, the process has stopped.
+Across machines the age of a heartbeat decides, a tag that a writing process renews, and only if the
+store has answered the observer for so long: otherwise the heartbeats could not arrive either.
 """
 
 import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +30,6 @@ from pixelis.tracking.visits import VISIT_TAG
 PROCESS_TAG = "pixelis.process"  # JSON: a list of the processes that write to the run
 ALIVE_TAG = "pixelis.alive"  # seconds since 1970 of the last heartbeat
 DIED_TAG = "pixelis.died"  # why a run was ended from outside
-GRACE_SECONDS = 600.0
 MAX_RUNS = 1000  # runs that one query returns
 
 
@@ -190,8 +190,8 @@ def end_killed_runs() -> list[str]:
         return [f"killed runs stay as they are: MLflow cannot be reached ({why})"]
 
 
-def end_dead_runs(client: MlflowClient, *, but: str = "") -> list[str]:
-    """End the runs that are RUNNING in MLflow although their processes on this machine have ended.
+def end_dead_runs(client: MlflowClient, *, but: str = "", grace: float | None = None) -> list[str]:
+    """End the runs that are RUNNING in MLflow although their processes have ended.
 
     The remaining records of their journals are sent first. The runs become KILLED, or FINISHED if
     the training was finished; a resume sets them to RUNNING again.
@@ -199,60 +199,34 @@ def end_dead_runs(client: MlflowClient, *, but: str = "") -> list[str]:
     Args:
         client: Client of the store.
         but: The id of this process's own run, which is left alone.
+        grace: Age in seconds at which a heartbeat from another machine means that its process has
+            ended; None leaves other machines' runs alone.
 
     Returns:
         One line per run.
     """
-    dead = [run for run in _running_runs(client) if run.info.run_id != but and _has_died(run)]
-    # Read them again: one may have been resumed, or have ended, after it was listed.
-    again = [client.get_run(run.info.run_id) for run in dead]
-    return [
-        _end_run(client, run) for run in again if run.info.status == "RUNNING" and _has_died(run)
-    ]
-
-
-def end_silent_runs(
-    client: MlflowClient, seen: dict[str, tuple[str, float]], seconds: float
-) -> list[str]:
-    """End the runs of other machines whose heartbeat has stopped; call this regularly.
-
-    Args:
-        client: Client of the store.
-        seen: Run -> its heartbeat and when it was first seen; empty at first, and changed here.
-        seconds: The time of a monotonic clock.
-
-    Returns:
-        One line per run.
-    """
-    # The store may be a server, a database or a folder: each fails with its own exceptions.
-    try:
-        runs = _running_runs(client)
-    except Exception:
-        seen.clear()  # a heartbeat cannot be recorded while the store is away
-        return []
-    lines = []
-    for run in runs:
-        verdicts = [is_dead(writer) for writer in _writers(run)]
-        beat = run.data.tags.get(ALIVE_TAG, "")
-        known, since = seen.get(run.info.run_id, (None, seconds))
-        if known != beat:
-            seen[run.info.run_id] = beat, seconds
-        elif verdicts and False not in verdicts and seconds - since >= GRACE_SECONDS:
-            lines.append(_end_run(client, run))
-    return lines
-
-
-def _running_runs(client: MlflowClient) -> list[Run]:
-    """Return the runs that are RUNNING and that processes of this project write to."""
     experiments = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
     query = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '[%'"
     ids = [experiment.experiment_id for experiment in experiments]
-    return list(client.search_runs(ids, query, max_results=MAX_RUNS))
+    runs = [
+        run
+        for run in client.search_runs(ids, query, max_results=MAX_RUNS)
+        if run.info.run_id != but and _has_died(run, grace)
+    ]
+    # Read them again: one may have been resumed, or have ended, after it was listed.
+    again = [client.get_run(run.info.run_id) for run in runs]
+    return [
+        _end_run(client, run)
+        for run in again
+        if run.info.status == "RUNNING" and _has_died(run, grace)
+    ]
 
 
-def _has_died(run: Run) -> bool:
-    writers = _writers(run)
-    return bool(writers) and all(is_dead(writer) for writer in writers)
+def _has_died(run: Run, grace: float | None) -> bool:
+    verdicts = [is_dead(writer) for writer in _writers(run)]
+    beat = run.data.tags.get(ALIVE_TAG, run.info.start_time // 1000)
+    is_silent = grace is not None and time.time() - float(beat) >= grace
+    return bool(verdicts) and all(is_silent if each is None else each for each in verdicts)
 
 
 def _end_run(client: MlflowClient, run: Run) -> str:
