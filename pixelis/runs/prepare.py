@@ -35,7 +35,6 @@ from pixelis.tracking import (
     MlflowRecorder,
     data_tag,
     find_data_run,
-    log_image_table,
     open_run,
     without_environment,
 )
@@ -180,7 +179,7 @@ def record_data(recorder: MlflowRecorder, out: Path, summary: Mapping[str, Any])
     record_inputs(recorder, out, summary["sha256"], context="made")
     recorder.tags({DATA_TAG: data_tag(summary["sha256"])})
     recorder.note(f"```\n{format_summary(summary)}\n```")
-    log_image_table(recorder, list(_table_rows(out)), "data/examples.json")
+    recorder.table(list(_table_rows(out)), "data/examples.json")
 
 
 def _table_rows(out: Path) -> Iterator[dict[str, Any]]:
