@@ -14,8 +14,7 @@ from pixelis.data.images import ImageError, load_image
 from pixelis.errors import DataError
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.evaluation.turns import Rollout
-from pixelis.models.device import best_device
-from pixelis.models.load import load_model, load_processor
+from pixelis.models.load import best_device, load_model, load_processor
 from pixelis.models.lora import load_adapter
 
 COLUMNS = ("image", "question")

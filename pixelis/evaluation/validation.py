@@ -17,9 +17,8 @@ from pixelis.data.dataset import CurriculumDataset, Key
 from pixelis.data.encode import IGNORE_INDEX, Encoder
 from pixelis.data.example import Example
 from pixelis.errors import DataError
-from pixelis.models.device import best_device
 from pixelis.models.forward import model_inputs
-from pixelis.models.load import load_model, load_processor
+from pixelis.models.load import best_device, load_model, load_processor
 
 # Limit of the collated batches in memory, with pixels; further batches are collated each time.
 MAX_KEPT_BYTES = 2**30
