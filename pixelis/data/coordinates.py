@@ -30,9 +30,8 @@ from PIL import Image
 
 from pixelis.data.example import Example, Step
 from pixelis.operations import OPERATIONS, OperationError
-from pixelis.operations.base import check_bbox, check_point
+from pixelis.operations.base import check_bbox, check_point, fits_schema
 from pixelis.operations.masks import decode_mask, encode_mask
-from pixelis.operations.schema import fits_schema
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
