@@ -22,8 +22,8 @@ from pixelis.data.coordinates import (
     as_seen,
     call_as_stored,
     frames_of,
-    result_as_seen,
     text_as_seen,
+    values_as_seen,
 )
 from pixelis.data.encode import Encoded, Encoder
 from pixelis.data.example import Example, Step
@@ -145,9 +145,7 @@ def process_turn(
     operation_seconds = time.perf_counter() - began if observation is not None else 0.0
     resized_result = None
     if observation is not None and stored is not reply.arguments:
-        result = result_as_seen(
-            reply.operation, stored, reply.arguments, observation.result, frames
-        )
+        result = values_as_seen(observation.result, stored, frames)
         resized_result = None if result == observation.result else result
     answer = reply.answer
     if answer is not None and not all_same(frames):
