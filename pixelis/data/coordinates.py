@@ -209,12 +209,13 @@ def _place_as_seen(value: Any, frame: Frame) -> Any:
     """Convert a box or a point inside the image to a list; return anything else as it is."""
     with suppress(OperationError):
         if isinstance(value, list | tuple) and len(value) == 2:
-            return list(frame.point(*check_point(*value, frame.stored)))
+            x, y = value
+            return list(frame.point(*check_point(x, y, frame.stored)))
         return list(frame.box(check_bbox(value, frame.stored)))
     return value
 
 
-def _sides(box: Sequence[int]) -> Size:
+def _sides(box: Any) -> Size:
     return box[2] - box[0], box[3] - box[1]
 
 
@@ -266,7 +267,8 @@ def _conclusion_as_seen(example: Example, frame: Frame) -> str:
     for step in example.trajectory:
         box = step.arguments.get("bbox")
         if (seen := _place_as_seen(box, frame)) is not box:
-            areas[math.prod(_sides(box))] = math.prod(_sides(seen))
+            (width, height), (seen_width, seen_height) = _sides(box), _sides(seen)
+            areas[width * height] = seen_width * seen_height
 
     def convert(match: re.Match[str]) -> str:
         def value(number: re.Match[str]) -> str:
