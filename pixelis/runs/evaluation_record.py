@@ -29,7 +29,6 @@ from pixelis.evaluation.tables import (
     accuracy_table,
     as_text,
     measure_rows,
-    measured_groups,
     measures_table,
     result_rows,
     result_values,
@@ -39,14 +38,11 @@ from pixelis.files import write_atomic
 from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.live_figures import record_chart
 from pixelis.runs.rollout_table import record_rollout_table
-from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log_trace
+from pixelis.tracking import MlflowRecorder, link_measured, log_trace
 
 FOLDER = "evaluation"
 REPORT_FILE = "report.html"
-# Limits of the table of images: MLflow stores two files per image, one after the other.
-TABLE_ROWS = 60
-TABLE_SIDE = 320
-TABLE_BYTES = 20_000_000  # of pixels; drawn images take a tenth of it on disk
+TABLE_ROWS, TABLE_SIDE = 60, 320  # of the table of images
 ENDINGS = {ANSWERED: "wrong answer", MAX_OPERATIONS: "called until the limit"}
 
 logger = logging.getLogger(__name__)
@@ -98,10 +94,8 @@ def evaluate_and_record(
     with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
 
         def progress(state: Progress) -> None:
-            bar.total, bar.initial = state.total, state.resumed
-            if state.counted:
-                accuracy = f"{state.model} right {state.right / state.counted:.2f}"
-                bar.set_postfix_str(accuracy, refresh=False)
+            bar.total = state.total
+            bar.set_postfix_str(f"{state.model} right {state.accuracy:.2f}", refresh=False)
             bar.update(state.done - bar.n)
 
         result = evaluate_model(
@@ -128,7 +122,7 @@ def evaluate_and_record(
         console.print(measures_table(result, title=f"Measures on {title}, 95 % intervals"))
     tables = [
         as_text(measures_table(result, title=f"{group}, 95 % intervals", group=group))
-        for group in measured_groups(result)
+        for group in result.adapter.measures
     ]
     recorder.text("\n".join(tables), f"{FOLDER}/measures.txt")
     recorder.table(measure_rows(result), f"{FOLDER}/measures.json")
@@ -263,18 +257,14 @@ def _ending(case: Case) -> str:
 
 
 def _record_images(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
-    rows, num_bytes = [], 0
+    rows = []
     for case in cases:
         example, rollout = case.example, case.rollout
         turns = list(enumerate(rollout.turns, 1))
         marked = marked_frames(turns, example.images, side=TABLE_SIDE)
-        picture = side_by_side(list(marked.values()) or list(example.images))
-        num_bytes += 3 * picture.width * picture.height
-        if num_bytes > TABLE_BYTES:
-            break
         rows.append(
             {
-                "image": picture,
+                "image": side_by_side(list(marked.values()) or list(example.images)),
                 "verdict": case.verdict,
                 "why": case.why,
                 "difficulty": example.difficulty,
@@ -287,7 +277,7 @@ def _record_images(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
                 "id": example.id,
             }
         )
-    log_image_table(recorder, rows, f"{FOLDER}/images.json")
+    recorder.table(rows, f"{FOLDER}/images.json")
 
 
 def _record_traces(
