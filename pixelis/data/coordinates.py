@@ -32,7 +32,7 @@ from PIL import Image
 
 from pixelis.data.example import Example
 from pixelis.operations import OPERATIONS, OperationError
-from pixelis.operations.base import check_bbox, check_point, fits_schema
+from pixelis.operations.base import check_bbox, check_point
 from pixelis.operations.masks import decode_mask, encode_mask
 
 Size = tuple[int, int]
