@@ -57,7 +57,7 @@ def compute_measures(
 
 
 def num_valid_calls(rollout: Rollout) -> int:
-    """Return the number of a rollout's valid calls.
+    """Return the number of a rollout's calls that are valid.
 
     A call is valid if it parses, names a known operation, has arguments that fit the operation's
     schema (`Operation.takes`), and was not refused when it was run (`wrong_arguments`, such as a
