@@ -26,7 +26,7 @@ from pixelis.evaluation.validation import Validation
 from pixelis.models.load import silence_libraries
 from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.adapter import build_adapter, load_base, load_trained
-from pixelis.training.batch_size import Split, fit_batch_size
+from pixelis.training.batch_size import fit_batch_size
 from pixelis.training.caches import left_out, load_data, use_vision_cache
 from pixelis.training.callback import CurriculumCallback, Evaluations, ProgressCallback
 from pixelis.training.checkpoint import (
@@ -135,7 +135,7 @@ def run_training(
     *,
     processes: Processes = ALONE,
     on_evaluation: Callable[[Evaluations], None] | None = None,
-    on_batch_size: Callable[[Split], None] = lambda split: None,
+    on_batch_size: Callable[[str], None] = lambda text: None,
 ) -> TrainingResult:
     """Train an adapter on the curriculum and save it to `<output_dir>/final`.
 
@@ -144,7 +144,7 @@ def run_training(
         recorder: records metrics, events, adapters and figures.
         processes: the processes of this training; only the main one records.
         on_evaluation: called after each evaluation with all so far; it may raise to end training.
-        on_batch_size: called with the result of the batch size search, if there is one.
+        on_batch_size: called with the result of `fit_batch_size`, if there is a search.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
