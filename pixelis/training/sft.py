@@ -188,9 +188,8 @@ def _build(
     def load() -> Any:
         clear_device_cache(garbage_collection=True)  # of an earlier training in this process
         base = load_base(model_config)
-        if training.vision_cache == "auto" and not (
-            model_config.train_vision or model_config.train_merger
-        ):
+        is_frozen = not (model_config.train_vision or model_config.train_merger)
+        if training.vision_cache == "auto" and is_frozen:
             limit = training.vision_cache_gib
             use_vision_cache(datasets, base, encoder, settings.data_dir, limit_gib=limit)
         if bf16 and not model_config.load_in_4bit:
@@ -248,12 +247,11 @@ def _build(
         examples_per_step=loader.examples_per_step,
         score_losses=partial(
             score_losses,
-            model=model,
+            weights=weights,
             manager=manager,
             loader=loader,
             config=training,
             bf16=bf16,
-            processes=processes,
         ),
         on_evaluation=on_evaluation,
     )
