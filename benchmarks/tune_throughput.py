@@ -55,8 +55,8 @@ def main():
 
 def compare(arguments, folder):
     from pixelis.config import ModelFileConfig, TuneFileConfig, load_config, to_yaml
-    from pixelis.experiments.tune.phases import open_phases
     from pixelis.experiments.tune.spec import SearchSpec
+    from pixelis.experiments.tune.study import open_phases
 
     data = folder / "data"
     words = [
@@ -94,7 +94,7 @@ def compare(arguments, folder):
     seconds = run([*python, "pixelis.cli.tune", *words], folder / "tune.log")
     trials = [
         (phase, trial)
-        for phase, search in open_phases(spec).by_name().items()
+        for phase, search in open_phases(spec).items()
         for trial in search.finished_trials()
     ]
     assert all(trial.state.name == "COMPLETE" for _, trial in trials)

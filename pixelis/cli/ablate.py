@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
 from pixelis.config import AblateFileConfig, ModelFileConfig
-from pixelis.experiments.ablate.arms import build_curriculum, check_arms
+from pixelis.experiments.arms import build_curriculum, check_arms
 from pixelis.runs.missing_data import is_missing, load_prep
 
 

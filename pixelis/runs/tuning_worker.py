@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean
 
 from pixelis.evaluation.validation import Validation
-from pixelis.experiments.tune.phases import FINAL, open_phases
 from pixelis.experiments.tune.spec import SearchSpec, TrialTraining
 from pixelis.experiments.tune.storage import storage_errors
+from pixelis.experiments.tune.study import FINAL, open_phases
 from pixelis.experiments.tune.trials import POLL_SECONDS, Objective, Trial, run_trials
 from pixelis.models.device import best_device
 from pixelis.models.load import silence_libraries
@@ -143,7 +143,7 @@ def run_worker(spec: SearchSpec) -> None:
 @storage_errors()
 def run_phases(spec: SearchSpec, trainer: TrialTrainer) -> None:
     """Run the remaining trials of each phase; those of other workers may be queued again."""
-    studies = open_phases(spec).by_name()
+    studies = open_phases(spec)
     while True:
         others_run = any(search.is_running for search in studies.values())
         num_run = 0
@@ -151,7 +151,7 @@ def run_phases(spec: SearchSpec, trainer: TrialTrainer) -> None:
             objective: Objective = partial(trainer.run_trial, phase)
             if phase == FINAL:
                 objective = trainer.run_final_trial
-            num_run += run_trials(search, objective, spec.root / phase, wait=False)
+            num_run += run_trials(search, objective, wait=False)
         if not num_run and not others_run:
             return
         if not num_run:

@@ -234,8 +234,8 @@ def test_a_place_for_the_best_that_cannot_be_it(
 
 def test_a_study_with_other_parameters_is_refused(workdir, data, tune_arguments, refused):
     from pixelis.config import ModelFileConfig, TuneFileConfig, load_config
-    from pixelis.experiments.tune.phases import open_phases
     from pixelis.experiments.tune.spec import SearchSpec
+    from pixelis.experiments.tune.study import open_phases
 
     words = tune_arguments()
     pairs = [(k.removeprefix("--"), v) for k, v in zip(words[4::2], words[5::2], strict=True)]
