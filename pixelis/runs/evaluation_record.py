@@ -37,6 +37,7 @@ from pixelis.evaluation.tables import (
 from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
 from pixelis.files import write_atomic
 from pixelis.runs.evaluation_set import EvaluationSet
+from pixelis.runs.live_figures import record_chart
 from pixelis.runs.rollout_table import record_rollout_table
 from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log_trace
 
@@ -149,8 +150,7 @@ def evaluate_and_record(
             for score in [evaluation.accuracy[difficulty]]
         ]
     )
-    recorder.figure(f"{FOLDER}/accuracy.png", figures.bars_figure(bars))
-    recorder.text(figures.bars_page(bars, "accuracy"), f"{FOLDER}/accuracy.html")
+    record_chart(recorder, bars, f"{FOLDER}/accuracy")
     return result
 
 
@@ -243,10 +243,8 @@ def _record_figures(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
         for case in cases
         for group in [getattr(case.example, by)]
     ]
-    bars = figures.outcome_bars(endings)
-    recorder.figure(f"{FOLDER}/failures.png", figures.bars_figure(bars))
-    recorder.text(figures.bars_page(bars, "where rollouts fail"), f"{FOLDER}/failures.html")
-    grids = figures.confusions(
+    record_chart(recorder, figures.outcome_bars(endings), f"{FOLDER}/failures")
+    matrices = figures.confusions(
         [
             {
                 "task": case.example.task,
@@ -257,8 +255,7 @@ def _record_figures(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
             for case in cases
         ]
     )
-    recorder.figure(f"{FOLDER}/confusion.png", figures.confusion_figure(grids))
-    recorder.text(figures.confusion_page(grids, "confusion by task"), f"{FOLDER}/confusion.html")
+    record_chart(recorder, matrices, f"{FOLDER}/confusion")
 
 
 def _ending(case: Case) -> str:
