@@ -14,6 +14,7 @@ Exit code: 0; 1 where a target is missed; 2 where TRL is not installed.
 """
 
 import argparse
+import io
 import json
 import os
 import statistics
@@ -22,10 +23,12 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+
+from rounds import alternate, spread
 
 TRL = "1.16.0"
 BATCH, RATE, WARM_UP = 8, 1e-4, 2
@@ -111,6 +114,22 @@ def load_plain(base):
     encoder = Encoder(load_processor(str(base), min_pixels=PIXELS, max_pixels=PIXELS))
     model = load_model(str(base), torch_dtype="float32")
     return add_lora(model, model_name=str(base), seed=0, **LORA), encoder
+
+
+def plain_loader(encoder, rows, keys):
+    """Return a loader that encodes every batch when it is needed."""
+    from torch.utils.data import DataLoader
+
+    from pixelis.data.encode import collate, encode_example
+    from pixelis.data.store import from_row
+
+    def make_batch(chosen):
+        items = [encode_example(from_row(rows[name][i]), encoder) for name, i in chosen]
+        batch = collate(items, encoder)
+        batch.pop("kinds")
+        return batch
+
+    return DataLoader(keys, BATCH, collate_fn=make_batch)
 
 
 class Watch:
@@ -272,24 +291,16 @@ def plain_arguments(kind, out, steps, **words):
 
 def run_plain(base, data, steps, **words):
     """Train with transformers' Trainer, which encodes every batch when it is needed."""
-    from torch.utils.data import DataLoader
     from transformers import Trainer, TrainingArguments
 
-    from pixelis.data.encode import collate, encode_example
-    from pixelis.data.store import from_row, load_split
+    from pixelis.data.store import load_split
 
     model, encoder = load_plain(base)
     rows, watch = load_split(data, "train"), Watch()
 
-    def make_batch(keys):
-        items = [encode_example(from_row(rows[name][i]), encoder) for name, i in keys]
-        batch = collate(items, encoder)
-        batch.pop("kinds")
-        return batch
-
     class Plain(Trainer):
         def get_train_dataloader(self):
-            return DataLoader(self.train_dataset, BATCH, collate_fn=make_batch)
+            return plain_loader(encoder, rows, self.train_dataset)
 
         def training_step(self, *args, **words):
             loss = super().training_step(*args, **words)
@@ -364,11 +375,10 @@ def run_trl(base, data, steps, **words):
     return watch
 
 
-TRL_FP32 = {"bf16": False, "gradient_checkpointing": False}
 CONTESTANTS = {
     "pixelis": run_ours,
     "TRL, its defaults": run_trl,
-    "TRL, fp32, no checkpointing": lambda *where: run_trl(*where, **TRL_FP32),
+    "TRL, fp32, no checkpointing": partial(run_trl, bf16=False, gradient_checkpointing=False),
     "transformers' Trainer": run_plain,
 }
 TRLS = [name for name in CONTESTANTS if name.startswith("TRL")]
@@ -393,60 +403,42 @@ IDEAS = {
 
 
 @contextmanager
-def silence() -> Iterator[None]:
+def silence():
     """Silence the libraries inside the block."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    kept = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile("w+") as output, warnings.catch_warnings():
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sys.stdout.flush()
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-        failed = True
-        try:
-            yield
-            failed = False
-        finally:
-            sys.stdout.flush()
-            for number, original in enumerate(kept, 1):
-                os.dup2(original, number)
-                os.close(original)
-            if failed:
-                output.seek(0)
-                print(output.read()[-3000:], file=sys.stderr)
+        yield
 
 
-def in_turn(runs, rounds):
-    """Return name -> ms per step of each round; the runs alternate (ABAB)."""
-    results = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            with silence():
-                results[name].append(run().ms)
-    return results
+def measure(runs, rounds, *, faster=None):
+    """Let trainers alternate; print each one's ms per step and its ratio to the fastest `faster`.
 
+    Returns name -> median.
+    """
 
-def table(results, faster):
-    """Print medians with minimum and maximum over the rounds, and ratios to the faster TRL."""
+    def quiet(run):
+        with silence():
+            return run().ms
+
+    results = alternate({name: partial(quiet, run) for name, run in runs.items()}, rounds)
+    medians = {name: statistics.median(times) for name, times in results.items()}
+    best = min((medians[name] for name in faster or ()), default=0.0)
     for name, times in results.items():
-        middle = statistics.median(times)
-        spread = f"({min(times):.0f} to {max(times):.0f})"
-        ratio = f"{faster / middle:5.2f} x" if faster else ""
-        print(f"  {name:46} {middle:7.0f} ms/step {spread:18} {ratio}", flush=True)
+        ratio = f"{best / medians[name]:5.2f} x" if best else ""
+        print(f"  {name:46} {spread(times, '.0f'):26} ms/step {ratio}", flush=True)
+    return medians
 
 
 def speed(base, data, rounds, steps, names):
     """Print one data set's table; return the ratio to the faster TRL."""
-    results = in_turn(
-        {name: (lambda n=name: CONTESTANTS[n](base, data, WARM_UP + steps)) for name in names},
-        rounds,
-    )
-    faster = min(statistics.median(results[name]) for name in TRLS)
-    table(results, faster)
-    return faster / statistics.median(results["pixelis"])
+    runs = {name: partial(CONTESTANTS[name], base, data, WARM_UP + steps) for name in names}
+    medians = measure(runs, rounds, faster=TRLS)
+    return min(medians[name] for name in TRLS) / medians["pixelis"]
 
 
 def differences(base, data, steps):
@@ -462,24 +454,17 @@ def differences(base, data, steps):
             run_ours(base, data, steps, **ONE_BATCH).losses,
             run_plain(base, data, steps, bf16=True).losses,
         ]
-    names = ("Trainer", "fp32", "defaults", "Tr. bf16")
-    print(f"  step {' '.join(f'{name:>9}' for name in names)}")
-    for step in range(steps):
-        results = [losses[step] for losses in (plain, *others)]
-        print(f"  {step + 1:4} {' '.join(f'{loss:9.5f}' for loss in results)}")
     return [max(abs(losses[s] - plain[s]) for s in plain) for losses in others]
 
 
 def validation(base, data, rounds):
     """Print seconds of evaluating 48 examples: transformers' Trainer, and ours."""
     import torch
-    from torch.utils.data import DataLoader
     from transformers import Trainer, TrainingArguments
 
     from pixelis.config import ModelConfig
     from pixelis.curriculum import CurriculumConfig
-    from pixelis.data.encode import collate, encode_example
-    from pixelis.data.store import from_row, load_split
+    from pixelis.data.store import load_split
     from pixelis.evaluation.validation import Validation
     from pixelis.training.caches import TrainingCache
 
@@ -488,15 +473,9 @@ def validation(base, data, rounds):
     with silence():
         model, encoder = load_plain(base)
 
-    def make_batch(chosen):
-        items = [encode_example(from_row(rows[name][i]), encoder) for name, i in chosen]
-        batch = collate(items, encoder)
-        batch.pop("kinds")
-        return batch
-
     class Plain(Trainer):
         def get_eval_dataloader(self, eval_dataset=None):
-            return DataLoader(keys, BATCH, collate_fn=make_batch)
+            return plain_loader(encoder, rows, keys)
 
     bench, config = (
         TrainingCache(),
@@ -525,16 +504,20 @@ def validation(base, data, rounds):
         with torch.autocast("cpu", torch.bfloat16):
             measure(half)
 
-    results = {"evaluating 48 examples, transformers' Trainer": [], "the same, pixelis": []}
-    for _ in range(rounds):
-        for name, act in zip(results, (lambda: trainer.evaluate(keys), ours), strict=True):
-            with silence():
-                began = CLOCK()
-                act()
-            results[name].append(CLOCK() - began)
-    for name, seconds in results.items():
-        spread = f"({min(seconds):.2f} to {max(seconds):.2f})"
-        print(f"  {name:46} {statistics.median(seconds):7.2f} s       {spread}", flush=True)
+    def timed(act):
+        with silence():
+            began = CLOCK()
+            act()
+        return CLOCK() - began
+
+    runs = {
+        "evaluating 48 examples, transformers' Trainer": lambda: timed(
+            lambda: trainer.evaluate(keys)
+        ),
+        "the same, pixelis": lambda: timed(ours),
+    }
+    for name, seconds in alternate(runs, rounds).items():
+        print(f"  {name:46} {spread(seconds):26} s", flush=True)
 
 
 def peak(name, base, data):
@@ -604,12 +587,10 @@ def main():
             if ratio < SPEED_TARGET:
                 missed.append(f"{name}: {ratio:.2f} times the faster TRL, {SPEED_TARGET} wanted")
             print("  one idea more with each row:")
-            ideas = {"transformers' Trainer": lambda d=data: run_plain(base, d, WARM_UP + steps)}
-            ideas |= {
-                idea: (lambda k=keys, d=data: run_ours(base, d, WARM_UP + steps, **k))
-                for idea, keys in IDEAS.items()
-            }
-            table(in_turn(ideas, min(rounds, 3)), 0)
+            ideas = {"transformers' Trainer": partial(run_plain, base, data, WARM_UP + steps)}
+            for idea, keys in IDEAS.items():
+                ideas[idea] = partial(run_ours, base, data, WARM_UP + steps, **keys)
+            measure(ideas, min(rounds, 3))
             validation(base, data, min(rounds, 3))
             peaks = {
                 who: statistics.median(peak(who, base, data) for _ in range(min(rounds, 3)))
