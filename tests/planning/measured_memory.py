@@ -19,7 +19,7 @@ from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.models.load import load_model_config_offline
-from pixelis.planning.memory import Shape, build_on_meta, forecast_memory
+from pixelis.planning.memory import Shape, build_fake_model, forecast_memory
 from pixelis.recorder import NullRecorder
 from pixelis.training.precision import BF16
 from pixelis.training.trainer import CurriculumTrainer
@@ -90,7 +90,7 @@ def measure(request):
     sft_module.run_training(settings, NullRecorder())
     (trainer,) = trainers
     bf16 = training.precision == BF16
-    adapted = build_on_meta(
+    adapted = build_fake_model(
         load_model_config_offline(model.model_name),
         model,
         precision=training.precision,
