@@ -2,10 +2,10 @@
 
 Trains the embedded base three ways in turn, over some rounds: `complete` is the library's
 `run_sft`, which records all that the entry point does (system metrics, live figures, adapters) in a
-real run on SQLite (MLFLOW_TRACKING_URI, where it is set); `fixed mix` is the same with `enabled: false` and
-the curriculum's overall shares, so that both do the same work, since early stages draw shorter
-examples; `not recorded` has the curriculum and a recorder that keeps nothing. Settings are those of
-configs/training_params.yaml on fewer steps, with more frequent attempts.
+real run on SQLite (MLFLOW_TRACKING_URI, where it is set); `fixed mix` is the same with
+`enabled: false` and the curriculum's overall shares, so that both do the same work, since early
+stages draw shorter examples; `not recorded` has the curriculum and a recorder that keeps nothing.
+Settings are those of configs/training_params.yaml on fewer steps, with more frequent attempts.
 
 A share is the seconds inside public calls on the training thread, from the first step's beginning
 to the last one's end, a call inside another counted once. `curriculum` is the manager, the sampler,

@@ -23,18 +23,19 @@ import sys
 import tempfile
 import time
 import warnings
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
 from rounds import alternate, spread
 
-TRL = "1.16.0"
 BATCH, RATE, WARM_UP = 8, 1e-4, 2
 PIXELS = 224 * 224  # 64 visual tokens
 CLOCK = time.perf_counter
 LORA = {"lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
+STAGES = [{"name": "all", "difficulty_mix": {"simple": 1.0}}]
 SPEED_TARGET, MEMORY_TARGET = 3.0, 0.7
 # Our defaults may differ from the plain Trainer's fp32 by twice the difference of its bf16.
 BF16_NOISE, FP32_NOISE = 2.0, 1e-4
@@ -56,22 +57,21 @@ def build_base(folder, vocabulary):
     from pixelis.models.load import load_processor, resolve_model
 
     config = AutoConfig.from_pretrained(resolve_model("pixelis-nano"))
-    text = {
-        "vocab_size": vocabulary,
-        "hidden_size": 256,
-        "intermediate_size": 704,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "layer_types": ["full_attention"] * 6,
-        "initializer_range": 0.02,
-    }
-    for name, value in text.items():
-        setattr(config.text_config, name, value)
+    config.text_config.update(
+        {
+            "vocab_size": vocabulary,
+            "hidden_size": 256,
+            "intermediate_size": 704,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "layer_types": ["full_attention"] * 6,
+            "initializer_range": 0.02,
+        }
+    )
     config.text_config.rope_parameters["mrope_section"] = [4, 6, 6]
     vision = {"hidden_size": 192, "intermediate_size": 512, "out_hidden_size": 256}
-    for name, value in vision.items():
-        setattr(config.vision_config, name, value)
+    config.vision_config.update(vision)
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config).float()
     with silence():
@@ -103,6 +103,14 @@ def make_data(folder, images, tasks, number):
         rows = [to_row(example) for example in chosen] if name == "simple" else []
         write_rows(rows, folder / difficulty_file(name))
     (folder / SUMMARY_FILE).write_text("{}", encoding="utf-8")
+
+
+def model_config(base, **keys):
+    """Return the section `model` of the base, with the LoRA of all trainers."""
+    from pixelis.config import ModelConfig
+
+    sizes = {"min_pixels": PIXELS, "max_pixels": PIXELS}
+    return ModelConfig(model_name=str(base), torch_dtype="float32", **sizes, **LORA, **keys)
 
 
 def load_plain(base):
@@ -180,7 +188,7 @@ def run_ours(base, data, steps, *, without=(), **training):
     import pixelis.data.loader as loader
     import pixelis.training.sft as sft
     import pixelis.training.trainer as trainer
-    from pixelis.config import ModelConfig, TrainingConfig
+    from pixelis.config import TrainingConfig
     from pixelis.curriculum import CurriculumConfig
     from pixelis.recorder import NullRecorder
 
@@ -209,10 +217,10 @@ def run_ours(base, data, steps, *, without=(), **training):
         "eval_steps": 10**6,
         "save_steps": 10**6,
     } | training
-    stages = [{"name": "all", "difficulty_mix": {"simple": 1.0}}]
+    given_inputs = trainer.model_inputs
 
     def model_inputs(batch):
-        given = whole[2](batch)
+        given = given_inputs(batch)
         if "no mask" in without:
             given["attention_mask"] = batch["attention_mask"]
         if "positions" in without:
@@ -222,39 +230,24 @@ def run_ours(base, data, steps, *, without=(), **training):
                 given["image_grid_thw"] = batch["image_grid_thw"]
         return given
 
-    whole = (
-        sft.CurriculumTrainer,
-        trainer.output_head,
-        trainer.model_inputs,
-        loader.CurriculumDataset,
-    )
-    sft.CurriculumTrainer, trainer.model_inputs = Watched, model_inputs
+    changes = [(sft, "CurriculumTrainer", Watched), (trainer, "model_inputs", model_inputs)]
     if "supervised logits" in without:
-        trainer.output_head = lambda model: None
-    length = whole[3].length
+        changes.append((trainer, "output_head", lambda model: None))
     if "sorting" in without:
-        whole[3].length = lambda self, key: 0
-    try:
-        with tempfile.TemporaryDirectory() as out:
-            settings = sft.TrainingSettings(
-                TrainingConfig(output_dir=out, **keys),
-                ModelConfig(
-                    model_name=str(base),
-                    torch_dtype="float32",
-                    gradient_checkpointing=False,
-                    min_pixels=PIXELS,
-                    max_pixels=PIXELS,
-                    **LORA,
-                ),
-                CurriculumConfig.from_dict(
-                    {"enabled": False, "stages": stages, "eval_samples_per_difficulty": 2}
-                ),
-                data,
-            )
-            sft.run_training(settings, NullRecorder())
-    finally:
-        sft.CurriculumTrainer, trainer.output_head, trainer.model_inputs, _ = whole
-        whole[3].length = length
+        changes.append((loader.CurriculumDataset, "length", lambda self, key: 0))
+    with ExitStack() as stack:
+        out = stack.enter_context(tempfile.TemporaryDirectory())
+        for owner, name, value in changes:
+            stack.enter_context(mock.patch.object(owner, name, value))
+        settings = sft.TrainingSettings(
+            TrainingConfig(output_dir=out, **keys),
+            model_config(base, gradient_checkpointing=False),
+            CurriculumConfig.from_dict(
+                {"enabled": False, "stages": STAGES, "eval_samples_per_difficulty": 2}
+            ),
+            data,
+        )
+        sft.run_training(settings, NullRecorder())
     return watch
 
 
@@ -462,7 +455,6 @@ def validation(base, data, rounds):
     import torch
     from transformers import Trainer, TrainingArguments
 
-    from pixelis.config import ModelConfig
     from pixelis.curriculum import CurriculumConfig
     from pixelis.data.store import load_split
     from pixelis.evaluation.validation import Validation
@@ -477,19 +469,8 @@ def validation(base, data, rounds):
         def get_eval_dataloader(self, eval_dataset=None):
             return plain_loader(encoder, rows, keys)
 
-    bench, config = (
-        TrainingCache(),
-        ModelConfig(
-            model_name=str(base),
-            torch_dtype="float32",
-            min_pixels=PIXELS,
-            max_pixels=PIXELS,
-            **LORA,
-        ),
-    )
-    curriculum = CurriculumConfig.from_dict(
-        {"stages": [{"name": "all", "difficulty_mix": {"simple": 1.0}}]}
-    )
+    bench, config = TrainingCache(), model_config(base)
+    curriculum = CurriculumConfig.from_dict({"stages": STAGES})
     with silence(), tempfile.TemporaryDirectory() as out:
         _, splits = bench.load_data(config, data, curriculum, max_length=1024)
         half = bench.load_base(config, precision="bf16")
@@ -525,22 +506,6 @@ def peak(name, base, data):
     command = [sys.executable, __file__, "--peak", name, str(base), str(data)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(json.loads(output.splitlines()[-1]))
-
-
-def describe(data, base):
-    """Describe the lengths of the examples."""
-    from pixelis.data.encode import Encoder, encode_example
-    from pixelis.data.store import from_row, load_split
-    from pixelis.models.load import load_processor
-
-    encoder = Encoder(load_processor(str(base), min_pixels=PIXELS, max_pixels=PIXELS))
-    rows = load_split(data, "train")["simple"]
-    items = [encode_example(from_row(row), encoder) for row in rows]
-    lengths = [len(item) for item in items]
-    return (
-        f"{statistics.fmean(len(item.images) for item in items):.1f} images, "
-        f"{statistics.fmean(lengths):.0f} tokens ({min(lengths)} to {max(lengths)})"
-    )
 
 
 def main():
@@ -580,7 +545,7 @@ def main():
         for name, (what, images, tasks) in DATA.items():
             data = Path(folder) / name
             make_data(data, images, tasks, 96)
-            print(f"\n{name}, {what}: {describe(data, base)}", flush=True)
+            print(f"\n{name}, {what}", flush=True)
             with silence():
                 run_ours(base, data, 1)  # fills the caches
             ratio = speed(base, data, rounds, steps, list(CONTESTANTS))

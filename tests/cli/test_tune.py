@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -206,11 +207,11 @@ def refused(workdir, capfd, runs):
     [
         (
             ("--space.curriculum.advancement_interval.low", "9"),
-            "space.curriculum.advancement_interval.low must be below high, got 9 >= 4",
+            "space.curriculum.advancement_interval must be a range .*low=9, high=4",
         ),
         (
             ("--space.curriculum.rollback_threshold.high", "0.05"),
-            "space.curriculum.rollback_threshold must hold valid values, 0.05 is none: "
+            "space.curriculum.rollback_threshold must hold valid values: "
             "curriculum.rollback_threshold must be <= 0, got 0.05",
         ),
         (("--space", "{curriculum: {intervall: {low: 1, high: 2}}}"), "Unknown key 'curriculum.in"),
@@ -225,7 +226,7 @@ def refused(workdir, capfd, runs):
     ],
 )
 def test_bad_input(workdir, data, tune_arguments, refused, runs, words, message):
-    assert message in refused(tune_arguments(*words))
+    assert re.search(message, refused(tune_arguments(*words)))
     assert runs() == []
 
 

@@ -1,11 +1,6 @@
 """Forecasts of memory, compared with a real training and with the known sizes of the 7B."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +10,8 @@ from pixelis.config import DataPrepConfig, ModelConfig
 from pixelis.data_prep.prepare import prepare_folder
 from pixelis.models.load import load_model_config_offline
 from pixelis.planning.memory import LiveBytes, Shape, build_fake_model, forecast_memory
+from tests.planning.measured_memory import measure_apart
 
-ROOT = Path(__file__).parent.parent.parent
 SEVEN = ModelConfig(model_name="Qwen/Qwen2.5-VL-7B-Instruct", torch_dtype="bfloat16")
 NANO = ModelConfig(torch_dtype="float32", gradient_checkpointing=False)
 
@@ -34,37 +29,12 @@ def data_dir(tmp_path_factory):
     [(4, False, "fp32"), (8, True, "fp32"), (8, False, "bf16")],
 )
 def test_a_training_of_the_embedded_base_takes_what_is_forecast(
-    data_dir, tmp_path, batch_size, checkpointing, precision
+    data_dir, batch_size, checkpointing, precision
 ):
     """Within 15 % above the base's weights, and with them; by torch's profiler."""
-    request = {
-        "model": {
-            "gradient_checkpointing": checkpointing,
-            "torch_dtype": "float32",
-            "max_pixels": 12544,
-        },
-        "training": {
-            "batch_size": batch_size,
-            "gradient_accumulation_steps": 2,
-            "precision": precision,
-            "max_length": 1024,
-            "max_steps": 2,
-            "eval_steps": 2,
-            "save_steps": 2,
-            "output_dir": str(tmp_path / "out"),
-        },
-        "data_dir": str(data_dir),
-    }
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("measured_memory.py")],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    model = {"gradient_checkpointing": checkpointing}
+    training = {"batch_size": batch_size, "precision": precision}
+    found = measure_apart(model, training, data_dir)
     assert found["forecast_above_base"] == pytest.approx(found["measured_above_base"], rel=0.15)
     assert found["forecast"] == pytest.approx(found["measured"], rel=0.15)
     assert found["forecast_weights"] == pytest.approx(found["weights"], rel=0.001)
