@@ -6,6 +6,7 @@ contents (torch's FakeTensorMode) while the live bytes are counted.
 """
 
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,11 +78,11 @@ class LiveBytes(TorchDispatchMode):
         peak: the largest value of `live` since it was last set.
     """
 
-    def __init__(self) -> None:
-        """Start at zero."""
+    def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
+        """Start at zero; `known` are tensors that are not counted, nor are views of them."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
-        self._sizes: dict[int, int] = {}
+        self._sizes = dict.fromkeys((each.untyped_storage()._cdata for each in known), 0)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -178,11 +179,12 @@ def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf1
         base.activation_checkpointing_enable()
     else:
         base.activation_checkpointing_disable()
+    tensors = [*adapted.parameters(), *adapted.buffers()]
     trained = [p for p in adapted.parameters() if p.requires_grad]
     size = sum(_bytes(p) for p in trained)
-    weights = sum(_bytes(t) for t in (*adapted.parameters(), *adapted.buffers())) - size
-    live, mode = LiveBytes(), next(adapted.parameters()).fake_mode  # type: ignore[attr-defined]
-    with mode, live:
+    weights = sum(_bytes(tensor) for tensor in tensors) - size
+    live = LiveBytes(known=tensors)
+    with tensors[0].fake_mode, live:  # type: ignore[attr-defined]
         # In the last forward pass of a step the gradients of earlier passes and the moments exist.
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)

@@ -37,25 +37,22 @@ def check_best(spec: SearchSpec) -> None:
         ConfigError: Naming the key, the rule and the value.
     """
     path = Path(spec.config.best_config)
-    if not path.name or path.is_dir():
-        raise ConfigError(f"best_config must be a file, got the folder {str(path)!r}")
-    above = next(each for each in path.parents if each.exists())
-    if not above.is_dir():
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for file in _best_files(spec):
+            if file.exists() and not _is_ours(file):
+                raise ConfigError(
+                    f"best_config must be a new file or one that tune wrote, got {str(path)!r}: "
+                    f"{file} is there and does not begin with {HEADER.strip()!r}; move it, or name "
+                    "another"
+                )
+    except OSError as error:
         raise ConfigError(
-            f"best_config must be a file in a folder, got {str(path)!r}: {above} is none"
-        )
-    for file in _best_files(spec):
-        if file.is_dir() or (file.exists() and not _is_ours(file)):
-            raise ConfigError(
-                f"best_config must be a new file or one that tune wrote, got {str(path)!r}: "
-                f"{file} is there and does not begin with {HEADER.strip()!r}; move it, or name "
-                "another"
-            )
+            f"best_config must be a file in a folder, got {str(path)!r}: {error}"
+        ) from error
 
 
 def _is_ours(file: Path) -> bool:
-    if not file.is_file():  # reading a device might not end
-        return False
     with file.open("rb") as content:
         return content.read(len(HEADER)) == HEADER.encode()
 
@@ -72,7 +69,7 @@ def _best_files(spec: SearchSpec) -> list[Path]:
                 return [path]
         except (UserError, OSError):  # without a default file, the model needs its own
             pass
-    return [path, path.with_name(f"{path.stem}_model.yaml")]
+    return [path, path.parent / f"{path.stem}_model.yaml"]
 
 
 def write_best(spec: SearchSpec, search: SearchStudy) -> Path:
@@ -84,7 +81,6 @@ def write_best(spec: SearchSpec, search: SearchStudy) -> Path:
     assert best is not None
     training = spec.best(best.params)
     path, *model_files = _best_files(spec)
-    path.parent.mkdir(parents=True, exist_ok=True)
     searched = ", ".join(f"{name} = {value}" for name, value in best.params.items())
     num = len(search.finished_trials())
     header = f"{HEADER}{num} trials (trial {first_number(best)}): {searched}\n"
@@ -171,11 +167,11 @@ def _replays(spec: SearchSpec, trials: Sequence[Any], num_pruned: int) -> Iterat
     """Yield the effect that pruning would have had; after a study without it, of each pruner."""
     pruner = spec.config.pruner
     for name in ("median", "hyperband") if pruner == "none" else (pruner,):
-        result = replay(trials, spec, name)
-        winner = "would have been stopped too" if result.winner_pruned else "would not have been"
+        num, num_stopped, winner_stopped = replay(trials, spec, name)
+        winner = "would have been stopped too" if winner_stopped else "would not have been"
         yield (
-            f"Replayed on the {result.num} whole trials in their order, {name} stops "
-            f"{result.num_pruned}; the winner {winner}."
+            f"Replayed on the {num} whole trials in their order, {name} stops {num_stopped}; the "
+            f"winner {winner}."
         )
     if num_pruned:
         yield (

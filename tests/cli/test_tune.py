@@ -233,9 +233,9 @@ def test_bad_input(workdir, data, tune_arguments, refused, runs, words, message)
 @pytest.mark.parametrize(
     ("place_of_best", "message"),
     [
-        (".", "best_config must be a file, got the folder '.'"),
-        ("data", "best_config must be a file, got the folder 'data'"),
-        ("mine.yaml/best.yaml", "a file in a folder, got 'mine.yaml/best.yaml': mine.yaml is none"),
+        (".", "best_config must be a file in a folder, got '.': "),
+        ("data", "best_config must be a file in a folder, got 'data': "),
+        ("mine.yaml/best.yaml", "a file in a folder, got 'mine.yaml/best.yaml': "),
         ("mine.yaml", "'mine.yaml': mine.yaml is there and does not begin with '# The best of'"),
         ("other.yaml", "one that tune wrote, got 'other.yaml': other_model.yaml is there and"),
     ],

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import optuna
 import plotly.io  # type: ignore[import-untyped]
@@ -128,22 +128,8 @@ def saved_share(trials: Sequence[FrozenTrial], spec: SearchSpec) -> float:
     return 1 - sum(seen) / (whole * len(seen)) if seen else 0.0
 
 
-class Replay(NamedTuple):
-    """The effect that pruning would have had on complete trials, in the order in which they ran.
-
-    Attributes:
-        num: Number of complete trials.
-        num_pruned: Number of trials that would have been stopped.
-        winner_pruned: Whether the best trial would have been stopped.
-    """
-
-    num: int
-    num_pruned: int
-    winner_pruned: bool
-
-
-def replay(trials: Sequence[FrozenTrial], spec: SearchSpec, pruner: str) -> Replay:
-    """Replay complete trials with a pruner, and count those that it would have stopped.
+def replay(trials: Sequence[FrozenTrial], spec: SearchSpec, pruner: str) -> tuple[int, int, bool]:
+    """Replay complete trials with a pruner, in the order in which they ran.
 
     As in the study, the pruner does not see later values of a trial that it stopped, and stops no
     baseline. Trials that were pruned in the study are left out, because their end is not known.
@@ -152,6 +138,10 @@ def replay(trials: Sequence[FrozenTrial], spec: SearchSpec, pruner: str) -> Repl
         trials: Trials of a study with one objective that is maximised, of which one is complete.
         spec: The search.
         pruner: Name of the pruner to replay.
+
+    Returns:
+        The numbers of complete trials and of those that would have been stopped, and whether the
+        best one would have been.
     """
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     study = optuna.create_study(
@@ -159,7 +149,7 @@ def replay(trials: Sequence[FrozenTrial], spec: SearchSpec, pruner: str) -> Repl
     )
     stopped = {trial.number: _is_stopped(study, trial, spec.warmup) for trial in complete}
     best = max(complete, key=lambda trial: trial.values[0])
-    return Replay(len(complete), sum(stopped.values()), stopped[best.number])
+    return len(complete), sum(stopped.values()), stopped[best.number]
 
 
 def _is_stopped(study: optuna.Study, run: FrozenTrial, warmup: int) -> bool:

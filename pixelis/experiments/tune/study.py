@@ -153,7 +153,9 @@ def open_phases(spec: SearchSpec) -> dict[str, SearchStudy]:
         CheckpointError: See `open_study`.
         UserError: See `open_study`.
     """
-    studies = {phase: open_study(spec, phase) for phase in (BASELINES, TRIALS, FINAL)}
+    trials = open_study(spec)  # first, because an error names its study as the user does
+    studies = {BASELINES: open_study(spec, BASELINES), TRIALS: trials}
+    studies[FINAL] = open_study(spec, FINAL)
     for name, values in spec.baselines.items():
         if (point := spec.point_of(name)) is not None:
             studies[TRIALS].enqueue(name, point)

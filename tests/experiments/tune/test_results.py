@@ -62,11 +62,11 @@ def test_a_replay_stops_no_baseline_and_nothing_before_the_warm_up(pruner, make)
         study.add_trials(trials)
         return study.trials
 
-    whole = replay(run(), make(prune_after=0.4), pruner)
-    assert whole.num == 12 and whole.num_pruned > 3 and not whole.winner_pruned
+    num, num_stopped, winner_stopped = replay(run(), make(prune_after=0.4), pruner)
+    assert num == 12 and num_stopped > 3 and not winner_stopped
     spared = replay(run(**{BASELINE: "worst"}), make(prune_after=0.4), pruner)
-    assert spared.num_pruned == whole.num_pruned - 1
-    assert replay(run(), make(prune_after=0.81), pruner).num_pruned == 0
+    assert spared[1] == num_stopped - 1
+    assert replay(run(), make(prune_after=0.81), pruner)[1] == 0
 
 
 def test_a_verdict_says_what_is_better_worse_lucky_failed_or_alone():
