@@ -458,7 +458,9 @@ def validation(base, data, rounds):
     from pixelis.curriculum import CurriculumConfig
     from pixelis.data.store import load_split
     from pixelis.evaluation.validation import Validation
-    from pixelis.training.caches import TrainingCache
+    from pixelis.training.adapter import load_base
+    from pixelis.training.caches import load_data
+    from pixelis.training.precision import halve_base
 
     keys = drawn(data, 6)
     rows = load_split(data, "train")
@@ -469,11 +471,12 @@ def validation(base, data, rounds):
         def get_eval_dataloader(self, eval_dataset=None):
             return plain_loader(encoder, rows, keys)
 
-    bench, config = TrainingCache(), model_config(base)
+    config = model_config(base)
     curriculum = CurriculumConfig.from_dict({"stages": STAGES})
     with silence(), tempfile.TemporaryDirectory() as out:
-        _, splits = bench.load_data(config, data, curriculum, max_length=1024)
-        half = bench.load_base(config, precision="bf16")
+        _, splits = load_data(config, data, curriculum, max_length=1024)
+        half = load_base(config)
+        halve_base(half)
         measure = Validation(
             splits["train"], ["simple"], samples_per_difficulty=48, batch_size=BATCH, seed=0
         )

@@ -29,8 +29,7 @@ def build_answer_losses(model_name: str) -> Callable[[Sequence[Example]], list[f
     @lru_cache(maxsize=1)
     def load() -> tuple[Any, "Encoder"]:
         from pixelis.data.encode import Encoder
-        from pixelis.models.device import best_device
-        from pixelis.models.load import load_model, load_processor
+        from pixelis.models.load import best_device, load_model, load_processor
 
         encoder = Encoder(load_processor(model_name), MAX_LENGTH)
         model: Any = load_model(model_name, torch_dtype="float32")

@@ -49,9 +49,14 @@ from pixelis.tracking import (
     nested_environment,
     open_run,
 )
-from pixelis.training.checkpoint import check_same_config, read_json, write_json
+from pixelis.training.checkpoint import (
+    AUTO,
+    FINISHED_FILE,
+    check_same_config,
+    read_json,
+    write_json,
+)
 from pixelis.training.inputs import check_inputs, data_digest
-from pixelis.training.resume import AUTO, FINISHED_FILE
 
 STATE_FILE = "ablate.json"
 # Keys that may differ when a comparison is resumed: they add trainings, or change only folders.

@@ -18,8 +18,8 @@ from pixelis.data.encode import Encoder
 from pixelis.errors import ConfigError
 from pixelis.evaluation.evaluate import EvaluationSettings
 from pixelis.evaluation.rollout_store import RolloutStore
-from pixelis.models.device import best_device
 from pixelis.models.load import (
+    best_device,
     load_model,
     load_processor,
     max_positions,

@@ -7,8 +7,7 @@ import pytest
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sync import main
-from pixelis.tracking.journal import open_journal
-from pixelis.tracking.record import Record
+from pixelis.tracking.journal import Record, open_journal
 
 
 def sync(*words):

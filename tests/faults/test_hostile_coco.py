@@ -9,7 +9,7 @@ import pytest
 from pixelis.config import DataPrepConfig
 from pixelis.data.chat import example_messages
 from pixelis.data.store import from_row
-from pixelis.data_prep.prepare import open_stream
+from pixelis.data_prep.streams import open_stream
 from pixelis.errors import UserError
 from tests.faults.hostile import bounded, broken, deep, mutated, one_line, run_cases
 from tests.faults.imports import check_encoded

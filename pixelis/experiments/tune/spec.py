@@ -32,8 +32,8 @@ from pixelis.experiments.tune.space import (
     flatten_keys,
     with_values,
 )
+from pixelis.training.checkpoint import AUTO
 from pixelis.training.inputs import data_digest
-from pixelis.training.resume import AUTO
 
 # A baseline may have other stages, because it is measured on the last mix of the search.
 STAGES = "curriculum.stages"
