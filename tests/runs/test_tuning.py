@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from pixelis.config import ModelFileConfig, TrainingFileConfig, TuneFileConfig, load_config
 from pixelis.experiments.tune.spec import SearchSpec
-from pixelis.experiments.tune.study import TRIALS, open_study
+from pixelis.experiments.tune.study import open_study
 from pixelis.experiments.tune.trials import run_trials
 from pixelis.runs import tuning_worker
 from pixelis.runs.tune import describe_trial
@@ -71,7 +71,7 @@ def searched(make_spec, monkeypatch, tmp_path):
     """A search and its study, whose only trial was cut off in its second training."""
     spec = make_spec()
     search = open_study(spec)
-    objective = partial(tuning_worker.TrialTrainer(spec).run_trial, TRIALS)
+    objective = partial(tuning_worker.train_trial, spec)
     monkeypatch.setattr(tuning_worker, "run_sft", train(kill_at=1))
     with pytest.raises(KeyboardInterrupt):
         run_trials(search, objective)
@@ -90,20 +90,21 @@ def test_a_trial_cut_off_in_its_second_training_keeps_its_intermediate_values(se
 def test_a_finished_training_that_is_pruned_ends_as_any_other(make_spec, monkeypatch):
     spec = make_spec()
     monkeypatch.setattr(tuning_worker, "run_sft", train())
-    trainer = tuning_worker.TrialTrainer(spec)
     trial = SimpleNamespace(
+        phase="trials",
         number=0,
+        seed=None,
         baseline=None,
         params={},
         overrides={},
         report=lambda examples, value: None,
         pruned=optuna.TrialPruned,
     )
-    trainer.run_trial(TRIALS, trial)
+    tuning_worker.train_trial(spec, trial)
     assert (spec.root / "trials/0/seed-0/sft/finished.json").exists()
     trial.report = lambda examples, value: f"{value} after {examples}"
     with pytest.raises(optuna.TrialPruned, match="0.5 after 6"):
-        trainer.run_trial(TRIALS, trial)
+        tuning_worker.train_trial(spec, trial)
     assert not (spec.root / "trials/0/seed-0").exists()
 
 

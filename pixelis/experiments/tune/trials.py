@@ -12,7 +12,7 @@ module adds two things:
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
@@ -43,6 +43,7 @@ class Trial:
     """One trial, as the objective sees it.
 
     Attributes:
+        phase: Name of its study's phase.
         number: Number of the first try, which names the trial's folder.
         params: Dotted name -> value of the searched keys.
         baseline: Name of the baseline, or None if it is a searched trial.
@@ -52,7 +53,7 @@ class Trial:
 
     def __init__(self, trial: optuna.Trial, search: SearchStudy) -> None:
         """Wrap Optuna's trial."""
-        self._trial, self._search = trial, search
+        self._trial, self._search, self.phase = trial, search, search.phase
         frozen = search.trials[trial.number]
         self.number, self.params = first_number(frozen), dict(trial.params)
         self.baseline: str | None = frozen.user_attrs.get(BASELINE)
@@ -94,14 +95,29 @@ Objective = Callable[[Trial], float | Sequence[float]]
 
 
 @storage_errors()
-def run_trials(search: SearchStudy, objective: Objective, *, wait: bool = True) -> int:
+def run_phases(studies: Iterable[SearchStudy], objective: Objective) -> None:
+    """Run the remaining trials of all phases; those of other processes may be queued again.
+
+    Raises:
+        KeyboardInterrupt: When a trial was stopped.
+        UserError: When the storage is gone or stays locked.
+    """
+    while True:
+        others_run = any(search.is_running for search in studies)
+        if not sum(run_trials(search, objective) for search in studies):
+            if not others_run:
+                return
+            time.sleep(POLL_SECONDS)
+
+
+@storage_errors()
+def run_trials(search: SearchStudy, objective: Objective) -> int:
     """Run trials, one after the other, until the study has its number of trials.
 
     Args:
         search: The study.
         objective: Trains one trial. After a `UserError` the trial is not tried again; after any
             other error it is queued again.
-        wait: Whether to wait for the trials of other processes, which may be queued again.
 
     Returns:
         The number of trials that ended in this process.
@@ -111,14 +127,9 @@ def run_trials(search: SearchStudy, objective: Objective, *, wait: bool = True) 
         UserError: When the storage is gone or stays locked.
     """
     num_run = 0
-    while True:
-        trial = _choose(search)
-        if trial is not None:
-            num_run += _run(search, trial, objective)
-        elif wait and search.is_running:
-            time.sleep(POLL_SECONDS)
-        else:
-            return num_run
+    while (trial := _choose(search)) is not None:
+        num_run += _run(search, trial, objective)
+    return num_run
 
 
 def _choose(search: SearchStudy) -> optuna.Trial | None:

@@ -7,9 +7,9 @@ import pytest
 
 from pixelis.config import ModelFileConfig, TuneFileConfig, load_config
 from pixelis.errors import ConfigError, UserError
+from pixelis.experiments.tune import trials
 from pixelis.experiments.tune.spec import SearchSpec
 from pixelis.experiments.tune.study import TRIALS, open_phases
-from pixelis.runs import tuning_worker
 
 ROOT = Path(__file__).parents[3]
 GUIDE = "baselines.guide.curriculum."
@@ -78,14 +78,12 @@ def test_examples_to_a_target_are_counted_where_every_training_is_measured(make)
 def test_baselines_are_tried_before_the_search(make, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        tuning_worker,
-        "run_trials",
-        lambda search, *_, **__: asked.append(search.study.study_name) or 0,
+        trials, "run_trials", lambda search, _: asked.append(search.study.study_name) or 0
     )
-    spec = make()
-    tuning_worker.run_phases(spec, tuning_worker.TrialTrainer(spec))
+    studies = open_phases(make())
+    trials.run_phases(studies.values(), None)
     assert asked == ["smoke baselines", "smoke", "smoke final"]
-    assert open_phases(spec)[TRIALS].trials[0].user_attrs["pixelis.baseline"] == "guide"
+    assert studies[TRIALS].trials[0].user_attrs["pixelis.baseline"] == "guide"
 
 
 def test_the_folder_of_another_study_of_the_name_is_refused(make, tmp_path):

@@ -12,8 +12,8 @@ from pathlib import Path
 from pixelis.config import ModelFileConfig, TuneFileConfig, load_config
 from pixelis.experiments.tune import storage
 from pixelis.experiments.tune.spec import SearchSpec
-from pixelis.experiments.tune.study import BASELINES, TRIALS, open_phases
-from pixelis.experiments.tune.trials import run_trials
+from pixelis.experiments.tune.study import open_phases
+from pixelis.experiments.tune.trials import run_phases
 
 ROOT = Path(__file__).parents[3]
 # 100 examples of a training, with an evaluation after every 20.
@@ -64,12 +64,12 @@ def value(params, examples=100):
     return near * examples / 100
 
 
-def objective(folder, seconds=0.0, dies_at=None, phase=TRIALS):
+def objective(folder, seconds=0.0, dies_at=None):
     """Return an objective that notes each call in a file, reports and may be pruned or killed."""
 
     def run(trial):
         with (folder / "ran.jsonl").open("a") as file:
-            line = {"phase": phase, "number": trial.number, "baseline": trial.baseline}
+            line = {"phase": trial.phase, "number": trial.number, "baseline": trial.baseline}
             file.write(json.dumps(line) + "\n")
         if trial.number == dies_at:
             os._exit(9)
@@ -93,8 +93,7 @@ def main(url, folder, options):
     while go is not None and not Path(go).exists():
         time.sleep(0.01)
     studies = open_phases(build_spec(url, folder, **options))
-    for phase in (BASELINES, TRIALS):
-        run_trials(studies[phase], objective(folder, phase=phase, **call))
+    run_phases(studies.values(), objective(folder, **call))
 
 
 if __name__ == "__main__":
