@@ -6,70 +6,23 @@ A machine is a process with a folder of its own; a server is a real PostgreSQL.
 import json
 import os
 import random
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-import psycopg2
 import pytest
 from optuna.trial import TrialState
 
 from pixelis.experiments.tune.study import open_study
 from tests.experiments.tune.worker import GUIDE, build_spec
+from tests.postgres import POSTGRES, SECONDS, postgres, wait_for
+
+__all__ = ["postgres"]  # a fixture
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[3]
-POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-SECONDS = 100
 needs_postgres = pytest.mark.skipif(not POSTGRES, reason="no PostgreSQL in /usr/lib/postgresql")
-
-
-def wait_for(happened):
-    until = time.monotonic() + SECONDS
-    while not happened():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def server():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="pixelis-postgres-") as folder:  # pytest's is root's
-        user, kwargs = "postgres", {"stdout": subprocess.DEVNULL, "cwd": folder}
-        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-            shutil.chown(folder, user)
-            kwargs["user"] = user
-        data = Path(folder) / "data"
-        make = [POSTGRES[-1], "-D", data, "-U", user, "-A", "trust", "--no-sync", "-E", "UTF8"]
-        subprocess.run(make, check=True, **kwargs)
-        settings = (f"port={port}", "listen_addresses=127.0.0.1", "fsync=off")
-        options = [word for each in settings for word in ("-c", each)]
-        options += ["-c", "unix_socket_directories="]
-        program = POSTGRES[-1].with_name("postgres")
-        process = subprocess.Popen(
-            [program, "-D", data, *options], stderr=subprocess.DEVNULL, **kwargs
-        )
-
-        def connects():
-            try:
-                psycopg2.connect(host="127.0.0.1", port=port, user=user).close()
-            except psycopg2.OperationalError:
-                return False
-            return True
-
-        try:
-            wait_for(connects)
-            yield f"postgresql+psycopg2://{user}@127.0.0.1:{port}/postgres"
-        finally:
-            process.send_signal(signal.SIGINT)  # at once, whoever is connected
-            process.wait(timeout=SECONDS)
 
 
 @pytest.fixture
@@ -106,18 +59,18 @@ def lines(folder):
     return [json.loads(line) for file in folder.glob("*/ran.jsonl") for line in file.open()]
 
 
-def trials(url, folder):
-    return open_study(build_spec(url, folder)).trials
+def trials(url, folder, **changed):
+    return open_study(build_spec(url, folder, **changed)).trials
 
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param("server", marks=[needs_postgres, pytest.mark.slow], id="postgresql"), "sqlite"],
+    [pytest.param("postgres", marks=[needs_postgres, pytest.mark.slow]), "sqlite"],
 )
 def test_four_workers_that_start_together_lose_no_trial_and_run_none_twice(
     kind, request, url, start, tmp_path
 ):
-    url = request.getfixturevalue("server") if kind == "server" else url
+    url = request.getfixturevalue("postgres") if kind == "postgres" else url
     baselines = {"guide": {"curriculum": GUIDE}, "uniform": {"curriculum": {"enabled": False}}}
     options = {"num_trials": 16, "seconds": 0.1, "pruner": "none", "baselines": baselines}
     options["go"] = str(tmp_path / "go")
@@ -126,8 +79,7 @@ def test_four_workers_that_start_together_lose_no_trial_and_run_none_twice(
     (tmp_path / "go").touch()
     for worker in workers:
         end(worker)
-    spec = build_spec(url, tmp_path, baselines=baselines)
-    whole = open_study(spec).trials
+    whole = trials(url, tmp_path, baselines=baselines)
     assert [trial.state.name for trial in whole] == ["COMPLETE"] * 16
     ran = lines(tmp_path)
     assert sorted(each["number"] for each in ran if each["phase"] == "trials") == list(range(16))
@@ -161,16 +113,16 @@ def test_killed_at_random_moments_every_trial_ends_and_whole_ones_are_not_run_ag
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param("server", marks=[needs_postgres, pytest.mark.slow], id="postgresql"), "sqlite"],
+    [pytest.param("postgres", marks=[needs_postgres, pytest.mark.slow]), "sqlite"],
 )
 def test_the_last_trial_of_a_process_that_died_is_tried_again_by_another(
     kind, request, url, start, tmp_path
 ):
-    url = request.getfixturevalue("server") if kind == "server" else url
-    options = {"num_trials": 3, "pruner": "none"}
+    url = request.getfixturevalue("postgres") if kind == "postgres" else url
+    options = {"num_trials": 3, "pruner": "none", "study": "another"}
     end(start(url, "m0", dies_at=2, **options), 9)
     end(start(url, "m1", **options))  # only the heartbeat tells it
-    _, _, died, again = all_trials = trials(url, tmp_path)
+    _, _, died, again = all_trials = trials(url, tmp_path, study="another")
     states = [trial.state.name for trial in all_trials]
     assert states == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
     assert again.params == died.params
