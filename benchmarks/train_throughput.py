@@ -1,14 +1,13 @@
 """Compare training speed and memory with TRL's SFTTrainer and transformers' Trainer.
 
-    python benchmarks/train_throughput.py [--rounds 5] [--quick] [--one-thread]
+    python benchmarks/train_throughput.py [--rounds 5] [--quick]
 
 One model of Qwen2.5-VL's architecture (about 8 M parameters, random weights), the same LoRA, the
 same examples, effective batch, optimiser and learning rate for all; two warm-up steps, then timed
 steps; the trainers alternate for several rounds. TRL runs as its documentation runs it on images
 (its own collator, PIL images in the dataset, loss on the assistant's turns), with its defaults
 (bf16, gradient checkpointing) and in fp32 without checkpointing. Ours is `run_training` with its
-defaults. On a machine with other load, `--one-thread` measures the CPU time of one thread instead
-of wall time.
+defaults.
 
 Exit code: 0; 1 where a target is missed; 2 where TRL is not installed.
 """
@@ -33,7 +32,6 @@ from rounds import alternate, spread
 
 BATCH, RATE, WARM_UP = 8, 1e-4, 2
 PIXELS = 224 * 224  # 64 visual tokens
-CLOCK = time.perf_counter
 LORA = {"lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
 STAGES = [{"name": "all", "difficulty_mix": {"simple": 1.0}}]
 SPEED_TARGET, MEMORY_TARGET = 3.0, 0.7
@@ -156,7 +154,7 @@ class Watch:
                     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
 
             def on_step_end(self, *args, **words):
-                watch.ends.append(CLOCK())
+                watch.ends.append(time.perf_counter())
                 watch.peak = memory("VmHWM") - watch.level
 
         self.callback = Callback()
@@ -490,9 +488,9 @@ def validation(base, data, rounds):
 
     def timed(act):
         with silence():
-            began = CLOCK()
+            began = time.perf_counter()
             act()
-        return CLOCK() - began
+        return time.perf_counter() - began
 
     runs = {
         "evaluating 48 examples, transformers' Trainer": lambda: timed(
@@ -515,12 +513,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round, fewer steps: to try it")
-    parser.add_argument("--one-thread", action="store_true", help="the processor's time of one")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-
     try:
         version = metadata.version("trl")
     except metadata.PackageNotFoundError:
@@ -535,10 +530,6 @@ def main():
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "peft")}
     print(f"TRL {version}, {', '.join(f'{k} {v}' for k, v in versions.items())}")
     quick = arguments.quick
-    if arguments.one_thread:
-        global CLOCK
-        CLOCK = time.process_time
-        torch.set_num_threads(1)
     rounds, steps = (1, 2) if quick else (arguments.rounds, 4)
     missed = []
     with tempfile.TemporaryDirectory() as folder:
