@@ -19,8 +19,7 @@ from pixelis.curriculum import CurriculumManager, draw_scored
 from pixelis.data.encode import IGNORE_INDEX, OPERATION
 from pixelis.data.loader import CurriculumLoader
 from pixelis.errors import UserError
-from pixelis.evaluation.batches import Batches, by_length
-from pixelis.evaluation.validation import Validation, compute_losses
+from pixelis.evaluation.validation import Batches, Validation, compute_losses
 from pixelis.models.forward import model_inputs, output_head, supervised_logits
 from pixelis.recorder import Recorder
 from pixelis.training.callback import CurriculumCallback, check_finite
@@ -333,7 +332,7 @@ def score_losses(
     keys = draw_scored(sizes, manager.config.scored_pool_size, seed=config.seed, step=step)
     keys = [key for key in keys if key not in dataset.excluded]
     # The examples are drawn anew each time, so the batches are not worth keeping.
-    batches = Batches(dataset, by_length(dataset, keys), config.eval_batch_size, max_kept_bytes=0)
+    batches = Batches(dataset, keys, config.eval_batch_size, max_kept_bytes=0)
     with autocast(bf16, next(model.parameters()).device):
         losses = compute_losses(model, batches, shard=processes.shard)
     named = {f"loss of {d} example {i}": x for d, by in losses.items() for i, x in by.items()}
