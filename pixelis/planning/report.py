@@ -46,12 +46,12 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(_table(["part", "size"], rows))
     if plan.advice:
         before = [plan.total, *(each.total for each in plan.advice)]
-        rows = [
+        changes = [
             (each.change, size(max(0, old - each.total)), size(each.total))
             for old, each in zip(before, plan.advice, strict=False)
         ]
         title = "what to change, each on top of those before"
-        console.print(_table(["change", "saves", "then"], rows, title=title))
+        console.print(_table(["change", "saves", "then"], changes, title=title))
     kind = "on average" if plan.tokens_known else "at most (max_length; no data to look at)"
     console.print(f"tokens of an example: {plan.tokens_per_example:,.0f} {kind}; {_hours(plan)}")
     console.print(verdict(plan))

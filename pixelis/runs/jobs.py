@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def run_jobs(
     environment: Mapping[str, str],
     on_poll: Callable[[], None] = lambda: None,
     poll_seconds: float = 0.05,
-) -> Iterator[tuple[Job, str | None, float]]:
+) -> Generator[tuple[Job, str | None, float], None, None]:
     """Run jobs in their order, `num_workers` at a time, while the iterator is read.
 
     Each job uses an equal share of the cores, unless OMP_NUM_THREADS is set. When the iterator is

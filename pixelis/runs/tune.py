@@ -108,12 +108,12 @@ def _find_verdict(
     test: dict[str, list[float]] = {}
     failed: dict[str, str] = {}
     for name in contestants:
-        values = {seed: value_of(trials, final_name(name, seed)) for seed in spec.final_seeds}
-        complete = [value for value in values.values() if value is not None]
-        if len(complete) == len(values):  # without a mean if one of them diverged
+        by_seed = {seed: value_of(trials, final_name(name, seed)) for seed in spec.final_seeds}
+        complete = [value for value in by_seed.values() if value is not None]
+        if len(complete) == len(by_seed):  # without a mean if one of them diverged
             test[name] = complete
         else:
-            seed = next(seed for seed, value in values.items() if value is None)
+            seed = next(seed for seed, value in by_seed.items() if value is None)
             failed[name] = f"seed {seed} ({_failure(trials, final_name(name, seed))})"
     if best_name not in test:
         raise UserError(f"{best_name} could not be trained on every fresh seed (logs: {spec.root})")

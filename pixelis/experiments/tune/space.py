@@ -123,10 +123,9 @@ def _range(key: str, fields: Mapping[str, Any], default: int | float | None) -> 
     low, high, step = fields["low"], fields["high"], fields.get("step")
     is_whole = isinstance(default, int) or (default is None and isinstance(low, int))
     log = fields.get("log", False)
-    for field, value in (("low", low), ("high", high), ("step", step)):
+    numbers = {"low": low, "high": high} | ({} if step is None else {"step": step})
+    for field, value in numbers.items():
         is_number = isinstance(value, int if is_whole else int | float)
-        if field == "step" and value is None:
-            continue
         if isinstance(value, bool) or not is_number or not abs(value) <= LARGEST:
             kind = "an integer" if is_whole else "a number"
             raise ConfigError(

@@ -114,7 +114,7 @@ def open_study(spec: SearchSpec, phase: str = TRIALS) -> SearchStudy:
     """
     storage, folder = open_storage(spec.storage), spec.root / phase
     name = spec.config.study if phase == TRIALS else f"{spec.config.study} {phase}"
-    directions = ["maximize"] if phase == FINAL else spec.directions
+    directions: list[Any] = ["maximize"] if phase == FINAL else spec.directions
     prunes = phase == TRIALS and len(directions) == 1
     now = spec.identity | {"objectives": directions}
     with storage_lock(spec.storage):
