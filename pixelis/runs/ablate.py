@@ -41,7 +41,7 @@ from pixelis.files import write_atomic
 from pixelis.runs.inputs import link_data_run, record_inputs
 from pixelis.runs.jobs import STOP_SECONDS, Job, log_above_bar, run_jobs
 from pixelis.runs.train import lock_file
-from pixelis.runs.training_checks import check_training
+from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 from pixelis.tracking import (
     MlflowRecorder,
     deliver_journals,
@@ -94,11 +94,16 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
     digests = data_digest(data_dir)
     # Check before anything is written; base and test examples are the same for all arms.
     first, *others = (plan_training(config, arm, config.training.seed) for arm in config.arms)
-    check_training(first.config, model.model, CurriculumConfig.from_dict(first.config.curriculum))
+    curriculum = CurriculumConfig.from_dict(first.config.curriculum)
+    check_training(first.config, model.model, curriculum)
     for other in others:
         check_inputs(data_dir, CurriculumConfig.from_dict(other.config.curriculum))
     params = flatten(config) | flatten(model)
     identity = {key: value for key, value in params.items() if key not in FREE} | digests
+    same = resolved_params(first.config, model.model, curriculum)
+    same = training_identity(same, model.model, digests)
+    # `make base` changes the weights behind a name, and `auto` differs between machines.
+    identity |= {key: same.get(key) for key in ("model weights", "training.precision")}
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".lock", timeout=0):
