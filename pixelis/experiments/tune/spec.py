@@ -32,8 +32,6 @@ from pixelis.experiments.tune.space import (
     flatten_keys,
     with_values,
 )
-from pixelis.training.checkpoint import AUTO
-from pixelis.training.inputs import data_digest
 
 # A baseline may have other stages, because it is measured on the last mix of the search.
 STAGES = "curriculum.stages"
@@ -195,6 +193,9 @@ class SearchSpec:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the digests of the data's files and their names."""
+        # Imported only here, because it imports torch, which takes seconds.
+        from pixelis.training.inputs import data_digest
+
         files = data_digest(Path(self.config.data.path))
         return sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
@@ -247,7 +248,7 @@ class SearchSpec:
         )
         config = config.replace(
             exp_name=self.config.exp_name,
-            resume=AUTO,
+            resume="auto",
             data=self.config.data,
             evaluation=self.config.evaluation.replace(enabled=False),
         )

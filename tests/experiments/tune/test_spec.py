@@ -1,34 +1,24 @@
 """What a search may set: baselines that can be judged beside trials, and searched batch sizes."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from pixelis.config import ModelFileConfig, TuneFileConfig, load_config
 from pixelis.errors import ConfigError, UserError
 from pixelis.experiments.tune import trials
-from pixelis.experiments.tune.spec import SearchSpec
 from pixelis.experiments.tune.study import TRIALS, open_phases
+from tests.experiments.tune.worker import smoke_spec
 
-ROOT = Path(__file__).parents[3]
 GUIDE = "baselines.guide.curriculum."
 EASY = "[{name: easy, difficulty_mix: {simple: 1.0}}]"
 
 
 @pytest.fixture
 def make(tmp_path):
-    """The smoke configuration's search with other values of some keys; of no data."""
-
-    def build(*pairs):
-        here = [("storage", f"sqlite:///{tmp_path / 'optuna.db'}")]
-        here += [("training.output_dir", str(tmp_path / "tuned")), *pairs]
-        config = load_config(TuneFileConfig, ROOT / "configs/smoke/tune.yaml", here)
-        spec = SearchSpec(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml"))
-        spec.__dict__["digest"] = "of no data"
-        return spec
-
-    return build
+    """Builds the smoke configuration's search with other values of some keys."""
+    here = [("storage", f"sqlite:///{tmp_path / 'optuna.db'}")]
+    here += [("training.output_dir", str(tmp_path / "tuned"))]
+    return lambda *pairs: smoke_spec([*here, *pairs])
 
 
 @pytest.mark.parametrize(

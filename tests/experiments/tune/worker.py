@@ -38,23 +38,25 @@ GUIDE = {"advancement_interval": 60, "rollback_threshold": -0.1}
 
 
 def build_spec(url, folder, pairs=(), **changed):
-    """Build the smoke configuration's search with other settings; of no data."""
+    """Build a search with SETTINGS and other settings; of no data."""
     training = SETTINGS["training"] | {"output_dir": str(folder / "tuned")}
-    keys = SETTINGS | {"storage": url, "training": training} | changed
+    keys = SETTINGS | {"storage": url} | changed
     texts = [("space", "{}")]  # the file's keys go
-    texts += [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in _flat(keys)]
-    config = load_config(TuneFileConfig, ROOT / "configs/smoke/tune.yaml", [*texts, *pairs])
+    texts += [(f"training.{name}", str(value)) for name, value in training.items()]
+    texts += [
+        (name, value if isinstance(value, str) else json.dumps(value))
+        for name, value in keys.items()
+        if name != "training"
+    ]
+    return smoke_spec([*texts, *pairs])
+
+
+def smoke_spec(pairs):
+    """Build the smoke configuration's search with other values of some keys; of no data."""
+    config = load_config(TuneFileConfig, ROOT / "configs/smoke/tune.yaml", pairs)
     spec = SearchSpec(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml"))
     spec.__dict__["digest"] = "of no data"
     return spec
-
-
-def _flat(keys):
-    for name, value in keys.items():
-        if name == "training":
-            yield from ((f"training.{key}", inner) for key, inner in value.items())
-        else:
-            yield name, value
 
 
 def value(params, examples=100):
