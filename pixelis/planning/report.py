@@ -20,8 +20,9 @@ PARTS = {
 }
 
 
-def print_plan(plan: Plan, console: Console) -> None:
+def print_plan(plan: Plan) -> None:
     """Print all tables and, as the last line, whether the training fits."""
+    console = Console(width=120)
     share = plan.trainable / plan.parameters
     rows = [
         ("parameters, adapter included", f"{plan.parameters:,}"),
