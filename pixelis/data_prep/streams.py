@@ -12,13 +12,19 @@ import pyarrow as pa
 from pixelis.data.example import Example
 from pixelis.data.store import ROWS_IN_BATCH
 from pixelis.data_prep.generate import generate_example
-from pixelis.data_prep.importing import Input, Record, Rejection, convert, read_records
-from pixelis.data_prep.importing.record import RejectedError
+from pixelis.data_prep.importing import (
+    Input,
+    Record,
+    RejectedError,
+    Rejection,
+    convert,
+    read_records,
+)
 from pixelis.data_prep.output_folder import REJECTED_FILE
 from pixelis.data_prep.parallel import map_ordered
 from pixelis.data_prep.rows import Chunk, RowBuilder
 from pixelis.data_prep.sources import Source
-from pixelis.errors import CheckpointError, DataError
+from pixelis.errors import DataError
 
 # Records of a chunk: some ten megabytes of photographs.
 RECORDS_IN_CHUNK = 16
@@ -172,27 +178,16 @@ class Importer:
         self, records: Sequence[Record], rejections: list[Rejection]
     ) -> Iterator[Example]:
         for record in records:
-            result = convert(
-                record,
-                folder=self.folder,
-                record_format=self.record_format,
-                count_tokens=None if self.count_tokens is None else self._length,
-                max_length=self.max_length,
-            )
-            if isinstance(result, Rejection):
-                rejections.append(result)
-            else:
-                yield from result
-
-    def _length(self, example: Example) -> int:
-        assert self.count_tokens is not None
-        try:
-            return self.count_tokens(example)
-        except CheckpointError:
-            raise
-        except ValueError as error:  # such as an image as thin as a line
-            detail = f"the model's processor refuses it: {error}"
-            raise RejectedError("unreadable_image", detail) from error
+            try:
+                yield from convert(
+                    record,
+                    folder=self.folder,
+                    record_format=self.record_format,
+                    count_tokens=self.count_tokens,
+                    max_length=self.max_length,
+                )
+            except RejectedError as error:
+                rejections.append(error.at(record.file, record.line))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from math import sqrt
 from scipy.stats import binomtest
 
 from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.data_prep.benchmarks.tallyqa import WORDS
+from pixelis.data_prep.benchmarks import WORDS
 from pixelis.evaluation.intervals import Score, compute_score
 from pixelis.evaluation.matching import answers_match, normalise_text, parse_number
 from pixelis.evaluation.turns import FAILURES, OUTCOMES, Rollout

@@ -12,7 +12,7 @@ from pixelis.data.example import SPLITS
 from pixelis.data.store import SCHEMA
 from pixelis.data_prep.difficulty import composite
 from pixelis.data_prep.generate import generate_example
-from pixelis.data_prep.importing import REASONS, Record
+from pixelis.data_prep.importing import Record
 from pixelis.data_prep.rows import RowBuilder, split_of
 from pixelis.data_prep.sources import open_source
 from pixelis.data_prep.streams import Generator, Importer, PlannedExample
@@ -143,7 +143,7 @@ def test_what_the_model_s_processor_refuses_is_rejected(folder, error):
     made = Importer(folder, "cota", BUILDER, 5, refuse)([record(1), record(2)])
     assert made.batch.num_rows == 1
     (found,) = made.rejections
-    assert found.line == 2 and found.reason in REASONS and str(error) in found.detail
+    assert found.line == 2 and found.reason == "unreadable_image" and str(error) in found.detail
 
 
 def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_record(folder):

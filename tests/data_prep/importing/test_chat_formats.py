@@ -184,7 +184,7 @@ def calls_of(calls):
     ("data", "reason", "text"),
     [
         (chat(("u", "What?")), "no_answer", "the question has no answer: 'What?'"),
-        (chat(("u", "A?"), ("a", "1"), ("u", "B?")), "no_answer", "has no answer: 'B?'"),
+        (chat(("u", "A?"), ("a", "1"), ("u", "B?")), "no_answer", "Answer: 1\\nB?'"),
         (chat(("u", "A?"), ("a", "<answer> </answer>")), "no_answer", "has no answer: 'A?'"),
         (chat(("u", "A?"), ("a", text_call(CALL))), "no_answer", "has no answer: 'A?'"),
         (chat(("u", ""), ("a", "A.")), "missing_text", "the question is missing or empty"),
@@ -211,19 +211,31 @@ def calls_of(calls):
         (
             chat(("u", "A?"), ("a", [{"type": "image"}])),
             "wrong_turns",
-            "turn 2: a turn of assistant may show no image",
+            "turn 2: the assistant may show no image or <image>",
         ),
-        (chat(("u", "<image>A?"), ("a", "<image>"), images=["c.jpg"] * 2), "wrong_turns", "it has"),
+        (
+            chat(("u", "<image>A?"), ("a", "<image>"), images=["c.jpg"] * 2),
+            "wrong_turns",
+            "turn 2: ",
+        ),
         ({"messages": [{"role": "user", "tool_calls": [1]}]}, "wrong_turns", "only an assistant"),
         ({"messages": "text"}, "wrong_type", "a chat must be a list of turns, got 'text'"),
-        ({"messages": []}, "wrong_type", "a chat must be a list of turns, got list of 0"),
+        ({"messages": []}, "wrong_type", "a chat must be a list of turns, got []"),
         ({}, "wrong_type", "a chat must be a list of turns, got None"),
         ({"messages": [3]}, "wrong_type", "turn 1 must be an object, got 3"),
         ({"messages": [{"role": "dog"}]}, "wrong_type", "turn 1: the role must be one of system"),
         ({"messages": [{"role": ["user"]}]}, "wrong_type", "turn 1: the role must be one of"),
-        (chat(("u", 3)), "wrong_type", "turn 1: content must be a text or parts, got 3"),
-        (chat(("u", [{"type": "video"}])), "wrong_type", "a part must be text or image, got 'vid"),
-        (chat(("u", [{"type": "text"}])), "wrong_type", "a text part has the text None"),
+        (chat(("u", 3)), "wrong_type", "turn 1: content must be texts and"),
+        (
+            chat(("u", [{"type": "video"}])),
+            "wrong_type",
+            "content must be texts and images",
+        ),
+        (
+            chat(("u", [{"type": "text"}])),
+            "wrong_type",
+            "content must be texts and images",
+        ),
         (
             chat(("u", [{"type": "image", "url": "a", "path": "b"}])),
             "wrong_type",
@@ -232,9 +244,9 @@ def calls_of(calls):
         ({"messages": [{"role": "user"}] * 513}, "too_large", "a chat may have 512 turns, got 513"),
         (chat(*[("u", "A?"), ("a", "A.")] * 65), "too_large", "a chat may have 64 questions"),
         (calls_of([openai(CALL)] * 65), "too_large", "a trajectory may have 64 steps"),
-        (calls_of({"a": 1}), "broken_call", "tool_calls must be a list, got dict of 1"),
+        (calls_of({"a": 1}), "broken_call", "tool_calls must be a list, got {'a': 1}"),
         (calls_of([3]), "broken_call", "a call must be an object, got 3"),
-        (calls_of([{"function": 3}]), "broken_call", "a call's function must be an object, got 3"),
+        (calls_of([{"function": 3}]), "broken_call", "a call must be an object, got 3"),
         (calls_of([{"function": {}}]), "unknown_operation", "operation None; choices: ZOOM_IN"),
         (calls_of([{"name": "FLY"}]), "unknown_operation", "operation 'FLY'; choices: ZOOM_IN"),
         (chat(("u", "A?"), ("a", "<tool_call>{</tool_call>")), "broken_call", "a call is not JSON"),
@@ -285,7 +297,7 @@ def test_a_chat_that_breaks_a_rule(refuse, data, reason, text):
 def test_many_open_tags_take_no_time(refuse):
     for tag in ("<tool_call>", "<answer>", "<image>"):
         turns = (("u", "What?"), ("a", tag * (900_000 // len(tag))))
-        assert refuse(chat(*turns), "messages")[0] in ("markup", "image_count")
+        assert refuse(chat(*turns), "messages")[0] in ("markup", "wrong_turns")
     assert refuse(chat(("u", " " * 900_000 + "<image>?"), ("a", "")), "messages")[0] == "no_answer"
 
 
@@ -341,7 +353,6 @@ def test_a_tagged_call_turn(take):
     ("marks", "images", "text"),
     [
         (2, ["c.jpg"], "the turns have 2 places for images, the record 1"),
-        (0, ["c.jpg"], "the turns have 0 places for images, the record 1"),
         (1, ["c.jpg"] * 3, "the turns have 1 places for images, the record 3"),
     ],
 )

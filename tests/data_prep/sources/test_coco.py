@@ -26,7 +26,7 @@ from sklearn.datasets import load_sample_images
 
 from pixelis.data.images import ImageError
 from pixelis.data_prep.generate import generate_example
-from pixelis.data_prep.importing.record import RejectedError
+from pixelis.data_prep.importing.values import RejectedError
 from pixelis.data_prep.scenes import Item, Scene, render
 from pixelis.data_prep.sources import coco as coco_module
 from pixelis.data_prep.sources import open_source
