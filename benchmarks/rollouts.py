@@ -23,7 +23,7 @@ from pixelis.config import DataPrepConfig
 from pixelis.data.chat import parse_reply, prompt_messages, response_message
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.generate import generate_example
-from pixelis.data_prep.prepare import plan_samples
+from pixelis.data_prep.streams import plan_samples
 from pixelis.data_prep.tasks import TASKS
 from pixelis.evaluation import rollout as rollout_module
 from pixelis.evaluation.conversation import Conversation, encode_response, shared_prefix

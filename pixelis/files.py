@@ -7,8 +7,10 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -94,6 +96,39 @@ def recover_folder(left: Path, path: Path) -> None:
         fsync(path.parent)
     else:
         shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def staged_folder(
+    path: Path, needed: Callable[[Path], float] = lambda staged: folder_bytes(staged)
+) -> Iterator[Path]:
+    """Yield an empty folder, which replaces `path` when the block ends without an error.
+
+    The caller holds a lock, so folders that are found beside `path` were left by killed processes:
+    they are removed, or restored to `path`.
+
+    Args:
+        path: the final path.
+        needed: returns the bytes that the yielded folder needs, for the error of a full disk.
+
+    Raises:
+        OSError: when it cannot be written, naming the path; nothing is left behind.
+    """
+    ours = re.compile(rf"\.{re.escape(path.name)}\.\w+\.(new|old)")
+    for left in sorted(path.parent.iterdir()):
+        if ours.fullmatch(left.name):
+            recover_folder(left, path)
+    staged = path
+    try:
+        staged = Path(tempfile.mkdtemp(".new", f".{path.name}.", path.parent))
+        staged.chmod(0o755)  # readable for other users of a team
+        yield staged
+        replace_folder(staged, path)
+    except OSError as error:
+        raise describe_write_error(error, path, needed(staged)) from error
+    finally:
+        if staged != path:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 def fsync(path: Path) -> None:

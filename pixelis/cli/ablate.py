@@ -3,24 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
-from pixelis.config import AblateFileConfig, ModelFileConfig
+from pixelis.cli.arguments import INTERRUPTED, parse_arguments, run_cli
 from pixelis.experiments.ablate.arms import build_curriculum, check_arms
 from pixelis.runs.missing_data import is_missing, load_prep
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, check every arm, make missing data, and run the comparison."""
-    arguments = parse_arguments(
-        argv,
-        entry_point="ablate",
-        description="Train the same budget on a uniform mix and on several curricula, over several "
-        "seeds, and compare them on the test split. Interrupted, it goes on where it was.",
-        config_class=AblateFileConfig,
-        default_config="configs/ablate.yaml",
-        extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
-    )
-    config, model = arguments.config, arguments.extra["model"]
+    config, model = parse_arguments("ablate", argv)
     check_arms(config.arms)
     for arm in config.arms:
         build_curriculum(arm, config.curriculum, config.training.max_steps)

@@ -1,75 +1,102 @@
-"""The command line and the exit codes of every entry point.
+"""The entry points, their command line and their exit codes.
 
 `--help` must stay fast, so this module imports nothing heavier than yaml and pydantic.
 """
 
+import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn
 
 from pixelis.cli.console import configure_logging
-from pixelis.config import Section, find_config, load_config, unknown_key, walk_fields
+from pixelis.config import CONFIG_FILES, find_config, load_config, unknown_key, walk_fields
 from pixelis.errors import ConfigError, UserError
 from pixelis.files import describe_full_disk, is_disk_full
 
-ConfigType = TypeVar("ConfigType", bound=Section)
 INTERRUPTED = 130  # exit code after Ctrl-C or a signal
-# The last line of each `--help`.
-EXAMPLES = {
-    "data-prep": "--num_samples 5000 --include_traps",
-    "sft": "--training.max_steps 300 --curriculum.rollback_threshold -0.1",
-    "evaluate": "--adapter outputs/sft/final --split validation",
-    "export": "--adapter outputs/sft/final --output_dir outputs/merged",
-    "ablate": "--arms '[uniform, staged]' --seeds 3",
-    "tune": "--num_trials 40 --space.curriculum.rollback_factor '{low: 1.1, high: 3}'",
-    "plan": "--gpu A10G --training.batch_size 2",
-    "compare": "--last 5",
+MODEL = "configs/model_arch.yaml"
+
+
+class EntryPoint(NamedTuple):
+    """What `--help` says of an entry point: its purpose, its files by option, and an example."""
+
+    meaning: str
+    files: dict[str, str] = {}
+    example: str = ""
+
+
+ENTRY_POINTS = {
+    "data-prep": EntryPoint(
+        "make chain-of-thought-and-action data, or import your own (--input)",
+        {"config": "configs/data_prep.yaml"},
+        "--num_samples 5000 --include_traps",
+    ),
+    "sft": EntryPoint(
+        "fine-tune on a curriculum that advances and rolls back, then evaluate",
+        {"config": "configs/training_params.yaml", "model": MODEL},
+        "--training.max_steps 300 --curriculum.rollback_threshold -0.1",
+    ),
+    "evaluate": EntryPoint(
+        "roll a trained adapter and its base out on a split, and compare them",
+        {"config": "configs/evaluate.yaml", "model": MODEL},
+        "--adapter outputs/sft/final --split validation",
+    ),
+    "export": EntryPoint(
+        "merge an adapter into its base, compare, and save it for transformers and vLLM",
+        {"config": "configs/export.yaml", "model": MODEL},
+        "--adapter outputs/sft/final --output_dir outputs/merged",
+    ),
+    "ablate": EntryPoint(
+        "the same budget for a uniform mix and several curricula, over several seeds",
+        {"config": "configs/ablate.yaml", "model": MODEL},
+        "--arms '[uniform, staged]' --seeds 3",
+    ),
+    "tune": EntryPoint(
+        "search a curriculum's settings with Optuna, and judge the best on fresh seeds",
+        {"config": "configs/tune.yaml", "model": MODEL},
+        "--num_trials 40 --space.curriculum.rollback_factor '{low: 1.1, high: 3}'",
+    ),
+    "plan": EntryPoint(
+        "what a training would take: memory by part, steps, hours; without weights",
+        {"config": "configs/training_params.yaml", "model": MODEL, "plan": "configs/plan.yaml"},
+        "--gpu A10G --training.batch_size 2",
+    ),
+    "compare": EntryPoint(
+        "timelines and results of finished trainings, side by side",
+        {"config": "configs/compare.yaml"},
+        "--last 5",
+    ),
+    "sync": EntryPoint("send to MLflow the records that runs could not send while it was away"),
+    "init": EntryPoint("copy the package's configuration files to FOLDER/configs, for editing"),
 }
 
 
-class ExtraFile(NamedTuple):
-    """A second configuration file of an entry point."""
+def parse_arguments(name: str, argv: Sequence[str]) -> list[Any]:
+    """Load the files of an entry point, with the options `--section.key value` on top.
 
-    config_class: type[Section]
-    default: str
+    Args:
+        name: the entry point.
+        argv: the command line.
 
-
-@dataclass(frozen=True)
-class Arguments(Generic[ConfigType]):
-    """The configurations of a parsed and checked command line."""
-
-    config: ConfigType
-    extra: Mapping[str, Any]
-
-
-def parse_arguments(
-    argv: Sequence[str],
-    *,
-    entry_point: str,
-    description: str,
-    config_class: type[ConfigType],
-    default_config: str,
-    extra_files: Mapping[str, ExtraFile] | None = None,
-) -> Arguments[ConfigType]:
-    """Load the files of a command line, with its options `--section.key value` on top."""
-    files = {"config": ExtraFile(config_class, default_config), **(extra_files or {})}
+    Returns:
+        The checked configuration of each file, in the order of the table above.
+    """
+    meaning, files, example = ENTRY_POINTS[name]
+    kinds = {option: CONFIG_FILES[path] for option, path in files.items()}
     if "-h" in argv or "--help" in argv:
         from pixelis.config.help_text import build_help
         from pixelis.curriculum import CurriculumConfig
 
-        open_sections = {"curriculum": CurriculumConfig}
-        example = EXAMPLES.get(entry_point, "")
-        print(build_help(entry_point, description, files, open_sections, example))
+        shown = {option: (kinds[option], path) for option, path in files.items()}
+        print(build_help(name, meaning, shown, {"curriculum": CurriculumConfig}, example))
         raise SystemExit(0)
 
-    owners = {name: option for option, file in files.items() for name in file[0].model_fields}
-    fields = dict(pair for file in files.values() for pair in walk_fields(file.config_class))
+    owners = {section: option for option, kind in kinds.items() for section in kind.model_fields}
+    fields = dict(pair for kind in kinds.values() for pair in walk_fields(kind))
     switches = {key for key, field in fields.items() if field.annotation is bool}
-    paths = {option: file.default for option, file in files.items()}
-    overrides: dict[str, list[tuple[str, str]]] = {option: [] for option in files}
+    paths, overrides = dict(files), {option: list[tuple[str, str]]() for option in files}
     for key, value in _read_options(argv, switches):
         section = key.partition(".")[0]
         if key in files:
@@ -78,34 +105,10 @@ def parse_arguments(
             overrides[owners[section]].append((key, value))
         else:
             raise ConfigError(unknown_key(key, "the command line", owners, fields))
-    loaded: dict[str, Any] = {
-        option: load_config(file.config_class, find_config(paths[option]), overrides[option])
-        for option, file in files.items()
-    }
-    return Arguments(config=loaded.pop("config"), extra=loaded)
-
-
-def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
-    """Run an entry point; a user's error becomes one line and exit code 2."""
-    configure_logging()
-    try:
-        return main(list(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.filename is None:
-            if not is_disk_full(error):
-                raise
-            where = f"the working folder, or {tempfile.gettempdir()}"
-            print(f"error: {describe_full_disk(Path())} ({where})", file=sys.stderr)
-            return 2
-        # A path that is too long, below a file, on a read-only or full disk, and so on.
-        print(f"error: {str(error.filename):.200}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return [
+        load_config(kind, find_config(paths[option]), overrides[option])
+        for option, kind in kinds.items()
+    ]
 
 
 def _read_options(argv: Sequence[str], switches: Container[str]) -> Iterator[tuple[str, str]]:
@@ -126,3 +129,37 @@ def _read_options(argv: Sequence[str], switches: Container[str]) -> Iterator[tup
             else:
                 raise ConfigError(f"{key} needs a value: --{key} VALUE or --{key}=VALUE")
         yield key, value
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of an entry point without configuration files, whose errors are one line."""
+
+    def __init__(self, name: str) -> None:
+        """Describe the entry point by the table above."""
+        super().__init__(f"pixelis {name}", description=ENTRY_POINTS[name].meaning)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a ConfigError instead of printing the usage."""
+        raise ConfigError(message)
+
+
+def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Run an entry point; a user's error becomes one line and exit code 2."""
+    configure_logging()
+    try:
+        return main(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        message = str(error)
+    except OSError as error:
+        # A path that is too long, below a file, on a read-only or full disk, and so on.
+        message = f"{str(error.filename):.200}: {error.strerror}"
+        if error.filename is None:
+            if not is_disk_full(error):
+                raise
+            folders = f"the working folder, or {tempfile.gettempdir()}"
+            message = f"{describe_full_disk(Path())} ({folders})"
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    print(f"error: {message}", file=sys.stderr)
+    return 2

@@ -3,19 +3,11 @@
 from collections.abc import Sequence
 
 from pixelis.cli.arguments import parse_arguments, run_cli
-from pixelis.config import CompareConfig
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the command line and compare."""
-    config = parse_arguments(
-        argv,
-        entry_point="compare",
-        description="Draw the timelines of finished trainings above each other, with a table of "
-        "what came of them: in a run of its own, that links to theirs.",
-        config_class=CompareConfig,
-        default_config="configs/compare.yaml",
-    ).config
+    (config,) = parse_arguments("compare", argv)
 
     from pixelis.runs.compare import run_comparison
 

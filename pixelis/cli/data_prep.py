@@ -4,22 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelis.cli.arguments import parse_arguments, run_cli
-from pixelis.config import DataPrepConfig
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments and make the data."""
-    arguments = parse_arguments(
-        argv,
-        entry_point="data-prep",
-        description="Make chain-of-thought-and-action data with operations run on the pixels, "
-        "or import your own (--input).",
-        config_class=DataPrepConfig,
-        default_config="configs/data_prep.yaml",
-    )
+    (config,) = parse_arguments("data-prep", argv)
+
     from pixelis.runs.prepare import make_data
 
-    make_data(arguments.config, Path(arguments.config.output_dir))
+    make_data(config, Path(config.output_dir))
     return 0
 
 

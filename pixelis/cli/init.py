@@ -3,38 +3,39 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelis.cli.arguments import run_cli
-from pixelis.config import copy_configs
+from pixelis.cli.arguments import Parser, run_cli
+from pixelis.config import packaged_configs
 from pixelis.errors import ConfigError
-
-HELP = """usage: pixelis init [FOLDER] [--overwrite]
-
-Copy the configuration files that the package carries to FOLDER/configs, for editing. Without them
-every entry point reads the package's own.
-
-FOLDER       where configs/ is to be [default: the working folder]
---overwrite  replace files that are there with other content
-
-Example: pixelis init my_project"""
+from pixelis.files import write_atomic
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the arguments, copy the files, and print their paths."""
-    if "-h" in argv or "--help" in argv:
-        print(HELP)
-        return 0
-    options = [word for word in argv if word.startswith("-")]
-    folders = [word for word in argv if not word.startswith("-")] or ["."]
-    for option in options:
-        if option != "--overwrite":
-            name = option.lstrip("-").partition("=")[0]
-            message = f"Unknown key {name!r} in the command line. Valid keys here: overwrite"
-            raise ConfigError(message)
-    if len(folders) > 1:
-        raise ConfigError(f"init takes one folder, got {', '.join(folders)}")
-    target = Path(folders[0]) / "configs"
-    written = copy_configs(target, overwrite=bool(options))
-    print(*map(str, written) if written else [f"{target} is up to date"], sep="\n")
+    """Copy the package's files, and print the paths of those that changed."""
+    parser = Parser("init")
+    parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that were edited")
+    arguments = parser.parse_args(argv)
+    target, source = Path(arguments.folder) / "configs", packaged_configs()
+    texts = {
+        target / file.relative_to(source): file.read_text(encoding="utf-8")
+        for file in sorted(source.rglob("*.yaml"))
+        if not file.name.startswith("best")  # result of a search in a checkout
+    }
+    missing = [path for path in texts if not path.exists()]
+    edited = [
+        path
+        for path, text in texts.items()
+        if path not in missing and path.read_text(encoding="utf-8") != text
+    ]
+    if edited and not arguments.overwrite:
+        names = ", ".join(map(str, edited))
+        raise ConfigError(f"{names}: has other content; --overwrite replaces it")
+    for path in [*missing, *edited]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, texts[path])
+        print(path)
+    if not missing and not edited:
+        print(f"{target} is up to date")
     return 0
 
 

@@ -4,28 +4,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
-from pixelis.config import ModelFileConfig, PlanFileConfig, TrainingFileConfig
+from pixelis.cli.arguments import parse_arguments, run_cli
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments and print the plan; return 0 whether the training fits or not."""
-    arguments = parse_arguments(
-        argv,
-        entry_point="plan",
-        description="What a training would take, without loading weights and without the network: "
-        "trained parameters, examples of each stage, memory by part on a GPU, hours, and what to "
-        "change where it does not fit. Exit code 0 in both cases.",
-        config_class=TrainingFileConfig,
-        default_config="configs/training_params.yaml",
-        extra_files={
-            "model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml"),
-            "plan": ExtraFile(PlanFileConfig, "configs/plan.yaml"),
-        },
-    )
-    config, plan = arguments.config, arguments.extra["plan"]
+    config, model, plan = parse_arguments("plan", argv)
     if plan.json is not None and not Path(plan.json).parent.is_dir():
         raise ConfigError(f"json: there is no folder {Path(plan.json).parent}")
     curriculum = CurriculumConfig.from_dict(config.curriculum)
@@ -35,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     from pixelis.runs.plan import run_plan
 
     silence_libraries()
-    run_plan(config, arguments.extra["model"].model, curriculum, plan)
+    run_plan(config, model.model, curriculum, plan)
     return 0
 
 

@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Sequence
 
-from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
+from pixelis.cli.arguments import INTERRUPTED, parse_arguments, run_cli
 from pixelis.cli.console import configure_logging
-from pixelis.config import ModelFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.training.distributed import OtherProcessFailed, Processes, join
 
@@ -25,16 +24,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str], processes: Processes) -> int:
-    arguments = parse_arguments(
-        argv,
-        entry_point="sft",
-        description="Fine-tune a vision-language model on a curriculum that advances and rolls "
-        "back, then evaluate it.",
-        config_class=TrainingFileConfig,
-        default_config="configs/training_params.yaml",
-        extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
-    )
-    config, model = arguments.config, arguments.extra["model"].model
+    config, file = parse_arguments("sft", argv)
+    model = file.model
     curriculum = CurriculumConfig.from_dict(config.curriculum)
 
     from pixelis.runs.train import make_missing_data, run_sft

@@ -3,24 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelis.cli.arguments import INTERRUPTED, ExtraFile, parse_arguments, run_cli
-from pixelis.config import ModelFileConfig, TuneFileConfig
+from pixelis.cli.arguments import INTERRUPTED, parse_arguments, run_cli
 from pixelis.runs.missing_data import is_missing, load_prep
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, check every range, make missing data, and run the search."""
-    arguments = parse_arguments(
-        argv,
-        entry_point="tune",
-        description="Search the settings of a curriculum (or of anything else in the "
-        "configuration) with Optuna, and judge the best on fresh seeds. Stopped, it goes on where "
-        "it was; started again with the same storage, it helps.",
-        config_class=TuneFileConfig,
-        default_config="configs/tune.yaml",
-        extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
-    )
-    config, model = arguments.config, arguments.extra["model"]
+    config, model = parse_arguments("tune", argv)
     data_dir = Path(config.data.path)
     prep = load_prep(data_dir, config.data.prep) if is_missing(data_dir) else None
 

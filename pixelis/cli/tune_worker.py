@@ -2,25 +2,17 @@
 
 from collections.abc import Sequence
 
-from pixelis.cli.arguments import ExtraFile, parse_arguments, run_cli
-from pixelis.config import ModelFileConfig, TuneFileConfig
+from pixelis.cli.arguments import parse_arguments, run_cli
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments of `tune`, and run trials."""
-    arguments = parse_arguments(
-        argv,
-        entry_point="tune",
-        description="One worker of a search.",
-        config_class=TuneFileConfig,
-        default_config="configs/tune.yaml",
-        extra_files={"model": ExtraFile(ModelFileConfig, "configs/model_arch.yaml")},
-    )
+    config, model = parse_arguments("tune", argv)
 
     from pixelis.experiments.tune.spec import SearchSpec
     from pixelis.runs.tuning_worker import run_worker
 
-    run_worker(SearchSpec(arguments.config, arguments.extra["model"]))
+    run_worker(SearchSpec(config, model))
     return 0
 
 

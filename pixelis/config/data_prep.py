@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pixelis.config.section import Section, Text, key
+from pixelis.config.section import Many, Section, Text, key
 from pixelis.errors import ConfigError
 
 MAX_SEED = 2**32 - 1  # numpy's largest seed
@@ -20,14 +20,14 @@ class DifficultyConfig(Section):
     reasoning: float = key(0.2, "weight of the length of the thoughts", ge=0)
     errors: float = key(0.15, "weight of mistakes and corrections", ge=0)
     task: float = key(0.1, "weight of the task's own hardness", ge=0)
-    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = key(
+    percentiles: Many[Annotated[float, Field(gt=0, lt=100)]] = key(
         (33.0, 66.0), "where simple ends and hard begins, in % of examples"
     )
     scorer: Literal["composite", "model", "multi"] = key("composite", "what the score is made from")
     method: Literal["percentiles", "thresholds"] = key(
         "percentiles", "how scores become categories"
     )
-    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...] = key(
+    thresholds: Many[Annotated[float, Field(ge=0, le=1)]] = key(
         (0.4, 0.6), "where medium and hard begin, for method thresholds"
     )
     correlation_samples: int = key(
@@ -47,12 +47,11 @@ class DifficultyConfig(Section):
         total = sum(getattr(self, name) for name in names)
         if abs(total - 1) > 1e-6:
             raise ConfigError(f"difficulty: {', '.join(names)} must sum to 1, got {total:g}")
-        if len(self.percentiles) != 2 or self.percentiles[0] >= self.percentiles[1]:
-            got = list(self.percentiles)
-            raise ConfigError(f"difficulty.percentiles must be two rising numbers, got {got}")
-        if len(self.thresholds) != 2 or self.thresholds[0] >= self.thresholds[1]:
-            got = list(self.thresholds)
-            raise ConfigError(f"difficulty.thresholds must be two rising numbers, got {got}")
+        for name in ("percentiles", "thresholds"):
+            cuts = getattr(self, name)
+            if len(cuts) != 2 or cuts[0] >= cuts[1]:
+                rule = f"must be two rising numbers, got {list(cuts)}"
+                raise ConfigError(f"difficulty.{name} {rule}")
         return self
 
 
@@ -72,7 +71,7 @@ class DataPrepConfig(Section):
     image_folder: Text | None = key(None, "folder of input's images; null: the input's own")
     max_rejected: float = key(0.05, "share of the input's records that may be rejected", ge=0, le=1)
     max_length: int | None = key(None, "longest imported example, in tokens; null: not asked", ge=1)
-    tasks: tuple[Text, ...] | None = key(
+    tasks: Many[Text] | None = key(
         None, "tasks to make, in equal shares; null: all that the source can be asked"
     )
     include_negatives: bool = key(False, "add examples that judge a wrong trajectory")

@@ -1,19 +1,22 @@
 """The text of `--help` and the configuration reference, from the models and configs/."""
 
 import json
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pixelis.config.files import find_config, packaged_configs
-from pixelis.config.kinds import describe_limits, item_kind, split_optional, words_of
-from pixelis.config.load import flatten, load_config
-from pixelis.config.section import Section
+from pydantic.fields import FieldInfo
+
+from pixelis.config.load import find_config, flatten, load_config, packaged_configs
+from pixelis.config.section import Section, kinds_of
 from pixelis.errors import ConfigError
 
-KIND_WORDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT"}
+WORDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT", types.NoneType: "null"}
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 LONGEST_VALUE = 60  # longest default in characters; a list of stages is longer
+Sections = Mapping[str, type[Section]]
 
 
 class Row(NamedTuple):
@@ -30,7 +33,7 @@ def build_help(
     entry_point: str,
     description: str,
     files: Mapping[str, tuple[type[Section], str]],
-    open_sections: Mapping[str, type[Section]],
+    open_sections: Sections,
     example: str = "",
 ) -> str:
     """Return the text of `--help`.
@@ -51,15 +54,13 @@ def build_help(
             for row in rows:
                 limits = f"; {row.limits}" if row.limits else ""
                 shown = f" [default: {row.default}]" if row.default else ""
-                head = " ".join(filter(None, [f"--{row.key}", row.kind]))
+                head = f"--{row.key} {row.kind}".strip()
                 lines.append(f"  {head}  {row.meaning}{limits}{shown}")
     lines += ["", "A key given here wins over its file. Each [default] is that of the file."]
     return "\n".join([*lines, *([f"Example: pixelis {entry_point} {example}"] if example else [])])
 
 
-def render_reference(
-    files: Mapping[str, type[Section]], open_sections: Mapping[str, type[Section]]
-) -> str:
+def render_reference(files: Sections, open_sections: Sections) -> str:
     """Return the tables of the configuration reference as Markdown, with a heading per file.
 
     Args:
@@ -81,20 +82,14 @@ def render_reference(
                 continue
             lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
             for row in rows:
-                kind_text = " ".join(filter(None, [row.kind, row.limits]))
-                cells = [_code(row.key), _code(kind_text), _code(row.default), row.meaning]
+                texts = row.key, f"{row.kind} {row.limits}".strip(), row.default
+                cells = [*(f"`{text}`" if text else "" for text in texts), row.meaning]
                 lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
             lines.append("")
     return "\n".join(lines)
 
 
-def _code(text: str) -> str:
-    return f"`{text}`" if text else ""
-
-
-def _group(
-    kind: type[Section], default: str, open_sections: Mapping[str, type[Section]]
-) -> dict[str, list[Row]]:
+def _group(kind: type[Section], default: str, open_sections: Sections) -> dict[str, list[Row]]:
     """Return the rows of a file by section; keys outside of sections come first, under ""."""
     try:
         values = flatten(load_config(kind, find_config(default)))
@@ -107,10 +102,7 @@ def _group(
 
 
 def _rows(
-    kind: type[Section],
-    prefix: str,
-    values: Mapping[str, Any],
-    open_sections: Mapping[str, type[Section]],
+    kind: type[Section], prefix: str, values: Mapping[str, Any], open_sections: Sections
 ) -> Iterator[Row]:
     for name, field in kind.model_fields.items():
         key, meaning = f"{prefix}{name}", field.description or ""
@@ -120,18 +112,37 @@ def _rows(
         elif typing.get_origin(inner) is dict:
             yield Row(f"{key}.KEY", "", "", "", meaning)
         else:
-            value = values.get(key, field.default)
-            yield Row(key, _kind_word(inner), describe_limits(field), _show(value), meaning)
+            value = _show(values.get(key, field.default))
+            yield Row(key, _kind_word(inner), _limits(field), value, meaning)
 
 
 def _kind_word(annotation: Any) -> str:
-    kind, is_optional = split_optional(annotation)
-    null = ["null"] if is_optional else []
-    if item_kind(annotation) is not None:
-        item = split_optional(item_kind(annotation))[0]
-        names = ", ".join(getattr(item, "model_fields", ()))
-        return "|".join([f"[{KIND_WORDS.get(item, f'{{{names}}}')}, ...]", *null])
-    return "|".join([*filter(None, [KIND_WORDS.get(kind)]), *words_of(annotation), *null])
+    """Return the words for a type, as in "INT|null" or "[TEXT, ...]"."""
+    words = []
+    for kind in kinds_of(annotation):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            words.append(f"{{{', '.join(kind.model_fields)}}}")
+        elif typing.get_origin(kind) is tuple:
+            words.append(f"[{_kind_word(typing.get_args(kind)[0])}, ...]")
+        else:
+            words += typing.get_args(kind) or [WORDS[kind]]
+    return "|".join(words)
+
+
+def _limits(field: FieldInfo) -> str:
+    """Describe the range of a field or of a list's items, as in ">= 0, <= 1"."""
+    limits = [
+        f"{SIGNS[sign]} {getattr(rule, sign)}"
+        for rule in [*field.metadata, *_inner_rules(field.annotation)]
+        for sign in SIGNS
+        if hasattr(rule, sign)
+    ]
+    return ", ".join(dict.fromkeys(limits))
+
+
+def _inner_rules(annotation: Any) -> Iterator[Any]:
+    for part in typing.get_args(annotation):
+        yield from part.metadata if isinstance(part, FieldInfo) else _inner_rules(part)
 
 
 def _show(value: Any) -> str:

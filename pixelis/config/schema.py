@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from pixelis.config.data_prep import MAX_SEED, DataPrepConfig
-from pixelis.config.section import OpenSection, Section, Text, key
+from pixelis.config.section import Many, OpenSection, Section, Text, key
 from pixelis.errors import ConfigError
 
 # These keys hide methods of pydantic's models of the same name, which are not used here.
@@ -34,7 +34,7 @@ class TrainingDataConfig(Section):
 
     path: Text = key("data/cota", "folder that data-prep wrote; made where it is missing")
     prep: Text = key("configs/data_prep.yaml", "the file by which missing data is made")
-    exclude: tuple[Text, ...] = key((), "ids of examples that are left out")
+    exclude: Many[Text] = key((), "ids of examples that are left out")
 
 
 class TrainingConfig(Section):
@@ -115,7 +115,7 @@ class AblateFileConfig(Section):
     """A comparison of curricula (`ablate`): the sections of a training, and what is compared."""
 
     exp_name: Text = key("ablate", "experiment, and the run name's prefix")
-    arms: tuple[Text, ...] = key(
+    arms: Many[Text] = key(
         (
             *("uniform", "uniform_same_tokens", "staged", "schedule", "competence"),
             *("self_paced", "adaptive", "reverse"),
@@ -123,7 +123,7 @@ class AblateFileConfig(Section):
         "what is compared; the first is what the others are compared with",
     )
     seeds: int = key(5, "trainings of each arm, with seeds from training.seed on", ge=2)
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = key(
+    learning_rates: Many[Annotated[float, Field(gt=0)]] = key(
         (5e-05, 0.0001, 0.0002), "tried for the arm uniform, on the validation split"
     )
     tuning_seeds: int = key(2, "trainings at each of these, with other seeds", ge=1)
@@ -216,8 +216,8 @@ class ModelFileConfig(Section):
     model: ModelConfig = ModelConfig()
 
 
-class EvaluateDataConfig(Section):
-    """Section `data` of evaluate.yaml."""
+class FolderConfig(Section):
+    """Section `data` of an entry point that reads data and makes none."""
 
     path: Text = key("data/cota", "folder that data-prep wrote")
 
@@ -228,7 +228,7 @@ class EvaluateConfig(Section):
     adapter: Text | None = key(None, "folder, runs:/ or models:/ address; null: newest sft run")
     against: Text | None = key(None, "a second adapter, compared on the same examples")
     experiment: Text = key("sft_curriculum", "experiment whose newest finished run is taken")
-    data: EvaluateDataConfig = EvaluateDataConfig()
+    data: FolderConfig = FolderConfig()
     split: Literal["train", "validation", "test"] = key("test", "split to roll out")
     input: Text | None = key(None, "file or folder of questions, evaluated instead of data.path")
     format: (
@@ -340,12 +340,6 @@ class PlanFileConfig(Section):
     )
 
 
-class ExportDataConfig(Section):
-    """Section `data` of export.yaml."""
-
-    path: Text = key("data/cota", "folder that data-prep wrote; missing: a drawn scene is used")
-
-
 class ExportConfig(Section):
     """An adapter merged into its base (`export`)."""
 
@@ -357,7 +351,7 @@ class ExportConfig(Section):
         "type of the saved weights; half as large ones are rounded; base: as the base's are saved",
     )
     tolerance: float = key(0.001, "largest difference of a logit before and after", gt=0)
-    data: ExportDataConfig = ExportDataConfig()
+    data: FolderConfig = FolderConfig()
 
 
 # Default path of an entry point's file -> its class.

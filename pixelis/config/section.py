@@ -1,39 +1,53 @@
 """The base of every configuration section, and the one-line messages about its faults."""
 
 import difflib
-import sys
+import re
+import types
 import typing
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
+    Strict,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 
-from pixelis.config.kinds import (
-    as_section,
-    describe_kind,
-    describe_limits,
-    describe_rule,
-    item_kind,
-    split_optional,
-    walk_fields,
-    words_of,
-)
 from pixelis.errors import ConfigError
 
-NONE_WORDS = ("", "none", "null", "~")
-MAX_TEXT = 4096  # characters; the longest path
-RANGE_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+NULL_WORDS = ("", "none", "null", "~")
+Item = typing.TypeVar("Item")
+# A list in YAML. Strict is about the list itself: its items are not converted.
+Many = Annotated[tuple[Item, ...], Strict(False)]
+Text = Annotated[str, Field(min_length=1, max_length=4096)]  # at most the longest path
+# Any mapping of plain values; the code that uses it checks its rules.
+OpenSection = dict[str, JsonValue]
+# Rules that read better in YAML's words than in pydantic's.
+RULES = {
+    "model_type": "must be a section of keys and values",
+    "dict_type": "must be a section of keys and values",
+    "tuple_type": "must be a list, as in [a, b]",
+    "bool_type": "must be true or false",
+    "int_type": "must be an integer",
+    "float_type": "must be a finite number",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "too_short": "must have at least {min_length} items",
+    "greater_than_equal": "must be >= {ge:.10g}",
+    "greater_than": "must be > {gt:.10g}",
+    "less_than_equal": "must be <= {le:.10g}",
+    "less_than": "must be < {lt:.10g}",
+    "missing": "must be given",
+    "recursion_loop": "must not contain itself",
+    "invalid-json-value": "must be a number, text, true, false, null, a list or a section",
+}
 
 
 class Section(BaseModel):
@@ -44,19 +58,13 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    # Whether a message gives type and range together ("an integer >= 1") or only the broken rule.
-    states_whole_rule: ClassVar[bool] = False
 
     @field_validator("*", mode="before")
     @classmethod
-    def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        """Convert values with another form in YAML or on a command line: null and lists."""
-        kind = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, str) and value.lower() in NONE_WORDS and split_optional(kind)[1]:
-            return None
-        if isinstance(value, int) and abs(value) > sys.float_info.max:
-            raise PydanticCustomError("too_large", "no float can hold it")
-        return tuple(value) if isinstance(value, list) and item_kind(kind) else value
+    def _read_null(cls, value: Any, info: ValidationInfo) -> Any:
+        is_null = isinstance(value, str) and value.lower() in NULL_WORDS
+        kinds = kinds_of(cls.model_fields[str(info.field_name)].annotation)
+        return None if is_null and types.NoneType in kinds else value
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values, checked like those of a file.
@@ -73,6 +81,35 @@ SectionType = typing.TypeVar("SectionType", bound=Section)
 def key(default: Any, meaning: str, **rules: Any) -> Any:
     """Return a field with its default, its meaning for `--help`, and pydantic's ge, gt, le, lt."""
     return Field(default, description=meaning, **rules)
+
+
+def kinds_of(annotation: Any) -> list[Any]:
+    """Return the types of a union, or the type alone."""
+    if typing.get_origin(annotation) is Annotated:
+        return kinds_of(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return [kind for member in typing.get_args(annotation) for kind in kinds_of(member)]
+    return [annotation]
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """Return the section class of a key or of a list's items; None for other types."""
+    for kind in kinds_of(annotation):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+        if typing.get_origin(kind) is tuple:
+            return section_of(typing.get_args(kind)[0])
+    return None
+
+
+def walk_fields(kind: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every dotted key of a section with its field, inner sections opened."""
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            yield from walk_fields(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
 
 
 def validate(
@@ -95,70 +132,61 @@ def validate(
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
-        # A misspelt key first, since it may be the cause of other faults.
-        first = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
-        raise ConfigError(_describe_fault(first, kind, origin_of, prefix)) from error
+        raise ConfigError(_describe(error, kind, tree, origin_of, prefix)) from error
 
 
-def _describe_fault(
-    fault: ErrorDetails, kind: type[Section], origin_of: Callable[[str], str], prefix: str
+def _describe(
+    error: ValidationError,
+    kind: type[Section],
+    tree: Any,
+    origin_of: Callable[[str], str],
+    prefix: str,
 ) -> str:
-    """Return the message about one of pydantic's errors."""
-    section, field, key = _locate(fault["loc"], kind)
-    inner = as_section(field.annotation) if field else kind
-    name = f"{prefix}{key}" if key else prefix.rstrip(".")
-    origin = origin_of(key.partition("[")[0])
-    ending = f" ({origin})" if origin else ""
-    cause = fault.get("ctx", {}).get("error")
+    faults = error.errors(include_url=False)
+    # A misspelt key first, since it may be the cause of other faults.
+    fault = min(faults, key=lambda each: each["type"] not in ("extra_forbidden", "invalid_key"))
+    key, section = _locate(fault["loc"], kind, tree)
+    name, origin = f"{prefix}{key}", origin_of(key.partition("[")[0])
     if fault["type"] in ("extra_forbidden", "invalid_key"):
         others = () if "." in key else (known for known, _ in walk_fields(kind))
         return unknown_key(name, origin, section.model_fields, others)
+    ending = f" ({origin})" if origin else ""
+    cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
-        item = f"{key[: key.rindex(']') + 1]}: " if "]" in key else ""
-        return f"{prefix}{item}{cause}{'' if inner else ending}"
+        return f"{prefix}{cause}"
     if cause is not None:
         return f"{name} {cause}{ending}"
-    if fault["type"] == "missing":
-        return f"{name} must be given, got None{ending}"
-    return f"{name} must be {_broken_rule(fault, section, field)}{ending}"
+    # A union of types has a fault for each of them.
+    rules = [_rule(each) for each in faults if _locate(each["loc"], kind, tree)[0] == key]
+    rule = " or ".join([rules[0], *(re.sub("^must be (one of )?", "", each) for each in rules[1:])])
+    return f"{name.rstrip('.')} {rule}, got {show(fault['input'])}{ending}"
 
 
-def _broken_rule(fault: ErrorDetails, section: type[Section], field: FieldInfo | None) -> str:
-    value, hint = fault["input"], ""
-    inner = as_section(field.annotation) if field else section
-    if inner is not None:
-        keys = f"a section with the keys {', '.join(inner.model_fields)}"
-        rule = "a mapping of settings" if section.states_whole_rule else keys
-    elif section.states_whole_rule and field is not None:
-        rule, hint = describe_rule(field), describe_closest(value, words_of(field.annotation))
-    else:
-        assert field is not None
-        is_range = fault["type"] in RANGE_ERRORS
-        rule = describe_limits(field) if is_range else describe_kind(field.annotation)
-    return f"{rule}, got {show(value)}{hint}"
+def _rule(fault: ErrorDetails) -> str:
+    context = fault.get("ctx", {})
+    if fault["type"] == "literal_error":
+        return f"must be one of {context['expected']}".replace("'", "").replace(" or ", ", ")
+    if fault["type"] in RULES:
+        return RULES[fault["type"]].format(**context)
+    return re.sub("^(Input|String) should", "must", fault["msg"])
 
 
 def _locate(
-    location: tuple[int | str, ...], kind: type[Section]
-) -> tuple[type[Section], FieldInfo | None, str]:
-    """Return the section with a fault, its field if there is one, and the dotted key."""
-    section, field, key = kind, None, ""
+    location: tuple[int | str, ...], kind: type[Section], value: Any
+) -> tuple[str, type[Section]]:
+    """Return the dotted key of a fault, and the section that it is in."""
+    key, section, inner = "", kind, kind
     for part in location:
-        inner = as_section(field.annotation) if field else None
-        if isinstance(part, int) and field is not None:  # of a list
-            field, key = FieldInfo.from_annotation(item_kind(field.annotation)), f"{key}[{part}]"
-        elif field is None or inner is not None:  # the last case is a union's member
-            section = inner or section
-            field = section.model_fields.get(str(part))
-            key += f".{part}" if key else str(part)
-    return section, field, key
-
-
-def describe_closest(value: Any, choices: Iterable[str]) -> str:
-    """Return a hint at the closest choice; empty if none is close."""
-    near = difflib.get_close_matches(str(value), list(choices), n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+        try:
+            value = value[part]
+        except (LookupError, TypeError):
+            if part not in inner.model_fields:
+                continue  # not a key, but pydantic's name of a type in a union
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+        if isinstance(part, str):
+            section, field = inner, inner.model_fields.get(part)
+            inner = (section_of(field.annotation) if field else None) or inner
+    return key, section
 
 
 def unknown_key(key: str, origin: str, valid: Iterable[str], others: Iterable[str] = ()) -> str:
@@ -182,56 +210,3 @@ def show(value: Any) -> str:
     """Return a value as text for a message, of at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _check_text(text: Any, *, least: int = 1) -> Any:
-    """Refuse a text with characters that no path, name or message may have; ignore other types."""
-    if not isinstance(text, str):
-        return text
-    if len(text) < least:
-        raise ValueError("must not be empty")
-    if len(text) > MAX_TEXT:
-        raise ValueError(f"may have {MAX_TEXT} characters, got {len(text)}")
-    for character in text:
-        if unicodedata.category(character) in ("Cc", "Cs"):
-            rule = "must not hold control characters and lone surrogates"
-            raise ValueError(f"{rule}, got U+{ord(character):04X}")
-    return text
-
-
-def _check_open_section(section: Any, info: ValidationInfo) -> Any:
-    try:
-        return _to_plain(str(info.field_name), section) if isinstance(section, Mapping) else section
-    except RecursionError as error:  # YAML's &anchors can build circles
-        raise ValueError("must not contain itself") from error
-
-
-def _to_plain(key: str, value: Any) -> Any:
-    """Return a copy of a value, made only of JSON's types."""
-    if isinstance(value, Mapping):
-        for name in value:
-            if not isinstance(name, str):
-                raise ConfigError(f"{key} must have text as keys, got {show(name)}")
-            _check_text_of(f"a key of {key}", name)
-        return {name: _to_plain(f"{key}.{name}", inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_plain(f"{key}[{index}]", inner) for index, inner in enumerate(value)]
-    is_plain = value is None or isinstance(value, bool | int | float | str)
-    is_finite = not isinstance(value, int | float) or abs(value) <= sys.float_info.max
-    if not is_plain or not is_finite:
-        rule = "a finite number, text, true, false, null, a list or a section"
-        raise ConfigError(f"{key} must be {rule}, got {show(value)}")
-    _check_text_of(key, value)
-    return value
-
-
-def _check_text_of(key: str, value: Any) -> None:
-    try:
-        _check_text(value, least=0)
-    except ValueError as error:
-        raise ConfigError(f"{key} {error}") from error
-
-
-Text = Annotated[str, BeforeValidator(_check_text)]
-# Any mapping of plain values; the code that uses it checks its rules.
-OpenSection = Annotated[dict[str, Any], BeforeValidator(_check_open_section)]

@@ -1,50 +1,42 @@
 """The settings of the curriculum: every key with its default, its rule and its meaning."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from fractions import Fraction
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pixelis.config import Section, key, validate
-from pixelis.config.section import describe_closest
-from pixelis.curriculum.checks import check_mix, is_integer, is_number
+from pixelis.config import Many, Section, Text, key, validate
+from pixelis.curriculum.performance import as_fraction
 from pixelis.curriculum.strategies import STRATEGIES, Strategy
 from pixelis.errors import ConfigError
 
-
-class CurriculumSection(Section):
-    """Base of the sections of the curriculum, whose messages give type and range together."""
-
-    states_whole_rule: ClassVar[bool] = True
+SUM_TOLERANCE = Fraction(1, 10**6)
 
 
-class Stage(CurriculumSection):
+class Stage(Section):
     """A name and a mix, the share of each difficulty in the training examples."""
 
-    name: str
-    difficulty_mix: dict[str, float]
+    name: Text
+    difficulty_mix: dict[Text, Annotated[float, Field(ge=0, le=1)]]
 
-    @field_validator("name", mode="plain")
+    @field_validator("difficulty_mix")
     @classmethod
-    def _check_name(cls, name: Any) -> str:
-        if not isinstance(name, str) or name.strip() == "":
-            raise ConfigError(f"the name of a stage must be a non-empty string, got {name!r}")
-        return name
-
-    @field_validator("difficulty_mix", mode="plain")
-    @classmethod
-    def _check_mix(cls, mix: Any, info: Any) -> dict[str, float]:
-        return check_mix(f"difficulty_mix of stage '{info.data.get('name')}'", mix)
+    def _check_sum(cls, mix: dict[str, float]) -> dict[str, float]:
+        total = sum((as_fraction(fraction) for fraction in mix.values()), Fraction(0))
+        if abs(total - 1) > SUM_TOLERANCE:
+            raise ValueError(f"must be fractions that sum to 1 within 1e-6, got {float(total)}")
+        return mix
 
 
-class CompetenceConfig(CurriculumSection):
+class CompetenceConfig(Section):
     """Strategy `competence`: c0 and T of the formula."""
 
     c0: float = key(0.01, "share of the examples that is in from the start", ge=0, le=1)
     steps: int | None = key(None, "steps until all are in; null: 90 % of max_steps", ge=1)
 
 
-class SelfPacedConfig(CurriculumSection):
+class SelfPacedConfig(Section):
     """Strategy `self_paced`: the share of the first examples, and lambda's factor."""
 
     initial_fraction: float = key(0.3, "share of the examples let in at first", gt=0, le=1)
@@ -52,23 +44,15 @@ class SelfPacedConfig(CurriculumSection):
     growth: float = key(1.3, "factor of the loss limit, once an interval", gt=1)
 
 
-class ScheduleConfig(CurriculumSection):
+class ScheduleConfig(Section):
     """Strategy `schedule`: the steps at which the stages after the first begin."""
 
-    steps: tuple[int, ...] | None = key(None, "the steps at which the next stages begin")
-
-    @field_validator("steps", mode="before")
-    @classmethod
-    def _check_steps(cls, steps: Any) -> Any:
-        is_rising = isinstance(steps, list | tuple) and all(is_integer(s, 1) for s in steps)
-        if steps is not None and (not is_rising or list(steps) != sorted(set(steps))):
-            rule = "must be null or a list of strictly increasing integers >= 1"
-            shown = list(steps) if isinstance(steps, tuple) else steps
-            raise ValueError(f"{rule}, got {shown!r}")
-        return steps
+    steps: Many[Annotated[int, Field(ge=1)]] | None = key(
+        None, "the steps at which the next stages begin"
+    )
 
 
-class AdaptiveConfig(CurriculumSection):
+class AdaptiveConfig(Section):
     """Strategy `adaptive`: the bandit's least fraction and step size, and its active selection."""
 
     floor: float = key(0.1, "least fraction of a difficulty", ge=0, le=1)
@@ -91,12 +75,12 @@ DEFAULT_STAGES = (
 )
 
 
-class CurriculumConfig(CurriculumSection):
+class CurriculumConfig(Section):
     """The section `curriculum` of training_params.yaml."""
 
     enabled: bool = key(True, "false: the last stage's mix from step 0, no attempts")
     strategy: str = key("staged", f"one of {', '.join(STRATEGIES)}")
-    stages: tuple[Stage, ...] = key(
+    stages: Annotated[Many[Stage], Field(min_length=1)] = key(
         DEFAULT_STAGES, "in order, easiest first; the fractions of a mix sum to 1"
     )
     advancement_interval: int = key(500, "steps between attempts", ge=1)
@@ -133,29 +117,13 @@ class CurriculumConfig(CurriculumSection):
     schedule: ScheduleConfig = ScheduleConfig()
     adaptive: AdaptiveConfig = AdaptiveConfig()
 
-    @field_validator("strategy", mode="before")
+    @field_validator("strategy")
     @classmethod
-    def _check_strategy(cls, strategy: Any) -> Any:
+    def _check_strategy(cls, strategy: str) -> str:
         # A lookup instead of a Literal type, so that users can add strategies.
-        if not isinstance(strategy, str) or strategy not in STRATEGIES:
-            hint = describe_closest(strategy, STRATEGIES)
-            raise ValueError(f"must be one of {', '.join(STRATEGIES)}, got {strategy!r}{hint}")
+        if strategy not in STRATEGIES:
+            raise ValueError(f"must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
         return strategy
-
-    @field_validator("stages", mode="before")
-    @classmethod
-    def _check_stages(cls, stages: Any) -> Any:
-        if not isinstance(stages, list | tuple) or not stages:
-            shown = list(stages) if isinstance(stages, tuple) else stages
-            raise ValueError(f"must be a list of at least one stage, got {shown!r}")
-        return stages
-
-    @field_validator("rollback_threshold", mode="before")
-    @classmethod
-    def _check_sign(cls, threshold: Any) -> Any:
-        if is_number(threshold) and threshold > 0:
-            raise ValueError(f"must be in [-1, 0], got {threshold!r} (a drop is negative)")
-        return threshold
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -168,10 +136,12 @@ class CurriculumConfig(CurriculumSection):
                 "rollback_scope must be data where trial_steps is 0, got 'data+weights' "
                 "(an attempt decided at once trains nothing that could be restored)"
             )
-        steps, needed = self.schedule.steps, len(self.stages) - 1
-        if self.strategy == "schedule" and (steps is None or len(steps) != needed):
+        steps, needed = self.schedule.steps or (), len(self.stages) - 1
+        if list(steps) != sorted(set(steps)):
+            raise ConfigError(f"schedule.steps must be strictly increasing, got {list(steps)}")
+        if self.strategy == "schedule" and len(steps) != needed:
             rule = f"a list of {needed} steps, one for each stage but the first"
-            raise ConfigError(f"schedule.steps must be {rule}, got {steps} (strategy is schedule)")
+            raise ConfigError(f"schedule.steps must be {rule}, got {list(steps)}")
         floor, most = self.adaptive.floor, len(self.required_difficulties)
         if self.strategy == "adaptive" and floor * most > 1 + 1e-9:
             rule = f"at most 1/{most}, the even share of {most} difficulties"
@@ -185,8 +155,7 @@ class CurriculumConfig(CurriculumSection):
         Raises:
             ConfigError: naming the key, the rule and the value.
         """
-        tree = dict(settings) if isinstance(settings, Mapping) else settings
-        return validate(cls, tree, prefix="curriculum.")
+        return validate(cls, settings, prefix="curriculum.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return every setting as plain JSON, from which `from_dict` builds an equal config."""

@@ -24,7 +24,7 @@ from pixelis.data.chat import system_prompt
 from pixelis.data.encode import Encoder, encode_example
 from pixelis.data.store import difficulty_file, from_row
 from pixelis.errors import DataError
-from pixelis.files import describe_write_error, folder_bytes, replace_folder
+from pixelis.files import folder_bytes, staged_folder
 
 # Positions (3, T) of the tokens of one example, from its ids (T,) and image grids (N, 3).
 Positions = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -91,24 +91,13 @@ def build_once(path: Path, build: Callable[[Path], None], *, needed: float | Non
     Raises:
         OSError: when it cannot be written, naming the path; nothing is left behind.
     """
-    if path.is_dir():
+    if path.is_dir():  # perhaps in a folder that cannot be written
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
-        if path.is_dir():
-            return path
-        prefix, suffix = f".{path.name}.", ".part"
-        for leftover in path.parent.glob(f"{prefix}*{suffix}"):  # left by a killed process
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=suffix))
-        try:
-            partial.chmod(0o755)  # readable for other users of a team
-            build(partial)
-            replace_folder(partial, path)
-        except OSError as error:
-            raise describe_write_error(error, path, needed or folder_bytes(partial)) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        if not path.is_dir():
+            with staged_folder(path, lambda staged: needed or folder_bytes(staged)) as staged:
+                build(staged)
     return path
 
 

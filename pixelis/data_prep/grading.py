@@ -1,63 +1,120 @@
-"""Grade a data set once every score is known: categories, correlation and figures."""
+"""Grade a data set once every score is known: categories, thresholds and rank correlation."""
 
 import math
 import random
-from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
+import warnings
+from collections.abc import Hashable, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 from scipy import stats
 
 from pixelis.config import DataPrepConfig
-from pixelis.curriculum.difficulty import COMPONENTS
-from pixelis.curriculum.difficulty import categorise as cut_by_rank
 from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.data_prep.columns import Columns
-from pixelis.data_prep.difficulty import AnswerLosses, build_scorer
-from pixelis.data_prep.figures import EXAMPLES_IN_ROW, difficulty_figure, examples_figure
-from pixelis.data_prep.output_folder import DIFFICULTY_FIGURE, EXAMPLES_FIGURE
+from pixelis.data_prep.difficulty import COMPONENTS, AnswerLosses, build_scorer
 from pixelis.data_prep.tasks import TASK_WEIGHTS
 
-# More points do not change the figure's bars visibly.
-MAX_PLOTTED = 20_000
 # A correlation of two points is always 1 or -1.
 MIN_SAMPLES = 3
-# A cut: halfway between the hardest of one category and the easiest of the next, or None.
-CutPoints = tuple[float | None, float | None]
 
 
-def categorise(columns: Columns, config: DataPrepConfig) -> tuple[list[str], dict[str, Any]]:
-    """Return the difficulty of every example, and the thresholds for the summary."""
+def grade(facts: pd.DataFrame, config: DataPrepConfig) -> dict[str, Any]:
+    """Add the column `difficulty` to a facts table; return the thresholds for the summary.
+
+    Percentiles cut the rank within each task (with `split_by_category`) and split, so that every
+    split has examples of every category. Ties are ordered by the facts alone, so the result does
+    not depend on the order of the examples.
+    """
     rules = config.difficulty
     if rules.method == "thresholds":
-        difficulties = categorise_by_thresholds(columns.scores, rules.thresholds)
-        return difficulties, {"method": "thresholds", "values": {"all": list(rules.thresholds)}}
-    by_task = config.split_by_category
-    tasks = columns.column("task") if by_task else ["all"] * len(columns)
-    difficulties = categorise_by_percentiles(
-        columns.scores,
-        # Within each split too, so that every split has examples of every category.
-        groups=list(zip(tasks, columns.column("split"), strict=True)),
-        ties=list(zip(columns.num_objects, columns.keys, strict=True)),
-        percentiles=(rules.percentiles[0], rules.percentiles[1]),
-        parents=tasks,
+        cuts = np.searchsorted(rules.thresholds, facts["score"], side="right")
+        facts["difficulty"] = [DIFFICULTIES[cut] for cut in cuts]
+        return {"method": "thresholds", "values": {"all": list(rules.thresholds)}}
+    tasks = facts["task"].tolist() if config.split_by_category else ["all"] * len(facts)
+    facts["difficulty"] = categorise(
+        list(zip(facts["score"], facts["num_objects"], facts["key"], strict=True)),
+        list(zip(tasks, facts["split"], strict=True)),
+        tasks,
+        (rules.percentiles[0], rules.percentiles[1]),
     )
-    values = observed_thresholds(columns.scores, tasks, difficulties)
-    return difficulties, {"method": "percentiles", "values": values}
+    groups = facts.groupby(pd.Series(tasks))
+    values = {task: observed_thresholds(group) for task, group in groups}
+    return {"method": "percentiles", "values": values}
 
 
-def choose_examples(
-    columns: Columns, difficulties: Sequence[str], config: DataPrepConfig
-) -> dict[str, list[int]]:
-    """Choose the examples for the correlation, and those of each category to show."""
-    tasks = columns.column("task")
-    limit = config.difficulty.correlation_samples
-    chosen = {"correlation": choose_spread(tasks, limit, config.seed) if limit else []}
-    for difficulty in DIFFICULTIES:
-        members = [index for index, other in enumerate(difficulties) if other == difficulty]
-        spread = choose_spread([tasks[index] for index in members], EXAMPLES_IN_ROW, config.seed)
-        chosen[difficulty] = [members[position] for position in spread]
-    return chosen
+def categorise(
+    keys: Sequence[tuple[Hashable, ...]],
+    groups: Sequence[Hashable],
+    tasks: Sequence[Hashable],
+    percentiles: tuple[float, float],
+) -> list[str]:
+    """Cut each group at two percentiles of its rank, so that every category has examples of each.
+
+    Args:
+        keys: a sortable key for each example: the score, then values that break ties.
+        groups: the group of each example (its task and split).
+        tasks: the task of each example, which has several groups.
+        percentiles: the two cuts, in percent, ascending.
+
+    Returns:
+        A category for each example; each group's shares, and each task's, are exact to one example.
+    """
+    members: dict[Hashable, dict[Hashable, list[int]]] = {}
+    for index, (task, group) in enumerate(zip(tasks, groups, strict=True)):
+        members.setdefault(task, {}).setdefault(group, []).append(index)
+    categories = [""] * len(keys)
+    for family in members.values():
+        cuts = _cut_twice([len(indices) for indices in family.values()], percentiles)
+        for indices, low, high in zip(family.values(), *cuts, strict=True):
+            for rank, index in enumerate(sorted(indices, key=lambda index: keys[index])):
+                categories[index] = DIFFICULTIES[(rank >= low) + (rank >= high)]
+    return categories
+
+
+def _cut_twice(sizes: Sequence[int], percentiles: tuple[float, float]) -> list[list[int]]:
+    """Count the examples of each group below two percentiles, by the largest remainders.
+
+    The sums are exact, so each quota is rounded up or down. If both quotas of a small group lie
+    between the same two integers, the first may be rounded up only together with the second.
+    """
+    quotas = [[size * percentile / 100 for size in sizes] for percentile in percentiles]
+    below = [[math.floor(quota) for quota in row] for row in quotas]
+    missing = [
+        round(sum(sizes) * percentile / 100) - sum(row)
+        for percentile, row in zip(percentiles, below, strict=True)
+    ]
+    narrow = {i for i in range(len(sizes)) if below[0][i] == below[1][i]}
+    raised: list[int] = []
+    for i in _by_remainder(quotas[0], below[0]):
+        is_free = i not in narrow or len(narrow.intersection(raised)) < missing[1]
+        if is_free and len(raised) < missing[0]:
+            raised.append(i)
+    forced = [i for i in raised if i in narrow]
+    others = [i for i in _by_remainder(quotas[1], below[1]) if i not in forced]
+    for row, chosen in zip(below, (raised, [*forced, *others][: missing[1]]), strict=True):
+        for i in chosen:
+            row[i] += 1
+    return below
+
+
+def _by_remainder(quotas: Sequence[float], below: Sequence[int]) -> list[int]:
+    return sorted(range(len(quotas)), key=lambda i: (below[i] - quotas[i], i))
+
+
+def observed_thresholds(facts: pd.DataFrame) -> list[float | None]:
+    """Return the two scores at which percentiles cut a group, for the summary and the figure.
+
+    A cut lies halfway between the hardest example below it and the easiest above, which are equal
+    where a tie was cut. None if one side is empty.
+    """
+    cuts: list[float | None] = []
+    for position in (1, 2):
+        is_below = facts["difficulty"].isin(DIFFICULTIES[:position])
+        below, above = facts["score"][is_below].max(), facts["score"][~is_below].min()
+        cut = (below + above) / 2
+        cuts.append(None if np.isnan(cut) else float(cut))
+    return cuts
 
 
 def correlate(
@@ -71,82 +128,12 @@ def correlate(
     scorer = build_scorer("composite", weights=weights, task_weights=TASK_WEIGHTS)
     scores = [score.value for score in scorer(examples)]
     losses = answer_losses(examples)
-    overall = rank_correlation(scores, losses)
     by_task = {}
     for task in sorted({example.task for example in examples}):
         members = [index for index, example in enumerate(examples) if example.task == task]
         within = rank_correlation([scores[i] for i in members], [losses[i] for i in members])
         by_task[task] = within["spearman"]
-    return {**overall, "by_task": by_task}
-
-
-def draw_figures(
-    folder: Path,
-    columns: Columns,
-    difficulties: Sequence[str],
-    thresholds: Mapping[str, Any],
-    wanted: Mapping[str, Sequence[int]],
-    chosen: Mapping[int, Example],
-) -> None:
-    """Draw the distributions of the scores, and examples of each category."""
-    every = 1 + len(columns) // MAX_PLOTTED
-    plotted = [row for i, row in enumerate(columns.rows(difficulties)) if i % every == 0]
-    difficulty_figure(plotted, thresholds).savefig(folder / DIFFICULTY_FIGURE)
-    shown = {d: [chosen[index] for index in wanted[d]] for d in DIFFICULTIES}
-    examples_figure(shown).savefig(folder / EXAMPLES_FIGURE)
-
-
-def categorise_by_percentiles(
-    scores: Sequence[float],
-    *,
-    groups: Sequence[Hashable],
-    ties: Sequence[Any],
-    percentiles: tuple[float, float],
-    parents: Sequence[Hashable] | None = None,
-) -> list[str]:
-    """Cut each group at two percentiles of its rank.
-
-    Args:
-        scores: the score of each example.
-        groups: the group of each example (task and split); every category gets its share of each.
-        ties: orders examples with equal scores, such as an id, so that the shares are exact to one
-            example and do not depend on the order of the examples.
-        percentiles: the two cuts in percent.
-        parents: the task that each group belongs to: its shares are exact as well.
-    """
-    keys = list(zip(scores, ties, strict=True))
-    return cut_by_rank(keys, groups, percentiles, DIFFICULTIES, parents)
-
-
-def categorise_by_thresholds(scores: Sequence[float], thresholds: Sequence[float]) -> list[str]:
-    """Cut at two rising scores: below the first is simple, from the second on is hard."""
-    first, second = thresholds
-    return [DIFFICULTIES[(score >= first) + (score >= second)] for score in scores]
-
-
-def observed_thresholds(
-    scores: Sequence[float], groups: Sequence[str], categories: Sequence[str]
-) -> dict[str, CutPoints]:
-    """Return the scores at which the percentiles cut each group, for the summary and the figure.
-
-    A cut lies halfway between the hardest example below it and the easiest above, which are equal
-    where a tie was cut. None if one side is empty.
-    """
-    spans: dict[str, dict[str, tuple[float, float]]] = {}
-    for score, group, category in zip(scores, groups, categories, strict=True):
-        low, high = spans.setdefault(group, {}).get(category, (score, score))
-        spans[group][category] = min(low, score), max(high, score)
-    return {group: _cut_points(spans[group]) for group in sorted(spans)}
-
-
-def _cut_points(spans: dict[str, tuple[float, float]]) -> CutPoints:
-    present = [spans.get(name) for name in DIFFICULTIES]
-    cuts: list[float | None] = []
-    for position in (1, 2):
-        below = [span[1] for span in present[:position] if span]
-        above = [span[0] for span in present[position:] if span]
-        cuts.append((max(below) + min(above)) / 2 if below and above else None)
-    return cuts[0], cuts[1]
+    return {**rank_correlation(scores, losses), "by_task": by_task}
 
 
 def rank_correlation(scores: Sequence[float], errors: Sequence[float]) -> dict[str, Any]:
@@ -156,26 +143,25 @@ def rank_correlation(scores: Sequence[float], errors: Sequence[float]) -> dict[s
         `spearman` in [-1, 1] and its `p_value`, both None where they are undefined (fewer than
         MIN_SAMPLES, all scores or all errors equal, an error that is no number), and `num_samples`.
     """
-    pairs = list(zip(scores, errors, strict=True))
     spearman: float | None = None
     p_value: float | None = None
-    defined = len(pairs) >= MIN_SAMPLES and not any(math.isnan(x) for pair in pairs for x in pair)
-    if defined and len(set(scores)) > 1 and len(set(errors)) > 1:
-        result = stats.spearmanr(scores, errors)
-        spearman, p_value = float(result.statistic), float(result.pvalue)
-    return {"spearman": spearman, "p_value": p_value, "num_samples": len(pairs)}
+    if len(scores) >= MIN_SAMPLES:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.ConstantInputWarning)
+            result = stats.spearmanr(scores, errors)
+        if not np.isnan(result.statistic):
+            spearman, p_value = float(result.statistic), float(result.pvalue)
+    return {"spearman": spearman, "p_value": p_value, "num_samples": len(scores)}
 
 
-def choose_spread(tasks: Sequence[str], limit: int, seed: int) -> list[int]:
-    """Choose at most `limit` indices, spread evenly over the tasks and drawn by the seed; rising.
+def choose_spread(facts: pd.DataFrame, limit: int, seed: int) -> list[int]:
+    """Choose at most `limit` rows, spread evenly over the tasks and drawn by the seed; rising.
 
     Tasks with few examples give all of them, and the others share the rest of the limit.
     """
-    members: dict[str, list[int]] = {}
-    for index, task in enumerate(tasks):
-        members.setdefault(task, []).append(index)
     order = []
-    for task, indices in sorted(members.items()):
+    for task, members in facts.groupby("task"):
+        indices = members.index.tolist()
         random.Random(f"correlation:{seed}:{task}").shuffle(indices)
         order += [(turn, task, index) for turn, index in enumerate(indices)]
     return sorted(index for _, _, index in sorted(order)[:limit])

@@ -1,10 +1,12 @@
-"""Convert examples into rows: score, split and provenance of each, in chunks."""
+"""Rows in the making: examples become rows, and the facts of the rows become one table."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 
 from pixelis.data.example import Example
@@ -13,37 +15,15 @@ from pixelis.data_prep.difficulty import build_scorer
 from pixelis.data_prep.importing import Rejection
 from pixelis.data_prep.tasks import TASK_WEIGHTS
 
-
-class RowInfo(NamedTuple):
-    """The facts of a row that stay in memory.
-
-    Attributes:
-        key: 64 bits of the SHA-256 of the id: to find duplicates and to break ties.
-        num_objects: number of objects in the image; breaks ties before `key`.
-        components: the components of the score, in the scorer's order.
-    """
-
-    key: int
-    task: str
-    sample_type: str
-    split: str
-    score: float
-    components: Mapping[str, float]
-    num_objects: int
+# Prefix of the columns of a facts table that hold the components of the score.
+COMPONENT = "component:"
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Rows, their facts for memory, and the rejected records."""
+class Chunk(NamedTuple):
+    """Rows, and the records that were rejected on the way."""
 
     batch: pa.RecordBatch
-    infos: list[RowInfo]
     rejections: list[Rejection]
-
-    def take(self, positions: Sequence[int]) -> "Chunk":
-        """Return a chunk with only the rows at some positions."""
-        batch = self.batch.take(pa.array(positions, pa.int64()))
-        return Chunk(batch, [self.infos[i] for i in positions], self.rejections)
 
 
 @dataclass(frozen=True)
@@ -60,40 +40,22 @@ class RowBuilder:
     scorer: str
     weights: Mapping[str, float]
 
-    def build(self, examples: Iterable[Example], rejections: list[Rejection]) -> Chunk:
-        """Score examples and convert them into rows.
-
-        Args:
-            examples: read one at a time, so that only one example's pixels are in memory.
-            rejections: stored in the chunk after all examples were read, which may append to it.
-        """
+    def build(self, examples: Iterable[Example]) -> pa.RecordBatch:
+        """Score examples and convert them into rows; one example's pixels are in memory."""
         name = "composite" if self.scorer == "model" else self.scorer
         scorer = build_scorer(name, weights=self.weights, task_weights=TASK_WEIGHTS)
-        rows, infos = [], []
+        rows = []
         for example in examples:
             (score,) = scorer([example])
             components = {name: round(part, 6) for name, part in score.components.items()}
-            provenance = dict(example.provenance)
-            split = split_of(provenance["image_digest"], *self.fractions)
             finished = replace(
                 example,
-                split=split,
+                split=split_of(example.provenance["image_digest"], *self.fractions),
                 difficulty_score=score.value,
-                provenance=provenance | {"difficulty_components": components},
+                provenance={**example.provenance, "difficulty_components": components},
             )
             rows.append(to_row(finished))
-            infos.append(
-                RowInfo(
-                    key=int(hashlib.sha256(example.id.encode()).hexdigest()[:16], 16),
-                    task=example.task,
-                    sample_type=example.sample_type,
-                    split=split,
-                    score=score.value,
-                    components=components,
-                    num_objects=len(provenance.get("objects", ())),
-                )
-            )
-        return Chunk(pa.RecordBatch.from_pylist(rows, schema=SCHEMA), infos, rejections)
+        return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
 
 
 def split_of(digest: str, validation_fraction: float, test_fraction: float) -> str:
@@ -102,3 +64,27 @@ def split_of(digest: str, validation_fraction: float, test_fraction: float) -> s
     if position < test_fraction:
         return "test"
     return "validation" if position < test_fraction + validation_fraction else "train"
+
+
+def facts_of(batch: pa.RecordBatch) -> pd.DataFrame:
+    """Return the facts of rows that stay in memory, about a hundred bytes each.
+
+    Returns:
+        Columns `task`, `sample_type`, `split`, `score`; `num_objects` of the image and `key` (64
+        bits of the SHA-256 of the id), which order examples of equal scores; and the components of
+        the score under COMPONENT and their name.
+    """
+    provenance = [json.loads(text) for text in batch.column("provenance").to_pylist()]
+    facts = pd.DataFrame(
+        {
+            **{name: batch.column(name).to_pylist() for name in ("task", "sample_type", "split")},
+            "score": batch.column("difficulty_score").to_numpy(),
+            "num_objects": [len(each.get("objects", ())) for each in provenance],
+            "key": [
+                int(hashlib.sha256(each.encode()).hexdigest()[:16], 16)
+                for each in batch.column("id").to_pylist()
+            ],
+        }
+    )
+    components = pd.DataFrame([each["difficulty_components"] for each in provenance])
+    return facts.join(components.add_prefix(COMPONENT))

@@ -1,16 +1,20 @@
 """Streams of chunks of rows: generated from a source, or imported from the user's files."""
 
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
 
+from pixelis.config import DataPrepConfig
 from pixelis.data.example import Example
 from pixelis.data.store import ROWS_IN_BATCH
+from pixelis.data_prep.difficulty import COMPONENTS
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import (
     Input,
@@ -18,13 +22,16 @@ from pixelis.data_prep.importing import (
     RejectedError,
     Rejection,
     convert,
+    open_input,
     read_records,
 )
 from pixelis.data_prep.output_folder import REJECTED_FILE
 from pixelis.data_prep.parallel import map_ordered
 from pixelis.data_prep.rows import Chunk, RowBuilder
-from pixelis.data_prep.sources import Source
-from pixelis.errors import DataError
+from pixelis.data_prep.sources import Source, open_source
+from pixelis.data_prep.sources.coco import is_coco
+from pixelis.data_prep.sources.drawn import DrawnScenes
+from pixelis.errors import ConfigError, DataError
 
 # Records of a chunk: some ten megabytes of photographs.
 RECORDS_IN_CHUNK = 16
@@ -33,20 +40,7 @@ BYTES_IN_CHUNK = 32 << 20
 # Attempts to replace an example that equals an earlier one.
 MAX_SALT = 50
 
-
-def _split_duplicates(chunk: Chunk, seen: set[int]) -> tuple[Chunk, list[int]]:
-    """Return a chunk without duplicates of earlier examples, and the duplicates' positions."""
-    kept: list[int] = []
-    twice: list[int] = []
-    for position, info in enumerate(chunk.infos):
-        (twice if info.key in seen else kept).append(position)
-        seen.add(info.key)
-    return (chunk.take(kept) if twice else chunk), twice
-
-
-def _write_rejections(file: TextIO, rejections: Iterable[Rejection]) -> None:
-    for rejection in rejections:
-        file.write(json.dumps(asdict(rejection)) + "\n")
+CountTokens = Callable[[Example], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,187 +52,164 @@ class PlannedExample:
     sample_type: str
 
 
-@dataclass(frozen=True)
-class Generator:
-    """A function that generates the planned examples of a chunk; sent to each worker."""
+def plan_samples(
+    num_samples: int, seed: int, tasks: Sequence[str], ratios: Mapping[str, float]
+) -> list[PlannedExample]:
+    """Plan every example: tasks in turn, sample types in exact shares, shuffled."""
+    types = [name for name, ratio in ratios.items() for _ in range(round(ratio * num_samples))]
+    types = types[:num_samples] + ["positive"] * (num_samples - len(types))
+    random.Random(f"types:{seed}").shuffle(types)
+    return [
+        PlannedExample(index, tasks[index % len(tasks)], kind) for index, kind in enumerate(types)
+    ]
 
-    seed: int
-    source: Source
-    rows: RowBuilder
 
-    def __call__(self, planned: Sequence[PlannedExample], salt: int = 0) -> Chunk:
-        """Generate the examples of a chunk; another salt gives other examples."""
-        examples = (
-            generate_example(
-                seed=self.seed,
-                index=each.index,
-                task=each.task,
-                sample_type=each.sample_type,
-                source=self.source,
-                salt=salt,
+def sample_ratios(config: DataPrepConfig) -> dict[str, float]:
+    """Return the share of every sample type except `positive`, which gets the rest."""
+    traps = config.trap_ratio / 2 if config.include_traps else 0.0
+    return {
+        "self_correction": config.self_correction_ratio,
+        "outcome_negative": config.negative_ratio if config.include_negatives else 0.0,
+        "trap_perceptual": traps,
+        "trap_logical": traps,
+    }
+
+
+def choose_tasks(tasks: Sequence[str] | None, source: Source) -> tuple[str, ...]:
+    """Return the named tasks if the source supports them, or all supported tasks if none is named.
+
+    Raises:
+        ConfigError: when the source does not support a task, or it is unknown.
+    """
+    for task in tasks or ():
+        if task not in source.tasks:
+            raise ConfigError(
+                f"tasks must be among {', '.join(source.tasks)}, got {task!r}, "
+                f"which the source {source.name} does not support"
             )
-            for each in planned
-        )
-        return self.rows.build(examples, [])
+    return tuple(tasks or source.tasks)
+
+
+def find_possible_tasks(
+    source: Source, tasks: Sequence[str], sample_types: Sequence[str], seed: int
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the tasks for which the source gives every sample type, and the reason for others.
+
+    Annotations decide which tasks suit an image, but whether the operations find the annotated
+    objects in its pixels must be tried.
+
+    Raises:
+        DataError: when no task is left.
+    """
+    left_out: dict[str, str] = {}
+    for task in tasks:
+        try:
+            for kind in sample_types:
+                generate_example(seed=seed, index=0, task=task, sample_type=kind, source=source)
+        except DataError as error:
+            left_out[task] = str(error)
+    kept = tuple(task for task in tasks if task not in left_out)
+    if not kept:
+        raise DataError(f"no task can be made: {'; '.join(left_out.values())}")
+    return kept, left_out
 
 
 @dataclass
-class GeneratedStream:
-    """A stream of exactly the planned examples, without duplicates.
+class Stream:
+    """A stream of chunks of rows without duplicates, which can be read once.
 
     Attributes:
-        generate: generates a chunk.
-        planned: the examples to generate.
+        make_chunk: makes the rows of a part in a worker.
         num_workers: number of processes.
-        rejected: reason -> number of the source's records that could not be used.
-        left_out: task that the source does not support -> reason.
+        source: description of the source for the summary, with its `name`.
+        description: the same for the console; may be empty.
+        total: how many examples there will be, if known.
+        num_records: number of records of the user's files read so far.
+        rejected: reason -> number of records.
     """
 
-    generate: Generator
-    planned: Sequence[PlannedExample]
+    make_chunk: Callable[..., Chunk]
     num_workers: int
+    source: dict[str, Any]
+    description: str = ""
+    total: int | None = None
+    num_records: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def description(self) -> str:
-        """The tasks that are left out, with the reason, one per line."""
-        return "\n".join(f"{task} is left out: {why}" for task, why in self.left_out.items())
-
-    @property
-    def num_records(self) -> int:
-        """The number of records that the source has read; 0 for a source without files."""
-        return int(getattr(self.generate.source, "num_records", 0))
-
-    @property
-    def total(self) -> int | None:
-        """How many examples there will be."""
-        return len(self.planned)
-
-    def describe_source(self) -> Mapping[str, Any]:
-        """Return a description of the source, for the summary."""
-        return {"name": self.generate.source.name, "tasks_left_out": sorted(self.left_out)}
 
     def read(self, folder: Path) -> Iterator[Chunk]:
-        """Make the chunks; what the source rejected goes to `rejected.jsonl` in the folder.
+        """Make the chunks; what is rejected goes to `rejected.jsonl` in the folder.
 
         Raises:
             DataError: when the source has too few different examples of a task.
         """
-        rejections: Sequence[Rejection] = getattr(self.generate.source, "rejections", ())
-        if rejections:
+        raise NotImplementedError
+
+    def _write(self, file: TextIO, rejections: Iterable[Rejection]) -> None:
+        for rejection in rejections:
+            file.write(json.dumps(asdict(rejection)) + "\n")
+            self.rejected[rejection.reason] += 1
+
+
+@dataclass
+class GeneratedStream(Stream):
+    """A stream of exactly the planned examples; duplicates are replaced.
+
+    Attributes:
+        planned: the examples to generate.
+        rejections: records of the source that could not be used.
+    """
+
+    planned: Sequence[PlannedExample] = ()
+    rejections: Sequence[Rejection] = ()
+
+    def read(self, folder: Path) -> Iterator[Chunk]:
+        """See Stream."""
+        if self.rejections:
             with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
-                _write_rejections(file, rejections)
-            self.rejected.update(rejection.reason for rejection in rejections)
-        seen: set[int] = set()
+                self._write(file, self.rejections)
+        seen: set[str] = set()
         starts = range(0, len(self.planned), ROWS_IN_BATCH)
         parts = [self.planned[start : start + ROWS_IN_BATCH] for start in starts]
-        chunks = map_ordered(self.generate, parts, self.num_workers, folder)
+        chunks = map_ordered(self.make_chunk, parts, self.num_workers)
         for planned, chunk in zip(parts, chunks, strict=True):
             kept, twice = _split_duplicates(chunk, seen)
             yield kept
             for position in twice:
                 yield self._make_another(planned[position], seen)
 
-    def _make_another(self, planned: PlannedExample, seen: set[int]) -> Chunk:
+    def _make_another(self, planned: PlannedExample, seen: set[str]) -> Chunk:
         for salt in range(1, MAX_SALT + 1):
-            chunk, twice = _split_duplicates(self.generate([planned], salt), seen)
+            chunk, twice = _split_duplicates(self.make_chunk([planned], salt), seen)
             if not twice:
                 return chunk
         raise DataError(
-            f"the source {self.generate.source.name} has too few different {planned.task} examples "
+            f"the source {self.source['name']} has too few different {planned.task} examples "
             f"of type {planned.sample_type}: number {planned.index + 1} of {len(self.planned)} "
             f"came out as an earlier one {MAX_SALT + 1} times; lower num_samples or add images"
         )
 
 
-@dataclass(frozen=True)
-class Importer:
-    """Converts the raw records of a chunk; sent to each worker.
-
-    Attributes:
-        folder: the folder of the records' images.
-        record_format: see `pixelis.data_prep.importing`.
-        max_length: the largest number of tokens of an example; None: they are not counted.
-        count_tokens: counts the tokens of an example; needed if there is a max_length.
-    """
-
-    folder: Path
-    record_format: str
-    rows: RowBuilder
-    max_length: int | None = None
-    count_tokens: Callable[[Example], int] | None = None
-
-    def __call__(self, records: Sequence[Record]) -> Chunk:
-        """Convert the records of a chunk."""
-        rejections: list[Rejection] = []
-        return self.rows.build(self._examples(records, rejections), rejections)
-
-    def _examples(
-        self, records: Sequence[Record], rejections: list[Rejection]
-    ) -> Iterator[Example]:
-        for record in records:
-            try:
-                yield from convert(
-                    record,
-                    folder=self.folder,
-                    record_format=self.record_format,
-                    count_tokens=self.count_tokens,
-                    max_length=self.max_length,
-                )
-            except RejectedError as error:
-                rejections.append(error.at(record.file, record.line))
-
-
 @dataclass
-class ImportedStream:
-    """A stream of the usable records of the user's files; the others go to a file.
+class ImportedStream(Stream):
+    """A stream of the usable records of the user's files; duplicates are rejected."""
 
-    Attributes:
-        convert: converts the records of a chunk.
-        source: the files.
-        num_workers: number of processes.
-        rejected: reason -> number of records.
-        num_records: number of records read so far.
-    """
-
-    convert: Importer
-    source: Input
-    num_workers: int
-    rejected: Counter[str] = field(default_factory=Counter)
-    num_records: int = 0
-    total: int | None = None
-
-    @property
-    def description(self) -> str:
-        """The detected format of the input, in one line."""
-        return self.source.describe()
-
-    def describe_source(self) -> Mapping[str, Any]:
-        """Return a description of the source, for the summary."""
-        return {
-            "name": "input",
-            "format": self.source.format,
-            "files": [path.name for path in self.source.files],
-            "records": self.num_records,
-        }
+    records: Iterable[Record] = ()
 
     def read(self, folder: Path) -> Iterator[Chunk]:
-        """Convert the chunks; what is rejected goes to `rejected.jsonl` in the folder."""
-        seen: set[int] = set()
+        """See Stream."""
+        seen: set[str] = set()
         with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
-            for chunk in map_ordered(self.convert, self._parts(), self.num_workers, folder):
+            for chunk in map_ordered(self.make_chunk, self._parts(), self.num_workers):
                 kept, twice = _split_duplicates(chunk, seen)
-                rejections = [*chunk.rejections, *_reject_duplicates(chunk.batch, twice)]
-                _write_rejections(file, rejections)
-                self.rejected.update(rejection.reason for rejection in rejections)
+                self._write(file, [*chunk.rejections, *_reject_duplicates(chunk.batch, twice)])
                 yield kept
+        self.source["records"] = self.num_records
 
     def _parts(self) -> Iterator[list[Record]]:
         """Divide the records: a part is bounded in number and, unless it is one record, in size."""
         part: list[Record] = []
         size = 0
-        for record in read_records(self.source):
+        for record in self.records:
             self.num_records += 1
             size += record.size
             if part and (len(part) == RECORDS_IN_CHUNK or size > BYTES_IN_CHUNK):
@@ -247,6 +218,130 @@ class ImportedStream:
             part.append(record)
         if part:
             yield part
+
+
+def open_stream(config: DataPrepConfig, count_tokens: CountTokens | None) -> Stream:
+    """Open the stream of a configuration: check its files, without reading any chunk.
+
+    Args:
+        config: the checked configuration.
+        count_tokens: counts the tokens of an example; needed if `max_length` is set. Sent to
+            workers.
+
+    Raises:
+        ConfigError: when a task is unknown, or the configuration does not suit the input.
+        DataError: when the input cannot be used.
+    """
+    rows = RowBuilder(
+        fractions=(config.validation_fraction, config.test_fraction),
+        scorer=config.difficulty.scorer,
+        weights={name: getattr(config.difficulty, name) for name in COMPONENTS},
+    )
+    path = None if config.input is None else Path(config.input)
+    images = None if config.image_folder is None else Path(config.image_folder)
+    is_photographs = config.source == "coco" or (path is not None and is_coco(path))
+    if path is None or is_photographs:
+        name = "coco" if is_photographs else config.source
+        return _open_source(config, open_source(name, path=path, image_folder=images), rows)
+    found = open_input(path, input_format=config.input_format, images=images)
+    return open_import(found, rows, config.num_workers, config.max_length, count_tokens)
+
+
+def open_import(
+    found: Input,
+    rows: RowBuilder,
+    num_workers: int,
+    max_length: int | None = None,
+    count_tokens: CountTokens | None = None,
+) -> ImportedStream:
+    """Return the stream of the records of an input; see `import_chunk`."""
+    make_chunk = partial(
+        import_chunk, found=found, rows=rows, max_length=max_length, count_tokens=count_tokens
+    )
+    names = [path.name for path in found.files]
+    return ImportedStream(
+        make_chunk,
+        num_workers,
+        {"name": "input", "format": found.format, "files": names},
+        found.describe(),
+        records=read_records(found),
+    )
+
+
+def _open_source(config: DataPrepConfig, source: Source, rows: RowBuilder) -> GeneratedStream:
+    tasks, ratios = choose_tasks(config.tasks, source), sample_ratios(config)
+    left_out: dict[str, str] = {}
+    if config.tasks is None and not isinstance(source, DrawnScenes):
+        wanted = ["positive", *(kind for kind, ratio in ratios.items() if ratio)]
+        tasks, left_out = find_possible_tasks(source, tasks, wanted, config.seed)
+    planned = plan_samples(config.num_samples, config.seed, tasks, ratios)
+    return GeneratedStream(
+        partial(generate_chunk, seed=config.seed, source=source, rows=rows),
+        config.num_workers,
+        {"name": source.name, "tasks_left_out": sorted(left_out)},
+        "\n".join(f"{task} is left out: {why}" for task, why in left_out.items()),
+        len(planned),
+        getattr(source, "num_records", 0),
+        planned=planned,
+        rejections=getattr(source, "rejections", ()),
+    )
+
+
+def generate_chunk(
+    planned: Sequence[PlannedExample], salt: int = 0, *, seed: int, source: Source, rows: RowBuilder
+) -> Chunk:
+    """Generate the examples of a chunk; another salt gives other examples."""
+    examples = (
+        generate_example(**asdict(each), seed=seed, source=source, salt=salt) for each in planned
+    )
+    return Chunk(rows.build(examples), [])
+
+
+def import_chunk(
+    records: Sequence[Record],
+    *,
+    found: Input,
+    rows: RowBuilder,
+    max_length: int | None = None,
+    count_tokens: CountTokens | None = None,
+) -> Chunk:
+    """Convert the records of a chunk.
+
+    Args:
+        records: the raw records.
+        found: the input with the folder of their images and their format.
+        rows: builds the rows.
+        max_length: the largest number of tokens of an example; None: they are not counted.
+        count_tokens: counts the tokens of an example; needed if there is a max_length.
+    """
+    rejections: list[Rejection] = []
+
+    def examples() -> Iterator[Example]:
+        for record in records:
+            try:
+                yield from convert(
+                    record,
+                    folder=found.folder,
+                    record_format=found.format,
+                    count_tokens=count_tokens,
+                    max_length=max_length,
+                )
+            except RejectedError as error:
+                rejections.append(error.at(record.file, record.line))
+
+    return Chunk(rows.build(examples()), rejections)
+
+
+def _split_duplicates(chunk: Chunk, seen: set[str]) -> tuple[Chunk, list[int]]:
+    """Return a chunk without examples whose ids were seen, and the positions of these."""
+    kept: list[int] = []
+    twice: list[int] = []
+    for position, example_id in enumerate(chunk.batch.column("id").to_pylist()):
+        (twice if example_id in seen else kept).append(position)
+        seen.add(example_id)
+    if twice:
+        chunk = chunk._replace(batch=chunk.batch.take(pa.array(kept, pa.int64())))
+    return chunk, twice
 
 
 def _reject_duplicates(batch: pa.RecordBatch, positions: Sequence[int]) -> list[Rejection]:

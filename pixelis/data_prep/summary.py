@@ -3,13 +3,15 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
 from pixelis.data.example import DIFFICULTIES, SPLITS
+from pixelis.data_prep.rows import COMPONENT
 
 WIDTH = 100
 # Name of a table in the summary -> the keys by which its examples are grouped.
@@ -24,7 +26,7 @@ COUNTS = {
 
 
 def summarise(
-    meta: Iterable[Mapping[str, Any]],
+    facts: pd.DataFrame,
     *,
     config: Mapping[str, Any],
     thresholds: Mapping[str, Any],
@@ -35,41 +37,30 @@ def summarise(
     """Summarise counts, score ranges, mean components and thresholds.
 
     Args:
-        meta: task, sample_type, split, difficulty, score and, if known, `components` (name -> part)
-            of each example; read once.
+        facts: a facts table (see `pixelis.data_prep.rows.facts_of`) with the column `difficulty`.
         config: the configuration with dotted keys.
         thresholds: `method` and `values`: by task, or for `all` tasks, the two cuts of the score.
-        correlation: the result of `rank_correlation`; None if it was not computed.
+        correlation: the result of `correlate`; None if it was not computed.
         rejected: reason -> number of rejected records.
         source: the description of the source.
     """
-    counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTS}
-    scores: dict[str, list[float]] = {}
-    sums: dict[str, dict[str, float]] = {}
-    total = 0
-    for row in meta:
-        total += 1
-        for name, keys in COUNTS.items():
-            counts[name]["/".join(str(row[key]) for key in keys)] += 1
-        scores.setdefault(row["difficulty"], []).append(float(row["score"]))
-        parts = sums.setdefault(row["difficulty"], {})
-        for name, part in (row.get("components") or {}).items():
-            parts[name] = parts.get(name, 0.0) + part
-    present = [name for name in DIFFICULTIES if name in scores]
+    components = sorted(name for name in facts if name.startswith(COMPONENT))
+    groups = dict(list(facts.groupby("difficulty")))
+    present = {name: groups[name] for name in DIFFICULTIES if name in groups}
     return {
-        "num_samples": total,
-        **{name: dict(sorted(counted.items())) for name, counted in counts.items()},
+        "num_samples": len(facts),
+        **{name: _count(facts, keys) for name, keys in COUNTS.items()},
         "scores": {
             name: {
-                "min": min(scores[name]),
-                "mean": sum(scores[name]) / len(scores[name]),
-                "max": max(scores[name]),
+                "min": float(group["score"].min()),
+                "mean": _mean(group["score"]),
+                "max": float(group["score"].max()),
             }
-            for name in present
+            for name, group in present.items()
         },
         "components": {
-            name: {part: value / len(scores[name]) for part, value in sorted(sums[name].items())}
-            for name in present
+            name: {part.removeprefix(COMPONENT): _mean(group[part]) for part in components}
+            for name, group in present.items()
         },
         "thresholds": _plain(thresholds),
         "rank_correlation": None if correlation is None else dict(correlation),
@@ -77,6 +68,16 @@ def summarise(
         "source": None if source is None else _plain(source),
         "config": dict(config),
     }
+
+
+def _count(facts: pd.DataFrame, keys: Sequence[str]) -> dict[str, int]:
+    columns = (facts[key] for key in keys)
+    return dict(sorted(Counter(map("/".join, zip(*columns, strict=True))).items()))
+
+
+def _mean(values: pd.Series) -> float:
+    # Python's own sum adds in the rows' order, so every machine rounds alike.
+    return float(sum(values.tolist()) / len(values))
 
 
 def _plain(value: Mapping[str, Any]) -> Any:

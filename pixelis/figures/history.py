@@ -1,10 +1,12 @@
-"""The history of one training, from which its figures are drawn."""
+"""The history of one training, from which its figures are drawn.
 
-from collections.abc import Mapping, Sequence
+A very long history is reduced to what a figure of a thousand pixels can show. Every extreme is
+kept; all points are still in the run's metrics and in curriculum/events.json.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-from pixelis.figures.downsample import downsample_events, downsample_points, downsample_rows
 
 Event = Mapping[str, Any]
 Strata = Sequence[tuple[int, Mapping[str, float]]]  # (step, difficulty -> value)
@@ -12,6 +14,9 @@ MetricHistory = Mapping[str, Sequence[tuple[int, float]]]  # metric -> (step, va
 
 MIX = "curriculum/mix/"
 TRAINING_LOSS = "train/loss"
+MAX_ROWS = 2000  # up to this number, every point is drawn
+NUM_BUCKETS = 250  # of rows; each keeps its extremes
+MAX_EVENTS = 400
 
 
 @dataclass(frozen=True)
@@ -67,23 +72,24 @@ class StageSpan:
 def build_history(
     events: Sequence[Event], metrics: MetricHistory, *, max_steps: int, rules: FigureSettings
 ) -> TrainingHistory:
-    """Build the history from recorded events, and metrics under their names in MLflow.
-
-    A very long history is reduced (`pixelis.figures.downsample`), except for its mixes.
-    """
-    names = _difficulties(events, metrics)
+    """Build the history from recorded events, and metrics under their names in MLflow."""
+    # The difficulties of the mixes in their order, easy to hard, then others.
+    mixed = [name for event in events for name in event["mix"]]
+    losses = [key for key in sorted(metrics) if key.startswith("eval/") and key.endswith("/loss")]
+    names = list(dict.fromkeys([*mixed, *(key.split("/")[1] for key in losses)]))
     strata: Strata = _by_step(metrics, {f"eval/{name}/{rules.metric}": name for name in names})
     if rules.restores_weights:
         strata = _with_restored(strata, events)
     mixes = dict(_by_step(metrics, {f"{MIX}{name}": name for name in names}))
     mixes |= {int(event["step"]): event["mix"] for event in events}
     shown = downsample_events(events)
+    training_loss = downsample_rows(_by_step(metrics, {TRAINING_LOSS: TRAINING_LOSS}))
     steps = [step for values in metrics.values() for step, _ in values]
     return TrainingHistory(
         events=shown,
         strata=downsample_rows(strata, keep={int(event["step"]) for event in shown}),
         losses=downsample_rows(_by_step(metrics, {f"eval/{name}/loss": name for name in names})),
-        training_loss=downsample_points(metrics.get(TRAINING_LOSS, ())),
+        training_loss=[(step, values[TRAINING_LOSS]) for step, values in training_loss],
         mixes=sorted(mixes.items()),
         max_steps=max_steps,
         reached=max([0, *steps, *(int(event["step"]) for event in events)]),
@@ -98,8 +104,7 @@ def stage_spans(events: Sequence[Event], max_steps: int) -> list[StageSpan]:
     current: StageSpan | None = None
     mix_before_trial: Mapping[str, float] = {}
     for event in events:
-        kind, step = event["kind"], int(event["step"])
-        mix = event.get("mix") or (current.mix if current else {})
+        kind, step, mix = event["kind"], int(event["step"]), event["mix"]
         if kind in ("start", "advance"):
             stage = str(event["to_stage"] or event["from_stage"])
             following = StageSpan(stage, step, step, mix, False)
@@ -119,13 +124,6 @@ def stage_spans(events: Sequence[Event], max_steps: int) -> list[StageSpan]:
     return spans
 
 
-def _difficulties(events: Sequence[Event], metrics: MetricHistory) -> list[str]:
-    """Return all difficulties: those of the mixes in their order, easy to hard, then others."""
-    mixed = [name for event in events for name in event["mix"]]
-    losses = [key for key in sorted(metrics) if key.startswith("eval/") and key.endswith("/loss")]
-    return list(dict.fromkeys([*mixed, *(key.split("/")[1] for key in losses)]))
-
-
 def _by_step(
     metrics: MetricHistory, names: Mapping[str, str]
 ) -> list[tuple[int, dict[str, float]]]:
@@ -138,12 +136,59 @@ def _by_step(
 
 
 def _with_restored(strata: Strata, events: Sequence[Event]) -> Strata:
-    """Add the strata of the restored weights after each rollback."""
+    """Add the strata of the restored weights after each rollback of a trial."""
     rows = list(strata)
     trial: Event = {}
     for event in events:
         if event["kind"] == "rollback" and trial.get("strata"):
             rows.append((int(event["step"]), trial["strata"]))
-        if event["kind"] != "restore":  # a restore does not end a trial
+        if event["kind"] != "extend":
             trial = event if event["kind"] == "trial" else {}
     return sorted(rows, key=lambda row: row[0])  # stable: after what was measured at that step
+
+
+def downsample_rows(rows: Strata, *, keep: Iterable[int] = ()) -> Strata:
+    """Keep the first and last row of each of 250 buckets, and the extremes of each name in it.
+
+    Args:
+        rows: values by name, in the order of steps; up to 2,000 are returned unchanged.
+        keep: steps whose rows are always kept.
+    """
+    if len(rows) <= MAX_ROWS:
+        return rows
+    kept_steps = set(keep)
+    chosen = {index for index, (step, _) in enumerate(rows) if step in kept_steps}
+    size = -(-len(rows) // NUM_BUCKETS)
+    for start in range(0, len(rows), size):
+        bucket = range(start, min(start + size, len(rows)))
+        chosen |= {bucket[0], bucket[-1]}
+        for name in {name for index in bucket for name in rows[index][1]}:
+            values = {index: rows[index][1][name] for index in bucket if name in rows[index][1]}
+            chosen |= {min(values, key=values.__getitem__), max(values, key=values.__getitem__)}
+    return [rows[index] for index in sorted(chosen)]
+
+
+def downsample_events(events: Sequence[Event]) -> Sequence[Event]:
+    """Keep every change of stage and hold, and other events evenly, about 400 together.
+
+    A trial stays together with its decision, so the sequence of stages is unchanged.
+    """
+    if len(events) <= MAX_EVENTS:
+        return events
+    groups: list[list[Event]] = []
+    is_open = False  # whether the last group is a trial without its decision
+    for event in events:
+        if is_open:
+            groups[-1].append(event)
+        else:
+            groups.append([event])
+        is_open = event["kind"] in ("trial", "extend")
+    every = -(-2 * len(groups) // MAX_EVENTS)
+    kept = [g for i, g in enumerate(groups) if i % every == 0 or _is_essential(g[-1])]
+    return [event for group in kept for event in group]
+
+
+def _is_essential(event: Event) -> bool:
+    if event["kind"] == "advance":
+        return bool(event["from_stage"] != event["to_stage"])
+    return bool(event["kind"] != "rollback")

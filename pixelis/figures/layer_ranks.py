@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pixelis.figures.chart import Chart, Item, Line, Panel, colour_of
+from pixelis.figures.chart import Chart, Item, Panel, colour_of, line, stack_panels
 
 Row = Mapping[str, Any]
 _BLOCK = re.compile(r"^(?P<part>.*?)\.(?P<number>\d+)\.(?P<kind>.*)$")
@@ -24,33 +24,30 @@ def layer_ranks(rows: Sequence[Row]) -> Chart:
         points = [(number, float(row["rank"])) for number, row in layers]
         kept = [(number, sum(row["explained"][: row["rank"]])) for number, row in layers]
         dotted = index >= 6  # there are six colours
-        ranks.append(Line(kind, points, colour_of(index), dots=True, dotted=dotted))
-        shares.append(Line(kind, kept, colour_of(index), dots=True, dotted=dotted))
-    return Chart(
-        [
-            Panel(ranks, label="rank", low=0),
-            Panel(shares, label="variance of inputs kept (0 to 1)", low=0, high=1),
-        ],
-        max(1, *(number for layers in kinds.values() for number, _ in layers)),
-        label="layer",
-    )
+        ranks.append(line(kind, points, colour_of(index), dots=True, dotted=dotted))
+        shares.append(line(kind, kept, colour_of(index), dots=True, dotted=dotted))
+    panels = [
+        Panel(ranks, label="rank", low=0),
+        Panel(shares, label="variance of inputs kept (0 to 1)", low=0, high=1),
+    ]
+    last = max(1, *(number for layers in kinds.values() for number, _ in layers))
+    return stack_panels(panels, last, label="layer")
 
 
 def layer_spectra(rows: Sequence[Row]) -> Chart:
     """Chart the share of variance by direction, averaged over the layers of each kind."""
-    lines: list[Item] = []
+    items: list[Item] = []
     longest = 1
     for index, (kind, layers) in enumerate(_by_kind(rows).items()):
         spectra = [row["explained"] for _, row in layers if row["explained"]]
-        if not spectra:
-            continue
-        length = min(len(spectrum) for spectrum in spectra)
-        longest = max(longest, length)
-        means = [sum(spectrum[i] for spectrum in spectra) / len(spectra) for i in range(length)]
-        points = [(float(i + 1), mean) for i, mean in enumerate(means)]
-        lines.append(Line(kind, points, colour_of(index), dotted=index >= 6))
-    panel = Panel(lines, label="share of the inputs' variance (mean of layers)", low=0)
-    return Chart([panel], longest, label="direction, the largest first")
+        # As many directions as the shortest spectrum has.
+        means = [sum(values) / len(values) for values in zip(*spectra, strict=False)]
+        if means:
+            points = [(float(i), mean) for i, mean in enumerate(means, 1)]
+            items.append(line(kind, points, colour_of(index), dotted=index >= 6))
+            longest = max(longest, len(means))
+    panel = Panel(items, label="share of the inputs' variance (mean of layers)", low=0)
+    return stack_panels([panel], longest, label="direction, the largest first")
 
 
 def _by_kind(rows: Sequence[Row]) -> dict[str, list[tuple[int, Row]]]:

@@ -1,4 +1,7 @@
-"""The timeline: stages as bands, events as marks, performance as lines, thresholds dotted."""
+"""Figures of a curriculum: the timeline, examples drawn and validation loss by difficulty.
+
+The timeline has stages as bands, events as marks, performance as lines, and dotted thresholds.
+"""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -9,28 +12,33 @@ from pixelis.figures.chart import (
     DARK,
     GREY,
     SIZE,
-    Area,
-    Band,
     Chart,
     Item,
-    Line,
-    Marks,
     Panel,
     Point,
-    Text,
-    VerticalLine,
+    area,
+    band,
     colour_of,
+    line,
+    marks,
+    stack_panels,
+    vertical_line,
 )
-from pixelis.figures.downsample import downsample_rows
-from pixelis.figures.history import Event, StageSpan, Strata, TrainingHistory, stage_spans
+from pixelis.figures.history import (
+    Event,
+    StageSpan,
+    Strata,
+    TrainingHistory,
+    downsample_rows,
+    stage_spans,
+)
 
-HATCH = "#8fa6ba"
+TRIAL = ("trial of the next mix", "#8fa6ba")
 MARKS = {  # event kind -> symbol, colour, label
-    "advance": ("up", "#009E73", "advance"),
-    "rollback": ("down", "#B2182B", "rollback"),
-    "trial": ("right", "#56B4E9", "trial begins"),
+    "advance": ("triangle-up", "#009E73", "advance"),
+    "rollback": ("triangle-down", "#B2182B", "rollback"),
+    "trial": ("triangle-right", "#56B4E9", "trial begins"),
     "hold": ("square", "#7f7f7f", "hold"),
-    "restore": ("square", "#B2182B", "weights put back"),
 }
 THRESHOLD = "#B2182B"
 HEIGHT_EACH = 290  # pixels of one training in a comparison
@@ -39,12 +47,12 @@ HEIGHT_EACH = 290  # pixels of one training in a comparison
 def timeline(history: TrainingHistory) -> Chart:
     """Chart a curriculum, with the training loss below it if there is any."""
     stages = stage_names([history])
-    panels = timeline_panels(history, stages)
+    panels = _timeline_panels(history, stages)
     if history.training_loss:
-        items: list[Item] = [*stage_bands(history, stages)]
-        items.append(Line("training loss", history.training_loss, GREY, width=1.0))
-        panels.append(Panel(items, label="training loss\n(nats per token)", height=1.3))
-    return Chart(panels, history.max_steps)
+        loss = line("training loss", history.training_loss, GREY, width=1.0)
+        items = [*_stage_bands(history, stages), loss]
+        panels.append(Panel(items, label="training loss<br>(nats per token)", height=1.3))
+    return stack_panels(panels, history.max_steps)
 
 
 def compare_timelines(histories: Mapping[str, TrainingHistory]) -> Chart:
@@ -52,9 +60,47 @@ def compare_timelines(histories: Mapping[str, TrainingHistory]) -> Chart:
     stages = stage_names(list(histories.values()))
     panels: list[Panel] = []
     for name, history in histories.items():
-        panels += timeline_panels(history, stages, title=name)
+        panels += _timeline_panels(history, stages, title=name)
     last = max(history.max_steps for history in histories.values())
-    return Chart(panels, last, size=(SIZE[0], 60 + HEIGHT_EACH * len(histories)))
+    return stack_panels(panels, last, size=(SIZE[0], 60 + HEIGHT_EACH * len(histories)))
+
+
+def loss_by_difficulty(history: TrainingHistory) -> Chart:
+    """Chart the validation loss of each difficulty over the bands of the stages."""
+    bands = _stage_bands(history, stage_names([history]))
+    items = [*bands, *_difficulty_lines(history.losses)]
+    panel = Panel(items, label="validation loss (nats per token)", low=0)
+    return stack_panels([panel], history.max_steps)
+
+
+def samples_drawn(history: TrainingHistory) -> Chart:
+    """Chart how many examples of each difficulty were drawn up to each step; mark advances."""
+    items = _areas(downsample_rows(count_drawn(history)))
+    if history.rules.has_stages:
+        items += [
+            vertical_line(int(event["step"]), "#222222", str(event["to_stage"]))
+            for event in history.events
+            if event["kind"] == "advance"
+        ]
+    panel = Panel(items, label="examples drawn so far (number)", low=0)
+    return stack_panels([panel], history.max_steps)
+
+
+def count_drawn(history: TrainingHistory) -> Strata:
+    """Compute the cumulative counts at every change of the mix and at the end.
+
+    The sampler keeps to the fractions of a mix within one example, so the mixes give the counts.
+    """
+    if not history.mixes:
+        return []
+    totals: dict[str, float] = {name: 0.0 for _, mix in history.mixes for name in mix}
+    counts: list[tuple[int, Mapping[str, float]]] = []
+    ends = [step for step, _ in history.mixes[1:]] + [history.reached]
+    for (step, mix), end in zip(history.mixes, ends, strict=True):
+        counts.append((step, dict(totals)))
+        for name, share in mix.items():
+            totals[name] += share * (end - step) * history.rules.examples_per_step
+    return [*counts, (history.reached, totals)]
 
 
 def stage_names(histories: Sequence[TrainingHistory]) -> list[str]:
@@ -69,125 +115,106 @@ def stage_names(histories: Sequence[TrainingHistory]) -> list[str]:
     )
 
 
-def timeline_panels(
+def _timeline_panels(
     history: TrainingHistory, stages: Sequence[str], title: str = ""
 ) -> list[Panel]:
     """Return a lane with stages (or the mix) and events, and a panel with performance below it."""
-    rules, bands = history.rules, stage_bands(history, stages)
+    rules, bands = history.rules, _stage_bands(history, stages)
     if len(history.events) < history.num_events:
         shown = f"{len(history.events):,} of {history.num_events:,} events"
         title = f"{title}: {shown}" if title else f"{shown}; all: curriculum/events.json"
     if rules.has_stages:
-        items: list[Item] = [*bands, *_stage_labels(history), *_marks(history)]
+        items = [*_stage_bands(history, stages, with_names=True), *_event_marks(history)]
         lane = Panel(items, height=0.6, low=0, high=1, ticks=(), title=title)
     else:
-        lane = Panel(
-            _mix_areas(history), "mix", height=1.2, low=0, high=1, ticks=(0, 1), title=title
-        )
-    lines: list[Item] = [*bands, *_decision_lines(history), *difficulty_lines(history.strata)]
-    lines += _mix_lines(history)
-    lines += _thresholds(history)
+        held = [*history.mixes, (history.reached, history.mixes[-1][1])] if history.mixes else []
+        shares = _areas(downsample_rows(held), step=True)
+        lane = Panel(shares, "mix", height=1.2, low=0, high=1, ticks=(0, 1), title=title)
+    items = [*bands, *_decision_lines(history), *_difficulty_lines(history.strata)]
+    items += [*_mix_lines(history), *_thresholds(history)]
     label = f"{rules.metric.replace('_', ' ')} (0 to 1)"
-    return [lane, Panel(lines, label=label, low=-0.02, high=1.02)]
-
-
-def stage_bands(history: TrainingHistory, stages: Sequence[str]) -> list[Band]:
-    """Return a band for each span in the colour of its stage, and a hatched one for trials."""
-    spans = _spans(history)
-    bands = [
-        Band(
-            f"stage {span.stage}",
-            span.begin,
-            span.end,
-            BANDS[stages.index(span.stage) % len(BANDS)],
-        )
-        for span in spans
-    ]
-    trial = "trial of the next mix"
-    return bands + [Band(trial, s.begin, s.end, HATCH, hatched=True) for s in spans if s.trial]
+    return [lane, Panel(items, label=label, low=-0.02, high=1.02)]
 
 
 def _spans(history: TrainingHistory) -> list[StageSpan]:
     return stage_spans(history.events, history.reached) if history.rules.has_stages else []
 
 
-def _stage_labels(history: TrainingHistory) -> list[Text]:
-    """Return the names of stages whose span is wide enough; the legend has all names."""
-    return [
-        Text((span.begin + span.end) / 2, 0.74, span.stage)
-        for span in _spans(history)
-        if len(span.stage) * 0.013 * history.max_steps < span.end - span.begin and not span.trial
-    ]
+def _stage_bands(
+    history: TrainingHistory, stages: Sequence[str], *, with_names: bool = False
+) -> list[Item]:
+    """Return a band for each span in the colour of its stage, and a darker one over trials.
+
+    A name is written where its span is wide enough; the legend has all names.
+    """
+    bands = []
+    for span in _spans(history):
+        is_wide = len(span.stage) * 0.013 * history.max_steps < span.end - span.begin
+        text = span.stage if with_names and is_wide and not span.trial else ""
+        colour = BANDS[stages.index(span.stage) % len(BANDS)]
+        bands.append(band(f"stage {span.stage}", span.begin, span.end, colour, text=text))
+    trials = [span for span in _spans(history) if span.trial]
+    return bands + [band(TRIAL[0], s.begin, s.end, TRIAL[1], opacity=0.5) for s in trials]
 
 
-def _marks(history: TrainingHistory) -> list[Marks]:
-    """Return the marks of all decisions."""
-    marks = []
+def _event_marks(history: TrainingHistory) -> list[Item]:
+    items = []
     for kind, (symbol, colour, label) in MARKS.items():
         events = [event for event in history.events if event["kind"] == kind]
-        # A hold has the step of its rollback: place it below.
-        height = 0.1 if kind in ("hold", "restore") else 0.3
+        height = 0.1 if kind == "hold" else 0.3  # a hold has the step of its rollback
         if events:
             points = [(int(event["step"]), height) for event in events]
-            notes = [event_note(event) for event in events]
-            marks.append(Marks(label, points, colour, symbol, notes))
-    return marks
+            items.append(marks(label, points, colour, symbol, [event_note(e) for e in events]))
+    return items
 
 
-def _decision_lines(history: TrainingHistory) -> list[VerticalLine]:
+def _decision_lines(history: TrainingHistory) -> list[Item]:
     """Return a thin vertical line at each advance and rollback."""
     kinds = ("advance", "rollback") if history.rules.has_stages else ()
     return [
-        VerticalLine(int(event["step"]), MARKS[event["kind"]][1])
+        vertical_line(int(event["step"]), MARKS[event["kind"]][1])
         for event in history.events
         if event["kind"] in kinds
     ]
 
 
-def _mix_areas(history: TrainingHistory) -> list[Area]:
-    """Return the shares of the mix as stacked areas, in the colours of the difficulties."""
-    held = [*history.mixes, (history.reached, history.mixes[-1][1])] if history.mixes else []
-    held = downsample_rows(held)
-    names = list(dict.fromkeys(name for _, mix in held for name in mix))
+def _areas(rows: Strata, *, step: bool = False) -> list[Item]:
+    """Return the values of each difficulty as stacked areas."""
+    names = list(dict.fromkeys(name for _, values in rows for name in values))
     return [
-        Area(name, [(step, mix.get(name, 0.0)) for step, mix in held], colour_of(index), step=True)
+        area(name, [(x, values.get(name, 0.0)) for x, values in rows], colour_of(index), step=step)
         for index, name in enumerate(names)
     ]
 
 
-def difficulty_lines(strata: Strata) -> list[Line]:
+def _difficulty_lines(strata: Strata) -> list[Item]:
     """Return a line with dots for every measured difficulty."""
+    items = []
     names = list(dict.fromkeys(name for _, values in strata for name in values))
-    return [
-        Line(
-            name,
-            [(step, values[name]) for step, values in strata if name in values],
-            colour_of(index),
-            dots=True,
-            notes=[
-                f"step {step}: {values_note(values)}" for step, values in strata if name in values
-            ],
-        )
-        for index, name in enumerate(names)
-    ]
+    for index, name in enumerate(names):
+        measured = [(step, values) for step, values in strata if name in values]
+        points = [(step, values[name]) for step, values in measured]
+        notes = [f"step {step}: {_values_note(values)}" for step, values in measured]
+        items.append(line(name, points, colour_of(index), dots=True, notes=notes))
+    return items
 
 
-def _mix_lines(history: TrainingHistory) -> list[Line]:
+def _mix_lines(history: TrainingHistory) -> list[Item]:
     """Return the bold line of the current mix: one line per span, or one line without stages."""
     strata = history.strata
     if history.rules.has_stages:
-        pieces = [performance(strata, s.mix, s.begin, s.end) for s in _spans(history)]
+        pieces = [_performance(strata, s.mix, s.begin, s.end) for s in _spans(history)]
     else:
         # One line, since a mix may change at every step, and a span would then have only one point.
         pieces = [[]]
         begins = [step for step, _ in history.mixes]
         for step, values in strata:
             held = history.mixes[max(0, bisect_left(begins, step) - 1)][1]
-            pieces[0] += performance([(step, values)], held, step, step)
-    return [Line("current mix", piece, DARK, width=3.0) for piece in pieces if piece]
+            pieces[0] += _performance([(step, values)], held, step, step)
+    return [line("current mix", piece, DARK, width=3.0) for piece in pieces if piece]
 
 
-def performance(strata: Strata, mix: Mapping[str, float], begin: int, end: int) -> list[Point]:
+def _performance(strata: Strata, mix: Mapping[str, float], begin: int, end: int) -> list[Point]:
     """Compute the performance of a mix at the steps where all of its difficulties were measured."""
     used = {name: share for name, share in mix.items() if share}
     return [
@@ -205,15 +232,16 @@ def _thresholds(history: TrainingHistory) -> list[Item]:
     if rules.min_performance is not None:
         label = f"minimum to advance ({rules.min_performance:g})"
         ends = [(0, rules.min_performance), (history.max_steps, rules.min_performance)]
-        items.append(Line(label, ends, "#444444", dotted=True))
+        items.append(line(label, ends, "#444444", dotted=True))
     return items
 
 
 def _decision_levels(history: TrainingHistory, threshold: float) -> list[Item]:
-    lines: list[Item] = []
+    items: list[Item] = []
     rings: list[Point] = []
     notes: list[str] = []
     begin: int | None = None
+    label = f"to beat: before {threshold:+g}"
     for event in history.events:
         kind, step = event["kind"], int(event["step"])
         if kind == "trial":
@@ -224,24 +252,15 @@ def _decision_levels(history: TrainingHistory, threshold: float) -> list[Item]:
         aside = 0.012 * history.max_steps
         ends = (step - aside, step + aside) if begin is None else (begin, step)
         level = event["perf_before"] + threshold
-        label = f"to beat: before {threshold:+g}"
         note = f"step {step}: after {event['perf_after']:.4f} had to beat {level:.4f}"
-        lines.append(
-            Line(
-                label,
-                [(x, level) for x in ends],
-                THRESHOLD,
-                width=2.2,
-                dotted=True,
-                notes=[note] * 2,
-            )
-        )
+        points = [(x, level) for x in ends]
+        items.append(line(label, points, THRESHOLD, width=2.2, dotted=True, notes=[note] * 2))
         rings.append((step, event["perf_after"]))
         notes.append(event_note(event))
         begin = None
     if rings:
-        lines.append(Marks("next mix at a decision", rings, DARK, "ring", notes))
-    return lines
+        items.append(marks("next mix at a decision", rings, DARK, "circle-open", notes))
+    return items
 
 
 def event_note(event: Event) -> str:
@@ -255,7 +274,7 @@ def event_note(event: Event) -> str:
         before, after = event["perf_before"], event["perf_after"]
         lines.append(f"before {before:.4f}, after {after:.4f}, delta {event['delta']:+.4f}")
     if event.get("strata"):
-        lines.append(values_note(event["strata"]))
+        lines.append(_values_note(event["strata"]))
     if event.get("rollback_count"):
         lines.append(f"rollbacks so far: {event['rollback_count']}")
     if kind == "rollback" and event.get("cooldown_until") is not None:
@@ -263,6 +282,5 @@ def event_note(event: Event) -> str:
     return "<br>".join(lines)
 
 
-def values_note(values: Mapping[str, float]) -> str:
-    """Return the values of the difficulties on one line."""
+def _values_note(values: Mapping[str, float]) -> str:
     return " · ".join(f"{escape(name)} {value:.3f}" for name, value in values.items())

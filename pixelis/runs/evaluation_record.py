@@ -37,15 +37,13 @@ from pixelis.evaluation.tables import (
 from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
 from pixelis.files import write_atomic
 from pixelis.runs.evaluation_set import EvaluationSet
+from pixelis.runs.live_figures import record_chart
 from pixelis.runs.rollout_table import record_rollout_table
-from pixelis.tracking import MlflowRecorder, link_measured, log_image_table, log_trace
+from pixelis.tracking import MlflowRecorder, link_measured, log_trace
 
 FOLDER = "evaluation"
 REPORT_FILE = "report.html"
-# Limits of the table of images: MLflow stores two files per image, one after the other.
-TABLE_ROWS = 60
-TABLE_SIDE = 320
-TABLE_BYTES = 20_000_000  # of pixels; drawn images take a tenth of it on disk
+TABLE_ROWS, TABLE_SIDE = 60, 320  # of the table of images
 ENDINGS = {ANSWERED: "wrong answer", MAX_OPERATIONS: "called until the limit"}
 
 logger = logging.getLogger(__name__)
@@ -149,8 +147,7 @@ def evaluate_and_record(
             for score in [evaluation.accuracy[difficulty]]
         ]
     )
-    recorder.figure(f"{FOLDER}/accuracy.png", figures.bars_figure(bars))
-    recorder.text(figures.bars_page(bars, "accuracy"), f"{FOLDER}/accuracy.html")
+    record_chart(recorder, bars, f"{FOLDER}/accuracy")
     return result
 
 
@@ -243,10 +240,8 @@ def _record_figures(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
         for case in cases
         for group in [getattr(case.example, by)]
     ]
-    bars = figures.outcome_bars(endings)
-    recorder.figure(f"{FOLDER}/failures.png", figures.bars_figure(bars))
-    recorder.text(figures.bars_page(bars, "where rollouts fail"), f"{FOLDER}/failures.html")
-    grids = figures.confusions(
+    record_chart(recorder, figures.outcome_bars(endings), f"{FOLDER}/failures")
+    matrices = figures.confusions(
         [
             {
                 "task": case.example.task,
@@ -257,8 +252,7 @@ def _record_figures(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
             for case in cases
         ]
     )
-    recorder.figure(f"{FOLDER}/confusion.png", figures.confusion_figure(grids))
-    recorder.text(figures.confusion_page(grids, "confusion by task"), f"{FOLDER}/confusion.html")
+    record_chart(recorder, matrices, f"{FOLDER}/confusion")
 
 
 def _ending(case: Case) -> str:
@@ -266,18 +260,14 @@ def _ending(case: Case) -> str:
 
 
 def _record_images(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
-    rows, num_bytes = [], 0
+    rows = []
     for case in cases:
         example, rollout = case.example, case.rollout
         turns = list(enumerate(rollout.turns, 1))
         marked = marked_frames(turns, example.images, side=TABLE_SIDE)
-        picture = side_by_side(list(marked.values()) or list(example.images))
-        num_bytes += 3 * picture.width * picture.height
-        if num_bytes > TABLE_BYTES:
-            break
         rows.append(
             {
-                "image": picture,
+                "image": side_by_side(list(marked.values()) or list(example.images)),
                 "verdict": case.verdict,
                 "why": case.why,
                 "difficulty": example.difficulty,
@@ -290,7 +280,7 @@ def _record_images(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
                 "id": example.id,
             }
         )
-    log_image_table(recorder, rows, f"{FOLDER}/images.json")
+    recorder.table(rows, f"{FOLDER}/images.json")
 
 
 def _record_traces(

@@ -23,7 +23,8 @@ from pixelis.data_prep.output_folder import (
     REJECTED_FILE,
     check_output_folder,
 )
-from pixelis.data_prep.prepare import Stream, open_stream, prepare_folder
+from pixelis.data_prep.prepare import prepare_folder
+from pixelis.data_prep.streams import Stream, open_stream
 from pixelis.data_prep.summary import format_summary
 from pixelis.evaluation.answer_loss import build_answer_losses
 from pixelis.models.token_count import TokenCounter
@@ -34,7 +35,6 @@ from pixelis.tracking import (
     MlflowRecorder,
     data_tag,
     find_data_run,
-    log_image_table,
     open_run,
     without_environment,
 )
@@ -144,7 +144,7 @@ def _record_later(config: DataPrepConfig, out: Path) -> None:
 
 
 def _run_name(config: DataPrepConfig, stream: Stream) -> str:
-    source = stream.describe_source()
+    source = stream.source
     if source["name"] == "input":
         return f"data-prep {source['format']} of {Path(str(config.input)).name}"
     return f"data-prep {config.num_samples} {source['name']} seed {config.seed}"
@@ -179,7 +179,7 @@ def record_data(recorder: MlflowRecorder, out: Path, summary: Mapping[str, Any])
     record_inputs(recorder, out, summary["sha256"], context="made")
     recorder.tags({DATA_TAG: data_tag(summary["sha256"])})
     recorder.note(f"```\n{format_summary(summary)}\n```")
-    log_image_table(recorder, list(_table_rows(out)), "data/examples.json")
+    recorder.table(list(_table_rows(out)), "data/examples.json")
 
 
 def _table_rows(out: Path) -> Iterator[dict[str, Any]]:

@@ -1,11 +1,7 @@
 """The table of all rollouts of all models, with verdict, reason and picture."""
 
-import hashlib
-import io
 import logging
-import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -20,69 +16,52 @@ from pixelis.evaluation.turns import Rollout
 from pixelis.tracking import MlflowRecorder
 
 NAME = "evaluation/rollouts"
-FOLDER = f"table_images/{NAME}"  # MLflow's folder for the images of this table
 SIDE = 128  # pixels
-MAX_BYTES = 4_000_000  # of all images together
 MAX_IMAGES = 1000  # files, which a server receives one by one
 LEFT_OUT = "left out: the table's images are full"
 
 logger = logging.getLogger(__name__)
 
 
-class Thumbnails:
-    """Thumbnails of examples without duplicates, up to `MAX_BYTES` and `MAX_IMAGES`."""
-
-    def __init__(self, *, max_bytes: int = MAX_BYTES, max_images: int = MAX_IMAGES) -> None:
-        """Start without pictures."""
-        self.files: dict[str, bytes] = {}
-        self.left_out: set[str] = set()
-        self._free_bytes = max_bytes
-        self._max_images = max_images
-
-    def cell(self, example: Example) -> dict[str, str] | str:
-        """Return the cell of an image in MLflow's tables, or a note that it was left out."""
-        picture = side_by_side(example.images)
-        picture.thumbnail((SIDE, SIDE))
-        content = _encode(picture)
-        digest = hashlib.sha256(content).hexdigest()[:32]
-        if digest not in self.files:
-            if len(content) > self._free_bytes or len(self.files) >= self._max_images:
-                self.left_out.add(digest)
-                return LEFT_OUT
-            self._free_bytes -= len(content)
-            self.files[digest] = content
-        path = f"{FOLDER}/{digest}.webp"
-        return {"type": "image", "filepath": path, "compressed_filepath": path}
-
-
 def record_rollout_table(recorder: MlflowRecorder, result: EvaluationResult) -> None:
     """Record `evaluation/rollouts.json`, and log how many images were left out."""
-    thumbnails = Thumbnails()
-    rows = rollout_rows(result, thumbnails)
-    if thumbnails.files:
-        with tempfile.TemporaryDirectory() as folder:
-            for digest, content in thumbnails.files.items():
-                Path(folder, f"{digest}.webp").write_bytes(content)
-            recorder.artifact(Path(folder), FOLDER)
+    cells = picture_cells(result.examples)
+    rows = rollout_rows(result, cells)
     recorder.table(rows, f"{NAME}.json")
-    if thumbnails.left_out:
-        num = len(thumbnails.files)
+    if num_left_out := list(cells.values()).count(LEFT_OUT):
         logger.info(
-            f"{NAME}.json shows {num} of {num + len(thumbnails.left_out)} images, the others are "
-            f"left out (at most {MAX_IMAGES} images and {MAX_BYTES:,} bytes); it holds all "
+            f"{NAME}.json shows the images of {len(cells) - num_left_out} of {len(cells)} "
+            f"examples, the others are left out (at most {MAX_IMAGES} images); it holds all "
             f"{len(rows)} rollouts"
         )
 
 
-def rollout_rows(result: EvaluationResult, thumbnails: Thumbnails) -> list[dict[str, Any]]:
+def picture_cells(
+    examples: Sequence[Example], max_images: int = MAX_IMAGES
+) -> dict[str, Image.Image | str]:
+    """Return the thumbnail of each example by its id, or a note that it was left out."""
+    cells: dict[str, Image.Image | str] = {}
+    kept: set[bytes] = set()
+    for example in examples:
+        picture = side_by_side(example.images)
+        picture.thumbnail((SIDE, SIDE))
+        content = picture.tobytes()
+        is_kept = content in kept or len(kept) < max_images
+        kept |= {content} if is_kept else set()
+        cells[example.id] = picture if is_kept else LEFT_OUT
+    return cells
+
+
+def rollout_rows(
+    result: EvaluationResult, cells: Mapping[str, Image.Image | str]
+) -> list[dict[str, Any]]:
     """Return one row per rollout: question, turns, answer, verdict and reason.
 
     `verdict` is `right` or `wrong`; for an adapter whose base was rolled out from the same start
     (example, sample, planted), it is `gained` or `lost` if exactly one of the two is right.
-    `failures` counts failed turns by kind (`Turn.failure`).
+    `failures` counts failed turns by kind (`Turn.failure`). `cells` are of `picture_cells`.
     """
     examples = {example.id: example for example in result.examples}
-    cells = {name: thumbnails.cell(example) for name, example in examples.items()}
     base: dict[tuple[str, int, bool], bool] = {}
     rows = []
     for label, evaluation in result.models.items():
@@ -131,9 +110,3 @@ def _all_rollouts(evaluation: Evaluation) -> Iterator[Rollout]:
     else:
         yield from evaluation.rollouts
     yield from evaluation.planted
-
-
-def _encode(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "WEBP", quality=80)
-    return buffer.getvalue()

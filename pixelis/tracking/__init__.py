@@ -12,26 +12,27 @@ from pixelis.tracking.journal import Journal, Past
 from pixelis.tracking.lookup import (
     DATA_TAG,
     RunInfo,
+    TrainingRun,
     data_tag,
     find_data_run,
     find_run,
+    find_trainings,
     resolve_adapter,
 )
-from pixelis.tracking.recorder import MlflowRecorder
+from pixelis.tracking.recorder import (
+    MlflowRecorder,
+    final_model,
+    link_measured,
+    log_adapter,
+    log_questions,
+    log_trace,
+    measured_model,
+)
 from pixelis.tracking.registry import (
     CHAMPION,
     find_champion,
     find_version,
     set_champion,
-)
-from pixelis.tracking.results import (
-    final_model,
-    link_measured,
-    log_adapter,
-    log_image_table,
-    log_questions,
-    log_trace,
-    measured_model,
 )
 from pixelis.tracking.runs import (
     nested_environment,
@@ -39,7 +40,6 @@ from pixelis.tracking.runs import (
     without_environment,
 )
 from pixelis.tracking.sync import deliver_journals, end_killed_runs, find_journals
-from pixelis.tracking.trainings import TrainingRun, find_trainings
 
 __all__ = [
     "CHAMPION",
@@ -63,7 +63,6 @@ __all__ = [
     "find_version",
     "link_measured",
     "log_adapter",
-    "log_image_table",
     "log_questions",
     "log_trace",
     "measured_model",

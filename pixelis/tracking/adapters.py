@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
+from mlflow.entities import (
+    LoggedModel,
+    LoggedModelInput,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Run,
+)
+from mlflow.exceptions import MlflowException
 
+from pixelis.recorder import ADAPTERS
+from pixelis.tracking.lookup import FINAL_ADAPTER
 from pixelis.tracking.model_files import build_card, write_servable
-from pixelis.tracking.registry import register
+from pixelis.tracking.registry import find_version, register
 from pixelis.tracking.visits import find_visit
 
 CARD_FILE = "README.md"
@@ -39,32 +49,23 @@ class Origin:
     seed: int
 
 
-def send_model(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> None:
+def send_model(client: MlflowClient, run_id: str, folder: Path, fields: Mapping[str, Any]) -> None:
     """Log an adapter as a LoggedModel of a run; sending it again makes no second model.
 
     Args:
         client: Client of the store.
         run_id: Id of the run.
-        fields: `folder` and `name` of the adapter; `step` after which it was saved; `metrics`, keys
-            on the run whose values at that step are the adapter's; `origin` (of `Origin`) or None;
-            `events`, the curriculum's events up to that step; `measured_on`, `name` and `digest` of
-            the validation dataset; `visit`, the index of the stage visit that ended with this
-            adapter, whose run lists the model too; `results` of a test, for the card;
-            `register_as`, a registered model's name, or None.
-
-    Raises:
-        FileNotFoundError: The folder has been removed before the model was complete.
+        folder: The adapter's folder.
+        fields: Those of `MlflowRecorder.model`; `origin` (of `Origin`) or None; `events`, the
+            curriculum's events up to its step; `measured_on`, `name` and `digest` of the validation
+            dataset. The run of its `visit` lists the model too.
     """
-    run = client.get_run(run_id)
-    model = find_model(client, run, _tags(fields))
-    is_whole = model is not None and model.status == LoggedModelStatus.READY
-    if not is_whole and not Path(fields["folder"]).is_dir():
-        raise FileNotFoundError(f"{fields['folder']} is not there any more")
-    model = model or _create(client, run, fields)
-    model_id = str(model.model_id)
-    points = _points(client, run_id, fields)
+    run, tags, step = client.get_run(run_id), _tags(fields), fields["step"]
+    model = find_model(client, run, tags) or _create(client, run, fields)
+    model_id, is_whole = str(model.model_id), model.status == LoggedModelStatus.READY
+    points = _points(client, run_id, fields["metrics"], step)
     if not is_whole:
-        client.log_model_artifacts(model_id, fields["folder"])
+        client.log_model_artifacts(model_id, str(folder))
     _log_card_and_server(client, model_id, fields, points)
     if not is_whole:
         client.finalize_logged_model(model_id, "READY")
@@ -73,14 +74,38 @@ def send_model(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> 
         outputs = client.get_run(owner_id).outputs
         known = outputs.model_outputs if outputs else []
         if model_id not in {output.model_id for output in known}:
-            client.log_outputs(owner_id, [LoggedModelOutput(model_id, step=fields["step"])])
+            client.log_outputs(owner_id, [LoggedModelOutput(model_id, step=step)])
     measured = {metric.key for metric in model.metrics or ()}
-    on = fields["measured_on"]
-    fresh = [linked_point(p, model_id, on) for p in points if p.key not in measured]
-    if fresh:
-        client.log_batch(run_id, metrics=fresh)
+    fresh = [point for point in points if point.key not in measured]
+    _link(client, run_id, model_id, fresh, fields["measured_on"])
     if fields["register_as"]:
         register(client, fields["register_as"], model_id, run_id)
+
+
+def send_measured(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> None:
+    """Add a run's numbers to the model that they measure; sending them again changes nothing.
+
+    Args:
+        client: Client of the store.
+        run_id: The run that holds the numbers.
+        fields: `model` (of `find_measured`), `metrics` (keys on the run), `step`, and `dataset`
+            (`name` and `digest`).
+    """
+    run = client.get_run(run_id)
+    model = find_measured(client, run, fields["model"])
+    if model is None:
+        return
+    model_id, dataset = str(model.model_id), fields["dataset"]
+    if model.source_run_id != run_id:  # a run's own models are its outputs
+        inputs = run.inputs.model_inputs if run.inputs else []
+        if model_id not in {each.model_id for each in inputs or ()}:
+            client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+    has = {
+        (metric.key, metric.run_id or metric.model_id, metric.dataset_digest)
+        for metric in model.metrics or ()
+    }
+    fresh = [key for key in fields["metrics"] if (key, run_id, dataset.get("digest")) not in has]
+    _link(client, run_id, model_id, _points(client, run_id, fresh, fields["step"]), dataset)
 
 
 def _tags(fields: Mapping[str, Any]) -> dict[str, str]:
@@ -91,16 +116,56 @@ def find_model(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> Logge
     """Return the newest model of a run with these tags, complete or not."""
     token = None
     while True:
-        models = client.search_logged_models(
+        page = client.search_logged_models(
             [run.info.experiment_id],
             filter_string=f"source_run_id = '{run.info.run_id}'",
             page_token=token,
         )
-        if model := next((m for m in models if tags.items() <= m.tags.items()), None):
-            return model
-        token = models.token
-        if not token:
-            return None
+        models = [model for model in page if tags.items() <= model.tags.items()]
+        token = page.token
+        if models or not token:
+            return models[0] if models else None
+
+
+def find_measured(
+    client: MlflowClient, run: Run, model: Mapping[str, Any] | None
+) -> LoggedModel | None:
+    """Return the model with this `model_id`, or the run's own model with these `tags`."""
+    if model is None:
+        return None
+    if "model_id" in model:
+        return client.get_logged_model(model["model_id"])
+    return find_model(client, run, model["tags"])
+
+
+def model_of(client: MlflowClient, uri: str) -> str | None:
+    """Return the id of the LoggedModel at an adapter's address.
+
+    Args:
+        client: Client of the store.
+        uri: `models:/m-...`, `models:/<name>/<version>`, `models:/<name>@<alias>`, `runs:/<id>` or
+            `runs:/<id>/adapters/<name>`.
+
+    Returns:
+        The id; None if the address is a folder or of another kind, or has no LoggedModel.
+    """
+    kind, _, address = uri.rstrip("/").partition(":/")
+    if kind == "models" and "/" not in address and "@" not in address:
+        return address
+    if kind == "models":
+        version = find_version(uri)
+        source = str(version.source) if version else ""
+        is_model = source.startswith("models:/m-")
+        return source.removeprefix("models:/") if is_model else None
+    run_id, _, path = address.partition("/")
+    folder, _, name = (path or FINAL_ADAPTER).partition("/")
+    if kind != "runs" or folder != ADAPTERS:
+        return None
+    try:
+        model = find_model(client, client.get_run(run_id), {"pixelis.adapter": name})
+    except MlflowException:  # a store that keeps adapters but no LoggedModels
+        return None
+    return str(model.model_id) if model else None
 
 
 def _create(client: MlflowClient, run: Run, fields: Mapping[str, Any]) -> LoggedModel:
@@ -116,29 +181,40 @@ def _create(client: MlflowClient, run: Run, fields: Mapping[str, Any]) -> Logged
     )
 
 
-def _points(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> list[Metric]:
-    """Return the adapter's points on the run: of each metric, the first point at its step.
+def _points(client: MlflowClient, run_id: str, keys: Sequence[str], step: int) -> list[Metric]:
+    """Return the run's points of some metrics at a step, the first one of each.
 
     After a rollback of weights, a second point at the same step belongs to the older weights.
     """
     points: list[Metric] = []
-    for key in fields["metrics"]:
+    for key in keys:
         history = client.get_metric_history(run_id, key)
-        points += [metric for metric in history if metric.step == fields["step"]][:1]
+        points += [metric for metric in history if metric.step == step][:1]
     return points
 
 
-def linked_point(point: Metric, model_id: str, measured_on: Mapping[str, str]) -> Metric:
-    """Return a point of the run with the model's id; MLflow then adds it only to the model."""
-    return Metric(
-        point.key,
-        point.value,
-        point.timestamp,
-        point.step,
-        model_id=model_id,
-        dataset_name=measured_on.get("name"),
-        dataset_digest=measured_on.get("digest"),
-    )
+def _link(
+    client: MlflowClient,
+    run_id: str,
+    model_id: str,
+    points: Sequence[Metric],
+    dataset: Mapping[str, str],
+) -> None:
+    """Send points of the run with the model's id; MLflow then adds them only to the model."""
+    linked = [
+        Metric(
+            point.key,
+            point.value,
+            point.timestamp,
+            point.step,
+            model_id=model_id,
+            dataset_name=dataset.get("name"),
+            dataset_digest=dataset.get("digest"),
+        )
+        for point in points
+    ]
+    if linked:
+        client.log_batch(run_id, metrics=linked)
 
 
 def _log_card_and_server(

@@ -1,13 +1,13 @@
 """Parquet files as dataset inputs of MLflow, described by their footers without reading images."""
 
 import json
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import dataset
 
+from pixelis.files import file_sha256
 from pixelis.tracking.privacy import without_home
 
 VALIDATION = "validation"
@@ -26,52 +26,34 @@ _SCALARS = {
 }
 
 
-def file_digest(path: Path) -> str:
-    """Return 36 hex digits of a file's sha256; MLflow's own digest misses changed rows."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:DIGEST_LENGTH]
-
-
 def dataset_fields(
     path: Path, *, context: str, digest: str | None, split: str | None = None
 ) -> dict[str, str]:
-    """Return MLflow's description of a parquet file, or of a folder of such files of one schema.
+    """Return the fields of `mlflow.entities.Dataset` except its name, and `context`.
 
     Args:
-        path: The file or folder.
+        path: A parquet file, or a folder of such files of one schema.
         context: What it is used for, such as `training`.
-        digest: A digest of its content; by default `file_digest`, for a file.
+        digest: A digest of its content; by default of the file. MLflow's own misses changed rows.
         split: Counts only the rows with this value in the column `split`; None counts all.
-
-    Returns:
-        The fields of `mlflow.entities.Dataset` except its name, and `context`.
     """
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    footers = [parquet.ParquetFile(file) for file in files]
-    columns = [_column(field) for field in footers[0].schema_arrow]
+    data = dataset.dataset(files, format="parquet")
+    columns = [{"name": each.name, "required": True, **_type(each.type)} for each in data.schema]
     resolved, here = path.resolve(), Path.cwd().resolve()
     inside = resolved.is_relative_to(here) and here != Path(here.anchor)
     uri = str(resolved.relative_to(here)) if inside else str(resolved)
-    profile: dict[str, Any] = {"num_rows": sum(footer.metadata.num_rows for footer in footers)}
+    profile: dict[str, Any] = {"num_rows": data.count_rows()}
     if split is not None:
-        splits = [parquet.read_table(file, columns=["split"])["split"] for file in files]
-        num_rows = sum(each.to_pylist().count(split) for each in splits)
-        profile = {"split": split, "num_rows": num_rows}
+        profile = {"split": split, "num_rows": data.count_rows(dataset.field("split") == split)}
     return {
-        "digest": (digest or file_digest(path))[:DIGEST_LENGTH],
+        "digest": (digest or file_sha256(path))[:DIGEST_LENGTH],
         "source_type": "local",
         "source": json.dumps({"uri": without_home(uri)}),
         "schema": json.dumps({"mlflow_colspec": columns}),
         "profile": json.dumps(profile),
         "context": context,
     }
-
-
-def _column(field: "pa.Field[pa.DataType]") -> dict[str, Any]:
-    return {"name": field.name, "required": True, **_type(field.type)}
 
 
 def _type(kind: pa.DataType) -> dict[str, Any]:

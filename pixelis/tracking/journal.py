@@ -9,29 +9,65 @@ resumed one or `sync`.
 import errno
 import json
 import os
-import threading
-import weakref
+import shutil
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pixelis.errors import UserError
 from pixelis.files import explain_write_errors, write_atomic
-from pixelis.tracking.kept_files import KeptFiles
-from pixelis.tracking.record import Record, parse_record
+from pixelis.tracking.privacy import copy_public
 
 PREFIX, SUFFIX = "journal-", ".jsonl"
 REFUSED = "refused-"
 FINISHED_FILE = "finished.json"  # written at the end of a training; see `runs.train`
-LARGE = 1 << 16  # the value of a record with more bytes is kept in a file of its own
 IN_USE_SECONDS = 30.0  # how long a resumed run waits for a `sync` of its records
-PATH_KINDS = ("file", "model")  # kinds whose value holds a path, under `path`
 
-_alive: "weakref.WeakSet[Journal]" = weakref.WeakSet()
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a run's journal, in plain JSON.
+
+    Attributes:
+        kind: One of the kinds of `send.Sender`.
+        name: The key of a metric, parameter or tag; otherwise a path in the run's artifacts.
+        value: A number, a text or plain JSON; for files and adapters, with their original `path`.
+        step: The optimiser step of a metric.
+        timestamp: Time of recording, not of sending, in milliseconds since 1970: MLflow drops a
+            metric that comes twice with the same timestamp, so sending it again is harmless.
+        files: Name of the folder among the journal's files with the record's file or folder. It is
+            removed once MLflow has it, or a newer content of this name was recorded.
+    """
+
+    kind: str
+    name: str
+    value: Any = None
+    step: int = 0
+    timestamp: int = 0
+    files: str = ""
+
+    def to_line(self) -> bytes:
+        """Return the record as one line of JSON."""
+        return json.dumps(asdict(self), default=str).encode() + b"\n"
+
+
+def parse_record(line: bytes) -> Record | None:
+    """Return the record of a line; None for a line that a kill has cut off or that is damaged."""
+    try:
+        return Record(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+
+
+def now() -> int:
+    """Return the time in milliseconds since 1970."""
+    return int(time.time() * 1000)
 
 
 @dataclass(frozen=True)
@@ -50,7 +86,7 @@ class Past:
 
 
 class Journal:
-    """The files of one run's journal; several threads may append."""
+    """The files of one run's journal."""
 
     def __init__(self, path: Path) -> None:
         """Set the paths; no file is opened yet."""
@@ -58,16 +94,15 @@ class Journal:
         self.path = path
         self.run_id = stem.removeprefix(PREFIX).partition(".")[0]
         self.refused_path = path.with_name(REFUSED + path.name.removeprefix(PREFIX))
-        self.kept = KeptFiles(path.with_name(f".{stem}.files"))
+        self.files = path.with_name(f".{stem}.files")
         self._offset_path = path.with_name(f".{stem}.offset")
         self._lock_path = path.with_name(f".{stem}.lock")
         # Acquired in one thread, released in another.
         self._lock = FileLock(self._lock_path, thread_local=False)
         self._file: int | None = None
-        self._unwritten: list[bytes] = []  # lines that a full disk did not take
-        self._large: dict[tuple[str, str], str] = {}  # kind and name -> file of the newest value
-        self._writing = threading.Lock()
-        _alive.add(self)
+        # Records that the disk did not take yet, with the content of those that are files.
+        self._unwritten: list[tuple[Record, bytes | None]] = []
+        self._newest: dict[str, Record] = {}  # artifact path -> the newest unsent record with it
 
     def acquire(self, seconds: float = 0) -> bool:
         """Try to take the lock for some seconds; return whether this process holds it."""
@@ -79,60 +114,61 @@ class Journal:
 
     def release(self) -> None:
         """Close the file and free the lock; the files stay."""
-        with self._writing:
-            if self._file is not None:
-                os.close(self._file)
-                self._file = None
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
         self._lock.release()
 
-    def remove(self) -> None:
-        """Remove a journal that was delivered completely, and free the lock."""
-        for path in (self.path, self._offset_path, self._lock_path):
-            path.unlink(missing_ok=True)
+    def close(self, *, is_delivered: bool, keep: bool = True) -> None:
+        """Release the journal; remove the files of a delivered one, all of them unless `keep`."""
+        if is_delivered:
+            shutil.rmtree(self.files, ignore_errors=True)
+        if is_delivered and not keep:
+            for path in (self.path, self._offset_path, self._lock_path):
+                path.unlink(missing_ok=True)
         self.release()
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Record, content: bytes | None = None) -> None:
         """Write a record to the file, so that it outlives this process.
 
         A record that the disk does not take stays in memory and is written before the next one.
 
+        Args:
+            record: The record.
+            content: Content of the artifact with the record's name; it replaces an older one.
+
         Raises:
             OSError: The disk does not take the record.
         """
-        line = record.to_json().encode() + b"\n"
-        if len(line) > LARGE and record.kind not in PATH_KINDS:
-            with suppress(OSError):  # on a full disk the value stays in the record, in memory
-                stored = replace(record, value=None, files=self.kept.keep_value(record.value))
-                line = stored.to_json().encode() + b"\n"
-                # An older value of this name that was not sent yet need not be sent any more.
-                self.kept.forget(self._large.get((record.kind, record.name), ""))
-                self._large[record.kind, record.name] = stored.files
-        with self._writing:
-            self._unwritten.append(line)
-            self._write()
+        self._unwritten.append((record, content))
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write the records in memory.
+
+        Raises:
+            OSError: The disk does not take one.
+        """
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-            self._end_torn_line(self._file)
+            # A line that a kill has cut off is ended, so that the next record gets its own line.
+            if self.size and os.pread(self._file, 1, self.size - 1) != b"\n":
+                os.write(self._file, b"\n")
         while self._unwritten:
-            line, before = self._unwritten[0], os.fstat(self._file).st_size
+            record, content = self._unwritten[0]
+            if content is not None:
+                record = self._keep_content(record, content)
+                self._unwritten[0] = record, None
+            line, before = record.to_line(), self.size
             with explain_write_errors(self.path, len(line)):
                 if os.write(self._file, line) < len(line):  # the disk is full now
                     os.ftruncate(self._file, before)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             del self._unwritten[0]
 
-    def _end_torn_line(self, file: int) -> None:
-        """End a line that a kill has cut off, so that the next record gets its own line."""
-        size = os.fstat(file).st_size
-        if size and os.pread(file, 1, size - 1) != b"\n":
-            os.write(file, b"\n")
-
+    @property
     def num_unwritten(self) -> int:
-        """Try to write the records in memory; return how many the disk does not take."""
-        with self._writing, suppress(OSError):
-            self._write()
+        """The number of records that the disk did not take."""
         return len(self._unwritten)
 
     @property
@@ -143,14 +179,55 @@ class Journal:
         return 0
 
     def position(self) -> int:
-        """Flush the journal to disk and return its length in bytes, with unwritten records."""
-        with self._writing:
-            if self._file is not None:
-                os.fsync(self._file)
-            return self.size + sum(map(len, self._unwritten))
+        """Flush the journal to disk and return its length in bytes."""
+        if self._file is not None:
+            os.fsync(self._file)
+        return self.size
 
-    def read(self, begin: int = 0, end: int | None = None) -> Iterator[tuple[Record | None, int]]:
-        """Yield the records between two positions, each with the position of its end.
+    def _keep_content(self, record: Record, content: bytes) -> Record:
+        target = self.files / uuid.uuid4().hex
+        target.mkdir(parents=True)
+        write_atomic(target / PurePosixPath(record.name).name, content)
+        if record.name in self._newest:
+            self.forget(self._newest[record.name])
+        self._newest[record.name] = replace(record, files=target.name)
+        return self._newest[record.name]
+
+    def keep(self, path: Path) -> str:
+        """Keep a file or a folder, which may be deleted before MLflow has it.
+
+        Files are hard-linked where the file system can do it; texts are copied without secrets.
+
+        Returns:
+            The name for `Record.files`; empty if the file is missing or the disk is full.
+        """
+        target = self.files / uuid.uuid4().hex
+        try:
+            target.mkdir(parents=True)
+            if path.is_dir():
+                shutil.copytree(path, target / path.name, copy_function=_link)
+            else:
+                _link(str(path), str(target / path.name))
+        except (OSError, shutil.Error):
+            shutil.rmtree(target, ignore_errors=True)
+            return ""
+        return target.name
+
+    def find_file(self, record: Record) -> Path | None:
+        """Return the file or folder of a record; None if it was sent, replaced or removed."""
+        if record.files:
+            for path in (self.files / record.files).glob("*"):
+                return path
+        original = Path(record.value["path"]) if record.value else None
+        return original if original and original.exists() else None
+
+    def forget(self, record: Record) -> None:
+        """Remove the file of a record, which MLflow has."""
+        if record.files:
+            shutil.rmtree(self.files / record.files, ignore_errors=True)
+
+    def read(self, begin: int = 0) -> Iterator[tuple[Record | None, int]]:
+        """Yield the records after a position, each with the position of its end.
 
         A line that a kill has cut off yields None; a line that is being written ends the reading.
         """
@@ -160,13 +237,13 @@ class Journal:
             file.seek(begin)
             for line in file:
                 begin += len(line)
-                if not line.endswith(b"\n") or (end is not None and begin > end):
+                if not line.endswith(b"\n"):
                     return
                 yield parse_record(line), begin
 
-    def events(self, end: int | None = None) -> list[dict[str, Any]]:
+    def events(self, end: float = float("inf")) -> list[dict[str, Any]]:
         """Return the curriculum events up to a position."""
-        records = (record for record, _ in self.read(0, end))
+        records = [record for record, position in self.read() if position <= end]
         return [record.value for record in records if record and record.kind == "event"]
 
     @property
@@ -191,10 +268,8 @@ class Journal:
     @property
     def is_ended(self) -> bool:
         """Whether the newest record is the end of the run."""
-        last = None
-        for record, _ in self.read():
-            last = record or last
-        return last is not None and last.kind == "end"
+        kinds = [record.kind for record, _ in self.read() if record]
+        return kinds[-1:] == ["end"]
 
     @property
     def is_finished(self) -> bool:
@@ -205,59 +280,49 @@ class Journal:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
+    def unsent(self) -> list[Record]:
+        """Return the records that MLflow does not have, without those that it refused."""
+        return [record for record, _ in self.read(self.sent) if record]
+
     def refused(self) -> list[Record]:
         """Return the records that MLflow has refused so far."""
         if not self.refused_path.is_file():
             return []
-        with self.refused_path.open("rb") as file:
-            return [record for line in file if (record := parse_record(line))]
+        lines = self.refused_path.read_bytes().splitlines(keepends=True)
+        return [record for line in lines if (record := parse_record(line))]
 
     def save_refused(self, records: list[Record]) -> None:
         """Save the records that MLflow refuses; remove the file if there are none."""
         if records:
-            write_atomic(self.refused_path, "".join(f"{each.to_json()}\n" for each in records))
+            write_atomic(self.refused_path, b"".join(record.to_line() for record in records))
         else:
             self.refused_path.unlink(missing_ok=True)
 
-    def cut(self, length: int) -> None:
-        """Cut the journal to its length at a checkpoint; the rest will be recorded again."""
-        sent = min(self.sent, length)
-        with self._writing, suppress(FileNotFoundError):
-            os.truncate(self.path, min(length, self.size))
-        self.save_sent(sent)
-        self.save_refused([each for each in self.refused() if each.kind != "end"])
+    def go_back(self, past: Past) -> None:
+        """Cut the journal to its length at a checkpoint, or copy so much of another one to it.
 
-    def copy(self, source: "Journal", length: int) -> None:
-        """Copy the records of another journal up to a position, with their files.
+        Records after the checkpoint will be recorded again.
 
-        Records that MLflow has already are not sent again to the same run, but to a new one.
+        Raises:
+            UserError: Another process is delivering the records of the other journal.
         """
-        self.cut(0)
-        is_same = source.run_id == self.run_id
-        sent, sent_here = source.sent if is_same else 0, 0
-        for record, end in source.read(0, length):
-            if record is None:
-                continue
-            if end <= sent:
-                self.append(replace(record, files=""))
-                sent_here = self.size
-            elif (moved := self._moved(record, source)) is not None:
-                self.append(moved)
-        self.save_sent(sent_here)
-        if is_same:  # records after the checkpoint are recorded again in this journal
-            with suppress(OSError):
-                source.save_sent(source.size)
-
-    def _moved(self, record: Record, source: "Journal") -> Record | None:
-        """Return a record of another journal with its files copied here; None if they are gone."""
-        if record.kind not in PATH_KINDS:
-            value = source.kept.value(record)
-            return replace(record, value=value, files="") if source.kept.has(record) else None
-        path = source.kept.path(record, record.value["path"]).resolve()
-        if not path.exists():
-            return None
-        moved = record.value | {"path": str(path)}
-        return replace(record, value=moved, files=self.kept.keep(path))
+        source = Journal(journal_path(past.folder, past.run_id))
+        if source.path.resolve() == self.path.resolve():
+            sent = min(self.sent, past.length)
+            os.truncate(self.path, min(past.length, self.size))
+            self.save_sent(sent)
+        elif source.path.is_file():
+            acquire_or_fail(source)
+            with source.path.open("rb") as file:
+                self.path.write_bytes(file.read(past.length))
+            if source.files.is_dir():
+                shutil.copytree(source.files, self.files, copy_function=_link, dirs_exist_ok=True)
+            # A new run needs all records, the same one only those that were not sent.
+            self.save_sent(min(source.sent, past.length) if source.run_id == self.run_id else 0)
+            if source.run_id == self.run_id:
+                with suppress(OSError):
+                    source.save_sent(source.size)  # it goes on in this journal
+            source.release()
 
 
 def open_journal(
@@ -269,36 +334,26 @@ def open_journal(
         folder: Folder of the journal.
         run_id: Id of the run.
         shared: Whether several processes write to the run; each gets a journal of its own.
-        past: Point where a resumed training continues; later records are cut off.
+        past: Point where a resumed training continues.
 
     Raises:
         UserError: Another process holds the lock.
     """
-    journal = Journal(journal_path(folder, run_id))
-    number = 1
-    while not journal.acquire(0 if shared else IN_USE_SECONDS):
-        if not shared:
-            raise UserError(_in_use(journal))
+    journal, number = Journal(journal_path(folder, run_id)), 1
+    while shared and not journal.acquire():
         number += 1
         journal = Journal(journal_path(folder, f"{run_id}.{number}"))
-    journal.path.touch()  # a missing journal would mean that its process has ended (`is_dead`)
+    acquire_or_fail(journal)
+    journal.path.touch()  # a missing one would mean that its process has ended (`sync.is_dead`)
     if past is not None:
-        _go_back(journal, past)
-    unsent = [record for record, _ in journal.read(journal.sent) if record]
-    journal.kept.forget_others({record.files for record in [*unsent, *journal.refused()]})
-    return journal
-
-
-def _go_back(journal: Journal, past: Past) -> None:
-    source = Journal(journal_path(past.folder, past.run_id))
-    if source.path.resolve() == journal.path.resolve():
-        journal.cut(past.length)
-    elif source.path.is_file():
-        if not source.acquire(IN_USE_SECONDS):
+        try:
+            journal.go_back(past)
+        except UserError:
             journal.release()
-            raise UserError(_in_use(source))
-        journal.copy(source, past.length)
-        source.release()
+            raise
+    contents = [record for record in (*journal.refused(), *journal.unsent()) if record.files]
+    journal._newest = {record.name: record for record in contents if record.value is None}
+    return journal
 
 
 def journal_path(folder: Path, name: str) -> Path:
@@ -306,18 +361,20 @@ def journal_path(folder: Path, name: str) -> Path:
     return folder / f"{PREFIX}{name}{SUFFIX}"
 
 
-def _in_use(journal: Journal) -> str:
-    return (
-        f"the records in {journal.path} are being delivered by another process; "
-        "go on when it is done"
-    )
+def acquire_or_fail(journal: Journal) -> None:
+    """Take a journal's lock; raise UserError if another process holds it for long."""
+    if not journal.acquire(IN_USE_SECONDS):
+        raise UserError(
+            f"the records in {journal.path} are being delivered by another process; "
+            "go on when it is done"
+        )
 
 
-def _in_child() -> None:
-    """Give a forked child a lock that nobody holds, so that it can append records."""
-    for journal in _alive:
-        journal._writing = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+def _link(source: str, target: str) -> str:
+    if copy_public(Path(source), Path(target)):
+        return target
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+    return target

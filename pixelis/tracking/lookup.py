@@ -1,13 +1,15 @@
-"""Lookup of earlier results: an experiment, the newest finished run, an adapter."""
+"""Lookup of earlier results: an experiment, finished runs, trainings by name, an adapter."""
 
 import atexit
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow.artifacts
 from mlflow import MlflowClient
@@ -15,12 +17,17 @@ from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from pixelis.errors import CheckpointError, UserError
+from pixelis.tracking.privacy import first_line
 from pixelis.tracking.store import connect
 
 FINAL_ADAPTER = "adapters/final"
+EVENTS_FILE = "curriculum/events.json"
 # Tag of a data-prep run: digest of its files, by which runs that read the files find it.
 DATA_TAG = "pixelis.data_digest"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+SHORT = 8  # characters of an id that are shown, and that a shortened id must have at least
+MOST_LISTED = 10
+PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -70,24 +77,26 @@ def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
         UserError: There is no such run (the text lists experiments that have one), or MLflow cannot
             be read.
     """
-    try:
+    with _reading_mlflow():
         client = connect()
-        for candidate in candidates(client, experiment):
-            if runs := finished_runs(client, [candidate.experiment_id], entry_point):
-                return run_info(runs[0])
-        all_of_them = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
-        having = [
-            e.name for e in all_of_them if finished_runs(client, [e.experiment_id], entry_point)
-        ]
-    except MlflowException as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise UserError(f"MLflow cannot be read ({reason})") from error
-    others = (
-        f"experiments that have one: {', '.join(having)}"
-        if having
-        else (f"experiments there are: {', '.join(e.name for e in all_of_them)}; none has one")
-    )
+        for candidate in _candidates(client, experiment):
+            if runs := _finished_runs(client, candidate, entry_point, 1):
+                return _run_info(runs[0])
+        everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+        having = [each.name for each in everything if _finished_runs(client, each, entry_point, 1)]
+    others = f"experiments that have one: {', '.join(having)}"
+    if not having:
+        others = f"experiments there are: {', '.join(e.name for e in everything)}; none has one"
     raise UserError(f"no finished {entry_point} run in the experiment {experiment!r}; {others}")
+
+
+@contextmanager
+def _reading_mlflow() -> Iterator[None]:
+    """Convert MLflow's errors to a UserError."""
+    try:
+        yield
+    except MlflowException as error:
+        raise UserError(f"MLflow cannot be read ({first_line(error)})") from error
 
 
 def data_tag(digests: Mapping[str, str]) -> str:
@@ -102,16 +111,9 @@ def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
     Args:
         digests: File name -> SHA-256, as in the summary of the data.
     """
-    client = connect()
-    everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
     query = f"attributes.status = 'FINISHED' and tags.`{DATA_TAG}` = '{data_tag(digests)}'"
-    runs = client.search_runs(
-        [e.experiment_id for e in everything],
-        query,
-        order_by=["attributes.end_time DESC"],
-        max_results=1,
-    )
-    return run_info(runs[0]) if runs else None
+    run = next(_all_runs(connect(), query, ["attributes.end_time DESC"]), None)
+    return _run_info(run) if run else None
 
 
 def resolve_adapter(uri: str | None, experiment: str) -> Path:
@@ -139,8 +141,8 @@ def resolve_adapter(uri: str | None, experiment: str) -> Path:
     try:
         folder = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=target)
     except (MlflowException, OSError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise CheckpointError(f"the adapter {source} cannot be fetched: {reason}") from error
+        why = first_line(error)
+        raise CheckpointError(f"the adapter {source} cannot be fetched: {why}") from error
     return _checked(Path(folder), source)
 
 
@@ -157,7 +159,120 @@ def _checked(folder: Path, uri: str) -> Path:
     return folder
 
 
-def candidates(client: MlflowClient, experiment: str) -> list[Experiment]:
+@dataclass(frozen=True)
+class TrainingRun:
+    """The data of a training in MLflow.
+
+    Attributes:
+        info: The run.
+        metrics: The newest value of each metric.
+        events: Events of the training's curriculum.
+        history: The values by step of the requested metrics.
+    """
+
+    info: RunInfo
+    metrics: Mapping[str, float]
+    events: Sequence[Mapping[str, Any]]
+    history: Mapping[str, Sequence[tuple[int, float]]]
+
+
+def find_trainings(
+    names: Sequence[str] | None, *, experiment: str, last: int, kept: tuple[str, ...]
+) -> list[TrainingRun]:
+    """Return the named trainings, or the newest finished ones of an experiment, oldest first.
+
+    Args:
+        names: Ids, beginnings of ids (8 letters or more) or names; None takes the newest.
+        experiment: Experiment with the newest trainings; the environment's ones are searched first.
+        last: How many of the newest.
+        kept: Beginnings of the names of metrics whose history is read.
+
+    Raises:
+        UserError: No run or several runs have a name; a run has no curriculum; there are fewer than
+            two runs; or MLflow cannot be read.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for a file of 2 kB
+    with _reading_mlflow():
+        client = connect()
+        if names is None:
+            found = [
+                _finished_runs(client, each, "sft", last)[::-1]
+                for each in _candidates(client, experiment)
+            ]
+            # The newest of the first experiment that has two; else of the first that has one.
+            runs = next(iter(sorted(filter(None, found), key=lambda each: len(each) < 2)), [])
+        else:
+            runs = [_named(client, name) for name in names]
+        distinct = {run.info.run_id: run for run in runs}
+        if len(distinct) < 2:
+            given = ", ".join(map(_label, distinct.values())) or "none"
+            raise UserError(f"two runs or more are compared, got {given}; {_listing(client)}")
+        return [_read(client, run, kept) for run in distinct.values()]
+
+
+def _named(client: MlflowClient, name: str) -> Run:
+    """Return the run with an id, a beginning of an id or a name."""
+    meant = [
+        run
+        for run in _all_runs(client)
+        if name in (run.info.run_id, run.info.run_name)
+        or (len(name) >= SHORT and run.info.run_id.startswith(name))
+    ]
+    exact = [run for run in meant if run.info.run_id == name] or meant
+    if not exact:
+        raise UserError(f"no run has the id or the name {name!r}; {_listing(client)}")
+    if len(exact) > 1:
+        several = ", ".join(map(_label, exact[:MOST_LISTED]))
+        raise UserError(f"{name!r} could be {len(exact)} runs: {several}; name one by its id")
+    return exact[0]
+
+
+def _all_runs(
+    client: MlflowClient, query: str = "", order: list[str] | None = None
+) -> Iterator[Run]:
+    """Yield the runs of the store, by default newest first."""
+    everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+    ids, token = [each.experiment_id for each in everything], None
+    while True:
+        page = client.search_runs(ids, query, order_by=order, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _listing(client: MlflowClient) -> str:
+    """List the trainings that there are."""
+    runs = list(_all_runs(client, "tags.`pixelis.entry_point` = 'sft'"))
+    if not runs:
+        return "there is no sft run in this store"
+    more = f" and {len(runs) - MOST_LISTED} older ones" if len(runs) > MOST_LISTED else ""
+    return f"sft runs there are: {', '.join(map(_label, runs[:MOST_LISTED]))}{more}"
+
+
+def _label(run: Run) -> str:
+    return f"{run.info.run_name} ({run.info.run_id[:SHORT]})"
+
+
+def _read(client: MlflowClient, run: Run, kept: tuple[str, ...]) -> TrainingRun:
+    run_id, folder = run.info.run_id, EVENTS_FILE.rpartition("/")[0]
+    if not any(each.path == EVENTS_FILE for each in client.list_artifacts(run_id, folder)):
+        made_by = run.data.tags.get("pixelis.entry_point", "another program")
+        raise UserError(
+            f"the run {_label(run)}, of {made_by}, has no curriculum to compare (no "
+            f"{EVENTS_FILE}); {_listing(client)}"
+        )
+    history = {
+        key: [(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)]
+        for key in run.data.metrics
+        if key.startswith(kept)
+    }
+    events = mlflow.artifacts.load_dict(f"runs:/{run_id}/{EVENTS_FILE}")
+    assert isinstance(events, list)
+    return TrainingRun(_run_info(run), run.data.metrics, events, history)
+
+
+def _candidates(client: MlflowClient, experiment: str) -> list[Experiment]:
     """Return the experiments to search: those of the environment, then the named one."""
     experiments: list[Experiment | None] = []
     if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
@@ -168,16 +283,16 @@ def candidates(client: MlflowClient, experiment: str) -> list[Experiment]:
     return [each for each in experiments if each is not None]
 
 
-def finished_runs(
-    client: MlflowClient, experiment_ids: list[str], entry_point: str, most: int = 1
+def _finished_runs(
+    client: MlflowClient, experiment: Experiment, entry_point: str, most: int
 ) -> list[Run]:
     """Return the newest finished runs of an entry point."""
     query = f"attributes.status = 'FINISHED' and tags.`pixelis.entry_point` = '{entry_point}'"
     order = ["attributes.end_time DESC"]
-    return list(client.search_runs(experiment_ids, query, order_by=order, max_results=most))
+    ids = [experiment.experiment_id]
+    return list(client.search_runs(ids, query, order_by=order, max_results=most))
 
 
-def run_info(run: Run) -> RunInfo:
-    """Return the fields of a run that the entry points use."""
+def _run_info(run: Run) -> RunInfo:
     info = run.info
     return RunInfo(info.run_id, info.run_name, info.experiment_id, run.data.params, run.data.tags)

@@ -1,12 +1,16 @@
-"""Removal of private parts of texts: the home folder, passwords, tokens."""
+"""Texts for MLflow and the console, without the home folder, passwords and tokens."""
 
-import io
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pixelis.files import describe_write_error, is_disk_full
+
+logger = logging.getLogger("pixelis.tracking")
 
 # User and password in a URL, and the value after a key such as `password=`.
 _USER_INFO = re.compile(r"(?<=://)[^/\s'\"]+@")
@@ -61,23 +65,15 @@ def public(value: Any) -> Any:
 
 
 def copy_public(source: Path, target: Path) -> bool:
-    """Write a text file without its private parts, line by line to save memory.
-
-    Returns:
-        Whether the file was written; not if it is binary or has no private parts.
-    """
+    """Write a text file without its private parts; return False for any other file."""
     with source.open("rb") as file:
         if b"\0" in file.read(_HEAD):
             return False
-        file.seek(0)
-        secrets = _secrets(os.environ)
-        # Bytes that are not UTF-8 stay unchanged.
-        lines = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-        if all(_public(line, secrets) == line for line in lines):
-            return False
-        lines.seek(0)
-        with target.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
-            out.writelines(_public(line, secrets) for line in lines)
+    text = source.read_bytes().decode(errors="surrogateescape")
+    cleaned = public(text)
+    if cleaned == text:
+        return False
+    target.write_bytes(cleaned.encode(errors="surrogateescape"))
     return True
 
 
@@ -114,3 +110,29 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
         forms = (value, json.dumps(value)[1:-1], *value.splitlines())
         secrets |= {form for form in forms if len(form) >= least}
     return sorted(secrets, key=len, reverse=True)  # longest first: one may begin another
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error; for a full disk, its path, needed and free space."""
+    if isinstance(error, OSError) and error.filename2 and is_disk_full(error):  # of a copy
+        error = describe_write_error(error, Path(error.filename2))
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class WarnOnce:
+    """A logger that logs each kind of warning once, until its cause is over."""
+
+    def __init__(self, *muted: str) -> None:
+        """Set the kinds that are never logged."""
+        self._logged = set(muted)
+
+    def warn(self, kind: str, message: str) -> None:
+        """Log a warning without private parts, unless one of its kind was logged before."""
+        if kind not in self._logged:
+            self._logged.add(kind)
+            logger.warning("%s", public(message))
+
+    def over(self, kind: str, message: str) -> None:
+        """Log that the cause of a warning is over; after this it may be logged again."""
+        self._logged.discard(kind)
+        logger.warning("%s", public(message))

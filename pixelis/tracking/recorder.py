@@ -1,36 +1,39 @@
 """The recorder of one MLflow run: `pixelis.recorder.Recorder` with the entry points' additions."""
 
-import base64
 import io
+import json
 import math
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from PIL import Image
 
 from pixelis.recorder import ADAPTERS, visit_index
-from pixelis.tracking.adapters import Origin
-from pixelis.tracking.datasets import VALIDATION, dataset_fields
+from pixelis.tracking.adapters import Origin, model_of
+from pixelis.tracking.datasets import DIGEST_LENGTH, VALIDATION, dataset_fields
 from pixelis.tracking.delivery import KILL_TIMEOUT, TIMEOUT, Delivery
-from pixelis.tracking.journal import Past, open_journal
-from pixelis.tracking.messages import WarnOnce, first_line
-from pixelis.tracking.privacy import cut, public, without_secrets
-from pixelis.tracking.record import Record, now
+from pixelis.tracking.journal import Past, Record, now, open_journal
+from pixelis.tracking.privacy import WarnOnce, cut, first_line, public, without_secrets
 from pixelis.tracking.send import Sender
 from pixelis.tracking.store import ATTEMPT_SECONDS, call_within
+from pixelis.tracking.traces import trace_fields, trace_id_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 T = TypeVar("T")
 Scalar = str | int | float | bool | None
+Model = Mapping[str, Any]
 
 MAX_PARAM, MAX_TAG = 6000, 8000  # characters; MLflow would silently cut off the rest
 
@@ -74,37 +77,31 @@ class MlflowRecorder:
         self.journal = open_journal(folder, self.run_id, shared=shared, past=past)
         self._warnings = WarnOnce()
         has_past = resumed or self.journal.size > 0
-        self._delivery = Delivery(
-            self.journal, Sender(client, self.journal, has_past=has_past), self._warnings
-        )
+        sender = Sender(client, self.journal, has_past=has_past)
+        self.answers = sender.answers
+        self._delivery = Delivery(self.journal, sender, self._warnings)
         self._params = set(run.data.params)
         self._lock = threading.RLock()  # guards `_params` and `_newest_steps`
         self._newest_steps: dict[str, int] = {}
         self._measured_on: dict[str, str] | None = None
         self.origin: Origin | None = None  # origin of the run's adapters
-        for record, _ in self.journal.read():
-            if record is not None and record.kind == "param":
+        for record in filter(None, (record for record, _ in self.journal.read())):
+            if record.kind == "param":
                 self._params.add(record.name)
-            elif record is not None and record.kind == "metric":
+            elif record.kind == "metric":
                 self._newest_steps[record.name] = record.step
 
     def next_step(self, key: str) -> int:
-        """Return a step after the newest one of a metric in the run or its journal."""
-        steps = [self._newest_steps.get(key, -1)]
-        if self.resumed:
-            history = self.attempt(
-                f"reading {key}", lambda: self.client.get_metric_history(self.run_id, key)
-            )
-            steps += [metric.step for metric in history or ()]
-        return max(steps) + 1
+        """Return a step after the newest one of a metric in the journal."""
+        return self._newest_steps.get(key, -1) + 1
 
     def position(self) -> int:
         """Flush the journal to disk and return its length in bytes."""
         return self.journal.position()
 
-    def record(self, record: Record) -> None:
-        """Record a record of any kind, with the current time."""
-        self._delivery.add(replace(record, timestamp=now()))
+    def record(self, record: Record, content: bytes | None = None) -> None:
+        """Record a record of any kind, with the current time; see `Journal.append`."""
+        self._delivery.add(replace(record, timestamp=now()), content)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record finite numbers at a step; a step that is not newer than the last is ignored."""
@@ -120,8 +117,7 @@ class MlflowRecorder:
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Record a curriculum event: its numbers at its step, and the table of all events."""
-        record = Record("event", "event", public(dict(event)), int(event["step"]), now())
-        self._delivery.add(record, soon=True)
+        self.record(Record("event", "event", public(dict(event)), int(event["step"])))
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Keep a file or a folder's content under `folder`; the original may be deleted afterwards.
@@ -130,7 +126,8 @@ class MlflowRecorder:
         """
         visit = visit_index(path.name) if folder == f"{ADAPTERS}/{path.name}" else None
         if visit is None:
-            self._keep_path(Record("file", folder, {"path": str(path)}))
+            name = folder if path.is_dir() else f"{folder}/{path.name}".lstrip("/")
+            self._keep_path("file", name, path, {})
         else:
             keys = [key for key in self._newest_steps if key.startswith("eval/")]
             self.model(path, path.name, None, keys, visit=visit)
@@ -167,34 +164,52 @@ class MlflowRecorder:
             "results": dict(results or {}),
             "register_as": register_as,
         }
-        # The folder's path stays as it is: one with `~` instead of the home could not be opened.
-        self._keep_path(Record("model", name, public(fields) | {"path": str(folder)}))
+        self._keep_path("model", name, folder, public(fields))
 
-    def _keep_path(self, record: Record) -> None:
-        """Record a file or folder: its path, relative to the journal if below it, and content."""
-        path, home = Path(record.value["path"]).resolve(), self.journal.path.parent.resolve()
-        inside = path.is_relative_to(home) and home != Path(home.anchor)
-        shown = str(path.relative_to(home) if inside else path)
-        self.record(
-            replace(
-                record, value=record.value | {"path": shown}, files=self.journal.kept.keep(path)
-            )
-        )
+    def _keep_path(self, kind: str, name: str, path: Path, fields: Mapping[str, Any]) -> None:
+        """Record a file or folder: its path, which is not made public, and its content."""
+        path = path.resolve()
+        value = {**fields, "path": str(path)}
+        self.record(Record(kind, name, value, files=self.journal.keep(path)))
 
     def figure(self, name: str, figure: "Figure") -> None:
         """Keep a matplotlib figure as a PNG under the artifact path `name`."""
         content = io.BytesIO()
         figure.savefig(content, format="png")
-        self.record(Record("png", name, base64.b64encode(content.getvalue()).decode()))
+        self.record(Record("file", name), content.getvalue())
 
     def text(self, content: str, name: str) -> None:
         """Keep a text under the artifact path `name`; it replaces an older one."""
-        self.record(Record("text", name, public(content)))
+        self.record(Record("file", name), public(content).encode(errors="replace"))
 
     def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
-        """Keep rows as an MLflow table under `name` (.json); they replace older ones."""
-        if rows:
-            self.record(Record("table", name, public([dict(row) for row in rows])))
+        """Keep rows as an MLflow table under `name` (.json); they replace older ones.
+
+        A PIL image is shown in its cell; equal images are kept once.
+        """
+        if not rows:
+            return
+        folder, images = f"table_images/{name.removesuffix('.json')}", dict[str, bytes]()
+
+        def plain(value: Any) -> Any:
+            if not isinstance(value, Image.Image):
+                return public(value)
+            content = io.BytesIO()
+            value.convert("RGB").save(content, "WEBP", quality=80)
+            file = f"{sha256(content.getvalue()).hexdigest()[:32]}.webp"
+            images[file] = content.getvalue()
+            path = f"{folder}/{file}"
+            return {"type": "image", "filepath": path, "compressed_filepath": path}
+
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        data = [[plain(row.get(column)) for column in columns] for row in rows]
+        if images:
+            with tempfile.TemporaryDirectory() as target:
+                for file, content in images.items():
+                    Path(target, file).write_bytes(content)
+                self.artifact(Path(target), folder)
+        text = json.dumps({"columns": columns, "data": data}, default=str)
+        self.record(Record("table", name), text.encode())
 
     def dataset(
         self,
@@ -282,3 +297,91 @@ class MlflowRecorder:
     def warn(self, kind: str, message: str) -> None:
         """Log a warning, once per kind."""
         self._warnings.warn(kind, message)
+
+
+def log_adapter(
+    recorder: MlflowRecorder,
+    folder: Path,
+    name: str,
+    step: int,
+    metrics: Mapping[str, float],
+    *,
+    register_as: str | None = None,
+) -> None:
+    """Keep an adapter as files of the run, `adapters/<name>`, and as a LoggedModel.
+
+    Logging it again under the same name and step, after a resume, makes no second model.
+
+    Args:
+        recorder: The run's recorder.
+        folder: The adapter in PEFT's layout.
+        name: `final`, `best`, ...
+        step: The optimiser step that it was saved after.
+        metrics: Its measurements at that step, under their names on the run.
+        register_as: Name of a registered model; the adapter becomes its version `candidate`.
+    """
+    recorder.artifact(folder, f"{ADAPTERS}/{name}")
+    recorder.metrics(metrics, step)
+    recorder.model(folder, name, step, list(metrics), register_as=register_as)
+
+
+def final_model(name: str) -> Model:
+    """Return a reference to the run's own adapter, for `link_measured` and `log_trace`."""
+    return {"tags": {"pixelis.adapter": name}}
+
+
+def measured_model(recorder: MlflowRecorder, address: str) -> Model | None:
+    """Return a reference to the LoggedModel at an adapter's address; None if there is none."""
+    try:
+        model_id = model_of(recorder.client, address)
+    except MlflowException as error:
+        recorder.warn("model", f"the model of {address} cannot be found ({first_line(error)})")
+        return None
+    return {"model_id": model_id} if model_id else None
+
+
+def link_measured(
+    recorder: MlflowRecorder,
+    model: Model,
+    metrics: Sequence[str],
+    step: int,
+    *,
+    name: str,
+    digest: str,
+) -> None:
+    """Show numbers of this run on the page of the model that they measure.
+
+    Args:
+        recorder: Recorder of the run with the numbers.
+        model: Result of `final_model` or `measured_model`.
+        metrics: Keys of the numbers.
+        step: Step of the numbers.
+        name: Name of the dataset.
+        digest: Digest of the dataset, the same as for `MlflowRecorder.dataset`.
+    """
+    dataset = {"name": name, "digest": digest[:DIGEST_LENGTH]}
+    value = {"model": dict(model), "metrics": list(metrics), "step": step, "dataset": dataset}
+    recorder.record(Record("measured", name, value))
+
+
+def log_questions(
+    recorder: MlflowRecorder, file: Path, *, name: str, digest: str, num_rows: int, context: str
+) -> None:
+    """Record a file or folder of `num_rows` questions, of any layout, as an input of the run.
+
+    `name`, `digest` (SHA-256 of the questions) and `context` are those of the MLflow dataset.
+    """
+    fields = {
+        "digest": digest[:DIGEST_LENGTH],
+        "source_type": "local",
+        "source": json.dumps({"uri": str(file)}),
+        "profile": json.dumps({"num_rows": num_rows}),
+        "context": context,
+    }
+    recorder.record(Record("dataset", name, public(fields)))
+
+
+def log_trace(recorder: MlflowRecorder, key: str, **fields: Any) -> None:
+    """Keep a rollout as a trace of the run, once per key; see `traces.trace_fields`."""
+    content = json.dumps(trace_fields(**fields), default=str).encode()
+    recorder.record(Record("trace", trace_id_of(recorder.run_id, key)), content)

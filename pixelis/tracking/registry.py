@@ -6,8 +6,7 @@ from mlflow.exceptions import MlflowException
 
 from pixelis.errors import CheckpointError
 from pixelis.tracking.lookup import FINAL_ADAPTER
-from pixelis.tracking.messages import first_line
-from pixelis.tracking.privacy import public
+from pixelis.tracking.privacy import first_line, public
 from pixelis.tracking.store import connect
 
 CANDIDATE = "candidate"

@@ -1,13 +1,14 @@
 """Opening and closing of runs: a new run, a run that `mlflow run` opened, or a resumed one."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -18,22 +19,22 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pixelis.errors import UserError
-from pixelis.tracking.heartbeat import DIED_TAG, SilentRuns, claim, heartbeats
 from pixelis.tracking.journal import Past
 from pixelis.tracking.lookup import open_experiment
-from pixelis.tracking.messages import first_line, logger
-from pixelis.tracking.privacy import public
-from pixelis.tracking.record import Record
+from pixelis.tracking.privacy import first_line, logger, public
 from pixelis.tracking.recorder import MlflowRecorder, Scalar
 from pixelis.tracking.send import ERROR_TAG
 from pixelis.tracking.store import connect, retry_locked
-from pixelis.tracking.sync import end_dead_runs, end_run
-from pixelis.tracking.system import FIRST_KEY, SystemMonitor
+from pixelis.tracking.sync import ALIVE_TAG, DIED_TAG, claim, end_dead_runs
 
+HEARTBEAT_SECONDS = 60.0
+GRACE_SECONDS = 600.0  # after which a heartbeat has stopped
+FIRST_KEY = "system/cpu_utilization_percentage"  # of the system metrics
 OPEN_SECONDS = 5.0  # how long to wait for the delivery of a run's first records
 _ENVIRONMENT = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 # The run that is open here. We do not use MLflow's stack of runs, because at Python's exit MLflow
@@ -108,7 +109,7 @@ def open_run(
         resumed = _find(client, resume_run_id) if resume_run_id else None
         shell_id = None if resumed and shell_id == resume_run_id else shell_id
         run = resumed or retry_locked(
-            lambda: _start(client, shell_id, experiment, public(run_name)), str(client.tracking_uri)
+            client, lambda: _start(client, shell_id, experiment, public(run_name))
         )
         # Takes the journal's lock, which keeps `sync` away, and sends what an earlier process left.
         recorder = MlflowRecorder(
@@ -129,17 +130,11 @@ def open_run(
         raise UserError(public(f"MLflow cannot open a run ({first_line(error)})")) from error
     recorder.tags({"pixelis.entry_point": entry_point, **git_tags(), **_cleaned(run), **tags})
     recorder.params(params)
-    if recorder.journal.size:
-        # Also if the run is new: the visits in the journal are then sent to it.
-        recorder.record(Record("resume", "resume", None))
     # A resumed run must not keep the tags of its earlier end.
     for tag in {ERROR_TAG, "pixelis.stopped", DIED_TAG} & set(run.data.tags):
         recorder.attempt("clearing", partial(client.delete_tag, run.info.run_id, tag))
     if recorder.flush(OPEN_SECONDS):
-        own = recorder.run_id
-        lines = recorder.attempt("ending killed runs", lambda: end_dead_runs(client, but=own))
-        for line in lines or ():
-            logger.warning("%s", line)
+        _end_others(recorder)
     shell = None
     if resumed and shell_id:
         shell = recorder.attempt(
@@ -148,8 +143,7 @@ def open_run(
     with _interruptible():
         outer = _open_run_id.set(run.info.run_id)
         try:
-            look = partial(_end_silent_runs, client, SilentRuns())
-            with heartbeats(recorder.tags, look), _system_metrics(recorder, system_metrics):
+            with _in_thread(partial(_beat, recorder)), _system_metrics(recorder, system_metrics):
                 yield recorder
         except BaseException as error:
             _close(recorder, shell, error)
@@ -160,11 +154,64 @@ def open_run(
             _open_run_id.reset(outer)
 
 
-def _end_silent_runs(client: MlflowClient, silent: SilentRuns) -> None:
-    """End the runs of other machines whose heartbeat has stopped."""
-    with suppress(MlflowException, OSError, TimeoutError):
-        for run in silent.look(client, time.monotonic()):
-            logger.warning("%s", end_run(client, run))
+@contextmanager
+def _in_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a function in a thread during the block, at the end of which its event is set."""
+    over = threading.Event()
+    threading.Thread(target=work, args=(over,), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _beat(recorder: MlflowRecorder, over: threading.Event) -> None:
+    """Record heartbeats, and end the runs of other machines whose heartbeat has stopped."""
+    since = time.monotonic()  # when the store began to answer
+    while not over.wait(HEARTBEAT_SECONDS):
+        recorder.tags({ALIVE_TAG: str(int(time.time()))})
+        if not recorder.answers():
+            since = time.monotonic()
+        elif time.monotonic() - since >= GRACE_SECONDS:
+            _end_others(recorder, GRACE_SECONDS)
+
+
+def _end_others(recorder: MlflowRecorder, grace: float | None = None) -> None:
+    """End other runs whose processes have died; see `sync.end_dead_runs`."""
+    lines = recorder.attempt(
+        "ending killed runs",
+        lambda: end_dead_runs(recorder.client, but=recorder.run_id, grace=grace),
+    )
+    for line in lines or ():
+        logger.warning("%s", line)
+
+
+def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> AbstractContextManager[None]:
+    """Record system metrics during a block; MLflow's environment variable overrides `wanted`."""
+    if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.is_set():
+        wanted = MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get()
+    return _in_thread(partial(measure_system, recorder)) if wanted else nullcontext()
+
+
+def measure_system(recorder: MlflowRecorder, over: threading.Event) -> None:
+    """Record processor, memory, disk and GPU use until an event is set.
+
+    MLflow's own loop asks the server before each measurement and stops for good when the server
+    does not answer.
+    """
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    monitor: Any = SystemMetricsMonitor(recorder.run_id)
+    step = recorder.next_step(FIRST_KEY)
+    while True:
+        for _ in range(monitor.samples_before_logging):
+            monitor.collect_metrics()
+            if over.wait(monitor.sampling_interval):
+                return
+        values = monitor.aggregate_metrics()
+        recorder.metrics({f"system/{key}": value for key, value in values.items()}, step)
+        step += 1
+        for each in monitor.monitors:
+            each.clear_metrics()
 
 
 def _cleaned(run: Run) -> dict[str, str]:
@@ -202,23 +249,6 @@ def _start(client: MlflowClient, run_id: str | None, experiment: str, run_name: 
     return client.create_run(experiment_id, run_name=run_name, tags=resolve_tags(tags))
 
 
-@contextmanager
-def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> Iterator[None]:
-    """Record system metrics during the block; MLflow's environment variable overrides `wanted`."""
-    if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.is_set():
-        wanted = MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get()
-    if not wanted:
-        yield
-        return
-    step = recorder.next_step(FIRST_KEY)
-    monitor: Any = SystemMonitor(recorder.run_id, recorder.metrics, step=step)
-    monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()
-
-
 def _link(
     client: MlflowClient, shell_id: str, first: Run, output_dir: Path | None
 ) -> MlflowRecorder:
@@ -238,9 +268,8 @@ def _link(
 def _close(
     recorder: MlflowRecorder, shell: MlflowRecorder | None, error: BaseException | None
 ) -> None:
-    status, message = _status(error), None
-    if status == "FAILED" and error is not None:
-        message = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+    status = _status(error)
+    message = first_line(error) if error is not None and status == "FAILED" else None
     for each in (recorder, shell) if shell else (recorder,):
         each.close(status, message)
 

@@ -1,9 +1,7 @@
 """The calls that send each kind of record to MLflow, and the errors that mean a refusal."""
 
-import base64
 import errno
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,25 +9,30 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from requests import HTTPError
 
 from pixelis.curriculum.visits import Visit, visits
 from pixelis.files import describe_full_disk
 from pixelis.mlflow_plugin import sqlite_file
-from pixelis.tracking.adapters import send_model
-from pixelis.tracking.journal import Journal
-from pixelis.tracking.measured import send_measured
-from pixelis.tracking.record import Record, RejectedError
+from pixelis.tracking.adapters import send_measured, send_model
+from pixelis.tracking.journal import Journal, Record
+from pixelis.tracking.lookup import EVENTS_FILE
 from pixelis.tracking.store import ATTEMPT_SECONDS, call_within
 from pixelis.tracking.traces import send_trace
-from pixelis.tracking.visits import changed_visits, event_metrics, send_visit
+from pixelis.tracking.visits import event_metrics, send_visit
 
-EVENTS_FILE = "curriculum/events.json"
 ERROR_TAG = "pixelis.error"
+# Number of records that MLflow takes in one call; one for every other kind.
+BATCH_LIMITS = {"metric": 1000, "param": 100, "tag": 100}
 
 # Answers that would not change if the record were sent again.
 _FINAL_ERRORS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 _FINAL_STATUS = {400, 404, 405, 411, 413, 414, 415, 422, 501}
+
+
+class RejectedError(Exception):
+    """A refusal of a record by MLflow that trying again would not change."""
 
 
 class Sender:
@@ -44,28 +47,29 @@ class Sender:
 
     def __init__(self, client: MlflowClient, journal: Journal, *, has_past: bool) -> None:
         """Read the events that were sent before."""
-        self._client, self._run_id = client, journal.run_id
-        self._journal, self._kept = journal, journal.kept
+        self._client, self._run_id, self._journal = client, journal.run_id, journal
         self._has_past = has_past
         self._steps: dict[str, set[int]] = {}  # key -> steps that MLflow has, read once per key
         self._events = journal.events(journal.sent)
+        self._visits: dict[int, Visit] = {}  # index -> what MLflow has of it
         self._senders: dict[str, Callable[[Record], None]] = {
-            "text": lambda r: self._send_bytes(r.name, str(self._kept.value(r)).encode()),
-            "png": lambda r: self._send_bytes(r.name, base64.b64decode(self._kept.value(r))),
-            "table": self._send_table,
             "file": self._send_file,
+            "table": self._send_table,
             "dataset": self._send_dataset,
             "event": self._send_event,
-            "resume": lambda record: self._send_events(visits(self._events), record),
             "model": self._send_model,
-            "measured": lambda r: send_measured(client, self._run_id, self._kept.value(r)),
+            "measured": lambda record: send_measured(client, self._run_id, record.value),
             "trace": self._send_trace,
             "end": self._send_end,
         }
-        self._batches: dict[str, Callable[[Sequence[Record]], None]] = {
+        self._batches: dict[str, Callable[[Sequence[Record]], Any]] = {
             "metric": self._send_metrics,
-            "param": self._send_params,
-            "tag": self._send_tags,
+            "param": lambda records: client.log_batch(
+                self._run_id, params=[Param(r.name, r.value) for r in records]
+            ),
+            "tag": lambda records: client.log_batch(
+                self._run_id, tags=[RunTag(r.name, r.value) for r in records]
+            ),
         }
 
     def answers(self) -> bool:
@@ -78,22 +82,23 @@ class Sender:
         return bool(run.info.lifecycle_stage == "active")
 
     def send(self, records: Sequence[Record]) -> None:
-        """Send records of one kind, at most `record.BATCH_LIMITS` of them, in order.
+        """Send records of one kind, at most `BATCH_LIMITS` of them, in order.
 
         Raises:
             RejectedError: MLflow refuses at least one of them.
             Exception: Any error of the client, its transport or its store.
         """
         kind = records[0].kind
-        if kind not in self._batches and kind not in self._senders:
-            # A newer version may have written the journal.
-            choices = ", ".join([*self._batches, *self._senders])
-            raise RejectedError(f"Unknown kind of record {kind!r}. Choices: {choices}")
         try:
             if kind in self._batches:
                 self._batches[kind](records)
-            else:
+            elif kind in self._senders:
                 self._senders[kind](records[0])
+            else:  # of a newer version
+                choices = ", ".join([*self._batches, *self._senders])
+                raise RejectedError(f"Unknown kind of record {kind!r}. Choices: {choices}")
+        except (FileNotFoundError, NotImplementedError) as error:  # a store without traces
+            raise RejectedError(str(error)) from error
         except MlflowException as error:
             if error.error_code in _FINAL_ERRORS:
                 raise RejectedError(str(error)) from error
@@ -122,22 +127,14 @@ class Sender:
             self._steps[record.name] = {metric.step for metric in history}
         return record.step in self._steps[record.name]
 
-    def _send_params(self, records: Sequence[Record]) -> None:
-        params = [Param(record.name, record.value) for record in records]
-        self._client.log_batch(self._run_id, params=params)
-
-    def _send_tags(self, records: Sequence[Record]) -> None:
-        tags = [RunTag(record.name, record.value) for record in records]
-        self._client.log_batch(self._run_id, tags=tags)
-
     def _send_event(self, record: Record) -> None:
         """Send an event's numbers, the visits that it began and ended, and the table of events."""
         event = record.value
         if event not in self._events:
             self._events.append(event)
-        before = self._events.index(event)
-        earlier = [each for each in self._events[:before] if each["step"] == event["step"]]
-        taken = {key for each in earlier for key in event_metrics(each)}  # one value per step
+        before = self._events[: self._events.index(event)]
+        # One value per step: the first event's.
+        taken = {key for e in before if e["step"] == event["step"] for key in event_metrics(e)}
         self._send_metrics(
             [
                 Record("metric", key, float(value), event["step"], record.timestamp)
@@ -145,47 +142,36 @@ class Sender:
                 if key not in taken
             ]
         )
-        changed = {visit.index for visit in changed_visits(self._events[: before + 1], before)}
-        # In their current state: an event that was refused at first may come after newer ones.
-        now = [visit for visit in visits(self._events) if visit.index in changed]
-        self._send_events(now, record)
+        for visit in visits(self._events):
+            if self._visits.get(visit.index) != visit:
+                send_visit(self._client, self._run_id, visit, "RUNNING", record.timestamp)
+                self._visits[visit.index] = visit
+        events: Any = self._events  # MLflow takes lists too
+        self._client.log_dict(self._run_id, events, EVENTS_FILE)
 
-    def _send_events(self, changed: Sequence[Visit], record: Record) -> None:
-        for visit in changed:
-            send_visit(self._client, self._run_id, visit, "RUNNING", record.timestamp)
-        if self._events:
-            table = json.dumps(self._events, indent=2, ensure_ascii=False) + "\n"
-            self._send_bytes(EVENTS_FILE, table.encode())
-
-    def _send_bytes(self, name: str, content: bytes) -> None:
-        target = PurePosixPath(name)
-        with tempfile.TemporaryDirectory(prefix="pixelis-") as folder:
-            path = Path(folder) / target.name
-            path.write_bytes(content)
-            self._client.log_artifact(self._run_id, str(path), _folder(str(target.parent)))
-
-    def _send_table(self, record: Record) -> None:
-        rows, name = self._kept.value(record), record.name
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        folder = _folder(str(PurePosixPath(name).parent))
-        if any(each.path == name for each in self._client.list_artifacts(self._run_id, folder)):
-            # MLflow would append the rows, and a resumed run would have them twice.
-            data = [[row.get(key) for key in columns] for row in rows]
-            content = json.dumps({"columns": columns, "data": data}, ensure_ascii=False)
-            self._send_bytes(name, content.encode())
-            return
-        self._client.log_table(
-            self._run_id, {key: [row.get(key) for row in rows] for key in columns}, name
-        )
+    def _file_of(self, record: Record) -> Path:
+        path = self._journal.find_file(record)
+        if path is None:
+            raise FileNotFoundError(f"{record.value['path']} is not there any more")
+        return path
 
     def _send_file(self, record: Record) -> None:
-        path = self._kept.path(record, record.value["path"])
+        path, folder = self._file_of(record), str(PurePosixPath(record.name).parent)
         if path.is_dir():
-            self._client.log_artifacts(self._run_id, str(path), _folder(record.name))
-        elif path.is_file():
-            self._client.log_artifact(self._run_id, str(path), _folder(record.name))
+            self._client.log_artifacts(self._run_id, str(path), record.name or None)
         else:
-            raise RejectedError(f"{path} is not there any more")
+            name = None if folder == "." else folder
+            self._client.log_artifact(self._run_id, str(path), name)
+
+    def _send_table(self, record: Record) -> None:
+        """Send a table's file, and list it in the tag that the UI reads."""
+        self._send_file(record)
+        tags = self._client.get_run(self._run_id).data.tags
+        tables = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+        entry = {"path": record.name, "type": "table"}
+        if entry not in tables:
+            content = json.dumps([*tables, entry])
+            self._client.set_tag(self._run_id, MLFLOW_LOGGED_ARTIFACTS, content)
 
     def _send_dataset(self, record: Record) -> None:
         fields = dict(record.value)
@@ -194,24 +180,17 @@ class Sender:
         self._client.log_inputs(self._run_id, [DatasetInput(dataset, [tag])])
 
     def _send_model(self, record: Record) -> None:
-        fields: dict[str, Any] = record.value
-        folder = self._kept.path(record, fields["path"])
-        step = fields["step"]
-        if fields["visit"] and step is None:  # the adapter from the end of a visit
+        fields, step = record.value, record.value["step"]
+        if step is None:  # the adapter from the end of a visit
             ended = [v.end for v in visits(self._events) if v.index == fields["visit"]]
             step = next(filter(None, ended), None) or int(self._events[-1]["step"])
         events = [event for event in self._events if event["step"] <= step]
-        filled = {**fields, "folder": str(folder), "step": step, "events": events}
-        try:
-            send_model(self._client, self._run_id, filled)
-        except FileNotFoundError as error:
-            raise RejectedError(str(error)) from error
+        filled = {**fields, "step": step, "events": events}
+        send_model(self._client, self._run_id, self._file_of(record), filled)
 
     def _send_trace(self, record: Record) -> None:
-        try:
-            send_trace(self._client, self._run_id, self._kept.value(record), record.timestamp)
-        except NotImplementedError as error:  # a store without spans
-            raise RejectedError(f"this store keeps no traces: {error}") from error
+        fields = json.loads(self._file_of(record).read_text(encoding="utf-8"))
+        send_trace(self._client, self._run_id, record.name, fields, record.timestamp)
 
     def _send_end(self, record: Record) -> None:
         """End the run and an open visit with the time of their end, not of sending."""
@@ -224,7 +203,3 @@ class Sender:
             if visit.end is None:
                 send_visit(self._client, self._run_id, visit, status, record.timestamp)
         self._client.set_terminated(self._run_id, status, record.timestamp or None)
-
-
-def _folder(name: str) -> str | None:
-    return name if name not in ("", ".") else None

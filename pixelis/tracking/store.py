@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 import mlflow
@@ -12,8 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pixelis.mlflow_plugin import making_tables, sqlite_file
-from pixelis.tracking.messages import first_line
-from pixelis.tracking.privacy import public
+from pixelis.tracking.privacy import first_line, public
 
 T = TypeVar("T")
 
@@ -30,29 +30,22 @@ PAUSE = 0.2
 ATTEMPT_SECONDS = 10.0  # limit of a call that is not retried
 
 
-def limit_waiting() -> None:
-    """Make MLflow give up within seconds, and without warnings, when a server is away.
-
-    Environment variables that are already set keep their values. The tracker itself warns once when
-    MLflow is away and when it answers again.
-    """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-
-
 def connect() -> MlflowClient:
     """Return a client of the store that the environment names; create a SQLite file's tables.
+
+    MLflow is made to give up within seconds, and without warnings, when a server is away; the
+    tracker itself warns once. Environment variables that are already set keep their values.
 
     Raises:
         MlflowException: The store cannot be opened, for any reason.
     """
-    limit_waiting()
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
-        uri = mlflow.get_tracking_uri()
-        with making_tables(uri):
+        with making_tables(mlflow.get_tracking_uri()):
             client = MlflowClient()
-            retry_locked(lambda: client.search_experiments(max_results=1), uri)
+            retry_locked(client, lambda: client.search_experiments(max_results=1))
     # The store may be a server, a database or a folder: each fails with its own exceptions.
     except Exception as error:
         if isinstance(error, MlflowException):
@@ -61,13 +54,9 @@ def connect() -> MlflowClient:
     return client
 
 
-def retry_locked(call: Callable[[], T], uri: str) -> T:
-    """Return the result of a call; retry it while other processes lock a SQLite file.
-
-    Raises:
-        MlflowException: The last error of the call.
-    """
-    until = time.monotonic() + (BUSY_SECONDS if sqlite_file(uri) else 0.0)
+def retry_locked(client: MlflowClient, call: Callable[[], T]) -> T:
+    """Return the result of a call; retry it while other processes lock a SQLite file."""
+    until = time.monotonic() + (BUSY_SECONDS if sqlite_file(str(client.tracking_uri)) else 0.0)
     while True:
         try:
             return call()
@@ -78,29 +67,20 @@ def retry_locked(call: Callable[[], T], uri: str) -> T:
 
 
 def call_within(seconds: float, call: Callable[[], T]) -> T:
-    """Return the result of a call, or raise when it takes too long.
+    """Return the result of a call, or raise TimeoutError when it takes too long.
 
     A call to a server that hangs cannot be stopped, so it is abandoned in its thread.
-
-    Raises:
-        TimeoutError: The call took longer.
-        Exception: The error of the call.
     """
-    results: list[T] = []
-    errors: list[Exception] = []
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.append(call())
-        # Raised again in the caller's thread.
-        except Exception as error:
-            errors.append(error)
+            future.set_result(call())
+        except Exception as error:  # raised again in the caller's thread
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error

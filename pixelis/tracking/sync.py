@@ -1,22 +1,36 @@
-"""Delivery of journals that ended runs left, and the end of runs that were killed."""
+"""Processes that have died: delivery of the journals that they left, and the end of their runs.
 
-from collections.abc import Sequence
+On one machine the lock of a process's journal decides: the kernel frees it when the process ends.
+Across machines the age of a heartbeat decides, a tag that a writing process renews, and only if the
+store has answered the observer for so long: otherwise the heartbeats could not arrive either.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pixelis.tracking.delivery import Delivery
-from pixelis.tracking.heartbeat import DIED_TAG, is_dead, journal_of, running_runs, writers
-from pixelis.tracking.journal import PREFIX, SUFFIX, Journal
-from pixelis.tracking.messages import WarnOnce, first_line
-from pixelis.tracking.privacy import public, without_secrets
-from pixelis.tracking.record import Record, now
+from pixelis.tracking.journal import PREFIX, SUFFIX, Journal, Record, now
+from pixelis.tracking.privacy import WarnOnce, first_line, public, without_secrets
 from pixelis.tracking.send import Sender
-from pixelis.tracking.store import connect, limit_waiting
+from pixelis.tracking.store import connect
 from pixelis.tracking.visits import VISIT_TAG
+
+PROCESS_TAG = "pixelis.process"  # JSON: a list of the processes that write to the run
+ALIVE_TAG = "pixelis.alive"  # seconds since 1970 of the last heartbeat
+DIED_TAG = "pixelis.died"  # why a run was ended from outside
+MAX_RUNS = 1000  # runs that one query returns
 
 
 def find_journals(trees: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
@@ -29,11 +43,8 @@ def find_journals(trees: Sequence[Path], folders: Sequence[Path] = ()) -> list[P
     name = f"{PREFIX}*{SUFFIX}"
     paths = {path for tree in trees for path in tree.rglob(name)}
     paths |= {path for folder in folders for path in folder.glob(name)}
-    return sorted(path for path in paths if path.is_file() and _is_left(Journal(path)))
-
-
-def _is_left(journal: Journal) -> bool:
-    return not journal.is_delivered or not journal.is_ended
+    journals = [Journal(path) for path in sorted(paths) if path.is_file()]
+    return [each.path for each in journals if not (each.is_delivered and each.is_ended)]
 
 
 def deliver_journals(paths: Sequence[Path]) -> tuple[bool, list[str]]:
@@ -47,12 +58,126 @@ def deliver_journals(paths: Sequence[Path]) -> tuple[bool, list[str]]:
     Returns:
         Whether everything for this store was delivered, and one line per run.
     """
-    limit_waiting()
-    client = MlflowClient()
-    results = [_deliver_path(client, path) for path in paths]
-    return all(is_delivered for is_delivered, _ in results), [
-        line for _, line in results if line is not None
-    ]
+    try:
+        client = connect() if paths else None
+    except MlflowException as error:
+        return False, [f"MLflow cannot be reached ({public(first_line(error))}); all files stay"]
+    results = [_deliver_path(client, path) for path in paths if client]
+    lines = [line for _, line in results if line is not None]
+    return all(is_delivered for is_delivered, _ in results), lines
+
+
+def _deliver_path(client: MlflowClient, path: Path) -> tuple[bool, str | None]:
+    journal = Journal(path)
+    try:
+        is_ours = journal.acquire()
+    except OSError as error:  # a folder that may not be written to
+        return False, f"{path}: {first_line(error)}"
+    if not is_ours:
+        why = "in use by the training that writes it, or by another sync; left alone"
+        return True, None if journal.is_delivered else f"{path}: {why}"
+    try:
+        return _deliver(client, journal)
+    finally:
+        journal.close(is_delivered=journal.is_delivered)
+
+
+def _deliver(client: MlflowClient, journal: Journal) -> tuple[bool, str | None]:
+    run_id, uri = journal.run_id, without_secrets(str(client.tracking_uri))
+    why = None
+    try:
+        run = client.get_run(run_id)
+        if run.info.lifecycle_stage != "active":
+            why = f"its run was deleted; mlflow runs restore --run-id {run_id} undoes that"
+    # The store may be a server, a database or a folder: each fails with its own exceptions.
+    except Exception as error:
+        why = f"MLflow at {uri} cannot be reached ({public(first_line(error))})"
+        if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            why = f"run {run_id} is not in {uri}; name its store with MLFLOW_TRACKING_URI"
+    if why is not None:
+        is_done = journal.is_delivered and "cannot be reached" not in why
+        return is_done, None if is_done else f"{journal.path}: {why}; the file stays as it is"
+    is_open = run.info.status == "RUNNING" or journal.is_finished
+    if is_open and not journal.is_ended and not _others_live(run, journal):
+        times = [record.timestamp for record, _ in journal.read() if record]
+        killed = {"status": "KILLED"}
+        journal.append(Record("end", "status", killed, timestamp=max(times, default=0) or now()))
+    waiting = len(journal.unsent())
+    if not waiting and not journal.refused():
+        return True, None
+    delivery = Delivery(journal, Sender(client, journal, has_past=True), WarnOnce("unreachable"))
+    if delivery.send_rest():
+        refused = f", {len(delivery.refused)} refused" if delivery.refused else ""
+        status = client.get_run(run_id).info.status
+        delivered = f"{delivery.num_sent} records delivered{refused}, {status}"
+        return True, f"{run.info.run_name} ({run_id}): {delivered}"
+    left, why = len(journal.unsent()), first_line(delivery.failure or OSError("disk full"))
+    return False, (
+        f"{journal.path}: MLflow at {uri} takes no records ({public(why)}); {left} of {waiting} "
+        "wait"
+    )
+
+
+def _others_live(run: Run, journal: Journal) -> bool:
+    """Return whether other living processes write to the run, at once or after a resume."""
+    path = journal.path.resolve()
+    others = [each for each in _writers(run) if _journal_of(each).path != path]
+    return any(not is_dead(each) for each in others)
+
+
+def claim(client: MlflowClient, run: Run, journal: Path, *, shared: bool = False) -> None:
+    """Name this process in the tag of the processes that write to a run.
+
+    Args:
+        client: Client of the store.
+        run: The run.
+        journal: Path of this process's journal.
+        shared: Whether other processes may write to the run too; they stay in the tag.
+    """
+    others = [each for each in _writers(run) if not is_dead(each)] if shared else []
+    path = public(str(journal.resolve()))
+    host = socket.gethostname()
+    mine = {"host": host, "machine": _machine(), "pid": os.getpid(), "journal": path}
+    client.set_tag(run.info.run_id, PROCESS_TAG, json.dumps([*others, mine]))
+
+
+def _machine() -> str:
+    """Return a digest that is equal for all processes that see the same files and locks."""
+    parts = [socket.gethostname(), str(os.getuid())]
+    with suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text(encoding="utf-8"))
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/mnt"))  # containers have their own
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def _writers(run: Run) -> list[dict[str, Any]]:
+    """Return the processes that a run's tag names; none if another program wrote the tag."""
+    try:
+        value = json.loads(run.data.tags.get(PROCESS_TAG, "[]"))
+        return [{**each, "journal": str(each["journal"])} for each in value]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+
+
+def is_dead(writer: Mapping[str, Any]) -> bool | None:
+    """Return whether a process has ended, or None if that cannot be seen from here."""
+    journal = _journal_of(writer)
+    if writer.get("machine") != _machine():
+        return None
+    if not journal.path.is_file():
+        return True  # a live process keeps its journal at the path in the tag
+    try:
+        is_free = journal.acquire()
+    except OSError:  # a folder that may not be written to
+        return None
+    if is_free:
+        journal.release()
+    return is_free
+
+
+def _journal_of(writer: Mapping[str, Any]) -> Journal:
+    return Journal(Path(writer["journal"]).expanduser())
 
 
 def end_killed_runs() -> list[str]:
@@ -65,8 +190,8 @@ def end_killed_runs() -> list[str]:
         return [f"killed runs stay as they are: MLflow cannot be reached ({why})"]
 
 
-def end_dead_runs(client: MlflowClient, *, but: str = "") -> list[str]:
-    """End the runs that are RUNNING in MLflow although their processes on this machine have ended.
+def end_dead_runs(client: MlflowClient, *, but: str = "", grace: float | None = None) -> list[str]:
+    """End the runs that are RUNNING in MLflow although their processes have ended.
 
     The remaining records of their journals are sent first. The runs become KILLED, or FINISHED if
     the training was finished; a resume sets them to RUNNING again.
@@ -74,30 +199,41 @@ def end_dead_runs(client: MlflowClient, *, but: str = "") -> list[str]:
     Args:
         client: Client of the store.
         but: The id of this process's own run, which is left alone.
+        grace: Age in seconds at which a heartbeat from another machine means that its process has
+            ended; None leaves other machines' runs alone.
 
     Returns:
         One line per run.
     """
-    lines = []
-    for run in running_runs(client):
-        if run.info.run_id != but and _has_died(run):
-            # Read it again: it may have been resumed, or have ended, after it was listed.
-            run = client.get_run(run.info.run_id)
-            if run.info.status == "RUNNING" and _has_died(run):
-                lines.append(end_run(client, run))
-    return lines
+    experiments = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+    query = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '[%'"
+    ids = [experiment.experiment_id for experiment in experiments]
+    runs = [
+        run
+        for run in client.search_runs(ids, query, max_results=MAX_RUNS)
+        if run.info.run_id != but and _has_died(run, grace)
+    ]
+    # Read them again: one may have been resumed, or have ended, after it was listed.
+    again = [client.get_run(run.info.run_id) for run in runs]
+    return [
+        _end_run(client, run)
+        for run in again
+        if run.info.status == "RUNNING" and _has_died(run, grace)
+    ]
 
 
-def _has_died(run: Run) -> bool:
-    processes = writers(run)
-    return bool(processes) and all(is_dead(process) for process in processes)
+def _has_died(run: Run, grace: float | None) -> bool:
+    verdicts = [is_dead(writer) for writer in _writers(run)]
+    beat = run.data.tags.get(ALIVE_TAG, run.info.start_time // 1000)
+    is_silent = grace is not None and time.time() - float(beat) >= grace
+    return bool(verdicts) and all(is_silent if each is None else each for each in verdicts)
 
 
-def end_run(client: MlflowClient, run: Run) -> str:
-    """End a run whose processes have died, and return a line about it."""
-    run_id, last = run.info.run_id, writers(run)[-1]
-    for writer in writers(run):
-        journal = journal_of(writer)
+def _end_run(client: MlflowClient, run: Run) -> str:
+    """Send what a run's dead processes left, end the run, and return a line about it."""
+    run_id, last = run.info.run_id, _writers(run)[-1]
+    for writer in _writers(run):
+        journal = _journal_of(writer)
         if is_dead(writer) and journal.path.is_file() and journal.run_id == run_id:
             _deliver_path(client, journal.path)
     status = client.get_run(run_id).info.status
@@ -112,76 +248,3 @@ def end_run(client: MlflowClient, run: Run) -> str:
         why = f"its process {last.get('pid')} on {last.get('host')} ended without a word"
         client.set_tag(run_id, DIED_TAG, why)
     return f"{run.info.run_name} ({run_id}) was killed: it is {status} in MLflow now"
-
-
-def _deliver_path(client: MlflowClient, path: Path) -> tuple[bool, str | None]:
-    journal = Journal(path)
-    try:
-        is_ours = journal.acquire()
-    except OSError as error:  # a folder that may not be written to
-        return False, f"{path}: {first_line(error)}"
-    if not is_ours:
-        if journal.is_delivered:  # the run is alive
-            return True, None
-        why = "in use by the training that writes it, or by another sync; left alone"
-        return True, f"{path}: {why}"
-    try:
-        return _deliver(client, journal)
-    finally:
-        journal.release()
-
-
-def _deliver(client: MlflowClient, journal: Journal) -> tuple[bool, str | None]:
-    run_id, uri = journal.run_id, without_secrets(str(client.tracking_uri))
-    try:
-        run = client.get_run(run_id)
-    # The store may be a server, a database or a folder: each fails with its own exceptions.
-    except Exception as error:
-        if journal.is_delivered and _is_unknown(error):  # it was delivered to another store
-            return True, None
-        return False, f"{journal.path}: {_why_not(error, run_id, uri)}; the file stays as it is"
-    if run.info.lifecycle_stage != "active":
-        if journal.is_delivered:
-            return True, None
-        undo = f"mlflow runs restore --run-id {run_id}"
-        return False, f"{journal.path}: its run was deleted; {undo} undoes that"
-    is_open = run.info.status == "RUNNING" or journal.is_finished
-    if is_open and not journal.is_ended and not _others_live(run, journal):
-        times = [record.timestamp for record, _ in journal.read() if record]
-        journal.append(
-            Record("end", "status", {"status": "KILLED"}, timestamp=max(times, default=0) or now())
-        )
-    waiting = sum(record is not None for record, _ in journal.read(journal.sent))
-    if not waiting and not journal.refused():
-        return True, None
-    delivery = Delivery(journal, Sender(client, journal, has_past=True), WarnOnce("unreachable"))
-    is_sent = delivery.send_rest()
-    if is_sent and delivery.failure is None:
-        refused = f", {len(delivery.refused)} refused" if delivery.refused else ""
-        status = client.get_run(run_id).info.status
-        line = f"{run.info.run_name} ({run_id}): {delivery.num_sent} records delivered"
-        return True, f"{line}{refused}, {status}"
-    assert delivery.failure is not None
-    left = sum(record is not None for record, _ in journal.read(journal.sent))
-    left += len(delivery.refused)
-    return False, (
-        f"{journal.path}: MLflow at {uri} takes no records "
-        f"({public(first_line(delivery.failure))}); {left} of {waiting} wait"
-    )
-
-
-def _others_live(run: Run, journal: Journal) -> bool:
-    """Return whether other living processes write to the run, at once or after a resume."""
-    path = journal.path.resolve()
-    others = [each for each in writers(run) if journal_of(each).path != path]
-    return any(not is_dead(each) for each in others)
-
-
-def _is_unknown(error: Exception) -> bool:
-    return isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
-
-
-def _why_not(error: Exception, run_id: str, uri: str) -> str:
-    if _is_unknown(error):
-        return f"run {run_id} is not in {uri}; name its store with MLFLOW_TRACKING_URI"
-    return f"MLflow at {uri} cannot be reached ({public(first_line(error))})"

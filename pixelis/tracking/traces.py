@@ -22,7 +22,7 @@ from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTag
 from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
 from PIL import Image
 
-from pixelis.tracking.measured import find_measured
+from pixelis.tracking.adapters import find_measured
 from pixelis.tracking.privacy import public
 
 IMAGE = "$image"  # in inputs and outputs: refers to the image with this key
@@ -31,9 +31,13 @@ MAX_PREVIEW = 900
 MIN_NS = 1_000  # shortest span, so that the order of spans is visible
 
 
+def trace_id_of(run_id: str, key: str) -> str:
+    """Return the id of the trace with a key in a run."""
+    return f"tr-{hashlib.sha256(f'{run_id} {key}'.encode()).digest()[:16].hex()}"
+
+
 def trace_fields(
     *,
-    key: str,
     name: str,
     spans: Sequence[Mapping[str, Any]],
     is_right: bool,
@@ -45,7 +49,6 @@ def trace_fields(
     """Return the fields of `send_trace`, as plain JSON.
 
     Args:
-        key: identifies the trace within its run.
         name: name of the trace.
         spans: spans in order, the first one the parent of all others: `name`, `type`, `inputs`,
             `outputs`, and optionally `seconds` (wall time) and `error`. PIL images anywhere in
@@ -54,20 +57,18 @@ def trace_fields(
         why: the rationale of the verdict.
         answered: whether the rollout ended with an answer; otherwise its state is ERROR.
         tags: tags to filter by.
-        model: reference to the model (`measured.find_measured`), or None.
+        model: reference to the model (`adapters.find_measured`), or None.
     """
     images: dict[str, str] = {}
     plain = [_plain(public(dict(span)), images) for span in spans]
+    texts = {"name": name, "why": why, "tags": dict(tags)}
     return {
-        "key": key,
-        "name": public(name),
+        **public(texts),
         "spans": plain,
         "images": images,
         "right": is_right,
-        "why": public(why),
         "answered": answered,
-        "tags": public(dict(tags)),
-        "model": dict(model) if model else None,
+        "model": model,
     }
 
 
@@ -95,19 +96,10 @@ def _encode(image: Image.Image) -> bytes:
 
 
 def send_trace(
-    client: MlflowClient, run_id: str, fields: Mapping[str, Any], timestamp: int
+    client: MlflowClient, run_id: str, trace_id: str, fields: Mapping[str, Any], timestamp: int
 ) -> None:
-    """Send a trace; sending it again makes no second one.
-
-    Args:
-        client: client of the store.
-        run_id: id of the trace's run.
-        fields: result of `trace_fields`.
-        timestamp: time of recording, in milliseconds since 1970.
-    """
+    """Send a trace, the result of `trace_fields`; sending it again makes no second one."""
     run = client.get_run(run_id)
-    digest = hashlib.sha256(f"{run_id} {fields['key']}".encode()).digest()[:16]
-    trace_id = f"tr-{digest.hex()}"
     shown = {
         key: Attachment(content_type="image/png", content_bytes=base64.b64decode(content))
         for key, content in fields["images"].items()
@@ -141,8 +133,7 @@ def send_trace(
     tracing = TracingClient(client.tracking_uri)
     returned = tracing.start_trace(info)
     made = [
-        _span(span, i, digest, trace_id, (began + begins[i], lengths[i]))
-        for i, span in enumerate(spans)
+        _span(span, i, trace_id, (began + begins[i], lengths[i])) for i, span in enumerate(spans)
     ]
     tracing.log_spans(run.info.experiment_id, made)
     folder = get_artifact_repository(get_artifact_uri_for_trace(returned))
@@ -174,9 +165,7 @@ def _feedback(fields: Mapping[str, Any], trace_id: str, timestamp: int) -> Feedb
     return feedback
 
 
-def _span(
-    span: Mapping[str, Any], index: int, digest: bytes, trace_id: str, time: tuple[int, int]
-) -> Span:
+def _span(span: Mapping[str, Any], index: int, trace_id: str, time: tuple[int, int]) -> Span:
     """Build one span from its begin and length in nanoseconds; the first one is the root."""
     begin, num_ns = time
     failed = span.get("error")
@@ -190,7 +179,7 @@ def _span(
     return Span.from_dict(
         {
             "name": span["name"],
-            "trace_id": base64.b64encode(digest).decode(),
+            "trace_id": base64.b64encode(bytes.fromhex(trace_id.removeprefix("tr-"))).decode(),
             "span_id": _span_id(index),
             "parent_span_id": _span_id(0) if index else "",
             "start_time_unix_nano": begin,

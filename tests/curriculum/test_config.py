@@ -10,55 +10,34 @@ from pixelis.config import walk_fields
 from pixelis.curriculum import ConfigError, CurriculumConfig, Stage, check_examples
 from pixelis.curriculum.strategies import STRATEGIES
 
-# The table of the settings: key, default, what is accepted at the edges, what is not, the rule.
-ONE_OR_MORE, NONE_OR_MORE = "an integer >= 1", "an integer >= 0"
-NULL_OR_ONE = "null or an integer >= 1"
-SHARE = "in [0, 1]"
+# The table of the settings: key, default, what is accepted at the edges, what is not.
 NO_INTEGERS = (1.0, True, "1", [])
 NO_NUMBERS = (True, "0.5", None, float("nan"), float("inf"))
 TABLE = [
-    ("enabled", True, [False], [0, "yes", None], "true or false"),
-    ("strategy", "staged", ["competence"], ["Staged", None], f"one of {', '.join(STRATEGIES)}"),
-    ("advancement_interval", 500, [1], [0, None, *NO_INTEGERS], ONE_OR_MORE),
-    ("min_performance_for_advance", 0.6, [0, 1], [-0.01, 1.01, *NO_NUMBERS], SHARE),
-    (
-        "performance_metric",
-        "token_accuracy",
-        ["answer_accuracy", "likelihood"],
-        ["loss", None],
-        "one of token_accuracy, answer_accuracy, likelihood",
-    ),
-    ("performance_window", 1, [2], [0, None, *NO_INTEGERS], ONE_OR_MORE),
-    ("eval_samples_per_difficulty", 128, [1], [0, None, *NO_INTEGERS], ONE_OR_MORE),
-    ("scored_pool_size", 1024, [None, 1], [0, *NO_INTEGERS], NULL_OR_ONE),
-    ("rollback_enabled", True, [False], [0, "yes", None], "true or false"),
-    ("rollback_threshold", -0.05, [-1, 0], [-1.01, 0.05, *NO_NUMBERS], "in [-1, 0]"),
-    ("rollback_cooldown", 1000, [0], [-1, None, *NO_INTEGERS], NONE_OR_MORE),
-    ("rollback_factor", 2.0, [1], [0.99, *NO_NUMBERS], "a number >= 1"),
-    ("max_rollbacks", None, [1], [0, *NO_INTEGERS], NULL_OR_ONE),
-    ("trial_steps", 0, [1], [-1, None, *NO_INTEGERS], NONE_OR_MORE),
-    ("rollback_scope", "data", ["data"], ["all", None], "one of data, data+weights"),
-    ("competence.c0", 0.01, [0, 1], [-0.01, 1.01, *NO_NUMBERS], SHARE),
-    ("competence.steps", None, [1], [0, *NO_INTEGERS], NULL_OR_ONE),
-    ("self_paced.initial_fraction", 0.3, [0.01, 1], [0, 1.01, *NO_NUMBERS], "in (0, 1]"),
-    ("self_paced.growth", 1.3, [1.01], [1, 0.5, *NO_NUMBERS], "a number > 1"),
-    (
-        "schedule.steps",
-        None,
-        [[1], [3, 7]],
-        [5, [0], [5, 5], [7, 3], [True], [1.0]],
-        "null or a list of strictly increasing integers >= 1",
-    ),
-    ("adaptive.floor", 0.1, [0, 1], [-0.01, 1.01, *NO_NUMBERS], SHARE),
-    ("adaptive.rate", 0.3, [0.01, 5], [0, -1, *NO_NUMBERS], "a number > 0"),
-    (
-        "adaptive.active_fraction",
-        None,
-        [0.01, 1],
-        [0, 1.01, True, "0.5", float("nan")],
-        "null or in (0, 1]",
-    ),
-    ("adaptive.noise_cut", 0.9, [0.01, 1], [0, 1.01, *NO_NUMBERS], "in (0, 1]"),
+    ("enabled", True, [False], [0, "yes", None]),
+    ("strategy", "staged", ["competence"], ["Staged", "stagd", None]),
+    ("advancement_interval", 500, [1], [0, None, *NO_INTEGERS]),
+    ("min_performance_for_advance", 0.6, [0, 1], [-0.01, 1.01, *NO_NUMBERS]),
+    ("performance_metric", "token_accuracy", ["answer_accuracy", "likelihood"], ["loss", None]),
+    ("performance_window", 1, [2], [0, None, *NO_INTEGERS]),
+    ("eval_samples_per_difficulty", 128, [1], [0, None, *NO_INTEGERS]),
+    ("scored_pool_size", 1024, [None, 1], [0, *NO_INTEGERS]),
+    ("rollback_enabled", True, [False], [0, "yes", None]),
+    ("rollback_threshold", -0.05, [-1, 0], [-1.01, 0.05, *NO_NUMBERS]),
+    ("rollback_cooldown", 1000, [0], [-1, None, *NO_INTEGERS]),
+    ("rollback_factor", 2.0, [1], [0.99, *NO_NUMBERS]),
+    ("max_rollbacks", None, [1], [0, *NO_INTEGERS]),
+    ("trial_steps", 0, [1], [-1, None, *NO_INTEGERS]),
+    ("rollback_scope", "data", ["data"], ["all", None]),
+    ("competence.c0", 0.01, [0, 1], [-0.01, 1.01, *NO_NUMBERS]),
+    ("competence.steps", None, [1], [0, *NO_INTEGERS]),
+    ("self_paced.initial_fraction", 0.3, [0.01, 1], [0, 1.01, *NO_NUMBERS]),
+    ("self_paced.growth", 1.3, [1.01], [1, 0.5, *NO_NUMBERS]),
+    ("schedule.steps", None, [[1], [3, 7]], [5, [5, 5], [7, 3]]),
+    ("adaptive.floor", 0.1, [0, 1], [-0.01, 1.01, *NO_NUMBERS]),
+    ("adaptive.rate", 0.3, [0.01, 5], [0, -1, *NO_NUMBERS]),
+    ("adaptive.active_fraction", None, [0.01, 1], [0, 1.01, True, "0.5", float("nan")]),
+    ("adaptive.noise_cut", 0.9, [0.01, 1], [0, 1.01, *NO_NUMBERS]),
 ]
 
 
@@ -75,16 +54,16 @@ def look_up(settings, key):
 
 
 @pytest.mark.parametrize(
-    ("key", "default", "accepted", "rejected", "rule"), TABLE, ids=[row[0] for row in TABLE]
+    ("key", "default", "accepted", "rejected"), TABLE, ids=[row[0] for row in TABLE]
 )
-def test_the_table_row_by_row(key, default, accepted, rejected, rule):
+def test_the_table_row_by_row(key, default, accepted, rejected):
     assert look_up(CurriculumConfig.from_dict({}).to_dict(), key) == default
     for value in [default, *accepted]:
         assert look_up(CurriculumConfig.from_dict(nested(key, value)).to_dict(), key) == value
     for value in rejected:
-        # Name, rule and value, in one shape; a note may follow.
-        text = re.escape(f"curriculum.{key} must be {rule}, got {value!r}")
-        with pytest.raises(ConfigError, match=rf"^{text}( \(.*\))?$"):
+        # Name, rule and value, in one shape.
+        text = rf"^curriculum\.{key} must be .+, got {re.escape(repr(value))}$"
+        with pytest.raises(ConfigError, match=text):
             CurriculumConfig.from_dict(nested(key, value))
 
 
@@ -134,37 +113,24 @@ def stages(*mixes):
 WHOLE = {"simple": 1.0}
 # Beside the table: what joins keys, sections, stages and misspelt names.
 REJECTED = [
-    ("strategy", "stagd", r"strategy must be one of .*staged, got 'stagd' \(did you mean"),
+    ("strategy", "stagd", "strategy must be one of adaptive, .*, staged, got 'stagd'"),
     ("rollback_scope", "data+weights", "rollback_scope must be data where trial_steps is 0"),
-    (
-        "rollback_threshold",
-        0.05,
-        r"^curriculum\.rollback_threshold must be in \[-1, 0\], got 0.05 \(a drop is negative\)$",
-    ),
-    ("competence", None, "curriculum.competence must be a mapping of settings, got None"),
+    ("competence", None, "curriculum.competence must be a section of keys and values, got None"),
     ("competence", {"stps": 1}, "Unknown key 'curriculum.competence.stps'. Did you mean 'steps'"),
-    ("stages", [], r"stages must be a list of at least one stage, got \[\]"),
-    ("stages", None, "stages must be a list of at least one stage, got None"),
-    ("stages", ["simple"], r"curriculum.stages\[0\] must be a mapping of settings, got 'simple'"),
-    ("stages", [{"name": "a"}], r"stages\[0\].difficulty_mix must be given, got None"),
-    ("stages", [{"difficulty_mix": WHOLE}], r"stages\[0\].name must be given, got None"),
+    ("schedule", {"steps": [0]}, r"curriculum.schedule.steps\[0\] must be >= 1, got 0"),
+    ("stages", [], r"curriculum.stages must have at least 1 items, got \[\]"),
+    ("stages", None, "curriculum.stages must be a list, as in .*, got None"),
+    ("stages", ["simple"], r"stages\[0\] must be a section of keys and values, got 'simple'"),
+    ("stages", [{"name": "a"}], r"stages\[0\].difficulty_mix must be given, got"),
+    ("stages", [{"difficulty_mix": WHOLE}], r"stages\[0\].name must be given, got"),
     ("stages", [{"name": "a", "mix": WHOLE}], r"Unknown key 'curriculum.stages\[0\].mix'"),
-    ("stages", [{"name": " ", "difficulty_mix": WHOLE}], "the name of a stage must be a non-empty"),
-    (
-        "stages",
-        [{"name": "a", "difficulty_mix": WHOLE}] * 2,
-        r"curriculum\.stages: their names must be different, got 'a' \(used twice\)",
-    ),
-    ("stages", stages({"simple": 0.5}), "mix of stage 's0' must be fractions that sum to 1 within"),
-    ("stages", stages({"a": 0.5, "b": 0.4}), r"that sum to 1 within 1e-6, got 0\.9 \(the sum\)"),
-    ("stages", stages({}), "difficulty_mix of stage 's0' must be a mapping of difficulty to fract"),
-    (
-        "stages",
-        stages({"": 1.0}),
-        r"stages\[0\]: a difficulty in difficulty_mix of stage 's0' must",
-    ),
-    ("stages", stages({"a": 1.5, "b": -0.5}), "fraction of 'a' must be a number >= 0, and at most"),
-    ("stages", stages({"a": True}), "the fraction of 'a' must be a number >= 0, .* got True"),
+    ("stages", [{"name": "", "difficulty_mix": WHOLE}], r"stages\[0\].name must not be empty, got"),
+    ("stages", [{"name": "a", "difficulty_mix": WHOLE}] * 2, "names must be different, got 'a'"),
+    ("stages", stages({"a": 0.5, "b": 0.4}), "mix must be fractions that sum to 1 .*, got 0.9$"),
+    ("stages", stages({}), r"stages\[0\].difficulty_mix must be fractions that sum to 1"),
+    ("stages", stages({"": 1.0}), r"stages\[0\].difficulty_mix must not be empty, got ''"),
+    ("stages", stages({"a": 1.5, "b": -0.5}), r"\[0\].difficulty_mix.a must be <= 1, got 1.5"),
+    ("stages", stages({"a": True}), "difficulty_mix.a must be a finite number, got True"),
     ("foo", 1, "Unknown key 'curriculum.foo'. Valid keys here: enabled, strategy, stages,"),
     ("rollback_treshold", 1, "Did you mean 'rollback_threshold'"),
     ("floor", 1, "Did you mean 'adaptive.floor'"),
@@ -178,7 +144,7 @@ def test_rejected(key, value, text):
 
 
 def test_settings_must_be_a_mapping():
-    with pytest.raises(ConfigError, match="curriculum must be a mapping of settings, got None"):
+    with pytest.raises(ConfigError, match="^curriculum must be a section of keys and v"):
         CurriculumConfig.from_dict(None)
 
 

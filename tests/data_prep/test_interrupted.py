@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pixelis.data_prep.columns import ROWS_FILE
+from pixelis.data_prep.prepare import ROWS_FILE
 
 pytestmark = pytest.mark.integration
 FILES = {

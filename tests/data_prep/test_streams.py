@@ -1,3 +1,6 @@
+"""Chunks of rows, generated or imported, and what becomes of duplicates and of broken records."""
+
+import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
@@ -5,55 +8,137 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from pixelis.curriculum.difficulty import COMPONENTS
-from pixelis.data.store import ROWS_IN_BATCH
+from pixelis.data.example import SPLITS
+from pixelis.data.store import ROWS_IN_BATCH, SCHEMA
 from pixelis.data_prep import streams
+from pixelis.data_prep.difficulty import COMPONENTS, composite
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import Rejection, open_input
-from pixelis.data_prep.rows import RowBuilder
+from pixelis.data_prep.rows import COMPONENT, Chunk, RowBuilder, facts_of, split_of
+from pixelis.data_prep.sources import open_source
 from pixelis.data_prep.streams import (
     MAX_SALT,
     RECORDS_IN_CHUNK,
     GeneratedStream,
-    ImportedStream,
-    Importer,
     PlannedExample,
+    generate_chunk,
+    import_chunk,
+    open_import,
 )
-from pixelis.errors import DataError
+from pixelis.errors import CheckpointError, DataError
 
-BUILDER = RowBuilder((0.12, 0.12), "composite", dict.fromkeys(COMPONENTS, 0.2))
+WEIGHTS = dict(zip(COMPONENTS, (0.3, 0.25, 0.2, 0.15, 0.1), strict=True))
+BUILDER = RowBuilder((0.12, 0.12), "composite", WEIGHTS)
+PLANS = [
+    PlannedExample(0, "object_counting", "positive"),
+    PlannedExample(1, "text_extraction", "self_correction"),
+    PlannedExample(2, "geometric_comparison", "trap_logical"),
+]
+
+
+def generate(planned, salt=0, *, seed=3, rows=BUILDER):
+    return generate_chunk(planned, salt, seed=seed, source=open_source("scenes"), rows=rows).batch
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return generate(PLANS)
+
+
+# Rows
+
+
+def test_splits_have_their_shares_and_a_larger_validation_share_takes_from_train_alone():
+    digests = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(4000)]
+    before = [split_of(digest, 0.1, 0.1) for digest in digests]
+    after = [split_of(digest, 0.3, 0.1) for digest in digests]
+    counts = Counter(after)
+    assert abs(counts["validation"] / 4000 - 0.3) < 0.02
+    assert abs(counts["test"] / 4000 - 0.1) < 0.02 and set(counts) == set(SPLITS)
+    for old, new in zip(before, after, strict=True):
+        assert (old == "test") == (new == "test")
+        assert old != "validation" or new == "validation"
+
+
+def test_a_chunk_holds_the_planned_examples_in_order_and_its_facts(batch):
+    assert batch.schema == SCHEMA
+    facts = facts_of(batch).to_dict("records")
+    for plan, row, fact in zip(PLANS, batch.to_pylist(), facts, strict=True):
+        assert (row["task"], row["sample_type"]) == (plan.task, plan.sample_type)
+        provenance = json.loads(row["provenance"])
+        assert row["split"] == split_of(provenance["image_digest"], 0.12, 0.12)
+        components = provenance["difficulty_components"]
+        assert set(components) == set(COMPONENTS)
+        assert row["difficulty_score"] == pytest.approx(
+            sum(WEIGHTS[name] * components[name] for name in COMPONENTS), abs=1e-5
+        )
+        assert fact == {
+            **{name: row[name] for name in ("task", "sample_type", "split")},
+            "score": row["difficulty_score"],
+            "num_objects": len(provenance["objects"]),
+            "key": int(hashlib.sha256(row["id"].encode()).hexdigest()[:16], 16),
+            **{COMPONENT + name: part for name, part in components.items()},
+        }
+
+
+def test_an_example_depends_on_its_plan_seed_and_salt_alone(batch):
+    for plan, row in zip(PLANS, batch.to_pylist(), strict=True):
+        assert generate([plan]).to_pylist() == [row]
+    first = batch["id"][0]
+    assert generate(PLANS[:1], 1)["id"][0] != first
+    assert generate(PLANS[:1], seed=4)["id"][0] != first
+
+
+def test_the_scorer_model_scores_by_the_composite_until_the_model_has(batch):
+    assert generate(PLANS, rows=replace(BUILDER, scorer="model")) == batch
+
+
+def test_pixels_of_one_example_at_a_time_are_in_memory(monkeypatch):
+    example = generate_example(seed=0, index=0, task="object_counting", sample_type="positive")
+    scored = []
+    components = composite.example_components
+    monkeypatch.setattr(
+        composite,
+        "example_components",
+        lambda example, weights: scored.append(example.id) or components(example, weights),
+    )
+
+    def examples():
+        for number in range(3):
+            assert len(scored) == number, "the one before is a row already"
+            yield replace(example, id=str(number))
+
+    assert BUILDER.build(examples()).num_rows == 3
+
+
+# Generated
 
 
 class FakeGenerate:
     """One example under the ids that a function of index and salt gives."""
 
-    def __init__(self, name_of, **source):
+    def __init__(self, name_of):
         self.name_of = name_of
-        self.source = type("FakeSource", (), {"name": "fake", **source})()
         self.asked = []
 
-    def __call__(self, plans, salt=0):
-        self.asked += [(plan.index, salt) for plan in plans]
+    def __call__(self, planned, salt=0):
+        self.asked += [(plan.index, salt) for plan in planned]
         example = generate_example(seed=0, index=0, task="object_counting", sample_type="positive")
-        examples = (replace(example, id=self.name_of(plan.index, salt)) for plan in plans)
-        return BUILDER.build(examples, [])
+        examples = (replace(example, id=self.name_of(plan.index, salt)) for plan in planned)
+        return Chunk(BUILDER.build(examples), [])
 
 
-def plans(count):
-    return [PlannedExample(index, "object_counting", "positive") for index in range(count)]
+def generated(make_chunk, count, **others):
+    planned = [PlannedExample(index, "object_counting", "positive") for index in range(count)]
+    return GeneratedStream(make_chunk, 1, {"name": "fake"}, planned=planned, **others)
 
 
 def ids(stream, folder):
     return [name for made in stream.read(folder) for name in made.batch.column("id").to_pylist()]
 
 
-# Made from a source
-
-
 def test_chunks_hold_every_plan_once(tmp_path):
-    generate = FakeGenerate(lambda index, salt: f"{index}")
-    stream = GeneratedStream(generate, plans(2 * ROWS_IN_BATCH + 1), 1)
-    assert stream.total == 2 * ROWS_IN_BATCH + 1
+    stream = generated(FakeGenerate(lambda index, salt: f"{index}"), 2 * ROWS_IN_BATCH + 1)
     sizes = [made.batch.num_rows for made in stream.read(tmp_path)]
     assert sizes == [ROWS_IN_BATCH, ROWS_IN_BATCH, 1]
     assert list(tmp_path.iterdir()) == [], "nothing was rejected"
@@ -61,18 +146,16 @@ def test_chunks_hold_every_plan_once(tmp_path):
 
 def test_an_example_that_came_before_is_made_anew_until_it_differs(tmp_path):
     # Number 2 is as number 0 twice, in the same chunk; number 60 is as number 1, in another.
-    names = {(2, 0): "0", (2, 1): "1", (60, 0): "1"}
-    generate = FakeGenerate(lambda index, salt: names.get((index, salt), f"{index}.{salt}"[:9]))
-    names |= {(0, 0): "0", (1, 0): "1"}
-    found = ids(GeneratedStream(generate, plans(70), 1), tmp_path)
+    names = {(2, 0): "0", (2, 1): "1", (60, 0): "1", (0, 0): "0", (1, 0): "1"}
+    make = FakeGenerate(lambda index, salt: names.get((index, salt), f"{index}.{salt}"))
+    found = ids(generated(make, 70), tmp_path)
     assert len(found) == 70 == len(set(found))
     assert {"2.2", "60.1"} < set(found)
-    assert Counter(index for index, _ in generate.asked).most_common(2) == [(2, 3), (60, 2)]
+    assert Counter(index for index, _ in make.asked).most_common(2) == [(2, 3), (60, 2)]
 
 
 def test_a_source_that_is_exhausted_says_of_what(tmp_path):
-    generate = FakeGenerate(lambda index, salt: str(index % 7))
-    stream = GeneratedStream(generate, plans(20), 1)
+    stream = generated(FakeGenerate(lambda index, salt: str(index % 7)), 20)
     message = (
         "^the source fake has too few different object_counting examples of type positive: "
         f"number 8 of 20 came out as an earlier one {MAX_SALT + 1} times; "
@@ -83,13 +166,10 @@ def test_a_source_that_is_exhausted_says_of_what(tmp_path):
 
 def test_what_a_source_refused_of_its_own_is_written_and_counted(tmp_path):
     rejections = [Rejection("a.json", n, "unknown_image", "no image") for n in (4, 9)]
-    generate = FakeGenerate(lambda index, salt: f"{index}", rejections=rejections, num_records=50)
-    stream = GeneratedStream(generate, plans(3), 1)
-    assert len(ids(stream, tmp_path)) == 3
-    assert (stream.rejected, stream.num_records) == ({"unknown_image": 2}, 50)
-    lines = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["line"] for line in lines] == [4, 9]
-    assert stream.describe_source() == {"name": "fake", "tasks_left_out": []}
+    make = FakeGenerate(lambda index, salt: f"{index}")
+    stream = generated(make, 3, rejections=rejections)
+    assert len(ids(stream, tmp_path)) == 3 and stream.rejected == {"unknown_image": 2}
+    assert [one["line"] for one in rejected(tmp_path)] == [4, 9]
 
 
 # Imported
@@ -100,13 +180,12 @@ def write(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for number in range(8):
-        Image.new("RGB", (20, 20), (number, 0, 0)).save(source / f"{number}.png")
+        Image.new("RGB", (20, 20 + number), (number, 0, 0)).save(source / f"{number}.png")
 
     def write(records):
         lines = [each if isinstance(each, str) else json.dumps(each) for each in records]
         (source / "some.jsonl").write_text("\n".join(lines), encoding="utf-8")
-        found = open_input(source / "some.jsonl", input_format="cota")
-        return ImportedStream(Importer(source, found.format, BUILDER), found, 1)
+        return open_import(open_input(source / "some.jsonl"), BUILDER, 1)
 
     return write
 
@@ -126,12 +205,8 @@ def test_every_record_is_read_once_in_order(write, tmp_path):
     stream = write([record(number) for number in range(count)])
     assert ids(stream, tmp_path) == [f"r{number}" for number in range(count)]
     assert (stream.num_records, stream.rejected, rejected(tmp_path)) == (count, {}, [])
-    assert stream.describe_source() == {
-        "name": "input",
-        "format": "cota",
-        "files": ["some.jsonl"],
-        "records": count,
-    }
+    expected = {"name": "input", "format": "cota", "files": ["some.jsonl"], "records": count}
+    assert stream.source == expected
 
 
 def test_rejections_have_file_line_and_reason_and_are_counted(write, tmp_path):
@@ -166,24 +241,46 @@ def test_a_chat_of_several_questions_is_one_rejection(write, tmp_path):
     chat = {"id": "c", "images": ["0.png"], "messages": turns}
     chat["messages"][0]["content"] = "<image>first"
     stream = write([chat, chat])
-    stream.convert = replace(stream.convert, record_format="messages")
     assert len(ids(stream, tmp_path)) == 3
     assert [(one["line"], one["reason"]) for one in rejected(tmp_path)] == [(2, "duplicate_id")]
     assert stream.rejected == {"duplicate_id": 1}
 
 
-def test_large_records_go_in_smaller_chunks(tmp_path, monkeypatch):
-    file = tmp_path / "x.jsonl"
-    record = {"question": "What?", "answer": "A."}
+def test_large_records_go_in_smaller_chunks(write, tmp_path, monkeypatch):
     sizes = [0] * (RECORDS_IN_CHUNK + 2) + [300, 2000, 300, 300, 300, 300, 0]
-    file.write_text("".join(json.dumps(record | {"pad": "x" * n}) + "\n" for n in sizes))
     monkeypatch.setattr(streams, "BYTES_IN_CHUNK", 1000)
+    stream = write([{"question": "What?", "answer": "A.", "pad": "x" * size} for size in sizes])
     seen = []
 
     def convert(records):
         seen.append([record.line for record in records])
-        return BUILDER.build([], [])
+        return Chunk(BUILDER.build([]), [])
 
-    list(ImportedStream(convert, open_input(file), 1).read(tmp_path))
+    stream.make_chunk = convert
+    list(stream.read(tmp_path))
     assert [len(chunk) for chunk in seen] == [16, 3, 1, 2, 3]
     assert [line for chunk in seen for line in chunk] == list(range(1, len(sizes) + 1))
+
+
+@pytest.mark.parametrize("error", [DataError("U+E000"), ValueError("aspect ratio must be small")])
+def test_what_the_model_s_processor_refuses_is_rejected(write, tmp_path, error):
+    def refuse(example):
+        if example.images[0].height == 21:
+            raise error
+        return 1
+
+    found = write([record(1), record(2)])
+    found.make_chunk.keywords.update(count_tokens=refuse, max_length=5)
+    assert ids(found, tmp_path) == ["r2"]
+    (one,) = rejected(tmp_path)
+    assert one["line"] == 1 and str(error) in one["detail"]
+
+
+def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_record(write):
+    def fail(example):
+        raise CheckpointError("no such model")
+
+    stream = write([record(1)])
+    (part,) = stream._parts()
+    with pytest.raises(CheckpointError):
+        import_chunk(part, **stream.make_chunk.keywords | {"count_tokens": fail, "max_length": 5})

@@ -1,20 +1,22 @@
+import pandas as pd
 import pytest
 
+from pixelis.data_prep.rows import COMPONENT
 from pixelis.data_prep.summary import WIDTH, format_correlation, format_summary, summarise
 
 FOUND = {"spearman": 0.4131, "p_value": 1.04e-9, "num_samples": 300}
 
 
-def row(task, sample_type, split, difficulty, score, components=None):
+def row(task, sample_type, split, difficulty, score, **components):
     made = {"task": task, "sample_type": sample_type, "split": split, "difficulty": difficulty}
-    return made | {"score": score, "components": components}
+    return made | {"score": score} | {COMPONENT + name: part for name, part in components.items()}
 
 
 ROWS = [
-    row("count", "positive", "train", "simple", 0.2, {"steps": 0.1, "errors": 0.0}),
-    row("count", "trap_logical", "train", "hard", 0.8, {"steps": 0.5, "errors": 1.0}),
-    row("read", "positive", "test", "simple", 0.4, {"steps": 0.3, "errors": 0.0}),
-    row("read", "positive", "train", "hard", 0.6, {"steps": 0.7, "errors": 0.5}),
+    row("count", "positive", "train", "simple", 0.2, steps=0.1, errors=0.0),
+    row("count", "trap_logical", "train", "hard", 0.8, steps=0.5, errors=1.0),
+    row("read", "positive", "test", "simple", 0.4, steps=0.3, errors=0.0),
+    row("read", "positive", "train", "hard", 0.6, steps=0.7, errors=0.5),
 ]
 THRESHOLDS = {"method": "percentile", "values": {"read": (0.45, 0.55), "count": (0.4, None)}}
 
@@ -22,7 +24,7 @@ THRESHOLDS = {"method": "percentile", "values": {"read": (0.45, 0.55), "count": 
 @pytest.fixture
 def summary():
     return summarise(
-        iter(ROWS),
+        pd.DataFrame(ROWS),
         config={"seed": 3},
         thresholds=THRESHOLDS,
         correlation=FOUND,
@@ -68,14 +70,6 @@ def test_the_whole_summary(summary):
     }
 
 
-def test_nothing_and_nothing_measured():
-    empty = summarise([], config={}, thresholds={"method": "fixed", "values": {}})
-    assert empty["num_samples"] == 0
-    assert empty["scores"] == empty["components"] == empty["rejected"] == {}
-    assert empty["rank_correlation"] is None
-    assert "not measured" in format_summary(empty)
-
-
 def test_the_console_shows_counts_scores_and_the_correlation(summary):
     lines = format_summary(summary, title="4 examples in data").splitlines()
     assert lines[0].strip() == "4 examples in data"
@@ -91,7 +85,10 @@ def test_the_console_shows_counts_scores_and_the_correlation(summary):
 
 def test_names_from_elsewhere_are_shown_as_they_are():
     made = [row("[red]count[/red]", "positive", "train", "simple", 0.5)]
-    shown = format_summary(summarise(made, config={}, thresholds={}, rejected={"[b] x": 1}))
+    shown = format_summary(
+        summarise(pd.DataFrame(made), config={}, thresholds={}, rejected={"[b] x": 1})
+    )
+    assert "not measured" in shown
     assert "[red]count[/red]" in shown
     assert "refused: 1 ([b] x)" in shown
 

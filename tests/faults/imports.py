@@ -7,7 +7,7 @@ from pathlib import Path
 from pixelis.config import DataPrepConfig
 from pixelis.data.encode import IGNORE_INDEX, encode_example
 from pixelis.data.store import from_row
-from pixelis.data_prep.prepare import open_stream
+from pixelis.data_prep.streams import open_stream
 from pixelis.errors import UserError
 from tests.faults.hostile import one_line
 

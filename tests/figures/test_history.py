@@ -15,13 +15,12 @@ from pixelis.figures import (
     samples_drawn,
     timeline,
 )
-from pixelis.figures.downsample import (
+from pixelis.figures.history import (
     MAX_EVENTS,
     downsample_events,
-    downsample_points,
     downsample_rows,
+    stage_spans,
 )
-from pixelis.figures.history import stage_spans
 
 SIMPLE, FULL = {"simple": 1.0, "hard": 0.0}, {"simple": 0.25, "hard": 0.75}
 
@@ -99,29 +98,22 @@ SECONDS = 60  # on two busy cores; minutes to hours where nothing is thinned out
 BALANCED = {"simple": 0.4, "hard": 0.6}
 
 
-def long_event(step, kind, stage="simple", to=None, mix=None, **more):
+def long_event(step, kind, stage="simple", to=None, mix=SIMPLE, **more):
     found = {"step": step, "kind": kind, "reason": None, "from_stage": stage}
-    found |= {"to_stage": to or stage, "mix": mix or SIMPLE, "rollback_count": 0, "strata": None}
-    return found | dict.fromkeys(("delta", "perf_before", "perf_after", "cooldown_until")) | more
-
-
-def decided(step, kind, *words, **more):
-    numbers = {"perf_before": 0.9, "perf_after": 0.8, "delta": -0.1}
-    return long_event(step, kind, *words, **numbers, **more)
+    return found | {"to_stage": to or stage, "mix": mix, "rollback_count": 0} | more
 
 
 @pytest.fixture(scope="module")
 def long_events():
-    """Trials that are rolled back, all along; one advance, one hold and one restore among them."""
+    """Trials that are rolled back, all along; one advance and one hold among them."""
     found = [long_event(0, "start")]
+    numbers = {"perf_before": 0.9, "perf_after": 0.8, "delta": -0.1}
     for step in range(1, MANY - 4, 2):
         found.append(long_event(step, "trial", "simple", "balanced", BALANCED))
-        if step == 70_001:
-            found.append(long_event(step, "restore", "simple", reason="3 bad steps in a row"))
         if step == 77_777:
-            found.append(decided(step + 1, "advance", "simple", "balanced", mix=BALANCED))
+            found.append(long_event(step + 1, "advance", "simple", "balanced", BALANCED, **numbers))
         else:
-            found.append(decided(step + 1, "rollback"))
+            found.append(long_event(step + 1, "rollback", **numbers))
         if step == 55_555:
             found.append(long_event(step + 1, "hold"))
     return [*found, long_event(MANY, "end", "balanced", mix=BALANCED)]
@@ -131,11 +123,8 @@ def long_events():
 def long_metrics():
     """A point a step, one of them far below and one far above the others."""
     rng = random.Random(0)
-    values = {step: 0.4 + 0.2 * rng.random() for step in range(1, MANY + 1)} | {
-        33_333: 0.01,
-        66_666: 0.99,
-    }
-    points = sorted(values.items())
+    values = {step: 0.4 + 0.2 * rng.random() for step in range(1, MANY + 1)}
+    points = sorted((values | {33_333: 0.01, 66_666: 0.99}).items())
     names = ("eval/simple/accuracy", "eval/hard/accuracy", "eval/simple/loss", "eval/hard/loss")
     return dict.fromkeys((*names, "train/loss"), points)
 
@@ -147,10 +136,9 @@ def long_history(long_events, long_metrics):
 
 
 @pytest.mark.parametrize("chart", [timeline, samples_drawn, loss_by_difficulty])
-def test_many_events_and_points_are_drawn_in_seconds(long_events, long_metrics, chart):
+def test_many_events_and_points_are_drawn_in_seconds(long_history, chart):
     began = time.monotonic()
-    rules = FigureSettings("accuracy", min_performance=0.6, rollback_threshold=-0.05)
-    drawn = chart(build_history(long_events, long_metrics, max_steps=MANY, rules=rules))
+    drawn = chart(long_history)
     png = io.BytesIO()
     as_figure(drawn).savefig(png, format="png")
     page = as_page(drawn, "many")
@@ -160,58 +148,39 @@ def test_many_events_and_points_are_drawn_in_seconds(long_events, long_metrics, 
 
 
 def test_what_matters_is_among_the_events_that_are_shown(long_history):
-    shown = [(e["step"], e["kind"]) for e in long_history.events]
+    events = long_history.events
+    shown = [(event["step"], event["kind"]) for event in events]
     assert len(shown) <= MAX_EVENTS + 10
-    for step, kind in [
-        (0, "start"),
-        (55_556, "hold"),
-        (70_001, "restore"),
-        (77_777, "trial"),
-        (77_778, "advance"),
-        (MANY, "end"),
-    ]:
+    for step, kind in [(0, "start"), (55_556, "hold"), (77_777, "trial"), (77_778, "advance"),
+                       (MANY, "end")]:  # fmt: skip
         assert (step, kind) in shown
-    # Each trial with what it led to: a band of a trial ends where the trial did.
-    for one, two in zip(long_history.events, long_history.events[1:], strict=False):
+    # Each trial with its decision: the band of a trial ends where the trial did.
+    for one, two in zip(events, events[1:], strict=False):
         if one["kind"] == "trial":
-            assert (two["step"] - one["step"], two["kind"]) in [
-                (1, "rollback"),
-                (1, "advance"),
-                (0, "restore"),
-            ]
+            assert two["step"] == one["step"] + 1 and two["kind"] in ("rollback", "advance")
     # All along the training.
     steps = [step for step, kind in shown if kind == "rollback"]
     assert max(b - a for a, b in zip(steps, steps[1:], strict=False)) <= MANY / 50
+    (title,) = [
+        t["text"] for t in timeline(long_history).layout["annotations"] if "<b>" in t["text"]
+    ]
+    assert title == f"<b>{len(events)} of 99,999 events; all: curriculum/events.json</b>"
 
 
-def test_how_many_events_are_shown_is_said(long_history):
-    (title,) = [panel.title for panel in timeline(long_history).panels if panel.title]
-    assert title == f"{len(long_history.events)} of 100,000 events; all: curriculum/events.json"
-
-
-def test_every_extreme_of_a_line_is_drawn(long_history, long_metrics):
-    found = dict(long_history.training_loss)
-    assert (found[33_333], found[66_666]) == (0.01, 0.99)
-    assert (long_history.training_loss[0], long_history.training_loss[-1]) == (
-        long_metrics["train/loss"][0],
-        long_metrics["train/loss"][-1],
-    )
-    assert len(long_history.training_loss) <= 1000
-    assert dict(long_history.strata)[66_666] == {"simple": 0.99, "hard": 0.99}
-
-
-def test_decisions_keep_their_measurements(long_history):
-    measured = {step for step, _ in long_history.strata}
-    assert {e["step"] for e in long_history.events if e["step"] > 0} <= measured
+def test_every_extreme_and_every_decision_is_drawn(long_history, long_metrics):
+    loss, points = long_history.training_loss, long_metrics["train/loss"]
+    assert (dict(loss)[33_333], dict(loss)[66_666]) == (0.01, 0.99)
+    assert (loss[0], loss[-1]) == (points[0], points[-1]) and len(loss) <= 1000
+    measured = dict(long_history.strata)
+    assert measured[66_666] == {"simple": 0.99, "hard": 0.99}
+    assert {e["step"] for e in long_history.events if e["step"] > 0} <= measured.keys()
 
 
 def test_what_is_short_stays_as_it_is(long_events):
     few = long_events[:MAX_EVENTS]
-    assert downsample_events(few) == few
+    assert downsample_events(few) == few and downsample_events([]) == []
     rows = [(step, {"a": 0.5, "b": step / 7}) for step in range(2000)]
-    assert downsample_rows(rows) == rows
-    assert downsample_points([(1, 0.5), (2, 0.25)]) == [(1, 0.5), (2, 0.25)]
-    assert downsample_rows([]) == [] and downsample_events([]) == [] and downsample_points([]) == []
+    assert downsample_rows(rows) == rows and downsample_rows([]) == []
 
 
 def test_names_that_are_not_measured_everywhere_are_thinned_alone():

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from PIL import Image
 
-from pixelis.runs.rollout_table import LEFT_OUT, Thumbnails, rollout_rows
+from pixelis.runs.rollout_table import LEFT_OUT, picture_cells, rollout_rows
 from tests.evaluation.rollouts import answer, call, example, noise, result, rollout
 
 
@@ -18,7 +18,7 @@ def test_every_rollout_of_every_model_has_a_row():
     planted = (rollout(*bad, example_id="e1", planted=True),)
     adapter = replace(evaluated.adapter, samples=samples, planted=planted)
     models = {**evaluated.models, "adapter": adapter}
-    rows = rollout_rows(replace(evaluated, models=models), Thumbnails())
+    rows = rollout_rows(replace(evaluated, models=models), picture_cells(examples))
     starts = [(r["model"], r["id"], r["sample"], r["planted"], r["verdict"]) for r in rows]
     assert starts == [
         ("base", "e0", 0, False, "wrong"),
@@ -40,10 +40,6 @@ def test_equal_images_are_kept_once_and_those_left_out_are_counted():
         example(name, images=(Image.new("RGB", (300, 200), name),))
         for name in ("white", "red", "blue")
     )
-    thumbnails = Thumbnails(max_images=2)
-    cells = [thumbnails.cell(each) for each in (white, red, white, blue, blue)]
-    assert cells[0] == cells[2] != cells[1] and cells[3:] == [LEFT_OUT, LEFT_OUT]
-    assert (len(thumbnails.files), len(thumbnails.left_out)) == (2, 1)
-    assert cells[0]["filepath"].endswith(".webp")
-    small = Thumbnails(max_bytes=10)
-    assert small.cell(white) == LEFT_OUT and small.files == {}
+    cells = picture_cells([white, red, blue, replace(white, id="again")], max_images=2)
+    assert cells["white"] == cells["again"] != cells["red"]
+    assert cells["blue"] == LEFT_OUT and cells["white"].size == (128, 85)

@@ -1,20 +1,18 @@
 """Opening, resuming and ending runs, against a real store."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
 import pytest
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from pixelis.errors import ConfigError, UserError
 from pixelis.tracking import open_run
-from pixelis.tracking.privacy import without_home
-from pixelis.tracking.runs import git_tags
+from pixelis.tracking.runs import FIRST_KEY, git_tags
 
 
 def run_of(**changes):
@@ -193,19 +191,22 @@ def test_a_deleted_experiment_is_a_clear_error(client):
         pass
 
 
-def test_system_metrics_are_on_by_default(client, monkeypatch):
-    started = []
-    monkeypatch.setattr(SystemMetricsMonitor, "start", lambda self: started.append(self._run_id))
-    with run_of(system_metrics=True) as recorder:
-        pass
-    assert started == [recorder.run_id]
-    with run_of():
-        pass
-    assert started == [recorder.run_id]
-    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
-    with run_of(system_metrics=True):
-        pass
-    assert started == [recorder.run_id]
+@pytest.mark.parametrize(
+    ("wanted", "environment", "recorded"),
+    [(True, None, True), (False, None, False), (True, "false", False), (False, "true", True)],
+)
+def test_system_metrics_go_the_same_way_until_the_run_ends(
+    client, monkeypatch, wanted, environment, recorded
+):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
+    if environment:
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", environment)
+    with run_of(system_metrics=wanted) as recorder:
+        until = time.monotonic() + (60 if recorded else 0.1)
+        while recorder.next_step(FIRST_KEY) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+    steps = [step for step, _ in history(client, recorder.run_id, FIRST_KEY)]
+    assert steps == list(range(len(steps))) and bool(steps) == recorded
 
 
 @pytest.mark.integration
@@ -272,18 +273,3 @@ def test_git_tags_name_the_commit_and_whether_the_code_was_changed(tmp_path):
 def test_without_git_there_are_no_tags(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_tags() == {}
-
-
-def test_the_home_folder_is_not_recorded(client, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert without_home("/home/someone/data") == "~/data"
-    with run_of(
-        params={"data.path": "/home/someone/data"}, tags={"where": "/home/someone"}
-    ) as made:
-        pass
-    assert "someone" not in json.dumps(
-        [made.run_id, *client.get_run(made.run_id).data.params.values()]
-    )
-    assert client.get_run(made.run_id).data.tags["where"] == "~"
-    monkeypatch.setenv("HOME", "/")
-    assert without_home("/data") == "/data"

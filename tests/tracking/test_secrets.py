@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from pyarrow import parquet
 
-from pixelis.tracking import log_image_table, open_run
+from pixelis.tracking import open_run
 
 SECRETS = {
     "HF_TOKEN": "hf_NobodyMayReadThis",
@@ -50,7 +50,7 @@ def test_nothing_that_is_nobodys_business_is_stored(client, tmp_path, monkeypatc
         recorder.event({"step": 1, "kind": "advance", "reason": EVERYTHING})
         recorder.text(EVERYTHING, "a.txt")
         recorder.table([{"a": EVERYTHING}], "t.json")
-        log_image_table(recorder, [{"a": EVERYTHING, "i": Image.new("RGB", (2, 2))}], "i.json")
+        recorder.table([{"a": EVERYTHING, "i": Image.new("RGB", (2, 2))}], "i.json")
         recorder.note(EVERYTHING)
         recorder.figure("a.png", figure)
         recorder.artifact(tmp_path / "kept", "kept")

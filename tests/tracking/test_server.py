@@ -256,7 +256,10 @@ def test_the_password_of_the_server_reaches_neither_store_nor_console(
     assert [text for text in everything if "pa55-w0rd" in text] == []
 
 
-def test_a_server_that_is_killed_at_random_moments_and_comes_back(client, server, tmp_path, caplog):
+def test_a_server_that_is_killed_at_random_moments_and_comes_back(
+    client, server, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("pixelis.tracking.delivery.PERIOD", 0.05)
     moments = sorted(random.Random(5).sample(range(100, 2900), 12))
     actions = dict(zip(moments, [server.kill, server.start] * 6, strict=True))
     stalled = moments[4]  # this time it hangs before it dies: the worst that a server can do

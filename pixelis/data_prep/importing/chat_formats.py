@@ -140,9 +140,10 @@ def _read_turn(raw: Any, number: int) -> Turn:
     texts: list[str] = []
     images: list[Any] = []
     for part in content if isinstance(content, list) else [content]:
-        kind = part.get("type") if isinstance(part, dict) else None
-        text = part.get("text") if kind == "text" else part
-        if kind in ("image", "image_url"):
+        text = part
+        if isinstance(part, dict):
+            text = part.get("text") if part.get("type") == "text" else None
+        if isinstance(part, dict) and part.get("type") in ("image", "image_url"):
             images.append(_read_image(part))
         elif isinstance(text, str):
             texts.append(text)

@@ -3,9 +3,9 @@
 import json
 import math
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from reprlib import repr as show
 from typing import Any
 
 from pixelis.data.chat import CALL_CLOSE, CALL_OPEN, RESPONSE_CLOSE, RESPONSE_OPEN
@@ -15,6 +15,8 @@ MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 64
 MAX_ID = 200
 MAX_DETAIL = 300
+
+show = reprlib.repr  # a value as short text on one line
 
 # Field -> the names that it may have in a user's file, if it has several.
 FIELD_NAMES = {

@@ -143,11 +143,9 @@ class CocoInstances:
         try:
             image = load_image(find_image(photo.name, self.folder).read_bytes())
         except (OSError, ImageError, RejectedError) as error:
-            raise DataError(
-                f"image {photo.name!r:.200} cannot be used any more: {error}"
-            ) from error
+            raise DataError(f"image {photo.name!r:.200} cannot be used: {error}") from error
         if image.size != photo.size:
-            raise DataError(f"image {photo.name!r:.200} cannot be used any more: its size changed")
+            raise DataError(f"image {photo.name!r:.200} changed since the data set was opened")
         return image
 
 
@@ -290,7 +288,7 @@ def read_json(file: Path) -> dict[str, Any]:
         DataError: when it is no JSON object with the three lists.
     """
     try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"))
+        content: dict[str, Any] = json.loads(file.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"COCO file {file!s:.200} cannot be read: {error!s:.200}") from error
     for name in LISTS:

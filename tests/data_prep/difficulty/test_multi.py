@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from pixelis.data.example import SAMPLE_TYPES, Step
+from pixelis.data_prep.difficulty.composite import log_scaled
 from pixelis.data_prep.difficulty.multi import (
     GROUPS,
     edge_density,
@@ -14,7 +15,6 @@ from pixelis.data_prep.difficulty.multi import (
     smallness,
     view_components,
 )
-from pixelis.data_prep.difficulty.score import log_scaled
 
 NAMES = {
     "visual/clutter",
