@@ -17,9 +17,9 @@ def test_categories_by_hand():
 def test_the_order_of_the_examples_does_not_matter(order):
     keys = [(index % 4, index) for index in range(20)]
     groups = [index % 3 for index in range(20)]
-    tasks = ["t"] * 20
-    plain = categorise(keys, groups, tasks, (33, 66))
-    shuffled = categorise([keys[i] for i in order], [groups[i] for i in order], tasks, (33, 66))
+    plain = categorise(keys, groups, groups, (33, 66))
+    mixed = [groups[i] for i in order]
+    shuffled = categorise([keys[i] for i in order], mixed, mixed, (33, 66))
     assert shuffled == [plain[i] for i in order]
 
 

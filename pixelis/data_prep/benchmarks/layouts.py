@@ -5,8 +5,8 @@ To add one, write a function that reads a record's answers, and its line in LAYO
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pixelis.data_prep.importing.values import (
     RejectedError,
@@ -29,25 +29,18 @@ _LEADS = ("", "the answer is ", "the answer is: ", "the answer is option ", "ans
 _OPTION = re.compile(r"^\(([A-J])\)\s*(.*?)\s*$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """A question of a benchmark, before its image is opened.
 
     Attributes:
-        id: the benchmark's own id, or None.
-        text: the question that the model sees.
-        image: the image's path in the benchmark's folder.
         group: the benchmark's own category, used instead of a difficulty.
-        truth: the right answer.
+        record: a CoTA record of it, with the right answer.
         alternatives: other answers that count as right.
     """
 
-    id: str | None
-    text: str
-    image: str
-    group: str = ""
-    truth: str = ""
-    alternatives: tuple[str, ...] = ()
+    group: str
+    record: dict[str, Any]
+    alternatives: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class Layout:
         title: the benchmark's name in reports.
         files: possible names of the file with the questions; the first that exists is read.
         keys: the keys of a record's id, question and image.
-        add_answers: reads the other parts of a question from its record.
+        add_answers: makes the question from a record, and from its CoTA record without an answer.
         answer_type: how answers are matched (`pixelis.evaluation.matching`).
         score: the paper's score: `answer_accuracy` or another measure of `evaluation.summary`.
         score_name: the score's name in the paper.
@@ -68,7 +61,7 @@ class Layout:
     title: str
     files: tuple[str, ...]
     keys: tuple[str, str, str]
-    add_answers: Callable[[Mapping[str, Any], Question], Question]
+    add_answers: Callable[[Mapping[str, Any], dict[str, Any]], Question]
     answer_type: str
     score: str = "answer_accuracy"
     score_name: str = "accuracy"
@@ -80,30 +73,24 @@ class Layout:
         Raises:
             RejectedError: when the record breaks a rule.
         """
-        id_key, text_key, image_key = self.keys
-        image = data.get(image_key)
-        if not isinstance(image, str):  # a record may not contain image bytes
-            raise RejectedError("no_image", f"{image_key} must be a path, got {show(image)}")
-        text = check_text(data.get(text_key) or "", text_key)
-        if not text:
-            raise RejectedError("missing_text", f"{text_key} is missing or empty")
-        return self.add_answers(data, Question(check_id(data.get(id_key)), text, image))
+        record = dict(zip(("id", "question", "image"), map(data.get, self.keys), strict=True))
+        if not isinstance(record["image"], str):  # a record may not contain image bytes
+            rule = f"{self.keys[2]} must be a path"
+            raise RejectedError("no_image", f"{rule}, got {show(record['image'])}")
+        return self.add_answers(data, record)
 
 
-def _add_texts(data: Mapping[str, Any], question: Question) -> Question:
+def _add_texts(data: Mapping[str, Any], record: dict[str, Any]) -> Question:
     answers = data.get("answers") or []
     if not isinstance(answers, list):
         raise RejectedError("wrong_type", f"answers must be a list, got {show(answers)}")
     kinds = data.get("answer_type")
     group = group_name(kinds[0] if isinstance(kinds, list) and kinds else kinds, "questions")
-    given = [check_answer(answer, "an answer") for answer in answers]
-    truth, *others = [answer for answer in given if answer] or [None]
-    if truth is None:
-        raise RejectedError("no_answer", "answers is missing or empty")
-    return replace(question, group=group, truth=truth, alternatives=tuple(filter(None, others)))
+    given = [answer for answer in (check_answer(each, "an answer") for each in answers) if answer]
+    return Question(group, record | {"answer": given[0] if given else None}, tuple(given[1:]))
 
 
-def _add_count(data: Mapping[str, Any], question: Question) -> Question:
+def _add_count(data: Mapping[str, Any], record: dict[str, Any]) -> Question:
     answer, simple = data.get("answer"), data.get("issimple")
     if type(answer) is not int or answer < 0:
         rule = "answer must be a whole number, not below 0"
@@ -111,26 +98,23 @@ def _add_count(data: Mapping[str, Any], question: Question) -> Question:
     if type(simple) is not bool:
         raise RejectedError("wrong_type", f"issimple must be true or false, got {show(simple)}")
     words = (WORDS[answer],) if answer < len(WORDS) else ()
-    group = "simple" if simple else "complex"
-    return replace(question, group=group, truth=str(answer), alternatives=words)
+    return Question("simple" if simple else "complex", record | {"answer": answer}, words)
 
 
-def _add_choice(data: Mapping[str, Any], question: Question) -> Question:
-    text = question.text
+def _add_choice(data: Mapping[str, Any], record: dict[str, Any]) -> Question:
+    text = check_text(record["question"] or "", "text")
     options: dict[str, str] = dict(_OPTION.findall(text))
     if (listed := data.get("options")) is not None:
         if not isinstance(listed, list) or not 2 <= len(listed) <= len(_LETTERS):
             raise RejectedError(
                 "wrong_type", f"options must be a list of 2 to 10, got {show(listed)}"
             )
-        written = bool(options)
-        options = {
-            letter: check_text(words, "an option")
-            for letter, words in zip(_LETTERS, listed, strict=False)
-        }
-        if not written:
-            lines = [f"({letter}) {words}" for letter, words in options.items()]
+        texts = [check_text(words, "an option") for words in listed]
+        named = [*zip(_LETTERS, texts, strict=False)]
+        if not options:
+            lines = [f"({letter}) {words}" for letter, words in named]
             text = "\n".join([text, *lines, "Answer with the letter of the right option."])
+        options = dict(named)
     if len(options) < 2:
         raise RejectedError("wrong_type", f"text must hold two options (A), (B), got {show(text)}")
     letter = (check_answer(data.get("label"), "label") or "").strip("()").upper()
@@ -140,15 +124,11 @@ def _add_choice(data: Mapping[str, Any], question: Question) -> Question:
         )
     words = options[letter]
     same = [each for each in options.values() if each.casefold() == words.casefold()]
-    group = group_name(data.get("category"), "other")
-    return Question(
-        None if question.id is None else f"{group}/{question.id}",  # it starts again in each group
-        text,
-        question.image,
-        group,
-        letter,
-        _forms(letter, words, alone=len(same) == 1),
-    )
+    group, own_id = group_name(data.get("category"), "other"), check_id(record["id"])
+    if own_id is not None:
+        own_id = f"{group}/{own_id}"  # in the published file it starts again in every group
+    made = record | {"id": own_id, "question": text, "answer": letter}
+    return Question(group, made, _forms(letter, words, alone=len(same) == 1))
 
 
 def _forms(letter: str, words: str, *, alone: bool) -> tuple[str, ...]:

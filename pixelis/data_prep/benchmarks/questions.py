@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from pixelis.data.example import Example
-from pixelis.data.images import image_digest
 from pixelis.data_prep.benchmarks.layouts import LAYOUTS, Layout, Question
 from pixelis.data_prep.importing import (
     Input,
@@ -28,7 +27,6 @@ from pixelis.data_prep.importing import (
     read_records,
 )
 from pixelis.data_prep.importing.files import check_inside
-from pixelis.data_prep.importing.images import load_images
 from pixelis.errors import DataError
 
 # The group of records whose file has no groups.
@@ -147,11 +145,7 @@ def _choose(
     """Yield the examples of a group one by one; append the other records to `rejections`."""
     for record, question in members:
         try:
-            if question is None:
-                made = convert(record, folder=source.folder, record_format=source.format)
-            else:
-                made = [_build_example(record, question, source)]
-            for example in made:
+            for example in _build_examples(record, question, source):
                 if example.id in ids:
                     detail = f"the id {example.id!r:.80} was seen before"
                     raise RejectedError("duplicate_id", detail)
@@ -162,28 +156,17 @@ def _choose(
             rejections.append(error.at(record.file, record.line))
 
 
-def _build_example(record: Record, question: Question, source: Input) -> Example:
-    images = tuple(load_images([question.image], source.folder))
-    return Example(
-        id=question.id or f"{record.file}:{record.line}",
-        task=source.format,
-        sample_type="positive",
-        question=question.text,
-        images=images,
-        trajectory=(),
-        conclusion="",
-        answer=question.truth,
-        ground_truth=question.truth,
-        provenance={
-            "source": "input",
-            "format": source.format,
-            "file": record.file,
-            "line": record.line,
-            "image_digest": image_digest(*images),
-            "answer_type": LAYOUTS[source.format].answer_type,
-            "alternatives": list(question.alternatives),
-        },
-    )
+def _build_examples(record: Record, question: Question | None, source: Input) -> list[Example]:
+    if question is None:
+        return convert(record, folder=source.folder, record_format=source.format)
+    as_cota = replace(record, data=question.record)
+    (example,) = convert(as_cota, folder=source.folder, record_format="cota")
+    scoring = {
+        "format": source.format,
+        "answer_type": LAYOUTS[source.format].answer_type,
+        "alternatives": list(question.alternatives),
+    }
+    return [replace(example, task=source.format, provenance={**example.provenance, **scoring})]
 
 
 def _check(

@@ -1,8 +1,8 @@
 """Read a chat: `messages` or `conversations` in any dialect become one example per question.
 
-First every turn becomes a `Turn` with a role, a text, images and calls; then the turns are divided
-into rounds: a question, its calls and results, its answer. To accept another name of a role, add it
-to ROLES.
+First every turn becomes a `Turn` of the user or the assistant, with calls and results in our own
+tags; then the turns are divided into rounds: a question, its calls and results, its answer. To
+accept another name of a role, add it to ROLES.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,12 @@ MAX_TURNS = 512
 MAX_ROUNDS = 64
 MARK = "<image>"
 
-# Name of a role in files -> our role; the text of a `call` turn is a call.
+# Role -> who speaks in our own template, and in which tags.
+TAGGED = {
+    "call": ("assistant", CALL_OPEN, CALL_CLOSE),
+    "tool": ("user", RESPONSE_OPEN, RESPONSE_CLOSE),
+}
+# Name of a role in files -> our role.
 ROLES = {
     "system": "system",
     "developer": "system",
@@ -52,12 +57,12 @@ class Turn:
     """One turn of a chat.
 
     Attributes:
-        role: a value of ROLES.
+        role: `system`, `user` or `assistant`.
         text: its texts, joined.
         images: its images; before they are loaded, their references, of which None stands for the
             next image of the record's list.
         calls: its `tool_calls`, unchanged from the record.
-        call_id: in a tool's turn, the id of the call that it answers.
+        call_id: of a result, the id of the call that it answers.
     """
 
     role: str
@@ -152,6 +157,9 @@ def _read_turn(raw: Any, number: int) -> Turn:
                 "wrong_type", f"turn {number}: content must be texts and images, got {show(part)}"
             )
     text = check_text("\n".join(texts), f"turn {number}")
+    role, opening, closing = TAGGED.get(role, (role, "", ""))
+    if opening not in text:
+        text = f"{opening}{text}{closing}"
     return Turn(role, text, tuple(images), tuple(calls), raw.get("tool_call_id"))
 
 
@@ -177,7 +185,7 @@ def _place_images(turns: list[Turn], listed: list[Any]) -> list[Turn]:
     if listed and not any(None in turn.images for turn in turns):
         turns = [_read_marks(turn) for turn in turns]
     for number, turn in enumerate(turns, 1):
-        if turn.images and turn.role not in ("user", "tool"):
+        if turn.images and turn.role != "user":
             raise RejectedError(
                 "wrong_turns", f"turn {number}: the {turn.role} may show no image or {MARK}"
             )
@@ -258,19 +266,16 @@ def _divide(turns: list[Turn]) -> Iterator[_Round]:
     """Yield the rounds; system turns are left out, since ours describes the operations."""
     current: _Round | None = None
     for turn in turns:
-        if turn.role == "system":
-            continue
-        responds = RESPONSE_OPEN in turn.text and current is not None and current.waiting
-        if turn.role == "user" and not responds:
+        if turn.role == "user" and RESPONSE_OPEN not in turn.text:
             if current is None or current.reply or current.steps:
                 if current is not None:
                     yield current
                 current = _Round()
             current.questions.append(turn.text)
             current.images += turn.images
-        elif current is None:
-            raise RejectedError("wrong_turns", f"the {turn.role} speaks before the user does")
-        else:
+        elif turn.role != "system":
+            if current is None:
+                raise RejectedError("wrong_turns", f"the {turn.role} answers before any question")
             _continue_round(current, turn)
     if current is None:
         raise RejectedError("wrong_turns", "no turn is the user's")
@@ -278,18 +283,16 @@ def _divide(turns: list[Turn]) -> Iterator[_Round]:
 
 
 def _continue_round(current: _Round, turn: Turn) -> None:
-    if turn.role in ("user", "tool"):
+    if turn.role == "user":
         outside, tagged = split_tags(turn.text, RESPONSE_OPEN, RESPONSE_CLOSE)
-        if tagged and outside:
+        if outside:
             raise RejectedError("wrong_turns", f"text stands beside a result: {show(outside)}")
         if len(tagged) > 1 and turn.images:
             raise RejectedError("image_count", "a turn with several results may hold no image")
-        for text in tagged or [outside]:
+        for text in tagged:
             current.add_result(text, turn.images, turn.call_id)
         return
     outside, tagged = split_tags(turn.text, CALL_OPEN, CALL_CLOSE)
-    if turn.role == "call" and not tagged:
-        outside, tagged = "", [outside]
     calls = [*turn.calls]
     for text in tagged:
         try:

@@ -54,21 +54,17 @@ class Input:
         folder: the folder that holds every image; image paths are relative to it.
         files: the data files, sorted, each with its container: `lines`, `list` or `parquet`.
         format: a key of FORMATS, the same for all files.
-        detected: False if the user named the format.
     """
 
     path: Path
     folder: Path
     files: Mapping[Path, str]
     format: str
-    detected: bool = True
 
     def describe(self) -> str:
         """Describe the input in one line."""
-        kinds = {"lines": "JSON Lines", "list": "JSON", "parquet": "parquet"}
-        held = ", ".join(sorted({kinds[container] for container in self.files.values()}))
-        how = "detected" if self.detected else "as input_format says"
-        return f"{len(self.files)} file(s) of {held}; format {self.format} ({how})"
+        held = ", ".join(sorted(set(self.files.values())))
+        return f"{len(self.files)} file(s) of {held}; format {self.format}"
 
 
 @dataclass(frozen=True)
@@ -107,9 +103,7 @@ def open_input(path: Path, *, input_format: str | None = None, images: Path | No
         raise DataError(f"image_folder {images!s:.200} is not a folder")
     files = {file: detect_container(file) for file in _find_files(path)}
     own = path if path.is_dir() else path.parent
-    return Input(
-        path, images or own, files, input_format or _detect_format(files), input_format is None
-    )
+    return Input(path, images or own, files, input_format or _detect_format(files))
 
 
 def _find_files(path: Path) -> list[Path]:

@@ -97,7 +97,7 @@ def find_image(name: Any, folder: Path) -> Path:
     try:
         inside = folder.resolve()
         # Links are followed before the comparison: the file itself must be inside the folder.
-        path = (inside / name).resolve()
+        path: Path = (inside / name).resolve()
         if not path.is_relative_to(inside):
             raise RejectedError("outside_folder", f"{shown} lies outside the folder of images")
         status = path.stat()

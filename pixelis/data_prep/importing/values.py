@@ -119,7 +119,7 @@ def _refuse_constant(name: str) -> Any:
 
 def check_depth(value: Any) -> None:
     """Raise a ValueError if lists and objects are nested deeper than MAX_DEPTH."""
-    level = [[value]]
+    level: list[Any] = [[value]]
     for _ in range(MAX_DEPTH + 1):  # without recursion
         level = [
             inner

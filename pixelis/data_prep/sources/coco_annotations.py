@@ -352,7 +352,7 @@ def _free_locations(
         x = rng.randrange(max(1, width - w + 1))
         y = rng.randrange(max(1, height - h + 1))
         box = (x, y, x + w, y + h)
-        if min(w, h) < MIN_FREE_SIDE or any(_touch(box, other) for other in boxes):
+        if min(w, h) < MIN_FREE_SIDE or any(box_iou(box, other) > 0 for other in boxes):
             continue
         if len(candidates) == 2 * NUM_FREE:
             break
@@ -361,10 +361,6 @@ def _free_locations(
     # A stable sort keeps the order drawn among equals.
     candidates.sort(key=lambda pair: pair[0])
     return tuple(dict.fromkeys(location for _, location in candidates[:NUM_FREE]))
-
-
-def _touch(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _num_detections(pixels: Pixels, background: Pixels, location: Location) -> int:
