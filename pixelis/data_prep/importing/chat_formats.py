@@ -1,4 +1,4 @@
-"""Read a chat: `messages` or `conversations` in any dialect become one example per question.
+"""Read a chat: `messages` or `conversations` in any dialect become one CoTA record per question.
 
 First every turn becomes a `Turn` of the user or the assistant, with calls and results in our own
 tags; then the turns are divided into rounds: a question, its calls and results, its answer. To
@@ -13,13 +13,9 @@ from typing import Any
 from PIL import Image
 
 from pixelis.data.chat import CALL_CLOSE, CALL_OPEN, RESPONSE_CLOSE, RESPONSE_OPEN
-from pixelis.data.example import Example, Step
 from pixelis.data_prep.importing.images import as_references, load_images
-from pixelis.data_prep.importing.steps import MAX_STEPS, read_call, read_result
 from pixelis.data_prep.importing.values import (
-    MAX_CHARACTERS,
     RejectedError,
-    check_assistant_text,
     check_text,
     get_field,
     parse_json,
@@ -72,42 +68,31 @@ class Turn:
     call_id: Any = None
 
 
-def read_chat(data: Mapping[str, Any], folder: Path) -> list[Example]:
-    """Read a record with `messages`, `conversations`, or `prompt` and `completion`."""
-    examples: list[Example] = []
-    images: tuple[Image.Image, ...] = ()
-    earlier = ""
+def read_chat(data: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Read `messages`, `conversations` or `prompt`, `completion`: a CoTA record per question."""
     rounds = list(_divide(_read_turns(data, folder)))
     if len(rounds) > MAX_ROUNDS:
         raise RejectedError(
             "too_large", f"a chat may have {MAX_ROUNDS} questions, got {len(rounds)}"
         )
+    records: list[dict[str, Any]] = []
+    images: list[Image.Image] = []
+    earlier = ""
     for each in rounds:
-        images += tuple(each.images)
+        images = images + each.images
         question = "\n".join(filter(None, each.questions))
         conclusion, answer = split_answer("\n".join(each.reply))
-        # A round without its own question is rejected later; earlier text must not replace it.
-        with_earlier = f"{earlier}{question}" if question else ""
-        if len(with_earlier) > MAX_CHARACTERS:
-            raise RejectedError(
-                "too_large",
-                f"a question and what was said before may have {MAX_CHARACTERS} characters, got "
-                f"{len(with_earlier)}",
-            )
-        example = Example(
-            id="",
-            task="",
-            sample_type="",
-            question=with_earlier,
-            images=images,
-            trajectory=tuple(each.steps),
-            conclusion=conclusion,
-            answer=answer,
-            ground_truth=answer,
-        )
-        examples.append(example)
+        record = {
+            # Text from before must not replace a question that a round lacks.
+            "question": f"{earlier}{question}" if question else "",
+            "images": images,
+            "trajectory": each.steps,
+            "conclusion": conclusion,
+            "answer": answer,
+        }
+        records.append(record)
         earlier += f"Earlier: {question}\nAnswer: {answer}\n"
-    return examples
+    return records
 
 
 def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
@@ -226,40 +211,41 @@ class _Round:
     Attributes:
         questions: the user's texts.
         images: the images of the question.
-        steps: the calls, with the results that the record has.
+        steps: the calls as CoTA steps, with the results that the record has.
         waiting: position in `steps` -> id of each call that has no result yet.
         reply: the assistant's texts since the last call.
     """
 
     questions: list[str] = field(default_factory=list)
     images: list[Image.Image] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
     waiting: dict[int, Any] = field(default_factory=dict)
     reply: list[str] = field(default_factory=list)
 
-    def add_calls(self, text: str, raw: list[Any]) -> None:
+    def add_calls(self, text: str, calls: list[Any]) -> None:
         """Add calls, of which the first gets all text since the last call as its thought."""
-        thought = check_assistant_text("\n".join(filter(None, (*self.reply, text))), "a thought")
+        thought = "\n".join(filter(None, (*self.reply, text)))
         self.reply = []
-        for each in raw:
-            call_id = each.get("id") if isinstance(each, dict) else None
-            self.waiting[len(self.steps)] = call_id
-            self.steps.append(replace(read_call(each), thought=thought))
+        for raw in calls:
+            call = raw
+            if isinstance(raw, dict) and raw.get("function") is not None:  # OpenAI's form
+                call = raw["function"]
+            if not isinstance(call, dict):
+                raise RejectedError("broken_call", f"a call must be an object, got {show(call)}")
+            self.waiting[len(self.steps)] = raw.get("id")
+            arguments = get_field(call, "arguments")
+            step = {"thought": thought, "operation": call.get("name"), "arguments": arguments}
+            self.steps.append(step)
             thought = ""
-        if len(self.steps) > MAX_STEPS:
-            raise RejectedError("too_large", f"a trajectory may have {MAX_STEPS} steps")
 
     def add_result(self, text: str, images: tuple[Image.Image, ...], call_id: Any) -> None:
         """Add a result to the call of the id, or to the first one that waits for its result."""
         if not self.waiting or self.reply:
             raise RejectedError("wrong_turns", f"a result without a call: {show(text)}")
-        if len(images) > 1:
-            raise RejectedError("image_count", f"a result may have one image, got {len(images)}")
         same = (at for at, known in self.waiting.items() if known == call_id)
         position = next(same, next(iter(self.waiting)))
         del self.waiting[position]
-        image = images[0] if images else None
-        self.steps[position] = replace(self.steps[position], result=read_result(text), image=image)
+        self.steps[position] |= {"result": text, "image": [*images]}
 
 
 def _divide(turns: list[Turn]) -> Iterator[_Round]:
@@ -329,8 +315,4 @@ def split_answer(text: str) -> tuple[str, str]:
     outside, answers = split_tags(text, "<answer>", "</answer>")
     if len(answers) > 1:
         raise RejectedError("markup", f"a reply may have one <answer>, got {len(answers)}")
-    conclusion, answer = (outside, answers[0]) if answers else ("", outside)
-    return (
-        check_assistant_text(conclusion, "a conclusion"),
-        check_assistant_text(answer, "an answer"),
-    )
+    return (outside, answers[0]) if answers else ("", outside)

@@ -10,9 +10,8 @@ from typing import Any
 from pixelis.data.example import SAMPLE_TYPES, Example
 from pixelis.data.images import image_digest
 from pixelis.data_prep.importing.chat_formats import read_chat
-from pixelis.data_prep.importing.cota_format import read_sample
+from pixelis.data_prep.importing.cota_format import read_sample, run_steps
 from pixelis.data_prep.importing.files import Record
-from pixelis.data_prep.importing.steps import run_steps
 from pixelis.data_prep.importing.values import (
     RejectedError,
     check_answer,
@@ -23,10 +22,9 @@ from pixelis.data_prep.importing.values import (
 )
 from pixelis.errors import CheckpointError
 
-# Record format -> function that reads a record, given the folder of its images: an example without
-# its id and type for each question, whose steps may lack their results.
-READERS: dict[str, Callable[[Mapping[str, Any], Path], list[Example]]] = {
-    "cota": read_sample,
+# Record format -> function that makes CoTA records of a record, one for each question.
+READERS: dict[str, Callable[[Mapping[str, Any], Path], Sequence[Mapping[str, Any]]]] = {
+    "cota": lambda data, folder: [data],
     "messages": read_chat,
     "conversations": read_chat,
 }
@@ -60,7 +58,7 @@ def convert(
         raise RejectedError(record.reason, record.error)
     own_id = check_id(get_field(record.data, "id"))
     task, sample_type = _read_kind(record.data)
-    drafts = READERS[record_format](record.data, folder)
+    drafts = [read_sample(each, folder) for each in READERS[record_format](record.data, folder)]
     truth = check_answer(get_field(record.data, "ground_truth"), "ground_truth")
     _check_answers(drafts, truth)
     _check_judged(drafts, sample_type, truth)

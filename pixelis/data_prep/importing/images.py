@@ -47,6 +47,8 @@ def _load(reference: Any, folder: Path) -> Image.Image:
         reference = reference.get("path") if held is None else held
         if reference is None:
             raise RejectedError("no_image", "an image has neither bytes nor a path")
+    if isinstance(reference, Image.Image):  # loaded before
+        return reference
     name = "the embedded image"
     if isinstance(reference, bytes):
         encoded = reference

@@ -218,7 +218,11 @@ RESULT = "<tool_response>1</tool_response>"
         (chat(("u", [IMAGE | {"url": "a", "path": "b"}])), "wrong_type", "more than one image"),
         ({"messages": [{"role": "user"}] * 513}, "too_large", "a chat may have 512 turns, got 513"),
         (chat(*[ASK, END] * 65), "too_large", "a chat may have 64 questions"),
-        (chat(*[("u", "x" * 900_000), END] * 2), "too_large", "before may have 1000000 characters"),
+        (
+            chat(*[("u", "x" * 900_000), END] * 2),
+            "too_large",
+            "question may have 1000000 characters",
+        ),
         (calls_of([openai(CALL)] * 65), "too_large", "a trajectory may have 64 steps"),
         (calls_of({"a": 1}), "broken_call", "tool_calls must be a list, got {'a': 1}"),
         (calls_of([3]), "broken_call", "a call must be an object, got 3"),
@@ -232,12 +236,12 @@ RESULT = "<tool_response>1</tool_response>"
         (
             chat(ASK, ("a", text_call(CALL) + "<answer>1</answer>")),
             "markup",
-            "a thought may not hold <answer>",
+            "thought may not hold <answer>",
         ),
         (
             chat(SHOWN, LOOK, ("t", [IMAGE, IMAGE]), images=["c.jpg"] * 3),
             "image_count",
-            "a result may have one image, got 2",
+            "a step may have one image, got 2",
         ),
         (
             chat(SHOWN, LOOK, ("t", [IMAGE, RESULT * 2]), images=["c.jpg"] * 2),

@@ -212,8 +212,8 @@ def nested(depth):
     [
         ({"operation": "zoom_in"}, "unknown_operation", "operation 'zoom_in'; choices: ZOOM_IN, "),
         ({"operation": None}, "unknown_operation", "operation None; choices: "),
-        ({"arguments": [1]}, "broken_call", "a call's arguments must be an object, got [1]"),
-        ({"arguments": "{"}, "broken_call", "a call's arguments must be JSON: Expecting"),
+        ({"arguments": [1]}, "broken_call", "arguments must be an object, got [1]"),
+        ({"arguments": "{"}, "broken_call", "arguments must be JSON: Expecting"),
         ({"arguments": '{"x": NaN}'}, "broken_call", "NaN is not JSON"),
         ({"arguments": "[" * 10**5}, "broken_call", "must be JSON: nested too deeply"),
         (
@@ -223,8 +223,8 @@ def nested(depth):
         ),
         ({"arguments": {"x": b"1"}}, "broken_call", "must be JSON: Object of type bytes"),
         ({"arguments": json.dumps(nested(80))}, "broken_call", "nested too deeply, more than 64"),
-        ({"arguments": {"x": "\ue000"}}, "characters", "a call's arguments may not hold control"),
-        ({"arguments": {"\x00": 1}}, "characters", "a call's arguments may not hold control"),
+        ({"arguments": {"x": "\ue000"}}, "characters", "arguments may not hold control"),
+        ({"arguments": {"\x00": 1}}, "characters", "arguments may not hold control"),
         ({"arguments": {"x": 999, "y": 1}}, "failed_operation", "SEGMENT_OBJECT_AT has no result"),
         ({"supervised": "no"}, "wrong_type", "supervised must be a bool, got 'no'"),
         ({"image": ["c.jpg", "c.jpg"]}, "image_count", "a step may have one image, got 2"),
@@ -244,7 +244,7 @@ def test_zoom_in_with_a_result_but_on_nothing(refuse):
 
 
 def test_the_work_of_running_calls_is_bounded(refuse, monkeypatch):
-    monkeypatch.setattr("pixelis.data_prep.importing.steps.MAX_WORK", 2 * 64 * 48)
+    monkeypatch.setattr("pixelis.data_prep.importing.cota_format.MAX_WORK", 2 * 64 * 48)
     reason, text = refuse(SAMPLE | {"trajectory": [LOOK] * 3}, "cota")
     assert reason == "too_large"
     assert text == "calls to run times pixels may be 6144 for a record, got 9216"
