@@ -26,9 +26,15 @@ from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.streams import plan_samples
 from pixelis.data_prep.tasks import TASKS
 from pixelis.evaluation import rollout as rollout_module
-from pixelis.evaluation.conversation import Conversation, encode_response, shared_prefix
 from pixelis.evaluation.decoder import Decoder
-from pixelis.evaluation.rollout import RolloutSettings, roll_out, run_conversations
+from pixelis.evaluation.rollout import (
+    Conversation,
+    RolloutSettings,
+    encode_response,
+    roll_out,
+    run_conversations,
+    shared_prefix,
+)
 from pixelis.models.load import load_model, load_processor
 from pixelis.operations import Observation, execute
 

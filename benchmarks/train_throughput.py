@@ -481,7 +481,9 @@ def validation(base, data, rounds):
     from pixelis.data.encode import collate, encode_example
     from pixelis.data.store import from_row, load_split
     from pixelis.evaluation.validation import Validation
-    from pixelis.training.caches import TrainingCache
+    from pixelis.training.adapter import load_base
+    from pixelis.training.caches import load_data
+    from pixelis.training.precision import halve_base
 
     keys = drawn(data, 6)
     rows = load_split(data, "train")
@@ -498,22 +500,20 @@ def validation(base, data, rounds):
         def get_eval_dataloader(self, eval_dataset=None):
             return DataLoader(keys, BATCH, collate_fn=make_batch)
 
-    bench, config = (
-        TrainingCache(),
-        ModelConfig(
-            model_name=str(base),
-            torch_dtype="float32",
-            min_pixels=PIXELS,
-            max_pixels=PIXELS,
-            **LORA,
-        ),
+    config = ModelConfig(
+        model_name=str(base),
+        torch_dtype="float32",
+        min_pixels=PIXELS,
+        max_pixels=PIXELS,
+        **LORA,
     )
     curriculum = CurriculumConfig.from_dict(
         {"stages": [{"name": "all", "difficulty_mix": {"simple": 1.0}}]}
     )
     with silence(), tempfile.TemporaryDirectory() as out:
-        _, splits = bench.load_data(config, data, curriculum, max_length=1024)
-        half = bench.load_base(config, precision="bf16")
+        _, splits = load_data(config, data, curriculum, max_length=1024)
+        half = load_base(config)
+        halve_base(half)
         measure = Validation(
             splits["train"], ["simple"], samples_per_difficulty=48, batch_size=BATCH, seed=0
         )

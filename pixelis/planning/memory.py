@@ -21,9 +21,8 @@ from transformers import AutoModelForImageTextToText
 
 from pixelis.config import ModelConfig
 from pixelis.errors import ConfigError
-from pixelis.models.load import DTYPES
+from pixelis.models.load import DTYPES, NOT_QUANTISED
 from pixelis.models.lora import add_lora
-from pixelis.models.quantization import SKIPPED
 from pixelis.training.precision import BF16, halve_base, skip_input_casts, use_cpu_attention
 
 ADAM_MOMENTS = 2
@@ -284,7 +283,7 @@ def _saved_by_4bit(adapted: PeftModel) -> tuple[int, int]:
     for name, module in adapted.named_modules():
         plain = getattr(module, "base_layer", module)
         inside = name.endswith("base_layer")
-        skipped = any(part in name for part in SKIPPED)
+        skipped = any(part in name for part in NOT_QUANTISED)
         if isinstance(plain, nn.Linear) and not inside and not skipped and "lora_" not in name:
             saved += _bytes(plain.weight) - plain.weight.numel() * BYTES_IN_4BIT
             largest = max(largest, _bytes(plain.weight))

@@ -30,9 +30,8 @@ from pixelis.runs.inputs import link_data_run, record_inputs
 from pixelis.runs.jobs import log_above_bar
 from pixelis.runs.training_checks import check_training
 from pixelis.tracking import MlflowRecorder, open_run
-from pixelis.training.checkpoint import check_same_config, read_json, write_json
+from pixelis.training.checkpoint import FINISHED_FILE, check_same_config, read_json, write_json
 from pixelis.training.inputs import check_inputs, data_digest
-from pixelis.training.resume import FINISHED_FILE
 
 STATE_FILE = "ablate.json"
 # Keys that may differ when a comparison is resumed: they add trainings, or change only folders.

@@ -23,8 +23,7 @@ from pixelis.tracking import (
     find_journals,
     nested_environment,
 )
-from pixelis.training.checkpoint import check_same_config, read_json
-from pixelis.training.resume import AUTO, FINISHED_FILE
+from pixelis.training.checkpoint import AUTO, FINISHED_FILE, check_same_config, read_json
 
 
 @dataclass(frozen=True)

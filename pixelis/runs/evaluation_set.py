@@ -18,8 +18,7 @@ from pixelis.data_prep.benchmarks import (
     read_questions,
 )
 from pixelis.evaluation.evaluate import EvaluationResult, EvaluationSettings, choose_examples
-from pixelis.evaluation.intervals import Score
-from pixelis.evaluation.metrics import ALL, count_errors, strata
+from pixelis.evaluation.metrics import ALL, Score, count_errors, strata
 from pixelis.runs.inputs import link_data_run, record_inputs, record_split
 from pixelis.tracking import MlflowRecorder, log_questions
 from pixelis.training.inputs import data_digest

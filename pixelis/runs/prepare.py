@@ -26,7 +26,6 @@ from pixelis.data_prep.output_folder import (
 from pixelis.data_prep.prepare import prepare_folder
 from pixelis.data_prep.streams import Stream, open_stream
 from pixelis.data_prep.summary import format_summary
-from pixelis.evaluation.answer_loss import build_answer_losses
 from pixelis.models.token_count import TokenCounter
 from pixelis.runs.inputs import record_inputs
 from pixelis.runs.missing_data import unrecorded_mark
@@ -109,7 +108,8 @@ def _load_answer_losses(config: DataPrepConfig) -> AnswerLosses | None:
     rules = config.difficulty
     if not rules.correlation_samples and rules.scorer != "model":
         return None
-    from pixelis.models.load import resolve_model  # imports torch
+    from pixelis.evaluation.validation import build_answer_losses  # imports torch
+    from pixelis.models.load import resolve_model
 
     resolve_model(rules.model_name)
     return build_answer_losses(rules.model_name)

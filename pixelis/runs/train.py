@@ -43,18 +43,20 @@ from pixelis.tracking import (
     find_journals,
     open_run,
 )
-from pixelis.training.caches import TrainingCache
 from pixelis.training.callback import Evaluations
 from pixelis.training.checkpoint import (
+    AUTO,
     CURRICULUM_FILE,
+    FINISHED_FILE,
+    Start,
     check_whole,
+    choose_start,
     convert_errors,
     read_json,
     write_json,
 )
 from pixelis.training.distributed import ALONE, Processes
 from pixelis.training.inputs import check_model, data_digest
-from pixelis.training.resume import AUTO, FINISHED_FILE, Start, choose_start
 from pixelis.training.sft import TrainingResult, TrainingSettings, run_training
 
 logger = logging.getLogger(__name__)
@@ -69,13 +71,11 @@ class Search:
     Attributes:
         label: prefix of the run's name.
         tags: tags of the run.
-        cache: cache that the trainings of one process share.
         on_evaluation: see `run_training`.
     """
 
     label: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
-    cache: TrainingCache | None = None
     on_evaluation: Callable[[Evaluations], None] | None = None
 
 
@@ -304,7 +304,6 @@ def _train(sft: _Sft, start: Start, recorder: MlflowRecorder, links: str) -> Tra
             sft.settings(start.resume_from, recorder.run_id),
             figures,
             processes=sft.processes,
-            cache=sft.search.cache,
             on_evaluation=sft.search.on_evaluation,
             on_batch_size=lambda split: recorder.tags({BATCH_SIZE_TAG: str(split)}),
         )

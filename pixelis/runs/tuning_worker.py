@@ -1,4 +1,4 @@
-"""One worker of a search: it runs trials in one process, with the same base and data."""
+"""One worker of a search: it runs trials in one process."""
 
 import shutil
 import time
@@ -7,40 +7,30 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from pixelis.data.dataset import CurriculumDataset
+from pixelis.data.store import load_split
 from pixelis.evaluation.validation import Validation
 from pixelis.experiments.tune.phases import FINAL, open_phases
 from pixelis.experiments.tune.spec import SearchSpec, TrialTraining
 from pixelis.experiments.tune.storage import storage_errors
 from pixelis.experiments.tune.trials import POLL_SECONDS, Objective, Trial, run_trials
-from pixelis.models.device import best_device
 from pixelis.models.load import silence_libraries
-from pixelis.models.lora import load_adapter
 from pixelis.runs.train import Search, run_sft
-from pixelis.training.caches import TrainingCache
+from pixelis.training.adapter import load_trained
+from pixelis.training.caches import load_encoder
 from pixelis.training.callback import Evaluations
-from pixelis.training.checkpoint import read_json
-from pixelis.training.resume import FINISHED_FILE
-from pixelis.training.stopping import Pruned
+from pixelis.training.checkpoint import FINISHED_FILE, read_json
+from pixelis.training.distributed import Pruned
 
 TRIAL_TAG, PHASE_TAG = "optuna.trial", "optuna.part"
 
 
 class TrialTrainer:
-    """The trainer of a worker's trials, which loads data, base and caches once."""
+    """The trainer of a worker's trials."""
 
     def __init__(self, spec: SearchSpec) -> None:
-        """Set the search; `load` loads data and base."""
+        """Set the search."""
         self.spec = spec
-        self.cache = TrainingCache()
-
-    def load(self) -> None:
-        """Load data and base; the first of several workers makes the caches, the others wait."""
-        silence_libraries()
-        training = self.spec.training({}, self.spec.config.training.seed, self.spec.root)
-        config = training.config
-        self.cache.prepare(
-            training.model, Path(config.data.path), training.curriculum, config.training
-        )
 
     def run_trial(self, phase: str, trial: Trial) -> float | Sequence[float]:
         """Train a trial; return the means of its objectives over seeds on the validation split."""
@@ -85,7 +75,6 @@ class TrialTrainer:
         search = Search(
             label=trial.baseline or f"trial {trial.number}",
             tags={TRIAL_TAG: str(trial.number), PHASE_TAG: phase},
-            cache=self.cache,
             on_evaluation=report if is_reported else None,
         )
         try:
@@ -106,17 +95,10 @@ class TrialTrainer:
     def _test(self, training: TrialTraining) -> float:
         """Measure a training like the search, teacher-forced, but on the test split."""
         config, model, curriculum = training.config, training.model, training.curriculum
-        data_dir = Path(config.data.path)
-        encoder, _ = self.cache.load_data(
-            model, data_dir, curriculum, max_length=config.training.max_length
-        )
-        adapter = Path(config.training.output_dir) / "final"
-        base = self.cache.load_base(model)
-        adapted = load_adapter(base, adapter, model_name=model.model_name)
-        self.cache.keep_adapted(adapted)
-        adapted.to(best_device())
+        encoder = load_encoder(model, config.training.max_length)
+        adapted = load_trained(model, Path(config.training.output_dir) / "final")
         measure = Validation(
-            self.cache.load_test(data_dir, encoder),
+            CurriculumDataset(load_split(Path(config.data.path), "test"), encoder),
             curriculum.difficulties,
             samples_per_difficulty=curriculum.eval_samples_per_difficulty,
             batch_size=config.training.eval_batch_size,
@@ -135,9 +117,8 @@ def run_worker(spec: SearchSpec) -> None:
         KeyboardInterrupt: When a trial was asked to stop.
         UserError: When the storage is gone.
     """
-    trainer = TrialTrainer(spec)
-    trainer.load()
-    run_phases(spec, trainer)
+    silence_libraries()
+    run_phases(spec, TrialTrainer(spec))
 
 
 @storage_errors()

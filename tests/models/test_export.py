@@ -14,8 +14,7 @@ from pixelis.data.chat import example_messages
 from pixelis.data.encode import Encoder, collate
 from pixelis.data_prep.generate import generate_example
 from pixelis.errors import CheckpointError, ConfigError
-from pixelis.evaluation.conversation import Conversation
-from pixelis.evaluation.rollout import RolloutSettings, roll_out
+from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.models import export as export_module
 from pixelis.models.export import REPORT_FILE, base_dtype, export_merged
 from pixelis.models.load import load_model, load_processor

@@ -9,8 +9,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from pixelis.cli.console import configure_logging
 from pixelis.curriculum import CurriculumConfig, CurriculumManager
 from pixelis.recorder import NullRecorder
-from pixelis.training.callback import CurriculumCallback
-from pixelis.training.progress import ProgressCallback
+from pixelis.training.callback import CurriculumCallback, ProgressCallback
+from pixelis.training.trainer import BadSteps
 
 TWO = [{"name": "both", "difficulty_mix": {"simple": 0.5, "hard": 0.5}}]
 STRATA = {"simple": 0.91234, "medium": 0.9, "hard": 0.88}
@@ -22,7 +22,7 @@ def build(**settings):
     )
     manager = CurriculumManager(config, max_steps=400)
     callback = CurriculumCallback(manager, NullRecorder(), None, eval_steps=50, examples_per_step=4)
-    return ProgressCallback(callback)
+    return ProgressCallback(callback, BadSteps(3, NullRecorder()))
 
 
 def go(progress, step):
@@ -36,8 +36,7 @@ def test_at_the_start_there_is_only_the_next_attempt():
 
 def test_loss_strata_and_next_attempt():
     progress = build()
-    progress.on_log(None, None, None, logs={"loss": 0.41})
-    progress.on_log(None, None, None, logs={"train_runtime": 3.0})
+    progress.curriculum.losses.append((20, 0.41))
     progress.curriculum.strata = STRATA
     go(progress, 30)
     text = "loss 0.410, simple 0.912 medium 0.900 hard 0.880, next attempt 100"
@@ -100,7 +99,7 @@ def arguments(tmp_path):
 def test_the_bar_shows_stage_and_text_from_the_step_where_training_begins(
     arguments, capsys, monkeypatch
 ):
-    monkeypatch.setattr("pixelis.training.progress.LOG_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("pixelis.training.callback.LOG_INTERVAL_SECONDS", 0.0)
     progress = build()
     state, control = TrainerState(max_steps=400, global_step=30), TrainerControl()
     progress.on_train_begin(arguments, state, control)
@@ -110,8 +109,7 @@ def test_the_bar_shows_stage_and_text_from_the_step_where_training_begins(
     progress.on_step_end(arguments, state, control)
     progress.curriculum.strata = STRATA
     progress.on_evaluate(arguments, state, control)
-    progress.on_train_end(arguments, state, control)
-    assert progress.bar is None
+    progress.close()
     shown = re.split(r"[\r\n]+", capsys.readouterr().err)
     drawn = [line for line in shown if line.startswith("simple: ") and " 31/400 " in line]
     assert any("hard 0.880, next attempt 100" in line for line in drawn)
@@ -130,4 +128,4 @@ def test_a_line_of_the_console_leaves_the_bar_whole(arguments, capsys, monkeypat
     assert shown.out == "✅ Advanced\n"
     cleared, drawn_again = re.fullmatch(r"\r( +)\r+(.*)", shown.err).groups()
     assert " 0/400 " in drawn_again and len(cleared) >= len(drawn_again)
-    progress.on_train_end(arguments, TrainerState(max_steps=400), TrainerControl())
+    progress.close()

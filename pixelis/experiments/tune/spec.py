@@ -30,8 +30,8 @@ from pixelis.experiments.tune.space import (
     reason_fixed,
     with_values,
 )
+from pixelis.training.checkpoint import AUTO
 from pixelis.training.inputs import data_digest
-from pixelis.training.resume import AUTO
 
 # A baseline may have other stages, because it is measured on the last mix of the search.
 STAGES = "curriculum.stages"

@@ -42,7 +42,7 @@ def test_nothing_here_imports_torch():
         "pixelis.data_prep.grading",
         "pixelis.data_prep.figures",
         "pixelis.data_prep.summary",
-        "pixelis.evaluation.answer_loss",
+        "pixelis.runs.prepare",
     )
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,8 +7,8 @@ from transformers import AutoTokenizer
 
 from pixelis.data.chat import format_call
 from pixelis.models.load import load_processor
-from recipes.nano.dense import CELL_CLASSES, PLACES
 from recipes.nano.tokenizer import MARKUP, SPECIAL, VOCABULARY, train_tokenizer
+from recipes.nano.train import CELL_CLASSES, PLACES
 
 
 def ids_of(tokenizer, text, special=True):
