@@ -73,14 +73,14 @@ class Annotation(NamedTuple):
         name: the name of its category.
         use: OBJECT, LEGIBLE, ILLEGIBLE, or LEFT_OUT (rejected, or over several objects).
         box: in pixels, x2 and y2 exclusive.
-        rle: pycocotools' form of the mask; None if the box is the mask.
+        runs: the mask in COCO's compressed runs; None if the box is the mask.
         text: the written text; empty for objects and illegible texts.
     """
 
     name: str
     use: str
     box: Box | None = None
-    rle: Mapping[str, Any] | None = None
+    runs: bytes | None = None
     text: str = ""
 
 
@@ -117,9 +117,10 @@ def check_annotation(record: Mapping[str, Any], name: str, size: tuple[int, int]
     """
     box = _check_box(record.get("bbox"), size)
     segmentation = record.get("segmentation")
-    rle = None
+    runs = None
     if segmentation is not None and segmentation not in ([], {}):
         rle = _check_segmentation(segmentation, size)
+        runs = rle["counts"]
         x, y, width, height = (float(side) for side in coco_mask.toBbox(rle))
         if box_iou(box, (x, y, x + width, y + height)) < MIN_FIT:
             raise RejectedError(
@@ -133,7 +134,7 @@ def check_annotation(record: Mapping[str, Any], name: str, size: tuple[int, int]
         use = LEGIBLE if text and not crowd else ILLEGIBLE
     else:
         use = LEFT_OUT if crowd else OBJECT
-    return Annotation(name, use, box, rle, text)
+    return Annotation(name, use, box, runs, text)
 
 
 def is_text(record: Mapping[str, Any]) -> bool:
@@ -275,8 +276,8 @@ def _instance(annotation: Annotation, box: Box, pixels: Pixels) -> Instance:
     x1, y1, x2, y2 = box
     mask = np.zeros((height, width), dtype=bool)
     mask[y1:y2, x1:x2] = True
-    if annotation.rle is not None:
-        mask = _decode(annotation.rle)
+    if annotation.runs is not None:
+        mask = _decode({"size": [height, width], "counts": annotation.runs})
     inside = pixels[mask]
     median = np.median(inside[:: max(1, len(inside) // MAX_SAMPLED)], axis=0)
     point = _inner_point(mask, pixels, median)
