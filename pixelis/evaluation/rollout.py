@@ -28,8 +28,8 @@ from pixelis.data.coordinates import (
     as_seen,
     call_as_stored,
     frames_of,
-    result_as_seen,
     text_as_seen,
+    values_as_seen,
 )
 from pixelis.data.encode import Encoded, Encoder
 from pixelis.data.example import Example, Step
@@ -273,7 +273,7 @@ def process_turn(
     result = observation.result if observation else None
     resized_result = None
     if result is not None and arguments is not reply.arguments:
-        seen = result_as_seen(reply.operation, arguments, reply.arguments, result, frames)
+        seen = values_as_seen(result, arguments, frames)
         resized_result = None if seen == result else seen
     answer = reply.answer
     if answer is not None and not all_same(frames):

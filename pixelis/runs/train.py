@@ -156,7 +156,7 @@ def run_sft(
     The main process does all of it; other processes only take part in training.
 
     Raises:
-        CheckpointError: when another training uses output_dir, or it cannot be written.
+        CheckpointError: when another training uses output_dir.
     """
     sft = _Sft(config, model, curriculum, processes, search or Search())
     if not processes.is_main:
@@ -167,24 +167,16 @@ def run_sft(
         return
     check_training(config, model, curriculum)  # before anything is written, even a lock
     output_dir = sft.output_dir
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(lock_file(output_dir), timeout=0)
     try:
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise CheckpointError(
             f"training.output_dir {output_dir} is in use by another training; name another folder"
         ) from error
-    except OSError as error:
-        raise CheckpointError(
-            f"training.output_dir {output_dir} cannot be written: {error}"
-        ) from error
     try:
         _run(sft)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise CheckpointError(
-            f"training.output_dir {output_dir} cannot be written: {error}"
-        ) from error
     finally:
         lock.release()
 
