@@ -15,6 +15,7 @@ from peft import PeftModel, get_eva_state_dict, initialize_lora_eva_weights
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.eva import SVDHook, prepare_layer_inputs_fn_language_modeling
 
+from pixelis.errors import ConfigError
 from pixelis.models.families import is_vision_module
 from pixelis.models.forward import model_inputs
 
@@ -83,17 +84,22 @@ def fit_eva(model: PeftModel, batches: Sequence[Batch]) -> list[Spectrum]:
     return spectra
 
 
-def positions_needed(lora_r: int, eva_spread: float) -> int:
+def positions_needed(model: PeftModel, lora_r: int, eva_spread: float) -> int:
     """Return how many labelled positions a batch needs: twice the directions that are computed.
 
     peft would skip a smaller batch forever, and its randomised SVD needs as many again.
+
+    Raises:
+        ConfigError: when that is more than the smallest input size of an adapted layer.
     """
-    return 2 * round(lora_r * eva_spread)
-
-
-def largest_spectrum(model: PeftModel) -> int:
-    """Return the smallest input size of an adapted layer, an upper limit of `positions_needed`."""
-    return min(int(m.in_features) for m in model.modules() if isinstance(m, LoraLayer))  # type: ignore[arg-type]
+    largest = round(lora_r * eva_spread)
+    most = min(int(m.in_features) for m in model.modules() if isinstance(m, LoraLayer)) // 2  # type: ignore[arg-type]
+    if largest > most:
+        raise ConfigError(
+            f"the largest rank that EVA may give must be <= {most} for this model, got {largest} "
+            "(model.lora_auto_rank x lora_auto_spread, or lora_r)"
+        )
+    return 2 * largest
 
 
 def _layer_inputs(layer_input: Any, positions: Any, name: str) -> torch.Tensor:

@@ -21,7 +21,7 @@ from pixelis.data.example import Example
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.files import file_sha256, replace_folder
 from pixelis.models.forward import LOSS_ONLY
-from pixelis.models.load import DTYPES, load_model, load_model_config, load_processor
+from pixelis.models.load import DTYPES, load_encoder, load_model, load_model_config, load_processor
 from pixelis.models.lora import load_adapter
 
 REPORT_FILE = "pixelis_export.json"
@@ -100,13 +100,8 @@ def export_merged(
     check_output_folder(folder)
     name, trust = model.model_name, model.trust_remote_code
     dtype = base_dtype(name, trust_remote_code=trust) if save_dtype == BASE_DTYPE else save_dtype
-    processor = load_processor(
-        name,
-        min_pixels=model.min_pixels,
-        max_pixels=model.max_pixels,
-        trust_remote_code=trust,
-    )
-    inputs = _inputs(processor, example)
+    encoder = load_encoder(model)
+    inputs = _inputs(encoder, example)
     base = load_model(name, torch_dtype="float32", trust_remote_code=trust)
     adapted: Any = load_adapter(base, adapter, model_name=name)
     before = _logits(adapted, inputs)
@@ -121,7 +116,7 @@ def export_merged(
     shutil.rmtree(staged, ignore_errors=True)  # left by a killed export
     try:
         merged.save_pretrained(str(staged))
-        processor.save_pretrained(str(staged))
+        encoder.processor.save_pretrained(str(staged))
         _convert(merged, torch.float32)
         rounded = _logits(merged, inputs)
         del base, adapted, merged
@@ -129,7 +124,7 @@ def export_merged(
         saved = str(staged.resolve())
         loaded = load_model(saved, torch_dtype="float32", trust_remote_code=trust)
         reading = _largest_difference(
-            rounded, _logits(loaded, _inputs(load_processor(saved), example))
+            rounded, _logits(loaded, _inputs(Encoder(load_processor(saved)), example))
         )
         _check(reading, tolerance, "what was saved, read back, says something else")
         report = ExportReport(
@@ -161,8 +156,7 @@ def base_dtype(model_name: str, *, trust_remote_code: bool = False) -> str:
     return next((name for name, dtype in DTYPES.items() if dtype == saved), "float32")
 
 
-def _inputs(processor: Any, example: Example) -> dict[str, torch.Tensor]:
-    encoder = Encoder(processor)
+def _inputs(encoder: Encoder, example: Example) -> dict[str, torch.Tensor]:
     batch = collate([encode_example(example, encoder)], encoder)
     return {name: value for name, value in batch.items() if name not in LOSS_ONLY}
 

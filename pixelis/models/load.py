@@ -19,6 +19,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from pixelis.config import ModelConfig
+from pixelis.data.encode import Encoder
 from pixelis.errors import CheckpointError, ConfigError, UserError, in_one_line
 from pixelis.files import expand_home
 from pixelis.models.families import PUBLISHED, published_config
@@ -175,6 +177,20 @@ def load_processor(
     return processor
 
 
+def load_encoder(model: ModelConfig, max_length: int | None = None) -> Encoder:
+    """Load the processor of section `model` (`load_processor`) as an encoder.
+
+    Examples of more than `max_length` tokens are too long for it; None: there is no limit.
+    """
+    processor = load_processor(
+        model.model_name,
+        min_pixels=model.min_pixels,
+        max_pixels=model.max_pixels,
+        trust_remote_code=model.trust_remote_code,
+    )
+    return Encoder(processor, max_length=max_length)
+
+
 def load_model_config(model_name: str, *, trust_remote_code: bool = False) -> Any:
     """Load the configuration of a base from its folder or the hub.
 
@@ -232,13 +248,11 @@ def load_model(
 
     Raises:
         CheckpointError: when it cannot be loaded.
-        ConfigError: when this machine cannot compute in 4 bits (`check_for_gpu`).
     """
     kwargs: dict[str, Any] = {"dtype": DTYPES.get(torch_dtype, "auto")}
     if attn_implementation != "auto":
         kwargs["attn_implementation"] = attn_implementation
     if load_in_4bit:
-        check_for_gpu("model.load_in_4bit", "true", "bitsandbytes")
         # NF4 with quantised scales (QLoRA, Dettmers et al. 2023, section 3).
         kwargs["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -8,7 +8,6 @@ import json
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -259,7 +258,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         raise _TimeIsUp
 
     handler = signal.signal(signal.SIGALRM, interrupt)
-    previous, began = signal.setitimer(signal.ITIMER_REAL, seconds), time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     except _TimeIsUp:
@@ -267,6 +266,3 @@ def _time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
-        if previous[0] > 0:  # start the caller's own alarm again with the time that it has left
-            left = max(previous[0] - (time.monotonic() - began), 1e-3)
-            signal.setitimer(signal.ITIMER_REAL, left, previous[1])

@@ -13,21 +13,6 @@ from pixelis.data.images import open_header
 from pixelis.models.load import resolve_model
 
 
-def accepts_image_features(model: Any) -> bool:
-    """Return whether `forward` of a base accepts image features instead of pixels.
-
-    Not Qwen3-VL: its tower also feeds deeper layers (deepstack), and one row per token has no space
-    for that.
-    """
-    vision = getattr(model.config, "vision_config", None)
-    return (
-        hasattr(getattr(model, "model", None), "get_image_features")
-        and hasattr(model.model, "visual")
-        and model.config.model_type == "qwen2_5_vl"
-        and not getattr(vision, "deepstack_visual_indexes", None)
-    )
-
-
 def vision_digest(model: Any) -> str:
     """Return the SHA-256 of the tower's configuration, attention implementation and weights."""
     tower = model.model.visual.config

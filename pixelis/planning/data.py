@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pixelis.config import ModelConfig
 from pixelis.curriculum import CurriculumConfig, CurriculumManager
-from pixelis.data.encode import IGNORE_INDEX, Encoder, encode_example
+from pixelis.data.encode import IGNORE_INDEX, encode_example
 from pixelis.data.store import from_row, load_split
 from pixelis.errors import CheckpointError
-from pixelis.models.load import load_processor
+from pixelis.models.load import load_encoder
 
 EXAMPLES_READ = 48  # examples of each difficulty, spread over the split
 RELIABILITY = {
@@ -115,15 +115,9 @@ def read_statistics(folder: Path, model: ModelConfig) -> DataStatistics | None:
     sizes = {name: len(rows) for name, rows in split.items()}
     scores = {name: list(rows["difficulty_score"]) for name, rows in split.items()}
     try:
-        processor = load_processor(
-            model.model_name,
-            min_pixels=model.min_pixels,
-            max_pixels=model.max_pixels,
-            trust_remote_code=model.trust_remote_code,
-        )
+        encoder = load_encoder(model)
     except CheckpointError:  # a hub model that is not on this machine
         return DataStatistics(sizes, scores)
-    encoder = Encoder(processor)
     tokens, shares, num_visual, num_tokens = {}, [0.0], 0, 0
     for name, rows in split.items():
         lengths = []

@@ -21,7 +21,7 @@ from transformers import AutoModelForImageTextToText
 from pixelis.config import ModelConfig
 from pixelis.errors import ConfigError
 from pixelis.models.load import DTYPES, NOT_QUANTISED
-from pixelis.models.lora import add_lora
+from pixelis.training.adapter import add_adapter
 from pixelis.training.precision import BF16, halve_base, skip_input_casts, use_cpu_attention
 
 ADAM_MOMENTS = 2
@@ -129,19 +129,7 @@ def build_fake_model(
         halve_base(built)
         if as_on_cpu:
             use_cpu_attention(built)
-    rank = model.lora_auto_rank if model.lora_r == "auto" else model.lora_r
-    adapted = add_lora(
-        built,
-        model_name=model.model_name,
-        lora_r=rank,
-        lora_alpha=model.lora_alpha,
-        lora_dropout=model.lora_dropout,
-        seed=0,
-        use_dora=model.use_dora,
-        use_rslora=model.use_rslora,
-        train_vision=model.train_vision,
-        train_merger=model.train_merger,
-    )
+    adapted = add_adapter(built, model, seed=0)
     if precision == BF16 and as_on_cpu:
         skip_input_casts(adapted)
     _fake_tensors(adapted)

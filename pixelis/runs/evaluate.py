@@ -13,14 +13,13 @@ import torch
 
 from pixelis import __version__
 from pixelis.config import EvaluateConfig, ModelConfig, flatten
-from pixelis.data.encode import Encoder
 from pixelis.errors import ConfigError
 from pixelis.evaluation.evaluate import EvaluationSettings
 from pixelis.evaluation.rollout_store import open_store
 from pixelis.models.load import (
     best_device,
+    load_encoder,
     load_model,
-    load_processor,
     max_positions,
     resolve_model,
     silence_libraries,
@@ -61,13 +60,7 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
         )
     silence_libraries()
     name, trust = model_config.model_name, model_config.trust_remote_code
-    processor = load_processor(
-        name,
-        min_pixels=model_config.min_pixels,
-        max_pixels=model_config.max_pixels,
-        trust_remote_code=trust,
-    )
-    encoder = Encoder(processor)
+    encoder = load_encoder(model_config)
     max_tokens = max_positions(name, trust_remote_code=trust)
     evaluation_set = choose_evaluation_set(config, encoder, max_tokens)
     address = config.adapter

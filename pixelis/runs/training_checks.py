@@ -10,8 +10,8 @@ from pixelis.config import ModelConfig, TrainingFileConfig, flatten
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.store import load_split
 from pixelis.evaluation.evaluate import choose_examples
-from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_processor
-from pixelis.training.inputs import check_inputs, check_kernels, check_model, data_digest
+from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_encoder
+from pixelis.training.inputs import check_inputs, check_model, data_digest
 from pixelis.training.precision import resolve_precision
 
 # Keys that may change at a resume, because they do not change the trained weights. The number of
@@ -65,14 +65,8 @@ def check_training(
         UserError: naming what is wrong.
     """
     data_dir = Path(config.data.path)
-    check_model(model)
-    check_kernels(config.training)
-    load_processor(
-        model.model_name,
-        min_pixels=model.min_pixels,
-        max_pixels=model.max_pixels,
-        trust_remote_code=model.trust_remote_code,
-    )
+    check_model(model, config.training)
+    load_encoder(model)
     check_weights(model.model_name)
     check_inputs(data_dir, curriculum, config.data.exclude)
     if config.evaluation.enabled:  # without this check it would fail after hours of training

@@ -12,10 +12,9 @@ from pixelis.evaluation.validation import Validation
 from pixelis.experiments.tune.spec import SearchSpec, TrialTraining
 from pixelis.experiments.tune.study import open_phases
 from pixelis.experiments.tune.trials import Trial, run_phases
-from pixelis.models.load import silence_libraries
+from pixelis.models.load import load_encoder, silence_libraries
 from pixelis.runs.train import Search, run_sft
 from pixelis.training.adapter import load_trained
-from pixelis.training.caches import load_encoder
 from pixelis.training.callback import Evaluations
 from pixelis.training.checkpoint import FINISHED_FILE, read_json
 from pixelis.training.distributed import Pruned

@@ -17,7 +17,7 @@ from pixelis.data.encode import IGNORE_INDEX
 from pixelis.errors import ConfigError
 from pixelis.figures import as_figure, as_page, layer_ranks, layer_spectra
 from pixelis.files import write_atomic
-from pixelis.models.eva import Spectrum, fit_eva, largest_spectrum, positions_needed
+from pixelis.models.eva import Spectrum, fit_eva, positions_needed
 from pixelis.models.load import best_device, load_model, on_best_device
 from pixelis.models.lora import (
     WEIGHTS_FILE,
@@ -99,9 +99,9 @@ def build_adapter(
     if config.init_lora_weights in CHANGING_INITS:
         return _split_base(config, load, seed=seed, resume_from=resume_from)
     if not by_data:
-        return _add(config, config.init_lora_weights, load, seed=seed), None
+        return add_adapter(load(), config, config.init_lora_weights, seed=seed), None
     spread = config.lora_auto_spread if config.lora_r == "auto" else 1.0
-    model = _add(config, EVA, load, seed=seed, eva_spread=spread)
+    model = add_adapter(load(), config, EVA, seed=seed, eva_spread=spread)
     batches = _draw_batches(dataset, model, config, seed=seed, batch_size=batch_size, spread=spread)
     with on_best_device(model) as device:
         spectra = fit_eva(model, [{k: x.to(device) for k, x in each.items()} for each in batches])
@@ -113,11 +113,12 @@ def _rank(config: ModelConfig) -> int:
     return config.lora_auto_rank if config.lora_r == "auto" else config.lora_r
 
 
-def _add(
-    config: ModelConfig, init: str, load: Load, *, seed: int, eva_spread: float = 1.0
+def add_adapter(
+    base: Any, config: ModelConfig, init: str = "default", *, seed: int, eva_spread: float = 1.0
 ) -> PeftModel:
+    """Add the adapter of section `model` to a base (`add_lora`), with another initialisation."""
     return add_lora(
-        load(),
+        base,
         model_name=config.model_name,
         lora_r=_rank(config),
         lora_alpha=config.lora_alpha,
@@ -141,10 +142,10 @@ def _split_base(
     a resumed training can only do that: so both train on the same rounded numbers.
     """
     if resume_from is None:
-        initial = initial_factors(_add(config, config.init_lora_weights, load, seed=seed))
+        initial = initial_factors(add_adapter(load(), config, config.init_lora_weights, seed=seed))
     else:
         _, initial = split_plain_lora(load_file(resume_from / WEIGHTS_FILE))
-    model = _add(config, "default", load, seed=seed)
+    model = add_adapter(load(), config, seed=seed)
     subtract_from_base(model, initial)
     set_peft_model_state_dict(model, initial)
     return model, initial
@@ -160,13 +161,7 @@ def _draw_batches(
     spread: float,
 ) -> list[dict[str, torch.Tensor]]:
     """Draw batches of training examples of all difficulties, whatever the stage."""
-    rank, most = _rank(config), largest_spectrum(model)
-    positions = positions_needed(rank, spread)
-    if positions > most:
-        raise ConfigError(
-            f"the largest rank that EVA may give must be <= {most // 2} for this model, got "
-            f"{round(rank * spread)} (model.lora_auto_rank x lora_auto_spread, or lora_r)"
-        )
+    positions = positions_needed(model, _rank(config), spread)
     keys = [key for key in sorted(dataset.all_keys()) if key not in dataset.excluded]
     chosen = random.Random(f"eva {seed}").sample(keys, min(config.lora_auto_examples, len(keys)))
     # Each batch has at least `batch_size` examples and `positions` supervised tokens.

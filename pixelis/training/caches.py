@@ -22,35 +22,18 @@ from pixelis.data.cache import (
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.store import load_split
-from pixelis.models.load import load_processor, on_best_device
-from pixelis.models.vision import (
-    PositionRule,
-    accepts_image_features,
-    compute_features,
-    vision_digest,
-)
+from pixelis.models.load import load_encoder, on_best_device
+from pixelis.models.vision import PositionRule, compute_features, vision_digest
 from pixelis.training.inputs import SPLITS_READ, file_digests
 
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
 IMAGES_AT_ONCE = 16
+# The model whose `forward` takes image features instead of pixels. Not Qwen3-VL: its tower also
+# feeds deeper layers (deepstack), and one row per token has no space for that.
+FEATURES_MODEL = "qwen2_5_vl"
 Opened = TypeVar("Opened")
-
-
-def load_encoder(model: ModelConfig, max_length: int | None = None) -> Encoder:
-    """Load the encoder of a model's processor.
-
-    Raises:
-        CheckpointError, ConfigError: see `load_processor`.
-    """
-    processor = load_processor(
-        model.model_name,
-        min_pixels=model.min_pixels,
-        max_pixels=model.max_pixels,
-        trust_remote_code=model.trust_remote_code,
-    )
-    return Encoder(processor, max_length=max_length)
 
 
 def load_data(
@@ -154,7 +137,7 @@ def use_vision_cache(
     """
     if datasets["train"].features is not None:
         return  # the base is loaded twice for PiSSA and OLoRA
-    if not accepts_image_features(base):
+    if base.config.model_type != FEATURES_MODEL:
         logger.info("vision features are not cached: %s takes none", base.config.model_type)
         return
     width = base.config.text_config.hidden_size

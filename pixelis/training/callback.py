@@ -76,7 +76,6 @@ class CurriculumCallback(TrainerCallback):
         self.examples_per_step = examples_per_step
         self._weights = weights
         self._score_losses, self._on_evaluation = score_losses, on_evaluation
-        self.strata: dict[str, float] = {}
         self.evaluations: list[tuple[int, dict[str, float]]] = []
         self.losses: list[tuple[int, float]] = []
         self.best: dict[str, float] | None = None
@@ -154,6 +153,11 @@ class CurriculumCallback(TrainerCallback):
         self.recorder.metrics(values, state.global_step)
 
     @property
+    def strata(self) -> dict[str, float]:
+        """The strata of the current weights; empty before the first evaluation."""
+        return dict(self.evaluations[-1][1]) if self.evaluations else {}
+
+    @property
     def mixes(self) -> list[tuple[int, dict[str, float]]]:
         """Each step after which the mix changed, with the new mix."""
         at_events = {event.step: dict(event.mix) for event in self.manager.events}
@@ -174,7 +178,6 @@ class CurriculumCallback(TrainerCallback):
         self.manager.load_state_dict(state["manager"])
         self.evaluations = [(step, strata) for step, strata in state["evaluations"]]
         self.losses = [(step, loss) for step, loss in state["losses"]]
-        self.strata = dict(self.evaluations[-1][1]) if self.evaluations else {}
         self.best = state["best"]
         self.drifts = [(step, mix) for step, mix in state["drifts"]]
         self._num_recorded = len(self.manager.events)
@@ -186,8 +189,7 @@ class CurriculumCallback(TrainerCallback):
             {f"validation loss of {d}": metrics[f"eval_{d}_loss"] for d in difficulties}, step
         )
         name = self.manager.config.performance_metric
-        self.strata = {d: metrics[f"eval_{d}_{name}"] for d in difficulties}
-        self.evaluations.append((step, dict(self.strata)))
+        self.evaluations.append((step, {d: metrics[f"eval_{d}_{name}"] for d in difficulties}))
         values = {
             f"eval/{d}/{m}": metrics[f"eval_{d}_{m}"] for d in difficulties for m in STRATUM_METRICS
         }
@@ -205,8 +207,7 @@ class CurriculumCallback(TrainerCallback):
             assert trial is not None
             self._weights.restore_snapshot(optimizer)
             # The weights are those from the trial's beginning again, and so are their strata.
-            self.strata = dict(trial["strata"])
-            self.evaluations.append((event.step, dict(self.strata)))
+            self.evaluations.append((event.step, dict(trial["strata"])))
 
     def _keep_best(self, step: int) -> None:
         """Choose the best adapter on the last stage's mix, never across different mixes."""
@@ -216,7 +217,8 @@ class CurriculumCallback(TrainerCallback):
             self._weights.save_best()
 
     def _performance(self, mix: Mapping[str, float]) -> float:
-        return sum(fraction * self.strata[d] for d, fraction in mix.items() if fraction > 0)
+        strata = self.strata
+        return sum(fraction * strata[d] for d, fraction in mix.items() if fraction > 0)
 
     def _ended_visits(self) -> list[Visit]:
         all_visits = visits([event.to_dict() for event in self.manager.events])

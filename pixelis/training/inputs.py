@@ -17,8 +17,8 @@ SPLITS_READ = ("train", "validation")
 ROWS_AT_ONCE = 100
 
 
-def check_model(model: ModelConfig) -> None:
-    """Refuse a model that cannot be trained here, judging by its configuration.
+def check_model(model: ModelConfig, training: TrainingConfig | None = None) -> None:
+    """Refuse a model, or kernels of a training, that this machine cannot train with.
 
     Raises:
         ConfigError: when no adapter is configured, or this machine lacks what a key needs.
@@ -33,17 +33,9 @@ def check_model(model: ModelConfig) -> None:
     if model.attn_implementation == "flash_attention_2":
         check_for_gpu("model.attn_implementation", "flash_attention_2", "flash_attn")
     resolve_model(model.model_name)
-
-
-def check_kernels(training: TrainingConfig) -> None:
-    """Refuse kernels that this machine cannot run.
-
-    Raises:
-        ConfigError: naming the key and what is missing.
-    """
-    if training.use_liger_kernel:
+    if training and training.use_liger_kernel:
         check_for_gpu("training.use_liger_kernel", "true", "liger_kernel")
-    if training.torch_compile:  # on a CPU it compiles for minutes and is slower afterwards
+    if training and training.torch_compile:  # on a CPU it compiles for minutes and is slower then
         check_for_gpu("training.torch_compile", "true", "torch")
 
 

@@ -45,7 +45,7 @@ from pixelis.training.distributed import (
     ignore_signals,
     stop_on_signals,
 )
-from pixelis.training.inputs import check_kernels, check_model
+from pixelis.training.inputs import check_model
 from pixelis.training.precision import BF16, halve_base, resolve_precision, skip_input_casts
 from pixelis.training.trainer import BadSteps, CurriculumTrainer, score_losses
 from pixelis.training.weights import TrainedWeights
@@ -150,8 +150,7 @@ def run_training(
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
         UserError: when the settings, the data or a checkpoint cannot be used, or training diverges.
     """
-    check_model(settings.model)
-    check_kernels(settings.training)
+    check_model(settings.model, settings.training)
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     if not processes.is_main:
         recorder = NullRecorder()

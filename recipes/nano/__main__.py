@@ -14,7 +14,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from pixelis.data.encode import Encoder
 from pixelis.models.load import EMBEDDED_DIR
-from recipes.nano.architecture import build_config, build_model, build_processor
+from recipes.nano.architecture import build_config, build_processor
 from recipes.nano.blend import build_texts
 from recipes.nano.measure import measure
 from recipes.nano.tokenizer import train_tokenizer
@@ -50,7 +50,7 @@ def build_base(output_dir: Path, recipe: Recipe, num_scenes: int) -> dict[str, f
     tokenizer = train_tokenizer(iter(build_texts(recipe.seed, NUM_TEXTS)), template)
     processor = build_processor(tokenizer)
     encoder = Encoder(processor)
-    model: Any = build_model(build_config(tokenizer))
+    model: Any = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
     num_parameters = sum(p.numel() for p in model.parameters())
     log(f"{len(tokenizer)} tokens, {num_parameters / 1e6:.2f} M parameters")
     train_vision(model, processor, recipe, reporter("vision", recipe.vision_steps))

@@ -5,7 +5,6 @@ from typing import Any
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
@@ -76,8 +75,3 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=True,
     )
-
-
-def build_model(config: Qwen2_5_VLConfig) -> Qwen2_5_VLForConditionalGeneration:
-    """Build a randomly initialised model in fp32."""
-    return Qwen2_5_VLForConditionalGeneration(config)

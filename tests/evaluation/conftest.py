@@ -3,13 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from pixelis.data.encode import Encoder
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.tasks import TASKS
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
-from recipes.nano.architecture import build_config, build_model
+from recipes.nano.architecture import build_config
 
 NANO = "pixelis-nano"
 
@@ -20,7 +21,7 @@ def build_lively(encoder):
     Freshly initialised weights are too small for that: such a model repeats one token.
     """
     torch.manual_seed(0)
-    model = build_model(build_config(encoder.tokenizer))
+    model = Qwen2_5_VLForConditionalGeneration(build_config(encoder.tokenizer))
     model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
     for parameter in model.parameters():
         if parameter.ndim > 1:

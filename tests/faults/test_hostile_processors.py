@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import signal
 import threading
-import time
 
 import pytest
 
@@ -119,21 +117,6 @@ def test_a_template_without_an_end(folder, monkeypatch):
     path = folder / "chat_template.jinja"
     path.write_text(TOO_LONG + path.read_text())
     assert "TimeoutError: it took more than 0.5 s" in refused(folder)
-
-
-def test_somebody_else_s_alarm_rings_as_it_was_to(folder):
-    rung = []
-    before = signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 2.0)
-        load_processor(str(folder))
-        left, _ = signal.getitimer(signal.ITIMER_REAL)
-        assert rung or 0 < left < 2
-        while not rung:
-            time.sleep(0.05)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def test_another_thread_loads_as_well(folder):

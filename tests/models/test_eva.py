@@ -7,7 +7,8 @@ from peft import PeftModel
 from pixelis.data.chat import example_messages
 from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
 from pixelis.data_prep.generate import generate_example
-from pixelis.models.eva import fit_eva, largest_spectrum, positions_needed
+from pixelis.errors import ConfigError
+from pixelis.models.eva import fit_eva, positions_needed
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 
@@ -133,5 +134,6 @@ def test_the_vision_towers_layers_look_at_patches(batches):
 
 
 def test_how_many_positions_it_takes():
-    assert positions_needed(16, 2.0) == 64
-    assert largest_spectrum(adapt()) == 192
+    assert positions_needed(adapt(), 16, 2.0) == 64
+    with pytest.raises(ConfigError, match="EVA may give must be <= 96 for this model, got 97 "):
+        positions_needed(adapt(), 97, 1.0)

@@ -10,7 +10,7 @@ from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.store import SUMMARY_FILE, difficulty_file, write_rows
 from pixelis.errors import ConfigError, DataError
-from pixelis.training.inputs import check_inputs, check_kernels, check_model, data_digest
+from pixelis.training.inputs import check_inputs, check_model, data_digest
 
 CURRICULUM = CurriculumConfig.from_dict({})
 
@@ -131,7 +131,7 @@ def test_a_folder_that_lacks_a_file(folder):
 
 def ask_for(kernel):
     if kernel == "liger":
-        check_kernels(TrainingConfig(use_liger_kernel=True))
+        check_model(ModelConfig(), TrainingConfig(use_liger_kernel=True))
     else:
         check_model(ModelConfig(attn_implementation="flash_attention_2"))
 

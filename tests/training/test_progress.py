@@ -35,7 +35,7 @@ def test_loss_strata_and_next_attempt():
     assert progress.describe(0, 400) == "next attempt 100"
     progress.curriculum.losses.append((20, 0.41))
     progress.bad_steps.count = 2
-    progress.curriculum.strata = STRATA
+    progress.curriculum.evaluations.append((1, STRATA))
     go(progress, 30)
     text = "loss 0.410, bad steps 2, simple 0.912 medium 0.900 hard 0.880, next attempt 100"
     assert progress.describe(30, 400) == text
@@ -111,7 +111,7 @@ def test_the_bar_shows_stage_and_text_from_the_step_where_training_begins(
     go(progress, 31)
     state.global_step = 31
     progress.on_step_end(arguments, state, control)
-    progress.curriculum.strata = STRATA
+    progress.curriculum.evaluations.append((1, STRATA))
     progress.on_evaluate(arguments, state, control)
     progress.close()
     shown = re.split(r"[\r\n]+", capsys.readouterr().err)

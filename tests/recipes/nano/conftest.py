@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 import recipes.nano
 from pixelis.data.encode import Encoder
-from recipes.nano.architecture import build_config, build_model, build_processor
+from recipes.nano.architecture import build_config, build_processor
 from recipes.nano.blend import build_texts
 from recipes.nano.tokenizer import train_tokenizer
 
@@ -44,7 +45,7 @@ def fresh_model(tokenizer):
 
     def build():
         torch.manual_seed(0)
-        return build_model(build_config(tokenizer))
+        return Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
 
     return build
 

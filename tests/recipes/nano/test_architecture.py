@@ -1,17 +1,18 @@
 import pytest
 import torch
 from PIL import Image
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from pixelis.data.chat import Message
 from pixelis.data.encode import collate
 from pixelis.data_prep.scenes import CELLS, SIDE
-from recipes.nano.architecture import build_config, build_model
+from recipes.nano.architecture import build_config
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
     torch.manual_seed(0)
-    return build_model(build_config(tokenizer)).eval()
+    return Qwen2_5_VLForConditionalGeneration(build_config(tokenizer)).eval()
 
 
 def test_it_is_qwen2_5_vl_at_two_to_six_million_parameters(model):
