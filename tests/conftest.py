@@ -122,13 +122,14 @@ def data(made_data, workdir):
 @pytest.fixture(scope="session")
 def made_adapter(tmp_path_factory):
     """An adapter of the embedded base that changes nothing yet."""
+    from pixelis.config import ModelConfig
     from pixelis.models.load import load_model
     from pixelis.models.lora import add_lora
 
     folder = tmp_path_factory.mktemp("adapter") / "final"
     base = load_model("pixelis-nano", torch_dtype="float32")
     names = {"model_name": "pixelis-nano", "lora_r": 4, "lora_alpha": 8}
-    model = add_lora(base, **names, lora_dropout=0.0, seed=0)
+    model = add_lora(base, ModelConfig(**names, lora_dropout=0.0), seed=0)
     model.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
 

@@ -44,7 +44,7 @@ def fit_eva(model: PeftModel, batches: Sequence[Batch]) -> list[Spectrum]:
     """Set the rank and the initial A of every layer, from its inputs at supervised positions.
 
     Args:
-        model: with an adapter of `add_lora(..., init_lora_weights="eva")`; changed in place.
+        model: with an adapter that `add_lora` prepared for eva; changed in place.
         batches: collated batches, each with at least `positions_needed` labelled positions.
 
     Returns:
@@ -84,7 +84,7 @@ def fit_eva(model: PeftModel, batches: Sequence[Batch]) -> list[Spectrum]:
     return spectra
 
 
-def positions_needed(model: PeftModel, lora_r: int, eva_spread: float) -> int:
+def positions_needed(model: PeftModel) -> int:
     """Return how many labelled positions a batch needs: twice the directions that are computed.
 
     peft would skip a smaller batch forever, and its randomised SVD needs as many again.
@@ -92,7 +92,8 @@ def positions_needed(model: PeftModel, lora_r: int, eva_spread: float) -> int:
     Raises:
         ConfigError: when that is more than the smallest input size of an adapted layer.
     """
-    largest = round(lora_r * eva_spread)
+    config: Any = model.peft_config["default"]
+    largest = round(config.r * config.eva_config.rho)
     most = min(int(m.in_features) for m in model.modules() if isinstance(m, LoraLayer)) // 2  # type: ignore[arg-type]
     if largest > most:
         raise ConfigError(

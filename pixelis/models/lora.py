@@ -16,7 +16,7 @@ from peft.utils.error import NoMatchingPeftModuleError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pixelis.config import EVA
+from pixelis.config import EVA, ModelConfig
 from pixelis.errors import CheckpointError, ConfigError, UserError
 from pixelis.files import expand_home
 from pixelis.models.families import lora_target_pattern
@@ -28,59 +28,48 @@ Tensors = Mapping[str, torch.Tensor]
 TEMPORARY = "other"  # peft's name of an adapter that temporarily replaces the model's own
 
 
-def add_lora(
-    model: Any,
-    *,
-    model_name: str,
-    lora_r: int,
-    lora_alpha: int,
-    lora_dropout: float,
-    seed: int,
-    init_lora_weights: str = "default",
-    use_dora: bool = False,
-    use_rslora: bool = False,
-    train_vision: bool = False,
-    train_merger: bool = False,
-    eva_spread: float = 1.0,
-) -> PeftModel:
+def add_lora(model: Any, config: ModelConfig, *, seed: int, init: str | None = None) -> PeftModel:
     """Add a new adapter to the linear layers of the language model; everything else is frozen.
+
+    The update is scaled by lora_alpha / lora_r (Hu et al. 2021, section 4.1), or with use_rslora by
+    lora_alpha / sqrt(lora_r) (Kalajdzievski 2023). With use_dora the magnitudes of the weights are
+    learned separately (Liu et al. 2024, "DoRA").
 
     Args:
         model: the base; peft changes it in place, and with pissa and olora its weights too
             (`subtract_from_base`).
-        model_name: recorded in the adapter, so that it is never loaded on another base.
-        lora_r: rank; the update is scaled by lora_alpha / lora_r (Hu et al. 2021, section 4.1).
-        lora_alpha: see lora_r.
-        lora_dropout: dropout on the adapter's input.
+        config: section `model`; its model_name is recorded in the adapter, so that it is never
+            loaded on another base.
         seed: seed of the adapter's initial weights.
-        init_lora_weights: `default` or a name that peft knows (`pixelis.config.INITS`); eva is only
-            prepared here, `pixelis.models.eva.fit_eva` does the rest.
-        use_dora: learn the magnitudes of the weights separately (Liu et al. 2024, "DoRA").
-        use_rslora: scale by lora_alpha / sqrt(lora_r) (Kalajdzievski 2023).
-        train_vision: adapt the linear layers of the vision tower too.
-        train_merger: adapt the linear layers of the merger too.
-        eva_spread: with eva, the largest rank of a layer divided by `lora_r`.
+        init: initialisation instead of the configured one (`pixelis.config.INITS`). eva, which
+            lora_r auto implies, is only prepared here: `pixelis.models.eva.fit_eva` does the rest.
 
     Raises:
         ConfigError: when the model has none of these layers.
     """
-    init: Any = True if init_lora_weights == "default" else init_lora_weights
-    config = LoraConfig(
-        r=lora_r,
-        lora_alpha=lora_alpha,
-        lora_dropout=lora_dropout,
-        target_modules=lora_target_pattern(train_vision=train_vision, train_merger=train_merger),
+    is_auto = config.lora_r == "auto"
+    init = init or (EVA if is_auto else config.init_lora_weights)
+    targets = lora_target_pattern(
+        train_vision=config.train_vision, train_merger=config.train_merger
+    )
+    # Where the rank changes, alpha follows to keep alpha / r; alpha / sqrt(r) would change.
+    eva = EvaConfig(
+        rho=config.lora_auto_spread if is_auto else 1.0,
+        adjust_scaling_factors=not config.use_rslora,
+    )
+    lora = LoraConfig(
+        r=config.lora_auto_rank if config.lora_r == "auto" else config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets,
         bias="none",
         task_type="CAUSAL_LM",
-        init_lora_weights=init,
-        use_dora=use_dora,
-        use_rslora=use_rslora,
-        # Where the rank changes, alpha follows to keep alpha / r; alpha / sqrt(r) would change.
-        eva_config=EvaConfig(rho=eva_spread, adjust_scaling_factors=not use_rslora)
-        if init == EVA
-        else None,
+        init_lora_weights=True if init == "default" else init,  # type: ignore[arg-type]
+        use_dora=config.use_dora,
+        use_rslora=config.use_rslora,
+        eva_config=eva if init == EVA else None,
     )
-    return apply_lora_config(model, config, model_name=model_name, seed=seed)
+    return apply_lora_config(model, lora, model_name=config.model_name, seed=seed)
 
 
 def apply_lora_config(model: Any, config: LoraConfig, *, model_name: str, seed: int) -> PeftModel:

@@ -21,7 +21,7 @@ from transformers import AutoModelForImageTextToText
 from pixelis.config import ModelConfig
 from pixelis.errors import ConfigError
 from pixelis.models.load import DTYPES, NOT_QUANTISED
-from pixelis.training.adapter import add_adapter
+from pixelis.models.lora import add_lora
 from pixelis.training.precision import BF16, halve_base, skip_input_casts, use_cpu_attention
 
 ADAM_MOMENTS = 2
@@ -129,7 +129,7 @@ def build_fake_model(
         halve_base(built)
         if as_on_cpu:
             use_cpu_attention(built)
-    adapted = add_adapter(built, model, seed=0)
+    adapted = add_lora(built, model, init="default", seed=0)
     if precision == BF16 and as_on_cpu:
         skip_input_casts(adapted)
     _fake_tensors(adapted)

@@ -98,39 +98,14 @@ def build_adapter(
         return apply_lora_config(load(), saved, model_name=config.model_name, seed=seed), None
     if config.init_lora_weights in CHANGING_INITS:
         return _split_base(config, load, seed=seed, resume_from=resume_from)
+    model = add_lora(load(), config, seed=seed)
     if not by_data:
-        return add_adapter(load(), config, config.init_lora_weights, seed=seed), None
-    spread = config.lora_auto_spread if config.lora_r == "auto" else 1.0
-    model = add_adapter(load(), config, EVA, seed=seed, eva_spread=spread)
-    batches = _draw_batches(dataset, model, config, seed=seed, batch_size=batch_size, spread=spread)
+        return model, None
+    batches = _draw_batches(dataset, model, config.lora_auto_examples, batch_size, seed=seed)
     with on_best_device(model) as device:
         spectra = fit_eva(model, [{k: x.to(device) for k, x in each.items()} for each in batches])
     _record(spectra, output_dir, recorder)
     return model, None
-
-
-def _rank(config: ModelConfig) -> int:
-    return config.lora_auto_rank if config.lora_r == "auto" else config.lora_r
-
-
-def add_adapter(
-    base: Any, config: ModelConfig, init: str = "default", *, seed: int, eva_spread: float = 1.0
-) -> PeftModel:
-    """Add the adapter of section `model` to a base (`add_lora`), with another initialisation."""
-    return add_lora(
-        base,
-        model_name=config.model_name,
-        lora_r=_rank(config),
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        seed=seed,
-        init_lora_weights=init,
-        use_dora=config.use_dora,
-        use_rslora=config.use_rslora,
-        train_vision=config.train_vision,
-        train_merger=config.train_merger,
-        eva_spread=eva_spread,
-    )
 
 
 def _split_base(
@@ -142,28 +117,22 @@ def _split_base(
     a resumed training can only do that: so both train on the same rounded numbers.
     """
     if resume_from is None:
-        initial = initial_factors(add_adapter(load(), config, config.init_lora_weights, seed=seed))
+        initial = initial_factors(add_lora(load(), config, seed=seed))
     else:
         _, initial = split_plain_lora(load_file(resume_from / WEIGHTS_FILE))
-    model = add_adapter(load(), config, seed=seed)
+    model = add_lora(load(), config, init="default", seed=seed)
     subtract_from_base(model, initial)
     set_peft_model_state_dict(model, initial)
     return model, initial
 
 
 def _draw_batches(
-    dataset: CurriculumDataset,
-    model: PeftModel,
-    config: ModelConfig,
-    *,
-    seed: int,
-    batch_size: int,
-    spread: float,
+    dataset: CurriculumDataset, model: PeftModel, num_examples: int, batch_size: int, *, seed: int
 ) -> list[dict[str, torch.Tensor]]:
     """Draw batches of training examples of all difficulties, whatever the stage."""
-    positions = positions_needed(model, _rank(config), spread)
+    positions = positions_needed(model)
     keys = [key for key in sorted(dataset.all_keys()) if key not in dataset.excluded]
-    chosen = random.Random(f"eva {seed}").sample(keys, min(config.lora_auto_examples, len(keys)))
+    chosen = random.Random(f"eva {seed}").sample(keys, min(num_examples, len(keys)))
     # Each batch has at least `batch_size` examples and `positions` supervised tokens.
     batches, items, count = [], [], 0
     for key in chosen:

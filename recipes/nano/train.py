@@ -10,12 +10,13 @@ similar directions.
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.scenes import CELLS, Cell, render
@@ -160,40 +161,29 @@ class Lookups:
                 batch[key][row, : len(pairs)] = torch.tensor([pair[column] for pair in pairs])
 
 
-class LookupBatches(Dataset[Batch]):
-    """Batches for lookups: an image, then the names in it and some places in random order."""
+def build_lookups(encoder: Encoder, recipe: Recipe, lookups: Lookups, step: int) -> Batch:
+    """Build a batch for lookups: an image, then the names in it and some places in random order.
 
-    def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
-        """Store what a worker needs to build any batch."""
-        self.encoder, self.recipe = encoder, recipe
-        self.lookups = Lookups(encoder.tokenizer)
-        to_id = encoder.tokenizer.convert_tokens_to_ids
-        self.start, self.end = to_id("<|vision_start|>"), to_id("<|vision_end|>")
-
-    def __len__(self) -> int:
-        """Return the number of steps."""
-        return self.recipe.lookup_steps
-
-    def __getitem__(self, step: int) -> Batch:
-        """Build one batch, a function of the seed and the step."""
-        rng = random.Random(f"lookup:{self.recipe.seed}:{step}")
-        encoded, targets = [], []
-        for scene in _scenes(f"lookup scenes:{self.recipe.seed}:{step}", self.recipe.batch_size):
-            contents = {item.cell: item.name for item in scene.items}
-            asked = [
-                int(self.lookups.names[CELL_CLASSES.index(name)]) for name in contents.values()
-            ]
-            asked += rng.sample(self.lookups.places.tolist(), PLACES_ASKED)
-            rng.shuffle(asked)
-            image = render(scene)
-            visual = [self.encoder.image_token_id] * self.encoder.num_image_tokens(image)
-            ids = [self.start, *visual, self.end, *asked]
-            encoded.append(Encoded(ids, [IGNORE_INDEX] * len(ids), 0, (image,)))
-            targets.append(self.lookups.targets(encoded[-1], contents))
-        batch = collate(encoded, self.encoder)
-        del batch["labels"]
-        self.lookups.add_targets(batch, targets)
-        return batch
+    It is a function of the seed and the step, so that any worker can build it.
+    """
+    to_id = encoder.tokenizer.convert_tokens_to_ids
+    start, end = to_id("<|vision_start|>"), to_id("<|vision_end|>")
+    rng = random.Random(f"lookup:{recipe.seed}:{step}")
+    encoded, targets = [], []
+    for scene in _scenes(f"lookup scenes:{recipe.seed}:{step}", recipe.batch_size):
+        contents = {item.cell: item.name for item in scene.items}
+        asked = [int(lookups.names[CELL_CLASSES.index(name)]) for name in contents.values()]
+        asked += rng.sample(lookups.places.tolist(), PLACES_ASKED)
+        rng.shuffle(asked)
+        image = render(scene)
+        visual = [encoder.image_token_id] * encoder.num_image_tokens(image)
+        ids = [start, *visual, end, *asked]
+        encoded.append(Encoded(ids, [IGNORE_INDEX] * len(ids), 0, (image,)))
+        targets.append(lookups.targets(encoded[-1], contents))
+    batch = collate(encoded, encoder)
+    del batch["labels"]
+    lookups.add_targets(batch, targets)
+    return batch
 
 
 def lookup_loss(
@@ -241,43 +231,26 @@ def train_lookup(model: Any, encoder: Encoder, recipe: Recipe, report: Report) -
         return loss.item(), right
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lookup_learning_rate, betas=BETAS)
-    dataset = LookupBatches(encoder, recipe)
-    _train(model, dataset, recipe.lookup_steps, optimizer, backward, report)
+    build = partial(build_lookups, encoder, recipe, lookups)
+    _train(model, build, recipe.lookup_steps, optimizer, backward, report)
 
 
-class BlendBatches(Dataset[list[Batch]]):
-    """The batches of the blend, each a function of the seed and the step.
+def build_blend(encoder: Encoder, recipe: Recipe, lookups: Lookups, step: int) -> list[Batch]:
+    """Build the parts of one batch of the blend, a function of the seed and the step.
 
-    A batch comes in two parts, short and long conversations: padded together, a third of the
-    tokens would be padding.
+    The parts are short and long conversations: padded together, a third of the tokens would be
+    padding. No conversation is repeated.
     """
-
-    def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
-        """Store what a worker needs to build any batch."""
-        self.encoder = encoder
-        self.recipe = recipe
-        self.lookups = Lookups(encoder.tokenizer)
-
-    def __len__(self) -> int:
-        """Return the number of steps."""
-        return self.recipe.blend_steps
-
-    def __getitem__(self, step: int) -> list[Batch]:
-        """Build the parts of one batch; no conversation is repeated."""
-        start = step * self.recipe.batch_size
-        lessons = [
-            build_lesson(self.recipe.seed, index)
-            for index in range(start, start + self.recipe.batch_size)
-        ]
-        encoded = [(self.encoder.encode(lesson.messages), lesson.contents) for lesson in lessons]
-        encoded.sort(key=lambda pair: len(pair[0]))
-        cut = sum(len(item) < LONG for item, _ in encoded)
-        return [self._collate(part) for part in (encoded[:cut], encoded[cut:]) if part]
-
-    def _collate(self, part: Sequence[tuple[Encoded, Mapping[Cell, str]]]) -> Batch:
-        batch = collate([item for item, _ in part], self.encoder)
-        self.lookups.add_targets(batch, [self.lookups.targets(*pair) for pair in part])
-        return batch
+    start = step * recipe.batch_size
+    lessons = [build_lesson(recipe.seed, i) for i in range(start, start + recipe.batch_size)]
+    encoded = [(encoder.encode(lesson.messages), lesson.contents) for lesson in lessons]
+    encoded.sort(key=lambda pair: len(pair[0]))
+    cut = sum(len(item) < LONG for item, _ in encoded)
+    batches = []
+    for part in filter(None, (encoded[:cut], encoded[cut:])):
+        batches.append(collate([item for item, _ in part], encoder))
+        lookups.add_targets(batches[-1], [lookups.targets(*pair) for pair in part])
+    return batches
 
 
 def sum_losses(
@@ -320,13 +293,13 @@ def train_blend(model: Any, encoder: Encoder, recipe: Recipe, report: Report) ->
     groups.append({"params": plain, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups, lr=recipe.blend_learning_rate, betas=BETAS)
     model.train()
-    dataset = BlendBatches(encoder, recipe)
-    _train(model, dataset, recipe.blend_steps, optimizer, backward, report)
+    build = partial(build_blend, encoder, recipe, lookups)
+    _train(model, build, recipe.blend_steps, optimizer, backward, report)
 
 
 def _train(
     model: Any,
-    dataset: Dataset[Any],
+    build_batch: Callable[[int], Any],
     steps: int,
     optimizer: torch.optim.Optimizer,
     backward: Callable[[Any], tuple[float, float]],
@@ -336,7 +309,13 @@ def _train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=optimizer.defaults["lr"], total_steps=steps, pct_start=WARMUP_SHARE
     )
-    batches: Iterable[Any] = DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4)
+    batches: Iterable[Any] = DataLoader(
+        range(steps),  # type: ignore[arg-type]
+        batch_size=None,
+        collate_fn=build_batch,
+        num_workers=1,
+        prefetch_factor=4,
+    )
     for step, batch in enumerate(batches, 1):
         optimizer.zero_grad()
         loss, right = backward(batch)

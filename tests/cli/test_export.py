@@ -9,6 +9,7 @@ import torch
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.evaluate import main as evaluate
 from pixelis.cli.export import main
+from pixelis.config import ModelConfig
 from pixelis.models.load import load_model
 from pixelis.models.lora import add_lora
 
@@ -26,7 +27,7 @@ def arguments(*words):
 def adapter(workdir):
     base = load_model("pixelis-nano", torch_dtype="float32")
     names = {"model_name": "pixelis-nano", "lora_r": 4, "lora_alpha": 8}
-    model = add_lora(base, **names, lora_dropout=0.0, seed=0)
+    model = add_lora(base, ModelConfig(**names, lora_dropout=0.0), seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -58,7 +59,7 @@ def test_the_folder_is_a_model_for_the_other_entry_points(data, adapter, capfd, 
     folder = Path("merged").resolve()
     base = load_model(str(folder), torch_dtype="float32")
     names = {"model_name": str(folder), "lora_r": 4, "lora_alpha": 8}
-    add_lora(base, **names, lora_dropout=0.0, seed=0).save_pretrained(
+    add_lora(base, ModelConfig(**names, lora_dropout=0.0), seed=0).save_pretrained(
         "second", save_embedding_layers=False
     )
     code = run_cli(

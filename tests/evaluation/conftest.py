@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from pixelis.config import ModelConfig
 from pixelis.data.encode import Encoder
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.tasks import TASKS
@@ -54,7 +55,9 @@ def lively(encoder):
 def adapted(encoder):
     """A model with an adapter that changes what it generates."""
     base = build_lively(encoder)
-    model = add_lora(base, model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.1, seed=0)
+    model = add_lora(
+        base, ModelConfig(model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.1), seed=0
+    )
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

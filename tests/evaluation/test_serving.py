@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from peft import PeftModel
 
+from pixelis.config import ModelConfig
 from pixelis.data.encode import Encoder
 from pixelis.errors import DataError
 from pixelis.evaluation.serving import AdapterModel
@@ -29,7 +30,7 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     base = load_model("pixelis-nano", torch_dtype="float32")
     names = {"model_name": "pixelis-nano", "lora_r": 4, "lora_alpha": 8}
-    model = add_lora(base, **names, lora_dropout=0.0, seed=0)
+    model = add_lora(base, ModelConfig(**names, lora_dropout=0.0), seed=0)
     model.save_pretrained(str(folder / "final"), save_embedding_layers=False)
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pixelis.config import ModelConfig
 from pixelis.errors import CheckpointError, UserError
 from pixelis.models.load import EMBEDDED_DIR, check_weights, load_model, load_processor
 from pixelis.models.lora import add_lora, check_adapter, load_adapter
@@ -65,7 +66,9 @@ def saved(tmp_path_factory):
     """An adapter as `sft` saves it."""
     place = tmp_path_factory.mktemp("lora") / "adapter"
     model = load_model(NANO, torch_dtype="float32")
-    adapted = add_lora(model, model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.0, seed=0)
+    adapted = add_lora(
+        model, ModelConfig(model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.0), seed=0
+    )
     adapted.save_pretrained(str(place), save_embedding_layers=False)
     return place
 

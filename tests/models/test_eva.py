@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from pixelis.config import ModelConfig
 from pixelis.data.chat import example_messages
 from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
 from pixelis.data_prep.generate import generate_example
@@ -33,8 +34,9 @@ def batches():
 
 def adapt(dtype="float32", **changed):
     base = load_model(NANO, torch_dtype=dtype)
-    settings = {"lora_r": RANK, "lora_alpha": 12, "lora_dropout": 0.0, "seed": 0} | changed
-    return add_lora(base, model_name=NANO, init_lora_weights="eva", eva_spread=SPREAD, **settings)
+    settings = {"lora_auto_rank": RANK, "lora_alpha": 12, "lora_dropout": 0.0} | changed
+    config = ModelConfig(model_name=NANO, lora_r="auto", lora_auto_spread=SPREAD, **settings)
+    return add_lora(base, config, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +130,12 @@ def test_all_is_trained_in_fp32_on_a_base_in_bf16(batches):
 
 
 def test_the_vision_towers_layers_look_at_patches(batches):
-    model = adapt(lora_r=4, train_vision=True, train_merger=True)
+    model = adapt(lora_auto_rank=4, train_vision=True, train_merger=True)
     spectra = fit_eva(model, batches)
     assert any(".visual." in one.layer and one.rank for one in spectra)
 
 
 def test_how_many_positions_it_takes():
-    assert positions_needed(adapt(), 16, 2.0) == 64
-    with pytest.raises(ConfigError, match="EVA may give must be <= 96 for this model, got 97 "):
-        positions_needed(adapt(), 97, 1.0)
+    assert positions_needed(adapt(lora_auto_rank=16)) == 64
+    with pytest.raises(ConfigError, match="EVA may give must be <= 96 for this model, got 98 "):
+        positions_needed(adapt(lora_auto_rank=49))

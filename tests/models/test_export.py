@@ -28,8 +28,10 @@ EXAMPLES = [
 
 
 def save_adapter(folder, **changed):
-    settings = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "seed": 0} | changed
-    model = add_lora(load_model(NANO, torch_dtype="float32"), model_name=NANO, **settings)
+    settings = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0} | changed
+    model = add_lora(
+        load_model(NANO, torch_dtype="float32"), ModelConfig(model_name=NANO, **settings), seed=0
+    )
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

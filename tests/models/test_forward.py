@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pixelis.config import ModelConfig
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX, Encoder
 from pixelis.data.store import to_row
@@ -28,7 +29,9 @@ def one_thread():
 @pytest.fixture(scope="module")
 def model():
     base = load_model(NANO, torch_dtype="float32")
-    return add_lora(base, model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.0, seed=0)
+    return add_lora(
+        base, ModelConfig(model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.0), seed=0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +145,9 @@ def loss_and_gradients(model, given, labels, head):
 @pytest.mark.parametrize("masked", [True, False], ids=["with a mask", "without one"])
 def test_loss_and_gradients_are_the_full_head_s(batch, positions, masked):
     base = load_model(NANO, torch_dtype="float32")
-    model = add_lora(base, model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.0, seed=0)
+    model = add_lora(
+        base, ModelConfig(model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.0), seed=0
+    )
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zero at first, which would leave the other half without a gradient

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from pixelis.config import ModelConfig
 from pixelis.errors import CheckpointError
 from pixelis.models.load import load_model
 from pixelis.models.lora import add_lora, load_adapter
@@ -14,9 +15,9 @@ from pixelis.models.lora import add_lora, load_adapter
 NANO = "pixelis-nano"
 
 
-def adapt(base, **changed):
-    settings = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "seed": 0} | changed
-    return add_lora(base, model_name=NANO, **settings)
+def adapt(base, seed=0, **changed):
+    settings = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0} | changed
+    return add_lora(base, ModelConfig(model_name=NANO, **settings), seed=seed)
 
 
 @pytest.fixture

@@ -41,8 +41,8 @@ def build(published, name):
 
 
 def adapt(base, **changed):
-    settings = {"lora_r": 32, "lora_alpha": 64, "lora_dropout": 0.1, "seed": 0} | changed
-    return add_lora(base, model_name="a name", **settings)
+    settings = {"lora_r": 32, "lora_alpha": 64, "lora_dropout": 0.1} | changed
+    return add_lora(base, ModelConfig(model_name="a name", **settings), seed=0)
 
 
 def targets(model):
@@ -103,16 +103,7 @@ def test_vision_tower_and_merger_when_asked(published, name, vision, merger):
 def test_the_7bs_file_on_the_7b(published):
     file = load_config(FileConfig, CONFIGS / "model_arch_qwen2_5_vl_7b.yaml").model
     assert isinstance(file, ModelConfig)
-    model = adapt(
-        build(published, "Qwen2.5-VL-7B"),
-        **{
-            name: getattr(file, name)
-            for name in (
-                *("lora_r", "lora_alpha", "lora_dropout", "init_lora_weights"),
-                *("use_dora", "use_rslora", "train_vision", "train_merger"),
-            )
-        },
-    )
+    model = add_lora(build(published, "Qwen2.5-VL-7B"), file, seed=0)
     assert sum(trainable(model).values()) == 80_740_352
     layer = model.get_submodule("base_model.model.model.language_model.layers.27.mlp.up_proj")
     assert layer.scaling["default"] == 2.0

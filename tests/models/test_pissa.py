@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from pixelis.config import CHANGING_INITS
+from pixelis.config import CHANGING_INITS, ModelConfig
 from pixelis.models.load import load_model
 from pixelis.models.lora import (
     add_lora,
@@ -27,8 +27,10 @@ def base():
 
 
 def adapt(init, **changed):
-    settings = {"lora_r": 4, "lora_alpha": 12, "lora_dropout": 0.0, "seed": 0} | changed
-    return add_lora(base(), model_name=NANO, init_lora_weights=init, **settings).eval()
+    settings = {"lora_r": 4, "lora_alpha": 12, "lora_dropout": 0.0} | changed
+    return add_lora(
+        base(), ModelConfig(model_name=NANO, init_lora_weights=init, **settings), seed=0
+    ).eval()
 
 
 def logits(model):
@@ -86,11 +88,13 @@ def test_it_is_a_plain_adapter_of_twice_the_rank(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_both_halves_come_back_and_make_the_same_model(dtype, tmp_path):
-    settings = {"lora_r": 4, "lora_alpha": 12, "lora_dropout": 0.0, "seed": 0}
+    settings = {"lora_r": 4, "lora_alpha": 12, "lora_dropout": 0.0}
 
     def fresh(init):
         loaded = load_model(NANO, torch_dtype=dtype)
-        return add_lora(loaded, model_name=NANO, init_lora_weights=init, **settings).eval()
+        return add_lora(
+            loaded, ModelConfig(model_name=NANO, init_lora_weights=init, **settings), seed=0
+        ).eval()
 
     initial = initial_factors(fresh("pissa"))
     first = fresh("default")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.evaluate import main
-from pixelis.config import EvaluateConfig
+from pixelis.config import EvaluateConfig, ModelConfig
 from pixelis.data.encode import Encoder
 from pixelis.data.store import load_split
 from pixelis.evaluation.evaluate import Evaluation, EvaluationResult, choose_examples
@@ -30,7 +30,7 @@ CONFIG = EvaluateConfig(max_operations=1, max_new_tokens=24, bootstrap_samples=2
 def model():
     base = load_model("pixelis-nano", torch_dtype="float32")
     names = {"model_name": "pixelis-nano", "lora_r": 4, "lora_alpha": 8}
-    return add_lora(base, **names, lora_dropout=0.0, seed=0).eval()
+    return add_lora(base, ModelConfig(**names, lora_dropout=0.0), seed=0).eval()
 
 
 @pytest.fixture

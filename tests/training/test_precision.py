@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pixelis.config import ModelConfig
 from pixelis.models.load import load_model
 from pixelis.models.lora import add_lora
 from pixelis.training.precision import (
@@ -118,7 +119,7 @@ def test_fewer_casts_give_the_same_bits(use_dora):
         base = load_model("pixelis-nano", torch_dtype="float32")
         halve_base(base)
         lora = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "use_dora": use_dora}
-        model = add_lora(base, model_name="pixelis-nano", seed=0, **lora)
+        model = add_lora(base, ModelConfig(model_name="pixelis-nano", **lora), seed=0)
         if spare:
             skip_input_casts(model)
         with torch.autocast("cpu", torch.bfloat16):

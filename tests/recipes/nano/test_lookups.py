@@ -12,9 +12,9 @@ from recipes.nano.train import (
     CELL_CLASSES,
     PLACES,
     PLACES_ASKED,
-    LookupBatches,
     Lookups,
     Recipe,
+    build_lookups,
     class_words,
     lookup_loss,
     read_out,
@@ -59,11 +59,10 @@ def test_the_first_steps_move_the_tower_and_the_embeddings_alone(
 
 
 def test_the_drill_asks_each_name_that_stands_once_and_some_places(encoder):
-    drill = LookupBatches(encoder, Recipe(lookup_steps=4, batch_size=5))
-    assert len(drill) == 4
-    batch, again = drill[1], drill[1]
+    recipe, lookups = Recipe(lookup_steps=4, batch_size=5), Lookups(encoder.tokenizer)
+    batch, again, other = (build_lookups(encoder, recipe, lookups, step) for step in (1, 1, 2))
     assert all(torch.equal(batch[key], again[key]) for key in batch)
-    assert not torch.equal(batch["find"], drill[2]["find"])
+    assert not torch.equal(batch["find"], other["find"])
     assert "labels" not in batch
     assert ((batch["look"] != IGNORE_INDEX).sum(1) == PLACES_ASKED).all()
     ids, tokenizer = batch["input_ids"], encoder.tokenizer

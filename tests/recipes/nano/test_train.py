@@ -11,9 +11,9 @@ from recipes.nano import __main__ as building
 from recipes.nano.blend import build_lesson
 from recipes.nano.train import (
     LONG,
-    BlendBatches,
     Lookups,
     Recipe,
+    build_blend,
     sum_losses,
     train_blend,
     train_lookup,
@@ -62,13 +62,11 @@ def test_the_same_recipe_gives_the_same_weights_to_the_bit(
 
 
 def test_a_batch_is_a_function_of_seed_and_step(encoder):
-    batches = BlendBatches(encoder, TINY)
-    assert len(batches) == TINY.blend_steps
-    first = batches[1]
-    for again in (batches[1], BlendBatches(encoder, TINY)[1]):
-        assert len(again) == len(first)
-        assert all(same(one, two) for one, two in zip(first, again, strict=True))
-    for other in (batches[0], BlendBatches(encoder, replace(TINY, seed=1))[1]):
+    lookups = Lookups(encoder.tokenizer)
+    first, again = (build_blend(encoder, TINY, lookups, 1) for _ in range(2))
+    assert all(same(one, two) for one, two in zip(first, again, strict=True))
+    for recipe, step in ((TINY, 0), (replace(TINY, seed=1), 1)):
+        other = build_blend(encoder, recipe, lookups, step)
         assert [part["input_ids"].tolist() for part in other] != [
             part["input_ids"].tolist() for part in first
         ]
@@ -76,7 +74,7 @@ def test_a_batch_is_a_function_of_seed_and_step(encoder):
 
 def test_a_batch_holds_its_items_once_short_apart_from_long(encoder):
     recipe = Recipe(batch_size=24)
-    short, long = BlendBatches(encoder, recipe)[3]
+    short, long = build_blend(encoder, recipe, Lookups(encoder.tokenizer), 3)
     lengths = {"short": short["attention_mask"].sum(1), "long": long["attention_mask"].sum(1)}
     assert lengths["short"].max() < LONG <= lengths["long"].min()
     lessons = [build_lesson(0, 3 * 24 + slot) for slot in range(24)]
