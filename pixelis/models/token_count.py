@@ -4,33 +4,27 @@ It is a module of its own because `data-prep` starts without torch: torch and tr
 imported at the first count.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from pixelis.data.example import Example
 
 
-@dataclass(frozen=True)
-class TokenCounter:
-    """Counts an example's tokens, visual ones included; it can be sent to worker processes.
+def count_tokens(model_name: str, example: Example) -> int:
+    """Return the number of tokens of an example's complete conversation, visual ones included.
 
     Raises:
         CheckpointError: at the first count, when the model has no processor.
-        DataError: when an example cannot be encoded at all.
+        DataError: when the example cannot be encoded at all.
     """
+    from pixelis.data.encode import encode_example
 
-    model_name: str
-
-    def __call__(self, example: Example) -> int:
-        """Return the number of tokens of the complete conversation."""
-        return _counter(self.model_name)(example)
+    return len(encode_example(example, _load_encoder(model_name)))
 
 
 @lru_cache(maxsize=1)
-def _counter(model_name: str) -> Callable[[Example], int]:
-    from pixelis.data.encode import Encoder, encode_example
+def _load_encoder(model_name: str) -> Any:
+    from pixelis.data.encode import Encoder
     from pixelis.models.load import load_processor
 
-    encoder = Encoder(load_processor(model_name))
-    return lambda example: len(encode_example(example, encoder))
+    return Encoder(load_processor(model_name))

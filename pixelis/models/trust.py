@@ -56,10 +56,6 @@ MAX_SIDE = 1024  # sides of a patch (pixels) and a merge (patches), and frames o
 def check_model_folder(folder: Path, *, trust_remote_code: bool) -> None:
     """Refuse a model folder that wants to run its own code, or claims more layers than tensors.
 
-    Args:
-        folder: the folder of a base model or of a processor.
-        trust_remote_code: whether the user permits the folder's own code.
-
     Raises:
         CheckpointError: with the file and the reason.
     """

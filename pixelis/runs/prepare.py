@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pixelis.data_prep.output_folder import (
 from pixelis.data_prep.prepare import prepare_folder
 from pixelis.data_prep.streams import Stream, open_stream
 from pixelis.data_prep.summary import format_summary
-from pixelis.models.token_count import TokenCounter
+from pixelis.models.token_count import count_tokens
 from pixelis.runs.inputs import record_inputs
 from pixelis.runs.missing_data import unrecorded_mark
 from pixelis.tracking import (
@@ -73,10 +74,10 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
                     mark.unlink()
                 return None
             logger.info("%s does not exist: making it from %s", out, missing_from)
-        count_tokens = None
+        counter = None
         if config.max_length is not None:
-            count_tokens = TokenCounter(config.difficulty.model_name)
-        stream = open_stream(config, count_tokens)
+            counter = partial(count_tokens, config.difficulty.model_name)
+        stream = open_stream(config, counter)
         if stream.description:
             logger.info("%s", stream.description)
         answer_losses = _load_answer_losses(config)

@@ -70,18 +70,9 @@ def build_adapter(
 ) -> tuple[PeftModel, Tensors | None]:
     """Load the base and put the adapter of a configuration on it.
 
-    A resumed training takes the ranks and the factors of the base from its checkpoint; the trainer
-    loads the weights themselves later.
-
-    Args:
-        config: section `model`.
-        dataset: the training split; EVA reads some of its examples.
-        load: returns the base.
-        seed: seed of the adapter's first weights and of EVA's choice of examples.
-        batch_size: examples in one forward pass.
-        output_dir: folder that the ranks are written to.
-        recorder: records the ranks.
-        resume_from: a complete checkpoint.
+    EVA reads some examples of the training split, and its ranks are written and recorded. A resumed
+    training takes ranks and factors from its checkpoint; the trainer loads the weights themselves
+    later.
 
     Returns:
         The adapted base, and the factors that were taken from the base's weights (PiSSA, OLoRA) by

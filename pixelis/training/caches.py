@@ -43,16 +43,10 @@ def load_data(
     max_length: int,
     exclude: Collection[str] = (),
 ) -> tuple[Encoder, dict[str, CurriculumDataset]]:
-    """Return the encoder of a model's processor, and the train and validation splits.
+    """Return the encoder of a model's processor, and the train and validation splits of a folder.
 
-    Their tokens are cached next to the data; examples that are too long are left out.
-
-    Args:
-        model: section `model`.
-        folder: folder of the data.
-        curriculum: the curriculum of the training.
-        max_length: the largest number of tokens of an example.
-        exclude: ids of examples to leave out.
+    Their tokens are cached next to the data. Examples with more tokens than `max_length`, or whose
+    id is excluded, are left out.
 
     Raises:
         CheckpointError, DataError: when the processor or the folder cannot be used.
@@ -79,11 +73,7 @@ def use_token_cache(
 ) -> None:
     """Make the splits read their tokens from disk; leave out and count examples that are too long.
 
-    Args:
-        datasets: split -> its examples.
-        encoder: encoder with the model's processor and the maximum length.
-        folder: folder of the data.
-        model: section `model`; its class computes the positions.
+    The model's own class computes the positions.
     """
     rule = PositionRule(model.model_name, trust_remote_code=model.trust_remote_code)
     unbounded = Encoder(encoder.processor)
@@ -126,14 +116,8 @@ def use_vision_cache(
 ) -> None:
     """Make the splits return the features of their images instead of the images, where possible.
 
-    The base's vision tower has to be frozen.
-
-    Args:
-        datasets: split -> its examples, with a token cache.
-        base: model with a frozen vision tower, not rounded yet.
-        encoder: encoder with the model's processor.
-        folder: folder of the data.
-        limit_gib: largest size of the cache.
+    The splits have a token cache already. The base's vision tower has to be frozen and not rounded
+    yet. A cache of more than `limit_gib` is not made.
     """
     if datasets["train"].features is not None:
         return  # the base is loaded twice for PiSSA and OLoRA

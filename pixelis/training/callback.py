@@ -57,18 +57,11 @@ class CurriculumCallback(TrainerCallback):
         score_losses: Callable[[int], None] = lambda step: None,
         on_evaluation: Callable[[Evaluations], None] | None = None,
     ) -> None:
-        """Set the parts that the callback connects.
+        """Set the parts that the callback connects; a step has its examples in all processes.
 
-        Args:
-            manager: makes the decisions.
-            recorder: records metrics, events and adapters.
-            weights: snapshots, restores and saves the adapter.
-            eval_steps: number of steps between evaluations.
-            examples_per_step: number of examples per step in all processes together.
-            score_losses: called before the first step and after each step, with the number of
-                steps; passes losses of training examples to the manager if its strategy wants them.
-            on_evaluation: called after each evaluation with all evaluations so far; it may raise to
-                stop the training.
+        `score_losses` is called with the number of steps before the first and after each step, and
+        passes losses to the manager if its strategy wants them. `on_evaluation` is called with all
+        evaluations so far after each, and may raise to stop the training.
         """
         self.manager = manager
         self.recorder = recorder

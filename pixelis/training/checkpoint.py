@@ -171,17 +171,11 @@ def check_same_config(
     what: str = "checkpoint",
     advice: str = "go on with the same values, or start anew without resume",
 ) -> None:
-    """Raise if the saved configuration differs from the current one.
-
-    Args:
-        saved: the saved configuration, flat.
-        current: the current configuration, flat.
-        folder: folder of the checkpoint or output.
-        what: noun for the folder's content, for the message.
-        advice: what the user can do, for the message.
+    """Raise if the saved configuration of a folder differs from the current one; both are flat.
 
     Raises:
-        CheckpointError: naming each key with its saved and its current value.
+        CheckpointError: naming the content of the folder (`what`), each key with its saved and its
+            current value, and what the user can do (`advice`).
     """
     different = [key for key in sorted({*saved, *current}) if saved.get(key) != current.get(key)]
     if different:

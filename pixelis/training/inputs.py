@@ -42,11 +42,6 @@ def check_model(model: ModelConfig, training: TrainingConfig | None = None) -> N
 def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection[str] = ()) -> None:
     """Refuse data that a training would fail on later, before anything is written.
 
-    Args:
-        folder: folder of the data.
-        curriculum: the curriculum of the training.
-        exclude: ids of examples to leave out.
-
     Raises:
         ConfigError: when a mix needs a difficulty that a split has no example of, or an excluded id
             is in neither split.

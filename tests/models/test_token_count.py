@@ -1,4 +1,3 @@
-import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pixelis.data.chat import example_messages
 from pixelis.data.encode import Encoder
 from pixelis.data_prep.generate import generate_example
 from pixelis.models import token_count
-from pixelis.models.token_count import TokenCounter
+from pixelis.models.token_count import count_tokens
 
 
 @pytest.fixture
@@ -23,9 +22,9 @@ def loads(processor, monkeypatch):
         return processor
 
     monkeypatch.setattr("pixelis.models.load.load_processor", load_processor)
-    token_count._counter.cache_clear()
+    token_count._load_encoder.cache_clear()
     yield loaded
-    token_count._counter.cache_clear()
+    token_count._load_encoder.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -35,28 +34,23 @@ def example():
 
 def test_an_example_is_as_long_as_training_sees_it(loads, processor, example):
     encoded = Encoder(processor).encode(example_messages(example))
-    assert TokenCounter("some-model")(example) == len(encoded)
+    assert count_tokens("some-model", example) == len(encoded)
 
 
 def test_the_processor_is_loaded_once_with_the_first_count(loads, example):
-    count = TokenCounter("some-model")
     assert loads == []
-    assert count(example) == TokenCounter("some-model")(example)
+    assert count_tokens("some-model", example) == count_tokens("some-model", example)
     assert loads == ["some-model"]
 
 
 def test_visual_tokens_count(loads, example):
     larger = replace(example, images=(Image.new("RGB", (448, 448)),))
-    assert TokenCounter("m")(larger) > TokenCounter("m")(example)
-
-
-def test_it_can_be_sent_to_a_worker():
-    assert pickle.loads(pickle.dumps(TokenCounter("m"))) == TokenCounter("m")
+    assert count_tokens("m", larger) > count_tokens("m", example)
 
 
 def test_importing_it_imports_neither_torch_nor_transformers():
     code = (
-        "import sys; from pixelis.models.token_count import TokenCounter; TokenCounter('m');"
+        "import sys; from pixelis.models.token_count import count_tokens;"
         "print({'torch', 'transformers'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
