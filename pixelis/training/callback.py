@@ -73,7 +73,6 @@ class CurriculumCallback(TrainerCallback):
         self.losses: list[tuple[int, float]] = []
         self.best: dict[str, float] | None = None
         self.stop_requested = False
-        self.drifts: list[tuple[int, dict[str, float]]] = []  # mixes that changed without an event
         self._num_recorded = self._num_visits_saved = 0
 
     def request_stop(self) -> None:
@@ -150,12 +149,6 @@ class CurriculumCallback(TrainerCallback):
         """The strata of the current weights; empty before the first evaluation."""
         return dict(self.evaluations[-1][1]) if self.evaluations else {}
 
-    @property
-    def mixes(self) -> list[tuple[int, dict[str, float]]]:
-        """Each step after which the mix changed, with the new mix."""
-        at_events = {event.step: dict(event.mix) for event in self.manager.events}
-        return sorted((at_events | dict(self.drifts)).items())
-
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint, as plain JSON."""
         return {
@@ -163,7 +156,6 @@ class CurriculumCallback(TrainerCallback):
             "evaluations": self.evaluations,
             "losses": self.losses,
             "best": self.best,
-            "drifts": self.drifts,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,7 +164,6 @@ class CurriculumCallback(TrainerCallback):
         self.evaluations = [(step, strata) for step, strata in state["evaluations"]]
         self.losses = [(step, loss) for step, loss in state["losses"]]
         self.best = state["best"]
-        self.drifts = [(step, mix) for step, mix in state["drifts"]]
         self._num_recorded = len(self.manager.events)
         self._num_visits_saved = len(self._ended_visits())
 
@@ -239,7 +230,6 @@ class CurriculumCallback(TrainerCallback):
         if manager.config.strategy_class.uses_stages:
             self.recorder.metrics({"curriculum/stage": manager.stage_index}, step)
         elif manager.mix != manager.events[-1].mix:
-            self.drifts.append((step, dict(manager.mix)))
             mix = {f"{MIX}{name}": part for name, part in manager.mix.items()}
             self.recorder.metrics(mix, step)
 

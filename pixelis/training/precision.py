@@ -10,7 +10,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-AUTO, FP32, BF16 = PRECISIONS = ("auto", "fp32", "bf16")
+AUTO, FP32, BF16 = ("auto", "fp32", "bf16")
 CPU_ATTENTION = "cpu_bf16"
 # Up to this length, computing all scores at once is faster than computing them in blocks.
 LONGEST_WHOLE = 512

@@ -97,7 +97,6 @@ class TrainingResult:
     events: list[CurriculumEvent]
     evaluations: list[tuple[int, dict[str, float]]]
     losses: list[tuple[int, float]]
-    mixes: list[tuple[int, dict[str, float]]]
     best: dict[str, float]
     num_tokens: int
     num_bad_steps: int
@@ -332,7 +331,6 @@ def _finish(trainer: CurriculumTrainer, settings: TrainingSettings) -> TrainingR
         events=callback.manager.events,
         evaluations=callback.evaluations,
         losses=callback.losses,
-        mixes=callback.mixes,
         best=callback.best,
         num_tokens=int(trainer.state.num_input_tokens_seen),
         num_bad_steps=trainer.bad_steps.count,
