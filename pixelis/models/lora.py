@@ -49,6 +49,7 @@ def add_lora(model: Any, config: ModelConfig, *, seed: int, init: str | None = N
     """
     is_auto = config.lora_r == "auto"
     init = init or (EVA if is_auto else config.init_lora_weights)
+    weights: Any = True if init == "default" else init
     targets = lora_target_pattern(
         train_vision=config.train_vision, train_merger=config.train_merger
     )
@@ -64,7 +65,7 @@ def add_lora(model: Any, config: ModelConfig, *, seed: int, init: str | None = N
         target_modules=targets,
         bias="none",
         task_type="CAUSAL_LM",
-        init_lora_weights=True if init == "default" else init,  # type: ignore[arg-type]
+        init_lora_weights=weights,
         use_dora=config.use_dora,
         use_rslora=config.use_rslora,
         eva_config=eva if init == EVA else None,
