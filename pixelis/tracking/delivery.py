@@ -25,13 +25,7 @@ _alive: "weakref.WeakSet[Delivery]" = weakref.WeakSet()
 
 
 class Delivery:
-    """The delivery of a journal's records to MLflow, by the process that holds the journal's lock.
-
-    Args:
-        journal: A journal that was acquired.
-        sender: Sends the records to MLflow.
-        warnings: Logs warnings.
-    """
+    """The delivery of a journal's records to MLflow, by the process that holds its lock."""
 
     def __init__(self, journal: Journal, sender: Sender, warnings: WarnOnce) -> None:
         """Set the state; the thread starts with the first record."""
@@ -88,11 +82,7 @@ class Delivery:
             self.send_rest()
 
     def send_rest(self) -> bool:
-        """Send the remaining records, oldest first, until MLflow cannot be reached.
-
-        Returns:
-            Whether MLflow has every record except those that it refuses.
-        """
+        """Send the remaining records, oldest first, until MLflow cannot be reached."""
         with self._changed, suppress(OSError):
             self.journal.write()  # records that a full disk did not take before
         try:
@@ -185,11 +175,7 @@ class Delivery:
             self._warnings.warn("disk", f"what MLflow refuses is not kept ({first_line(error)})")
 
     def _offer_refused(self) -> None:
-        """Send the refused records once more.
-
-        Raises:
-            Exception: MLflow does not answer at all.
-        """
+        """Send the refused records once more."""
         for record in list(self.refused):
             try:
                 if self._is_wanted(record, self.journal.size):
@@ -223,10 +209,6 @@ class Delivery:
 
     def close(self, timeout: float = TIMEOUT, *, keep: bool = True) -> Path | None:
         """Send what can be sent in limited time and release the journal.
-
-        Args:
-            timeout: Seconds without a delivery after which to give up.
-            keep: Whether the journal stays even if MLflow has everything.
 
         Returns:
             The journal's path if records are left for `sync`, else None.

@@ -144,11 +144,7 @@ class Journal:
         self.write()
 
     def write(self) -> None:
-        """Write the records in memory.
-
-        Raises:
-            OSError: The disk does not take one.
-        """
+        """Write the records in memory."""
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             # A line that a kill has cut off is ended, so that the next record gets its own line.
@@ -302,9 +298,6 @@ class Journal:
         """Cut the journal to its length at a checkpoint, or copy so much of another one to it.
 
         Records after the checkpoint will be recorded again.
-
-        Raises:
-            UserError: Another process is delivering the records of the other journal.
         """
         source = Journal(journal_path(past.folder, past.run_id))
         if source.path.resolve() == self.path.resolve():
