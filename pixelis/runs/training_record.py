@@ -117,16 +117,6 @@ def record_status(
     """Record the progress of the curriculum in the run's name, description and table.
 
     It is called at each event, so that a killed training shows its last one.
-
-    Args:
-        recorder: recorder of the run.
-        events: the events so far.
-        curriculum: the curriculum of the training.
-        links: links to the parent and the data's run, in Markdown.
-        step: the newest step.
-        max_steps: number of steps of the training.
-        label: prefix of the run's name.
-        error: the error that ended the training early, if any.
     """
     stages = _stages_reached(events, curriculum)
     last_step = int(events[-1]["step"])  # a metric has one value per step

@@ -83,8 +83,6 @@ class Delivery:
 
     def send_rest(self) -> bool:
         """Send the remaining records, oldest first, until MLflow cannot be reached."""
-        with self._changed, suppress(OSError):
-            self.journal.write()  # records that a full disk did not take before
         try:
             if self._offers:
                 self._offer_refused()
@@ -106,6 +104,8 @@ class Delivery:
 
     def _next_group(self) -> list[tuple[Record, int]]:
         """Return the oldest unsent records that fit into one call, each with its end position."""
+        with self._changed, suppress(OSError):
+            self.journal.write()  # what a full disk did not take: files that were sent are gone
         group: list[tuple[Record, int]] = []
         for record, end in self.journal.read(self.sent):
             if record is None or not self._is_wanted(record, end):
@@ -154,7 +154,8 @@ class Delivery:
         with self._changed:
             if not self._closed:  # otherwise another process may hold the journal by now
                 self.sent = end
-                self.journal.save_sent(end)
+                with suppress(OSError):  # on a full disk; sending a record again is harmless
+                    self.journal.save_sent(end)
             self._changed.notify_all()
 
     def _refuse(self, record: Record, error: Exception) -> None:

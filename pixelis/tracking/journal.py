@@ -150,17 +150,34 @@ class Journal:
             # A line that a kill has cut off is ended, so that the next record gets its own line.
             if self.size and os.pread(self._file, 1, self.size - 1) != b"\n":
                 os.write(self._file, b"\n")
-        while self._unwritten:
-            record, content = self._unwritten[0]
-            if content is not None:
-                record = self._keep_content(record, content)
-                self._unwritten[0] = record, None
-            line, before = record.to_line(), self.size
+        waiting, self._unwritten = self._unwritten, []
+        failure, is_blocked = None, False
+        for record, content in waiting:
+            if not is_blocked:
+                try:
+                    self._write_record(record, content)
+                    continue
+                except OSError as error:
+                    # Lines stay in order, while a large content does not hold up what still fits.
+                    failure, is_blocked = error, content is None
+            self._unwritten.append((record, content))
+        if failure is not None:
+            raise failure
+
+    def _write_record(self, record: Record, content: bytes | None) -> None:
+        assert self._file is not None
+        if content is not None:
+            record = self._keep_content(record, content)
+        line, before = record.to_line(), self.size
+        try:
             with explain_write_errors(self.path, len(line)):
                 if os.write(self._file, line) < len(line):  # the disk is full now
                     os.ftruncate(self._file, before)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            del self._unwritten[0]
+        except OSError:
+            if content is not None:
+                self.forget(record)  # it is kept again with the next try
+            raise
 
     @property
     def num_unwritten(self) -> int:
@@ -182,8 +199,13 @@ class Journal:
 
     def _keep_content(self, record: Record, content: bytes) -> Record:
         target = self.files / uuid.uuid4().hex
-        target.mkdir(parents=True)
-        write_atomic(target / PurePosixPath(record.name).name, content)
+        try:
+            with explain_write_errors(target, len(content)):
+                target.mkdir(parents=True)
+                (target / PurePosixPath(record.name).name).write_bytes(content)
+        except OSError:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
         if record.name in self._newest:
             self.forget(self._newest[record.name])
         self._newest[record.name] = replace(record, files=target.name)

@@ -30,7 +30,9 @@ def out(tmp_path):
 
 @pytest.fixture
 def recorder(client, out):
-    return MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=out)
+    recorder = MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=out)
+    yield recorder
+    recorder._delivery.close(0)  # no thread goes on in the next test
 
 
 def resumed(recorder, past=None):
