@@ -32,7 +32,8 @@ def out(tmp_path):
 def recorder(client, out):
     recorder = MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=out)
     yield recorder
-    recorder._delivery.close(0)  # no thread goes on in the next test
+    if not recorder._delivery._closed:
+        recorder._delivery.close(0)  # no thread goes on in the next test
 
 
 def resumed(recorder, past=None):
