@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -189,6 +190,36 @@ def files_below():
         return found
 
     return look
+
+
+@pytest.fixture
+def refused(workdir, capfd, runs, files_below):
+    """Run an entry point with bad input: one line, exit code 2, no run, and nothing is written."""
+    from pixelis.cli.arguments import run_cli
+
+    def call(main, argv):
+        before = files_below(workdir)
+        capfd.readouterr()
+        assert run_cli(main, argv) == 2
+        out, err = capfd.readouterr()
+        last = err.splitlines()[-1]
+        assert out == "" and last.startswith("error: ") and "Traceback" not in err
+        assert files_below(workdir) == before and runs() == []
+        return last.removeprefix("error: ")
+
+    return call
+
+
+@pytest.fixture
+def run_process():
+    """Run an entry point in a process of its own, as a user does."""
+
+    def run(name, argv):
+        command = [sys.executable, "-m", f"pixelis.cli.{name}", *argv]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+    return run
 
 
 @pytest.fixture(scope="session")

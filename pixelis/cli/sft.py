@@ -29,7 +29,7 @@ def _run(argv: Sequence[str], processes: Processes) -> int:
     curriculum = CurriculumConfig.from_dict(config.curriculum)
 
     from pixelis.runs.train import make_missing_data, run_sft
-    from pixelis.training.stopping import Stopped
+    from pixelis.training.distributed import Stopped
 
     make_missing_data(config, model, processes)
     try:

@@ -1,15 +1,18 @@
-"""The events of a curriculum: the rows of `curriculum/events.json`."""
+"""The events of a curriculum, the rows of `curriculum/events.json`, and their console lines."""
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pixelis.curriculum.performance import compute_delta_standard_error
+from pixelis.curriculum.performance import compute_delta_standard_error, compute_performance
 from pixelis.curriculum.strategies.base import Decision
-from pixelis.errors import ConfigError
+
+if TYPE_CHECKING:  # the manager records events
+    from pixelis.curriculum.config import CurriculumConfig
+    from pixelis.curriculum.manager import CurriculumManager
+
+RULE = "=" * 40
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,6 @@ class CurriculumEvent:
         """Return the record as plain JSON, fields in their order."""
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, record: object) -> "CurriculumEvent":
-        """Build an event from the result of `to_dict`."""
-        names = [item.name for item in dataclasses.fields(cls)]
-        if not isinstance(record, Mapping) or set(record) != set(names):
-            raise ConfigError(f"A curriculum event must have the fields {names}, got {record!r}")
-        return cls(**copy.deepcopy(dict(record)))
-
 
 def compute_numbers(
     decision: Decision | None,
@@ -59,24 +54,89 @@ def compute_numbers(
     counts: Mapping[str, int] | None,
 ) -> dict[str, Any]:
     """Compute the measured fields of an event, all null without a measurement."""
-    perf_before = decision.perf_before if decision else None
-    perf_after = decision.perf_after if decision else None
-    delta = None if perf_before is None or perf_after is None else perf_after - perf_before
-    if perf_after is None:
+    before = decision.perf_before if decision else None
+    after = decision.perf_after if decision else None
+    average = decision.average if decision else None
+    delta = None if before is None or after is None else after - before
+    if after is None:
         strata, counts = None, None
     error = None
     if decision and delta is not None and strata and counts:
         error = compute_delta_standard_error(decision.old_mix, decision.new_mix, strata, counts)
+    exact = {"perf_before": before, "perf_after": after, "delta": delta, "average": average}
     return {
-        "perf_before": _number(perf_before),
-        "perf_after": _number(perf_after),
-        "delta": _number(delta),
+        **{name: None if value is None else float(value) for name, value in exact.items()},
         "delta_standard_error": error,
-        "average": _number(decision.average if decision else None),
         "strata": None if strata is None else dict(strata),
         "strata_counts": None if counts is None else dict(counts),
     }
 
 
-def _number(value: Fraction | None) -> float | None:
-    return None if value is None else float(value)
+def event_line(event: CurriculumEvent, config: "CurriculumConfig") -> str | None:
+    """Return the console line of an event, or None for an event without a line.
+
+    The line of a strategy without stages gives the mix.
+    """
+    step, kind = event.step, event.kind
+    if kind in ("start", "advance") and not config.strategy_class.uses_stages:
+        return _mix_line(event)
+    if kind == "advance" and event.perf_after is None:
+        return f"✅ Advanced curriculum at step {step}. {event.reason}"
+    if kind == "advance":
+        performance, delta = _round_four(event.perf_after), _round_four(event.delta)
+        return f"✅ Advanced curriculum at step {step}. Performance: {performance} (delta: {delta})"
+    if kind == "rollback":
+        drop = f"Performance drop: {_round_four(event.delta)}"
+        return f"🔙 Rolled back curriculum at step {step}. {drop}{_missed_limit(event, config)}"
+    if kind == "trial":
+        performance = _round_four(event.perf_before)
+        return f"🧪 Trying stage {event.to_stage} after step {step}. Performance: {performance}"
+    if kind == "hold":
+        count = event.rollback_count
+        return f"⏸️ Holding stage {event.to_stage} from step {step}. Total rollbacks: {count}"
+    return None
+
+
+def _mix_line(event: CurriculumEvent) -> str | None:
+    """Return the line of a strategy without stages; None for a start without a note."""
+    _, _, note = (event.reason or "").partition("; ")
+    shares = ", ".join(f"{name} {part:.2f}" for name, part in event.mix.items())
+    note = f" ({note})" if note else ""
+    if event.kind == "start":
+        return f"🔀 Mix from the start: {shares}{note}" if note else None
+    return f"🔀 New mix at step {event.step}: {shares}{note}"
+
+
+def _missed_limit(event: CurriculumEvent, config: "CurriculumConfig") -> str:
+    """Return the value that decided a rollback, other than the drop, and the limit it missed."""
+    if event.reason == "low_performance" and event.average is not None:
+        limit = config.min_performance_for_advance
+        return f" (low performance: average {event.average:.2f} < {limit:.2f})"
+    if event.reason == "forgetting" and event.strata is not None:
+        # After the rollback, the event's mix is the old one, and perf_before was measured on it.
+        kept = float(compute_performance(event.mix, event.strata))
+        forgetting, limit = (event.perf_before or 0.0) - kept, -config.rollback_threshold
+        return f" (forgetting: {forgetting:.2f} >= {limit:.2f})"
+    return ""
+
+
+def _round_four(value: float | None) -> str:
+    assert value is not None
+    return f"{round(value, 4) + 0.0:.4f}"  # + 0.0 turns "-0.0000" into "0.0000"
+
+
+def final_statistics(
+    manager: "CurriculumManager", examples_seen: int, num_bad_steps: int = 0
+) -> str:
+    """Return the final block of a training; bad steps were counted, but not applied."""
+    config = manager.config
+    strategy = config.strategy_class
+    weights = {difficulty: round(fraction, 4) for difficulty, fraction in manager.mix.items()}
+    # The guide fixes the lines of its own strategy; other strategies drop lines that do not apply.
+    lines = [] if strategy.rolls_back else [f"  Strategy: {config.strategy_label}"]
+    if config.enabled and strategy.uses_stages:
+        lines.append(f"  Final stage: {manager.stage}")
+    lines += [f"  Total rollbacks: {manager.rollback_count}"] if strategy.rolls_back else []
+    lines += [f"  Final weights: {weights}", f"  Total samples used: {examples_seen}"]
+    lines += [f"  Steps not applied: {num_bad_steps}"] if num_bad_steps else []
+    return "\n".join([RULE, "Final Curriculum Statistics:", *lines, RULE])

@@ -3,17 +3,19 @@
 The manager decides, the callback applies a decision, and the recorder records it.
 """
 
+import copy
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from pixelis.curriculum.checks import check_counts, check_strata, is_integer, require
 from pixelis.curriculum.config import CurriculumConfig
 from pixelis.curriculum.event import CurriculumEvent, compute_numbers
 from pixelis.curriculum.performance import compute_performance
-from pixelis.curriculum.state import CurriculumState, Evaluation
+from pixelis.curriculum.state import CurriculumState
 from pixelis.curriculum.strategies import Decision
 from pixelis.curriculum.strategies.base import Losses, Mix, Pool, Scores, compute_average
 from pixelis.curriculum.strategies.staged import is_held
+from pixelis.errors import ConfigError
 
 
 class CurriculumManager:
@@ -21,8 +23,6 @@ class CurriculumManager:
 
     def __init__(self, config: CurriculumConfig, max_steps: int | None = None) -> None:
         """Begin in the first stage; `max_steps` is the end of training, None where unknown."""
-        is_valid = max_steps is None or is_integer(max_steps, 1)
-        require(is_valid, "max_steps", "null or an integer >= 1", max_steps)
         self.config = config
         self._strategy = config.strategy_class(config, max_steps)
         self._state = CurriculumState(self._strategy.first_stage, config.advancement_interval)
@@ -64,8 +64,7 @@ class CurriculumManager:
     @property
     def trial(self) -> dict[str, Any] | None:
         """The open trial: its step, interval and strata at its start; None without one."""
-        trial = self._state.trial
-        return None if trial is None else {**trial.__dict__, "strata": dict(trial.strata)}
+        return copy.deepcopy(self._state.trial)
 
     @property
     def events(self) -> list[CurriculumEvent]:
@@ -141,21 +140,27 @@ class CurriculumManager:
 
     def strata_at(self, step: int) -> dict[str, float] | None:
         """Return the strata already measured after this step: an evaluation is never repeated."""
-        last = self._state.history[-1] if self._state.history else None
-        return dict(last.strata) if last is not None and last.step == step else None
+        state = self._state
+        return dict(state.history[-1]) if state.history_steps[-1:] == [step] else None
 
     def observe(self, step: int, strata: Mapping[str, float]) -> None:
-        """Add a scheduled evaluation to the window."""
-        require(is_integer(step, 0), "step", "an integer >= 0", step)
-        evaluation = Evaluation(step, check_strata("strata", strata, self.required_difficulties))
-        history = self._state.history
-        last = history[-1].step if history else -1
-        if last > step:
-            raise ValueError(f"step {step} comes before the last evaluation, at step {last}")
-        if last == step:
-            history.pop()
-        history.append(evaluation)
-        del history[: -self.config.performance_window]
+        """Add a scheduled evaluation to the window.
+
+        Raises:
+            ConfigError: when a difficulty that a stage uses has no performance in [0, 1].
+        """
+        for name in self.required_difficulties:
+            if not 0 <= (value := strata.get(name, -1.0)) <= 1:
+                raise ConfigError(
+                    f"strata must have a performance in [0, 1] for '{name}', got {value}"
+                )
+        state = self._state
+        if state.history_steps[-1:] == [step]:
+            del state.history[-1:], state.history_steps[-1:]
+        state.history.append({name: float(value) for name, value in strata.items()})
+        state.history_steps.append(step)
+        for window in (state.history, state.history_steps):
+            del window[: -self.config.performance_window]
 
     def attempt(
         self,
@@ -164,11 +169,19 @@ class CurriculumManager:
         counts: Mapping[str, int] | None = None,
         examples_seen: int | None = None,
     ) -> CurriculumEvent:
-        """Make the attempt, or end the trial, that is due after this step, and return its event."""
+        """Make the attempt, or end the trial, that is due after this step, and return its event.
+
+        Args:
+            step: the optimiser step.
+            strata: difficulty -> performance.
+            counts: difficulty -> examples that it was measured on, for the standard error.
+            examples_seen: training examples so far.
+
+        Raises:
+            ValueError: when none is due, or the strata cannot be used.
+        """
         if not self.attempt_due(step):
-            raise ValueError(f"no attempt is due at step {step}: {self._why_not(step)}")
-        if counts is not None:
-            counts = check_counts(counts, self.required_difficulties)
+            raise ValueError(f"no attempt is due at step {step}")
         self.observe(step, strata)
         stage = self.stage
         decision = self._strategy.decide(self._state, step)
@@ -186,7 +199,7 @@ class CurriculumManager:
         the strategy also needs strata: then the attempt returns the event.
         """
         if not self.needs_losses(step):
-            raise ValueError(f"no losses are needed at step {step}: {self._why_not(step)}")
+            raise ValueError(f"no losses are needed at step {step}")
         decision = self._strategy.select(self._state, step, losses)
         if self._state.steps == 0:
             self._events = []
@@ -202,14 +215,12 @@ class CurriculumManager:
         examples_seen: int | None = None,
     ) -> CurriculumEvent:
         """Record the end of training, with the strata of the last weights if they are known."""
-        if self._events[-1].kind == "end":
-            raise ValueError(f"training already ended, at step {self._events[-1].step}")
         reason = None if self._state.trial is None else "trial_open"
         decision = None
         if strata is not None:
             self.observe(step, strata)
             mix, history = self.mix, self._state.history
-            performance = compute_performance(mix, history[-1].strata)
+            performance = compute_performance(mix, history[-1])
             average = compute_average(mix, history)
             decision = Decision("end", mix, mix, reason, perf_after=performance, average=average)
         return self._record("end", step, None, decision, None, examples_seen, reason)
@@ -218,27 +229,13 @@ class CurriculumManager:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the complete state, events included, as plain JSON."""
-        return {
-            "strategy": self._name(),
-            **self._state.to_dict(),
-            "events": [event.to_dict() for event in self._events],
-        }
+        return {**asdict(self._state), "events": [event.to_dict() for event in self._events]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a `state_dict` exactly; on an error the manager is unchanged."""
-        own = ("strategy", "events")
-        require(isinstance(state, Mapping), "curriculum state", "a mapping of settings", state)
-        for key in own:
-            require(key in state, f"curriculum state: {key}", "given", None)
-        rule = f"that of the configuration, '{self._name()}'"
-        is_same = state["strategy"] == self._name()
-        require(is_same, "curriculum state: strategy", rule, state["strategy"])
-        loaded = CurriculumState.from_dict({k: v for k, v in state.items() if k not in own})
-        rule = f"below {len(self.config.stages)}, the number of stages"
-        is_stage = loaded.stage_index < len(self.config.stages)
-        require(is_stage, "curriculum state: stage_index", rule, loaded.stage_index)
-        self._events = [CurriculumEvent.from_dict(event) for event in state["events"]]
-        self._state = loaded
+        """Restore a `state_dict` exactly."""
+        values = copy.deepcopy(dict(state))
+        self._events = [CurriculumEvent(**event) for event in values.pop("events")]
+        self._state = CurriculumState(**values)
 
     # Events
 
@@ -254,7 +251,7 @@ class CurriculumManager:
     ) -> CurriculumEvent:
         """Append an event, with the state after it."""
         state = self._state
-        strata = state.history[-1].strata if state.history else None
+        strata = state.history[-1] if state.history else None
         reason = decision.reason if decision else reason
         if not self._strategy.rolls_back:
             reason = "; ".join(filter(None, [f"{self._name()} does not roll back", reason]))
@@ -280,23 +277,3 @@ class CurriculumManager:
     def _stage_name(self, index: int) -> str:
         has_stages = self._strategy.uses_stages
         return self.config.stages[index].name if has_stages else self.config.strategy
-
-    def _why_not(self, step: int) -> str:
-        """Return the reason why no decision is due after this step, for an error."""
-        state, strategy = self._state, self._strategy
-        wait = strategy.wait(state, step)
-        if wait is None and strategy.rolls_back and is_held(self.config, state):
-            return f"held after {state.rollbacks_in_a_row} rollbacks in a row (max_rollbacks)"
-        if wait is None:
-            where = f" in stage '{self.stage}'" if strategy.uses_stages else ""
-            return f"strategy '{self._name()}' makes no more decisions{where}"
-        if wait == 0 and strategy.fits(state, step):
-            return f"strategy '{self._name()}' decides on {strategy.wants(state, step)}"
-        if wait == 0:
-            return f"it would come at, or its trial end after, max_steps {strategy.max_steps}"
-        if state.trial is not None:
-            return f"the trial that began at step {state.trial.step} ends in {wait} steps"
-        return (
-            f"the next is {wait} steps away (steps_since_advance {state.steps_since_advance}, "
-            f"interval {state.interval}, cooldown_until {state.cooldown_until})"
-        )

@@ -1,14 +1,16 @@
 """The order of the examples: the exact mix, and every example once per pass."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import lcm
 from random import Random
 from typing import Any
 
-from pixelis.curriculum.checks import check_keys, check_mix, is_integer, require
-from pixelis.curriculum.quota import Quota
+from pixelis.curriculum.performance import as_fraction
+from pixelis.errors import ConfigError
 
-STATE_KEYS = ("seed", "sizes", "mix", "counts", "credits", "passes", "positions", "pools")
+CREDIT_UNIT = 10**9  # credits are integers in billionths, which JSON keeps exactly
 
 
 class MixtureSampler:
@@ -20,11 +22,6 @@ class MixtureSampler:
 
     def __init__(self, sizes: Mapping[str, int], mix: Mapping[str, float], seed: int = 0) -> None:
         """Begin the first visit; `sizes` is the number of examples of each difficulty."""
-        is_mapping = isinstance(sizes, Mapping) and len(sizes) > 0
-        require(is_mapping, "sizes", "a mapping of difficulty to number of examples", sizes)
-        for difficulty, size in sizes.items():
-            require(is_integer(size, 0), f"sizes.{difficulty}", "an integer >= 0", size)
-        require(is_integer(seed, 0), "seed", "an integer >= 0", seed)
         self._sizes, self._seed = dict(sizes), seed
         self._pools: dict[str, list[int] | None] = dict.fromkeys(self._sizes)
         self._passes = dict.fromkeys(self._sizes, 0)
@@ -44,6 +41,9 @@ class MixtureSampler:
 
         A new visit starts a new quota. Without a new visit, each difficulty keeps its credit: else
         a mix that changes at every step would never draw its rarest difficulty.
+
+        Raises:
+            ConfigError: when the mix takes from a difficulty without examples.
         """
         checked = self._check_mix(mix)
         if new_visit:
@@ -57,20 +57,22 @@ class MixtureSampler:
 
         A pass is over the current pool: a new pool of a difficulty begins a new pass.
         """
-        for difficulty, indices in self._check_pool({} if pool is None else pool).items():
+        for difficulty, size in self._sizes.items():
+            given = (pool or {}).get(difficulty)
+            indices = None if given is None or len(given) == size else sorted(given)
             if indices != self._pools[difficulty]:
                 self._pools[difficulty] = indices
                 self._begin_pass(difficulty)
 
     def draw(self, num_examples: int) -> list[tuple[str, int]]:
-        """Return the next examples as (difficulty, index within that difficulty)."""
-        require(is_integer(num_examples, 0), "num_examples", "an integer >= 0", num_examples)
+        """Return the next examples as (difficulty, index within that difficulty).
+
+        Raises:
+            ValueError: when the mix takes from a difficulty whose pool is empty.
+        """
         for difficulty, fraction in self._mix.items():
             if fraction > 0 and self._pools[difficulty] == []:
-                raise ValueError(
-                    f"the mix takes {fraction:g} from difficulty '{difficulty}', "
-                    "but its pool is empty"
-                )
+                raise ValueError(f"the mix takes {fraction:g} from the empty pool '{difficulty}'")
         return [self._draw_one() for _ in range(num_examples)]
 
     def _draw_one(self) -> tuple[str, int]:
@@ -100,8 +102,6 @@ class MixtureSampler:
         """Return an independent sampler that will draw the same examples."""
         return copy.deepcopy(self)
 
-    __copy__ = copy
-
     def state_dict(self) -> dict[str, Any]:
         """Return the complete state as plain JSON."""
         return copy.deepcopy(
@@ -121,36 +121,122 @@ class MixtureSampler:
         """Restore a state; the next draw is exactly the one that would have come next.
 
         Raises:
-            ConfigError: when the state is of another version or of other training examples; the
-                sampler is unchanged then.
+            ConfigError: when the state is of other training examples.
         """
-        check_keys(state, STATE_KEYS, "sampler state", needed=STATE_KEYS)
-        rule = f"those of the training examples, {self._sizes}"
-        require(state["sizes"] == self._sizes, "sampler state: sizes", rule, state["sizes"])
-        mix, state = self._check_mix(state["mix"]), copy.deepcopy(dict(state))
-        self._seed, self._mix = state["seed"], mix
-        self._quota = Quota(mix, state["counts"], state["credits"])
+        state = copy.deepcopy(dict(state))
+        if state["sizes"] != self._sizes:
+            raise ConfigError(
+                f"sampler state: sizes must be those of the training examples, {self._sizes}, "
+                f"got {state['sizes']}"
+            )
+        self._seed, self._mix = state["seed"], self._check_mix(state["mix"])
+        self._quota = Quota(self._mix, state["counts"], state["credits"])
         self._passes, self._positions = state["passes"], state["positions"]
         self._pools, self._orders = state["pools"], {}
 
-    def _check_mix(self, mix: object) -> dict[str, float]:
-        checked = check_mix("mix", mix)
-        for difficulty, fraction in checked.items():
-            is_known = fraction == 0 or self._sizes.get(difficulty, 0) > 0
-            rule = "that of a difficulty with training examples"
-            require(is_known, f"mix: the fraction of '{difficulty}'", rule, fraction)
+    def _check_mix(self, mix: Mapping[str, float]) -> dict[str, float]:
+        for difficulty, fraction in mix.items():
+            if fraction > 0 and self._sizes.get(difficulty, 0) < 1:
+                raise ConfigError(
+                    f"mix: the fraction of '{difficulty}', which has no training examples, must "
+                    f"be 0, got {fraction}"
+                )
         # Ties between difficulties are broken by the order of the sizes, not by that of the mix.
-        return {name: checked[name] for name in (*self._sizes, *checked) if name in checked}
+        return {name: float(mix[name]) for name in (*self._sizes, *mix) if name in mix}
 
-    def _check_pool(self, pool: Mapping[str, Sequence[int]]) -> dict[str, list[int] | None]:
-        checked: dict[str, list[int] | None] = dict.fromkeys(self._sizes)
-        for difficulty, indices in check_keys(pool, self._sizes, "pool").items():
-            size = self._sizes[difficulty]
-            is_several = isinstance(indices, Iterable) and not isinstance(indices, str)
-            given = list(indices) if is_several else []
-            is_valid = is_several and all(is_integer(each, 0) and each < size for each in given)
-            is_valid = is_valid and len(set(given)) == len(given)
-            rule = f"different integers in [0, {size - 1}]"
-            require(is_valid, f"pool.{difficulty}", rule, given if is_several else indices)
-            checked[difficulty] = sorted(given) if len(given) < size else None
-        return checked
+
+class Quota:
+    """The difficulty of each draw of one visit, by the chairman rule, which follows a mix exactly.
+
+    Tijdeman (1980), "The chairman assignment problem": with fractions f_d there is always an order
+    in which after n draws every count_d differs from f_d * n by less than 1. Draw number c + 1 of a
+    difficulty may not come before f_d * n > c (its release) nor later than f_d * n >= c + 1 (its
+    deadline); choosing, among the released draws, the earliest deadline satisfies both (for unit
+    jobs this schedule works whenever any does). All arithmetic is on integers, so no draw depends
+    on rounding.
+    """
+
+    def __init__(
+        self,
+        mix: Mapping[str, float],
+        counts: Mapping[str, int] | None = None,
+        credits: Mapping[str, int] | None = None,
+    ) -> None:
+        """Begin without draws and credits, or continue with those of an earlier quota."""
+        parts = {name: as_fraction(part) for name, part in mix.items() if part > 0}
+        total = sum(parts.values(), Fraction(0))
+        self._names = list(parts)
+        self._scale = lcm(*((part / total).denominator for part in parts.values()))
+        self._parts = [int(part / total * self._scale) for part in parts.values()]
+        self._counts = [(counts or {}).get(name, 0) for name in parts]
+        self._credits = [(credits or {}).get(name, 0) for name in parts]
+        self._drawn = sum(self._counts)
+        self._releases = [0] * len(parts)
+        self._deadlines = [0] * len(parts)
+        for index in range(len(parts)):
+            self._plan(index)
+
+    def next(self) -> str:
+        """Return the difficulty of the next draw, and count it."""
+        self._drawn += 1
+        drawn, deadlines = self._drawn, self._deadlines
+        best = -1
+        for index, release in enumerate(self._releases):
+            if release <= drawn and (best < 0 or deadlines[index] < deadlines[best]):
+                best = index
+        if best < 0:  # only after a credit was carried from a difficulty that left the mix
+            best = deadlines.index(min(deadlines))
+        self._counts[best] += 1
+        self._plan(best)
+        return self._names[best]
+
+    def _plan(self, index: int) -> None:
+        """Compute the first and the last draw at which the next one of a difficulty may come."""
+        step = self._parts[index] * CREDIT_UNIT
+        owed = self._counts[index] * CREDIT_UNIT - self._credits[index]
+        self._releases[index] = owed * self._scale // step + 1
+        self._deadlines[index] = -(-(owed + CREDIT_UNIT) * self._scale // step)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The draws of this visit, by difficulty."""
+        return dict(zip(self._names, self._counts, strict=True))
+
+    @property
+    def credits(self) -> dict[str, int]:
+        """The billionths of a draw that were owed at the beginning of the visit."""
+        return dict(zip(self._names, self._credits, strict=True))
+
+    def compute_owed(self) -> dict[str, int]:
+        """Compute the billionths of a draw that each difficulty is owed now."""
+        owed = {}
+        for name, part, count in zip(self._names, self._parts, self._counts, strict=True):
+            due = round(Fraction(self._drawn * part, self._scale) * CREDIT_UNIT)
+            owed[name] = due + self.credits[name] - count * CREDIT_UNIT
+        return owed
+
+
+def draw_scored(
+    sizes: Mapping[str, int], pool_size: int | None, *, seed: int, step: int
+) -> list[tuple[str, int]]:
+    """Draw the examples whose losses are measured after a step, as (difficulty, index) pairs.
+
+    Each scored example costs a forward pass. A new, limited pool each time keeps scoring cheaper
+    than training. Each difficulty gives its share of the pool, and at least one example. The draw
+    is a function of its arguments alone, so that a resumed training repeats it.
+
+    Args:
+        sizes: training examples by difficulty.
+        pool_size: the largest number of scored examples; None: all.
+        seed: the training's seed.
+        step: the last optimiser step.
+    """
+    total = sum(sizes.values())
+    drawn: list[tuple[str, int]] = []
+    for difficulty, size in sizes.items():
+        indices = list(range(size))
+        if size > 0 and pool_size is not None and pool_size < total:
+            share = max(1, pool_size * size // total)
+            indices = sorted(Random(f"scored:{seed}:{difficulty}:{step}").sample(indices, share))
+        drawn += [(difficulty, index) for index in indices]
+    return drawn

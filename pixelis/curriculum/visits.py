@@ -6,13 +6,7 @@ from typing import Any
 
 Event = Mapping[str, Any]
 
-OPEN, TRIED_NEXT, ADVANCED, ROLLED_BACK, ENDED = OUTCOMES = (
-    "open",
-    "tried_next",
-    "advanced",
-    "rolled_back",
-    "ended",
-)
+OPEN = "open"
 
 
 @dataclass(frozen=True)
@@ -58,46 +52,39 @@ def visits(events: Sequence[Event]) -> list[Visit]:
     """
     spans: list[Visit] = []
     for event in events:
-        if not spans:
-            spans.append(_enter(1, event))
-            continue
-        kind, current = event["kind"], spans[-1]
-        is_tried = current.entered_by == "trial" and current.delta is None
-        outcome = None
-        if kind == "end":
-            outcome = ENDED
-        elif kind == "trial":
-            outcome = TRIED_NEXT
-        elif kind == "advance" and not is_tried and event.get("to_stage") != current.stage:
-            outcome = ADVANCED
-        elif kind == "rollback" and is_tried:
-            outcome = ROLLED_BACK
-        if is_tried and kind in ("advance", "rollback"):
-            current = spans[-1] = replace(current, delta=event.get("delta"))
-        if outcome is not None:
-            spans[-1] = _leave(current, event, outcome)
-        if outcome in (TRIED_NEXT, ADVANCED, ROLLED_BACK):
-            spans.append(_enter(current.index + 1, event))
+        kind = event["kind"]
+        if spans:
+            last = spans[-1]
+            is_tried = last.entered_by == "trial" and last.delta is None
+            is_next = kind == "advance" and not is_tried and event.get("to_stage") != last.stage
+            outcome = {
+                "end": "ended",
+                "trial": "tried_next",
+                "advance": "advanced" if is_next else OPEN,
+                "rollback": "rolled_back" if is_tried else OPEN,
+            }.get(kind, OPEN)
+            if is_tried and kind in ("advance", "rollback"):
+                spans[-1] = replace(last, delta=event.get("delta"))
+            if outcome == OPEN:
+                continue
+            spans[-1] = replace(
+                spans[-1],
+                end=event["step"],
+                outcome=outcome,
+                reason=event.get("reason"),
+                strata_at_exit=event.get("strata"),
+            )
+            if outcome == "ended":
+                continue
+        spans.append(
+            Visit(
+                index=len(spans) + 1,
+                stage=event.get("to_stage") or "",
+                begin=event["step"],
+                end=None,
+                mix=event.get("mix") or {},
+                entered_by=kind,
+                strata_at_entry=event.get("strata"),
+            )
+        )
     return spans
-
-
-def _enter(index: int, event: Event) -> Visit:
-    return Visit(
-        index=index,
-        stage=event.get("to_stage") or "",
-        begin=event["step"],
-        end=None,
-        mix=event.get("mix") or {},
-        entered_by=event["kind"],
-        strata_at_entry=event.get("strata"),
-    )
-
-
-def _leave(visit: Visit, event: Event, outcome: str) -> Visit:
-    return replace(
-        visit,
-        end=event["step"],
-        outcome=outcome,
-        reason=event.get("reason"),
-        strata_at_exit=event.get("strata"),
-    )

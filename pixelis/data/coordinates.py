@@ -5,10 +5,10 @@ whole multiples of 28, an area within bounds). Data on disk, operations and metr
 pixels. An example is converted when it is encoded; it is unchanged if every image keeps its size.
 
 A box or point belongs to the example's first image; those of TRACK_OBJECT belong to the frames that
-the call names. Converted are: arguments and results of calls, also those written in a question as a
-flawed solution; the numbers that a conclusion compares (`Area of ...`, `Center x of ...`); and, in
-any text, boxes `[x1, y1, x2, y2]` and points `(x, y)` that lie inside the first image. Crops have
-no coordinates, since no operation accepts them.
+the call names. Converted are boxes and points that lie inside the image, masks, areas and the size
+of a crop: in arguments and results of calls, also those written in a question as a flawed solution;
+in any text as `[x1, y1, x2, y2]` and `(x, y)`; and as the numbers that a conclusion compares
+(`Area of ...`, `Center x of ...`). Crops have no coordinates, since no operation accepts them.
 
 Rounding: an edge of a box lies between pixels and goes to the nearest edge, halves up; a point is a
 pixel and goes to the pixel that holds its centre; a side of a box that would be empty becomes that
@@ -20,40 +20,34 @@ grows only with a text's length.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pixelis.data.example import Example, Step
+from pixelis.data.example import Example
 from pixelis.operations import OPERATIONS, OperationError
 from pixelis.operations.base import check_bbox, check_point
 from pixelis.operations.masks import decode_mask, encode_mask
-from pixelis.operations.schema import fits_schema
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
-Arguments = Mapping[str, Any]
+Values = Mapping[str, Any]
 
-_BOX = re.compile(r"\[ *(\d{1,6}), *(\d{1,6}), *(\d{1,6}), *(\d{1,6}) *\]")
-_POINT = re.compile(r"\( *(\d{1,6}), *(\d{1,6}) *\)")
-# The beginning of a call in a described step (`pixelis.data_prep.generate.describe_step`). The
-# beginning only: one pattern up to the line's end would take the cube of the line's length.
-_CALL_START = re.compile(rf"(?P<operation>{'|'.join(OPERATIONS)}) (?={{)")
-_ARROW = "} -> {"
+_BOX = re.compile(r"\[ *\d{1,6}(?:, *\d{1,6}){3} *\]")
+_POINT = re.compile(r"\( *\d{1,6}, *\d{1,6} *\)")
+_CALL = re.compile(rf"(?P<operation>{'|'.join(OPERATIONS)}) (?={{)")
 # Lines that are read as steps, as many as a trajectory may have: each may resize a mask.
 MAX_DESCRIBED_STEPS = 64
-# The pixel values that a conclusion compares (`pixelis.data_prep.tasks.proposal.list_values`):
-# from the measure to a number before the next full stop. Rows and columns are not pixels.
-_MEASURE = re.compile(r"\b(Area|Box area|Center [xy]) of ")
-_LAST_VALUE = re.compile(r": \d+\Z")
-# Longer numbers are larger than any image and are not converted.
-MAX_DIGITS = 20
-_MAX_NUMBER = 10**MAX_DIGITS
-_VALUE = re.compile(rf"(?<=: )\d{{1,{MAX_DIGITS}}}(?=, |$)")
+# The pixel values that a conclusion compares (`pixelis.data_prep.tasks.proposal.list_values`). Rows
+# and columns are not pixels. Repetitions are bounded, so that no text takes long.
+_VALUE = r"[^.:]{1,80}: \d{1,20}(?!\d)"
+_MEASURED = re.compile(rf"\b(Area|Box area|Center [xy]) of {_VALUE}(?:, {_VALUE}){{0,9}}")
 
 
 @dataclass(frozen=True)
@@ -120,12 +114,19 @@ def as_seen(example: Example, frames: Sequence[Frame]) -> Example:
     if all_same(frames):
         return example
     first = frames[0]
-    areas = _box_areas(example.trajectory, first)
     return replace(
         example,
         question=_question_as_seen(example.question, frames),
-        trajectory=tuple(_step_as_seen(step, frames) for step in example.trajectory),
-        conclusion=text_as_seen(_conclusion_as_seen(example.conclusion, first, areas), first),
+        trajectory=tuple(
+            replace(
+                step,
+                thought=text_as_seen(step.thought, first),
+                arguments=values_as_seen(step.arguments, step.arguments, frames),
+                result=values_as_seen(step.result, step.arguments, frames),
+            )
+            for step in example.trajectory
+        ),
+        conclusion=text_as_seen(_conclusion_as_seen(example, first), first),
         answer=text_as_seen(example.answer, first),
     )
 
@@ -134,26 +135,52 @@ def text_as_seen(text: str, frame: Frame) -> str:
     """Convert the boxes and points of a text that lie inside the image."""
     if frame.is_same:
         return text
-    width, height = frame.stored
 
-    def box(match: re.Match[str]) -> str:
-        x1, y1, x2, y2 = map(int, match.groups())
-        inside = x1 < x2 <= width and y1 < y2 <= height
-        return str(list(frame.box((x1, y1, x2, y2)))) if inside else match[0]
+    def convert(match: re.Match[str]) -> str:
+        place = [int(number) for number in re.findall(r"\d+", match[0])]
+        seen = _place_as_seen(place, frame)
+        if seen is place:  # outside of the image
+            return match[0]
+        return str(seen) if len(seen) == 4 else str(tuple(seen))
 
-    def point(match: re.Match[str]) -> str:
-        x, y = map(int, match.groups())
-        return str(frame.point(x, y)) if x < width and y < height else match[0]
-
-    return _POINT.sub(point, _BOX.sub(box, text))
+    return _POINT.sub(convert, _BOX.sub(convert, text))
 
 
-def call_as_seen(operation: str, arguments: Arguments, frames: Sequence[Frame]) -> dict[str, Any]:
-    """Convert the arguments of a call to seen pixels; invalid ones stay as they are."""
-    try:
-        return _convert_call(operation, arguments, frames)
-    except OperationError:
-        return dict(arguments)
+def values_as_seen(values: Values, arguments: Values, frames: Sequence[Frame]) -> dict[str, Any]:
+    """Convert the arguments or the result of a call to seen pixels; what is invalid stays.
+
+    Args:
+        values: the arguments or the result, in stored pixels.
+        arguments: the arguments, in stored pixels.
+        frames: of the example's images.
+    """
+    numbers = _frame_numbers(arguments, frames) or [1]
+    frame = frames[numbers[0] - 1]
+    seen = dict(values)
+    for name in ("bbox", "center"):
+        if name in seen:
+            seen[name] = _place_as_seen(seen[name], frame)
+    if {"x", "y"} <= seen.keys():
+        seen["x"], seen["y"] = _place_as_seen([seen["x"], seen["y"]], frame)
+    if isinstance(seen.get("boxes"), list) and "frames" in arguments:
+        pairs = zip(numbers, seen["boxes"], strict=False)
+        seen["boxes"] = [_place_as_seen(box, frames[number - 1]) for number, box in pairs]
+    if type(seen.get("area")) is int and 0 <= seen["area"] <= math.prod(frame.stored):
+        seen["area"] = frame.area(seen["area"])
+    if "mask" in seen and not frame.is_same:
+        with suppress(OperationError):
+            mask = Image.fromarray(decode_mask(seen["mask"], frame.stored))
+            resized = mask.resize(frame.seen, Image.Resampling.NEAREST)
+            seen["mask"] = encode_mask(np.asarray(resized))
+    if "error" in seen:  # repeats the arguments
+        seen["error"] = text_as_seen(str(seen["error"]), frame)
+    size, box = seen.get("size"), arguments.get("bbox")
+    if isinstance(size, list | tuple) and all(type(side) is int for side in size):
+        seen_box = _place_as_seen(box, frame)
+        if seen_box is not box:  # of the crop, which is resized for the model anyway
+            sides = zip(size, _sides(seen_box), _sides(box), strict=False)
+            seen["size"] = [side * new // old for side, new, old in sides]
+    return seen
 
 
 def call_as_stored(operation: str, arguments: Any, frames: Sequence[Frame]) -> Any:
@@ -165,78 +192,40 @@ def call_as_stored(operation: str, arguments: Any, frames: Sequence[Frame]) -> A
     known = OPERATIONS.get(operation) if isinstance(operation, str) else None
     if all_same(frames) or known is None or not isinstance(arguments, Mapping):
         return arguments
-    if not known.accepts({**known.defaults, **arguments}):
+    numbers = _frame_numbers(arguments, frames)
+    if not known.accepts({**known.defaults, **arguments}) or not numbers:
         return arguments
-    return _convert_call(operation, arguments, [frame.inverse for frame in frames])
+    size = frames[numbers[0] - 1].seen
+    if "bbox" in arguments:
+        check_bbox(arguments["bbox"], size)
+    if "x" in arguments:
+        check_point(arguments["x"], arguments["y"], size)
+    if "mask" in arguments:
+        decode_mask(arguments["mask"], size)
+    return values_as_seen(arguments, arguments, [frame.inverse for frame in frames])
 
 
-def result_as_seen(
-    operation: str,
-    arguments: Arguments,
-    seen_arguments: Arguments,
-    result: Mapping[str, Any],
-    frames: Sequence[Frame],
-) -> dict[str, Any]:
-    """Convert the result of a call to seen pixels.
-
-    Args:
-        operation: its name.
-        arguments: of the call, in stored pixels.
-        seen_arguments: the same, in the seen pixels in which the model writes them.
-        result: in stored pixels.
-        frames: of the example's images.
-    """
-    seen = dict(result)
-    if "error" in seen:  # repeats the arguments
-        return seen | {"error": _error_as_seen(str(seen["error"]), arguments, seen_arguments)}
-    first = frames[0]
-    if _is_box(seen.get("bbox")):
-        seen["bbox"] = list(first.box(tuple(seen["bbox"])))
-    if _are_numbers(seen.get("center"), 2):
-        seen["center"] = list(first.point(*seen["center"]))
-    if _are_numbers([seen.get("area")], 1):
-        seen["area"] = first.area(seen["area"])
-    numbers, boxes = arguments.get("frames"), seen.get("boxes")
-    if isinstance(boxes, list) and all(map(_is_box, boxes)) and _name_frames(numbers, frames):
-        pairs = zip(list(numbers or ()), boxes, strict=False)
-        seen["boxes"] = [list(frames[number - 1].box(tuple(box))) for number, box in pairs]
-    if operation == "ZOOM_IN" and "size" in seen and _is_box(seen_arguments.get("bbox")):
-        # Computed from the box and the factor; the crop is resized for the model anyway.
-        zoom = OPERATIONS[operation]
-        factor = seen_arguments.get("factor", zoom.defaults["factor"])
-        x1, y1, x2, y2 = seen_arguments["bbox"]
-        if fits_schema(factor, zoom.parameters["factor"]):  # else keep the size
-            seen["size"] = [(x2 - x1) * factor, (y2 - y1) * factor]
-    return seen
+def _place_as_seen(value: Any, frame: Frame) -> Any:
+    """Convert a box or a point inside the image to a list; return anything else as it is."""
+    with suppress(OperationError):
+        if isinstance(value, list | tuple) and len(value) == 2:
+            x, y = value
+            return list(frame.point(*check_point(x, y, frame.stored)))
+        return list(frame.box(check_bbox(value, frame.stored)))
+    return value
 
 
-def _convert_call(operation: str, arguments: Arguments, frames: Sequence[Frame]) -> dict[str, Any]:
-    converted = dict(arguments)
-    frame = frames[0]
-    if operation == "TRACK_OBJECT":
-        if not _name_frames(converted.get("frames"), frames):
-            return converted  # the operation refuses it
-        frame = frames[converted["frames"][0] - 1]
-    if "bbox" in converted:
-        converted["bbox"] = list(frame.box(check_bbox(converted["bbox"], frame.stored)))
-    if {"x", "y"} <= set(converted):
-        point = check_point(converted["x"], converted["y"], frame.stored)
-        converted["x"], converted["y"] = frame.point(*point)
-    if "mask" in converted and not frame.is_same:
-        mask = Image.fromarray(decode_mask(converted["mask"], frame.stored))
-        resized = mask.resize(frame.seen, Image.Resampling.NEAREST)
-        converted["mask"] = encode_mask(np.asarray(resized))
-    return converted
+def _sides(box: Any) -> Size:
+    return box[2] - box[0], box[3] - box[1]
 
 
-def _step_as_seen(step: Step, frames: Sequence[Frame]) -> Step:
-    seen = call_as_seen(step.operation, step.arguments, frames)
-    return replace(
-        step,
-        thought=text_as_seen(step.thought, frames[0]),
-        arguments=seen,
-        result=result_as_seen(step.operation, step.arguments, seen, step.result, frames),
-    )
+def _frame_numbers(arguments: Values, frames: Sequence[Frame]) -> list[int]:
+    """Return the frames that a call names, [1] if it names none; empty if one does not exist."""
+    numbers = arguments.get("frames", [1])
+    if not isinstance(numbers, list | tuple):
+        return []
+    exist = all(type(number) is int and 1 <= number <= len(frames) for number in numbers)
+    return list(numbers) if exist else []
 
 
 def _question_as_seen(question: str, frames: Sequence[Frame]) -> str:
@@ -244,7 +233,7 @@ def _question_as_seen(question: str, frames: Sequence[Frame]) -> str:
     lines, num_described = [], 0
     for line in question.split("\n"):
         converted = None
-        if _ARROW in line and num_described < MAX_DESCRIBED_STEPS:
+        if "} -> {" in line and num_described < MAX_DESCRIBED_STEPS:
             num_described += 1
             converted = _described_step_as_seen(line, frames)
         lines.append(text_as_seen(line, frames[0]) if converted is None else converted)
@@ -253,76 +242,42 @@ def _question_as_seen(question: str, frames: Sequence[Frame]) -> str:
 
 def _described_step_as_seen(line: str, frames: Sequence[Frame]) -> str | None:
     """Convert a line that ends in a call and its result; None for other lines."""
-    before, arrow, after = line.rpartition(_ARROW)
-    start = _CALL_START.search(before)
-    if not arrow or not line.endswith("}") or start is None:
+    start = _CALL.search(line)
+    if start is None:
         return None
-    operation = start["operation"]
+    decoder = json.JSONDecoder()
     try:
-        arguments = json.loads(before[start.end() :] + "}")
-        result = json.loads("{" + after)
-        seen = call_as_seen(operation, arguments, frames)
-        seen_result = result_as_seen(operation, arguments, seen, result, frames)
-        call = f"{operation} {json.dumps(seen)} -> {json.dumps(seen_result)}"
+        arguments, end = decoder.raw_decode(line, start.end())
+        arrow = line[end : end + 4]
+        result, end = decoder.raw_decode(line, end + 4)
+        if arrow != " -> " or end != len(line):
+            return None
+        seen = values_as_seen(arguments, arguments, frames)
+        seen_result = values_as_seen(result, arguments, frames)
+        call = f"{start['operation']} {json.dumps(seen)} -> {json.dumps(seen_result)}"
     except (TypeError, ValueError, RecursionError):  # not written by `describe_step`
         return None
     return text_as_seen(line[: start.start()], frames[0]) + call
 
 
-def _conclusion_as_seen(text: str, frame: Frame, areas: Mapping[int, int]) -> str:
-    """Convert the pixel values that a conclusion compares, sentence by sentence."""
-    *sentences, rest = text.split(".")
-    return ".".join([*(_values_as_seen(each, frame, areas) for each in sentences), rest])
+def _conclusion_as_seen(example: Example, frame: Frame) -> str:
+    """Convert the pixel values that a conclusion compares."""
+    # A box's area is that of the converted box.
+    areas = {}
+    for step in example.trajectory:
+        box = step.arguments.get("bbox")
+        if (seen := _place_as_seen(box, frame)) is not box:
+            (width, height), (seen_width, seen_height) = _sides(box), _sides(seen)
+            areas[width * height] = seen_width * seen_height
 
+    def convert(match: re.Match[str]) -> str:
+        def value(number: re.Match[str]) -> str:
+            amount = int(number[0])
+            if match[1].startswith("Center"):
+                return str(frame.coordinate("xy".index(match[1][-1]), amount))
+            known = areas.get(amount) if match[1] == "Box area" else None
+            return str(known or frame.area(amount))
 
-def _values_as_seen(sentence: str, frame: Frame, areas: Mapping[int, int]) -> str:
-    last = _LAST_VALUE.search(sentence)
-    start = _MEASURE.search(sentence, 0, last.start()) if last else None
-    if start is None:
-        return sentence
-    measure = start[1]
+        return re.sub(r"(?<=: )\d+", value, match[0])
 
-    def value(number: re.Match[str]) -> str:
-        amount = int(number[0])
-        if measure.startswith("Center"):
-            return str(frame.coordinate("xy".index(measure[-1]), amount))
-        if measure == "Box area" and amount in areas:
-            return str(areas[amount])
-        return str(frame.area(amount))
-
-    return sentence[: start.end()] + _VALUE.sub(value, sentence[start.end() :])
-
-
-def _box_areas(steps: Sequence[Step], frame: Frame) -> dict[int, int]:
-    """Return the areas of the boxes in the steps' arguments: stored pixels -> seen pixels."""
-    boxes = [step.arguments["bbox"] for step in steps if _is_box(step.arguments.get("bbox"))]
-    return {_area(box): _area(frame.box(tuple(box))) for box in boxes}
-
-
-def _area(box: Sequence[int]) -> int:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _error_as_seen(text: str, arguments: Arguments, seen_arguments: Arguments) -> str:
-    """Replace the box or point that an error repeats."""
-    if _is_box(arguments.get("bbox")) and _is_box(seen_arguments.get("bbox")):
-        text = text.replace(str(list(arguments["bbox"])), str(list(seen_arguments["bbox"])))
-    if {"x", "y"} <= set(arguments) and {"x", "y"} <= set(seen_arguments):
-        stored, seen = (f"({each['x']}, {each['y']})" for each in (arguments, seen_arguments))
-        text = text.replace(stored, seen)
-    return text
-
-
-def _name_frames(value: Any, frames: Sequence[Frame]) -> bool:
-    numbers = isinstance(value, list | tuple) and value and all(type(v) is int for v in value)
-    return bool(numbers) and all(1 <= number <= len(frames) for number in value)
-
-
-def _are_numbers(value: Any, count: int) -> bool:
-    """Return whether it is `count` integers, none longer than an image can have."""
-    listed = isinstance(value, list | tuple) and len(value) == count
-    return listed and all(type(v) is int and abs(v) < _MAX_NUMBER for v in value)
-
-
-def _is_box(value: Any) -> bool:
-    return _are_numbers(value, 4)
+    return _MEASURED.sub(convert, example.conclusion)

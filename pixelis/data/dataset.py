@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
@@ -19,20 +18,11 @@ from pixelis.errors import DataError
 Key = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class _Tokens:
-    """The cached tokens of one difficulty, with the length of each example."""
-
-    table: datasets.Dataset
-    lengths: list[int]
-
-
 class CurriculumDataset(Dataset[Encoded]):
     """Encoded examples addressed by (difficulty, index within that difficulty).
 
-    Tokens come from a cache on disk if there is one, else they are kept in memory after the first
-    access. Images are decoded at each access, to save memory, and not at all if their vision
-    features are cached.
+    Tokens come from a cache on disk if there is one. Images are decoded at each access, to save
+    memory, and not at all if their vision features are cached.
 
     Attributes:
         rows: rows by difficulty, from `pixelis.data.store.load_split`.
@@ -48,8 +38,8 @@ class CurriculumDataset(Dataset[Encoded]):
         self.features: VisionCache | None = None
         self.left_out: dict[str, int] = {}
         self.excluded: frozenset[Key] = frozenset()
-        self._tokens: dict[str, _Tokens] | None = None
-        self._encoded: dict[Key, Encoded] = {}
+        self._tokens: dict[str, datasets.Dataset] = {}
+        self._lengths: dict[str, list[int]] = {}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -70,7 +60,6 @@ class CurriculumDataset(Dataset[Encoded]):
             The number of examples left out, by difficulty; no example is truncated.
         """
         limit = self.encoder.max_length
-        self._tokens, self._encoded = {}, {}
         for difficulty, rows in self.rows.items():
             table = tokens[difficulty]
             lengths = table.data.column("input_ids").combine_chunks().value_lengths().to_pylist()
@@ -80,7 +69,7 @@ class CurriculumDataset(Dataset[Encoded]):
                 rows, table = rows.select(kept), table.select(kept)
                 lengths = [lengths[i] for i in kept]
             self.rows[difficulty] = rows
-            self._tokens[difficulty] = _Tokens(table, lengths)
+            self._tokens[difficulty], self._lengths[difficulty] = table, lengths
         return self.left_out
 
     def exclude(self, ids: Collection[str]) -> dict[str, int]:
@@ -105,25 +94,21 @@ class CurriculumDataset(Dataset[Encoded]):
     @property
     def num_image_tokens(self) -> int:
         """The number of visual tokens of all examples, repeated images included."""
-        assert self._tokens is not None
-        columns = [tokens.table.data.column("input_ids") for tokens in self._tokens.values()]
+        columns = [table.data.column("input_ids") for table in self._tokens.values()]
         ids = [column.combine_chunks().flatten().to_numpy() for column in columns]
         return sum(int((each == self.encoder.image_token_id).sum()) for each in ids)
 
     def image_digests(self, key: Key) -> list[str]:
         """Return the SHA-256 of each stored image of an example, in the conversation's order."""
-        return [str(digest) for digest in self._token_row(key)["images"]]
+        difficulty, index = key
+        return [str(digest) for digest in self._tokens[difficulty][index]["images"]]
 
     @property
     def distinct_images(self) -> set[str]:
         """The SHA-256 of every stored image of the examples."""
-        assert self._tokens is not None
-        columns = [tokens.table.select_columns("images") for tokens in self._tokens.values()]
+        columns = [table.data.column("images") for table in self._tokens.values()]
         return {
-            str(digest)
-            for column in columns
-            for digests in column.with_format("arrow")[:]["images"].to_pylist()
-            for digest in digests
+            digest for column in columns for digests in column.to_pylist() for digest in digests
         }
 
     def all_keys(self) -> Iterator[Key]:
@@ -137,9 +122,8 @@ class CurriculumDataset(Dataset[Encoded]):
 
     def length(self, key: Key) -> int:
         """Return the number of tokens of an example."""
-        if self._tokens is None:
-            return len(self[key])
-        return self._tokens[key[0]].lengths[key[1]]
+        difficulty, index = key
+        return self._lengths[difficulty][index] if self._lengths else len(self[key])
 
     def __getitem__(self, key: Key) -> Encoded:
         """Return the encoded example at a key.
@@ -147,34 +131,27 @@ class CurriculumDataset(Dataset[Encoded]):
         Raises:
             DataError: when it is longer than the encoder's max_length, naming it.
         """
-        if self._tokens is not None:
-            return self._from_cache(key)
-        example = self.example(key)
-        if key not in self._encoded:
+        difficulty, index = key
+        if not self._tokens:
+            example = self.example(key)
             try:
-                encoded = encode_example(example, self.encoder)
+                return encode_example(example, self.encoder)
             except DataError as error:
                 raise DataError(
-                    f"example {example.id} ({key[0]}): {error}; raise training.max_length"
+                    f"example {example.id} ({difficulty}): {error}; raise training.max_length"
                 ) from error
-            self._encoded[key] = replace(encoded, images=())
-        return replace(self._encoded[key], images=_all_images(example))
-
-    def _token_row(self, key: Key) -> dict[str, Any]:
-        assert self._tokens is not None
-        row: dict[str, Any] = self._tokens[key[0]].table[key[1]]
-        return row
-
-    def _from_cache(self, key: Key) -> Encoded:
-        row = self._token_row(key)
+        row = self._tokens[difficulty][index]
+        images: tuple[Image.Image, ...] = ()
         features = None
-        if self.features is not None and len(row["images"]):
+        if self.features is None:
+            images = example_images(self.example(key))
+        elif len(row["images"]):
             features = torch.cat([self.features[str(digest)] for digest in row["images"]])
         return Encoded(
             row["input_ids"],
             row["labels"],
             int(row["answer_start"]),
-            () if self.features is not None else _all_images(self.example(key)),
+            images,
             row["kinds"],
             as_positions(row["positions"]),
             features,
@@ -185,6 +162,7 @@ class CurriculumDataset(Dataset[Encoded]):
         return collate(batch, self.encoder)
 
 
-def _all_images(example: Example) -> tuple[Image.Image, ...]:
+def example_images(example: Example) -> tuple[Image.Image, ...]:
+    """Return every image of an example, in the order of the conversation."""
     step_images = [step.image for step in example.trajectory if step.image is not None]
     return (*example.images, *step_images)

@@ -6,6 +6,7 @@ and the supervised ids are exactly the assistant's texts and the end of each of 
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,10 +97,9 @@ class Encoder:
         return columns * side, rows * side
 
     def num_image_tokens(self, image: Image.Image) -> int:
-        """Return the number of the image's visual tokens, by the processor's own resizing rule."""
-        width, height = image.size
-        patches = self.image_processor.get_number_of_image_patches(height, width, {})
-        return int(patches) // int(self.image_processor.merge_size) ** 2
+        """Return the number of the image's visual tokens."""
+        merge_size = int(self.image_processor.merge_size)
+        return math.prod(self.image_grid(image)) // merge_size**2
 
     def encode(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = False

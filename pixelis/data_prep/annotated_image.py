@@ -5,7 +5,7 @@ questions. All coordinates are pixels of the first frame; boxes are `(x1, y1, x2
 y2 exclusive.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,13 +124,6 @@ class AnnotatedImage:
     def at(self, cell: Cell) -> Instance | None:
         """Return the instance in a cell of the grid."""
         return next((each for each in self.instances if each.cell == cell), None)
-
-    def wrong_locations(self, *, empty: bool, right: Sequence[Location]) -> list[Location]:
-        """Return locations for a wrong call: empty ones, or those of instances not in `right`."""
-        if empty:
-            return list(self.free)
-        boxes = {location.box for location in right}
-        return [each.location for each in self.instances if each.location.box not in boxes]
 
 
 _PLURALS = {

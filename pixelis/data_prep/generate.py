@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,37 +17,16 @@ from pixelis.data_prep.sources.drawn import DrawnScenes
 from pixelis.data_prep.tasks import TASKS
 from pixelis.data_prep.tasks.proposal import PlannedCall, Proposal, zoom_in
 from pixelis.errors import DataError
-from pixelis.operations import Observation, execute
+from pixelis.operations import execute
 
 GENERATOR_VERSION = "2"
 MAX_ATTEMPTS = 400
 
 
-class CallRunner:
-    """A runner of calls on the images of one example; it runs equal calls once."""
-
-    def __init__(self, images: Sequence[Image.Image]) -> None:
-        """Start without observations."""
-        self._images = images
-        self._observations: dict[str, Observation] = {}
-
-    def run(self, call: PlannedCall, *, supervised: bool = True) -> Step:
-        """Return the step of a planned call, with its observation."""
-        key = f"{call.operation} {json.dumps(dict(call.arguments))}"
-        if key not in self._observations:
-            self._observations[key] = execute(call.operation, call.arguments, self._images)
-        seen = self._observations[key]
-        return Step(
-            call.thought, call.operation, call.arguments, seen.result, seen.image, supervised
-        )
-
-
-def results_of(steps: Sequence[Step]) -> list[Mapping[str, Any]]:
-    """Return each step's arguments updated with its result; for a failed step only the result."""
-    return [
-        step.result if "error" in step.result else {**step.arguments, **step.result}
-        for step in steps
-    ]
+def run_call(call: PlannedCall, images: Sequence[Image.Image], *, supervised: bool = True) -> Step:
+    """Run a planned call; return its step with the observation."""
+    seen = execute(call.operation, call.arguments, images)
+    return Step(call.thought, call.operation, call.arguments, seen.result, seen.image, supervised)
 
 
 def move_call(call: PlannedCall, location: Location) -> PlannedCall:
@@ -65,12 +44,13 @@ def _moved_call(
     rng: random.Random, proposal: Proposal, *, empty: bool
 ) -> tuple[int, PlannedCall] | None:
     """Return one of the calls, moved to a wrong location: an empty one, or another instance's."""
-    calls = proposal.calls
+    calls, picture = proposal.calls, proposal.picture
     named = [i for i, call in enumerate(calls) if call.location.name in call.thought]
     # A zoom is moved only where there is nothing else to move.
     movable = [i for i in named if calls[i].operation != "ZOOM_IN"] or named
-    right = [call.location for call in calls]
-    locations = proposal.picture.wrong_locations(empty=empty, right=right)
+    right = {call.location.box for call in calls}
+    taken = [each.location for each in picture.instances if each.location.box not in right]
+    locations = picture.free if empty else taken
     if not movable or not locations:
         return None
     index = rng.choice(movable)
@@ -78,7 +58,7 @@ def _moved_call(
 
 
 def _plant_correction(
-    rng: random.Random, proposal: Proposal, runner: CallRunner
+    rng: random.Random, proposal: Proposal, steps: Sequence[Step], images: Sequence[Image.Image]
 ) -> list[Step] | None:
     """Insert a wrong call (with its real result, without loss) before a step that corrects it."""
     # Without a free location, the wrong call looks at another instance.
@@ -86,15 +66,13 @@ def _plant_correction(
     if moved is None:
         return None
     index, wrong = moved
-    planted = runner.run(wrong, supervised=False)
+    planted = run_call(wrong, images, supervised=False)
     if "error" not in planted.result:
         # In a photograph something is found nearly everywhere: zooming in shows that it is not
         # the right object.
-        planted = runner.run(zoom_in(wrong.location, wrong.thought), supervised=False)
-    calls = list(proposal.calls)
-    calls[index] = replace(calls[index], thought=f"Wrong place. {calls[index].thought}")
-    steps = [runner.run(call) for call in calls]
-    return [*steps[:index], planted, *steps[index:]]
+        planted = run_call(zoom_in(wrong.location, wrong.thought), images, supervised=False)
+    corrected = replace(steps[index], thought=f"Wrong place. {steps[index].thought}")
+    return [*steps[:index], planted, corrected, *steps[index + 1 :]]
 
 
 def describe_step(step: Step) -> str:
@@ -103,40 +81,34 @@ def describe_step(step: Step) -> str:
     return f"{step.thought} {step.operation} {arguments} -> {result}"
 
 
-def _describe_solution(steps: Sequence[Step], answer: str) -> str:
-    lines = [f"{number}. {describe_step(step)}" for number, step in enumerate(steps, 1)]
-    return "\n".join(["A proposed solution:", *lines, f"Answer: {answer}", "Is it right?"])
-
-
 def _flawed_solution(
-    rng: random.Random, proposal: Proposal, runner: CallRunner, sample_type: str
+    rng: random.Random,
+    proposal: Proposal,
+    steps: Sequence[Step],
+    images: Sequence[Image.Image],
+    sample_type: str,
 ) -> tuple[str, str, dict[str, Any]] | None:
     """Return a flawed solution as prompt text, its flaw in words, and its structured form."""
     if not proposal.wrong_answers:
         return None
-    calls = list(proposal.calls)
+    flawed = list(steps)
     wrong = rng.choice(proposal.wrong_answers)
     if sample_type == "trap_perceptual":
         moved = _moved_call(rng, proposal, empty=False)
         if moved is None:
             return None
-        index, calls[index] = moved
+        index, call = moved
+        flawed[index] = run_call(call, images)
         verdict = f"No, step {index + 1} looks at the wrong place."
     elif sample_type == "trap_logical":
         verdict = f"No, the steps are right but {wrong} does not follow."
     else:
         verdict = f"No, {wrong} is wrong."
-    steps = [runner.run(call) for call in calls]
-    listed = [
-        {
-            "thought": step.thought,
-            "operation": step.operation,
-            "arguments": dict(step.arguments),
-            "result": dict(step.result),
-        }
-        for step in steps
-    ]
-    return _describe_solution(steps, wrong), verdict, {"answer": wrong, "steps": listed}
+    names = ("thought", "operation", "arguments", "result")
+    listed = [{name: getattr(step, name) for name in names} for step in flawed]
+    lines = [f"{number}. {describe_step(step)}" for number, step in enumerate(flawed, 1)]
+    text = "\n".join(["A proposed solution:", *lines, f"Answer: {wrong}", "Is it right?"])
+    return text, verdict, {"answer": wrong, "steps": listed}
 
 
 def build_example(
@@ -153,22 +125,21 @@ def build_example(
     wrong answer becomes a target: a flawed solution is part of the question.
     """
     images = proposal.picture.draw()
-    runner = CallRunner(images)
-    steps = [runner.run(call) for call in proposal.calls]
+    steps = [run_call(call, images) for call in proposal.calls]
     if any("error" in step.result for step in steps):
         return None
-    results = results_of(steps)
+    results = [{**step.arguments, **step.result} for step in steps]
     if proposal.answer_from(results) != proposal.answer:
         return None
     conclusion, question = proposal.conclusion, proposal.question
     extra: dict[str, Any] = {}
     if sample_type == "self_correction":
-        corrected = _plant_correction(rng, proposal, runner)
+        corrected = _plant_correction(rng, proposal, steps, images)
         if corrected is None:
             return None
         steps = corrected
     elif sample_type != "positive":
-        flaw = _flawed_solution(rng, proposal, runner, sample_type)
+        flaw = _flawed_solution(rng, proposal, steps, images, sample_type)
         if flaw is None:
             return None
         description, verdict, extra["flawed"] = flaw

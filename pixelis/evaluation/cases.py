@@ -4,17 +4,19 @@ Cases are sorted worst first: those where only the base is right, then other wro
 each, cases without an answer come first, then those with the lowest score.
 """
 
+import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pixelis.data.example import Example
+from pixelis.data_prep.regions import Region, box_iou, find_regions
 from pixelis.evaluation.evaluate import EvaluationResult
-from pixelis.evaluation.matching import score_answer
+from pixelis.evaluation.matching import IOU_THRESHOLD, score_answer
 from pixelis.evaluation.metrics import correct_answers
-from pixelis.evaluation.reasons import explain
-from pixelis.evaluation.turns import Rollout
+from pixelis.evaluation.turns import MAX_OPERATIONS, Rollout
 
 LOST, WRONG, GAINED, RIGHT = VERDICTS = ("lost", "wrong", "gained", "right")
 MEANINGS = {
@@ -25,6 +27,7 @@ MEANINGS = {
 }
 # Number of right cases among ten that are shown, if there are enough.
 RIGHT_IN_TEN = 2
+MAX_VALUE = 60  # characters of a value in a sentence
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,6 @@ class Case:
         """Whether the adapter's answer is right."""
         return self.verdict in (GAINED, RIGHT)
 
-    @property
-    def worth(self) -> tuple[bool, float]:
-        """The sort key within a verdict: whether there is an answer, and its score."""
-        answer = self.rollout.answer
-        return answer is not None, score_answer(answer, self.example)
-
 
 def build_cases(result: EvaluationResult) -> list[Case]:
     """Return one case per example, in the examples' order."""
@@ -70,7 +67,7 @@ def build_cases(result: EvaluationResult) -> list[Case]:
             example=example,
             rollout=rollout,
             base=base,
-            verdict=verdict_of(bool(is_right), base_is_right),
+            verdict=verdict_of(is_right, base_is_right),
             why="" if is_right else explain(rollout, example),
         )
         for example, rollout, base, is_right, base_is_right in zip(
@@ -93,26 +90,78 @@ def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
     `matching.score_answer`. Among equal cases, groups and tasks alternate, and the seed decides
     within a task.
     """
-    ranked = {verdict: _in_turn(cases, verdict, seed) for verdict in VERDICTS}
-    wrong, right = ranked[LOST] + ranked[WRONG], ranked[GAINED] + ranked[RIGHT]
+    seen: Counter[tuple[Any, ...]] = Counter()
+
+    def rank(case: Case) -> tuple[Any, ...]:
+        answer, example = case.rollout.answer, case.example
+        worth = VERDICTS.index(case.verdict), answer is not None, score_answer(answer, example)
+        seen[worth, example.difficulty, example.task] += 1
+        return *worth, seen[worth, example.difficulty, example.task]
+
+    ranked = sorted(random.Random(f"cases:{seed}").sample(cases, len(cases)), key=rank)
+    wrong = [case for case in ranked if not case.is_right]
+    right = [case for case in ranked if case.is_right]
     num_right = min(len(right), max(limit * RIGHT_IN_TEN // 10, limit - len(wrong)))
     return [*wrong[: limit - num_right], *right[:num_right]]
 
 
-def _in_turn(cases: Sequence[Case], verdict: str, seed: int) -> list[Case]:
-    """Sort the cases of a verdict, worst first; among equal cases, groups and tasks alternate."""
-    groups: dict[tuple[str, str], list[Case]] = {}
-    for case in cases:
-        if case.verdict == verdict:
-            key = case.example.difficulty, case.example.task
-            groups.setdefault(key, []).append(case)
-    for key, members in groups.items():
-        random.Random(f"cases:{seed}:{verdict}:{key}").shuffle(members)
-    ranks = []
-    for members in groups.values():
-        seen: Counter[tuple[bool, float]] = Counter()
-        for case in members:
-            worth = case.worth
-            ranks.append((worth, seen[worth], case))
-            seen[worth] += 1
-    return [case for _, _, case in sorted(ranks, key=lambda item: item[:2])]
+def explain(rollout: Rollout, example: Example) -> str:
+    """Return one or two sentences about a wrong or missing answer.
+
+    They use what can be observed: how the rollout ended, whether it repeats itself, whether a
+    result held the truth, and whether the model looked at the reference's regions.
+    """
+    if rollout.outcome == MAX_OPERATIONS:
+        ending = f"Still calling after {rollout.num_operations} operations, it never answered."
+    elif rollout.answer is None:
+        last = rollout.turns[-1]
+        ending = "Its last turn was neither a call nor an answer."
+        if not last.ended:
+            ending = f"Cut off after {last.num_new_tokens} tokens of one turn, it never answered."
+    else:
+        answer, truth = shorten(rollout.answer), shorten(example.ground_truth)
+        ending = f"It answered “{answer}”, the truth is “{truth}”."
+    return f"{ending} {_cause(rollout, example)}".strip()
+
+
+def _cause(rollout: Rollout, example: Example) -> str:
+    if rollout.num_repeated >= 2:
+        return f"It made a call again that it had made already, {rollout.num_repeated} times."
+    if rollout.answer is None:
+        return ""
+    if not rollout.num_operations:
+        return "It answered without looking: no operation was run."
+    truth = example.ground_truth.strip().casefold()
+    for number, turn in enumerate(rollout.turns, 1):
+        if truth in [str(value).strip().casefold() for value in (turn.result or {}).values()]:
+            return f"What it was shown in turn {number} holds the truth, but it answered otherwise."
+    if rollout.num_failed == rollout.num_operations:
+        error = (rollout.operations[-1].result or {})["error"]
+        return f"Every operation failed, the last one with: {shorten(error)}."
+    seen = [box for turn in rollout.operations for box in _boxes(turn.arguments, turn.result)]
+    expected = [_boxes(step.arguments, step.result) for step in example.trajectory]
+    missed = [
+        f"R{number}"
+        for number, boxes in enumerate(expected, 1)
+        if any(all(box_iou(box, other) < IOU_THRESHOLD for other in seen) for box in boxes)
+    ]
+    if missed:
+        return f"It did not look at {', '.join(missed)} of the reference."
+    if any(expected):
+        return "It looked at all that the reference looks at; what it made of it is wrong."
+    return ""
+
+
+def _boxes(arguments: Any, result: Mapping[str, Any] | None) -> list[Region]:
+    """Return the boxes of a call in the first image, from its arguments or else its result."""
+    regions = find_regions(arguments, result, 1)
+    if any(len(region) == 2 for region in regions):  # a point: the object at it
+        regions = find_regions(result, None, 1)
+    return [region for region in regions if len(region) == 4]
+
+
+def shorten(value: Any, limit: int = MAX_VALUE) -> str:
+    """Shorten a value to one line: a text unchanged, anything else as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text.split())
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

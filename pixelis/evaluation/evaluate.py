@@ -12,8 +12,6 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
 from pixelis.data.store import from_row
 from pixelis.errors import DataError
-from pixelis.evaluation.conversation import Conversation, planted_steps
-from pixelis.evaluation.intervals import Score, ratio_table
 from pixelis.evaluation.matching import answers_match
 from pixelis.evaluation.measures import (
     compute_measures,
@@ -22,13 +20,16 @@ from pixelis.evaluation.measures import (
 )
 from pixelis.evaluation.metrics import (
     Comparison,
-    accuracy_table,
+    Score,
+    compute_rates,
+    correct_answers,
     group_indices,
     is_cell,
+    mean_table,
     paired_comparison,
-    rate_table,
+    score_table,
 )
-from pixelis.evaluation.rollout import RolloutSettings, roll_out
+from pixelis.evaluation.rollout import Conversation, RolloutSettings, planted_steps, roll_out
 from pixelis.evaluation.rollout_store import RolloutStore
 from pixelis.evaluation.turns import Rollout
 from pixelis.evaluation.validation import Tally, tally_examples
@@ -62,19 +63,15 @@ class Progress:
 
     Attributes:
         model: model of the last rollout: `adapter`, `base` or `against`.
-        done: finished rollouts of all models, with resumed ones and those after planted errors.
+        done: finished rollouts of all models, with resumed ones.
         total: rollouts of all models.
-        resumed: rollouts that a stopped evaluation had stored.
-        right: right answers of this model, without rollouts after planted errors.
-        counted: number of rollouts in which `right` is counted.
+        accuracy: share of right answers among this model's finished rollouts.
     """
 
     model: str
     done: int
     total: int
-    resumed: int
-    right: int
-    counted: int
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -82,21 +79,23 @@ class Evaluation:
     """The rollouts of one model with their measures by group (`metrics`).
 
     Attributes:
-        rollouts: the first rollout of each example, in the examples' order; accuracy and
-            comparisons use these.
-        accuracy: group -> answer accuracy.
+        samples: all rollouts by example, in the examples' order.
+        accuracy: group -> answer accuracy of the first rollouts.
         rates: group -> rate -> value: lengths and outcomes of rollouts (`metrics.compute_rates`).
         measures: group -> measure -> score (`measures.compute_measures`), without cells.
-        samples: all rollouts by example, with the first; empty if each example has only one.
         planted: the rollouts after planted errors.
     """
 
-    rollouts: tuple[Rollout, ...]
+    samples: tuple[tuple[Rollout, ...], ...]
     accuracy: Mapping[str, Score]
     rates: Mapping[str, Mapping[str, float]]
     measures: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
-    samples: tuple[tuple[Rollout, ...], ...] = ()
     planted: tuple[Rollout, ...] = ()
+
+    @property
+    def rollouts(self) -> tuple[Rollout, ...]:
+        """The first rollout of each example, which accuracy and comparisons use."""
+        return tuple(samples[0] for samples in self.samples)
 
 
 @dataclass(frozen=True)
@@ -196,60 +195,37 @@ def evaluate_model(
     if against is not None:
         models[AGAINST] = against
     conversations = [Conversation(e, n) for e in examples for n in range(settings.num_samples)]
-    num_plain = len(conversations)
     if settings.planted_errors:
         conversations += [Conversation(e, planted=True) for e in examples if planted_steps(e)]
-    stored: dict[str, dict[int, Rollout]] = {name: {} for name in models}
-    if store is not None:
-        stored = {name: store.load(name, conversations) for name in models}
-    total, num_resumed = len(conversations) * len(models), sum(map(len, stored.values()))
-    done = num_resumed
 
     def evaluate(name: str) -> Evaluation:
-        rollouts, right, counted = stored[name], 0, 0
+        earlier = list(models).index(name) * len(conversations)
 
-        def count(index: int) -> None:
-            nonlocal right, counted
-            if index < num_plain:  # without rollouts after planted errors
-                counted += 1
-                right += answers_match(rollouts[index].answer, conversations[index].example)
-
-        def report() -> None:
-            progress(Progress(name, done, total, num_resumed, right, counted))
-
-        for index in rollouts:
-            count(index)
-        report()
-        missing = [index for index in range(len(conversations)) if index not in rollouts]
-
-        def finish(position: int, rollout: Rollout) -> None:
-            nonlocal done
-            done += 1
-            if store is not None:
-                store.add(name, rollout)
-            rollouts[missing[position]] = rollout
-            count(missing[position])
-            report()
+        def report(done: int, accuracy: float) -> None:
+            progress(Progress(name, earlier + done, len(models) * len(conversations), accuracy))
 
         tallies: Sequence[Tally] = ()
         with models[name]() as active:
-            roll_out(
-                active, encoder, [conversations[i] for i in missing], settings, progress=finish
+            rollouts = _roll_out_missing(
+                active, encoder, conversations, settings, name, store, report
             )
             if settings.teacher_forced:
                 tallies = tally_examples(active, encoder, examples, batch_size=settings.batch_size)
-        ordered = [rollouts[index] for index in range(len(conversations))]
-        return summarise(ordered[:num_plain], ordered[num_plain:], examples, settings, tallies)
+        return summarise(rollouts, examples, settings, tallies)
 
     evaluations = {name: evaluate(name) for name in models}
-    ordered = {name: evaluations[name] for name in (BASE, AGAINST, ADAPTER) if name in models}
-    rollouts = {name: evaluation.rollouts for name, evaluation in ordered.items()}
-    adapter = rollouts.pop(ADAPTER)
-    num, seed = settings.bootstrap_samples, settings.seed
     comparisons = {
-        name: paired_comparison(others, adapter, examples, num_samples=num, seed=seed)
-        for name, others in rollouts.items()
+        name: paired_comparison(
+            evaluations[name].rollouts,
+            evaluations[ADAPTER].rollouts,
+            examples,
+            num_samples=settings.bootstrap_samples,
+            seed=settings.seed,
+        )
+        for name in (BASE, AGAINST)
+        if name in models
     }
+    ordered = {name: evaluations[name] for name in (*comparisons, ADAPTER)}
     return EvaluationResult(tuple(examples), ordered, comparisons)
 
 
@@ -259,32 +235,63 @@ def _without_adapter(model: Any) -> Iterator[Any]:
         yield model
 
 
+def _roll_out_missing(
+    model: Any,
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+    settings: EvaluationSettings,
+    name: str,
+    store: RolloutStore | None,
+    report: Callable[[int, float], None],
+) -> list[Rollout]:
+    """Roll out the conversations that are not stored yet; return all in order."""
+    finished = {} if store is None else store.load(name, conversations)
+    missing = [index for index in range(len(conversations)) if index not in finished]
+    num_right = sum(answers_match(r.answer, conversations[i].example) for i, r in finished.items())
+    report(len(finished), num_right / max(1, len(finished)))
+
+    def finish(position: int, rollout: Rollout) -> None:
+        nonlocal num_right
+        index = missing[position]
+        finished[index] = rollout
+        num_right += answers_match(rollout.answer, conversations[index].example)
+        if store is not None:
+            store.add(name, rollout)
+        report(len(finished), num_right / len(finished))
+
+    starts = [conversations[index] for index in missing]
+    roll_out(model, encoder, starts, settings, progress=finish)
+    return [finished[index] for index in range(len(conversations))]
+
+
 def summarise(
     rollouts: Sequence[Rollout],
-    planted: Sequence[Rollout],
     examples: Sequence[Example],
     settings: EvaluationSettings,
     tallies: Sequence[Tally] = (),
 ) -> Evaluation:
-    """Compute all measures of a model's rollouts, which are sorted by example, equally many each.
+    """Compute all measures of a model's rollouts.
 
-    `planted` are the rollouts after planted errors; `tallies` the teacher-forced results, if any.
+    The rollouts are sorted by example, equally many each, then those after planted errors;
+    `tallies` are the teacher-forced results, if any.
     """
-    num = len(rollouts) // len(examples)
-    firsts = tuple(rollouts[::num])
-    samples = tuple(tuple(rollouts[start : start + num]) for start in range(0, len(rollouts), num))
+    planted = tuple(rollout for rollout in rollouts if rollout.planted)
+    plain = iter(rollout for rollout in rollouts if not rollout.planted)
+    num = (len(rollouts) - len(planted)) // len(examples)
+    samples = tuple(zip(*[plain] * num, strict=True))
+    firsts = [each[0] for each in samples]
     fractions = compute_measures(firsts, planted, examples)
     if num > 1:
         fractions |= sample_fractions(samples, examples)
     if tallies:
         fractions |= teacher_forced_fractions(tallies)
-    groups = {name: i for name, i in group_indices(examples).items() if not is_cell(name)}
-    num_samples, seed = settings.bootstrap_samples, settings.seed
+    groups = group_indices(examples)
+    kept = {name: indices for name, indices in groups.items() if not is_cell(name)}
+    numbers = {"num_samples": settings.bootstrap_samples, "seed": settings.seed}
     return Evaluation(
-        rollouts=firsts,
-        accuracy=accuracy_table(firsts, examples, num_samples=num_samples, seed=seed),
-        rates=rate_table(firsts, examples),
-        measures=ratio_table(fractions, groups, num_samples=num_samples, seed=seed),
-        samples=samples if num > 1 else (),
-        planted=tuple(planted),
+        samples=samples,
+        accuracy=mean_table(correct_answers(firsts, examples), groups, **numbers),
+        rates={name: compute_rates([firsts[i] for i in each]) for name, each in groups.items()},
+        measures=score_table(fractions, kept, **numbers),
+        planted=planted,
     )

@@ -15,21 +15,20 @@ The kind of an example is in `provenance["answer_type"]`, and further accepted a
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from math import isfinite
 from typing import Any
 
 from pixelis.data.example import Example, Step
 from pixelis.data_prep.regions import box_iou
-from pixelis.evaluation.turns import CALL, Rollout, Turn
+from pixelis.evaluation.turns import Rollout, Turn
 from pixelis.operations import OPERATIONS
 
-EXACT, NUMBER, SET, TEXT, BOX = ANSWER_TYPES = ("exact", "number", "set", "text", "box")
+EXACT, _, SET, TEXT, BOX = ANSWER_TYPES = ("exact", "number", "set", "text", "box")
 ANLS_THRESHOLD = 0.5
 IOU_THRESHOLD = 0.5
-# Arguments that are not compared: the magnification does not change the region.
-_NOT_COMPARED = ("factor",)
+NOT_COMPARED = "factor"  # an argument: the magnification does not change the region
 
 _DECIMAL = r"[+-]?[0-9]+(?:\.[0-9]+)?"
 _NUMBER = re.compile(
@@ -105,40 +104,8 @@ def anls(predicted: str, truth: str) -> float:
     longer = max(len(a), len(b))
     if not longer:
         return 1.0
-    # If the lengths differ this much, the distance cannot be below the threshold.
-    if abs(len(a) - len(b)) >= ANLS_THRESHOLD * longer:
-        return 0.0
     distance = edit_distance(a, b) / longer
     return 1.0 - distance if distance < ANLS_THRESHOLD else 0.0
-
-
-def _same_text(predicted: str, truth: str) -> float:
-    return float(normalise_text(predicted) == normalise_text(truth))
-
-
-def _same_value(predicted: str, truth: str) -> float:
-    a, b = parse_number(predicted), parse_number(truth)
-    if a is not None and b is not None:
-        return float(a == b)
-    return _same_text(predicted, truth)
-
-
-def _same_set(predicted: str, truth: str) -> float:
-    return float(parse_set(predicted) == parse_set(truth))
-
-
-def _box_overlap(predicted: str, truth: str) -> float:
-    a, b = parse_box(predicted), parse_box(truth)
-    return box_iou(a, b) if a and b else _same_text(predicted, truth)
-
-
-_SCORES: dict[str, Callable[[str, str], float]] = {
-    EXACT: _same_value,
-    NUMBER: _same_value,
-    SET: _same_set,
-    TEXT: anls,
-    BOX: _box_overlap,
-}
 
 
 def answer_type(example: Example) -> str:
@@ -165,8 +132,19 @@ def score_answer(predicted: str | None, example: Example) -> float:
     """Return the score of an answer in [0, 1], which depends on its kind (see the table above)."""
     if predicted is None:
         return 0.0
-    score = _SCORES[answer_type(example)]
-    return max(score(predicted, truth) for truth in truths(example))
+    kind = answer_type(example)
+    return max(_score(kind, predicted, truth) for truth in truths(example))
+
+
+def _score(kind: str, predicted: str, truth: str) -> float:
+    a, b = parse_box(predicted), parse_box(truth)
+    if kind == BOX and a and b:
+        return box_iou(a, b)
+    return (
+        anls(predicted, truth)
+        if kind == TEXT
+        else float(_key(kind, predicted) == _key(kind, truth))
+    )
 
 
 def answers_match(predicted: str | None, example: Example) -> bool:
@@ -181,19 +159,21 @@ def answers_match(predicted: str | None, example: Example) -> bool:
     """
     if predicted is None:
         return False
-    kind = answer_type(example)
-    if kind == BOX:
+    if answer_type(example) == BOX:
         return score_answer(predicted, example) >= IOU_THRESHOLD
-    right = _same_text if kind == TEXT else _SCORES[kind]
-    return any(right(predicted, truth) == 1 for truth in truths(example))
+    key = answer_key(predicted, example)
+    return any(key == answer_key(truth, example) for truth in truths(example))
 
 
-def answer_key(predicted: str, example: Example) -> str:
+def answer_key(answer: str, example: Example) -> str:
     """Return a key that is the same for equal answers to an example."""
-    kind = answer_type(example)
+    return _key(answer_type(example), answer)
+
+
+def _key(kind: str, answer: str) -> str:
     if kind == SET:
-        return repr(sorted(parse_set(predicted)))
-    return normalise_text(predicted) if kind == TEXT else _canonical(predicted)
+        return repr(sorted(parse_set(answer)))
+    return normalise_text(answer) if kind == TEXT else _canonical(answer)
 
 
 def reference_steps(example: Example) -> tuple[Step, ...]:
@@ -211,19 +191,17 @@ def call_agrees(turn: Turn, step: Step) -> bool:
     if turn.operation != step.operation or not isinstance(turn.arguments, Mapping):
         return False
     defaults = OPERATIONS[step.operation].defaults if step.operation in OPERATIONS else {}
-    given = _compared({**defaults, **turn.arguments})
-    expected = _compared({**defaults, **step.arguments})
+    given, expected = ({**defaults, **each} for each in (turn.arguments, step.arguments))
     if given.keys() != expected.keys():
         return False
     box = _as_box(step.result.get("bbox"))
-    if {"x", "y"} <= expected.keys() and box is not None:
-        x, y = given.pop("x"), given.pop("y")
-        del expected["x"], expected["y"]
-        if not (_is_number(x) and _is_number(y)):
-            return False
-        if not (box[0] <= x < box[2] and box[1] <= y < box[3]):
-            return False
-    return all(_same_argument(given[name], expected[name]) for name in expected)
+    x: Any = given.get("x")
+    y: Any = given.get("y")
+    if box is not None and _is_number(x) and _is_number(y):
+        inside = box[0] <= x < box[2] and box[1] <= y < box[3]
+        given |= {"x": expected["x"], "y": expected["y"]} if inside else {}
+    names = expected.keys() - {NOT_COMPARED}
+    return all(_same_argument(given[name], expected[name]) for name in names)
 
 
 def num_agreeing(rollout: Rollout, example: Example) -> int:
@@ -232,20 +210,14 @@ def num_agreeing(rollout: Rollout, example: Example) -> int:
     It is the length of the longest common subsequence of both under `call_agrees`, like ROUGE-L for
     words (Lin 2004, section 3).
     """
-    calls = [turn for turn in rollout.turns if turn.kind == CALL and turn.result is not None]
     steps = reference_steps(example)
     row = [0] * (len(steps) + 1)
-    for call in calls:
-        previous = row
-        row = [0]
+    for call in rollout.operations:
+        previous, row = row, [0]
         for j, step in enumerate(steps):
             longest = max(previous[j + 1], row[j])
             row.append(max(longest, previous[j] + 1) if call_agrees(call, step) else longest)
     return row[-1]
-
-
-def _compared(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if name not in _NOT_COMPARED}
 
 
 def _is_number(value: Any) -> bool:

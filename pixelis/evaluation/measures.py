@@ -1,25 +1,32 @@
-"""Measures other than answer accuracy: scores of answers, rates of calls, several samples.
+"""Measures other than answer accuracy: of answers, calls, detected errors, several samples.
 
-Each function returns measure -> one fraction per example (`intervals.Fraction`);
-`intervals.ratio_table` computes the ratios and their intervals.
+Each function returns measure -> one fraction per example (`metrics.Fraction`);
+`metrics.score_table` computes the ratios and their intervals.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from math import comb
 
+from pixelis.data.chat import CALL_OPEN, format_answer
 from pixelis.data.example import Example
-from pixelis.evaluation.intervals import Fraction
-from pixelis.evaluation.judgement import correction_fractions, detection_fractions
 from pixelis.evaluation.matching import (
     answer_key,
     answers_match,
+    call_agrees,
+    normalise_text,
     num_agreeing,
     reference_steps,
     score_answer,
 )
+from pixelis.evaluation.metrics import Fraction
+from pixelis.evaluation.rollout import planted_steps
 from pixelis.evaluation.turns import ANSWER, ANSWERED, CALL, Rollout
 from pixelis.evaluation.validation import Tally
 from pixelis.operations import OPERATIONS, UNKNOWN_OPERATION, WRONG_ARGUMENTS
+
+JUDGED = ("outcome_negative", "trap_perceptual", "trap_logical")
+_NO = re.compile(r"no\b")
 
 
 def compute_measures(
@@ -33,8 +40,8 @@ def compute_measures(
         2010, section 4.2; otherwise 1 if right; 0 without an answer);
         `steps_to_answer`: mean number of operations before the answer, with failed and repeated
         ones, over rollouts that end in any answer (read it with `outcome_answered`);
-        the measures of `call_fractions`, `operation_fractions`, `judgement.detection_fractions` and
-        `judgement.correction_fractions`.
+        the measures of `call_fractions`, `operation_fractions`, `detection_fractions` and
+        `correction_fractions`.
     """
     pairs = list(zip(rollouts, examples, strict=True))
     return {
@@ -119,6 +126,73 @@ def operation_fractions(
         precision.append((agreeing, rollout.num_operations) if steps else None)
         recall.append((agreeing, len(steps)) if steps else None)
     return {"operation_precision": precision, "operation_recall": recall}
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a turn before its call or answer, normalised.
+
+    For example `no, step 2 looks at the wrong place`. A full stop within a number does not end it.
+    """
+    prose = normalise_text(text.split(CALL_OPEN)[0].split("<answer>")[0])
+    return re.split(r"[.!](?:\s|$)", prose)[0]
+
+
+def detection_fractions(
+    rollouts: Sequence[Rollout], examples: Sequence[Example]
+) -> dict[str, list[Fraction]]:
+    """Return whether errors in shown solutions are detected; defined for negatives and traps only.
+
+    Such an example shows a flawed solution and asks whether it is right; the reference starts with
+    `No, ...`. All of these solutions are flawed, so a model that always answers no has a detection
+    rate of 1: read it together with the diagnosis rate and the accuracy. Detecting and locating an
+    error are separate in step-by-step verification too (Lightman et al. 2023; Zheng et al. 2024,
+    "ProcessBench", section 2).
+
+    Returns:
+        `detection_rate`: share of examples whose first turn starts with no;
+        `diagnosis_rate`: share whose first sentence, normalised, equals the reference's, which also
+        names the error, such as the wrong step. It requires an exact match, like ProcessBench,
+        which asks for the first wrong step; so it is a lower bound of what a reader would accept,
+        and never above the detection rate.
+    """
+    detection: list[Fraction] = [None] * len(examples)
+    diagnosis: list[Fraction] = [None] * len(examples)
+    for index, (rollout, example) in enumerate(zip(rollouts, examples, strict=True)):
+        solution = [step.thought for step in example.trajectory]
+        solution.append(format_answer(example.conclusion, example.answer))
+        expected = first_sentence(solution[0])
+        if example.sample_type in JUDGED and _NO.match(expected):
+            said = first_sentence(rollout.turns[0].text)
+            detection[index] = bool(_NO.match(said)), 1
+            diagnosis[index] = said == expected, 1
+    return {"detection_rate": detection, "diagnosis_rate": diagnosis}
+
+
+def correction_fractions(
+    planted: Mapping[str, Rollout], examples: Sequence[Example]
+) -> dict[str, list[Fraction]]:
+    """Return whether planted errors are corrected; defined for self-corrections only.
+
+    The prompt holds the trajectory up to its wrong step and that step's result, as if the model had
+    taken it; then the model continues alone. No message points out the error: this is intrinsic
+    self-correction (Huang et al. 2024; Kumar et al. 2024, section 3). `planted` holds these
+    rollouts by example id.
+
+    Returns:
+        `self_correction_rate`: share of these rollouts whose answer is right in the end;
+        `mending_rate`: share whose first turn makes the right call in place of the wrong one
+        (`call_agrees` with the reference's next step).
+    """
+    corrected: list[Fraction] = [None] * len(examples)
+    mended: list[Fraction] = [None] * len(examples)
+    for index, example in enumerate(examples):
+        if (rollout := planted.get(example.id)) is None:
+            continue
+        corrected[index] = answers_match(rollout.answer, example), 1
+        if following := example.trajectory[len(planted_steps(example)) :]:
+            first = rollout.turns[0]
+            mended[index] = first.kind == CALL and call_agrees(first, following[0]), 1
+    return {"self_correction_rate": corrected, "mending_rate": mended}
 
 
 def pass_at_k(num: int, num_right: int, k: int) -> float:

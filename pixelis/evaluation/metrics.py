@@ -1,4 +1,4 @@
-"""Answer accuracy, paired comparison, rates and count errors of rollouts, by group of examples.
+"""Groups of examples, scores with bootstrap intervals, paired comparison, rates, count errors.
 
 Groups are `all`, difficulties (`simple`), tasks (`task/object_counting`), both together
 (`simple/object_counting`: a cell), sample types (`type/self_correction`) and operations of the
@@ -6,59 +6,44 @@ reference trajectory (`operation/ZOOM_IN`; an example may be in several of these
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
+import numpy as np
 from scipy.stats import binomtest
 
 from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.data_prep.benchmarks.tallyqa import WORDS
-from pixelis.evaluation.intervals import Score, compute_score
+from pixelis.data_prep.benchmarks import WORDS
 from pixelis.evaluation.matching import answers_match, normalise_text, parse_number
 from pixelis.evaluation.turns import FAILURES, OUTCOMES, Rollout
 
 ALL = "all"
 PREFIXES = TASK_PREFIX, TYPE_PREFIX, OPERATION_PREFIX = "task/", "type/", "operation/"
 MAX_COUNT_ERROR = 1000.0  # so that one very wrong number does not outweigh all others
+QUANTILES = (0.025, 0.975)  # of an interval of 95 %
+# Resampled positions are drawn in blocks of about this number, which limits memory to megabytes.
+_BLOCK = 1_000_000
+
+# Numerator and denominator of one example in a ratio; None if the ratio is not defined for it.
+Fraction = tuple[float, float] | None
 
 
-def group_indices(examples: Sequence[Example]) -> dict[str, list[int]]:
-    """Return group -> positions of its examples, for every group that is not empty.
+@dataclass(frozen=True)
+class Score:
+    """A ratio or mean with its confidence interval.
 
-    Groups are in the order difficulties, all, tasks, types, operations, cells.
+    Attributes:
+        value: over the group, in [0, 1] for accuracies, in [-1, 1] for gains.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        num: examples in the group for which it is defined.
     """
-    difficulties = strata([example.difficulty for example in examples])
-    named = [_prefixed_groups(example) for example in examples]
-    order = sorted(set().union(*named), key=_prefix_order) if named else ()
-    groups: dict[str, list[int]] = {name: [] for name in (*difficulties, ALL, *order)}
-    for index, example in enumerate(examples):
-        for name in (example.difficulty, ALL, *sorted(named[index])):
-            groups.setdefault(name, []).append(index)
-    for difficulty in difficulties:
-        for index in groups[difficulty]:
-            groups.setdefault(f"{difficulty}/{examples[index].task}", []).append(index)
-    return {name: indices for name, indices in groups.items() if indices}
 
-
-def strata(groups: Iterable[str]) -> list[str]:
-    """Select the names of difficulties, from simple to hard, then of a benchmark's own groups."""
-    names = dict.fromkeys(name for name in groups if name != ALL and "/" not in name)
-    return [*(d for d in DIFFICULTIES if d in names), *(n for n in names if n not in DIFFICULTIES)]
-
-
-def is_cell(group: str) -> bool:
-    """Return whether a group is a cell of a difficulty and a task."""
-    return "/" in group and not group.startswith(PREFIXES)
-
-
-def _prefixed_groups(example: Example) -> set[str]:
-    operations = {OPERATION_PREFIX + step.operation for step in example.trajectory}
-    return {TASK_PREFIX + example.task, TYPE_PREFIX + example.sample_type, *operations}
-
-
-def _prefix_order(group: str) -> tuple[int, str]:
-    return next(i for i, prefix in enumerate(PREFIXES) if group.startswith(prefix)), group
+    value: float
+    low: float
+    high: float
+    num: int
 
 
 @dataclass(frozen=True)
@@ -78,8 +63,96 @@ class Comparison:
     p_value: float
 
 
+def group_indices(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """Return group -> positions of its examples, for every group that is not empty.
+
+    Groups are in the order difficulties, all, others by name.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, example in enumerate(examples):
+        names = [example.difficulty, ALL, f"{example.difficulty}/{example.task}"]
+        names += [TASK_PREFIX + example.task, TYPE_PREFIX + example.sample_type]
+        names += sorted({OPERATION_PREFIX + step.operation for step in example.trajectory})
+        for name in names:
+            groups.setdefault(name, []).append(index)
+    first = [name for name in (*strata(groups), ALL) if name in groups]
+    return {name: groups[name] for name in (*first, *sorted(groups.keys() - first))}
+
+
+def strata(groups: Iterable[str]) -> list[str]:
+    """Select the names of difficulties, from simple to hard, then of a benchmark's own groups."""
+    names = dict.fromkeys(name for name in groups if name != ALL and "/" not in name)
+    return [*(d for d in DIFFICULTIES if d in names), *(n for n in names if n not in DIFFICULTIES)]
+
+
+def is_cell(group: str) -> bool:
+    """Return whether a group is a cell of a difficulty and a task."""
+    return "/" in group and not group.startswith(PREFIXES)
+
+
+def compute_score(fractions: Sequence[Fraction], *, num_samples: int, seed: int) -> Score | None:
+    """Return the sum of numerators over the sum of denominators, with its 95 % interval.
+
+    With denominators of 1 it is a mean. The interval is the percentile bootstrap (Efron 1979; Efron
+    and Tibshirani 1993, ch. 6): examples are resampled with replacement, both numbers together. The
+    seed determines it. If all ratios are equal, it has no width, even if there are only a few: read
+    it together with `num`.
+
+    Returns:
+        The ratio, with the number of examples whose denominator is not 0; None if there are none.
+    """
+    pairs = np.asarray([f for f in fractions if f is not None and f[1]], dtype=np.float64)
+    num = len(pairs)
+    if not num:
+        return None
+    generator, block = np.random.default_rng(seed), max(1, _BLOCK // num)
+    sums = [
+        pairs[generator.integers(0, num, (min(block, num_samples - start), num))].sum(1)
+        for start in range(0, num_samples, block)
+    ]
+    parts, wholes = np.concatenate(sums).T
+    low, high = np.quantile(parts / wholes, QUANTILES)
+    part, whole = pairs.sum(0)
+    return Score(float(part / whole), float(low), float(high), num)
+
+
+def score_table(
+    fractions: Mapping[str, Sequence[Fraction]],
+    groups: Mapping[str, Sequence[int]],
+    *,
+    num_samples: int,
+    seed: int,
+) -> dict[str, dict[str, Score]]:
+    """Return `compute_score` of every measure in every group: group -> measure -> score.
+
+    Measures that are not defined for a group, and groups without any, are left out.
+
+    Args:
+        fractions: measure -> one fraction per example.
+        groups: group -> positions of its examples (`group_indices`).
+        num_samples: number of resamples for each interval.
+        seed: seed of the resampling.
+    """
+    table: dict[str, dict[str, Score]] = {}
+    for group, indices in groups.items():
+        for name, values in fractions.items():
+            score = compute_score([values[i] for i in indices], num_samples=num_samples, seed=seed)
+            if score is not None:
+                table.setdefault(group, {})[name] = score
+    return table
+
+
+def mean_table(
+    values: Sequence[float], groups: Mapping[str, Sequence[int]], *, num_samples: int, seed: int
+) -> dict[str, Score]:
+    """Return the mean of one value per example in every group, with its 95 % interval."""
+    fractions = {"mean": [(value, 1) for value in values]}
+    table = score_table(fractions, groups, num_samples=num_samples, seed=seed)
+    return {group: scores["mean"] for group, scores in table.items()}
+
+
 def correct_answers(rollouts: Sequence[Rollout], examples: Sequence[Example]) -> list[bool]:
-    """Return for each rollout whether its answer is right.
+    """Return for each rollout whether its answer is right; no answer is wrong.
 
     Raises:
         ValueError: when rollouts and examples are not of the same ids in the same order.
@@ -87,17 +160,6 @@ def correct_answers(rollouts: Sequence[Rollout], examples: Sequence[Example]) ->
     if [r.example_id for r in rollouts] != [e.id for e in examples]:
         raise ValueError("rollouts and examples must have the same ids in the same order")
     return [answers_match(r.answer, e) for r, e in zip(rollouts, examples, strict=True)]
-
-
-def accuracy_table(
-    rollouts: Sequence[Rollout], examples: Sequence[Example], *, num_samples: int, seed: int
-) -> dict[str, Score]:
-    """Return the share of right answers (`answers_match`) by group; no answer counts as wrong."""
-    correct = correct_answers(rollouts, examples)
-    return {
-        name: compute_score([correct[i] for i in indices], num_samples=num_samples, seed=seed)
-        for name, indices in group_indices(examples).items()
-    }
 
 
 def paired_comparison(
@@ -115,12 +177,13 @@ def paired_comparison(
     p-values of several groups are not corrected for their number.
     """
     before, after = correct_answers(base, examples), correct_answers(adapter, examples)
+    differences = [int(b) - int(a) for a, b in zip(before, after, strict=True)]
+    groups = group_indices(examples)
     comparisons = {}
-    for name, indices in group_indices(examples).items():
-        differences = [int(after[i]) - int(before[i]) for i in indices]
-        gained, lost = differences.count(1), differences.count(-1)
+    for name, gain in mean_table(differences, groups, num_samples=num_samples, seed=seed).items():
+        chosen = [differences[i] for i in groups[name]]
+        gained, lost = chosen.count(1), chosen.count(-1)
         p_value = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-        gain = compute_score(differences, num_samples=num_samples, seed=seed)
         comparisons[name] = Comparison(gain, gained, lost, float(p_value))
     return comparisons
 
@@ -145,16 +208,6 @@ def compute_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
         **{f"failure_{kind}": failures[kind] for kind in FAILURES},
     }
     return {name: total / len(rollouts) for name, total in sums.items()}
-
-
-def rate_table(
-    rollouts: Sequence[Rollout], examples: Sequence[Example]
-) -> dict[str, dict[str, float]]:
-    """Return `compute_rates` by group."""
-    return {
-        name: compute_rates([rollouts[i] for i in indices])
-        for name, indices in group_indices(examples).items()
-    }
 
 
 def parse_count(answer: str | None) -> float | None:
@@ -192,11 +245,9 @@ def count_errors(
             )
         squares.append(min(abs((count or 0.0) - truth), MAX_COUNT_ERROR) ** 2)
         missing.append(count is None)
+    groups = {name: i for name, i in group_indices(examples).items() if "/" not in name}
     errors = {}
-    groups = group_indices(examples)
-    for name in (*strata(groups), ALL):
-        chosen = groups[name]
-        mean = compute_score([squares[i] for i in chosen], num_samples=num_samples, seed=seed)
+    for name, mean in mean_table(squares, groups, num_samples=num_samples, seed=seed).items():
         root = replace(mean, value=sqrt(mean.value), low=sqrt(mean.low), high=sqrt(mean.high))
-        errors[name] = root, sum(missing[i] for i in chosen)
+        errors[name] = root, sum(missing[i] for i in groups[name])
     return errors

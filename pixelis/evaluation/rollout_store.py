@@ -1,25 +1,24 @@
-"""Finished rollouts on disk, with which a stopped evaluation is resumed.
+"""The finished rollouts of an evaluation on disk, from which a stopped one is resumed.
 
-Each rollout is one line of JSON, written as soon as it ends; a line that a kill cut off is dropped.
-Images are not stored: loading runs the operations again, which depend only on the pixels.
+One line of JSON per rollout, written when it ends. Images are not stored: operations are
+deterministic, so that running a call again gives its image.
 """
 
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
 
 from pixelis.data.example import Example
 from pixelis.errors import DataError
-from pixelis.evaluation.conversation import Conversation
-from pixelis.evaluation.turns import CALL, Rollout, Turn
+from pixelis.evaluation.rollout import Conversation
+from pixelis.evaluation.turns import Rollout, Turn
 from pixelis.files import describe_write_error, write_atomic
 from pixelis.operations import execute
 
@@ -32,87 +31,37 @@ Key = tuple[str, str, int, bool]
 
 
 class RolloutStore:
-    """The finished rollouts of one evaluation, in a folder that only one process writes to."""
+    """The finished rollouts of one evaluation (`open_store`).
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool = True) -> None:
-        """Set the folder; entering the store creates, locks and reads it.
+    Attributes:
+        folder: their folder.
+        is_complete: set when the evaluation is recorded: the folder is removed at the end.
+    """
 
-        Args:
-            folder: folder for this evaluation only; its name should depend on the identity.
-            identity: all values that change rollouts, as JSON; written to the folder for users.
-            resume: whether to use the rollouts in the folder; otherwise they are removed.
-        """
+    def __init__(self, folder: Path, lines: dict[Key, dict[str, Any]], file: TextIO) -> None:
+        """Set the stored lines, and the file to which further ones are appended."""
         self.folder = folder
-        self.identity = dict(identity)
-        self.resume = resume
-        self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
-        self._lines: dict[Key, dict[str, Any]] = {}
-        self._file: TextIO | None = None
+        self.is_complete = False
+        self._lines = lines
+        self._file = file
         self._disk_full = False
-
-    def __enter__(self) -> "RolloutStore":
-        """Create, lock and read the folder.
-
-        Raises:
-            DataError: when another process uses it, or it cannot be written.
-        """
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except Timeout as error:
-            raise DataError(
-                f"{self.folder} is in use: another process makes the same evaluation; "
-                "wait for it, or name another output_dir"
-            ) from error
-        except OSError as error:
-            raise DataError(f"output_dir {self.folder} cannot be written: {error}") from error
-        if not self.resume:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(exist_ok=True)
-        text = json.dumps(self.identity, indent=2, sort_keys=True)
-        write_atomic(self.folder / IDENTITY_FILE, text + "\n")
-        path = self.folder / ROLLOUTS_FILE
-        self._lines, num_bytes = _read_lines(path)
-        self._file = path.open("a", encoding="utf-8", newline="\n")
-        self._file.truncate(num_bytes)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close and unlock the folder; the lock file is removed together with the folder."""
-        self._close()
-        if not self._lines:
-            self.discard()
-        if not self.folder.exists():
-            # Remove it while it is locked: a process that waits for the lock creates a new file.
-            with suppress(OSError):  # some systems do not remove an open file
-                Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
 
     def __len__(self) -> int:
         """Return the number of stored rollouts."""
         return len(self._lines)
 
     def load(self, model: str, conversations: Sequence[Conversation]) -> dict[int, Rollout]:
-        """Return the stored rollouts of a model by index of their conversation, with images.
-
-        Rollouts whose stored results differ from those of the present operations are left out.
-        """
+        """Return the stored rollouts of a model by index of their conversation, with images."""
         rollouts = {}
         for index, conversation in enumerate(conversations):
             example = conversation.example
             key = model, example.id, conversation.sample, conversation.planted
-            if key in self._lines and (rollout := _rollout(self._lines[key], example)) is not None:
-                rollouts[index] = rollout
+            if key in self._lines:
+                rollouts[index] = _rollout(self._lines[key], example)
         return rollouts
 
     def add(self, model: str, rollout: Rollout) -> None:
         """Write a rollout of a model (`adapter`, `base`, ...)."""
-        assert self._file is not None, "rollouts are written only between enter and exit"
         line = {"model": model, **_as_json(rollout)}
         self._lines[_key(line)] = line
         if self._disk_full:
@@ -129,34 +78,65 @@ class RolloutStore:
                 describe_write_error(error, self.folder / ROLLOUTS_FILE).strerror,
             )
 
-    def discard(self) -> None:
-        """Remove the folder: the evaluation is complete and recorded."""
-        self._close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _close(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):  # a full disk does not take the buffered line
-                self._file.close()
-            self._file = None
+@contextmanager
+def open_store(
+    folder: Path, identity: Mapping[str, Any], *, resume: bool = True
+) -> Iterator[RolloutStore]:
+    """Create, lock and read the store of one evaluation; an empty or complete one is removed.
+
+    Args:
+        folder: folder for this evaluation only; its name should depend on the identity.
+        identity: all values that change rollouts, as JSON; written to the folder for users.
+        resume: whether to use the rollouts in the folder; otherwise they are removed.
+
+    Raises:
+        DataError: when another process uses it, or it cannot be written.
+    """
+    lock = FileLock(folder / "lock", timeout=0)
+    path = folder / ROLLOUTS_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        text = json.dumps(dict(identity), indent=2, sort_keys=True)
+        write_atomic(folder / IDENTITY_FILE, text + "\n")
+        if not resume:
+            path.unlink(missing_ok=True)
+        lines, num_bytes = _read_lines(path)
+        file = path.open("a", encoding="utf-8", newline="\n")
+        file.truncate(num_bytes)
+    except Timeout as error:
+        raise DataError(
+            f"{folder} is in use: another process makes the same evaluation; "
+            "wait for it, or name another output_dir"
+        ) from error
+    except OSError as error:
+        raise DataError(f"output_dir {folder} cannot be written: {error}") from error
+    store = RolloutStore(folder, lines, file)
+    try:
+        yield store
+    finally:
+        with suppress(OSError):  # a full disk does not take the buffered line
+            file.close()
+        if store.is_complete or not len(store):
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
 
 
 def _read_lines(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
     """Return the lines of a file up to the first broken one, and their length in bytes."""
     lines: dict[Key, dict[str, Any]] = {}
     num_bytes = 0
-    if not path.is_file():
-        return lines, num_bytes
-    with path.open("rb") as file:
-        for raw in file:
-            try:
-                if not raw.endswith(b"\n"):
-                    break
-                line = json.loads(raw)
-                lines[_key(line)] = line
-            except (ValueError, TypeError, KeyError):
-                break
-            num_bytes += len(raw)
+    for raw in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        try:
+            line = json.loads(raw)
+            key = _key(line)
+        except (ValueError, TypeError, KeyError):
+            break
+        if not raw.endswith(b"\n"):
+            break
+        lines[key] = line
+        num_bytes += len(raw)
     return lines, num_bytes
 
 
@@ -173,22 +153,13 @@ def _as_json(rollout: Rollout) -> dict[str, Any]:
     return {**values, "turns": turns}
 
 
-def _rollout(line: Mapping[str, Any], example: Example) -> Rollout | None:
+def _rollout(line: Mapping[str, Any], example: Example) -> Rollout:
     values = {name: value for name, value in line.items() if name not in ("model", "turns")}
-    try:
-        turns = [_turn(turn, example) for turn in line["turns"]]
-        if not turns or None in turns:
-            return None
-        return Rollout(**values, turns=tuple(turn for turn in turns if turn is not None))
-    except TypeError:  # another version wrote it, with other fields
-        return None
-
-
-def _turn(values: Mapping[str, Any], example: Example) -> Turn | None:
-    turn = Turn(**values, image=None)
-    if turn.kind != CALL or turn.result is None or "error" in turn.result:
-        return turn
-    observation = execute(turn.operation, turn.arguments, example.images)
-    if json.loads(json.dumps(observation.result)) != turn.result:
-        return None
-    return Turn(**values, image=observation.image)
+    rollout = Rollout(**values, turns=tuple(Turn(**turn, image=None) for turn in line["turns"]))
+    turns = [
+        replace(turn, image=execute(turn.operation, turn.arguments, example.images).image)
+        if turn in rollout.operations and "error" not in (turn.result or {})
+        else turn
+        for turn in rollout.turns
+    ]
+    return replace(rollout, turns=tuple(turns))

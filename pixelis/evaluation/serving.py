@@ -12,11 +12,9 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
 from pixelis.data.images import ImageError, load_image
 from pixelis.errors import DataError
-from pixelis.evaluation.conversation import Conversation
-from pixelis.evaluation.rollout import RolloutSettings, roll_out
+from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.evaluation.turns import Rollout
-from pixelis.models.device import best_device
-from pixelis.models.load import load_model, load_processor
+from pixelis.models.load import best_device, load_model, load_processor
 from pixelis.models.lora import load_adapter
 
 COLUMNS = ("image", "question")

@@ -28,32 +28,22 @@ def build_spans(case: Case) -> list[dict[str, Any]]:
     example, rollout = case.example, case.rollout
     images = example.images[:MAX_IMAGES]
     messages = prompt_messages(example.question, images)
-    spans: list[dict[str, Any]] = [
-        {
-            "name": "rollout",
-            "type": "AGENT",
-            "inputs": {"question": example.question, "images": list(images)},
-            "outputs": {
-                "answer": rollout.answer,
-                "truth": example.ground_truth,
-                "verdict": case.verdict,
-                "outcome": rollout.outcome,
-                **({"why": case.why} if case.why else {}),
-            },
-            "seconds": sum(turn.seconds + turn.operation_seconds for turn in rollout.turns),
-        }
-    ]
+    outputs = {
+        "answer": rollout.answer,
+        "truth": example.ground_truth,
+        "verdict": case.verdict,
+        "outcome": rollout.outcome,
+    }
+    if case.why:
+        outputs["why"] = case.why
+    seconds = sum(turn.seconds + turn.operation_seconds for turn in rollout.turns)
+    inputs: dict[str, Any] = {"question": example.question, "images": list(images)}
+    spans = [_span("rollout", "AGENT", inputs, outputs, seconds)]
     for number, turn in enumerate(rollout.turns, 1):
         reply = Message("assistant", (turn.text,))
-        spans.append(
-            {
-                "name": f"turn {number}",
-                "type": "CHAT_MODEL",
-                "inputs": {"messages": [_as_openai(message) for message in messages]},
-                "outputs": {"choices": [{"message": _as_openai(reply)}]},
-                "seconds": turn.seconds,
-            }
-        )
+        inputs = {"messages": [_as_openai(message) for message in messages]}
+        answer = {"choices": [{"message": _as_openai(reply)}]}
+        spans.append(_span(f"turn {number}", "CHAT_MODEL", inputs, answer, turn.seconds))
         messages.append(reply)
         if turn.response is not None:
             if turn.kind == CALL:
@@ -62,16 +52,22 @@ def build_spans(case: Case) -> list[dict[str, Any]]:
     return spans
 
 
+def _span(
+    name: str, kind: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    return {"name": name, "type": kind, "inputs": inputs, "outputs": outputs, "seconds": seconds}
+
+
 def _as_openai(message: Message) -> dict[str, Any]:
-    if all(isinstance(part, str) for part in message.parts):
+    if not message.images:
         return {"role": message.role, "content": "".join(map(str, message.parts))}
-    return {"role": message.role, "content": [_part(part) for part in message.parts]}
-
-
-def _part(part: str | Image.Image) -> dict[str, Any]:
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
-    return {"type": "image_url", "image_url": {"url": part}}
+    content = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": part}}
+        for part in message.parts
+    ]
+    return {"role": message.role, "content": content}
 
 
 def _operation(number: int, turn: Turn, images: Sequence[Image.Image]) -> dict[str, Any]:
@@ -83,27 +79,22 @@ def _operation(number: int, turn: Turn, images: Sequence[Image.Image]) -> dict[s
     inputs: dict[str, Any] = {"arguments": turn.arguments}
     if looked_at := marked_frames([(number, turn)], images):
         inputs["looked_at"] = list(looked_at.values())
-    error = {"error": str(result["error"])} if "error" in result else {}
-    return {
-        "name": turn.operation or "call",
-        "type": "TOOL",
-        "inputs": inputs,
-        "outputs": outputs,
-        "seconds": turn.operation_seconds,
-        **error,
-    }
+    span = _span(turn.operation or "call", "TOOL", inputs, outputs, turn.operation_seconds)
+    return span | ({"error": str(result["error"])} if "error" in result else {})
 
 
 def marked_frames(
     turns: Sequence[tuple[int, Turn]], images: Sequence[Image.Image], *, side: int = SIDE
 ) -> dict[int, Image.Image]:
     """Return the frames (from 1) that calls look at, marked with the numbers of the turns."""
-    marks: dict[int, list[LabelledRegion]] = {}
-    for number, turn in turns:
-        if turn.kind == CALL:
-            for frame in range(1, len(images) + 1):
-                for region in find_regions(turn.arguments, turn.result, frame):
-                    marks.setdefault(frame, []).append(LabelledRegion(region, str(number)))
-    return {
-        frame: draw_regions(images[frame - 1], marks[frame], side=side) for frame in sorted(marks)
-    }
+    marked = {}
+    for frame, image in enumerate(images, 1):
+        marks = [
+            LabelledRegion(region, str(number))
+            for number, turn in turns
+            if turn.kind == CALL
+            for region in find_regions(turn.arguments, turn.result, frame)
+        ]
+        if marks:
+            marked[frame] = draw_regions(image, marks, side=side)
+    return marked

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixelis.evaluation.evaluate import AGAINST, BASE, EvaluationResult
-from pixelis.evaluation.intervals import Score
-from pixelis.evaluation.metrics import ALL, TASK_PREFIX, strata
+from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Score, strata
 
 TITLE = "Answer accuracy with 95 % intervals"
 P_NOTE = "p: McNemar's exact test, two-sided, not corrected for several groups"
@@ -18,7 +17,7 @@ P_NOTE = "p: McNemar's exact test, two-sided, not corrected for several groups"
 GAINS = {BASE: ("gain", ""), AGAINST: ("gain_over_against", "_over_against")}
 
 
-def _shown_groups(result: EvaluationResult) -> list[str]:
+def shown_groups(result: EvaluationResult) -> list[str]:
     """Return the groups that tables show: difficulties, all, tasks; rows have all groups."""
     table = result.adapter.accuracy
     tasks = sorted(name for name in table if name.startswith(TASK_PREFIX))
@@ -31,7 +30,7 @@ def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
     The gain over the base is `gain`, `gained`, `lost`, `p_value`; over a second adapter the same
     names end in `_over_against`.
     """
-    shown = _shown_groups(result)
+    shown = shown_groups(result)
     others = sorted(name for name in result.adapter.accuracy if name not in shown)
     rows = []
     for name in (*shown, *others):
@@ -52,15 +51,8 @@ def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
 def measure_rows(result: EvaluationResult) -> list[dict[str, Any]]:
     """Return one flat dict per model, group and measure."""
     return [
-        {
-            "model": label,
-            "group": group,
-            "measure": name,
-            "value": score.value,
-            "low": score.low,
-            "high": score.high,
-            "n": score.num,
-        }
+        {"model": label, "group": group, "measure": name}
+        | {"value": score.value, "low": score.low, "high": score.high, "n": score.num}
         for label, evaluation in result.models.items()
         for group, measures in evaluation.measures.items()
         for name, score in measures.items()
@@ -139,7 +131,7 @@ def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str =
         table.add_column("gain in points", no_wrap=True)
         table.add_column("won/ lost", justify="right", min_width=5)
         table.add_column("p", justify="right", no_wrap=True)
-    groups = _shown_groups(result)
+    groups = shown_groups(result)
     for position, name in enumerate(groups):
         cells = [name.removeprefix(TASK_PREFIX), str(result.adapter.accuracy[name].num)]
         cells += [_format_percent(result.models[label].accuracy[name]) for label in labels]
@@ -164,21 +156,13 @@ def measure_cells(
     for name in dict.fromkeys(name for table in tables for name in table):
         scores = [table.get(name) for table in tables]
         num = max(score.num for score in scores if score is not None)
-        yield name.replace("_", " "), num, [_measure_cell(score, name) for score in scores]
+        yield name.replace("_", " "), num, ["" if s is None else _cell(name, s) for s in scores]
 
 
-def _measure_cell(score: Score | None, name: str) -> str:
-    if score is None:
-        return ""
+def _cell(name: str, score: Score) -> str:
     if name.startswith("steps_"):
         return f"{score.value:5.2f} [{score.low:.1f}, {score.high:.1f}]"
     return _format_percent(score)
-
-
-def measured_groups(result: EvaluationResult) -> list[str]:
-    """Return the groups that have measures: all, then difficulties, tasks, types, operations."""
-    groups = dict.fromkeys(g for e in result.models.values() for g in e.measures)
-    return [ALL, *(group for group in groups if group != ALL)]
 
 
 def measures_table(result: EvaluationResult, *, title: str, group: str = ALL) -> Table:

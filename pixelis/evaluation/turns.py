@@ -91,9 +91,14 @@ class Rollout:
     planted: bool = False
 
     @property
+    def operations(self) -> list[Turn]:
+        """Calls that were run."""
+        return [turn for turn in self.turns if turn.kind == CALL and turn.result is not None]
+
+    @property
     def num_operations(self) -> int:
         """Number of calls that were run."""
-        return sum(turn.kind == CALL and turn.result is not None for turn in self.turns)
+        return len(self.operations)
 
     @property
     def num_malformed(self) -> int:
@@ -103,10 +108,7 @@ class Rollout:
     @property
     def num_failed(self) -> int:
         """Number of calls with an error: unknown operation, wrong arguments, nothing found."""
-        return sum(
-            turn.kind == CALL and turn.result is not None and "error" in turn.result
-            for turn in self.turns
-        )
+        return sum("error" in (turn.result or {}) for turn in self.operations)
 
     @property
     def num_repeated(self) -> int:

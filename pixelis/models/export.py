@@ -169,13 +169,12 @@ def _inputs(processor: Any, example: Example) -> dict[str, torch.Tensor]:
 
 @torch.inference_mode()
 def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Compute the logits (1, T, V) of every position."""
     logits: torch.Tensor = model.eval()(**inputs).logits
     return logits
 
 
 def _convert(model: Any, dtype: torch.dtype) -> None:
-    """Convert the weights to a dtype, but not the buffers: they are fp32 and never saved."""
+    # Not the buffers: they are fp32 and never saved.
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
 

@@ -1,5 +1,7 @@
 """Load a base model and its processor: the embedded one, a hub name, or a folder."""
 
+import importlib.util
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,26 +9,60 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from safetensors import safe_open
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+)
 from transformers.utils import logging as transformers_logging
 
-from pixelis.errors import CheckpointError, ConfigError, in_one_line
+from pixelis.errors import CheckpointError, ConfigError, UserError, in_one_line
 from pixelis.files import expand_home
 from pixelis.models.families import PUBLISHED, published_config
-from pixelis.models.quantization import check_quantization, quantization_config
 from pixelis.models.trust import check_model_folder, check_processor, describe_pickled_files
 
 EMBEDDED = "pixelis-nano"
 EMBEDDED_DIR = Path(__file__).parent / "nano"
-# Exceptions of the libraries for files that are missing, damaged, of an unknown architecture, or
-# with impossible values.
-LOAD_ERRORS = (
-    *(OSError, ValueError, LookupError, RuntimeError, SafetensorError),
-    *(TypeError, AttributeError, ArithmeticError, StrictDataclassError),
-)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# In 4 bits only the language model is quantised: the vision tower is small and sensitive to
+# rounding. The embeddings and the output head keep their dtype.
+NOT_QUANTISED = ("model.visual", "lm_head")
+
+
+def best_device() -> torch.device:
+    """Return the GPU of this process on its machine (by LOCAL_RANK), or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+@contextmanager
+def on_best_device(module: nn.Module) -> Iterator[torch.device]:
+    """Move a module to the best device inside the block, and back afterwards; yield the device."""
+    before, device = next(module.parameters()).device, best_device()
+    if before.type == device.type:
+        yield before
+        return
+    module.to(device)
+    try:
+        yield device
+    finally:
+        module.to(before)
+
+
+def check_for_gpu(key: str, value: str, package: str) -> None:
+    """Refuse a value that needs a GPU and a package where one of them is missing.
+
+    Raises:
+        ConfigError: naming the key and what is missing.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError(f"{key} must not be {value} without a GPU that CUDA sees")
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{key} {value} needs the package {package.replace('_', '-')}")
 
 
 def silence_libraries() -> None:
@@ -63,16 +99,19 @@ def resolve_model(model_name: str) -> str:
 
 
 @contextmanager
-def convert_load_errors(message: str, *also: type[Exception]) -> Iterator[None]:
-    """Convert the libraries' errors while loading, and those in `also`, into CheckpointError.
+def convert_load_errors(message: str) -> Iterator[None]:
+    """Convert every error of the libraries while loading into CheckpointError.
+
+    Files may be missing, damaged, of an unknown architecture, or with impossible values.
 
     Args:
         message: the failure, such as `no model for 'name'`; the library's text is added.
-        also: further exception classes to convert.
     """
     try:
         yield
-    except LOAD_ERRORS + also as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise CheckpointError(f"{message}: {in_one_line(error)}") from error
 
 
@@ -92,13 +131,9 @@ def check_weights(model_name: str) -> None:
             f"{describe_pickled_files(folder)}"
         )
     for file in files:
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except LOAD_ERRORS as error:
-            raise CheckpointError(
-                f"no model for {model_name!r}: {file.name} is damaged ({in_one_line(error)})"
-            ) from error
+        message = f"no model for {model_name!r}: {file.name} is damaged"
+        with convert_load_errors(message), safe_open(file, framework="pt"):
+            pass
 
 
 def load_processor(
@@ -115,15 +150,10 @@ def load_processor(
         ConfigError: when min_pixels is larger than the largest area.
     """
     path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
-    try:
+    with convert_load_errors(f"no processor for {model_name!r}"):
         processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
-    # Any exception: the tokenizers library raises plain ones, some processors lack a package.
-    except Exception as error:
-        raise CheckpointError(f"no processor for {model_name!r}: {in_one_line(error)}") from error
-    if not getattr(processor, "chat_template", None):
-        raise CheckpointError(f"the processor of {model_name!r} has no chat template")
-    for part in ("tokenizer", "image_processor"):
-        if getattr(processor, part, None) is None:
+    for part in ("tokenizer", "image_processor", "chat_template"):
+        if not getattr(processor, part, None):
             raise CheckpointError(f"the processor of {model_name!r} has no {part}")
     try:
         check_processor(processor)
@@ -167,7 +197,7 @@ def load_model_config_offline(model_name: str) -> Any:
     published = hub_names.get(model_name.rpartition("/")[2])
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True)
-    except LOAD_ERRORS as error:
+    except Exception as error:
         if published is not None and not Path(path).is_dir():
             return published_config(published)
         raise CheckpointError(
@@ -202,17 +232,24 @@ def load_model(
 
     Raises:
         CheckpointError: when it cannot be loaded.
-        ConfigError: when this machine cannot compute in 4 bits (`check_quantization`).
+        ConfigError: when this machine cannot compute in 4 bits (`check_for_gpu`).
     """
     kwargs: dict[str, Any] = {"dtype": DTYPES.get(torch_dtype, "auto")}
     if attn_implementation != "auto":
         kwargs["attn_implementation"] = attn_implementation
     if load_in_4bit:
-        check_quantization()
-        kwargs["quantization_config"] = quantization_config(DTYPES.get(torch_dtype, torch.bfloat16))
+        check_for_gpu("model.load_in_4bit", "true", "bitsandbytes")
+        # NF4 with quantised scales (QLoRA, Dettmers et al. 2023, section 3).
+        kwargs["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES.get(torch_dtype, torch.bfloat16),
+            llm_int8_skip_modules=list(NOT_QUANTISED),  # despite its name, for 4 bits too
+        )
     check_weights(model_name)
     path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
-    with convert_load_errors(f"no model for {model_name!r}", ImportError):
+    with convert_load_errors(f"no model for {model_name!r}"):
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
             use_safetensors=True,

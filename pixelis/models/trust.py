@@ -100,41 +100,40 @@ def check_adapter_config(config: Mapping[str, Any], folder: Path) -> None:
         SafetensorError, OSError: when the weights cannot be read.
     """
 
-    def refuse(rule: str, value: Any) -> CheckpointError:
-        return CheckpointError(f"the adapter in {folder}: {rule}, got {value!r:.100}")
+    def check(is_right: Any, rule: str, value: Any) -> None:
+        if not is_right:
+            raise CheckpointError(f"the adapter in {folder}: {rule}, got {value!r:.100}")
 
-    def pattern_values(key: str) -> list[Any]:
+    ranks, alphas = [config.get("r", 8)], [config.get("lora_alpha", 8)]
+    for key, values in (("rank_pattern", ranks), ("alpha_pattern", alphas)):
         pattern = config.get(key) or {}
-        if not isinstance(pattern, dict) or not all(map(PLAIN_NAMES.fullmatch, pattern)):
-            raise refuse(f"{key} must name layers, without a pattern", pattern)
-        return list(pattern.values())
-
+        is_plain = isinstance(pattern, dict) and all(map(PLAIN_NAMES.fullmatch, pattern))
+        check(is_plain, f"{key} must name layers, without a pattern", pattern)
+        values += pattern.values()
     kind = config.get("peft_type", "LORA")
-    if kind != "LORA":
-        raise refuse("peft_type must be LORA", kind)
+    check(kind == "LORA", "peft_type must be LORA", kind)
     for key, value in config.items():
-        if key not in ADAPTER_KEYS and value not in (None, False, [], {}, ""):
-            raise refuse(f"{key:.60} must not be set in an adapter that is let in", value)
+        is_empty = value in (None, False, [], {}, "")
+        rule = f"{key:.60} must not be set in an adapter that is let in"
+        check(key in ADAPTER_KEYS or is_empty, rule, value)
     init = config.get("init_lora_weights")
-    if init is not None and type(init) is not bool and init not in ALLOWED_INITS:
-        allowed = ", ".join(("true", "false", "null", *ALLOWED_INITS))
-        raise refuse(f"init_lora_weights must be one of {allowed}", init)
-    for alpha in (config.get("lora_alpha", 8), *pattern_values("alpha_pattern")):
+    allowed = ", ".join(("true", "false", "null", *ALLOWED_INITS))
+    is_allowed = init is None or type(init) is bool or init in ALLOWED_INITS
+    check(is_allowed, f"init_lora_weights must be one of {allowed}", init)
+    for alpha in alphas:
         # Compared and never converted: an integer may be too large for a float.
-        if type(alpha) not in (int, float) or not -MAX_ALPHA <= alpha <= MAX_ALPHA:
-            raise refuse(f"lora_alpha must be a number of at most {MAX_ALPHA}", alpha)
+        is_right = type(alpha) in (int, float) and -MAX_ALPHA <= alpha <= MAX_ALPHA
+        check(is_right, f"lora_alpha must be a number of at most {MAX_ALPHA}", alpha)
     targets = config.get("target_modules")
     if targets is not None and targets not in OUR_TARGETS:
         names = targets if isinstance(targets, list) else [targets]
-        if not all(isinstance(name, str) and PLAIN_NAMES.fullmatch(name) for name in names):
-            raise refuse("target_modules must name layers, without a pattern", targets)
-    ranks = [config.get("r", 8), *pattern_values("rank_pattern")]
+        are_plain = all(isinstance(name, str) and PLAIN_NAMES.fullmatch(name) for name in names)
+        check(are_plain, "target_modules must name layers, without a pattern", targets)
     for rank in ranks:
-        if type(rank) is not int or rank < 1:
-            raise refuse("r must be an integer >= 1", rank)
+        check(type(rank) is int and rank >= 1, "r must be an integer >= 1", rank)
     largest = _largest_rank(folder / "adapter_model.safetensors")
-    if max(ranks) > largest:
-        raise refuse(f"r must be at most the rank of the weights, {largest}", max(ranks))
+    rule = f"r must be at most the rank of the weights, {largest}"
+    check(max(ranks) <= largest, rule, max(ranks))
 
 
 def check_processor(processor: Any) -> None:

@@ -4,10 +4,9 @@ from typing import Any
 
 from pixelis.config import EvaluateConfig
 from pixelis.data.encode import Encoder
-from pixelis.evaluation.conversation import Conversation
 from pixelis.evaluation.evaluate import BASE, EvaluationResult
 from pixelis.evaluation.metrics import ALL, Comparison, paired_comparison
-from pixelis.evaluation.rollout import RolloutSettings, roll_out
+from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.models.lora import temporary_adapter
 from pixelis.tracking import (
     CHAMPION,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ from pixelis.config import EvaluateConfig, ModelConfig, flatten
 from pixelis.data.encode import Encoder
 from pixelis.errors import ConfigError
 from pixelis.evaluation.evaluate import EvaluationSettings
-from pixelis.evaluation.rollout_store import RolloutStore
-from pixelis.models.device import best_device
+from pixelis.evaluation.rollout_store import RolloutStore, open_store
 from pixelis.models.load import (
+    best_device,
     load_model,
     load_processor,
     max_positions,
@@ -139,7 +139,7 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
                 recorder, version, result, model, encoder, config, model_name=name
             )
         print(recorder.url_hint())
-        store.discard()
+        store.is_complete = True
 
 
 def _check_sampling(config: EvaluateConfig) -> None:
@@ -182,11 +182,13 @@ def evaluation_identity(
     return identity | {"pixelis": __version__, "device": device}
 
 
-def _open_store(config: EvaluateConfig, identity: Mapping[str, Any]) -> RolloutStore:
-    """Return the store of this evaluation, in a folder named by a digest of its identity."""
+def _open_store(
+    config: EvaluateConfig, identity: Mapping[str, Any]
+) -> AbstractContextManager[RolloutStore]:
+    """Open the store of this evaluation, in a folder named by a digest of its identity."""
     text = json.dumps(identity, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return RolloutStore(Path(config.output_dir) / name, identity, resume=config.resume == "auto")
+    return open_store(Path(config.output_dir) / name, identity, resume=config.resume == "auto")
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from pixelis.evaluation.tables import (
     accuracy_table,
     as_text,
     measure_rows,
-    measured_groups,
     measures_table,
     result_rows,
     result_values,
@@ -95,10 +94,8 @@ def evaluate_and_record(
     with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
 
         def progress(state: Progress) -> None:
-            bar.total, bar.initial = state.total, state.resumed
-            if state.counted:
-                accuracy = f"{state.model} right {state.right / state.counted:.2f}"
-                bar.set_postfix_str(accuracy, refresh=False)
+            bar.total = state.total
+            bar.set_postfix_str(f"{state.model} right {state.accuracy:.2f}", refresh=False)
             bar.update(state.done - bar.n)
 
         result = evaluate_model(
@@ -125,7 +122,7 @@ def evaluate_and_record(
         console.print(measures_table(result, title=f"Measures on {title}, 95 % intervals"))
     tables = [
         as_text(measures_table(result, title=f"{group}, 95 % intervals", group=group))
-        for group in measured_groups(result)
+        for group in result.adapter.measures
     ]
     recorder.text("\n".join(tables), f"{FOLDER}/measures.txt")
     recorder.table(measure_rows(result), f"{FOLDER}/measures.json")

@@ -8,10 +8,9 @@ from PIL import Image
 
 from pixelis.data.example import Example
 from pixelis.data_prep.figures import side_by_side
-from pixelis.evaluation.cases import verdict_of
+from pixelis.evaluation.cases import explain, verdict_of
 from pixelis.evaluation.evaluate import Evaluation, EvaluationResult
 from pixelis.evaluation.matching import answers_match
-from pixelis.evaluation.reasons import explain
 from pixelis.evaluation.turns import Rollout
 from pixelis.tracking import MlflowRecorder
 
@@ -104,9 +103,6 @@ def _row(rollout: Rollout, example: Example, is_right: bool) -> Mapping[str, Any
 
 def _all_rollouts(evaluation: Evaluation) -> Iterator[Rollout]:
     """Iterate over all samples by example, then over the rollouts after planted errors."""
-    if evaluation.samples:
-        for samples in evaluation.samples:
-            yield from samples
-    else:
-        yield from evaluation.rollouts
+    for samples in evaluation.samples:
+        yield from samples
     yield from evaluation.planted

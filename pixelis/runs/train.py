@@ -43,18 +43,20 @@ from pixelis.tracking import (
     find_journals,
     open_run,
 )
-from pixelis.training.caches import TrainingCache
 from pixelis.training.callback import Evaluations
 from pixelis.training.checkpoint import (
+    AUTO,
     CURRICULUM_FILE,
+    FINISHED_FILE,
+    Start,
     check_whole,
+    choose_start,
     convert_errors,
     read_json,
     write_json,
 )
 from pixelis.training.distributed import ALONE, Processes
 from pixelis.training.inputs import check_model, data_digest
-from pixelis.training.resume import AUTO, FINISHED_FILE, Start, choose_start
 from pixelis.training.sft import TrainingResult, TrainingSettings, run_training
 
 logger = logging.getLogger(__name__)
@@ -69,13 +71,11 @@ class Search:
     Attributes:
         label: prefix of the run's name.
         tags: tags of the run.
-        cache: cache that the trainings of one process share.
         on_evaluation: see `run_training`.
     """
 
     label: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
-    cache: TrainingCache | None = None
     on_evaluation: Callable[[Evaluations], None] | None = None
 
 
@@ -156,7 +156,7 @@ def run_sft(
     The main process does all of it; other processes only take part in training.
 
     Raises:
-        CheckpointError: when another training uses output_dir, or it cannot be written.
+        CheckpointError: when another training uses output_dir.
     """
     sft = _Sft(config, model, curriculum, processes, search or Search())
     if not processes.is_main:
@@ -167,24 +167,16 @@ def run_sft(
         return
     check_training(config, model, curriculum)  # before anything is written, even a lock
     output_dir = sft.output_dir
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(lock_file(output_dir), timeout=0)
     try:
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise CheckpointError(
             f"training.output_dir {output_dir} is in use by another training; name another folder"
         ) from error
-    except OSError as error:
-        raise CheckpointError(
-            f"training.output_dir {output_dir} cannot be written: {error}"
-        ) from error
     try:
         _run(sft)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise CheckpointError(
-            f"training.output_dir {output_dir} cannot be written: {error}"
-        ) from error
     finally:
         lock.release()
 
@@ -304,9 +296,8 @@ def _train(sft: _Sft, start: Start, recorder: MlflowRecorder, links: str) -> Tra
             sft.settings(start.resume_from, recorder.run_id),
             figures,
             processes=sft.processes,
-            cache=sft.search.cache,
             on_evaluation=sft.search.on_evaluation,
-            on_batch_size=lambda split: recorder.tags({BATCH_SIZE_TAG: str(split)}),
+            on_batch_size=lambda text: recorder.tags({BATCH_SIZE_TAG: text}),
         )
 
 

@@ -30,12 +30,8 @@ def resolved_params(
     config: TrainingFileConfig, model: ModelConfig, curriculum: CurriculumConfig
 ) -> dict[str, Any]:
     """Return the complete configuration as dotted keys, with the curriculum's defaults."""
-    params: dict[str, Any] = {
-        key: value for key, value in flatten(config).items() if not key.startswith("curriculum.")
-    }
-    params |= _flat("curriculum", curriculum.to_dict())
-    params |= {f"model.{key}": value for key, value in flatten(model).items()}
-    return params
+    params = flatten(config.replace(curriculum=curriculum.to_dict()))
+    return params | {f"model.{key}": value for key, value in flatten(model).items()}
 
 
 def training_identity(
@@ -58,16 +54,6 @@ def training_identity(
         weights = (EMBEDDED_DIR / "model.safetensors").read_bytes()
         identity["model weights"] = hashlib.sha256(weights).hexdigest()
     return identity
-
-
-def _flat(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(f"{prefix}.{key}", value)
-        else:
-            flat[f"{prefix}.{key}"] = str(value) if isinstance(value, list) else value
-    return flat
 
 
 def check_training(

@@ -11,8 +11,8 @@ from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.runs.evaluation_record import FOLDER, RecordSettings, record_rollouts
 from pixelis.runs.inputs import record_split
 from pixelis.tracking import MlflowRecorder, event_rows, final_model, log_adapter
+from pixelis.training.distributed import Stopped
 from pixelis.training.sft import TrainingResult
-from pixelis.training.stopping import Stopped
 
 FINAL = "final"
 FIRST_SHOWN, LAST_SHOWN = 10, 40  # events in a run's description, which MLflow bounds

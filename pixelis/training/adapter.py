@@ -2,8 +2,8 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +11,29 @@ import torch
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training, set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from pixelis.config import EVA, ModelConfig
+from pixelis.config import CHANGING_INITS, EVA, ModelConfig
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.errors import ConfigError
 from pixelis.figures import as_figure, as_page, layer_ranks, layer_spectra
 from pixelis.files import write_atomic
-from pixelis.models.device import best_device, on_best_device
 from pixelis.models.eva import Spectrum, fit_eva, largest_spectrum, positions_needed
-from pixelis.models.load import load_model
-from pixelis.models.lora import WEIGHTS_FILE, add_lora, apply_lora_config, load_adapter
-from pixelis.models.pissa import (
-    changes_base,
+from pixelis.models.load import best_device, load_model, on_best_device
+from pixelis.models.lora import (
+    WEIGHTS_FILE,
+    add_lora,
+    apply_lora_config,
     initial_factors,
+    load_adapter,
     split_plain_lora,
     subtract_from_base,
 )
 from pixelis.recorder import Recorder
 
 RANKS_FILE = "lora_ranks.json"
-Load = Callable[[ModelConfig], Any]
+Load = Callable[[], Any]
+Tensors = dict[str, torch.Tensor]
 FOLDER = "lora"  # in the run's artifacts
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A base model with the adapter that is trained.
-
-    Attributes:
-        model: the adapted base.
-        initial: the factors that were taken from the base's weights (PiSSA, OLoRA), under their
-            names in the adapter's file; None where the base is unchanged.
-    """
-
-    model: PeftModel
-    initial: dict[str, torch.Tensor] | None = None
 
 
 def load_base(model: ModelConfig) -> Any:
@@ -72,14 +60,14 @@ def load_trained(config: ModelConfig, folder: Path) -> PeftModel:
 def build_adapter(
     config: ModelConfig,
     dataset: CurriculumDataset,
+    load: Load,
     *,
     seed: int,
     batch_size: int,
     output_dir: Path,
     recorder: Recorder,
     resume_from: Path | None = None,
-    load: Load | None = None,
-) -> Adapter:
+) -> tuple[PeftModel, Tensors | None]:
     """Load the base and put the adapter of a configuration on it.
 
     A resumed training takes the ranks and the factors of the base from its checkpoint; the trainer
@@ -88,45 +76,50 @@ def build_adapter(
     Args:
         config: section `model`.
         dataset: the training split; EVA reads some of its examples.
+        load: returns the base.
         seed: seed of the adapter's first weights and of EVA's choice of examples.
         batch_size: examples in one forward pass.
         output_dir: folder that the ranks are written to.
         recorder: records the ranks.
         resume_from: a complete checkpoint.
-        load: returns the base; by default `load_base`.
+
+    Returns:
+        The adapted base, and the factors that were taken from the base's weights (PiSSA, OLoRA) by
+        their names in the adapter's file; None where the base is unchanged.
 
     Raises:
         ConfigError: when the model has no layer to adapt, or EVA gets too few examples or too few
             directions.
     """
-    load = load or load_base
     by_data = config.lora_r == "auto" or config.init_lora_weights == EVA
     if by_data and resume_from is not None:
         saved = LoraConfig.from_pretrained(str(resume_from))
         saved.inference_mode, saved.base_model_name_or_path = False, None
-        return Adapter(
-            apply_lora_config(load(config), saved, model_name=config.model_name, seed=seed)
-        )
-    if changes_base(config.init_lora_weights):
+        return apply_lora_config(load(), saved, model_name=config.model_name, seed=seed), None
+    if config.init_lora_weights in CHANGING_INITS:
         return _split_base(config, load, seed=seed, resume_from=resume_from)
     if not by_data:
-        return Adapter(_add(config, config.init_lora_weights, load, seed=seed))
+        return _add(config, config.init_lora_weights, load, seed=seed), None
     spread = config.lora_auto_spread if config.lora_r == "auto" else 1.0
     model = _add(config, EVA, load, seed=seed, eva_spread=spread)
     batches = _draw_batches(dataset, model, config, seed=seed, batch_size=batch_size, spread=spread)
     with on_best_device(model) as device:
         spectra = fit_eva(model, [{k: x.to(device) for k, x in each.items()} for each in batches])
     _record(spectra, output_dir, recorder)
-    return Adapter(model)
+    return model, None
+
+
+def _rank(config: ModelConfig) -> int:
+    return config.lora_auto_rank if config.lora_r == "auto" else config.lora_r
 
 
 def _add(
     config: ModelConfig, init: str, load: Load, *, seed: int, eva_spread: float = 1.0
 ) -> PeftModel:
     return add_lora(
-        load(config),
+        load(),
         model_name=config.model_name,
-        lora_r=config.lora_auto_rank if config.lora_r == "auto" else config.lora_r,
+        lora_r=_rank(config),
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         seed=seed,
@@ -139,7 +132,9 @@ def _add(
     )
 
 
-def _split_base(config: ModelConfig, load: Load, *, seed: int, resume_from: Path | None) -> Adapter:
+def _split_base(
+    config: ModelConfig, load: Load, *, seed: int, resume_from: Path | None
+) -> tuple[PeftModel, Tensors]:
     """Move a part of the base's weights into the adapter (PiSSA, OLoRA).
 
     A fresh training loads the base twice and changes the second one by the factors alone, because
@@ -152,7 +147,7 @@ def _split_base(config: ModelConfig, load: Load, *, seed: int, resume_from: Path
     model = _add(config, "default", load, seed=seed)
     subtract_from_base(model, initial)
     set_peft_model_state_dict(model, initial)
-    return Adapter(model, initial)
+    return model, initial
 
 
 def _draw_batches(
@@ -165,38 +160,30 @@ def _draw_batches(
     spread: float,
 ) -> list[dict[str, torch.Tensor]]:
     """Draw batches of training examples of all difficulties, whatever the stage."""
-    rank = config.lora_auto_rank if config.lora_r == "auto" else config.lora_r
-    most = largest_spectrum(model)
-    if positions_needed(rank, spread) > most:
+    rank, most = _rank(config), largest_spectrum(model)
+    positions = positions_needed(rank, spread)
+    if positions > most:
         raise ConfigError(
             f"the largest rank that EVA may give must be <= {most // 2} for this model, got "
             f"{round(rank * spread)} (model.lora_auto_rank x lora_auto_spread, or lora_r)"
         )
-    keys = [(name, index) for name, size in sorted(dataset.sizes.items()) for index in range(size)]
-    keys = [key for key in keys if key not in dataset.excluded]
+    keys = [key for key in sorted(dataset.all_keys()) if key not in dataset.excluded]
     chosen = random.Random(f"eva {seed}").sample(keys, min(config.lora_auto_examples, len(keys)))
-    batches = list(_batches(dataset, chosen, batch_size, positions_needed(rank, spread)))
-    if not batches:
-        raise ConfigError(
-            f"model.lora_auto_examples must give {positions_needed(rank, spread)} supervised "
-            f"tokens, got {len(chosen)} examples with fewer"
-        )
-    return batches
-
-
-def _batches(
-    dataset: CurriculumDataset, keys: list[tuple[str, int]], batch_size: int, positions: int
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield batches with at least `batch_size` examples and `positions` supervised tokens."""
-    items, count = [], 0
-    for key in keys:
+    # Each batch has at least `batch_size` examples and `positions` supervised tokens.
+    batches, items, count = [], [], 0
+    for key in chosen:
         items.append(dataset[key])
         count += sum(label != IGNORE_INDEX for label in items[-1].labels)
-        if len(items) >= batch_size and count >= positions:
-            yield dataset.collate(items)
+        is_last = key == chosen[-1]
+        if count >= positions and (len(items) >= batch_size or is_last):
+            batches.append(dataset.collate(items))
             items, count = [], 0
-    if count >= positions:
-        yield dataset.collate(items)
+    if not batches:
+        raise ConfigError(
+            f"model.lora_auto_examples must give {positions} supervised tokens, got {len(chosen)} "
+            "examples with fewer"
+        )
+    return batches
 
 
 def _record(spectra: list[Spectrum], output_dir: Path, recorder: Recorder) -> None:

@@ -1,41 +1,27 @@
-"""The callback that asks the curriculum's manager after every step and records its events."""
+"""The Trainer's callbacks: one asks the curriculum's manager after every step, one shows a bar."""
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerState
 
 from pixelis.curriculum import CurriculumEvent, CurriculumManager, Visit, event_line, visits
 from pixelis.errors import UserError
 from pixelis.recorder import ADAPTERS, Recorder
-from pixelis.training.distributed import ALONE, Processes
+from pixelis.training.weights import TrainedWeights
 
 logger = logging.getLogger(__name__)
 
+# Without a terminal (a log file, a CI job) a line every few seconds is enough.
+LOG_INTERVAL_SECONDS = 15.0
 MIX = "curriculum/mix/"
-BAD_STEPS = "train/bad_steps"  # number so far
 STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood")
 
 Evaluations = Sequence[tuple[int, Mapping[str, float]]]
-
-
-class Weights(Protocol):
-    """The weights as the curriculum uses them (`pixelis.training.weights.TrainedWeights`)."""
-
-    def take_snapshot(self, optimizer: Any) -> None:
-        """Remember adapter and moments."""
-
-    def restore_snapshot(self, optimizer: Any) -> None:
-        """Restore adapter and moments."""
-
-    def save_best(self) -> None:
-        """Save the adapter as the best so far."""
-
-    def save_visit(self, visit: Visit) -> Path:
-        """Save the adapter at the end of a stage's visit."""
 
 
 def check_finite(losses: Mapping[str, float], step: int) -> None:
@@ -64,23 +50,21 @@ class CurriculumCallback(TrainerCallback):
         self,
         manager: CurriculumManager,
         recorder: Recorder,
-        weights: Weights,
+        weights: TrainedWeights,
         *,
         eval_steps: int,
         examples_per_step: int,
-        processes: Processes = ALONE,
         score_losses: Callable[[int], None] = lambda step: None,
         on_evaluation: Callable[[Evaluations], None] | None = None,
     ) -> None:
         """Set the parts that the callback connects.
 
         Args:
-            manager: makes the curriculum's decisions.
+            manager: makes the decisions.
             recorder: records metrics, events and adapters.
             weights: snapshots, restores and saves the adapter.
             eval_steps: number of steps between evaluations.
             examples_per_step: number of examples per step in all processes together.
-            processes: the processes of this training, which stop together.
             score_losses: called before the first step and after each step, with the number of
                 steps; passes losses of training examples to the manager if its strategy wants them.
             on_evaluation: called after each evaluation with all evaluations so far; it may raise to
@@ -90,30 +74,27 @@ class CurriculumCallback(TrainerCallback):
         self.recorder = recorder
         self.eval_steps = eval_steps
         self.examples_per_step = examples_per_step
-        self._weights, self._processes = weights, processes
+        self._weights = weights
         self._score_losses, self._on_evaluation = score_losses, on_evaluation
         self.strata: dict[str, float] = {}
         self.evaluations: list[tuple[int, dict[str, float]]] = []
         self.losses: list[tuple[int, float]] = []
         self.best: dict[str, float] | None = None
-        self.num_bad_steps = 0
         self.stop_requested = False
         self.drifts: list[tuple[int, dict[str, float]]] = []  # mixes that changed without an event
-        self._num_recorded = 0
-        self._visits_ended = 0
-        self._unrecorded_adapters: list[Path] = []
+        self._num_recorded = self._num_visits_saved = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def request_stop(self) -> None:
+        """End training after the current step, with a checkpoint."""
+        self.stop_requested = True
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Score examples before the first step where the strategy wants it; record the start."""
         if state.global_step == 0:
             self._score_losses(0)
         self._record_events()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Count the step; request an evaluation where one is due."""
         step = state.global_step
         self.manager.step()
@@ -127,15 +108,15 @@ class CurriculumCallback(TrainerCallback):
         if control.should_save:
             control.should_log = True  # so that a training's last step is logged as well
         # Never set back to False: a signal may arrive while the processes agree.
-        if self._processes.any(self.stop_requested):
+        if self._weights.processes.any(self.stop_requested):
             self.stop_requested = True
             control.should_save = control.should_training_stop = True
 
     def on_evaluate(
         self,
-        args: TrainingArguments,
+        args: Any,
         state: TrainerState,
-        control: TrainerControl,
+        control: Any,
         metrics: Mapping[str, float] | None = None,
         optimizer: Any = None,
         **_: Any,
@@ -150,25 +131,19 @@ class CurriculumCallback(TrainerCallback):
             counts = {d: int(metrics[f"eval_{d}_num_examples"]) for d in difficulties}
             trial = self.manager.trial
             event = self.manager.attempt(step, self.strata, counts, seen)
-            self._save_ended_visits()  # likewise before a rollback
+            self._record_events()  # likewise before a rollback
             self._apply(event, trial, optimizer)
         else:
             self.manager.observe(step, self.strata)
         if step == state.max_steps:
             self.manager.finish(step, self.strata, seen)
-            self._save_ended_visits()
         self._record_events()
         self._record_stage_or_mix(step)
         if self._on_evaluation is not None:
             self._on_evaluation(self.evaluations)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **_: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any
     ) -> None:
         """Record loss, gradient norm and learning rate."""
         if logs is None or "loss" not in logs:
@@ -177,11 +152,6 @@ class CurriculumCallback(TrainerCallback):
         names = ("loss", "grad_norm", "learning_rate")
         values = {f"train/{name}": logs[name] for name in names if name in logs}
         self.recorder.metrics(values, state.global_step)
-
-    def record_bad_step(self, step: int, num_bad_steps: int) -> None:
-        """Record the number of steps so far that were not applied."""
-        self.num_bad_steps = num_bad_steps
-        self.recorder.metrics({BAD_STEPS: num_bad_steps}, step)
 
     @property
     def mixes(self) -> list[tuple[int, dict[str, float]]]:
@@ -196,7 +166,6 @@ class CurriculumCallback(TrainerCallback):
             "evaluations": self.evaluations,
             "losses": self.losses,
             "best": self.best,
-            "num_bad_steps": self.num_bad_steps,
             "drifts": self.drifts,
         }
 
@@ -207,10 +176,9 @@ class CurriculumCallback(TrainerCallback):
         self.losses = [(step, loss) for step, loss in state["losses"]]
         self.strata = dict(self.evaluations[-1][1]) if self.evaluations else {}
         self.best = state["best"]
-        self.num_bad_steps = state["num_bad_steps"]
         self.drifts = [(step, mix) for step, mix in state["drifts"]]
         self._num_recorded = len(self.manager.events)
-        self._visits_ended = len(self._ended_visits())
+        self._num_visits_saved = len(self._ended_visits())
 
     def _take_strata(self, step: int, metrics: Mapping[str, float]) -> None:
         difficulties = self.manager.required_difficulties
@@ -250,26 +218,25 @@ class CurriculumCallback(TrainerCallback):
     def _performance(self, mix: Mapping[str, float]) -> float:
         return sum(fraction * self.strata[d] for d, fraction in mix.items() if fraction > 0)
 
-    def _save_ended_visits(self) -> None:
-        """Save the adapter of a visit that ends here; it is recorded after the visit's event."""
-        ended = self._ended_visits()
-        for visit in ended[self._visits_ended :]:
-            self._unrecorded_adapters.append(self._weights.save_visit(visit))
-        self._visits_ended = len(ended)
-
     def _ended_visits(self) -> list[Visit]:
         all_visits = visits([event.to_dict() for event in self.manager.events])
         return [visit for visit in all_visits if visit.end is not None]
 
     def _record_events(self) -> None:
-        for event in self.manager.events[self._num_recorded :]:
+        """Record new events, and the adapter of each visit that they end."""
+        events = self.manager.events[self._num_recorded :]
+        if not events:
+            return
+        for event in events:
             if line := event_line(event, self.manager.config):
                 logger.info("%s", line)
             self.recorder.event(event.to_dict())
         self._num_recorded = len(self.manager.events)
-        for folder in self._unrecorded_adapters:
+        ended = self._ended_visits()
+        for visit in ended[self._num_visits_saved :]:
+            folder = self._weights.save_visit(visit)
             self.recorder.artifact(folder, f"{ADAPTERS}/{folder.name}")
-        self._unrecorded_adapters = []
+        self._num_visits_saved = len(ended)
 
     def _record_stage_or_mix(self, step: int) -> None:
         """Record the current stage, or a mix that changed without an event."""
@@ -280,3 +247,61 @@ class CurriculumCallback(TrainerCallback):
             self.drifts.append((step, dict(manager.mix)))
             mix = {f"{MIX}{name}": part for name, part in manager.mix.items()}
             self.recorder.metrics(mix, step)
+
+
+class ProgressCallback(TrainerCallback):
+    """A progress bar of the optimiser steps, followed by the curriculum's state."""
+
+    def __init__(self, curriculum: CurriculumCallback, bad_steps: Any) -> None:
+        """Read everything from the curriculum's callback and the trainer's bad steps."""
+        self.curriculum, self.bad_steps = curriculum, bad_steps
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Open the bar at the step where training starts or resumes."""
+        interactive = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            unit="step",
+            dynamic_ncols=interactive,
+            mininterval=0.2 if interactive else LOG_INTERVAL_SECONDS,
+            maxinterval=LOG_INTERVAL_SECONDS,
+        )
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Advance the bar."""
+        self._write(state)
+        self.bar.update(1)
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Show new strata, and the stage after a decision."""
+        self._write(state)
+        self.bar.refresh()
+
+    def _write(self, state: TrainerState) -> None:
+        self.bar.set_description_str(self.curriculum.manager.stage, refresh=False)
+        self.bar.set_postfix_str(self.describe(state.global_step, state.max_steps), refresh=False)
+
+    def close(self) -> None:
+        """End the bar's line, so that the next output begins on a new one; also after an error."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def describe(self, step: int, max_steps: int) -> str:
+        """Return the text behind the bar, such as `loss 0.41, simple .91, next attempt 300`."""
+        manager, losses = self.curriculum.manager, self.curriculum.losses
+        parts = [f"loss {losses[-1][1]:.3f}"] if losses else []
+        if self.bad_steps.count:
+            parts.append(f"bad steps {self.bad_steps.count}")
+        strata = " ".join(f"{name} {value:.3f}" for name, value in self.curriculum.strata.items())
+        parts += filter(None, (strata, manager.describe()))
+        awaits = manager.config.strategy_class.awaits if manager.config.enabled else None
+        ahead = 0 if manager.attempt_due(step) else manager.steps_to_next_decision(step)
+        if manager.trial is not None and ahead is not None:
+            parts.append(f"trial ends {step + ahead}")
+        elif awaits is not None and (ahead is None or step + ahead >= max_steps):
+            parts.append(f"no more {awaits}{'es' if awaits.endswith('x') else 's'}")
+        elif awaits is not None:
+            parts.append(f"next {awaits} {step + (ahead or 0)}")
+        return ", ".join(parts)

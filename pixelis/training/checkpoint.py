@@ -1,62 +1,69 @@
-"""Checks that a checkpoint is complete and readable, with errors in one line.
+"""Checkpoints: seal and check them, and decide where a training begins.
 
 The Trainer writes and reads its own files (optimiser, scheduler, random generators, state). We add
 the adapter, the curriculum's state and `complete.json`, which is written last and holds the SHA-256
 of every other file.
 """
 
-import hashlib
 import json
-import pickle
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from pixelis.errors import CheckpointError, UserError, in_one_line
-from pixelis.files import explain_write_errors, fsync_folder, is_disk_full, write_atomic
+from pixelis.files import (
+    explain_write_errors,
+    file_sha256,
+    fsync_folder,
+    is_disk_full,
+    recover_folder,
+    replace_folder,
+    write_atomic,
+)
 
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
 COMPLETE_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum_state.json"
-OPTIMIZER_FILE, SCHEDULER_FILE = OPTIMIZER_NAME, SCHEDULER_NAME
 ADAPTER_FILE = "adapter_model.safetensors"
+EVENTS_FILE = "events.json"
+FINISHED_FILE = "finished.json"
+BEST, FINAL = "best", "final"  # folders below output_dir
 # Adapter and two moments; twice, because the checkpoint before stays until this one is complete.
 NUM_COPIES = 6
 _NAME = re.compile(r"checkpoint-(\d+)")
-# Errors that reading damaged content may raise.
-_DAMAGE = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, RuntimeError),
-    *(TypeError, ValueError, SafetensorError, pickle.UnpicklingError),
-)
+# What a folder may hold without being a training's: the records of an earlier run that its tracker
+# has not received (`sync` looks for them here), and what a kill left of the first file.
+_NO_TRAINING = ("journal-", "refused-", "events.json.")
 
 
 @contextmanager
-def convert_errors(folder: Path) -> Iterator[None]:
+def convert_errors(path: Path) -> Iterator[None]:
     """Convert errors while reading a checkpoint into CheckpointError.
 
-    The digests show that a checkpoint has not changed since it was written, but not that a training
-    wrote it: its content may still be unreadable.
+    The digests show that a checkpoint has not changed since it was written, but not that this
+    version wrote it.
 
     Raises:
-        CheckpointError: naming the folder and what is wrong in it.
+        CheckpointError: naming the path and what is wrong in it.
     """
     try:
         yield
-    except (CheckpointError, torch.OutOfMemoryError):
+    except (CheckpointError, OSError, torch.OutOfMemoryError):
         raise
-    except _DAMAGE as error:
-        message = in_one_line(error)
-        if isinstance(error, KeyError):
-            message = f"it lacks {message}"
-        elif not isinstance(error, UserError):
-            message = f"{type(error).__name__}: {message}"
-        raise CheckpointError(f"checkpoint {folder} cannot be taken up: {message}") from error
+    except Exception as error:
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        raise CheckpointError(
+            f"checkpoint {path} cannot be taken up: {kind}{in_one_line(error)}"
+        ) from error
 
 
 def write_json(value: Any, path: Path) -> None:
@@ -76,11 +83,6 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
-def rng_file(rank: int, world_size: int) -> str:
-    """Return the name of the Trainer's file of a process's generators."""
-    return "rng_state.pth" if world_size == 1 else f"rng_state_{rank}.pth"
-
-
 def seal(folder: Path) -> None:
     """Mark a checkpoint as complete: write the digests of its files once these are on disk."""
     fsync_folder(folder)
@@ -90,19 +92,17 @@ def seal(folder: Path) -> None:
 def find_fault(folder: Path) -> str | None:
     """Return why a checkpoint is not complete, or None if it is."""
     try:
-        sealed = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
+        sealed = dict(read_json(folder / COMPLETE_FILE))
         current = _digests(folder)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return f"{COMPLETE_FILE} cannot be read ({error})"
-    if not isinstance(sealed, dict):
-        return f"{COMPLETE_FILE} cannot be read (it holds no digests)"
     changed = sorted(n for n in {*sealed, *current} if sealed.get(n) != current.get(n))
     return f"{', '.join(changed)} differ from what was saved" if changed else None
 
 
 def _digests(folder: Path) -> dict[str, str]:
     return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        path.name: file_sha256(path)
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name != COMPLETE_FILE and not path.name.endswith(".tmp")
     }
@@ -131,8 +131,8 @@ def explain_full_disk(output_dir: Path, num_bytes: int) -> Iterator[None]:
         num_bytes: size of the trained weights.
 
     Raises:
-        CheckpointError: naming the file, the size of a checkpoint and the free space. The
-            incomplete checkpoint is removed, earlier ones stay.
+        CheckpointError: naming the file, the size of a checkpoint and the free space. An incomplete
+            checkpoint is removed, earlier ones stay.
     """
     try:
         with explain_write_errors(output_dir, NUM_COPIES * num_bytes):
@@ -140,14 +140,14 @@ def explain_full_disk(output_dir: Path, num_bytes: int) -> Iterator[None]:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        torn = [each for each in checkpoints(output_dir) if find_fault(each) is not None]
-        for folder in torn:
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in checkpoints(output_dir):
+            if find_fault(folder) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
         kept = next(checkpoints(output_dir), None)
-        status = f"{kept} is whole" if kept else "there is none yet"
         raise CheckpointError(
-            f"{torn[0] if torn else error.filename} cannot be written: {error.strerror}; of the "
-            f"checkpoints before, {status}: make room and go on with -P resume=auto"
+            f"{error.filename} cannot be written: {error.strerror}; of the checkpoints before, "
+            f"{f'{kept} is whole' if kept else 'there is none yet'}: make room and go on with -P "
+            "resume=auto"
         ) from error
 
 
@@ -159,41 +159,8 @@ def check_whole(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise CheckpointError(f"checkpoint {folder} does not exist")
-    fault = find_fault(folder)
-    if fault is not None:
+    if fault := find_fault(folder):
         raise CheckpointError(f"checkpoint {folder} is not whole: {fault}")
-
-
-def check_layout(folder: Path, world_size: int) -> None:
-    """Raise unless a checkpoint has every file that the Trainer reads.
-
-    The Trainer silently ignores a missing file, and a checkpoint of an earlier version has other
-    files.
-
-    Raises:
-        CheckpointError: naming the missing files.
-    """
-    ranks = (rng_file(rank, world_size) for rank in range(world_size))
-    names = (OPTIMIZER_FILE, SCHEDULER_FILE, *ranks)
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise CheckpointError(
-            f"checkpoint {folder} cannot be taken up: it lacks {', '.join(missing)} (written by an "
-            "earlier version?); go on with that version, or start anew without resume"
-        )
-
-
-def check_same_number(saved: int, current: int, folder: Path) -> None:
-    """Raise if a checkpoint was made by another number of processes.
-
-    Raises:
-        CheckpointError: naming both numbers.
-    """
-    if saved != current:
-        raise CheckpointError(
-            f"checkpoint {folder} was made by {saved} process{'es' if saved > 1 else ''}, "
-            f"this training has {current}: the examples of a step and every dropout depend on "
-            f"their number; go on with {saved}, or start anew without resume"
-        )
 
 
 def check_same_config(
@@ -220,3 +187,114 @@ def check_same_config(
     if different:
         listed = "; ".join(f"{k} was {saved.get(k)!r}, is {current.get(k)!r}" for k in different)
         raise CheckpointError(f"{what} {folder} is from another configuration: {listed}; {advice}")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The point where a training begins.
+
+    Attributes:
+        resume_from: a complete checkpoint of the same configuration; None for a fresh start.
+        finished: whether the training is finished already.
+        run_id: the tracker's run that the training belongs to, if any.
+    """
+
+    resume_from: Path | None = None
+    finished: bool = False
+    run_id: str | None = None
+
+
+def choose_start(
+    resume: str | None,
+    output_dir: Path,
+    identity: Mapping[str, Any],
+    num_processes: int = 1,
+) -> Start:
+    """Decide where to begin, and log the decision in one line.
+
+    Args:
+        resume: None, `auto` or a checkpoint folder.
+        output_dir: the training's folder.
+        identity: the configuration and data digests, flat; a checkpoint must have the same.
+        num_processes: number of processes, on which examples and dropout of a step depend; a
+            checkpoint must have the same.
+
+    Raises:
+        CheckpointError: when the named checkpoint is incomplete or is from another configuration or
+            number of processes, or `output_dir` holds something else.
+    """
+    if resume is None:
+        set_aside(output_dir)
+        return Start()
+    finished = output_dir / FINISHED_FILE
+    if finished.is_file():
+        with convert_errors(finished):
+            done = read_json(finished)
+            check_same_config(done["identity"], identity, output_dir)
+            logger.info("%s is finished (%s steps): nothing to do", output_dir, done["step"])
+            return Start(finished=True, run_id=done["run_id"])
+    chosen = Path(resume) if resume != AUTO else _newest_whole(output_dir)
+    if chosen is None:
+        logger.info("no checkpoint in %s: a fresh start", output_dir)
+        set_aside(output_dir)
+        return Start()
+    check_whole(chosen)
+    with convert_errors(chosen):
+        state = read_json(chosen / CURRICULUM_FILE)
+        saved = {**state["identity"], "number of processes": state["num_processes"]}
+        check_same_config(saved, {**identity, "number of processes": num_processes}, chosen)
+        start, step = Start(resume_from=chosen, run_id=state["run_id"]), int(state["step"])
+        int(state["journal"])  # a checkpoint of an earlier version has none
+    logger.info("going on from %s (step %s)", chosen, step)
+    clear_leftovers(chosen.parent)
+    if chosen.parent.resolve() != output_dir.resolve():
+        set_aside(output_dir)
+        if (chosen.parent / BEST).is_dir():
+            staged = output_dir / f".{BEST}.new"
+            shutil.copytree(chosen.parent / BEST, staged, dirs_exist_ok=True)
+            replace_folder(staged, output_dir / BEST)
+    return start
+
+
+def _newest_whole(output_dir: Path) -> Path | None:
+    for folder in checkpoints(output_dir):
+        fault = find_fault(folder)
+        if fault is None:
+            return folder
+        logger.info("checkpoint %s is not whole (%s): trying the one before", folder, fault)
+    return None
+
+
+def clear_leftovers(output_dir: Path) -> None:
+    """Remove what a killed training left of its files, or move back what it had moved aside."""
+    for path in output_dir.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+    for name in (BEST, FINAL):
+        for path in output_dir.glob(f".{name}.*"):
+            recover_folder(path, output_dir / name)
+
+
+def set_aside(output_dir: Path) -> None:
+    """Rename the folder with an earlier run's output before a fresh start; delete nothing.
+
+    Raises:
+        CheckpointError: when the folder holds files that are not a training's.
+    """
+    if not output_dir.exists():
+        return
+    if not output_dir.is_dir():
+        raise CheckpointError(f"training.output_dir {output_dir} is a file; name a folder")
+    if all(path.name.lstrip(".").startswith(_NO_TRAINING) for path in output_dir.iterdir()):
+        clear_leftovers(output_dir)
+        return
+    if not (output_dir / EVENTS_FILE).is_file():
+        raise CheckpointError(
+            f"training.output_dir {output_dir} holds other files; name an empty or a new folder"
+        )
+    number = 1
+    while (path := output_dir.with_name(f"{output_dir.name}.{number}")).exists():
+        number += 1
+    shutil.move(output_dir, path)
+    logger.info(
+        "%s held an earlier run: moved to %s (to go on with a run: resume=auto)", output_dir, path
+    )

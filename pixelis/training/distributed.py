@@ -1,4 +1,4 @@
-"""The processes of one training: ranks, communication, and a common end when one of them fails.
+"""The processes of one training: ranks, communication, and their end by a failure or a signal.
 
 `torchrun` or `accelerate launch` starts the processes. A process without a launcher trains alone.
 """
@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from pixelis.errors import ConfigError, UserError
@@ -37,14 +39,7 @@ class Processes:
     def __init__(
         self, rank: int = 0, world_size: int = 1, store: Any = None, group: Any = None
     ) -> None:
-        """Set the parts; `join` makes them.
-
-        Args:
-            rank: of this process.
-            world_size: the number of processes.
-            store: torch's key-value store that all processes share and that outlives each of them.
-            group: process group of torch.distributed on the CPU.
-        """
+        """Set the parts that `join` makes: a key-value store and a process group on the CPU."""
         self.rank, self.world_size = rank, world_size
         self._store, self._group = store, group
         self._num_waits = 0
@@ -67,14 +62,7 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process, the same answer in each."""
-        if self.world_size == 1:
-            return flag
-        import torch
-        import torch.distributed as dist
-
-        flags = torch.tensor(int(flag))
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._group)
-        return bool(flags)
+        return any(self.gather(flag))
 
     def shard(
         self, batches: Sequence[Value], compute: Callable[[Value], Any]
@@ -130,11 +118,8 @@ class Processes:
         try:
             yield
         except BaseException as error:
-            if (
-                self.world_size == 1
-                or error is self._own_error
-                or isinstance(error, OtherProcessFailed)
-            ):
+            is_told = isinstance(error, OtherProcessFailed) or error is self._own_error
+            if self.world_size == 1 or is_told:
                 raise
             if not isinstance(error, Exception) and self._first_failure() is None:
                 raise  # asked to stop; nothing failed
@@ -142,14 +127,20 @@ class Processes:
             # record.
             if self.is_main or isinstance(error, Exception):
                 ignore_signals()
-            own, message = self._with_rank(error)
+            prefix = f"rank {self.rank}: "
+            if _is_lost_connection(error):
+                error = UserError(NO_MESSAGE)
+            message = f"{prefix}{type(error).__name__}: {error}"
+            if isinstance(error, UserError):
+                message = f"{prefix}{error}"
+                error = type(error)(message)
             first = self._first_failure(message)
-            if first is None or not first.startswith(f"rank {self.rank}: "):
+            if first is None or not first.startswith(prefix):
                 raise OtherProcessFailed(first) from None
-            self._own_error = own
-            if own is error:
-                raise
-            raise own from error
+            self._own_error = error
+            if not isinstance(error, UserError):
+                error.add_note(f"in rank {self.rank} of {self.world_size} processes")
+            raise error
 
     def close(self) -> None:
         """Leave the process group."""
@@ -157,16 +148,6 @@ class Processes:
             import torch.distributed as dist
 
             dist.destroy_process_group()
-
-    def _with_rank(self, error: BaseException) -> tuple[BaseException, str]:
-        """Return the error to raise and the message for the other processes."""
-        prefix = f"rank {self.rank}: "
-        if _is_lost_connection(error):
-            error = UserError(NO_MESSAGE)
-        if isinstance(error, UserError):
-            return type(error)(prefix + str(error)), prefix + str(error)
-        error.add_note(f"in rank {self.rank} of {self.world_size} processes")
-        return error, f"{prefix}{type(error).__name__}: {error}"
 
     def _first_failure(self, own: str = "") -> str | None:
         """Return the message of the first process that failed, `own` if none did before."""
@@ -177,6 +158,48 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+class Stopped(KeyboardInterrupt):
+    """A request to stop (Ctrl-C or SIGTERM), after the checkpoint was saved."""
+
+    word = "stopped"
+
+    def __init__(self, checkpoint: Path, step: int) -> None:
+        """Set the message, the checkpoint and its step."""
+        super().__init__(f"stopped after step {step}; everything is in {checkpoint}")
+        self.checkpoint, self.step = checkpoint, step
+
+
+class Pruned(Stopped):
+    """A search's decision to give up this training; raised by its `on_evaluation`."""
+
+    word = "pruned"
+
+    def __init__(self, step: int, reason: str) -> None:
+        """Set the message, the step and the reason."""
+        KeyboardInterrupt.__init__(self, f"pruned after step {step}: {reason}")
+        self.step, self.reason = step, reason
+
+
+@contextmanager
+def stop_on_signals(request_stop: Callable[[], None], processes: Processes) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end training after the current step, with a checkpoint."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        request_stop()
+        if processes.world_size == 1:
+            # A second signal ends the process at once. Not under a launcher: it forwards the
+            # signal to processes that may already have received it from the terminal.
+            signal.signal(number, signal.default_int_handler)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:  # see `ignore_signals`
+                signal.signal(number, handler)
 
 
 def ignore_signals() -> None:
@@ -194,21 +217,19 @@ def _is_lost_connection(error: BaseException) -> bool:
 
 
 def _check_launcher() -> None:
-    """Refuse launchers of accelerate that would not train what was asked for.
+    """Refuse launches of accelerate that would not train what was asked for.
 
     Raises:
         ConfigError: for DeepSpeed, and where only one of several processes was started.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise ConfigError(
-            "DeepSpeed is not supported: use accelerate launch --config_file "
-            "configs/accelerate/fsdp.yaml"
-        )
+    is_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
     # accelerate's launcher for CPUs sets the address of several processes but starts only one.
-    if "RANK" not in os.environ and {"MASTER_PORT", "ACCELERATE_USE_CPU"} <= set(os.environ):
+    is_one_of_several = {"MASTER_PORT", "ACCELERATE_USE_CPU"} <= set(os.environ)
+    if is_deepspeed or ("RANK" not in os.environ and is_one_of_several):
         raise ConfigError(
-            "accelerate launch has started one process of several: use torchrun --nproc_per_node N "
-            "-m pixelis.cli.sft"
+            f"accelerate launch {'with DeepSpeed' if is_deepspeed else 'on CPUs'} is not supported:"
+            " use torchrun --nproc_per_node N -m pixelis.cli.sft, or accelerate launch "
+            "--config_file configs/accelerate/fsdp.yaml"
         )
 
 

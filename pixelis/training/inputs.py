@@ -1,23 +1,17 @@
-"""The inputs of a training: checks of model and data, and the datasets."""
+"""Checks of the inputs of a training: model, kernels and data."""
 
-import importlib.util
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig, check_examples
-from pixelis.data.dataset import CurriculumDataset
-from pixelis.data.encode import Encoder
 from pixelis.data.images import FORMATS, MAX_PIXELS, open_header
 from pixelis.data.store import SUMMARY_FILE, data_files, difficulty_file, load_split
 from pixelis.errors import ConfigError, DataError
 from pixelis.files import file_sha256
-from pixelis.models.load import resolve_model
-from pixelis.models.quantization import check_quantization
+from pixelis.models.load import check_for_gpu, resolve_model
 
 SPLITS_READ = ("train", "validation")
 ROWS_AT_ONCE = 100
@@ -27,7 +21,7 @@ def check_model(model: ModelConfig) -> None:
     """Refuse a model that cannot be trained here, judging by its configuration.
 
     Raises:
-        ConfigError: when no adapter is configured, or the machine does not support 4 bits.
+        ConfigError: when no adapter is configured, or this machine lacks what a key needs.
         CheckpointError: when the base is a folder that does not exist.
     """
     if not model.use_lora:
@@ -35,9 +29,9 @@ def check_model(model: ModelConfig) -> None:
             "model.use_lora must be true, got false (only the adapter is trained and saved)"
         )
     if model.load_in_4bit:
-        check_quantization()
+        check_for_gpu("model.load_in_4bit", "true", "bitsandbytes")
     if model.attn_implementation == "flash_attention_2":
-        _check_for_gpu("model.attn_implementation", "flash_attention_2", "flash_attn")
+        check_for_gpu("model.attn_implementation", "flash_attention_2", "flash_attn")
     resolve_model(model.model_name)
 
 
@@ -48,16 +42,9 @@ def check_kernels(training: TrainingConfig) -> None:
         ConfigError: naming the key and what is missing.
     """
     if training.use_liger_kernel:
-        _check_for_gpu("training.use_liger_kernel", "true", "liger_kernel")
+        check_for_gpu("training.use_liger_kernel", "true", "liger_kernel")
     if training.torch_compile:  # on a CPU it compiles for minutes and is slower afterwards
-        _check_for_gpu("training.torch_compile", "true", "torch")
-
-
-def _check_for_gpu(key: str, value: str, package: str) -> None:
-    if not torch.cuda.is_available():
-        raise ConfigError(f"{key} must not be {value} without a GPU that CUDA sees")
-    if importlib.util.find_spec(package) is None:
-        raise ConfigError(f"{key} {value} needs the package {package.replace('_', '-')}")
+        check_for_gpu("training.torch_compile", "true", "torch")
 
 
 def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection[str] = ()) -> None:
@@ -74,7 +61,8 @@ def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection
         DataError: when the folder cannot be read, or an image in it does not open.
     """
     splits = {split: load_split(folder, split) for split in SPLITS_READ}
-    check_sizes(curriculum, splits)
+    sizes = {split: {name: len(rows) for name, rows in by.items()} for split, by in splits.items()}
+    check_examples(curriculum, sizes)
     known = {id for rows in splits.values() for each in rows.values() for id in each["id"]}
     if unknown := sorted(set(exclude) - known):
         raise ConfigError(
@@ -86,32 +74,9 @@ def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection
             _check_images(chosen, folder / difficulty_file(difficulty))
 
 
-def build_datasets(
-    folder: Path, encoder: Encoder, curriculum: CurriculumConfig
-) -> dict[str, CurriculumDataset]:
-    """Build the train and validation splits, checked against what the curriculum's mixes need.
-
-    Raises:
-        DataError: when the folder cannot be read.
-        ConfigError: when a mix needs a difficulty that a split has no example of.
-    """
-    splits = {split: load_split(folder, split) for split in SPLITS_READ}
-    check_sizes(curriculum, splits)
-    return {split: CurriculumDataset(rows, encoder) for split, rows in splits.items()}
-
-
-def exclude_examples(
-    datasets: Mapping[str, CurriculumDataset],
-    exclude: Collection[str],
-    curriculum: CurriculumConfig,
-) -> None:
-    """Leave these examples out of the splits, and no others that were left out before.
-
-    Raises:
-        ConfigError: when a mix needs a difficulty of which a split has no other example.
-    """
-    sizes = {split: dataset.exclude(exclude) for split, dataset in datasets.items()}
-    check_examples(curriculum, sizes, without="those of data.exclude")
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each data file by its name."""
+    return {file.name: file_sha256(file) for file in data_files(folder)}
 
 
 def data_digest(folder: Path) -> dict[str, str]:
@@ -120,30 +85,20 @@ def data_digest(folder: Path) -> dict[str, str]:
     Raises:
         DataError: when the summary cannot be read, does not name every file, or a file was changed.
     """
-    files, path = data_files(folder), folder / SUMMARY_FILE
+    digests, path = file_digests(folder), folder / SUMMARY_FILE
     try:
-        digests = json.loads(path.read_text(encoding="utf-8"))["sha256"]
-        noted = {file.name: str(digests[file.name]) for file in files}
+        summary = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+        noted = {name: str(summary[name]) for name in digests}
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} does not hold the SHA-256 of each data file; run data-prep again"
         ) from error
-    for file in files:
-        if file_sha256(file) != noted[file.name]:
-            raise DataError(f"{file} is not what data-prep wrote ({path.name} has another SHA-256)")
-    return noted
-
-
-def check_sizes(curriculum: CurriculumConfig, splits: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse splits without examples of a difficulty that a mix needs.
-
-    Raises:
-        ConfigError: naming the mix, the difficulty and the split.
-    """
-    check_examples(
-        curriculum,
-        {split: {name: len(rows) for name, rows in by.items()} for split, by in splits.items()},
-    )
+    for name, digest in digests.items():
+        if digest != noted[name]:
+            raise DataError(
+                f"{folder / name} is not what data-prep wrote ({SUMMARY_FILE} has another SHA-256)"
+            )
+    return digests
 
 
 def _check_images(rows: Any, path: Path) -> None:

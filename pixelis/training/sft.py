@@ -1,13 +1,16 @@
 """Supervised fine-tuning: build one training from its settings, start or resume it, save it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from accelerate.utils.memory import clear_device_cache
+from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import (
@@ -17,34 +20,44 @@ from pixelis.curriculum import (
     MixtureSampler,
     final_statistics,
 )
-from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.loader import CurriculumLoader
 from pixelis.evaluation.validation import Validation
 from pixelis.models.load import silence_libraries
 from pixelis.recorder import NullRecorder, Recorder
-from pixelis.training.adapter import build_adapter, load_trained
-from pixelis.training.batch_size import Split, fit_batch_size
-from pixelis.training.caches import TrainingCache, left_out, use_features
-from pixelis.training.callback import CurriculumCallback, Evaluations
+from pixelis.training.adapter import build_adapter, load_base, load_trained
+from pixelis.training.batch_size import fit_batch_size
+from pixelis.training.caches import left_out, load_data, use_vision_cache
+from pixelis.training.callback import CurriculumCallback, Evaluations, ProgressCallback
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
+    EVENTS_FILE,
+    FINAL,
     convert_errors,
     explain_full_disk,
     read_json,
     write_json,
 )
-from pixelis.training.distributed import ALONE, Processes, ignore_signals
-from pixelis.training.inputs import check_kernels, check_model, exclude_examples
-from pixelis.training.precision import BF16, resolve_precision, skip_input_casts
-from pixelis.training.progress import ProgressCallback
-from pixelis.training.resume import EVENTS_FILE, read_trainer_state
-from pixelis.training.stopping import Stopped, stop_on_signals
-from pixelis.training.trainer import CurriculumTrainer, LossScorer
+from pixelis.training.distributed import (
+    ALONE,
+    Processes,
+    Stopped,
+    ignore_signals,
+    stop_on_signals,
+)
+from pixelis.training.inputs import check_kernels, check_model
+from pixelis.training.precision import BF16, halve_base, resolve_precision, skip_input_casts
+from pixelis.training.trainer import BadSteps, CurriculumTrainer, score_losses
 from pixelis.training.weights import TrainedWeights
 
 # Distance between the seeds of two processes, so that runs with neighbouring seeds share no seed.
 RANK_STRIDE = 1_000_003
+# Settings that have the same name in transformers' arguments.
+SAME_NAMES = (
+    *("output_dir", "seed", "max_steps", "gradient_accumulation_steps", "learning_rate"),
+    *("warmup_steps", "lr_scheduler_type", "weight_decay", "max_grad_norm", "logging_steps"),
+    *("save_steps", "torch_compile", "use_liger_kernel"),
+)
 
 
 @dataclass(frozen=True)
@@ -97,25 +110,13 @@ def training_arguments(
 ) -> Any:
     """Convert our settings to transformers' arguments; the callback requests evaluations."""
     return TrainingArguments(
-        output_dir=training.output_dir,
-        seed=training.seed,
-        max_steps=training.max_steps,
+        **{name: getattr(training, name) for name in SAME_NAMES},
         per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        learning_rate=training.learning_rate,
-        warmup_steps=training.warmup_steps,
-        lr_scheduler_type=training.lr_scheduler_type,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        logging_steps=training.logging_steps,
         logging_nan_inf_filter=False,  # it would show a loss of 0 where training diverged
         include_num_input_tokens_seen="non_padding",
-        save_steps=training.save_steps,
         activation_checkpointing=gradient_checkpointing,
         optim="adamw_torch",
         bf16=bf16,
-        torch_compile=training.torch_compile,
-        use_liger_kernel=training.use_liger_kernel,
         eval_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -133,9 +134,8 @@ def run_training(
     recorder: Recorder,
     *,
     processes: Processes = ALONE,
-    cache: TrainingCache | None = None,
     on_evaluation: Callable[[Evaluations], None] | None = None,
-    on_batch_size: Callable[[Split], None] = lambda split: None,
+    on_batch_size: Callable[[str], None] = lambda text: None,
 ) -> TrainingResult:
     """Train an adapter on the curriculum and save it to `<output_dir>/final`.
 
@@ -143,9 +143,8 @@ def run_training(
         settings: settings of the training.
         recorder: records metrics, events, adapters and figures.
         processes: the processes of this training; only the main one records.
-        cache: holds the data and the base of an earlier training; None loads them.
         on_evaluation: called after each evaluation with all so far; it may raise to end training.
-        on_batch_size: called with the result of the batch size search, if there is one.
+        on_batch_size: called with the result of `fit_batch_size`, if there is a search.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
@@ -158,9 +157,7 @@ def run_training(
         recorder = NullRecorder()
     elif not (settings.output_dir / EVENTS_FILE).exists():
         write_json([], settings.output_dir / EVENTS_FILE)  # from now on the folder is a training's
-    trainer, encoder = _build(
-        settings, recorder, processes, cache or TrainingCache(), on_evaluation
-    )
+    trainer = _build(settings, recorder, processes, on_evaluation)
     if settings.training.auto_batch_size:
         resumed = settings.resume_from
         known = read_json(resumed / CURRICULUM_FILE).get("batch_size") if resumed else None
@@ -168,52 +165,60 @@ def run_training(
         on_batch_size(fit_batch_size(trainer, difficulties, known=known))
     if settings.resume_from is None or not _resume(trainer, settings.resume_from):
         _train(trainer, settings)
-    return _finish(trainer, settings, encoder)
+    return _finish(trainer, settings)
 
 
 def _build(
     settings: TrainingSettings,
     recorder: Recorder,
     processes: Processes,
-    cache: TrainingCache,
     on_evaluation: Callable[[Evaluations], None] | None,
-) -> tuple[CurriculumTrainer, Encoder]:
+) -> CurriculumTrainer:
     training, model_config = settings.training, settings.model
-    encoder, datasets = cache.load_data(
-        model_config, settings.data_dir, settings.curriculum, max_length=training.max_length
+    encoder, datasets = load_data(
+        model_config, settings.data_dir, settings.curriculum, training.max_length, settings.exclude
     )
-    exclude_examples(datasets, settings.exclude, settings.curriculum)
     if numbers := left_out(datasets):
-        recorder.metrics(numbers, 0)
-    precision = resolve_precision(training.precision)
+        values = {f"data/{split}/{d}/left_out": number for (split, d), number in numbers.items()}
+        recorder.metrics(values, 0)
+    bf16 = resolve_precision(training.precision) == BF16
     silence_libraries()
     set_seed(training.seed)
-    features = partial(use_features, datasets, encoder, training, model_config, settings.data_dir)
-    adapter = build_adapter(
+
+    def load() -> Any:
+        clear_device_cache(garbage_collection=True)  # of an earlier training in this process
+        base = load_base(model_config)
+        is_frozen = not (model_config.train_vision or model_config.train_merger)
+        if training.vision_cache == "auto" and is_frozen:
+            limit = training.vision_cache_gib
+            use_vision_cache(datasets, base, encoder, settings.data_dir, limit_gib=limit)
+        if bf16 and not model_config.load_in_4bit:
+            halve_base(base)
+        return base
+
+    model, initial = build_adapter(
         model_config,
         datasets["train"],
+        load,
         seed=training.seed,
         batch_size=training.batch_size,
         output_dir=settings.output_dir,
         recorder=recorder,
         resume_from=settings.resume_from,
-        load=partial(cache.load_base, precision=precision, use=features),
     )
-    model = adapter.model
-    cache.keep_adapted(model)
     arguments = training_arguments(
-        training,
-        gradient_checkpointing=model_config.gradient_checkpointing,
-        bf16=precision == BF16,
+        training, gradient_checkpointing=model_config.gradient_checkpointing, bf16=bf16
     )
-    if precision == BF16 and arguments.use_cpu:
+    if bf16 and arguments.use_cpu:
         skip_input_casts(model)
     assert (arguments.process_index, arguments.world_size) == (
         processes.rank,
         processes.world_size,
     ), "a process that a launcher started has to join the others"
     manager = CurriculumManager(settings.curriculum, max_steps=training.max_steps)
-    _bind_scores(manager, datasets["train"])
+    # `competence` ranks by the difficulty scores.
+    rows = datasets["train"].rows
+    manager.bind({name: list(rows[name]["difficulty_score"]) for name in rows})
     loader = CurriculumLoader(
         datasets["train"],
         MixtureSampler(datasets["train"].sizes, manager.mix, training.seed),
@@ -232,24 +237,22 @@ def _build(
         seed=training.seed,
         shard=processes.shard,
     )
-    scorer = LossScorer(
-        model,
-        manager,
-        loader,
-        batch_size=training.eval_batch_size,
-        seed=training.seed,
-        bf16=precision == BF16,
-        processes=processes,
-    )
-    weights = TrainedWeights(model, settings.output_dir, processes, adapter.initial)
+    weights = TrainedWeights(model, settings.output_dir, processes, initial)
+    bad_steps = BadSteps(training.max_bad_steps, recorder)
     callback = CurriculumCallback(
         manager,
         recorder,
         weights,
         eval_steps=training.eval_steps,
         examples_per_step=loader.examples_per_step,
-        processes=processes,
-        score_losses=scorer,
+        score_losses=partial(
+            score_losses,
+            weights=weights,
+            manager=manager,
+            loader=loader,
+            config=training,
+            bf16=bf16,
+        ),
         on_evaluation=on_evaluation,
     )
     trainer = CurriculumTrainer(
@@ -260,15 +263,13 @@ def _build(
         loader=loader,
         validation=validation,
         curriculum=callback,
-        processes=processes,
+        bad_steps=bad_steps,
     )
     trainer.remove_callback(PrinterCallback)
-    if processes.is_main:
-        trainer.add_callback(ProgressCallback(callback))
-    else:
+    if not processes.is_main:
         # The adapter began alike in all; dropout must not be.
         torch.manual_seed(training.seed + processes.rank * RANK_STRIDE)
-    return trainer, encoder
+    return trainer
 
 
 def _resume(trainer: CurriculumTrainer, checkpoint: Path) -> bool:
@@ -277,12 +278,12 @@ def _resume(trainer: CurriculumTrainer, checkpoint: Path) -> bool:
     Such a training must not enter transformers' loop, which would make one more step.
     """
     trainer.restore_curriculum(checkpoint)
-    state = read_trainer_state(checkpoint)
-    if trainer.curriculum.manager.events[-1].kind != "end":
-        return False
     with convert_errors(checkpoint):
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if trainer.curriculum.manager.events[-1].kind != "end":
+            return False
         trainer.weights.load(checkpoint)
-    trainer.state = state
+        trainer.state = state
     return True
 
 
@@ -293,32 +294,29 @@ def _train(trainer: CurriculumTrainer, settings: TrainingSettings) -> None:
         Stopped: when asked to stop before, with a checkpoint saved.
     """
     callback, processes, resumed = trainer.curriculum, trainer.processes, settings.resume_from
-    try:
-        with (
-            stop_on_signals(callback, processes),
-            processes.fail_together(),
-            explain_full_disk(settings.output_dir, trainer.weights.num_bytes),
-        ):
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-            # A signal may have arrived in the last step, after the processes agreed on it.
-            callback.stop_requested = processes.any(callback.stop_requested)
-            if callback.stop_requested and processes.world_size > 1 and processes.is_main:
-                ignore_signals()  # the launcher sends one as soon as another process has ended
-    finally:
-        for each in trainer.callback_handler.callbacks:
-            if isinstance(each, ProgressCallback):
-                each.close()  # also after an error
+    progress = ProgressCallback(callback, trainer.bad_steps)
+    if processes.is_main:
+        trainer.add_callback(progress)
+    with (
+        closing(progress),
+        stop_on_signals(callback.request_stop, processes),
+        processes.fail_together(),
+        explain_full_disk(settings.output_dir, trainer.weights.num_bytes),
+    ):
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        # A signal may have arrived in the last step, after the processes agreed on it.
+        callback.stop_requested = processes.any(callback.stop_requested)
+        if callback.stop_requested and processes.world_size > 1 and processes.is_main:
+            ignore_signals()  # the launcher sends one as soon as another process has ended
     step = trainer.state.global_step
     if callback.stop_requested or step < settings.training.max_steps:
         raise Stopped(settings.output_dir / f"checkpoint-{step}", step)
 
 
-def _finish(
-    trainer: CurriculumTrainer, settings: TrainingSettings, encoder: Encoder
-) -> TrainingResult:
+def _finish(trainer: CurriculumTrainer, settings: TrainingSettings) -> TrainingResult:
     """Save the final adapter and return the result."""
     weights, callback = trainer.weights, trainer.curriculum
-    final_dir = settings.output_dir / "final"
+    final_dir = settings.output_dir / FINAL
     with explain_full_disk(settings.output_dir, weights.num_bytes):
         weights.save(final_dir)
     assert callback.best is not None
@@ -331,19 +329,14 @@ def _finish(
     num_examples = settings.training.max_steps * trainer.loader.examples_per_step
     return TrainingResult(
         model=model.eval(),
-        encoder=encoder,
+        encoder=trainer.loader.dataset.encoder,
         events=callback.manager.events,
         evaluations=callback.evaluations,
         losses=callback.losses,
         mixes=callback.mixes,
         best=callback.best,
         num_tokens=int(trainer.state.num_input_tokens_seen),
-        num_bad_steps=callback.num_bad_steps,
+        num_bad_steps=trainer.bad_steps.count,
         final_dir=final_dir,
-        statistics=final_statistics(callback.manager, num_examples, callback.num_bad_steps),
+        statistics=final_statistics(callback.manager, num_examples, trainer.bad_steps.count),
     )
-
-
-def _bind_scores(manager: CurriculumManager, dataset: CurriculumDataset) -> None:
-    """Pass the training examples' difficulty scores to the manager; `competence` ranks by them."""
-    manager.bind({name: list(rows["difficulty_score"]) for name, rows in dataset.rows.items()})

@@ -1,25 +1,26 @@
 """The trainer: transformers' Trainer with the curriculum's loader, validation and state."""
 
-from collections.abc import Iterator, Mapping
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
-from transformers import TrainingArguments
+from torch.distributed.tensor import DTensor
+from transformers import Trainer, TrainingArguments
 
 from pixelis.config import TrainingConfig
 from pixelis.curriculum import CurriculumManager, draw_scored
 from pixelis.data.encode import IGNORE_INDEX, OPERATION
 from pixelis.data.loader import CurriculumLoader
 from pixelis.errors import UserError
-from pixelis.evaluation.batches import Batches, by_length
-from pixelis.evaluation.validation import Validation, compute_losses
+from pixelis.evaluation.validation import Batches, Validation, compute_losses
 from pixelis.models.forward import model_inputs, output_head, supervised_logits
-from pixelis.training.bad_steps import BadSteps, GuardedTrainer
+from pixelis.recorder import Recorder
 from pixelis.training.callback import CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
@@ -30,13 +31,80 @@ from pixelis.training.checkpoint import (
     seal,
     write_json,
 )
-from pixelis.training.distributed import ALONE, Processes, shard_on_cpu
+from pixelis.training.distributed import shard_on_cpu
 from pixelis.training.precision import autocast
-from pixelis.training.weights import TrainedWeights, whole_state
+from pixelis.training.weights import TrainedWeights, complete_state
+
+logger = logging.getLogger(__name__)
+
+NUM_SHOWN = 16  # example ids in a line; a step may have hundreds
 
 
-class CurriculumTrainer(GuardedTrainer):
-    """A Trainer that trains on the curriculum's mix, evaluates its strata and saves its state."""
+class BadSteps:
+    """The steps whose loss or gradient is not finite.
+
+    A bad step is counted but not applied: weights and moments stay as they were. The count of
+    steps, the learning rate's schedule, the order of the examples and the random generators advance
+    as usual, so that a training that is killed and resumed meets the same bad steps.
+
+    Attributes:
+        limit: number of bad steps in a row after which training stops.
+        count: number of bad steps since training began.
+        in_a_row: number of bad steps since the last step that was applied.
+        examples: ids of the examples of the bad steps in a row: those in micro-batches without a
+            finite loss, or all of them where only the gradient is not finite.
+    """
+
+    def __init__(self, limit: int, recorder: Recorder) -> None:
+        """Begin with a count of zero."""
+        self.limit, self.recorder = limit, recorder
+        self.count = self.in_a_row = 0
+        self.examples: list[str] = []
+
+    def add(self, step: int, examples: Sequence[str], numbers: str) -> None:
+        """Count and record a bad step, with the ids of its examples, and loss and norm as text.
+
+        Raises:
+            UserError: when the limit is reached, naming the examples.
+        """
+        self.count += 1
+        self.in_a_row += 1
+        self.examples += [each for each in examples if each not in self.examples]
+        self.recorder.metrics({"train/bad_steps": self.count}, step)
+        more = f" and {len(examples) - NUM_SHOWN} more" if len(examples) > NUM_SHOWN else ""
+        logger.info(
+            "⚠️ Step %d is not applied: %s. Examples: %s%s. Bad steps: %d, %d in a row",
+            *(step, numbers, ", ".join(examples[:NUM_SHOWN]), more, self.count, self.in_a_row),
+        )
+        if self.in_a_row >= self.limit:
+            raise UserError(
+                f"training diverged: {self.in_a_row} bad step{'s' * (self.in_a_row > 1)} in a row "
+                f"({numbers}) up to step {step}, where training.max_bad_steps is {self.limit}; "
+                f"its examples: {', '.join(self.examples)}. Mend these examples or leave them out "
+                "with data.exclude, lower training.learning_rate, or raise training.max_bad_steps "
+                "and go on with resume=auto"
+            )
+
+    def end_row(self) -> None:
+        """Note a step that was applied."""
+        self.in_a_row, self.examples = 0, []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint, as plain JSON."""
+        return {"count": self.count, "in_a_row": self.in_a_row, "examples": self.examples}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state from a checkpoint."""
+        self.count, self.in_a_row = int(state["count"]), int(state["in_a_row"])
+        self.examples = [str(each) for each in state["examples"]]
+
+
+class CurriculumTrainer(Trainer):
+    """A Trainer that trains on the curriculum's mix, evaluates its strata and saves its state.
+
+    Its optimiser never sees a gradient that is not finite (`BadSteps`). The check costs little: one
+    number per step is read from the device, which the Trainer's clipping has computed anyway.
+    """
 
     def __init__(
         self,
@@ -48,38 +116,25 @@ class CurriculumTrainer(GuardedTrainer):
         loader: CurriculumLoader,
         validation: Validation,
         curriculum: CurriculumCallback,
-        processes: Processes = ALONE,
+        bad_steps: BadSteps,
     ) -> None:
-        """Set the parts of a training.
-
-        Args:
-            weights: the trained weights.
-            args: transformers' arguments, made from `config`.
-            config: section `training`.
-            run_state: JSON that every checkpoint keeps.
-            loader: yields the micro-batches.
-            validation: measures the strata.
-            curriculum: the callback that connects both to the manager.
-            processes: the processes of this training.
-        """
+        """Set the parts of a training; every checkpoint keeps `run_state`, which is JSON."""
         self.weights, self.config, self.run_state = weights, config, dict(run_state)
+        self.processes = weights.processes
+        self.loader, self.validation = loader, validation
+        self.curriculum, self.bad_steps = curriculum, bad_steps
         self.head: nn.Module | None = output_head(weights.model)
         self._kinds = torch.zeros(0)
+        self._step_losses: list[torch.Tensor] = []
+        self._unlogged: tuple[float, int] | None = None
         super().__init__(
             model=weights.model,
             args=args,
             train_dataset=loader.dataset,
             compute_loss_func=self._token_loss,
             callbacks=[curriculum],
-            bad_steps=BadSteps(config.max_bad_steps),
-            processes=processes,
-            example_ids=loader.newest_step,
-            on_bad_step=curriculum.record_bad_step,
         )
         self.output_dir = Path(str(args.output_dir))
-        self.loader, self.validation = loader, validation
-        self.curriculum = curriculum
-        self._unlogged: tuple[float, int] | None = None
 
     def create_accelerator_and_postprocess(self) -> None:
         """Use FSDP on CPUs too if it was asked for; accelerate would use DDP there."""
@@ -97,7 +152,43 @@ class CurriculumTrainer(GuardedTrainer):
             total, self._globalstep_last_logged = self._unlogged
             self._tr_loss += total
             self._unlogged = None
+        self._step_losses = []
+        self._loss_before = self._tr_loss.clone()  # a bad step restores it
         return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Keep the loss of a micro-batch, without waiting for the device."""
+        loss = super().training_step(*args, **kwargs)
+        if self.is_in_train:
+            self._step_losses.append(loss.detach())
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Return the norm of a step's gradient; after a bad step, drop the gradient."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        losses = torch.stack(self._step_losses).float()
+        full = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        size = torch.as_tensor(0.0 if full is None else full).to(losses)
+        # The shared gradient may be finite although the loss of another process is infinite.
+        if not self.processes.any(not bool(torch.isfinite(torch.cat([losses, size[None]])).all())):
+            self.bad_steps.end_row()
+            return norm
+        model.zero_grad(set_to_none=True)  # an optimiser skips weights without a gradient
+        # The logged loss is the mean of the steps that were applied.
+        self._tr_loss.copy_(self._loss_before)
+        self._globalstep_last_logged += 1
+        own = list(zip(losses.tolist(), self.loader.newest_step(), strict=True))
+        gathered = self.processes.gather(own)
+        micro_batches = [micro_batch for theirs in gathered for micro_batch in theirs]
+        not_finite = [ids for loss, ids in micro_batches if not math.isfinite(loss)]
+        chosen = not_finite or [ids for _, ids in micro_batches]
+        loss = sum(loss for loss, _ in micro_batches) / len(gathered)
+        self.bad_steps.add(
+            self.state.global_step + 1,
+            [each for ids in chosen for each in ids],
+            f"loss {loss:.4g}, gradient norm {float(size):.4g}",
+        )
+        return None
 
     def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the loss of a micro-batch; logits only where a supervised token is predicted."""
@@ -212,55 +303,39 @@ class CurriculumTrainer(GuardedTrainer):
         """Make the Trainer write and read a sharded model's optimiser as a single process would."""
         was_enabled, self.is_fsdp_enabled = self.is_fsdp_enabled, False
         try:
-            with whole_state(self.optimizer):
+            with complete_state(self.optimizer):
                 yield
         finally:
             self.is_fsdp_enabled = was_enabled
 
 
-@dataclass(frozen=True)
-class LossScorer:
-    """A scorer of a pool of training examples, for a strategy that chooses by loss.
+def score_losses(
+    step: int,
+    *,
+    weights: TrainedWeights,
+    manager: CurriculumManager,
+    loader: CurriculumLoader,
+    config: TrainingConfig,
+    bf16: bool,
+) -> None:
+    """Pass the losses of a pool of training examples to the manager, if its strategy wants them.
 
-    Attributes:
-        model: the adapted base.
-        manager: receives the losses.
-        loader: the training's loader, with its dataset.
-        batch_size: examples in one forward pass.
-        seed: seed of the draw.
-        bf16: whether the forward pass is computed in bf16.
-        processes: the processes of this training, which share the batches.
+    Raises:
+        UserError: when a loss is not finite.
     """
-
-    model: PeftModel
-    manager: CurriculumManager
-    loader: CurriculumLoader
-    batch_size: int
-    seed: int
-    bf16: bool
-    processes: Processes = ALONE
-
-    def __call__(self, step: int) -> None:
-        """Measure after a step, if the strategy wants it.
-
-        Raises:
-            UserError: when a loss is not finite.
-        """
-        manager = self.manager
-        if not manager.needs_losses(step):
-            return
-        dataset = self.loader.dataset
-        sizes = {d: dataset.sizes[d] for d in manager.required_difficulties}
-        keys = draw_scored(sizes, manager.config.scored_pool_size, seed=self.seed, step=step)
-        keys = [key for key in keys if key not in dataset.excluded]
-        # The examples are drawn anew each time, so the batches are not worth keeping.
-        batches = Batches(dataset, by_length(dataset, keys), self.batch_size, max_kept_bytes=0)
-        device = next(self.model.parameters()).device
-        with autocast(self.bf16, device):
-            losses = compute_losses(self.model, batches, shard=self.processes.shard)
-        named = {f"loss of {d} example {i}": x for d, by in losses.items() for i, x in by.items()}
-        check_finite(named, step)
-        manager.observe_losses(step, losses, step * self.loader.examples_per_step)
+    if not manager.needs_losses(step):
+        return
+    dataset = loader.dataset
+    sizes = {d: dataset.sizes[d] for d in manager.required_difficulties}
+    keys = draw_scored(sizes, manager.config.scored_pool_size, seed=config.seed, step=step)
+    keys = [key for key in keys if key not in dataset.excluded]
+    # The examples are drawn anew each time, so the batches are not worth keeping.
+    batches = Batches(dataset, keys, config.eval_batch_size, max_kept_bytes=0)
+    with autocast(bf16, next(weights.model.parameters()).device):
+        losses = compute_losses(weights.model, batches, shard=weights.processes.shard)
+    named = {f"loss of {d} example {i}": x for d, by in losses.items() for i, x in by.items()}
+    check_finite(named, step)
+    manager.observe_losses(step, losses, step * loader.examples_per_step)
 
 
 def compute_token_loss(

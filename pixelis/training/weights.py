@@ -3,7 +3,7 @@
 Files and snapshots always hold complete tensors, so a checkpoint has the same layout either way.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pixelis.curriculum import Visit
 from pixelis.files import replace_folder
-from pixelis.models.pissa import convert_to_plain_lora, split_plain_lora
+from pixelis.models.lora import convert_to_plain_lora, split_plain_lora
 from pixelis.recorder import visit_name
-from pixelis.training.checkpoint import ADAPTER_FILE
+from pixelis.training.checkpoint import ADAPTER_FILE, BEST
 from pixelis.training.distributed import ALONE, Processes
 
 SNAPSHOT_FILE = "trial_snapshot.safetensors"
-BEST = "best"
 VISITS = "visits"  # folder below output_dir with the adapter from the end of each stage's visit
+# Prefixes of a snapshot's tensors.
+ADAPTER, MOMENTS = "adapter/", "optimizer/"
 
 
 class TrainedWeights:
@@ -39,14 +40,7 @@ class TrainedWeights:
         processes: Processes = ALONE,
         initial: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Set the adapted base and the folder of its adapters.
-
-        Args:
-            model: the adapted base.
-            output_dir: the training's folder; `best` and `visits` are below it.
-            processes: the processes of this training.
-            initial: the factors that were taken from the base (`pixelis.training.adapter`).
-        """
+        """Set the adapted base, and the factors that were taken from it (`build_adapter`)."""
         self.model, self.output_dir, self.processes = model, output_dir, processes
         self.initial = initial
         self._snapshot: dict[str, torch.Tensor] | None = None
@@ -56,30 +50,48 @@ class TrainedWeights:
         """Whether each process holds only a part of every weight (FSDP)."""
         return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
 
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The trained parameters by name, sharded where the model is."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return a complete copy of each trained weight by its parameter's name."""
-        return {name: whole(parameter) for name, parameter in self._trained()}
+        return {name: gather_copy(parameter) for name, parameter in self.parameters.items()}
 
     @property
     def num_bytes(self) -> int:
         """The size of the trained weights."""
-        return sum(p.numel() * p.element_size() for _, p in self._trained())
+        return sum(p.numel() * p.element_size() for p in self.parameters.values())
 
     def are_finite(self) -> bool:
         """Return whether every trained weight is finite, in every process."""
-        return not self.processes.any(not all_finite(p for _, p in self._trained()))
+        parts = (p.to_local() if isinstance(p, DTensor) else p for p in self.parameters.values())
+        return not self.processes.any(not all(bool(part.isfinite().all()) for part in parts))
 
     def take_snapshot(self, optimizer: Any) -> None:
         """Remember adapter and moments at the beginning of a trial."""
-        moments = optimizer_tensors(optimizer)
-        self._snapshot = {f"adapter/{k}": v for k, v in self.tensors().items()}
-        self._snapshot |= {f"optimizer/{k}": v for k, v in moments.items()}
+        self._snapshot = {ADAPTER + name: tensor for name, tensor in self.tensors().items()}
+        for index, moments in optimizer.state_dict()["state"].items():
+            for name, moment in moments.items():
+                self._snapshot[f"{MOMENTS}{index}.{name}"] = gather_copy(moment).contiguous()
 
     def restore_snapshot(self, optimizer: Any) -> None:
         """Restore adapter and moments, but not schedule, sampler, generators and counts."""
         assert self._snapshot is not None, "a rollback of weights needs the trial's snapshot"
-        self._copy_in(_below("adapter/", self._snapshot))
-        restore_optimizer(optimizer, _below("optimizer/", self._snapshot))
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        weights = {}
+        for key, tensor in self._snapshot.items():
+            kind, _, name = key.partition("/")
+            if kind + "/" == ADAPTER:
+                weights[name] = tensor
+            else:
+                index, _, name = name.partition(".")
+                moments.setdefault(int(index), {})[name] = tensor.clone()
+        self._copy_in(weights)
+        groups = optimizer.state_dict()["param_groups"]
+        with complete_state(optimizer):
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
     def save_snapshot(self, folder: Path) -> None:
         """Write the snapshot, if there is one, into a checkpoint."""
@@ -125,68 +137,35 @@ class TrainedWeights:
         if self.initial is not None:
             tensors, _ = split_plain_lora(tensors)
         if self.is_sharded:
-            names = {name: name.replace(".default.", ".") for name, _ in self._trained()}
-            self._copy_in({name: tensors[saved] for name, saved in names.items()})
+            saved = {name: name.replace(".default.", ".") for name in self.parameters}
+            self._copy_in({name: tensors[saved[name]] for name in saved})
         else:
             set_peft_model_state_dict(self.model, tensors)
 
-    def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
-
+    @torch.no_grad()
     def _copy_in(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        parameters = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, value in tensors.items():
-                parameter = parameters[name]
-                parameter.copy_(laid_out(value.to(parameter.dtype), parameter))
+        parameters = self.parameters
+        for name, value in tensors.items():
+            parameters[name].copy_(shard_like(parameters[name], value.to(parameters[name].dtype)))
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def gather_copy(tensor: torch.Tensor) -> torch.Tensor:
     """Return a complete copy of a tensor; if it is sharded, every process has to call this."""
-    if isinstance(tensor, DTensor):
-        whole_tensor: torch.Tensor = tensor.full_tensor()
-        return whole_tensor.detach().clone()
-    return tensor.detach().clone()
+    complete = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return complete.detach().clone()
 
 
-def laid_out(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return a complete tensor, sharded in the same way as the other one."""
-    if not isinstance(like, DTensor):
-        return tensor
+def shard_like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return a complete tensor, sharded as the parameter is; another shape stays as it is."""
+    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
     # Every process has all of it: nothing needs to be sent.
-    return distribute_tensor(
-        tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
-    )
-
-
-def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
-    """Return whether all numbers are finite; of a sharded tensor, those of this process's part."""
-    parts = [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
-    return all(bool(torch.isfinite(part).all()) for part in parts)
-
-
-def optimizer_tensors(optimizer: Any) -> dict[str, torch.Tensor]:
-    """Return complete copies of the moments as `<parameter index>.<name>` -> tensor."""
-    return {
-        f"{index}.{name}": whole(value).contiguous()
-        for index, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
-    }
-
-
-def restore_optimizer(optimizer: Any, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Restore moments (of `optimizer_tensors`); learning rates stay as they are."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value.clone()
-    groups = optimizer.state_dict()["param_groups"]
-    with whole_state(optimizer):
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)
 
 
 @contextmanager
-def whole_state(optimizer: Any) -> Iterator[None]:
+def complete_state(optimizer: Any) -> Iterator[None]:
     """Make an optimiser of sharded weights use complete tensors to save and load its state.
 
     Args:
@@ -195,37 +174,21 @@ def whole_state(optimizer: Any) -> Iterator[None]:
     own = getattr(optimizer, "optimizer", optimizer)
     parameters = [parameter for group in own.param_groups for parameter in group["params"]]
 
-    def gather(_: Any, state: dict[str, Any]) -> dict[str, Any]:
+    def convert(state: dict[str, Any], change: Any) -> dict[str, Any]:
         moments = state["state"].items()
-        return state | {"state": {i: {n: _whole(v) for n, v in by.items()} for i, by in moments}}
-
-    def scatter(_: Any, state: dict[str, Any]) -> dict[str, Any]:
-        moments = {
-            index: {
-                # Moments have the weight's shape and are sharded; the count of steps is not.
-                name: laid_out(value, parameters[index])
-                if value.shape == parameters[index].shape
-                else value
-                for name, value in values.items()
-            }
-            for index, values in state["state"].items()
-        }
-        return state | {"state": moments}
+        changed = {i: {name: change(i, x) for name, x in each.items()} for i, each in moments}
+        return state | {"state": changed}
 
     hooks = (
-        own.register_state_dict_post_hook(gather),
-        own.register_load_state_dict_pre_hook(scatter),
+        own.register_state_dict_post_hook(
+            lambda _, state: convert(state, lambda _, value: gather_copy(value))
+        ),
+        own.register_load_state_dict_pre_hook(
+            lambda _, state: convert(state, lambda i, value: shard_like(parameters[i], value))
+        ),
     )
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _whole(value: torch.Tensor) -> torch.Tensor:
-    return whole(value) if isinstance(value, DTensor) else value
-
-
-def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

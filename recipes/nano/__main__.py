@@ -16,10 +16,9 @@ from pixelis.data.encode import Encoder
 from pixelis.models.load import EMBEDDED_DIR
 from recipes.nano.architecture import build_config, build_model, build_processor
 from recipes.nano.blend import build_texts
-from recipes.nano.dense import train_lookup, train_vision
 from recipes.nano.measure import measure
 from recipes.nano.tokenizer import train_tokenizer
-from recipes.nano.train import Recipe, train_blend
+from recipes.nano.train import Recipe, train_blend, train_lookup, train_vision
 
 HERE = Path(__file__).parent
 NUM_TEXTS = 3000
@@ -54,24 +53,8 @@ def build_base(output_dir: Path, recipe: Recipe, num_scenes: int) -> dict[str, f
     model: Any = build_model(build_config(tokenizer))
     num_parameters = sum(p.numel() for p in model.parameters())
     log(f"{len(tokenizer)} tokens, {num_parameters / 1e6:.2f} M parameters")
-    train_vision(
-        model,
-        processor,
-        seed=recipe.seed,
-        steps=recipe.vision_steps,
-        batch_size=recipe.batch_size,
-        lr=recipe.vision_learning_rate,
-        report=reporter("vision", recipe.vision_steps),
-    )
-    train_lookup(
-        model,
-        encoder,
-        seed=recipe.seed,
-        steps=recipe.lookup_steps,
-        batch_size=recipe.batch_size,
-        lr=recipe.lookup_learning_rate,
-        report=reporter("lookup", recipe.lookup_steps),
-    )
+    train_vision(model, processor, recipe, reporter("vision", recipe.vision_steps))
+    train_lookup(model, encoder, recipe, reporter("lookup", recipe.lookup_steps))
     train_blend(model, encoder, recipe, reporter("blend", recipe.blend_steps))
     trained_seconds = time.monotonic() - started
 
@@ -87,10 +70,7 @@ def build_base(output_dir: Path, recipe: Recipe, num_scenes: int) -> dict[str, f
         asdict(recipe),
         parameters=f"{num_parameters:,}",
         vocabulary=len(tokenizer),
-        caption=f"{scores['caption']:.1%}",
-        attribute=f"{scores['attribute']:.1%}",
-        where=f"{scores['where']:.1%}",
-        frames=f"{scores['frames']:.1%}",
+        **{name: f"{scores[name]:.1%}" for name in ("caption", "attribute", "where", "frames")},
         num_scenes=num_scenes,
         minutes=scores["minutes"],
     )

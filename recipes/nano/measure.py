@@ -30,12 +30,10 @@ def generate_replies(
     model: Any, encoder: Encoder, prompts: Sequence[Sequence[Message]], max_new_tokens: int
 ) -> list[str]:
     """Generate greedy replies to prompts of images and a question each, in their order."""
-    by_length: dict[int, list[int]] = {}
     encoded = [encoder.encode(prompt, add_generation_prompt=True) for prompt in prompts]
-    for index, item in enumerate(encoded):
-        by_length.setdefault(len(item), []).append(index)
     replies: dict[int, str] = {}
-    for indices in by_length.values():
+    for length in {len(item) for item in encoded}:
+        indices = [index for index, item in enumerate(encoded) if len(item) == length]
         for start in range(0, len(indices), BATCH_SIZE):
             chosen = indices[start : start + BATCH_SIZE]
             batch = model_inputs(collate([encoded[i] for i in chosen], encoder))

@@ -29,7 +29,7 @@ FORMS = {
     "object_counting": {"count": object_counting.PHRASINGS},
     "geometric_comparison": {"size": geometric_comparison.PHRASINGS},
     "spatial_reasoning": {
-        "extreme": spatial_reasoning.EXTREME,
+        "extreme": geometric_comparison.PHRASINGS,
         "relation": spatial_reasoning.RELATION,
     },
     "text_extraction": {

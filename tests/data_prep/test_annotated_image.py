@@ -30,22 +30,14 @@ TEXT = instance(40, "text", text="A7")
     [
         ("circle", "circles"),
         ("cross", "crosses"),
-        ("box", "boxes"),
         ("bench", "benches"),
-        ("toothbrush", "toothbrushes"),
-        ("bus", "buses"),
         ("wine glass", "wine glasses"),
         ("cherry", "cherries"),
         ("toy", "toys"),
-        ("zebra", "zebras"),
         ("person", "people"),
         ("mouse", "mice"),
-        ("knife", "knives"),
-        ("sheep", "sheep"),
-        ("skis", "skis"),
         ("scissors", "scissors"),
         ("broccoli", "pieces of broccoli"),
-        ("y", "ies"),
     ],
 )
 def test_plurals(kind, expected):
@@ -63,21 +55,6 @@ def test_objects_are_no_texts_and_unique_ones_have_a_name_of_their_own():
     assert picture(CIRCLE, instance(20, "red circle", text="A7")).unique() == []
 
 
-def test_the_instance_in_a_cell():
-    assert picture(CIRCLE, CROSS).at((0, 20)) == CROSS
-    assert picture(CIRCLE, CROSS).at((1, 20)) is None
-    assert picture(dataclasses.replace(CIRCLE, cell=None)).at((0, 0)) is None
-
-
-def test_wrong_locations_are_free_or_hold_an_instance_that_is_not_right():
-    full = picture(CIRCLE, CROSS, TEXT, free=(location(80), location(90)))
-    wrong = full.wrong_locations
-    right = [each.location for each in (CIRCLE, CROSS, TEXT)]
-    assert wrong(empty=True, right=right[:1]) == [location(80), location(90)]
-    assert wrong(empty=False, right=right[:1]) == right[1:]
-    assert wrong(empty=False, right=right) == []
-
-
 def test_provenance_leaves_out_what_an_instance_does_not_have():
     kept = {"name": "red circle", "box": [0, 0, 10, 10], "area": 70}
     assert dataclasses.replace(CIRCLE, cell=None).provenance() == kept
@@ -90,8 +67,3 @@ def test_provenance_leaves_out_what_an_instance_does_not_have():
         "occluded": 0.3333,
         "path": ["place 0", "place 20"],
     }
-
-
-def test_pictures_are_equal_by_their_content():
-    assert picture(CIRCLE) == picture(CIRCLE)
-    assert picture(CIRCLE) != picture(CIRCLE, num_frames=2)

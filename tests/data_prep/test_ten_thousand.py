@@ -1,6 +1,5 @@
 """Ten thousand examples, each looked through: no wrong answer is ever a target."""
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -167,63 +166,3 @@ def test_an_id_stands_for_one_content_and_a_content_for_one_id(looked_through):
     contents = {content for _, _, content, _ in looked_through}
     pairs = {(identity, content) for _, identity, content, _ in looked_through}
     assert len(ids) == len(contents) == len(pairs) == TOTAL
-
-
-def changed_step(example, number, **changes):
-    steps = list(example.trajectory)
-    steps[number] = dataclasses.replace(steps[number], **changes)
-    return dataclasses.replace(example, trajectory=tuple(steps))
-
-
-def wrong_answer(example):
-    return dataclasses.replace(example, answer="blue sphere", ground_truth="blue sphere")
-
-
-def wrong_target(example):
-    return dataclasses.replace(example, conclusion="So <answer>17</answer>")
-
-
-def wrong_result(example):
-    return changed_step(example, -1, result={**example.trajectory[-1].result, "area": -1})
-
-
-def supervised_error(example):
-    (planted,) = [n for n, step in enumerate(example.trajectory) if not step.supervised]
-    return changed_step(example, planted, supervised=True)
-
-
-def said_flaw(example):
-    step = example.provenance["flawed"]["steps"][0]
-    line = f"{step['thought']} {step['operation']} {json.dumps(step['arguments'])} -> "
-    return dataclasses.replace(example, conclusion=f"{line} {example.conclusion}")
-
-
-def other_image(example):
-    image = example.images[0].copy()
-    image.putpixel((0, 0), (1, 2, 3))
-    return dataclasses.replace(example, images=(image, *example.images[1:]))
-
-
-def blank_image(example):
-    image = example.images[0].copy()
-    image.paste((240, 240, 240), (0, 0, *image.size))
-    return dataclasses.replace(example, images=(image, *example.images[1:]))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sample_type", "check"),
-    [
-        (wrong_answer, "positive", targets_are_right),
-        (wrong_target, "trap_logical", targets_are_right),
-        (wrong_result, "positive", steps_replay),
-        (supervised_error, "self_correction", planted_steps_are_not_supervised),
-        (said_flaw, "trap_perceptual", flawed_solutions_stand_in_the_question),
-        (other_image, "positive", images_are_those_of_the_digest),
-        (blank_image, "positive", paths_are_on_the_images),
-    ],
-)
-@pytest.mark.parametrize("task", ["object_counting", "temporal_tracking"])
-def test_a_spoilt_example_is_found_out(oracles, task, spoil, sample_type, check):
-    example = generate_example(seed=11, index=0, task=task, sample_type=sample_type)
-    assert faults_of(example, oracles) == {}
-    assert check in faults_of(spoil(example), oracles)

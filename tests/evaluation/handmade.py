@@ -3,9 +3,8 @@
 from PIL import Image
 
 from pixelis.data.example import Example, Step
-from pixelis.evaluation.conversation import Conversation
 from pixelis.evaluation.decoder import GeneratedTurn
-from pixelis.evaluation.rollout import RolloutSettings, run_conversations
+from pixelis.evaluation.rollout import Conversation, RolloutSettings, run_conversations
 from pixelis.evaluation.turns import Rollout, Turn
 
 

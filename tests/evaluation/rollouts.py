@@ -56,7 +56,7 @@ def result(examples, adapter, base=None, against=None):
     settings = EvaluationSettings(bootstrap_samples=20)
     rollouts = {"base": base, "against": against, "adapter": adapter}
     rollouts = {name: each for name, each in rollouts.items() if each is not None}
-    models = {name: summarise(each, [], examples, settings) for name, each in rollouts.items()}
+    models = {name: summarise(each, examples, settings) for name, each in rollouts.items()}
     del rollouts["adapter"]
     comparisons = {
         name: paired_comparison(each, adapter, examples, num_samples=20, seed=0)

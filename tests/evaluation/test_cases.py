@@ -3,8 +3,18 @@ from dataclasses import replace
 
 import pytest
 
-from pixelis.evaluation.cases import GAINED, LOST, RIGHT, VERDICTS, WRONG, build_cases, worst_first
-from tests.evaluation.rollouts import answer, example, noise, result, rollout
+from pixelis.evaluation.cases import (
+    GAINED,
+    LOST,
+    RIGHT,
+    VERDICTS,
+    WRONG,
+    build_cases,
+    explain,
+    shorten,
+    worst_first,
+)
+from tests.evaluation.rollouts import answer, call, example, noise, result, rollout
 
 
 def make(kinds, **more):
@@ -59,7 +69,6 @@ def test_no_answer_comes_first_then_the_lowest_score():
     shown = worst_first(build_cases(result(examples, mine)), 5, seed=0)
     answers = [case.rollout.answer for case in shown]
     assert answers[:2] == [None, None] and answers[4] == "A9X"
-    assert [case.worth[1] for case in shown] == [0, 0, 0, 0, pytest.approx(2 / 3)]
 
 
 def test_tasks_take_turns_and_the_seed_chooses_among_equals():
@@ -71,6 +80,57 @@ def test_tasks_take_turns_and_the_seed_chooses_among_equals():
     def chosen(seed):
         return [case.example for case in worst_first(cases, 6, seed)]
 
-    assert [each.task for each in chosen(0)] == ["a", "b", "c", "a", "b", "a"]
+    assert Counter(each.task for each in chosen(0)[:3]) == {"a": 1, "b": 1, "c": 1}
+    assert Counter(each.task for each in chosen(0)) == {"a": 3, "b": 2, "c": 1}
     assert chosen(0) == chosen(0)
     assert len({tuple(each.id for each in chosen(seed)) for seed in range(8)}) > 1
+
+
+FAR = {"bbox": [60, 50, 90, 70]}
+NEAR = call("SEGMENT_OBJECT_AT", {"x": 20, "y": 20}, {"bbox": [11, 11, 30, 30]})
+SAYS = "It answered “B2”, the truth is “A9”."
+NEITHER = "Its last turn was neither a call nor an answer."
+
+
+@pytest.mark.parametrize(
+    ("turns", "why"),
+    [
+        ([answer("B2")], f"{SAYS} It answered without looking: no operation was run."),
+        ([call("READ_TEXT", FAR), answer("B2")],
+         f"{SAYS} What it was shown in turn 1 holds the truth, but it answered otherwise."),
+        ([call(arguments=FAR, result={"text": "B2"}), answer("B2")],
+         f"{SAYS} It did not look at R1 of the reference."),
+        ([call(result={"text": "B2"}), answer("B2")],
+         f"{SAYS} It looked at all that the reference looks at; what it made of it is wrong."),
+        # A point counts as the object at it.
+        ([NEAR, answer("B2")],
+         f"{SAYS} It looked at all that the reference looks at; what it made of it is wrong."),
+        ([call(arguments=FAR, result={"error": "no text"}), answer("B2")],
+         f"{SAYS} Every operation failed, the last one with: no text."),
+        ([noise()], NEITHER),
+        ([noise(), noise()], NEITHER),
+        ([noise(ended=False)], "Cut off after 7 tokens of one turn, it never answered."),
+        ([call(), call("ZOOM_IN", FAR)], "Still calling after 2 operations, it never answered."),
+        ([call(), call(), call()],
+         "Still calling after 3 operations, it never answered. "
+         "It made a call again that it had made already, 2 times."),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_wrong_or_missing_answer(turns, why):
+    assert explain(rollout(*turns), example()) == why
+
+
+def test_without_reference_steps_only_the_answers_are_compared():
+    assert explain(rollout(call(result={"text": "B2"}), answer("B2")), example(steps=())) == SAYS
+
+
+@pytest.mark.parametrize("arguments", [None, [], "x", {"bbox": [0, 0, 10**400, 1]}, {"a": {}}])
+def test_any_arguments_have_a_sentence(arguments):
+    odd = call("…", arguments, {"error": {"deep": [1]}})
+    assert explain(rollout(odd, answer("x" * 5000)), example())
+
+
+def test_values_are_short_and_on_one_line():
+    assert shorten("a\n b\tc") == "a b c"
+    assert shorten({"b": [1, "é"]}) == '{"b": [1, "é"]}'
+    assert len(shorten("x" * 100)) == 60

@@ -1,21 +1,81 @@
 from dataclasses import replace
 from math import sqrt
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
 
-from pixelis.evaluation.intervals import Score
+from pixelis.evaluation.evaluate import EvaluationSettings, summarise
 from pixelis.evaluation.metrics import (
     MAX_COUNT_ERROR,
-    accuracy_table,
+    Score,
     compute_rates,
+    compute_score,
     correct_answers,
     count_errors,
     group_indices,
     paired_comparison,
     parse_count,
-    rate_table,
+    score_table,
 )
 from tests.evaluation.handmade import make_example, make_rollout, make_turn
+
+
+def mean(values, *, num_samples, seed=0):
+    return compute_score([(value, 1) for value in values], num_samples=num_samples, seed=seed)
+
+
+def test_an_interval_is_the_percentiles_of_the_resampled_means():
+    # The mean of resampled zeros and ones is binomial: its quantiles are known.
+    score = mean([1.0] * 30 + [0.0] * 70, num_samples=20_000)
+    assert (score.value, score.num) == (0.3, 100)
+    assert score.low == pytest.approx(binom(100, 0.3).ppf(0.025) / 100, abs=0.011)
+    assert score.high == pytest.approx(binom(100, 0.3).ppf(0.975) / 100, abs=0.011)
+
+
+def test_an_interval_follows_the_seed_and_not_the_size_of_blocks(monkeypatch):
+    values = list(np.random.default_rng(0).random(50))
+    first = mean(values, num_samples=200, seed=1)
+    assert mean(values, num_samples=200, seed=2) != first
+    monkeypatch.setattr("pixelis.evaluation.metrics._BLOCK", 350)
+    assert mean(values, num_samples=200, seed=1) == first
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_its_level():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        score = mean((generator.random(60) < 0.6).astype(float), num_samples=300, seed=trial)
+        covered += score.low <= 0.6 <= score.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40))
+def test_an_interval_lies_within_the_values(values):
+    score = mean(values, num_samples=50)
+    slack = 1e-9
+    assert min(values) - slack <= score.low <= score.high <= max(values) + slack
+
+
+def test_a_ratio_is_parts_over_wholes():
+    score = compute_score([(1, 4), (3, 4), None, (0, 0)], num_samples=200, seed=0)
+    assert (score.value, score.num) == (0.5, 2)
+    assert 0.25 <= score.low <= score.value <= score.high <= 0.75
+    # Examples with larger wholes weigh more.
+    score = compute_score([(0, 1)] * 50 + [(9, 9)] * 50, num_samples=500, seed=0)
+    assert score.value == pytest.approx(0.9) and score.low < 0.9 < score.high
+
+
+def test_a_ratio_without_wholes_is_none_and_left_out_of_the_table():
+    assert compute_score([None, (0, 0)], num_samples=10, seed=0) is None
+    assert compute_score([], num_samples=10, seed=0) is None
+    fractions = {"a": [(1, 1), None, None], "b": [None, None, None]}
+    groups = {"all": [0, 1, 2], "late": [1, 2]}
+    table = score_table(fractions, groups, num_samples=10, seed=0)
+    assert table == {"all": {"a": Score(1.0, 1.0, 1.0, 1)}}
 
 
 @pytest.fixture
@@ -59,11 +119,10 @@ def test_a_task_may_be_named_like_a_difficulty():
     assert groups["task/hard"] == [0]
 
 
-def test_accuracy_table(examples):
+def test_accuracies_and_rates_by_group(examples):
     rollouts = answer_all(examples, ["1", "XY", "2", None, "cd"])
-    table = accuracy_table(rollouts, examples, num_samples=200, seed=0)
-    values = {name: (score.value, score.num) for name, score in table.items()}
-    assert values == {
+    evaluation = summarise(rollouts, examples, EvaluationSettings(bootstrap_samples=200))
+    assert {name: (s.value, s.num) for name, s in evaluation.accuracy.items()} == {
         "simple": (pytest.approx(2 / 3), 3),
         "hard": (0.5, 2),
         "all": (pytest.approx(3 / 5), 5),
@@ -75,8 +134,9 @@ def test_accuracy_table(examples):
         "hard/object_counting": (0.0, 1),
         "hard/text_extraction": (1.0, 1),
     }
-    assert all(score.low <= score.value <= score.high for score in table.values())
-    assert table == accuracy_table(rollouts, examples, num_samples=200, seed=0)
+    assert all(s.low <= s.value <= s.high for s in evaluation.accuracy.values())
+    assert evaluation.rates["hard"] == compute_rates(rollouts[3:])
+    assert list(evaluation.rates)[:3] == ["simple", "hard", "all"]
 
 
 def test_rollouts_of_other_examples_are_refused(examples):
@@ -155,14 +215,6 @@ def test_failures_are_counted_by_kind():
     rates = compute_rates([make_rollout(make_example(), "red", t) for t in (turns, turns[2:])])
     failures = {name: rate for name, rate in rates.items() if name.startswith("failure") and rate}
     assert failures == {"failure_cut_off": 1, "failure_unknown_operation": 1}
-
-
-def test_rates_by_group():
-    examples = [make_example(0), make_example(1, difficulty="hard")]
-    table = rate_table(acting_rollouts(), examples)
-    assert table["simple"]["mean_operations"] == 3
-    assert table["hard"]["outcome_max_operations"] == 1
-    assert table["all"] == compute_rates(acting_rollouts())
 
 
 @pytest.mark.parametrize(

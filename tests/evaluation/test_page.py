@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from pixelis.evaluation import page
 from pixelis.evaluation.page import report_page
 from tests.evaluation.rollouts import answer, call, example, noise, result, rollout
 
@@ -76,7 +75,6 @@ def test_numbers_then_trajectories_worst_first(evaluated):
         "the adapter is wrong where the base is right",
         "What does the sign say?",
         "It answered “B2”, the truth is “A9”. "
-        "It says “So it is”; the reference finds “The sign says A9”. "
         "It did not look at R1 of the reference.",
         'ZOOM_IN(bbox=[60, 50, 90, 70], factor=1)',
         "error: no text there",
@@ -150,16 +148,9 @@ def test_the_page_loads_nothing_and_runs_one_script(evaluated):
     assert "http" not in made.replace("http-equiv", "")
 
 
-def test_trajectories_and_the_bytes_of_their_images_are_bounded(evaluated, monkeypatch):
-    assert len(Reader(make(evaluated, limit=2)).all("article")) == 2
-    largest = max(len(image["src"]) for image in Reader(make(evaluated)).all("img"))
-    monkeypatch.setattr(page, "MAX_BYTES", 3 * largest)
-    read = Reader(make(evaluated))
-    assert 0 < len(read.all("article")) < 4
-    assert "of 4 examples are here" in read.text
-
-
-def test_long_texts_long_rollouts_and_large_images_are_cut():
+def test_long_lists_texts_and_rollouts_and_large_images_are_cut(evaluated):
+    read = Reader(make(evaluated, limit=2))
+    assert len(read.all("article")) == 2 and "2 of 4 examples are here" in read.text
     turns = [*[noise("word " * 5000)] * 40, answer("B2")]
     made = make(result([example(question="why " * 5000)], [rollout(*turns)]))
     assert len(made) < 60_000

@@ -13,8 +13,12 @@ from pixelis.data.encode import Encoder, encode_example
 from pixelis.data_prep.generate import generate_example
 from pixelis.errors import DataError
 from pixelis.evaluation.cases import WRONG, Case
-from pixelis.evaluation.conversation import Conversation
-from pixelis.evaluation.rollout import RolloutSettings, roll_out, run_conversations
+from pixelis.evaluation.rollout import (
+    Conversation,
+    RolloutSettings,
+    roll_out,
+    run_conversations,
+)
 from pixelis.evaluation.spans import build_spans
 from pixelis.models.load import load_processor
 from pixelis.operations import WRONG_ARGUMENTS

@@ -1,21 +1,28 @@
 """Strata of one pass over the validation subset, compared with a computation by hand."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
+from pixelis.data.chat import example_messages
 from pixelis.data.dataset import CurriculumDataset
-from pixelis.data.encode import IGNORE_INDEX
+from pixelis.data.encode import IGNORE_INDEX, Encoder
 from pixelis.data.store import to_row
-from pixelis.errors import DataError
-from pixelis.evaluation.batches import Batches, by_length
+from pixelis.errors import CheckpointError, DataError
 from pixelis.evaluation.validation import (
+    Batches,
     Validation,
+    answer_losses,
+    build_answer_losses,
     compute_losses,
+    needed_logits,
     tally_examples,
 )
+from pixelis.models import load
 
 NAMES = ("simple", "medium", "hard")
 
@@ -90,14 +97,14 @@ class Oracle(torch.nn.Module):
             torch.tensor(dataset[key].input_ids[: position + 1]) for key, position in misses
         ]
 
-    def forward(self, input_ids, **_):
+    def forward(self, input_ids, logits_to_keep, **_):
         logits = torch.zeros(*input_ids.shape, self.vocabulary)
         logits[:, :-1].scatter_(2, input_ids[:, 1:, None], 5.0)
         for row, ids in enumerate(input_ids):
             for prefix in self.missed:
                 if torch.equal(ids[: len(prefix)], prefix):
                     logits[row, len(prefix) - 2] = -logits[row, len(prefix) - 2]
-        return type("Outputs", (), {"logits": logits})
+        return type("Outputs", (), {"logits": logits[:, logits_to_keep]})
 
 
 def test_an_answer_is_right_when_every_token_of_the_last_turn_is(dataset):
@@ -184,7 +191,7 @@ def test_the_training_mode_is_left_as_it_was_and_dropout_is_off(dataset, adapted
     few = CurriculumDataset({"hard": dataset.rows["hard"][:2]}, dataset.encoder)
     validation = build(few, ("hard",))
     adapted.eval()
-    batches = Batches(few, by_length(few, validation.batches.keys), 2)
+    batches = Batches(few, validation.batches.keys, 2)
     expected = validation(adapted), compute_losses(adapted, batches)
     adapted.train(training)
     try:
@@ -200,7 +207,7 @@ def test_the_training_mode_is_left_as_it_was_and_dropout_is_off(dataset, adapted
 
 def test_losses_of_every_example_by_hand(dataset, lively, by_hand):
     for batch_size in (1, 5):
-        batches = Batches(dataset, by_length(dataset, list(by_hand)), batch_size)
+        batches = Batches(dataset, by_hand, batch_size)
         losses = compute_losses(lively, batches)
         assert {(name, index) for name in losses for index in losses[name]} == set(by_hand)
         for (name, index), tokens in by_hand.items():
@@ -219,3 +226,129 @@ def test_tallies_of_examples_in_memory_are_those_of_a_validation(dataset, lively
     assert sum(tally.right for tally in tallies) / tokens == stratum.token_accuracy
     assert sum(tally.answered for tally in tallies) / 4 == stratum.answer_accuracy
     assert torch.is_grad_enabled()
+
+
+class CountingDataset(CurriculumDataset):
+    """Counts how often it collates."""
+
+    collated = 0
+
+    def collate(self, batch):
+        self.collated += 1
+        return super().collate(batch)
+
+
+def assert_equal(one, two):
+    assert (one.keys, one.answer_starts) == (two.keys, two.answer_starts)
+    for name, tensor in {**one.inputs, "labels": one.labels, "needed": one.needed}.items():
+        other = {**two.inputs, "labels": two.labels, "needed": two.needed}[name]
+        assert torch.equal(tensor, other), name
+
+
+def test_batches_are_kept_up_to_a_bound_and_stay_the_same(rows, encoder):
+    dataset = CountingDataset(rows, encoder)
+    batches = Batches(dataset, dataset.all_keys(), 5)
+    first = [batches[i] for i in range(len(batches))]
+    assert [len(batch.keys) for batch in first] == [5, 5, 2]
+    lengths = [len(dataset[key]) for batch in first for key in batch.keys]
+    assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
+    assert all(batches[i] is batch for i, batch in enumerate(first)) and dataset.collated == 3
+    sizes = [batch.num_bytes for batch in first]
+    pixels = sum(batch.inputs["pixel_values"].nbytes for batch in first)
+    assert 0 < pixels < batches.kept_bytes == sum(sizes)
+    # The first fits, and then at most one more.
+    for bound, fewest, most in ((sizes[0] + max(sizes[1:]) - 1, 4, 5), (0, 6, 6)):
+        some = Batches(dataset, batches.keys, 5, max_kept_bytes=bound)
+        dataset.collated = 0
+        for i in (0, 1, 2) * 2:
+            assert_equal(first[i], some[i])
+        assert fewest <= dataset.collated <= most and some.kept_bytes <= bound
+
+
+class Wrapped(torch.nn.Module):
+    """As DistributedDataParallel wraps a model."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.module = model
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["nano", "nano-bf16", "lively", "adapted"])
+def test_the_needed_logits_are_those_of_a_full_head_to_the_bit(request, dataset, name):
+    model = (
+        load.load_model("pixelis-nano", torch_dtype="bfloat16")
+        if name == "nano-bf16"
+        else request.getfixturevalue(name)
+    ).eval()
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    batches, shapes = Batches(dataset, dataset.all_keys(), 5), []
+    hook = base.lm_head.register_forward_hook(lambda _, __, out: shapes.append(out.shape[1]))
+    with torch.inference_mode():
+        for batch in (batches[i] for i in range(len(batches))):
+            expected = set()
+            for key in batch.keys:
+                labels = dataset[key].labels
+                expected |= {t - 1 for t, label in enumerate(labels) if label != IGNORE_INDEX}
+            assert batch.needed.tolist() == sorted(expected)
+            full = model(**batch.inputs).logits
+            for same in (model, Wrapped(model)):
+                assert torch.equal(needed_logits(same, batch), full[:, batch.needed])
+            length, *kept = shapes
+            assert kept == [len(expected)] * 2 and len(expected) < length
+            shapes.clear()
+    hook.remove()
+
+
+def answer_loss_by_hand(model, encoder, example):
+    """The loss of one example's final turn on its own, token by token."""
+    item = encoder.encode(example_messages(example))
+    inputs = CurriculumDataset({}, encoder).collate([item])
+    labels = inputs.pop("labels")[0]
+    with torch.inference_mode():
+        chances = model(**inputs).logits[0].float().log_softmax(-1)
+    taken = [
+        -chances[place - 1, labels[place]].item()
+        for place in range(item.answer_start, len(item))
+        if labels[place] != IGNORE_INDEX
+    ]
+    return sum(taken) / len(taken)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_answer_losses_are_those_of_the_final_turn(nano, encoder, examples, batch_size):
+    losses = answer_losses(nano, encoder, examples[:6], batch_size=batch_size)
+    expected = [answer_loss_by_hand(nano, encoder, example) for example in examples[:6]]
+    assert losses == pytest.approx(expected, abs=1e-4)
+    right = next(example for example in examples if example.task == "attribute_recognition")
+    low, high = answer_losses(nano, encoder, [right, replace(right, answer="zebra crossing")])
+    assert low < high
+
+
+def test_the_answer_loss_of_an_example_that_cannot_be_encoded_is_infinite(nano, encoder, examples):
+    length = len(encoder.encode(example_messages(examples[0])))
+    short = Encoder(encoder.processor, max_length=length)
+    reserved = replace(examples[0], question="\ue000")
+    long = replace(examples[0], question="red " * 2000)
+    thin = replace(examples[0], images=(Image.new("RGB", (1000, 2)),))
+    losses = answer_losses(nano, short, [reserved, examples[0], long, thin])
+    assert [math.isinf(loss) for loss in losses] == [True, False, True, True]
+    assert answer_losses(nano, encoder, []) == []
+
+
+def test_a_model_for_answer_losses_is_loaded_once(nano, encoder, examples, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(
+        "pixelis.evaluation.validation.load_model",
+        lambda *a, **k: calls.append(a) or load.load_model(*a, **k),
+    )
+    losses = build_answer_losses("pixelis-nano")
+    assert calls == []
+    values = losses(examples[:3]) + losses(examples[3:5])
+    assert calls == [("pixelis-nano",)]
+    assert values == pytest.approx(answer_losses(nano, encoder, examples[:5]), abs=1e-2)
+    missing = build_answer_losses(str(tmp_path / "none"))
+    with pytest.raises(CheckpointError, match=f"^no model folder {re.escape(str(tmp_path))}/none"):
+        missing(examples[:1])

@@ -12,7 +12,6 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from pixelis.data.store import load_split
-from pixelis.training.weights import all_finite
 
 pytestmark = pytest.mark.faults
 
@@ -72,7 +71,8 @@ def test_bad_steps_are_counted_and_not_applied(sft, tmp_path, data, tell):
     assert "  Steps not applied: 3" in out
     assert "bad steps 3" in err  # behind the progress bar
     for folder in (tmp_path / "out").glob("checkpoint-*"):
-        assert all_finite(load_file(folder / "adapter_model.safetensors").values())
+        tensors = load_file(folder / "adapter_model.safetensors").values()
+        assert all(tensor.isfinite().all() for tensor in tensors)
 
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     with sqlite3.connect(tmp_path / "mlflow.db") as store:

@@ -26,8 +26,7 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.data.chat import Message, example_messages
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.generate import generate_example
-from pixelis.evaluation.conversation import Conversation
-from pixelis.evaluation.rollout import RolloutSettings, roll_out
+from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.evaluation.turns import OUTCOMES
 from pixelis.models.export import export_merged
 from pixelis.models.load import EMBEDDED_DIR, load_model, load_processor

@@ -7,20 +7,30 @@ import shutil
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForImageTextToText,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+from transformers.quantizers.quantizers_utils import should_convert_module
 
+from pixelis.config import ModelConfig
 from pixelis.data.encode import Encoder
 from pixelis.errors import CheckpointError, ConfigError
 from pixelis.models import load as load_module
 from pixelis.models.load import (
     EMBEDDED_DIR,
+    best_device,
     check_weights,
     load_model,
     load_model_config_offline,
     load_processor,
     max_positions,
+    on_best_device,
     resolve_model,
 )
+from pixelis.training.inputs import check_model
 
 NANO = "pixelis-nano"
 
@@ -113,7 +123,7 @@ def test_a_processor_without_a_chat_template(folder):
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(CheckpointError) as caught:
         load_processor(str(folder))
-    assert one_line(caught) == f"the processor of '{folder}' has no chat template"
+    assert one_line(caught) == f"the processor of '{folder}' has no chat_template"
 
 
 def test_how_many_tokens_a_model_was_made_for(folder):
@@ -197,3 +207,86 @@ def test_a_folder_says_its_own_sizes(tmp_path):
 def test_an_unknown_configuration_is_an_error():
     with pytest.raises(CheckpointError, match="no configuration for 'nobody/nothing' on this mach"):
         load_model_config_offline("nobody/nothing")
+
+
+# Where it computes
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "local_rank", "expected"),
+    [(0, None, "cpu"), (1, None, "cuda:0"), (4, "2", "cuda:2"), (1, "2", "cuda:0")],
+)
+def test_the_gpu_of_the_process(monkeypatch, num_gpus, local_rank, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert str(best_device()) == expected
+
+
+def test_a_module_is_there_for_a_while(monkeypatch):
+    """With `meta`, which is not where it was, standing in for a GPU."""
+    moved = []
+
+    class Noted(torch.nn.Linear):
+        def to(self, place):
+            moved.append(str(place))
+            return self
+
+    monkeypatch.setattr(load_module, "best_device", lambda: torch.device("meta"))
+    with pytest.raises(RuntimeError, match="broken"), on_best_device(Noted(2, 2)) as device:
+        assert str(device) == "meta" and moved == ["meta"]
+        raise RuntimeError("broken")
+    assert moved == ["meta", "cpu"]
+    monkeypatch.setattr(load_module, "best_device", lambda: torch.device("cpu"))
+    with on_best_device(Noted(2, 2)) as device:
+        assert str(device) == "cpu"
+    assert moved == ["meta", "cpu"]
+
+
+# In 4 bits; it is never computed with here, that needs a CUDA GPU
+
+
+def test_what_is_asked_of_bitsandbytes(monkeypatch, published):
+    asked = []
+
+    def from_pretrained(path, **words):
+        asked.append(words["quantization_config"])
+        raise ValueError("enough")
+
+    monkeypatch.setattr(load_module, "check_for_gpu", lambda *_: None)
+    monkeypatch.setattr(load_module.AutoModelForImageTextToText, "from_pretrained", from_pretrained)
+    with pytest.raises(CheckpointError, match="enough"):
+        load_model(NANO, load_in_4bit=True)
+    settings = asked[0].to_dict()
+    assert settings["load_in_4bit"] and settings["bnb_4bit_use_double_quant"]
+    assert settings["bnb_4bit_quant_type"] == "nf4"
+    assert settings["bnb_4bit_compute_dtype"] == "bfloat16"
+    # Only the language model is quantised.
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(published["Qwen2.5-VL-7B"].config)
+    converted = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and should_convert_module(name, settings["llm_int8_skip_modules"])
+    }
+    assert len(converted) == 28 * 7
+    assert all(name.startswith("model.language_model.layers.") for name in converted)
+
+
+def test_without_a_gpu_or_the_package(monkeypatch):
+    def refused(message):
+        for load in (
+            lambda: load_model(NANO, load_in_4bit=True),
+            lambda: check_model(ModelConfig(load_in_4bit=True)),
+        ):
+            with pytest.raises(ConfigError, match=f"^model.load_in_4bit {message}$"):
+                load()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused("must not be true without a GPU that CUDA sees")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused("true needs the package bitsandbytes")

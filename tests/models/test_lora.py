@@ -6,15 +6,12 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from pixelis.errors import CheckpointError
 from pixelis.models.load import load_model
 from pixelis.models.lora import add_lora, load_adapter
 
 NANO = "pixelis-nano"
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
-GATES = ("gate_proj", "up_proj", "down_proj")
 
 
 def adapt(base, **changed):
@@ -25,47 +22,6 @@ def adapt(base, **changed):
 @pytest.fixture
 def base():
     return load_model(NANO, torch_dtype="float32")
-
-
-def targets(model):
-    """The paths of the layers that have an adapter."""
-    names = [name for name, _ in model.named_modules() if name.endswith(".lora_A.default")]
-    return {
-        name.removeprefix("base_model.model.").removesuffix(".lora_A.default") for name in names
-    }
-
-
-def expected_targets(num_layers):
-    inner = [f"self_attn.{name}" for name in PROJECTIONS] + [f"mlp.{name}" for name in GATES]
-    return {
-        f"model.language_model.layers.{layer}.{name}"
-        for layer in range(num_layers)
-        for name in inner
-    }
-
-
-def num_trainable(model):
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def expected_trainable(text, r):
-    """r (in + out) of every layer, from the configuration alone."""
-    head = text.hidden_size // text.num_attention_heads
-    attention = text.num_attention_heads * head
-    keys = text.num_key_value_heads * head
-    hidden, inner = text.hidden_size, text.intermediate_size
-    shapes = [(hidden, attention), (hidden, keys), (hidden, keys), (attention, hidden)]
-    shapes += [(hidden, inner), (hidden, inner), (inner, hidden)]
-    return text.num_hidden_layers * sum(r * (rows + columns) for rows, columns in shapes)
-
-
-@pytest.mark.parametrize("r", [4, 32])
-def test_targets_on_the_embedded_base(base, r):
-    text = base.config.text_config
-    model = adapt(base, lora_r=r)
-    assert targets(model) == expected_targets(text.num_hidden_layers)
-    assert num_trainable(model) == expected_trainable(text, r)
-    assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
 
 
 def test_a_fresh_adapter_changes_nothing_and_follows_its_seed(base):
@@ -157,34 +113,4 @@ def test_a_configuration_that_cannot_be_read(folder, base, content):
     (folder / "adapter_config.json").write_bytes(content)
     expected = f"{folder / 'adapter_config.json'} cannot be read: "
     with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}.*$"):
-        load_adapter(base, folder, model_name=NANO)
-
-
-def rewrite(folder, content):
-    (folder / "adapter_model.safetensors").write_bytes(content)
-
-
-def shrink(folder):
-    path = folder / "adapter_model.safetensors"
-    save_file({name: value[:1].clone() for name, value in load_file(path).items()}, path)
-
-
-def set_rank(folder):
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"r": 2}))
-
-
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (shrink, ": r must be at most the rank of the weights, 1, got 4$"),
-        (set_rank, " does not fit 'pixelis-nano': .*size mismatch for .*$"),
-        (lambda folder: rewrite(folder, b""), " does not fit 'pixelis-nano': .*$"),
-        (lambda folder: rewrite(folder, b"no tensors" * 9), " does not fit 'pixelis-nano': .*$"),
-    ],
-    ids=["other shapes", "other rank", "empty", "no tensors"],
-)
-def test_weights_that_do_not_fit_are_refused_in_one_line(folder, base, harm, message):
-    harm(folder)
-    with pytest.raises(CheckpointError, match=f"^the adapter in {re.escape(str(folder))}{message}"):
         load_adapter(base, folder, model_name=NANO)

@@ -9,9 +9,8 @@ from safetensors.torch import load_file
 
 from pixelis.config import CHANGING_INITS
 from pixelis.models.load import load_model
-from pixelis.models.lora import add_lora
-from pixelis.models.pissa import (
-    changes_base,
+from pixelis.models.lora import (
+    add_lora,
     convert_to_plain_lora,
     initial_factors,
     split_plain_lora,
@@ -45,11 +44,6 @@ def move(model):
             if parameter.requires_grad:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter += 0.1 * parameter.std() * noise
-
-
-def test_which_change_the_base():
-    assert [init for init in ("default", "gaussian", "eva") if changes_base(init)] == []
-    assert all(changes_base(init) for init in CHANGING_INITS)
 
 
 @pytest.mark.parametrize("init", CHANGING_INITS)

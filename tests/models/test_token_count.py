@@ -2,27 +2,15 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-import recipes.nano
 from pixelis.data.chat import example_messages
 from pixelis.data.encode import Encoder
 from pixelis.data_prep.generate import generate_example
 from pixelis.models import token_count
 from pixelis.models.token_count import TokenCounter
-from recipes.nano.architecture import build_processor
-from recipes.nano.blend import build_texts
-from recipes.nano.tokenizer import train_tokenizer
-
-
-@pytest.fixture(scope="module")
-def processor():
-    template = Path(recipes.nano.__file__).parent / "chat_template.jinja"
-    texts = iter(build_texts(0, 20))
-    return build_processor(train_tokenizer(texts, template.read_text(encoding="utf-8")))
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def answered(examples, *, right):
 
 
 def result(examples, adapter, base=None):
-    models = {"adapter": Evaluation(adapter, {}, {})}
+    models = {"adapter": Evaluation(tuple((rollout,) for rollout in adapter), {}, {})}
     if base is None:
         return EvaluationResult(examples, models)
     comparison = paired_comparison(base, adapter, examples, num_samples=200, seed=0)

@@ -1,6 +1,7 @@
 import gc
 import json
 import logging
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -83,6 +84,12 @@ def data_dir(tmp_path_factory):
     return make_small_data(folder, test_fraction=0.1)
 
 
+@pytest.fixture
+def folder(data_dir, tmp_path):
+    """Data that a test may harm, with nothing computed beside it."""
+    return shutil.copytree(data_dir, tmp_path / "mine" / "data")
+
+
 class ListRecorder(NullRecorder):
     """Keeps what it is told, in order; a metric may come once a step."""
 
@@ -144,7 +151,6 @@ def train(data_dir, tmp_path):
         output_dir=tmp_path / "sft",
         data=data_dir,
         resume_from=None,
-        cache=None,
         exclude=(),
         **training,
     ):
@@ -159,10 +165,16 @@ def train(data_dir, tmp_path):
             resume_from=resume_from,
         )
         with logged_lines() as lines:
-            result = run_training(settings, recorder, cache=cache)
+            result = run_training(settings, recorder)
         return result, recorder, lines
 
     return run
+
+
+def moments_of(optimizer):
+    """Copies of an optimiser's moments, as `<parameter index>.<name>` -> tensor."""
+    states = optimizer.state_dict()["state"].items()
+    return {f"{i}.{name}": value.clone() for i, by in states for name, value in by.items()}
 
 
 @dataclass(frozen=True)
@@ -230,7 +242,7 @@ def trained(train, monkeypatch):
         WatchedTrainer.seen.losses[len(WatchedTrainer.seen.keys)] = losses
         return losses
 
-    monkeypatch.setattr("pixelis.training.inputs.CurriculumDataset", KeyedDataset)
+    monkeypatch.setattr("pixelis.training.caches.CurriculumDataset", KeyedDataset)
     monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", WatchedTrainer)
     monkeypatch.setattr(trainer_module, "compute_losses", watch_losses)
 

@@ -11,10 +11,9 @@ import pixelis.training.trainer as trainer_module
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.recorder import NullRecorder
-from pixelis.training.checkpoint import CURRICULUM_FILE, read_json
-from pixelis.training.resume import choose_start
+from pixelis.training.checkpoint import CURRICULUM_FILE, choose_start, read_json
+from pixelis.training.distributed import Stopped
 from pixelis.training.sft import TrainingSettings, run_training
-from pixelis.training.stopping import Stopped
 from pixelis.training.weights import TrainedWeights
 
 

@@ -21,10 +21,9 @@ import pixelis.training.trainer as trainer_module
 from pixelis.cli.arguments import run_cli
 from pixelis.errors import DataError, UserError
 from pixelis.evaluation.validation import in_this_process
-from pixelis.training.distributed import OtherProcessFailed, join
-from pixelis.training.resume import choose_start
+from pixelis.training.checkpoint import choose_start
+from pixelis.training.distributed import OtherProcessFailed, Stopped, join
 from pixelis.training.sft import run_training
-from pixelis.training.stopping import Stopped
 from pixelis.training.trainer import CurriculumTrainer
 from tests.training.forked_runs import LineRecorder, identity_of, log_lines, settings_of
 

@@ -8,19 +8,16 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from pixelis.config import ModelConfig
+from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 from pixelis.models.load import load_model
-from pixelis.training.adapter import RANKS_FILE, build_adapter
+from pixelis.training.adapter import RANKS_FILE, build_adapter, load_base
+from pixelis.training.caches import load_data
+from tests.training.conftest import ADVANCING
 
 pytestmark = pytest.mark.integration
 
 IDS = torch.arange(5, 45)[None]
-STAYING = {
-    "advancement_interval": 2,
-    "min_performance_for_advance": 0.0,
-    "rollback_enabled": False,
-    "eval_samples_per_difficulty": 2,
-}
 KINDS = {
     "gaussian": {"init_lora_weights": "gaussian"},
     "dora": {"use_dora": True},
@@ -36,7 +33,7 @@ SHORT = {"max_steps": 4, "save_steps": 2, "batch_size": 1, "gradient_accumulatio
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_saved_adapter_is_what_was_trained(kind, train, tmp_path):
-    result, _, _ = train(STAYING, model=KINDS[kind], **SHORT)
+    result, _, _ = train(ADVANCING, model=KINDS[kind], **SHORT)
     base = load_model("pixelis-nano", torch_dtype="float32")
     with torch.no_grad():
         before = base(input_ids=IDS).logits
@@ -51,9 +48,9 @@ def test_the_saved_adapter_is_what_was_trained(kind, train, tmp_path):
 
 @pytest.mark.parametrize("kind", ["auto", "pissa", "olora with dora"])
 def test_stopped_and_taken_up_it_is_the_same_training(kind, train, tmp_path):
-    whole, _, _ = train(STAYING, model=KINDS[kind], **SHORT)
+    whole, _, _ = train(ADVANCING, model=KINDS[kind], **SHORT)
     again, _, _ = train(
-        STAYING,
+        ADVANCING,
         model=KINDS[kind],
         output_dir=tmp_path / "again",
         resume_from=tmp_path / "sft" / "checkpoint-2",
@@ -72,7 +69,7 @@ def test_stopped_and_taken_up_it_is_the_same_training(kind, train, tmp_path):
 
 
 def test_ranks_and_spectra_are_left_behind(data_dir, train, tmp_path):
-    train(STAYING, model=KINDS["auto"], **SHORT)
+    train(ADVANCING, model=KINDS["auto"], **SHORT)
     rows = json.loads((tmp_path / "sft" / RANKS_FILE).read_text())
     saved = json.loads((tmp_path / "sft/final/adapter_config.json").read_text())
     found = {row["layer"]: row["rank"] for row in rows}
@@ -100,17 +97,12 @@ def test_ranks_and_spectra_are_left_behind(data_dir, train, tmp_path):
 )
 def test_what_eva_cannot_do(changed, message, train):
     with pytest.raises(ConfigError, match=f"^{message}"):
-        train(STAYING, model=changed, **SHORT)
+        train(ADVANCING, model=changed, **SHORT)
 
 
 def test_figures_are_told_to_the_recorder(data_dir, tmp_path):
-    from pixelis.curriculum import CurriculumConfig
-    from pixelis.data.encode import Encoder
-    from pixelis.models.load import load_processor
-    from pixelis.training.inputs import build_datasets
-
-    encoder = Encoder(load_processor("pixelis-nano", max_pixels=12544))
-    datasets = build_datasets(data_dir, encoder, CurriculumConfig.from_dict(STAYING))
+    config = ModelConfig(torch_dtype="float32", max_pixels=12544, **KINDS["auto"])
+    _, datasets = load_data(config, data_dir, CurriculumConfig.from_dict(ADVANCING), 512)
 
     class Told:
         def __init__(self):
@@ -124,8 +116,9 @@ def test_figures_are_told_to_the_recorder(data_dir, tmp_path):
 
     told = Told()
     build_adapter(
-        ModelConfig(torch_dtype="float32", **KINDS["auto"]),
+        config,
         datasets["train"],
+        lambda: load_base(config),
         seed=0,
         batch_size=2,
         output_dir=tmp_path,

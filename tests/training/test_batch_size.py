@@ -1,30 +1,58 @@
 """The batch size that fits: the same steps, in smaller forward passes."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from pixelis.data.dataset import CurriculumDataset
-from pixelis.data.encode import Encoder
-from pixelis.data.store import load_split
 from pixelis.errors import ConfigError
-from pixelis.models.load import load_processor
-from pixelis.training.batch_size import Split, longest, smaller, with_size
+from pixelis.training.batch_size import halves
 from pixelis.training.checkpoint import ADAPTER_FILE, CURRICULUM_FILE, read_json
-from tests.training.conftest import MODEL, TRAINING
+from pixelis.training.trainer import CurriculumTrainer
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parent.parent.parent
 DRY = {"lora_dropout": 0.0}  # forward passes of another size would draw other dropout
-STEPS = {"precision": "fp32", "max_steps": 3, "eval_steps": 3, "save_steps": 2, "logging_steps": 1}
-ROOM, TOO_LITTLE = 100, 4  # MiB more: 4 of 208 tokens fit there, 2 in 60, 8 in 150; or not even one
+STEPS = {"max_steps": 3, "eval_steps": 3, "save_steps": 2, "logging_steps": 1}
+SIXTEEN = {**STEPS, "batch_size": 16, "gradient_accumulation_steps": 1}
+# As torch on GPUs and on CPUs, oneDNN, C++ and Python report it.
+FAILURES = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you"),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("std::bad_alloc"),
+    MemoryError(),
+]
+
+
+class SmallTrainer(CurriculumTrainer):
+    """A machine whose memory holds a backward pass of a few examples."""
+
+    room: int
+    failures: list
+    tried: list
+
+    def training_step(self, model, inputs, *arguments, **words):
+        loss = super().training_step(model, inputs, *arguments, **words)
+        size = len(inputs["input_ids"])
+        if not self.is_in_train:
+            self.tried.append((size, inputs["input_ids"].shape[1]))
+        if size > self.room:
+            raise self.failures[len(self.tried) % len(self.failures)]
+        return loss
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Train on a machine with room for so many examples; returns the sizes that were tried."""
+    monkeypatch.setattr("pixelis.training.sft.CurriculumTrainer", SmallTrainer)
+
+    def make(room, failures=FAILURES):
+        monkeypatch.setattr(SmallTrainer, "room", room, raising=False)
+        monkeypatch.setattr(SmallTrainer, "failures", failures, raising=False)
+        monkeypatch.setattr(SmallTrainer, "tried", tried := [], raising=False)
+        return tried
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -32,43 +60,7 @@ ROOM, TOO_LITTLE = 100, 4  # MiB more: 4 of 208 tokens fit there, 2 in 60, 8 in 
     [((16, 1), [8, 4, 2, 1]), ((4, 4), [2, 1]), ((6, 1), [3, 1]), ((5, 2), [2, 1]), ((7, 1), [1])],
 )
 def test_halves_divide_the_step(split, sizes):
-    split, share = Split(*split), split[0] * split[1]
-    found = []
-    while split := smaller(split):
-        found.append(split.batch_size)
-        assert split.batch_size * split.accumulation_steps == share
-    assert found == sizes
-
-
-def test_the_longest_examples_are_tried(data_dir):
-    encoder = Encoder(load_processor("pixelis-nano", max_pixels=12544))
-    dataset = CurriculumDataset(load_split(data_dir, "train"), encoder)
-    keys = longest(dataset, ("simple", "hard"), 3)
-    lengths = {
-        (name, index): len(dataset[name, index])
-        for name in ("simple", "hard")
-        for index in range(dataset.sizes[name])
-    }
-    assert [lengths[key] for key in keys] == sorted(lengths.values(), reverse=True)[:3]
-
-
-def test_another_split_is_the_same_training(train, advancing, tmp_path):
-    """Losses, strata and adapter; every token weighs alike in whichever forward pass it is."""
-    results = {}
-    for size in (16, 8, 4):
-        place = tmp_path / str(size)
-        words = STEPS | {"batch_size": size, "gradient_accumulation_steps": 16 // size}
-        results[size], _, _ = train(advancing, model=DRY, output_dir=place, **words)
-    one = results.pop(16)
-    adapter = load_file(one.final_dir / ADAPTER_FILE)
-    for size, other in results.items():
-        assert [loss for _, loss in other.losses] == pytest.approx(
-            [loss for _, loss in one.losses], rel=1e-5
-        ), size
-        assert other.evaluations[-1][1] == pytest.approx(one.evaluations[-1][1], rel=1e-5)
-        assert other.num_tokens == one.num_tokens
-        for name, tensor in load_file(other.final_dir / ADAPTER_FILE).items():
-            torch.testing.assert_close(tensor, adapter[name], atol=2e-5, rtol=0)
+    assert list(halves(split[0], split[0] * split[1])) == [split[0], *sizes]
 
 
 def test_looking_for_it_changes_nothing(train, advancing, tmp_path):
@@ -77,72 +69,43 @@ def test_looking_for_it_changes_nothing(train, advancing, tmp_path):
     with_search, _, lines = train(
         advancing, output_dir=tmp_path / "with", auto_batch_size=True, **STEPS
     )
-    (line,) = [line for line in lines if line.startswith("batch size")]
-    assert line.startswith("batch size 2 x 2 fits (longest example: ")
+    assert "batch size 2 x 2 (configured: 2 x 2)" in lines
     one, other = (load_file(r.final_dir / ADAPTER_FILE) for r in (without, with_search))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     assert without.losses == with_search.losses
 
 
-@pytest.fixture
-def train_in_little_room(data_dir, advancing):
-    def run(place, *, room, resume=None, code=0, **training):
-        sizes = {"batch_size": 16, "gradient_accumulation_steps": 1, "auto_batch_size": True}
-        request = {
-            "training": TRAINING | STEPS | sizes | training | {"output_dir": str(place)},
-            "model": MODEL | DRY,
-            "curriculum": advancing,
-            "data_dir": str(data_dir),
-            "resume": resume and str(resume),
-            "room": room,
-        }
-        done = subprocess.run(
-            [sys.executable, Path(__file__).with_name("limited_training.py"), json.dumps(request)],
-            capture_output=True,
-            text=True,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "OMP_NUM_THREADS": "1",
-                "MALLOC_MMAP_THRESHOLD_": "65536",  # what is freed is given back at once
-            },
-            timeout=300,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout.splitlines()
-
-    return run
-
-
-def test_memory_that_is_short_halves_the_batch_and_nothing_else(train_in_little_room, tmp_path):
-    """A real allocation fails: the process may take so much address space, and no more."""
-    plenty = train_in_little_room(tmp_path / "plenty", room=None)
-    assert "found: ['16 x 1']" in plenty
-    short = train_in_little_room(tmp_path / "short", room=ROOM)
-    (found,) = [line for line in short if line.startswith("found: ")]
-    size = int(found.split("'")[1].split(" x ")[0])
-    assert 1 <= size <= 8 and found == f"found: ['{size} x {16 // size}']"
-    (line,) = [line for line in short if line.startswith("batch size")]
-    assert line.startswith(f"batch size {size} x {16 // size} fits, 16 x 1 does not (longest")
-    one, other = (
-        load_file(tmp_path / name / "final" / ADAPTER_FILE) for name in ("plenty", "short")
-    )
+def test_memory_that_is_short_halves_the_batch_and_nothing_else(train, advancing, small, tmp_path):
+    tried = small(room=16)
+    plenty, _, lines = train(advancing, model=DRY, output_dir=tmp_path / "plenty", **SIXTEEN)
+    assert tried == [] and not any(line.startswith("batch size") for line in lines)
+    tried = small(room=2)
+    words = {**SIXTEEN, "auto_batch_size": True, "model": DRY, "output_dir": tmp_path / "short"}
+    short, _, lines = train(advancing, **words)
+    assert [size for size, _ in tried] == [16, 8, 4, 2]
+    assert len({width for _, width in tried}) == 1  # the longest examples each time
+    line = "batch size 2 x 8 (configured: 16 x 1)"
+    assert line in lines
+    one, other = (load_file(result.final_dir / ADAPTER_FILE) for result in (plenty, short))
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, other[name], atol=2e-5, rtol=0)
 
     # Taken up again it is the same, however much memory there is now.
     checkpoint = tmp_path / "short" / "checkpoint-2"
-    assert read_json(checkpoint / CURRICULUM_FILE)["batch_size"] == size
-    again = train_in_little_room(tmp_path / "short", room=None, resume=checkpoint)
-    assert found in again and f"batch size {size} x {16 // size}, as before" in again
+    assert read_json(checkpoint / CURRICULUM_FILE)["batch_size"] == 2
+    tried = small(room=16)
+    _, _, lines = train(advancing, resume_from=checkpoint, **words)
+    assert line in lines and tried == []
 
 
-def test_memory_for_not_even_one_is_said_with_what_to_change(train_in_little_room, tmp_path):
-    said = train_in_little_room(tmp_path / "out", room=TOO_LITTLE, code=2)
-    assert said[-1].startswith("error: training.batch_size: not even 1 example of ")
-    assert "Set model.gradient_checkpointing=true, lower model.max_pixels" in said[-1]
+def test_memory_for_not_even_one_is_said_with_what_to_change(train, advancing, small):
+    small(room=0)
+    with pytest.raises(ConfigError, match="^training.batch_size: not even 1 example of ") as caught:
+        train(advancing, auto_batch_size=True)
+    assert "Set model.gradient_checkpointing=true, lower model.max_pixels" in str(caught.value)
 
 
-def test_a_step_that_cannot_be_split_is_refused():
-    with pytest.raises(ConfigError, match="a step of 6 cannot be split into 4 each"):
-        with_size(Split(6, 1), 4)
+def test_another_error_stays_what_it_is(train, advancing, small):
+    small(room=0, failures=[RuntimeError("a bug")])
+    with pytest.raises(RuntimeError, match="^a bug$"):
+        train(advancing, auto_batch_size=True)

@@ -1,26 +1,26 @@
 """Tokens and features from disk are what would have been computed; long examples are left out."""
 
+import hashlib
+import io
+import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 from pixelis.config import ModelConfig
-from pixelis.curriculum import CurriculumConfig
 from pixelis.data.cache import cache_folder
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX, PAD_TO, Encoder
-from pixelis.data.store import load_split
-from pixelis.errors import ConfigError
+from pixelis.data.example import DIFFICULTIES
+from pixelis.data.store import SUMMARY_FILE, difficulty_file, load_split, write_rows
+from pixelis.errors import CheckpointError
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.vision import vision_digest
 from pixelis.training import caches as caches_module
-from pixelis.training.caches import (
-    TrainingCache,
-    left_out,
-    use_token_cache,
-    use_vision_cache,
-)
+from pixelis.training.caches import left_out, use_token_cache, use_vision_cache
 from tests.training.conftest import logged_lines
 
 pytestmark = pytest.mark.integration
@@ -32,13 +32,6 @@ MODEL = ModelConfig(torch_dtype="float32", max_pixels=12544)
 @pytest.fixture(scope="module")
 def base():
     return load_model(NANO, torch_dtype="float32")
-
-
-@pytest.fixture
-def folder(data_dir, tmp_path):
-    """A data folder with nothing beside it."""
-    shutil.copytree(data_dir, tmp_path / "here" / "data")
-    return tmp_path / "here" / "data"
 
 
 @pytest.fixture
@@ -202,27 +195,11 @@ def test_what_is_longer_than_max_length_is_left_out_and_counted(open_splits, enc
     for new, old in zip(dataset.all_keys(), kept, strict=True):
         assert dataset[new].input_ids.tolist() == list(encoded[old].input_ids)
     numbers = left_out(splits)
-    of_train = sum(n for name, n in numbers.items() if name.startswith("data/train/"))
+    of_train = sum(n for (split, _), n in numbers.items() if split == "train")
     assert of_train == len(lengths) - len(kept)
     assert len(lines) == 1
     assert lines[0].startswith(f"longer than training.max_length {limit} and left out: ")
-    assert all(
-        f"{n} of {' '.join(name.split('/')[1:3])}" in lines[0] for name, n in numbers.items()
-    )
-
-
-def test_a_difficulty_with_none_left_is_an_error_at_the_start(folder):
-    curriculum = CurriculumConfig.from_dict({})
-    with pytest.raises(ConfigError, match="^Stage 'simple' takes 1 .* has no example of it.$"):
-        TrainingCache().load_data(MODEL, folder, curriculum, max_length=10)
-
-
-def test_a_training_says_and_records_what_it_left_out(train, advancing, encoded, folder):
-    limit = sorted(len(encoded[key]) for key in encoded.all_keys())[-2]
-    _, recorder, lines = train(advancing, max_length=limit, data=folder, max_steps=2)
-    found = {name: n for (name, step), n in recorder.values.items() if name.startswith("data/")}
-    assert found and all(name.endswith("/left_out") for name in found)
-    assert any(line.startswith("longer than training.max_length") for line in lines)
+    assert all(f"{n} of {' '.join(name)}" in lines[0] for name, n in numbers.items())
 
 
 # Where it cannot be
@@ -272,9 +249,13 @@ def test_features_that_would_be_too_large_are_not_kept(open_splits, folder):
 # Exactness
 
 
-def test_a_cold_cache_and_a_warm_one_train_to_the_same_bits(train, advancing, folder, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+def test_a_cold_cache_and_a_warm_one_train_to_the_same_bits(
+    train, advancing, folder, tmp_path, precision
+):
     def adapter(name):
-        result, _, _ = train(advancing, data=folder, output_dir=tmp_path / name, max_steps=3)
+        words = {"output_dir": tmp_path / name, "max_steps": 3, "precision": precision}
+        result, _, _ = train(advancing, data=folder, **words)
         return (result.final_dir / "adapter_model.safetensors").read_bytes()
 
     cold = adapter("cold")
@@ -293,3 +274,68 @@ def test_workers_read_the_caches_to_the_same_bits(train, advancing, folder, tmp_
         return (result.final_dir / "adapter_model.safetensors").read_bytes()
 
     assert adapter(2) == adapter(0)
+
+
+# Trainings on cached features
+
+
+STILL = {"model": {"lora_dropout": 0.0}, "logging_steps": 1, "max_steps": 2}
+
+
+def invert_images(folder):
+    """Other colours, the same sizes; the summary as data-prep would write it."""
+    summary = json.loads((folder / SUMMARY_FILE).read_text())
+    for name in map(difficulty_file, DIFFICULTIES):
+        rows = pq.read_table(folder / name).to_pylist()
+        for row in rows:
+            for image in row["images"]:
+                shown, file = Image.open(io.BytesIO(image["bytes"])).convert("RGB"), io.BytesIO()
+                ImageOps.invert(shown).save(file, "PNG")
+                image["bytes"] = file.getvalue()
+        write_rows(rows, folder / name)
+        summary["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary))
+
+
+def losses(train, curriculum, place, **words):
+    result, _, _ = train(curriculum, output_dir=place, **STILL | words)
+    return [loss for _, loss in result.losses]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_image_that_changes_changes_the_loss(train, advancing, folder, tmp_path, precision):
+    words = {"data": folder, "precision": precision}
+    before = losses(train, advancing, tmp_path / "before", **words)
+    invert_images(folder)
+    after = losses(train, advancing, tmp_path / "after", **words)
+    assert len(list(cache_folder(folder).glob("vision-*"))) == 2
+    seen = losses(train, advancing, tmp_path / "seen", **words, vision_cache="off")
+    # In bf16, the tower is rounded where it is asked each time; where it is kept, what it says.
+    assert after == pytest.approx(seen, rel={"fp32": 2e-3, "bf16": 1e-2}[precision])
+    assert abs(after[0] - before[0]) > 10 * abs(after[0] - seen[0])
+
+
+@pytest.mark.slow
+def test_a_tower_that_is_trained_is_asked_each_time(train, advancing, folder, tmp_path):
+    for name in ("train_vision", "train_merger"):
+        train(advancing, data=folder, output_dir=tmp_path / name, max_steps=1, model={name: True})
+    assert not list(cache_folder(folder).glob("vision-*"))
+    train(advancing, data=folder, output_dir=tmp_path / "off", max_steps=1, vision_cache="off")
+    assert not list(cache_folder(folder).glob("vision-*"))
+    train(advancing, data=folder, output_dir=tmp_path / "usual", max_steps=1)
+    assert len(list(cache_folder(folder).glob("vision-*"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [("auto", "off", "was True, is False"), ("off", "auto", "was False, is True")],
+)
+def test_a_training_goes_on_with_the_same_choice_only(
+    train, advancing, tmp_path, first, then, message
+):
+    train(advancing, max_steps=4, vision_cache=first)
+    words = {"output_dir": tmp_path / "other", "resume_from": tmp_path / "sft" / "checkpoint-3"}
+    with pytest.raises(CheckpointError, match=f"cached vision features {message}; go on where"):
+        train(advancing, max_steps=4, vision_cache=then, **words)

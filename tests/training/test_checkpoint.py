@@ -1,58 +1,32 @@
-"""Everything that decides what comes next goes to disk and back, bit by bit."""
+"""JSON, seals and the order of checkpoints."""
 
 import json
+import os
 import re
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers.trainer_pt_utils import safe_globals
 
-from pixelis.errors import CheckpointError
+from pixelis.errors import CheckpointError, ConfigError, DataError
 from pixelis.training.checkpoint import (
+    ADAPTER_FILE,
     COMPLETE_FILE,
+    CURRICULUM_FILE,
     check_same_config,
-    check_same_number,
     check_whole,
     checkpoints,
+    choose_start,
+    convert_errors,
     delete_older,
     find_fault,
     read_json,
     seal,
     write_json,
 )
-from pixelis.training.weights import optimizer_tensors, restore_optimizer
-
-
-def build():
-    torch.manual_seed(0)
-    model = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, betas=(0.9, 0.95))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
-    return model, optimizer, scheduler
-
-
-def train(model, optimizer, scheduler, num_steps, first=0):
-    for step in range(first, first + num_steps):
-        generator = torch.Generator().manual_seed(step)
-        loss = model(torch.randn(4, 3, generator=generator)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-
-
-def test_moments_alone_leave_the_learning_rate_as_it_is():
-    model, optimizer, scheduler = build()
-    train(model, optimizer, scheduler, 2)
-    kept = optimizer_tensors(optimizer)
-    train(model, optimizer, scheduler, 2, first=2)
-    rate = optimizer.param_groups[0]["lr"]
-    restore_optimizer(optimizer, kept)
-    assert optimizer.param_groups[0]["lr"] == rate
-    now = optimizer_tensors(optimizer)
-    assert now.keys() == kept.keys() and all(torch.equal(now[key], kept[key]) for key in kept)
-    # What was kept is a copy on both sides.
-    train(model, optimizer, scheduler, 1, first=4)
-    assert all(torch.equal(now[key], kept[key]) for key in kept)
+from pixelis.training.inputs import data_digest
 
 
 def test_json_is_there_whole_or_not_at_all(tmp_path):
@@ -103,10 +77,6 @@ def test_a_sealed_folder_is_whole(folder):
             lambda f: [p.unlink() for p in f.iterdir() if p.name != COMPLETE_FILE],
             "a.bin, state.json differ from what was saved",
         ),
-        (
-            lambda f: (f / COMPLETE_FILE).write_text('"a"'),
-            "complete.json cannot be read (it holds no digests)",
-        ),
     ],
 )
 def test_a_folder_that_is_not_whole(folder, harm, fault):
@@ -153,8 +123,132 @@ def test_the_same_configuration_passes_and_another_is_named(tmp_path):
     )
 
 
-def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path):
-    check_same_number(2, 2, tmp_path)
-    expected = f"checkpoint {tmp_path} was made by 1 process, this training has 4: the examples of"
-    with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}"):
-        check_same_number(1, 4, tmp_path)
+# Whole, and of what no training writes: one line, and never a traceback
+
+
+NESTED = "[" * 100_000
+OPTIMIZER_FILE = "optimizer.pt"
+
+
+def change(name, **values):
+    return lambda folder: write_json(read_json(folder / name) | values, folder / name)
+
+
+def lack(name, key):
+    def harm(folder):
+        kept = read_json(folder / name)
+        del kept[key]
+        write_json(kept, folder / name)
+
+    return harm
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def change_torch(name, **values):
+    """Change what the Trainer saved with torch."""
+
+    def harm(folder):
+        with safe_globals():
+            saved = torch.load(folder / name, weights_only=True)
+        torch.save(saved | values, folder / name)
+
+    return harm
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("it-ran",)
+
+
+def run_code(folder):
+    torch.save({"state": Payload()}, folder / OPTIMIZER_FILE)
+
+
+def cut_tensors(folder):
+    path = folder / ADAPTER_FILE
+    save_file({name: value[:1].clone() for name, value in load_file(path).items()}, path)
+
+
+@pytest.fixture
+def checkpoint(whole, tmp_path):
+    """The checkpoint at step 6 of a training, for us to harm."""
+    place = tmp_path / "sft"
+    shutil.copytree(whole.output_dir, place, ignore=shutil.ignore_patterns("checkpoint-8", "final"))
+    return place / "checkpoint-6"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "harm",
+    [
+        change(CURRICULUM_FILE, loader={}),
+        lack(CURRICULUM_FILE, "callback"),
+        change(CURRICULUM_FILE, unlogged_loss=[[], 0]),
+        change(CURRICULUM_FILE, bad_steps=None),
+        change_torch(OPTIMIZER_FILE, param_groups=[]),
+        change_torch(OPTIMIZER_FILE, state={99999: {"exp_avg": torch.zeros(3)}}),
+        write(OPTIMIZER_FILE, "no tensors" * 9),
+        run_code,
+        write("scheduler.pt", "[1]"),
+        change_torch("rng_state.pth", python=(3, "x", None)),
+        change_torch("rng_state.pth", cpu="x"),
+        change("trainer_state.json", of_the_future=1),
+        write("trainer_state.json", NESTED),
+        cut_tensors,
+    ],
+    ids=range(14),
+)
+def test_what_no_training_writes(train, advancing, checkpoint, harm):
+    harm(checkpoint)
+    seal(checkpoint)
+    with pytest.raises(CheckpointError) as caught:
+        train(advancing, batch_size=1, output_dir=checkpoint.parent, resume_from=checkpoint)
+    line = str(caught.value)
+    assert line.startswith(f"checkpoint {checkpoint} cannot be taken up: ")
+    assert line.isprintable() and len(line) < 1000
+    assert not os.path.exists("it-ran")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lack(CURRICULUM_FILE, "journal"), "KeyError: 'journal'"),  # of an earlier version
+        (change(CURRICULUM_FILE, identity=[1]), "TypeError: "),
+        (change(CURRICULUM_FILE, step="x"), "ValueError: "),
+        (write(CURRICULUM_FILE, "[]"), "TypeError: "),
+    ],
+    ids=range(4),
+)
+def test_a_start_from_what_no_training_writes(checkpoint, harm, message):
+    identity = read_json(checkpoint / CURRICULUM_FILE)["identity"]
+    harm(checkpoint)
+    seal(checkpoint)
+    with pytest.raises(CheckpointError) as caught:
+        choose_start(str(checkpoint), checkpoint.parent, identity)
+    assert str(caught.value).startswith(f"checkpoint {checkpoint} cannot be taken up: {message}")
+
+
+def test_json_that_is_nested_without_end(tmp_path, data_dir):
+    for name in (COMPLETE_FILE, "x.json"):
+        (tmp_path / name).write_text(NESTED)
+    with pytest.raises(CheckpointError, match="x.json cannot be read: maximum recursion"):
+        read_json(tmp_path / "x.json")
+    assert find_fault(tmp_path).startswith(f"{COMPLETE_FILE} cannot be read (")
+    data = shutil.copytree(data_dir, tmp_path / "data")
+    (data / "summary.json").write_text(NESTED)
+    with pytest.raises(DataError, match="does not hold the SHA-256 of each data file"):
+        data_digest(data)
+
+
+def test_what_is_no_damage_stays_what_it_is(tmp_path):
+    for error in (CheckpointError("said already"), torch.OutOfMemoryError("full"), OSError(5, "x")):
+        with pytest.raises(type(error)) as caught, convert_errors(tmp_path):
+            raise error
+        assert caught.value is error
+    with pytest.raises(CheckpointError, match=" cannot be taken up: step must be 1$"):
+        with convert_errors(tmp_path):
+            raise ConfigError("step must be 1")

@@ -13,9 +13,8 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from pixelis.errors import CheckpointError, ConfigError
-from pixelis.training.checkpoint import ADAPTER_FILE, find_fault, rng_file
+from pixelis.training.checkpoint import ADAPTER_FILE, choose_start, find_fault
 from pixelis.training.distributed import ALONE, join
-from pixelis.training.resume import choose_start
 from pixelis.training.weights import SNAPSHOT_FILE
 from tests.forking import ROOT, ForkServer
 from tests.training.conftest import MODEL
@@ -212,15 +211,15 @@ def test_a_killed_process_ends_the_other_and_both_go_on_to_the_bit(
     assert [line for line in killed.printed if "error" in line.lower()] == [said]
     checkpoint = place / "checkpoint-3"
     assert find_fault(checkpoint) is None and (checkpoint / SNAPSHOT_FILE).is_file()
-    states = [(checkpoint / rng_file(rank, 2)).read_bytes() for rank in (0, 1)]
+    states = [(checkpoint / f"rng_state_{rank}.pth").read_bytes() for rank in (0, 1)]
     assert states[0] != states[1]
 
     # Another number of processes has other steps and other dropout.
     with pytest.raises(CheckpointError) as refused:
         choose_start("auto", place, identity(retreating, 5))
     assert str(refused.value) == (
-        f"checkpoint {checkpoint} was made by 2 processes, this training has 1: the examples of a "
-        "step and every dropout depend on their number; go on with 2, or start anew without resume"
+        f"checkpoint {checkpoint} is from another configuration: number of processes was 2, is 1; "
+        "go on with the same values, or start anew without resume"
     )
 
     run = launch(place, retreating, max_steps=5, resume="auto")
@@ -372,11 +371,11 @@ def test_nothing_is_joined_where_nothing_was_launched(monkeypatch):
     [
         (
             {"MASTER_PORT": "29500", "ACCELERATE_USE_CPU": "True"},
-            "^accelerate launch has started one process of several: use torchrun --nproc_per_node",
+            "^accelerate launch on CPUs is not supported: use torchrun --nproc_per_node",
         ),
         (
             {"ACCELERATE_USE_DEEPSPEED": "true"},
-            "^DeepSpeed is not supported: use accel",
+            "^accelerate launch with DeepSpeed is not supported: use torchrun",
         ),
     ],
 )

@@ -9,8 +9,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from pixelis.cli.console import configure_logging
 from pixelis.curriculum import CurriculumConfig, CurriculumManager
 from pixelis.recorder import NullRecorder
-from pixelis.training.callback import CurriculumCallback
-from pixelis.training.progress import ProgressCallback
+from pixelis.training.callback import CurriculumCallback, ProgressCallback
+from pixelis.training.trainer import BadSteps
 
 TWO = [{"name": "both", "difficulty_mix": {"simple": 0.5, "hard": 0.5}}]
 STRATA = {"simple": 0.91234, "medium": 0.9, "hard": 0.88}
@@ -22,7 +22,7 @@ def build(**settings):
     )
     manager = CurriculumManager(config, max_steps=400)
     callback = CurriculumCallback(manager, NullRecorder(), None, eval_steps=50, examples_per_step=4)
-    return ProgressCallback(callback)
+    return ProgressCallback(callback, BadSteps(3, NullRecorder()))
 
 
 def go(progress, step):
@@ -30,55 +30,58 @@ def go(progress, step):
         progress.curriculum.manager.step()
 
 
-def test_at_the_start_there_is_only_the_next_attempt():
-    assert build().describe(0, 400) == "next attempt 100"
-
-
 def test_loss_strata_and_next_attempt():
     progress = build()
-    progress.on_log(None, None, None, logs={"loss": 0.41})
-    progress.on_log(None, None, None, logs={"train_runtime": 3.0})
+    assert progress.describe(0, 400) == "next attempt 100"
+    progress.curriculum.losses.append((20, 0.41))
+    progress.bad_steps.count = 2
     progress.curriculum.strata = STRATA
     go(progress, 30)
-    text = "loss 0.410, simple 0.912 medium 0.900 hard 0.880, next attempt 100"
+    text = "loss 0.410, bad steps 2, simple 0.912 medium 0.900 hard 0.880, next attempt 100"
     assert progress.describe(30, 400) == text
 
 
-def test_while_an_attempt_is_measured_it_is_the_next():
-    progress = build()
-    go(progress, 100)
-    assert progress.describe(100, 400) == "next attempt 100"
-    progress.curriculum.manager.attempt(100, STRATA)
-    assert progress.describe(100, 400) == "next attempt 200"
+@pytest.mark.parametrize(
+    ("settings", "awaited"),
+    [
+        # Step -> the text before and after the manager's decision there.
+        ({}, {100: ("next attempt 100", "next attempt 200")}),
+        (
+            {"trial_steps": 40},
+            {
+                100: ("next attempt 100", "trial ends 140"),
+                140: ("trial ends 140", "next attempt 240"),
+            },
+        ),
+        ({"advancement_interval": 300}, {300: ("next attempt 300", "no more attempts")}),
+        (
+            {"strategy": "schedule", "schedule": {"steps": [70, 80]}},
+            {70: ("next stage 70", "next stage 80"), 80: ("next stage 80", "no more stages")},
+        ),
+        (
+            {"strategy": "adaptive", "stages": TWO},
+            {
+                100: (
+                    "mix simple 50% hard 50%, next mix 100",
+                    "mix simple 50% hard 50%, next mix 200",
+                ),
+            },
+        ),
+    ],
+    ids=["staged", "trial", "last", "schedule", "adaptive"],
+)
+def test_each_strategy_says_what_it_awaits(settings, awaited):
+    progress, done = build(**settings), 0
+    for step, (before, after) in awaited.items():
+        go(progress, step - done)
+        done = step
+        assert progress.describe(step, 400) == before
+        progress.curriculum.manager.attempt(step, STRATA)
+        assert progress.describe(step, 400) == after
 
 
-def test_a_trial_says_when_it_ends():
-    progress = build(trial_steps=40)
-    go(progress, 100)
-    progress.curriculum.manager.attempt(100, STRATA)
-    assert progress.describe(100, 400) == "trial ends 140"
-    go(progress, 40)
-    assert progress.describe(140, 400) == "trial ends 140"
-    progress.curriculum.manager.attempt(140, STRATA)
-    assert progress.describe(140, 400) == "next attempt 240"
-
-
-def test_where_no_attempt_comes_any_more_it_says_so():
-    assert build(advancement_interval=400).describe(0, 400) == "no more attempts"
-
-
-def test_each_strategy_says_what_it_awaits():
+def test_where_the_curriculum_is_off_there_is_nothing_to_await():
     assert build(enabled=False).describe(0, 400) == ""
-    schedule = build(strategy="schedule", schedule={"steps": [70, 80]})
-    assert schedule.describe(0, 400) == "next stage 70"
-    for step in (70, 80):
-        schedule.curriculum.manager.attempt(step, STRATA)
-    assert schedule.describe(80, 400) == "no more stages"
-    adaptive = build(strategy="adaptive", stages=TWO)
-    assert adaptive.describe(0, 400) == "mix simple 50% hard 50%, next mix 100"
-    go(adaptive, 350)
-    adaptive.curriculum.manager.attempt(350, STRATA)
-    assert adaptive.describe(350, 400) == "mix simple 50% hard 50%, no more mixes"
 
 
 def test_a_strategy_that_chooses_examples_says_how_many_are_in():
@@ -100,7 +103,7 @@ def arguments(tmp_path):
 def test_the_bar_shows_stage_and_text_from_the_step_where_training_begins(
     arguments, capsys, monkeypatch
 ):
-    monkeypatch.setattr("pixelis.training.progress.LOG_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("pixelis.training.callback.LOG_INTERVAL_SECONDS", 0.0)
     progress = build()
     state, control = TrainerState(max_steps=400, global_step=30), TrainerControl()
     progress.on_train_begin(arguments, state, control)
@@ -110,8 +113,7 @@ def test_the_bar_shows_stage_and_text_from_the_step_where_training_begins(
     progress.on_step_end(arguments, state, control)
     progress.curriculum.strata = STRATA
     progress.on_evaluate(arguments, state, control)
-    progress.on_train_end(arguments, state, control)
-    assert progress.bar is None
+    progress.close()
     shown = re.split(r"[\r\n]+", capsys.readouterr().err)
     drawn = [line for line in shown if line.startswith("simple: ") and " 31/400 " in line]
     assert any("hard 0.880, next attempt 100" in line for line in drawn)
@@ -130,4 +132,4 @@ def test_a_line_of_the_console_leaves_the_bar_whole(arguments, capsys, monkeypat
     assert shown.out == "✅ Advanced\n"
     cleared, drawn_again = re.fullmatch(r"\r( +)\r+(.*)", shown.err).groups()
     assert " 0/400 " in drawn_again and len(cleared) >= len(drawn_again)
-    progress.on_train_end(arguments, TrainerState(max_steps=400), TrainerControl())
+    progress.close()

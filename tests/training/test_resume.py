@@ -11,26 +11,18 @@ import torch
 from safetensors.torch import load_file
 from transformers.trainer_pt_utils import safe_globals
 
-from pixelis import files
 from pixelis.errors import CheckpointError
 from pixelis.training.checkpoint import (
     ADAPTER_FILE,
     COMPLETE_FILE,
     CURRICULUM_FILE,
-    OPTIMIZER_FILE,
-    SCHEDULER_FILE,
-    checkpoints,
-    find_fault,
-    rng_file,
-    seal,
-    write_json,
-)
-from pixelis.training.resume import (
     FINISHED_FILE,
     Start,
+    checkpoints,
     choose_start,
-    clear_leftovers,
-    set_aside,
+    find_fault,
+    seal,
+    write_json,
 )
 from pixelis.training.weights import SNAPSHOT_FILE
 from tests.training.conftest import logged_lines
@@ -73,7 +65,7 @@ def test_the_uninterrupted_run_is_worth_comparing_with(whole):
 def test_dropout_makes_the_generators_matter(fork_run, whole, advancing, tmp_path):
     place = tmp_path / "sft"
     shutil.copytree(whole.output_dir, place, ignore=shutil.ignore_patterns("checkpoint-8", "final"))
-    rng = place / "checkpoint-6" / rng_file(0, 1)
+    rng = place / "checkpoint-6" / "rng_state.pth"
     with safe_globals():
         state = torch.load(rng, weights_only=True)
     torch.save(state | {"cpu": torch.Generator().manual_seed(1).get_state()}, rng)
@@ -138,24 +130,18 @@ def test_a_kill_inside_a_trial_resumes_into_the_trial(fork_run, retreating, tmp_
 # Asked to stop
 
 
-def test_a_termination_saves_and_says_where(fork_run, whole, advancing, tmp_path):
+@pytest.mark.parametrize("step", [7, 8])
+def test_a_termination_saves_and_says_where(fork_run, whole, advancing, tmp_path, step):
+    """Between two logged steps, and in the last step, where it is not swallowed."""
     place = tmp_path / "sft"
-    run = fork_run(place, advancing, fault=("record", 7, "SIGTERM"), code=130)
-    assert run.lines[-1] == f"stopped after step 7; everything is in {place / 'checkpoint-7'}"
-    assert find_fault(place / "checkpoint-7") is None
-    assert not (place / "final").exists()
-    # Between two logged steps: the loss logged at step 8 is the mean of steps 7 and 8.
+    run = fork_run(place, advancing, fault=("record", step, "SIGTERM"), code=130)
+    checkpoint = place / f"checkpoint-{step}"
+    assert run.lines[-1] == f"stopped after step {step}; everything is in {checkpoint}"
+    assert find_fault(checkpoint) is None and not (place / "final").exists()
+    # The loss logged at step 8 is the mean of steps 7 and 8.
     assert ("train/loss", 7) not in run.metrics and ("train/loss", 8) in whole.metrics
     run = fork_run(place, advancing, resume="auto")
-    assert f"going on from {place / 'checkpoint-7'} (step 7)" in run.lines
-    assert_same(run, whole)
-
-
-def test_a_termination_in_the_last_step_is_not_swallowed(fork_run, whole, advancing, tmp_path):
-    place = tmp_path / "sft"
-    run = fork_run(place, advancing, fault=("record", 8, "SIGTERM"), code=130)
-    assert run.lines[-1] == f"stopped after step 8; everything is in {place / 'checkpoint-8'}"
-    run = fork_run(place, advancing, resume="auto")
+    assert f"going on from {checkpoint} (step {step})" in run.lines
     assert_same(run, whole)
 
 
@@ -185,24 +171,15 @@ def begin(output):
     return call
 
 
-def test_auto_takes_the_newest(output, begin):
+@pytest.mark.parametrize("resume", ["auto", "checkpoint-100", "checkpoint-6"])
+def test_auto_takes_the_newest_by_number_and_any_can_be_named(output, begin, resume):
+    (output / "checkpoint-8").rename(output / "checkpoint-100")
     before = state_of(output)
-    start, lines = begin("auto")
-    assert start == Start(resume_from=output / "checkpoint-8", run_id="abc")
-    assert lines == [f"going on from {output / 'checkpoint-8'} (step 8)"]
+    start, lines = begin(resume if resume == "auto" else str(output / resume))
+    chosen = output / ("checkpoint-100" if resume == "auto" else resume)
+    assert start == Start(resume_from=chosen, run_id="abc")
+    assert lines == [f"going on from {chosen} (step {6 if resume == 'checkpoint-6' else 8})"]
     assert state_of(output) == before
-
-
-def test_newest_is_by_number_not_by_name(output, begin):
-    (output / "checkpoint-6").rename(output / "checkpoint-100")
-    start, _ = begin("auto")
-    assert start.resume_from == output / "checkpoint-100"
-
-
-def test_a_checkpoint_can_be_named(output, begin):
-    start, lines = begin(str(output / "checkpoint-6"))
-    assert start == Start(resume_from=output / "checkpoint-6", run_id="abc")
-    assert lines == [f"going on from {output / 'checkpoint-6'} (step 6)"]
 
 
 def flip(path):
@@ -215,11 +192,11 @@ def flip(path):
     ("harm", "fault"),
     [
         (lambda c: flip(c / ADAPTER_FILE), f"{ADAPTER_FILE} differ from what was saved"),
-        (lambda c: (c / OPTIMIZER_FILE).unlink(), f"{OPTIMIZER_FILE} differ from what was saved"),
+        (lambda c: (c / "optimizer.pt").unlink(), "optimizer.pt differ from what was saved"),
         (lambda c: (c / "more.txt").touch(), "more.txt differ from what was saved"),
         (lambda c: (c / COMPLETE_FILE).unlink(), f"{COMPLETE_FILE} cannot be read ("),
         (lambda c: (c / COMPLETE_FILE).write_text('{"a'), f"{COMPLETE_FILE} cannot be read ("),
-        (lambda c: (c / COMPLETE_FILE).write_text("[]"), f"{COMPLETE_FILE} cannot be read ("),
+        (lambda c: (c / COMPLETE_FILE).write_text("7"), f"{COMPLETE_FILE} cannot be read ("),
     ],
     ids=["flipped bit", "missing file", "added file", "no digests", "torn digests", "no mapping"],
 )
@@ -249,24 +226,17 @@ def test_auto_with_nothing_there_is_a_fresh_start_and_says_so(tmp_path, lines):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"training.max_steps": 20}, "training.max_steps was 8, is 20;"),
-        ({"model.lora_r": 8}, "model.lora_r was None, is 8;"),
-        (
-            {"training.max_steps": 20, "curriculum.strategy": "adaptive"},
-            "curriculum.strategy was 'staged', is 'adaptive'; training.max_steps was 8, is 20;",
-        ),
-    ],
-)
 @pytest.mark.parametrize("named", [True, False])
-def test_a_checkpoint_from_another_configuration(output, begin, changed, message, named):
+def test_a_checkpoint_from_another_configuration(output, begin, named):
     before = state_of(output)
     place = output / "checkpoint-8"
-    expected = f"checkpoint {place} is from another configuration: {message} go on with the same"
+    message = "curriculum.strategy was 'staged', is 'adaptive'; model.lora_r was None, is 8; "
+    expected = f"checkpoint {place} is from another configuration: {message}go on with the same"
     with pytest.raises(CheckpointError, match=re.escape(expected)):
-        begin(str(place) if named else "auto", **changed)
+        begin(
+            str(place) if named else "auto",
+            **{"model.lora_r": 8, "curriculum.strategy": "adaptive"},
+        )
     assert state_of(output) == before
 
 
@@ -305,11 +275,11 @@ def test_a_finished_training_is_left_as_it_is(output, begin):
     assert state_of(output) == before
 
 
-@pytest.mark.parametrize("content", [[], {"step": 12}, "finished"])
+@pytest.mark.parametrize("content", [[], {"step": 12}, "finished", {"identity": [1]}])
 def test_a_finished_file_that_is_damaged(output, begin, content):
     write_json(content, output / FINISHED_FILE)
-    expected = f"{output / FINISHED_FILE} is damaged: identity, step and run_id must be in it"
-    with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
+    expected = f"checkpoint {output / FINISHED_FILE} cannot be taken up: "
+    with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}"):
         begin("auto")
 
 
@@ -327,101 +297,57 @@ def test_a_fresh_start_moves_the_earlier_run_aside(output, begin):
 
 def test_an_empty_folder_is_taken_as_it_is(tmp_path, lines):
     (tmp_path / "empty").mkdir()
-    set_aside(tmp_path / "empty")
-    set_aside(tmp_path / "none")
+    for name in ("empty", "none"):
+        choose_start(None, tmp_path / name, IDENTITY)
     assert lines == [] and os.listdir(tmp_path) == ["empty"]
 
 
-def test_what_an_earlier_run_could_not_tell_its_tracker_stays_where_it_is(tmp_path, lines):
+def test_what_is_no_training_s_yet_stays_where_it_is(tmp_path, lines):
     """A training that was killed before its first file, while MLflow was away."""
     names = [".journal-r1.files", "journal-r1.jsonl"]
     for name in names:
         (tmp_path / "sft" / name).mkdir(parents=True)
-    set_aside(tmp_path / "sft")
-    assert lines == [] and sorted(os.listdir(tmp_path / "sft")) == names
+    for resume in (None, "auto"):
+        (tmp_path / "sft" / ".events.json.17.tmp").write_text("[")
+        assert choose_start(resume, tmp_path / "sft", IDENTITY) == Start()
+        assert sorted(os.listdir(tmp_path / "sft")) == names
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("left", "kept"),
+    [
+        ({".best.17.old": "so far", ".best.new": "torn"}, "so far"),
+        ({"best": "better", ".best.17.old": "so far"}, "better"),
+    ],
+    ids=["the next did not come", "the next came"],
+)
+def test_the_best_adapter_survives_a_kill_between_two_moves(output, begin, tmp_path, left, kept):
+    """Where the system cannot exchange two folders in one step."""
+    shutil.rmtree(output / "best")
+    (output / ".events.json.17.tmp").write_text("[")
+    for name, text in {**left, ".final.new": "torn"}.items():
+        (output / name).mkdir()
+        (output / name / ADAPTER_FILE).write_text(text)
+    choose_start(str(output / "checkpoint-6"), tmp_path / "other", IDENTITY)
+    for folder in (output, tmp_path / "other"):
+        assert (folder / "best" / ADAPTER_FILE).read_text() == kept
+        assert not list(folder.glob(".*"))
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])
-def test_what_a_kill_left_of_the_first_file_is_taken_away(tmp_path, resume):
-    folder = tmp_path / "sft"
-    (folder / ".best.new").mkdir(parents=True)
-    (folder / ".events.json.17.tmp").write_text("[")
-    assert choose_start(resume, folder, IDENTITY) == Start()
-    assert os.listdir(folder) == []
-
-
-@pytest.fixture
-def torn(tmp_path, monkeypatch):
-    """A training killed between the two moves of its best adapter, where no exchange is known."""
-    folder = tmp_path / "sft"
-    (folder / "checkpoint-3").mkdir(parents=True)
-    (folder / "events.json").write_text("[]")
-    for name, text in (("best", "the best so far"), (".best.new", "better")):
-        (folder / name).mkdir()
-        (folder / name / ADAPTER_FILE).write_text(text)
-    replace = os.replace
-
-    def killed_at_the_second(source, target):
-        if str(source).endswith(".new"):
-            os._exit(9)
-        replace(source, target)
-
-    if (child := os.fork()) == 0:
-        monkeypatch.setattr(files, "swap_folders", lambda first, second: False)
-        monkeypatch.setattr(os, "replace", killed_at_the_second)
-        files.replace_folder(folder / ".best.new", folder / "best")
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert not (folder / "best").exists() and (folder / f".best.{child}.old").is_dir()
-    return folder
-
-
-def test_the_best_adapter_is_put_back_where_the_next_did_not_come(torn):
-    clear_leftovers(torn)
-    assert (torn / "best" / ADAPTER_FILE).read_text() == "the best so far"
-    assert sorted(os.listdir(torn)) == ["best", "checkpoint-3", "events.json"]
-
-
-def test_what_a_kill_moved_aside_stays_away_where_the_next_came(torn):
-    shutil.copytree(torn / ".best.new", torn / "best")
-    clear_leftovers(torn)
-    assert (torn / "best" / ADAPTER_FILE).read_text() == "better"
-    assert sorted(os.listdir(torn)) == ["best", "checkpoint-3", "events.json"]
-
-
-def test_it_is_brought_along_into_another_folder(torn, tmp_path):
-    write_json(
-        {"identity": IDENTITY, "num_processes": 1, "step": 3, "run_id": None, "journal": 0},
-        torn / "checkpoint-3" / CURRICULUM_FILE,
-    )
-    for name in (OPTIMIZER_FILE, SCHEDULER_FILE, rng_file(0, 1)):
-        (torn / "checkpoint-3" / name).touch()
-    seal(torn / "checkpoint-3")
-    other = tmp_path / "other"
-    choose_start(str(torn / "checkpoint-3"), other, IDENTITY)
-    assert (other / "best" / ADAPTER_FILE).read_text() == "the best so far"
-
-
-def test_hidden_files_of_others_are_left_alone(tmp_path):
-    names = [".emacs.new", ".notes.tmp", ".thesis.17.old"]
+@pytest.mark.parametrize("names", [["thesis.tex"], [".emacs.new", ".notes.tmp", ".thesis.17.old"]])
+def test_a_folder_with_foreign_files_is_refused(tmp_path, resume, names):
     for name in names:
         (tmp_path / name).mkdir()
-    with pytest.raises(CheckpointError, match="holds other files"):
-        choose_start(None, tmp_path, IDENTITY)
-    assert sorted(os.listdir(tmp_path)) == names
-
-
-@pytest.mark.parametrize("resume", [None, "auto"])
-def test_a_folder_with_foreign_files_is_refused(tmp_path, resume):
-    (tmp_path / "thesis.tex").write_text("years of work")
     expected = f"training.output_dir {tmp_path} holds other files; name an empty or a new folder"
     with pytest.raises(CheckpointError, match=re.escape(expected)):
         choose_start(resume, tmp_path, IDENTITY)
-    assert os.listdir(tmp_path) == ["thesis.tex"]
+    assert sorted(os.listdir(tmp_path)) == names
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "sft").write_text("")
     expected = f"training.output_dir {tmp_path / 'sft'} is a file; name a folder"
     with pytest.raises(CheckpointError, match=re.escape(expected)):
-        set_aside(tmp_path / "sft")
+        choose_start(None, tmp_path / "sft", IDENTITY)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 
 import pyarrow.parquet as pq
@@ -17,7 +16,6 @@ from pixelis.data.store import difficulty_file, from_row, load_split, write_rows
 from pixelis.errors import CheckpointError, ConfigError, DataError, UserError
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import load_adapter
-from pixelis.training.stopping import Stopped
 
 pytestmark = pytest.mark.integration
 
@@ -64,12 +62,6 @@ def test_the_result_says_what_was_done(train, advancing):
     weights = load_file(result.final_dir / "adapter_model.safetensors")
     assert weights and all("lora_" in name for name in weights)
     assert any(value.any() for name, value in weights.items() if "lora_B" in name)
-
-
-def test_a_stop_says_where_to_go_on(tmp_path):
-    stopped = Stopped(tmp_path / "checkpoint-5", 5)
-    assert isinstance(stopped, KeyboardInterrupt)
-    assert str(stopped) == f"stopped after step 5; everything is in {tmp_path / 'checkpoint-5'}"
 
 
 def test_the_whole_model_is_not_trained(train, advancing, tmp_path):
@@ -122,7 +114,11 @@ def test_examples_that_are_too_long_are_left_out_and_counted(trained, advancing,
     (line,) = [line for line in seen.lines if "left out" in line]
     assert line.startswith(f"longer than training.max_length {limit} and left out: ")
     told = re.findall(r"(\d+) of train (\w+)", line)
-    assert {name: int(num) for num, name in told} == {k: n for k, n in left_out.items() if n}
+    expected = {k: n for k, n in left_out.items() if n}
+    assert {name: int(num) for num, name in told} == expected
+    values = seen.recorder.values
+    recorded = {name: values.get((f"data/train/{name}/left_out", 0)) for name in expected}
+    assert recorded == expected
     # A pass over a difficulty is over those that are left.
     for keys in seen.keys.values():
         assert all(index < len(fitting[name]) for name, index in keys)
@@ -136,12 +132,6 @@ def test_where_all_of_a_difficulty_are_too_long_it_says_so(train, advancing, tmp
         "than training.max_length 20, the train split has no example of it."
     )
     assert not (tmp_path / "sft" / "final").exists()
-
-
-@pytest.fixture
-def folder(data_dir, tmp_path):
-    """Data that a test may harm, with nothing computed beside it."""
-    return shutil.copytree(data_dir, tmp_path / "mine" / "data")
 
 
 def break_images(folder):
@@ -165,9 +155,10 @@ def test_a_broken_image_is_named_before_training_begins(train, advancing, folder
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_broken_image_met_in_training_is_named(
-    train, advancing, folder, tmp_path, capsys, num_workers
+    train, advancing, folder, tmp_path, capsys, monkeypatch, num_workers
 ):
-    # Its tokens were made when it was whole; only one who looks at the pixels can notice.
+    # As if it broke after its tokens were looked up: only one who looks at the pixels can notice.
+    monkeypatch.setattr("pixelis.training.caches.file_digests", lambda folder: {})
     train(advancing, data=folder, output_dir=tmp_path / "before", max_steps=1, vision_cache="off")
     capsys.readouterr()
     break_images(folder)

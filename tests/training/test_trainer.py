@@ -7,15 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from pixelis.curriculum import MixtureSampler
-from pixelis.data.dataset import CurriculumDataset
-from pixelis.data.encode import IGNORE_INDEX, Encoder
+from pixelis.data.encode import IGNORE_INDEX, OPERATION
 from pixelis.data.store import load_split
 from pixelis.evaluation.validation import Stratum, Validation
-from pixelis.models.load import load_model, load_processor
-from pixelis.models.lora import add_lora
 from pixelis.training.checkpoint import ADAPTER_FILE
 from pixelis.training.trainer import compute_token_loss
-from pixelis.training.weights import TrainedWeights, optimizer_tensors
+from pixelis.training.weights import TrainedWeights
+from tests.training.conftest import moments_of
 
 pytestmark = pytest.mark.integration
 
@@ -87,65 +85,60 @@ def test_a_rollback_goes_back_to_the_old_mix_at_once(trained, retreating, sizes)
 # The loss
 
 
-@pytest.fixture(scope="module")
-def adapted():
-    base = load_model(NANO, torch_dtype="float32")
-    model = add_lora(base, model_name=NANO, lora_r=4, lora_alpha=8, lora_dropout=0.0, seed=0)
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:  # zero at first, which would leave the other half without a gradient
-            torch.nn.init.normal_(parameter, std=0.05)
-    return model
+@pytest.fixture
+def batch():
+    """Two rows of five tokens, six of them supervised, three of these in a call."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 7, generator=generator)
+    labels = torch.tensor([[IGNORE_INDEX, 3, 1, 6, 2], [IGNORE_INDEX, IGNORE_INDEX, 5, 0, -100]])
+    kinds = torch.tensor([[0, 0, OPERATION, OPERATION, 0], [0, 0, 0, OPERATION, 0]])
+    return logits, labels, kinds
 
 
-@pytest.fixture(scope="module")
-def unequal(data_dir):
-    """Four examples and their dataset; the first has far fewer supervised tokens."""
-    encoder = Encoder(load_processor(NANO, max_pixels=12544))
-    dataset = CurriculumDataset(load_split(data_dir, "train"), encoder)
-    keys = [(name, i) for name, size in dataset.sizes.items() for i in range(size)]
-    keys.sort(key=lambda key: sum(label != IGNORE_INDEX for label in dataset[key].labels))
-    return dataset, [dataset[keys[0]], *(dataset[key] for key in keys[-3:])]
+def each_loss(logits, labels):
+    """By the definition: (row, position) -> -log p."""
+    logs = logits.log_softmax(-1)
+    return {
+        (row, t): -logs[row, t - 1, labels[row, t]].item()
+        for row in range(2)
+        for t in range(1, 5)
+        if labels[row, t] != IGNORE_INDEX
+    }
 
 
-def loss_and_gradients(model, dataset, parts, num_items):
-    model.zero_grad()
-    total = 0.0
-    for part in parts:
-        batch = dataset.collate(part)
-        labels = batch.pop("labels")
-        loss = compute_token_loss(model(**batch), labels, num_items)
-        loss.backward()
-        total += loss.item()
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
-    return total, gradients
+def test_the_mean_over_supervised_tokens(batch):
+    logits, labels, _ = batch
+    known = each_loss(logits, labels)
+    assert len(known) == 6
+    loss = compute_token_loss({"logits": logits}, labels)
+    assert loss.item() == pytest.approx(sum(known.values()) / 6, abs=1e-6)
+    # Of a step with more micro-batches: its share of the whole.
+    part = compute_token_loss({"logits": logits}, labels, torch.tensor(10))
+    assert part.item() == pytest.approx(sum(known.values()) / 10, abs=1e-6)
 
 
-def test_micro_batches_weigh_every_token_alike(adapted, unequal):
-    dataset, items = unequal
-    counts = [sum(label != IGNORE_INDEX for label in item.labels) for item in items]
-    assert counts[0] * 2 < counts[1]
-    whole, gradients = loss_and_gradients(adapted, dataset, [items], None)
-    for split in (1, 2, 3):
-        parts = [items[:split], items[split:]]
-        loss, accumulated = loss_and_gradients(adapted, dataset, parts, torch.tensor(sum(counts)))
-        assert loss == pytest.approx(whole, abs=1e-6)
-        for name, gradient in gradients.items():
-            assert gradient.abs().max() > 0, name
-            torch.testing.assert_close(accumulated[name], gradient, atol=1e-6, rtol=0)
-    # The mean of the micro-batches' means, which the model's own loss gives, is another number.
-    parts = (items[:1], items[1:])
-    means = [loss_and_gradients(adapted, dataset, [part], None)[0] for part in parts]
-    assert abs(sum(means) / 2 - whole) > 1e-4
+def test_logits_of_the_supervised_tokens_alone_give_the_same_number(batch):
+    logits, labels, kinds = batch
+    kept = logits[:, :-1][labels[:, 1:] != IGNORE_INDEX]
+    for words in ({}, {"kinds": kinds, "operation_weight": 2.5}):
+        whole = compute_token_loss({"logits": logits}, labels, **words)
+        assert torch.equal(compute_token_loss({"logits": kept}, labels, **words), whole)
 
 
-def test_the_loss_is_the_model_s_own_where_nothing_is_accumulated(adapted, unequal):
-    dataset, items = unequal
-    batch = dataset.collate(items)
-    with torch.no_grad():
-        outputs = adapted(**batch)
-    own = compute_token_loss(outputs, batch["labels"])
-    torch.testing.assert_close(own, outputs.loss, atol=1e-6, rtol=0)
+def test_tokens_of_a_call_weigh_what_they_are_said_to(batch):
+    logits, labels, kinds = batch
+    known = each_loss(logits, labels)
+    in_call = {(0, 2), (0, 3), (1, 3)}
+    expected = sum((2.5 if at in in_call else 1) * loss for at, loss in known.items()) / 6
+    loss = compute_token_loss({"logits": logits}, labels, kinds=kinds, operation_weight=2.5)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert abs(expected - sum(known.values()) / 6) > 0.1
+
+
+def test_a_weight_of_one_is_no_weight_to_the_bit(batch):
+    logits, labels, kinds = batch
+    weighed = compute_token_loss({"logits": logits}, labels, kinds=kinds, operation_weight=1.0)
+    assert torch.equal(weighed, compute_token_loss({"logits": logits}, labels))
 
 
 def test_the_trainer_steps_alike_however_a_step_is_cut(train, advancing, tmp_path):
@@ -178,7 +171,7 @@ class WatchedWeights(TrainedWeights):
 
     def look(self, optimizer):
         rates = [group["lr"] for group in optimizer.param_groups]
-        return self.tensors(), optimizer_tensors(optimizer), rates
+        return self.tensors(), moments_of(optimizer), rates
 
     def take_snapshot(self, optimizer):
         super().take_snapshot(optimizer)

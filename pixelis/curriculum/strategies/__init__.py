@@ -14,24 +14,13 @@ __all__ = ["STRATEGIES", "Decision", "Strategy", "find_strategies"]
 
 
 def find_strategies(folders: Iterable[str]) -> dict[str, type[Strategy]]:
-    """Return the strategies in the modules of these folders of the package, by their names.
-
-    Raises:
-        ValueError: when two have the same name.
-    """
+    """Return the strategies in the modules of these folders of the package, by their names."""
     strategies: dict[str, type[Strategy]] = {}
     for module in sorted(item.name for item in pkgutil.iter_modules(folders)):
         for item in vars(import_module(f"{__name__}.{module}")).values():
-            is_strategy = isinstance(item, type) and issubclass(item, Strategy)
-            # Skip imported classes; a class without its own name is a base class.
-            if not is_strategy or "name" not in vars(item) or item is strategies.get(item.name):
-                continue
-            if item.name in strategies:
-                raise ValueError(
-                    f"a strategy's name must be its own, got '{item.name}' for both "
-                    f"{strategies[item.name].__module__} and {item.__module__}"
-                )
-            strategies[item.name] = item
+            # A class without a name of its own is a base class.
+            if isinstance(item, type) and issubclass(item, Strategy) and "name" in vars(item):
+                strategies[item.name] = item
     return strategies
 
 

@@ -20,9 +20,15 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from pixelis.curriculum.scoring import check_losses, select_active
 from pixelis.curriculum.state import CurriculumState
-from pixelis.curriculum.strategies.base import Decision, Losses, Mix, Pool, Strategy
+from pixelis.curriculum.strategies.base import (
+    Decision,
+    Losses,
+    Mix,
+    Pool,
+    Strategy,
+    scored_examples,
+)
 
 LARGEST_MEMORY = 300  # rewards that the percentiles are taken over
 
@@ -55,11 +61,10 @@ class Adaptive(Strategy):
         settings, pool, num_scored, num_noisy = self.config.adaptive, {}, 0, 0
         assert settings.active_fraction is not None
         for name in self.config.required_difficulties:
-            scored = check_losses(name, losses)
-            active = select_active(scored, settings.active_fraction, settings.noise_cut)
-            pool[name] = active.chosen
+            scored = scored_examples(losses, name)
+            pool[name], noisy = select_active(scored, settings.active_fraction, settings.noise_cut)
             num_scored += len(scored)
-            num_noisy += active.num_noisy
+            num_noisy += noisy
         count = sum(len(indices) for indices in pool.values())
         note = f"{count} of {num_scored} scored examples are in, {num_noisy} are out as noise"
         state.memory |= {"pool": pool, "scored_at": step, "note": note}
@@ -68,7 +73,7 @@ class Adaptive(Strategy):
 
     def decide(self, state: CurriculumState, step: int) -> Decision:
         """Reward each difficulty with the gain of its stratum, and change the mix."""
-        names, now = self.config.required_difficulties, state.history[-1].strata
+        names, now = self.config.required_difficulties, state.history[-1]
         old_mix, memory = self.mix(state, step), state.memory
         if "strata" in memory:
             gains = [now[name] - memory["strata"][name] for name in names]
@@ -96,14 +101,7 @@ class Adaptive(Strategy):
 
     def pool(self, state: CurriculumState, step: int) -> Pool | None:
         """Return the selected examples, or None without `adaptive.active_fraction`."""
-        if not self._is_active:
-            return None
-        if "pool" not in state.memory:
-            raise ValueError(
-                "strategy 'adaptive' with active_fraction needs the losses of the training "
-                "examples: call observe_losses(0, losses) before training"
-            )
-        pool: Pool = state.memory["pool"]
+        pool: Pool | None = state.memory["pool"] if self._is_active else None
         return pool
 
     def describe(self, state: CurriculumState, step: int) -> str | None:
@@ -114,6 +112,26 @@ class Adaptive(Strategy):
     @property
     def _is_active(self) -> bool:
         return self.config.adaptive.active_fraction is not None
+
+
+def select_active(
+    scored: list[tuple[int, float]], active_fraction: float, noise_cut: float
+) -> tuple[list[int], int]:
+    """Select the examples with the highest losses, without those that look mislabelled.
+
+    Examples with a loss above the quantile `noise_cut` are taken for noise; of the others, the
+    `active_fraction` of all that were scored with the highest losses are selected: at least one,
+    and where losses are equal the lower index. The order of `scored` changes nothing.
+
+    Returns:
+        The selected indices, in order, and the number of examples taken for noise.
+    """
+    ordered = sorted(loss for _, loss in scored)
+    # Rounded first: 0.9 * 10 must not become 9.000000000000002, and then 10.
+    limit = ordered[max(1, math.ceil(round(noise_cut * len(ordered), 9))) - 1]
+    clean = sorted((-loss, index) for index, loss in scored if loss <= limit)
+    count = max(1, math.ceil(round(active_fraction * len(ordered), 9)))
+    return sorted(index for _, index in clean[:count]), len(scored) - len(clean)
 
 
 def scale_reward(reward: float, seen: list[float]) -> float:

@@ -6,7 +6,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from pixelis.curriculum.performance import compute_performance
-from pixelis.curriculum.state import CurriculumState, Evaluation
+from pixelis.curriculum.state import CurriculumState
+from pixelis.errors import ConfigError
 
 if TYPE_CHECKING:  # the config checks its strategy against the table: it imports this package
     from pixelis.curriculum.config import CurriculumConfig
@@ -99,7 +100,7 @@ class Strategy:
         """Begin a visit with a new mix, and return the `advance` that records it."""
         state.steps_since_advance = 0
         state.visit += 1
-        strata = state.history[-1].strata
+        strata = state.history[-1]
         return Decision(
             "advance",
             dict(old_mix),
@@ -110,7 +111,19 @@ class Strategy:
         )
 
 
-def compute_average(mix: Mapping[str, float], evaluations: list[Evaluation]) -> Fraction:
-    """Compute the mean performance of a mix over evaluations."""
-    total = sum((compute_performance(mix, item.strata) for item in evaluations), Fraction(0))
-    return total / len(evaluations)
+def compute_average(mix: Mapping[str, float], history: list[dict[str, float]]) -> Fraction:
+    """Compute the mean performance of a mix over the strata of several evaluations."""
+    total = sum((compute_performance(mix, strata) for strata in history), Fraction(0))
+    return total / len(history)
+
+
+def scored_examples(losses: Losses, difficulty: str) -> list[tuple[int, float]]:
+    """Return the (index, loss) pairs of a difficulty.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    scored = [(index, float(loss)) for index, loss in losses.get(difficulty, {}).items()]
+    if not scored:
+        raise ConfigError(f"the losses must hold an example of difficulty '{difficulty}', got none")
+    return scored

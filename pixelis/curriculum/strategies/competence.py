@@ -12,9 +12,9 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from pixelis.curriculum.checks import is_number, require
 from pixelis.curriculum.state import CurriculumState
 from pixelis.curriculum.strategies.base import Mix, Pool, Scores, Strategy
+from pixelis.errors import ConfigError
 
 DEFAULT_SHARE_OF_TRAINING = 0.9
 
@@ -44,20 +44,13 @@ class Competence(Strategy):
     def bind(self, scores: Scores) -> None:
         """Rank the training examples of every difficulty together."""
         total_steps = self.config.competence.steps
-        is_known = total_steps is not None or self.max_steps is not None
-        rule = "given where max_steps is unknown"
-        require(is_known, "competence.steps", rule, total_steps)
+        if total_steps is None and self.max_steps is None:
+            raise ConfigError("competence.steps must be given where max_steps is unknown, got None")
         self._total_steps = total_steps or DEFAULT_SHARE_OF_TRAINING * (self.max_steps or 1)
         keys, values = [], []
         for difficulty in self.config.required_difficulties:
-            given = scores.get(difficulty) or []
-            rule = "given for every training example of a difficulty that a stage uses"
-            require(len(given) > 0, f"the scores of difficulty '{difficulty}'", rule, given)
-            for index, score in enumerate(given):
-                name = f"the score of {difficulty} example {index}"
-                require(is_number(score), name, "a finite number", score)
-                keys.append((difficulty, index))
-                values.append(score)
+            keys += [(difficulty, index) for index in range(len(scores[difficulty]))]
+            values += scores[difficulty]
         ranks = compute_ranks(values)
         self._ranked = sorted(
             (rank, difficulty, index) for rank, (difficulty, index) in zip(ranks, keys, strict=True)
@@ -73,11 +66,6 @@ class Competence(Strategy):
 
     def pool(self, state: CurriculumState, step: int) -> Pool | None:
         """Return the examples whose rank is at most the competence of this step."""
-        if self._ranked is None:
-            raise ValueError(
-                "strategy 'competence' needs the difficulty scores of the training examples: "
-                "call bind(scores) before training"
-            )
         return self._let_in(step)[1]
 
     def describe(self, state: CurriculumState, step: int) -> str | None:

@@ -13,9 +13,15 @@ example is not excluded for its length.
 import math
 from typing import Literal
 
-from pixelis.curriculum.scoring import check_losses
 from pixelis.curriculum.state import CurriculumState
-from pixelis.curriculum.strategies.base import Decision, Losses, Mix, Pool, Strategy
+from pixelis.curriculum.strategies.base import (
+    Decision,
+    Losses,
+    Mix,
+    Pool,
+    Strategy,
+    scored_examples,
+)
 
 
 class SelfPaced(Strategy):
@@ -42,7 +48,7 @@ class SelfPaced(Strategy):
         scored = [
             (loss, difficulty, index)
             for difficulty in self.config.required_difficulties
-            for index, loss in check_losses(difficulty, losses)
+            for index, loss in scored_examples(losses, difficulty)
         ]
         limit = self._compute_first_limit([loss for loss, _, _ in scored])
         if state.memory:
@@ -82,10 +88,5 @@ class SelfPaced(Strategy):
 
     def pool(self, state: CurriculumState, step: int) -> Pool | None:
         """Return the examples in the pool; None once it has all examples."""
-        if not state.memory:
-            raise ValueError(
-                "strategy 'self_paced' needs the losses of the training examples: "
-                "call observe_losses(0, losses) before training"
-            )
         pool: Pool | None = state.memory["pool"]
         return pool

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pixelis.curriculum.performance import as_fraction, compute_performance
-from pixelis.curriculum.state import CurriculumState, Trial
+from pixelis.curriculum.state import CurriculumState
 from pixelis.curriculum.strategies.base import Decision, Mix, Strategy, compute_average
 
 if TYPE_CHECKING:  # the config checks its strategy against the table: it imports this package
@@ -30,7 +30,8 @@ class Staged(Strategy):
     def wait(self, state: CurriculumState, step: int) -> int | None:
         """Return the steps until an attempt, or the end of the open trial, is due."""
         if state.trial is not None:
-            return max(0, state.trial.step + self.config.trial_steps - step)
+            end: int = state.trial["step"] + self.config.trial_steps
+            return max(0, end - step)
         if is_held(self.config, state) or state.stage_index == len(self.config.stages) - 1:
             return None
         return max(0, state.interval - state.steps_since_advance, state.cooldown_until - step)
@@ -50,17 +51,21 @@ class Staged(Strategy):
 
     def decide(self, state: CurriculumState, step: int) -> Decision:
         """Begin a trial, or keep or roll back the attempt or the trial that ends here."""
-        stages, trial, now = self.config.stages, state.trial, state.history[-1].strata
+        stages, trial, now = self.config.stages, state.trial, state.history[-1]
         old_mix = dict(stages[state.stage_index].difficulty_mix)
         new_mix = dict(stages[state.stage_index + 1].difficulty_mix)
-        before = now if trial is None else trial.strata
+        before = now if trial is None else trial["strata"]
         # Evaluations before the trial do not show the effect of the trial's training.
-        counted = [item for item in state.history if trial is None or item.step > trial.step]
+        counted = [
+            strata
+            for at, strata in zip(state.history_steps, state.history, strict=True)
+            if trial is None or at > trial["step"]
+        ]
         perf_before = compute_performance(old_mix, before)
         perf_after = compute_performance(new_mix, now)
         average = compute_average(new_mix, counted)
         if trial is None and self.config.trial_steps > 0:
-            state.trial = Trial(step, state.interval, dict(now))
+            state.trial = {"step": step, "interval": state.interval, "strata": dict(now)}
             state.visit += 1
             kind, reason = "trial", None
         else:
@@ -97,7 +102,7 @@ class Staged(Strategy):
         state.rollback_count += 1
         state.rollbacks_in_a_row += 1
         state.cooldown_until = step + self.config.rollback_cooldown
-        interval = state.interval if trial is None else trial.interval
+        interval = state.interval if trial is None else trial["interval"]
         product = interval * self.config.rollback_factor
         # Rounded first: 100 * 1.1 is 110.00000000000001 in floats, and 111 would be wrong.
         state.interval = min(math.ceil(round(min(product, LONGEST_INTERVAL), 9)), LONGEST_INTERVAL)

@@ -6,7 +6,7 @@ from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
 from pixelis.data_prep.tasks.proposal import (
     PlannedCall,
     Proposal,
-    get_properties,
+    call_on_box,
     others,
     segment,
     zoom_in,
@@ -83,7 +83,7 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     if target.small:
         calls.append(zoom_in(target.location, f"{thought} It is small."))
         thought = "Now its properties."
-    calls.append(get_properties(target, thought))
+    calls.append(call_on_box("GET_PROPERTIES", target, thought))
     answer = target.colour if asked == "color" else target.kind
     return Proposal(
         picture=picture,
@@ -91,6 +91,6 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
         calls=tuple(calls),
         conclusion=f"Its {asked} is {answer}.",
         answer=answer,
-        answer_from=lambda results: str(results[-1].get(asked, "")),
+        answer_from=lambda results: str(results[-1][asked]),
         wrong_answers=others(tuple(COLOURS) if asked == "color" else SHAPES, answer),
     )

@@ -3,7 +3,7 @@
 import random
 
 from pixelis.data_prep.annotated_image import AnnotatedImage, Instance, plural
-from pixelis.data_prep.tasks.proposal import Proposal, Results, result_box, segment
+from pixelis.data_prep.tasks.proposal import Proposal, segment
 
 PHRASINGS = (
     "How many {kind} are there?",
@@ -13,10 +13,6 @@ PHRASINGS = (
     "Tell me how many {kind} the image shows.",
 )
 MAX_COUNT = 5
-
-
-def _count(results: Results) -> str:
-    return str(len({box for result in results if (box := result_box(result))}))
 
 
 def _groups(picture: AnnotatedImage) -> dict[str, list[Instance]]:
@@ -49,6 +45,6 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
         ),
         conclusion=f"There are no more, so {count}.",
         answer=str(count),
-        answer_from=_count,
+        answer_from=lambda results: str(len({tuple(result["bbox"]) for result in results})),
         wrong_answers=(str(count - 1), str(count + 1), str(count + 2)),
     )

@@ -4,12 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pixelis.data_prep.annotated_image import AnnotatedImage, Box, Instance, Location
+from pixelis.data_prep.annotated_image import AnnotatedImage, Instance, Location
 
 # Larger boxes are not enlarged.
 ZOOMED_SIDE = 160
+# Direction -> the axis of the centre (0 is x), and the sign that makes its coordinate the smaller.
+DIRECTIONS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}
+# A direction is named where the centres differ along one axis by this many times the other.
+DOMINANCE = 2.0
 
-# For each step its arguments, updated with its result; for a failed call only the result.
+# For each step its arguments, updated with its result; no call has failed.
 Results = Sequence[Mapping[str, Any]]
 
 
@@ -50,27 +54,21 @@ class Proposal:
 
 def segment(instance: Instance, thought: str = "") -> PlannedCall:
     """Segment an instance if its outline can be found, else zoom into its box."""
+    location = instance.location
     thought = thought or location_thought(instance)
     if not instance.outlined:
-        return zoom_in(instance.location, thought)
-    x, y = instance.location.point
-    return PlannedCall(thought, "SEGMENT_OBJECT_AT", {"x": x, "y": y}, instance.location)
+        return zoom_in(location, thought)
+    x, y = location.point
+    return PlannedCall(thought, "SEGMENT_OBJECT_AT", {"x": x, "y": y}, location)
 
 
-def get_properties(instance: Instance, thought: str = "") -> PlannedCall:
-    """Ask for the properties of an instance."""
-    return _call_on_box("GET_PROPERTIES", instance, thought or location_thought(instance))
-
-
-def read_text(instance: Instance, thought: str) -> PlannedCall:
-    """Read the text in the box of an instance."""
-    return _call_on_box("READ_TEXT", instance, thought)
-
-
-def track(instance: Instance, thought: str, num_frames: int) -> PlannedCall:
-    """Follow an instance from the first frame through all others."""
-    frames = list(range(1, num_frames + 1))
-    return _call_on_box("TRACK_OBJECT", instance, thought, frames=frames)
+def call_on_box(
+    operation: str, instance: Instance, thought: str = "", **arguments: Any
+) -> PlannedCall:
+    """Call an operation on the box of an instance."""
+    arguments["bbox"] = list(instance.location.box)
+    thought = thought or location_thought(instance)
+    return PlannedCall(thought, operation, arguments, instance.location)
 
 
 def zoom_in(location: Location, thought: str) -> PlannedCall:
@@ -80,34 +78,32 @@ def zoom_in(location: Location, thought: str) -> PlannedCall:
     return PlannedCall(thought, "ZOOM_IN", {"bbox": list(location.box), "factor": factor}, location)
 
 
-def _call_on_box(operation: str, instance: Instance, thought: str, **arguments: Any) -> PlannedCall:
-    arguments["bbox"] = list(instance.location.box)
-    return PlannedCall(thought, operation, arguments, instance.location)
-
-
 def location_thought(instance: Instance) -> str:
     """Return the thought with the location of an instance."""
     return f"The {instance.name} is in {instance.location.name}."
 
 
-def result_box(result: Mapping[str, Any]) -> Box | None:
-    """Return the box that a step found, or else looked at."""
-    box = result.get("bbox")
-    return (box[0], box[1], box[2], box[3]) if box else None
-
-
 def result_area(result: Mapping[str, Any]) -> int:
-    """Return the area that a step measured, else that of its box; 0 where it has none."""
-    if "area" in result:
-        return int(result["area"])
-    box = result_box(result)
-    return (box[2] - box[0]) * (box[3] - box[1]) if box else 0
+    """Return the area that a step measured, else that of its box."""
+    x1, y1, x2, y2 = result["bbox"]
+    return int(result.get("area", (x2 - x1) * (y2 - y1)))
 
 
-def box_centre(result: Mapping[str, Any], axis: int) -> float | None:
-    """Return the middle of a step's box along an axis (0 is x), in pixels."""
-    box = result_box(result)
-    return (box[axis] + box[axis + 2]) / 2 if box else None
+def box_centre(box: Sequence[int], axis: int) -> float:
+    """Return the middle of a box along an axis (0 is x), in pixels."""
+    return (box[axis] + box[axis + 2]) / 2
+
+
+def direction(first: Sequence[int], second: Sequence[int], min_distance: float) -> str:
+    """Return where a box lies from another, a key of DIRECTIONS; empty if no axis dominates."""
+    dx, dy = (box_centre(first, axis) - box_centre(second, axis) for axis in (0, 1))
+    axis = 0 if abs(dx) >= abs(dy) else 1
+    along, across = (dx, dy) if axis == 0 else (dy, dx)
+    if abs(along) < max(min_distance, DOMINANCE * abs(across)):
+        return ""
+    return next(
+        word for word, found in DIRECTIONS.items() if found == (axis, -1 if along > 0 else 1)
+    )
 
 
 def list_values(measure: str, names: Sequence[str], values: Sequence[int]) -> str:

@@ -1,17 +1,18 @@
 """Ask how two objects are related: their direction, their common properties, or which is on top."""
 
 import random
+from collections.abc import Sequence
 
 from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
 from pixelis.data_prep.tasks.proposal import (
+    DIRECTIONS,
     PlannedCall,
     Proposal,
     Results,
-    box_centre,
-    get_properties,
+    call_on_box,
+    direction,
     list_values,
     others,
-    result_box,
     segment,
 )
 from pixelis.operations.pixels import SHAPES
@@ -37,51 +38,36 @@ COVER = (
     "Tell me which is in front, the {a} or the {b}.",
     "What is in front: the {a} or the {b}?",
 )
-# By axis and by whether the first object's centre has the smaller coordinate.
-DIRECTIONS = {(0, True): "left of", (0, False): "right of", (1, True): "above", (1, False): "below"}
 SHARED = ("color", "shape", "nothing")
 # Most pairs of random objects share nothing: this share of such questions is dropped.
 SKIPPED_NOTHINGS = 0.7
-# A direction is named where the centres differ along one axis by this many times the other.
-DOMINANCE = 2.0
-
-
-def direction(dx: float, dy: float, min_distance: float) -> str:
-    """Return where a point lies from another, (dx, dy) pixels away; empty if no axis dominates."""
-    axis = 0 if abs(dx) >= abs(dy) else 1
-    along, across = (dx, dy) if axis == 0 else (dy, dx)
-    if abs(along) < max(min_distance, DOMINANCE * abs(across)):
-        return ""
-    return DIRECTIONS[axis, along < 0]
 
 
 def _propose_direction(
     rng: random.Random, picture: AnnotatedImage, a: Instance, b: Instance
 ) -> Proposal | None:
-    dx, dy = (
-        (a.extent[i] + a.extent[i + 2]) / 2 - (b.extent[i] + b.extent[i + 2]) / 2 for i in (0, 1)
-    )
-    answer = direction(dx, dy, picture.min_distance)
+    answer = direction(a.extent, b.extent, picture.min_distance)
     if not answer:
         return None
-    axis = 0 if answer in ("left of", "right of") else 1
+    axis, _ = DIRECTIONS[answer]
     values = list_values(picture.axes[axis], (a.name, b.name), (a.position[axis], b.position[axis]))
-
-    def measured(results: Results) -> str:
-        (ax, bx), (ay, by) = ([box_centre(result, i) for result in results[:2]] for i in (0, 1))
-        if ax is None or bx is None or ay is None or by is None:
-            return ""
-        return direction(ax - bx, ay - by, picture.min_distance)
-
     return Proposal(
         picture=picture,
         question=rng.choice(DIRECTION).format(a=a.name, b=b.name),
         calls=(segment(a), segment(b)),
         conclusion=f"{values} The {a.name} is {answer} the {b.name}.",
         answer=answer,
-        answer_from=measured,
-        wrong_answers=others(tuple(DIRECTIONS.values()), answer),
+        answer_from=lambda results: direction(
+            results[0]["bbox"], results[1]["bbox"], picture.min_distance
+        ),
+        wrong_answers=others(tuple(DIRECTIONS), answer),
     )
+
+
+def _shared(a: Sequence[str], b: Sequence[str]) -> str:
+    """Return which of colour and shape two objects share."""
+    same = [word for word, x, y in zip(("color", "shape"), a, b, strict=True) if x == y]
+    return " and ".join(same) or "nothing"
 
 
 def _propose_shared(
@@ -89,35 +75,27 @@ def _propose_shared(
 ) -> Proposal | None:
     if not all(instance.colour and instance.kind in SHAPES for instance in (a, b)):
         return None
-    same = [
-        word
-        for word, equal in (("color", a.colour == b.colour), ("shape", a.kind == b.kind))
-        if equal
-    ]
-    answer = " and ".join(same) or "nothing"
+    answer = _shared((a.colour, a.kind), (b.colour, b.kind))
     if answer == "nothing" and rng.random() < SKIPPED_NOTHINGS:
         return None
-    names = (a.name, b.name)
+    names = [a.name, b.name]
+
+    def found(results: Results) -> list[tuple[str, str]]:
+        return [(result["color"], result["shape"]) for result in results]
 
     def measured(results: Results) -> str:
         # No answer follows if an object was not recognised.
-        if len(results) < 2 or any("color" not in result for result in results):
-            return ""
-        first, second = results[-2:]
-        if names != (f"{first['color']} {first['shape']}", f"{second['color']} {second['shape']}"):
-            return ""
-        same = [word for word in ("color", "shape") if first[word] == second[word]]
-        return " and ".join(same) or "nothing"
+        return _shared(*found(results)) if list(map(" ".join, found(results))) == names else ""
 
     def conclude(results: Results) -> str:
-        shared = measured(results)
+        shared = _shared(*found(results))
         verdict = "Nothing is the same." if shared == "nothing" else f"The {shared} is the same."
-        return f"Found: {', '.join(names)}. {verdict}"
+        return f"Found: {', '.join(map(' '.join, found(results)))}. {verdict}"
 
     return Proposal(
         picture=picture,
         question=rng.choice(COMMON).format(a=a.name, b=b.name),
-        calls=(get_properties(a), get_properties(b)),
+        calls=(call_on_box("GET_PROPERTIES", a), call_on_box("GET_PROPERTIES", b)),
         conclusion=conclude,
         answer=answer,
         answer_from=measured,
@@ -137,10 +115,7 @@ def _propose_occlusion(rng: random.Random, picture: AnnotatedImage) -> Proposal:
 
     def measured(results: Results) -> str:
         """Return the object whose box is also found at the point where the two meet."""
-        boxes = [result_box(result) for result in results]
-        if len(boxes) < 3 or None in boxes:
-            return ""
-        first, second, met = boxes[-3:]
+        first, second, met = (result["bbox"] for result in results)
         return a.name if met == first else b.name if met == second else ""
 
     return Proposal(

@@ -1,19 +1,21 @@
 """Ask about movement over several frames: which object moves, its last cell, its direction."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pixelis.data_prep.annotated_image import AnnotatedImage, Box, Instance, Location
+from pixelis.data_prep.annotated_image import AnnotatedImage, Instance, Location
 from pixelis.data_prep.tasks.proposal import (
     PlannedCall,
     Proposal,
     Results,
+    box_centre,
+    call_on_box,
+    direction,
     list_names,
     others,
-    track,
 )
-from pixelis.data_prep.tasks.relationship_detection import direction
 
 PLACE = (
     "Where is the {a} in the last image?",
@@ -47,25 +49,23 @@ HEADINGS = {
 
 def _track(picture: AnnotatedImage, instance: Instance) -> PlannedCall:
     thought = f"The {instance.name} is in {instance.location.name} at first."
-    return track(instance, thought, picture.num_frames)
+    frames = list(range(1, picture.num_frames + 1))
+    return call_on_box("TRACK_OBJECT", instance, thought, frames=frames)
 
 
-def _ends(result: Mapping[str, Any]) -> tuple[Box, Box] | None:
-    """Return the first and the last box of a track."""
-    boxes = result.get("boxes")
-    return (tuple(boxes[0]), tuple(boxes[-1])) if boxes else None
-
-
-def heading(first: Box, last: Box, min_distance: float) -> str:
+def heading(first: Sequence[int], last: Sequence[int], min_distance: float) -> str:
     """Return the direction between two boxes: `left`, `right`, `up`, `down`, `not at all`."""
-    dx, dy = (last[i] + last[i + 2] - first[i] - first[i + 2] for i in (0, 1))
-    return HEADINGS[direction(dx / 2, dy / 2, min_distance)]
+    return HEADINGS[direction(last, first, min_distance)]
 
 
-def nearest(box: Box, locations: Sequence[Location]) -> Location:
+def _heading(result: Mapping[str, Any], picture: AnnotatedImage) -> str:
+    return heading(result["boxes"][0], result["boxes"][-1], picture.min_distance)
+
+
+def nearest(box: Sequence[int], locations: Sequence[Location]) -> Location:
     """Return the location whose point is nearest to the middle of a box."""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return min(locations, key=lambda each: (each.point[0] - x) ** 2 + (each.point[1] - y) ** 2)
+    middle = box_centre(box, 0), box_centre(box, 1)
+    return min(locations, key=lambda each: math.dist(each.point, middle))
 
 
 def _propose_mover(
@@ -81,11 +81,10 @@ def _propose_mover(
     names = [instance.name for instance in named]
 
     def measured(results: Results) -> str:
-        tracks = zip(names, map(_ends, results[-len(names) :]), strict=True)
         moving = [
             name
-            for name, ends in tracks
-            if ends and heading(*ends, picture.min_distance) != "not at all"
+            for name, result in zip(names, results, strict=True)
+            if _heading(result, picture) != "not at all"
         ]
         return moving[0] if len(moving) == 1 else ""
 
@@ -105,17 +104,13 @@ def _propose_place(rng: random.Random, picture: AnnotatedImage, instance: Instan
     paths = (location for each in picture.instances for location in each.path)
     locations = tuple(dict.fromkeys([*picture.free, *paths]))
 
-    def measured(results: Results) -> str:
-        ends = _ends(results[-1])
-        return nearest(ends[1], locations).name if ends else ""
-
     return Proposal(
         picture=picture,
         question=rng.choice(PLACE).format(a=instance.name),
         calls=(_track(picture, instance),),
         conclusion=f"It ends in {last.name}.",
         answer=last.name,
-        answer_from=measured,
+        answer_from=lambda results: nearest(results[0]["boxes"][-1], locations).name,
         wrong_answers=tuple(location.name for location in locations if location != last),
     )
 
@@ -125,17 +120,13 @@ def _propose_heading(rng: random.Random, picture: AnnotatedImage, instance: Inst
     answer = heading(first.box, last.box, picture.min_distance)
     moves = "does not move" if answer == "not at all" else f"moves {answer}"
 
-    def measured(results: Results) -> str:
-        ends = _ends(results[-1])
-        return heading(*ends, picture.min_distance) if ends else ""
-
     return Proposal(
         picture=picture,
         question=rng.choice(HEADING).format(a=instance.name),
         calls=(_track(picture, instance),),
         conclusion=f"From {first.name} to {last.name}: it {moves}.",
         answer=answer,
-        answer_from=measured,
+        answer_from=lambda results: _heading(results[0], picture),
         wrong_answers=others(tuple(HEADINGS.values()), answer),
     )
 

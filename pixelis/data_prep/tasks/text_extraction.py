@@ -4,7 +4,7 @@ import random
 
 from pixelis.data_prep.annotated_image import AnnotatedImage
 from pixelis.data_prep.tasks.attribute_recognition import neighbours
-from pixelis.data_prep.tasks.proposal import Proposal, Results, read_text, segment, zoom_in
+from pixelis.data_prep.tasks.proposal import Proposal, call_on_box, segment, zoom_in
 
 SINGLE = (
     "What does the {word} say?",
@@ -27,10 +27,6 @@ ALL = (
     "What are all the {word}s in the image?",
     "Tell me what all the {word}s say.",
 )
-
-
-def _joined_text(results: Results) -> str:
-    return " ".join(str(result["text"]) for result in results if "text" in result)
 
 
 def _misreadings(rng: random.Random, answer: str) -> tuple[str, ...]:
@@ -64,13 +60,16 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
         calls = [
             segment(anchor),
             zoom_in(text.location, f"The {word} {relation} it is in {text.location.name}."),
-            read_text(text, "Now read it."),
+            call_on_box("READ_TEXT", text, "Now read it."),
         ]
         texts = [text]
     else:
         texts.sort(key=lambda each: (each.location.box[1], each.location.box[0]))
         question = (SINGLE if form == "single" else ALL)[phrasing].format(word=word)
-        calls = [read_text(text, f"A {word} is in {text.location.name}.") for text in texts]
+        calls = [
+            call_on_box("READ_TEXT", text, f"A {word} is in {text.location.name}.")
+            for text in texts
+        ]
     answer = " ".join(text.text for text in texts)
     return Proposal(
         picture=picture,
@@ -78,6 +77,8 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
         calls=tuple(calls),
         conclusion=f'It says "{answer}".',  # quoted, as in the result
         answer=answer,
-        answer_from=_joined_text,
+        answer_from=lambda results: " ".join(
+            str(result["text"]) for result in results if "text" in result
+        ),
         wrong_answers=_misreadings(rng, answer),
     )

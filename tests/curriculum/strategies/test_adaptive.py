@@ -1,13 +1,13 @@
 import json
 import math
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelis.curriculum import ConfigError, CurriculumConfig, CurriculumManager
-from pixelis.curriculum.scoring import select_active
-from pixelis.curriculum.strategies.adaptive import scale_reward, update_weights
+from pixelis.curriculum.strategies.adaptive import scale_reward, select_active, update_weights
 
 NAMES = ("simple", "medium", "hard")
 
@@ -118,6 +118,8 @@ ACTIVE_ROUNDS = st.lists(
     max_size=6,
 )
 FRACTIONS = st.floats(0, 1, exclude_min=True)
+# Few different losses: ties are the rule.
+LOSSES = st.dictionaries(st.integers(0, 50), st.sampled_from([0, 0.5, 1, 2, 3.5, 9]), min_size=1)
 
 
 @given(ACTIVE_ROUNDS, FRACTIONS, FRACTIONS)
@@ -126,7 +128,7 @@ def test_within_each_difficulty_the_active_are_in_and_no_pool_is_empty(rounds, f
     step = drive(manager, rounds)
     last = rounds[-1][1]
     for name in NAMES:
-        expected = select_active(list(last[name].items()), fraction, cut).chosen
+        expected = select_active(list(last[name].items()), fraction, cut)[0]
         assert manager.pool[name] == expected != []
     assert min(manager.mix.values()) >= 0.1
     assert step == 2 * (len(rounds) - 1)
@@ -182,16 +184,45 @@ def test_active_selection_by_hand():
     assert manager.describe() == "mix simple 33% medium 33% hard 33%"
 
 
+@given(LOSSES, FRACTIONS, FRACTIONS, st.integers(0, 9))
+def test_the_active_are_the_highest_losses_below_the_cut(losses, fraction, cut, shuffle):
+    scored = list(losses.items())
+    Random(shuffle).shuffle(scored)
+    active, num_noisy = select_active(scored, fraction, cut)
+    unshuffled = select_active(list(losses.items()), fraction, cut)
+    assert (active, num_noisy) == unshuffled, "the order matters"
+    # Written out plainly: how many losses lie at or below one's own.
+    total = len(losses)
+    below = {i: sum(other <= loss for other in losses.values()) for i, loss in losses.items()}
+    first = min(at for at in below.values() if at >= round(cut * total, 9))
+    clean = [index for index, at in below.items() if at <= first]
+    assert num_noisy == total - len(clean)
+    wanted = max(1, math.ceil(round(fraction * total, 9)))
+    assert len(active) == min(wanted, len(clean)) >= 1
+    assert active == sorted(set(active)) and set(active) <= set(clean)
+    left = set(clean) - set(active)
+    for index in active:
+        assert all((losses[index], -index) > (losses[other], -other) for other in left)
+
+
+def test_the_active_by_hand():
+    scored = [(0, 1.0), (1, 4.0), (2, 9.0), (3, 4.0), (4, 0.5)]
+    assert select_active(scored, 0.4, 0.8) == ([1, 3], 1)
+    assert select_active(scored, 0.2, 0.8)[0] == [1]  # of equal losses the lower index
+    assert select_active(scored, 0.2, 1.0)[0] == [2]
+    assert select_active(scored, 1.0, 0.4)[0] == [0, 4]
+    ten = [(index, float(index)) for index in range(10)]
+    assert select_active(ten, 0.1, 0.9)[0] == [8]
+
+
 def test_active_selection_needs_losses():
-    text = "'adaptive' with active_fraction needs the losses .* call observe_losses"
-    with pytest.raises(ValueError, match=text):
-        active().pool  # noqa: B018
-    with pytest.raises(ValueError, match="no attempt is due at step 0: .* decides on losses"):
+    with pytest.raises(ValueError, match="no attempt is due at step 0"):
         active().attempt(0, dict.fromkeys(NAMES, 0.5))
     manager = active()
     before = manager.state_dict()
-    with pytest.raises(ConfigError, match="the losses of difficulty 'hard' must be given for at"):
+    text = "the losses must hold an example of difficulty 'hard', got none"
+    with pytest.raises(ConfigError, match=text):
         manager.observe_losses(0, {"simple": {0: 1.0}, "medium": {0: 1.0}})
     assert manager.state_dict() == before
-    with pytest.raises(ValueError, match="no losses are needed at step 0: the next is 2 steps"):
+    with pytest.raises(ValueError, match="no losses are needed at step 0"):
         build().observe_losses(0, {})

@@ -83,25 +83,9 @@ def test_the_default_length_is_90_percent_of_training():
     assert manager.pool_at(90) is None
 
 
-def test_scores_are_needed():
-    manager = CurriculumManager(CurriculumConfig.from_dict({"strategy": "competence"}), 100)
-    with pytest.raises(ValueError, match="'competence' needs the difficulty scores .* call bind"):
-        manager.pool  # noqa: B018
-    with pytest.raises(ConfigError, match="scores of difficulty 'medium' must be given for every"):
-        manager.bind({"simple": [0.1]})
-    with pytest.raises(ConfigError, match="the score of hard example 1 must be a finite number"):
-        manager.bind({**SCORES, "hard": [0.1, float("nan")]})
-
-
 def test_a_length_is_needed():
     with pytest.raises(ConfigError, match="competence.steps must be given where max_steps is unk"):
         build()
-
-
-def test_no_attempt_is_due():
-    text = "no attempt is due at step 3: strategy 'competence' makes no more decisions"
-    with pytest.raises(ValueError, match=text):
-        build(steps=9).attempt(3, {})
 
 
 def test_a_resumed_training_keeps_its_events():

@@ -56,15 +56,6 @@ def test_one_file_of_fifteen_lines_adds_a_strategy(find, monkeypatch):
     assert {event.reason for event in manager.events} == {"reverse does not roll back"}
 
 
-def test_two_strategies_of_one_name(find, tmp_path):
-    (tmp_path / "zz_mine.py").write_text(
-        f"from {PACKAGE}.base import Strategy\n\n\nclass Mine(Strategy):\n    name = 'staged'\n"
-    )
-    text = f"a strategy's name must be its own, got 'staged' for both {PACKAGE}.staged and "
-    with pytest.raises(ValueError, match=f"^{text}{PACKAGE}.zz_mine$"):
-        find(tmp_path)
-
-
 def test_a_class_without_a_name_of_its_own_is_a_base(find, tmp_path):
     (tmp_path / "zz_base.py").write_text(
         f"from {PACKAGE}.staged import Staged\n\n\nclass Mine(Staged):\n    pass\n"

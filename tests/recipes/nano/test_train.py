@@ -8,19 +8,21 @@ from transformers import AutoProcessor
 
 from pixelis.data.encode import IGNORE_INDEX, collate
 from recipes.nano import __main__ as building
-from recipes.nano.architecture import build_config, build_model
 from recipes.nano.blend import build_lesson
-from recipes.nano.dense import Lookups
-from recipes.nano.train import LONG, BlendBatches, Recipe, sum_losses, train_blend
+from recipes.nano.train import (
+    LONG,
+    BlendBatches,
+    Lookups,
+    Recipe,
+    sum_losses,
+    train_blend,
+    train_lookup,
+    train_vision,
+)
 
 pytestmark = pytest.mark.integration
 
 TINY = Recipe(vision_steps=2, lookup_steps=2, blend_steps=2, batch_size=3, num_threads=1)
-
-
-def fresh_model(tokenizer):
-    torch.manual_seed(0)
-    return build_model(build_config(tokenizer))
 
 
 def same(one, two):
@@ -42,17 +44,20 @@ def encode_lessons(encoder, count):
     return lookups, encoded, batch
 
 
-def test_the_same_recipe_gives_the_same_weights_to_the_bit(tokenizer, encoder, one_thread):
+def test_the_same_recipe_gives_the_same_weights_to_the_bit(
+    fresh_model, processor, encoder, one_thread
+):
     runs = []
     for _ in range(2):
-        reports = []
-        model = fresh_model(tokenizer)
-        train_blend(model, encoder, TINY, lambda *report, to=reports: to.append(report))
+        model, reports = fresh_model(), []
+        train_vision(model, processor, TINY, lambda *report, to=reports: to.append(report))
+        for train in (train_lookup, train_blend):
+            train(model, encoder, TINY, lambda *report, to=reports: to.append(report))
         runs.append((reports, model.state_dict()))
-    assert runs[0][0] == runs[1][0] and [report[0] for report in runs[0][0]] == [1, 2]
+    assert runs[0][0] == runs[1][0] and [report[0] for report in runs[0][0]] == [1, 2] * 3
     assert same(runs[0][1], runs[1][1])
     # It has learned from it: every part of the model has moved.
-    before = fresh_model(tokenizer).state_dict()
+    before = fresh_model().state_dict()
     assert {name for name in before if torch.equal(before[name], runs[0][1][name])} == set()
 
 
@@ -79,8 +84,8 @@ def test_a_batch_holds_its_items_once_short_apart_from_long(encoder):
     assert torch.cat([lengths["short"], lengths["long"]]).tolist() == expected
 
 
-def test_the_loss_of_the_parts_is_the_mean_over_all_supervised_tokens(tokenizer, encoder):
-    model = fresh_model(tokenizer).eval()
+def test_the_loss_of_the_parts_is_the_mean_over_all_supervised_tokens(fresh_model, encoder):
+    model = fresh_model().eval()
     lookups, encoded, batch = encode_lessons(encoder, 4)
     gradients, losses = [], []
     for parts in ([range(4)], [[0], [1, 2, 3]]):
@@ -100,8 +105,8 @@ def test_the_loss_of_the_parts_is_the_mean_over_all_supervised_tokens(tokenizer,
     assert losses[0] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_look_ups_weigh_beside_the_language_loss_and_leave_it_as_it_is(tokenizer, encoder):
-    model = fresh_model(tokenizer).eval()
+def test_the_look_ups_weigh_beside_the_language_loss_and_leave_it_as_it_is(fresh_model, encoder):
+    model = fresh_model().eval()
     lookups, _, batch = encode_lessons(encoder, 4)
     gradients, losses = [], []
     for weight in (0.0, 0.5):

@@ -7,35 +7,24 @@ from pixelis.data.chat import Message
 from pixelis.data.encode import IGNORE_INDEX, collate
 from pixelis.data_prep.scenes import CELLS, Item, build_scene, render
 from pixelis.operations.readers.handwritten import digit_label
-from recipes.nano.architecture import build_config, build_model
 from recipes.nano.blend import CAPTION_QUESTION, build_lesson, frame_question
-from recipes.nano.dense import (
+from recipes.nano.train import (
     CELL_CLASSES,
     PLACES,
     PLACES_ASKED,
     LookupBatches,
     Lookups,
+    Recipe,
     class_words,
     lookup_loss,
     read_out,
-    train_lookup,
     train_vision,
     word_ids,
 )
 
 pytestmark = pytest.mark.integration
 
-RECIPE = {"seed": 0, "steps": 2, "batch_size": 3, "lr": 1e-3}
-
-
-def fresh_model(tokenizer):
-    torch.manual_seed(0)
-    return build_model(build_config(tokenizer))
-
-
-def moved(model, tokenizer):
-    before = fresh_model(tokenizer).state_dict()
-    return {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+TINY = Recipe(vision_steps=2, lookup_steps=2, batch_size=3)
 
 
 def test_names_and_places_are_one_token_each(tokenizer):
@@ -57,29 +46,20 @@ def test_a_thing_is_read_as_its_name_its_colour_and_its_shape(tokenizer):
         assert tokenizer.decode([token]) == f" {name}"
 
 
-def test_the_first_steps_move_the_tower_and_the_embeddings_alone(tokenizer, processor, one_thread):
-    model, reports = fresh_model(tokenizer), []
-    train_vision(model, processor, **RECIPE, report=lambda *report: reports.append(report))
-    tower = {name for name in model.state_dict() if ".visual." in name}
-    tied = {"lm_head.weight", "model.language_model.embed_tokens.weight"}
-    assert moved(model, tokenizer) == tower | tied
+def test_the_first_steps_move_the_tower_and_the_embeddings_alone(
+    fresh_model, processor, one_thread
+):
+    model, before, reports = fresh_model(), fresh_model().state_dict(), []
+    train_vision(model, processor, TINY, lambda *report: reports.append(report))
+    moved = {name for name, x in model.state_dict().items() if not x.equal(before[name])}
+    tower = {name for name in before if ".visual." in name}
+    assert moved == tower | {"lm_head.weight", "model.language_model.embed_tokens.weight"}
     assert [step for step, *_ in reports] == [1, 2]
     assert all(0 <= right <= 1 for *_, right in reports)
 
 
-def test_the_same_seed_gives_the_same_weights_to_the_bit(tokenizer, processor, encoder, one_thread):
-    runs = []
-    for _ in range(2):
-        model, reports = fresh_model(tokenizer), []
-        for train, source in ((train_vision, processor), (train_lookup, encoder)):
-            train(model, source, **RECIPE, report=lambda *report, to=reports: to.append(report))
-        runs.append((reports, model.state_dict()))
-    assert runs[0][0] == runs[1][0]
-    assert all(torch.equal(value, runs[1][1][name]) for name, value in runs[0][1].items())
-
-
 def test_the_drill_asks_each_name_that_stands_once_and_some_places(encoder):
-    drill = LookupBatches(encoder, seed=0, steps=4, batch_size=5)
+    drill = LookupBatches(encoder, Recipe(lookup_steps=4, batch_size=5))
     assert len(drill) == 4
     batch, again = drill[1], drill[1]
     assert all(torch.equal(batch[key], again[key]) for key in batch)
@@ -135,8 +115,8 @@ def test_what_is_asked_is_looked_up_and_what_is_said_of_a_place_is_not(encoder):
     ]
 
 
-def test_a_close_up_has_no_places_and_nothing_to_look_up(tokenizer, encoder):
-    model, lookups = fresh_model(tokenizer), Lookups(tokenizer)
+def test_a_close_up_has_no_places_and_nothing_to_look_up(fresh_model, tokenizer, encoder):
+    model, lookups = fresh_model(), Lookups(tokenizer)
 
     def loss_of(side, text, num_images=1):
         image = render(build_scene(random.Random(0), [])).resize((side, side))
@@ -170,8 +150,8 @@ def test_of_several_frames_nothing_is_looked_up(encoder):
         assert set(lookups.targets(encoded, lesson.contents)) == {(IGNORE_INDEX, IGNORE_INDEX)}
 
 
-def test_hidden_states_are_read_through_the_tied_embeddings(tokenizer):
-    model = fresh_model(tokenizer)
+def test_hidden_states_are_read_through_the_tied_embeddings(fresh_model, tokenizer):
+    model = fresh_model()
     ids = word_ids(tokenizer, ("red circle", "none"))
     logits = read_out(model, model.lm_head.weight[ids] * 7, ids)
     assert logits.shape == (2, 2) and logits.argmax(-1).tolist() == [0, 1]
