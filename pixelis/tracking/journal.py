@@ -144,7 +144,9 @@ class Journal:
         self.write()
 
     def write(self) -> None:
-        """Write the records in memory."""
+        """Write the records in memory, if any."""
+        if not self._unwritten:
+            return
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             # A line that a kill has cut off is ended, so that the next record gets its own line.
