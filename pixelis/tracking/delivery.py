@@ -208,6 +208,12 @@ class Delivery:
                     seen, until = self.sent, time.monotonic() + timeout
             return self.is_done
 
+    def _send_unwritten(self) -> None:
+        """Send what a full disk did not take from memory: the run's end and numbers, not files."""
+        for record in self.journal.take_lines():
+            with suppress(Exception):  # of any store or transport
+                self._sender.send([record])
+
     def close(self, timeout: float = TIMEOUT, *, keep: bool = True) -> Path | None:
         """Send what can be sent in limited time and release the journal.
 
@@ -219,6 +225,8 @@ class Delivery:
         try:
             self._offers = bool(self.refused)
             self.flush(timeout)
+            if self.sent >= self.journal.size:
+                self._send_unwritten()
         finally:  # also when the user interrupts the wait
             with self._changed:
                 self._closed = True

@@ -181,6 +181,12 @@ class Journal:
                 self.forget(record)  # it is kept again with the next try
             raise
 
+    def take_lines(self) -> list[Record]:
+        """Return the records in memory that have no content, and forget them."""
+        lines = [record for record, content in self._unwritten if content is None]
+        self._unwritten = [each for each in self._unwritten if each[1] is not None]
+        return lines
+
     @property
     def num_unwritten(self) -> int:
         """The number of records that the disk did not take."""
