@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from pixelis.config import DataPrepConfig, DifficultyConfig, flatten
-from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.data.example import DIFFICULTIES, SPLITS
 from pixelis.data.store import from_row, load_split
 from pixelis.data_prep import prepare
+from pixelis.data_prep.difficulty import COMPONENTS
 from pixelis.data_prep.prepare import NOT_CONTENT, prepare_folder
 from pixelis.data_prep.sources import open_source
 from pixelis.data_prep.streams import choose_tasks, open_stream, plan_samples, sample_ratios

@@ -95,15 +95,15 @@ def test_a_list_of_arguments_and_the_box_after_it_are_divided_by_one_token(eithe
 
 
 @pytest.mark.parametrize(
-    ("pair", "texts"),
+    ("pair", "places"),
     [
         ("A4", ["It says A4 HK.", "Repeat A4.", '"A4"', "<answer>A4</answer>"]),
         # Else copying a number from a result into a call would be a translation.
         ("56", ["[56, 28]", '{"x": 56}', "(56, 1)", "56"]),
     ],
 )
-def test_a_symbol_is_the_same_token_wherever_it_stands(tokenizer, pair, texts):
-    for text in texts:
+def test_a_symbol_is_the_same_token_wherever_it_stands(tokenizer, pair, places):
+    for text in places:
         pieces = pieces_of(tokenizer, text)
         assert pair[0] in pieces and pieces[pieces.index(pair[0]) + 1] == pair[1]
 
