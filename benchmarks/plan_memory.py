@@ -7,10 +7,7 @@ is the peak of live tensor bytes, above the base's weights and with them.
 """
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from itertools import product
@@ -23,8 +20,9 @@ from pixelis.config import DataPrepConfig
 from pixelis.data_prep.prepare import prepare_folder
 from pixelis.models.load import EMBEDDED_DIR
 
-ROOT = Path(__file__).parent.parent
-MEASURE = ROOT / "tests" / "planning" / "measured_memory.py"
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.planning.measured_memory import measure_apart  # noqa: E402
+
 LIMIT = 0.15
 MIB = 2**20
 # The embedded base's architecture: 86 M parameters, and a vocabulary that makes logits matter.
@@ -53,45 +51,6 @@ def make_larger(folder):
     return model.num_parameters()
 
 
-def measure(
-    model_name, data_dir, output_dir, *, batch_size, checkpointing, precision, vision_cache
-):
-    """Measure one case in a separate process."""
-    request = {
-        "model": {
-            "model_name": str(model_name),
-            "gradient_checkpointing": checkpointing,
-            "torch_dtype": "float32",
-            "max_pixels": 12544,
-        },
-        "training": {
-            "batch_size": batch_size,
-            "gradient_accumulation_steps": 2,
-            "precision": precision,
-            "vision_cache": vision_cache,
-            "max_length": 1024,
-            "max_steps": 2,
-            "eval_steps": 2,
-            "save_steps": 2,
-            "logging_steps": 1,
-            "eval_batch_size": 2,
-            "output_dir": str(output_dir),
-        },
-        "data_dir": str(data_dir),
-    }
-    done = subprocess.run(
-        [sys.executable, MEASURE],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    shutil.rmtree(output_dir, ignore_errors=True)
-    if done.returncode:
-        raise SystemExit(done.stderr[-3000:])
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[4, 8])
@@ -117,15 +76,9 @@ def main():
         )
         print("| --- " * 11 + "|")
         for base, size, checkpointing, precision, cache in cases:
-            result = measure(
-                bases[base],
-                folder / "data",
-                folder / "out",
-                batch_size=size,
-                checkpointing=checkpointing,
-                precision=precision,
-                vision_cache=cache,
-            )
+            model = {"model_name": str(bases[base]), "gradient_checkpointing": checkpointing}
+            training = {"batch_size": size, "precision": precision, "vision_cache": cache}
+            result = measure_apart(model, training, folder / "data")
             cells = [base, size, "yes" if checkpointing else "no", precision, cache]
             for kind in ("_above_base", ""):
                 measured, forecast = (result[f"{n}{kind}"] for n in ("measured", "forecast"))

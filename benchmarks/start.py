@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from rounds import spread
+
 ROOT = Path(__file__).parent.parent
 HELP_SECONDS, STEP_SECONDS = 0.5, 15.0
 # The same process as `python -m pixelis.cli.sft`, but ended by its first step.
@@ -39,9 +41,8 @@ def seconds(command, **words):
 
 def show(name, times):
     """Print a line; return the median."""
-    middle = statistics.median(times)
-    print(f"{name:24} {middle:6.2f} s ({min(times):.2f} to {max(times):.2f})", flush=True)
-    return middle
+    print(f"{name:24} {spread(times)} s", flush=True)
+    return statistics.median(times)
 
 
 def main():

@@ -1,19 +1,19 @@
 """Compare training speed and memory with TRL's SFTTrainer and transformers' Trainer.
 
-    python benchmarks/train_throughput.py [--rounds 5] [--quick] [--one-thread]
+    python benchmarks/train_throughput.py [--rounds 5] [--quick]
 
 One model of Qwen2.5-VL's architecture (about 8 M parameters, random weights), the same LoRA, the
 same examples, effective batch, optimiser and learning rate for all; two warm-up steps, then timed
 steps; the trainers alternate for several rounds. TRL runs as its documentation runs it on images
 (its own collator, PIL images in the dataset, loss on the assistant's turns), with its defaults
 (bf16, gradient checkpointing) and in fp32 without checkpointing. Ours is `run_training` with its
-defaults. On a machine with other load, `--one-thread` measures the CPU time of one thread instead
-of wall time.
+defaults.
 
 Exit code: 0; 1 where a target is missed; 2 where TRL is not installed.
 """
 
 import argparse
+import io
 import json
 import os
 import statistics
@@ -22,16 +22,18 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
-TRL = "1.16.0"
+from rounds import alternate, spread
+
 BATCH, RATE, WARM_UP = 8, 1e-4, 2
 PIXELS = 224 * 224  # 64 visual tokens
-CLOCK = time.perf_counter
 LORA = {"lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
+STAGES = [{"name": "all", "difficulty_mix": {"simple": 1.0}}]
 SPEED_TARGET, MEMORY_TARGET = 3.0, 0.7
 # Our defaults may differ from the plain Trainer's fp32 by twice the difference of its bf16.
 BF16_NOISE, FP32_NOISE = 2.0, 1e-4
@@ -53,22 +55,21 @@ def build_base(folder, vocabulary):
     from pixelis.models.load import load_processor, resolve_model
 
     config = AutoConfig.from_pretrained(resolve_model("pixelis-nano"))
-    text = {
-        "vocab_size": vocabulary,
-        "hidden_size": 256,
-        "intermediate_size": 704,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "layer_types": ["full_attention"] * 6,
-        "initializer_range": 0.02,
-    }
-    for name, value in text.items():
-        setattr(config.text_config, name, value)
+    config.text_config.update(
+        {
+            "vocab_size": vocabulary,
+            "hidden_size": 256,
+            "intermediate_size": 704,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "layer_types": ["full_attention"] * 6,
+            "initializer_range": 0.02,
+        }
+    )
     config.text_config.rope_parameters["mrope_section"] = [4, 6, 6]
     vision = {"hidden_size": 192, "intermediate_size": 512, "out_hidden_size": 256}
-    for name, value in vision.items():
-        setattr(config.vision_config, name, value)
+    config.vision_config.update(vision)
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config).float()
     with silence():
@@ -102,6 +103,14 @@ def make_data(folder, images, tasks, number):
     (folder / SUMMARY_FILE).write_text("{}", encoding="utf-8")
 
 
+def model_config(base, **keys):
+    """Return the section `model` of the base, with the LoRA of all trainers."""
+    from pixelis.config import ModelConfig
+
+    sizes = {"min_pixels": PIXELS, "max_pixels": PIXELS}
+    return ModelConfig(model_name=str(base), torch_dtype="float32", **sizes, **LORA, **keys)
+
+
 def load_plain(base):
     """Load the base in fp32 with a new adapter, and its encoder."""
     from pixelis.data.encode import Encoder
@@ -111,6 +120,22 @@ def load_plain(base):
     encoder = Encoder(load_processor(str(base), min_pixels=PIXELS, max_pixels=PIXELS))
     model = load_model(str(base), torch_dtype="float32")
     return add_lora(model, model_name=str(base), seed=0, **LORA), encoder
+
+
+def plain_loader(encoder, rows, keys):
+    """Return a loader that encodes every batch when it is needed."""
+    from torch.utils.data import DataLoader
+
+    from pixelis.data.encode import collate, encode_example
+    from pixelis.data.store import from_row
+
+    def make_batch(chosen):
+        items = [encode_example(from_row(rows[name][i]), encoder) for name, i in chosen]
+        batch = collate(items, encoder)
+        batch.pop("kinds")
+        return batch
+
+    return DataLoader(keys, BATCH, collate_fn=make_batch)
 
 
 class Watch:
@@ -129,7 +154,7 @@ class Watch:
                     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
 
             def on_step_end(self, *args, **words):
-                watch.ends.append(CLOCK())
+                watch.ends.append(time.perf_counter())
                 watch.peak = memory("VmHWM") - watch.level
 
         self.callback = Callback()
@@ -161,7 +186,7 @@ def run_ours(base, data, steps, *, without=(), **training):
     import pixelis.data.loader as loader
     import pixelis.training.sft as sft
     import pixelis.training.trainer as trainer
-    from pixelis.config import ModelConfig, TrainingConfig
+    from pixelis.config import TrainingConfig
     from pixelis.curriculum import CurriculumConfig
     from pixelis.recorder import NullRecorder
 
@@ -190,10 +215,10 @@ def run_ours(base, data, steps, *, without=(), **training):
         "eval_steps": 10**6,
         "save_steps": 10**6,
     } | training
-    stages = [{"name": "all", "difficulty_mix": {"simple": 1.0}}]
+    given_inputs = trainer.model_inputs
 
     def model_inputs(batch):
-        given = whole[2](batch)
+        given = given_inputs(batch)
         if "no mask" in without:
             given["attention_mask"] = batch["attention_mask"]
         if "positions" in without:
@@ -203,39 +228,24 @@ def run_ours(base, data, steps, *, without=(), **training):
                 given["image_grid_thw"] = batch["image_grid_thw"]
         return given
 
-    whole = (
-        sft.CurriculumTrainer,
-        trainer.output_head,
-        trainer.model_inputs,
-        loader.CurriculumDataset,
-    )
-    sft.CurriculumTrainer, trainer.model_inputs = Watched, model_inputs
+    changes = [(sft, "CurriculumTrainer", Watched), (trainer, "model_inputs", model_inputs)]
     if "supervised logits" in without:
-        trainer.output_head = lambda model: None
-    length = whole[3].length
+        changes.append((trainer, "output_head", lambda model: None))
     if "sorting" in without:
-        whole[3].length = lambda self, key: 0
-    try:
-        with tempfile.TemporaryDirectory() as out:
-            settings = sft.TrainingSettings(
-                TrainingConfig(output_dir=out, **keys),
-                ModelConfig(
-                    model_name=str(base),
-                    torch_dtype="float32",
-                    gradient_checkpointing=False,
-                    min_pixels=PIXELS,
-                    max_pixels=PIXELS,
-                    **LORA,
-                ),
-                CurriculumConfig.from_dict(
-                    {"enabled": False, "stages": stages, "eval_samples_per_difficulty": 2}
-                ),
-                data,
-            )
-            sft.run_training(settings, NullRecorder())
-    finally:
-        sft.CurriculumTrainer, trainer.output_head, trainer.model_inputs, _ = whole
-        whole[3].length = length
+        changes.append((loader.CurriculumDataset, "length", lambda self, key: 0))
+    with ExitStack() as stack:
+        out = stack.enter_context(tempfile.TemporaryDirectory())
+        for owner, name, value in changes:
+            stack.enter_context(mock.patch.object(owner, name, value))
+        settings = sft.TrainingSettings(
+            TrainingConfig(output_dir=out, **keys),
+            model_config(base, gradient_checkpointing=False),
+            CurriculumConfig.from_dict(
+                {"enabled": False, "stages": STAGES, "eval_samples_per_difficulty": 2}
+            ),
+            data,
+        )
+        sft.run_training(settings, NullRecorder())
     return watch
 
 
@@ -272,24 +282,16 @@ def plain_arguments(kind, out, steps, **words):
 
 def run_plain(base, data, steps, **words):
     """Train with transformers' Trainer, which encodes every batch when it is needed."""
-    from torch.utils.data import DataLoader
     from transformers import Trainer, TrainingArguments
 
-    from pixelis.data.encode import collate, encode_example
-    from pixelis.data.store import from_row, load_split
+    from pixelis.data.store import load_split
 
     model, encoder = load_plain(base)
     rows, watch = load_split(data, "train"), Watch()
 
-    def make_batch(keys):
-        items = [encode_example(from_row(rows[name][i]), encoder) for name, i in keys]
-        batch = collate(items, encoder)
-        batch.pop("kinds")
-        return batch
-
     class Plain(Trainer):
         def get_train_dataloader(self):
-            return DataLoader(self.train_dataset, BATCH, collate_fn=make_batch)
+            return plain_loader(encoder, rows, self.train_dataset)
 
         def training_step(self, *args, **words):
             loss = super().training_step(*args, **words)
@@ -364,11 +366,10 @@ def run_trl(base, data, steps, **words):
     return watch
 
 
-TRL_FP32 = {"bf16": False, "gradient_checkpointing": False}
 CONTESTANTS = {
     "pixelis": run_ours,
     "TRL, its defaults": run_trl,
-    "TRL, fp32, no checkpointing": lambda *where: run_trl(*where, **TRL_FP32),
+    "TRL, fp32, no checkpointing": partial(run_trl, bf16=False, gradient_checkpointing=False),
     "transformers' Trainer": run_plain,
 }
 TRLS = [name for name in CONTESTANTS if name.startswith("TRL")]
@@ -393,60 +394,42 @@ IDEAS = {
 
 
 @contextmanager
-def silence() -> Iterator[None]:
+def silence():
     """Silence the libraries inside the block."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    kept = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile("w+") as output, warnings.catch_warnings():
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sys.stdout.flush()
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-        failed = True
-        try:
-            yield
-            failed = False
-        finally:
-            sys.stdout.flush()
-            for number, original in enumerate(kept, 1):
-                os.dup2(original, number)
-                os.close(original)
-            if failed:
-                output.seek(0)
-                print(output.read()[-3000:], file=sys.stderr)
+        yield
 
 
-def in_turn(runs, rounds):
-    """Return name -> ms per step of each round; the runs alternate (ABAB)."""
-    results = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            with silence():
-                results[name].append(run().ms)
-    return results
+def measure(runs, rounds, *, faster=None):
+    """Let trainers alternate; print each one's ms per step and its ratio to the fastest `faster`.
 
+    Returns name -> median.
+    """
 
-def table(results, faster):
-    """Print medians with minimum and maximum over the rounds, and ratios to the faster TRL."""
+    def quiet(run):
+        with silence():
+            return run().ms
+
+    results = alternate({name: partial(quiet, run) for name, run in runs.items()}, rounds)
+    medians = {name: statistics.median(times) for name, times in results.items()}
+    best = min((medians[name] for name in faster or ()), default=0.0)
     for name, times in results.items():
-        middle = statistics.median(times)
-        spread = f"({min(times):.0f} to {max(times):.0f})"
-        ratio = f"{faster / middle:5.2f} x" if faster else ""
-        print(f"  {name:46} {middle:7.0f} ms/step {spread:18} {ratio}", flush=True)
+        ratio = f"{best / medians[name]:5.2f} x" if best else ""
+        print(f"  {name:46} {spread(times, '.0f'):26} ms/step {ratio}", flush=True)
+    return medians
 
 
 def speed(base, data, rounds, steps, names):
     """Print one data set's table; return the ratio to the faster TRL."""
-    results = in_turn(
-        {name: (lambda n=name: CONTESTANTS[n](base, data, WARM_UP + steps)) for name in names},
-        rounds,
-    )
-    faster = min(statistics.median(results[name]) for name in TRLS)
-    table(results, faster)
-    return faster / statistics.median(results["pixelis"])
+    runs = {name: partial(CONTESTANTS[name], base, data, WARM_UP + steps) for name in names}
+    medians = measure(runs, rounds, faster=TRLS)
+    return min(medians[name] for name in TRLS) / medians["pixelis"]
 
 
 def differences(base, data, steps):
@@ -462,24 +445,16 @@ def differences(base, data, steps):
             run_ours(base, data, steps, **ONE_BATCH).losses,
             run_plain(base, data, steps, bf16=True).losses,
         ]
-    names = ("Trainer", "fp32", "defaults", "Tr. bf16")
-    print(f"  step {' '.join(f'{name:>9}' for name in names)}")
-    for step in range(steps):
-        results = [losses[step] for losses in (plain, *others)]
-        print(f"  {step + 1:4} {' '.join(f'{loss:9.5f}' for loss in results)}")
     return [max(abs(losses[s] - plain[s]) for s in plain) for losses in others]
 
 
 def validation(base, data, rounds):
     """Print seconds of evaluating 48 examples: transformers' Trainer, and ours."""
     import torch
-    from torch.utils.data import DataLoader
     from transformers import Trainer, TrainingArguments
 
-    from pixelis.config import ModelConfig
     from pixelis.curriculum import CurriculumConfig
-    from pixelis.data.encode import collate, encode_example
-    from pixelis.data.store import from_row, load_split
+    from pixelis.data.store import load_split
     from pixelis.evaluation.validation import Validation
     from pixelis.training.adapter import load_base
     from pixelis.training.caches import load_data
@@ -490,26 +465,12 @@ def validation(base, data, rounds):
     with silence():
         model, encoder = load_plain(base)
 
-    def make_batch(chosen):
-        items = [encode_example(from_row(rows[name][i]), encoder) for name, i in chosen]
-        batch = collate(items, encoder)
-        batch.pop("kinds")
-        return batch
-
     class Plain(Trainer):
         def get_eval_dataloader(self, eval_dataset=None):
-            return DataLoader(keys, BATCH, collate_fn=make_batch)
+            return plain_loader(encoder, rows, keys)
 
-    config = ModelConfig(
-        model_name=str(base),
-        torch_dtype="float32",
-        min_pixels=PIXELS,
-        max_pixels=PIXELS,
-        **LORA,
-    )
-    curriculum = CurriculumConfig.from_dict(
-        {"stages": [{"name": "all", "difficulty_mix": {"simple": 1.0}}]}
-    )
+    config = model_config(base)
+    curriculum = CurriculumConfig.from_dict({"stages": STAGES})
     with silence(), tempfile.TemporaryDirectory() as out:
         _, splits = load_data(config, data, curriculum, max_length=1024)
         half = load_base(config)
@@ -525,16 +486,20 @@ def validation(base, data, rounds):
         with torch.autocast("cpu", torch.bfloat16):
             measure(half)
 
-    results = {"evaluating 48 examples, transformers' Trainer": [], "the same, pixelis": []}
-    for _ in range(rounds):
-        for name, act in zip(results, (lambda: trainer.evaluate(keys), ours), strict=True):
-            with silence():
-                began = CLOCK()
-                act()
-            results[name].append(CLOCK() - began)
-    for name, seconds in results.items():
-        spread = f"({min(seconds):.2f} to {max(seconds):.2f})"
-        print(f"  {name:46} {statistics.median(seconds):7.2f} s       {spread}", flush=True)
+    def timed(act):
+        with silence():
+            began = time.perf_counter()
+            act()
+        return time.perf_counter() - began
+
+    runs = {
+        "evaluating 48 examples, transformers' Trainer": lambda: timed(
+            lambda: trainer.evaluate(keys)
+        ),
+        "the same, pixelis": lambda: timed(ours),
+    }
+    for name, seconds in alternate(runs, rounds).items():
+        print(f"  {name:46} {spread(seconds):26} s", flush=True)
 
 
 def peak(name, base, data):
@@ -544,32 +509,13 @@ def peak(name, base, data):
     return float(json.loads(output.splitlines()[-1]))
 
 
-def describe(data, base):
-    """Describe the lengths of the examples."""
-    from pixelis.data.encode import Encoder, encode_example
-    from pixelis.data.store import from_row, load_split
-    from pixelis.models.load import load_processor
-
-    encoder = Encoder(load_processor(str(base), min_pixels=PIXELS, max_pixels=PIXELS))
-    rows = load_split(data, "train")["simple"]
-    items = [encode_example(from_row(row), encoder) for row in rows]
-    lengths = [len(item) for item in items]
-    return (
-        f"{statistics.fmean(len(item.images) for item in items):.1f} images, "
-        f"{statistics.fmean(lengths):.0f} tokens ({min(lengths)} to {max(lengths)})"
-    )
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round, fewer steps: to try it")
-    parser.add_argument("--one-thread", action="store_true", help="the processor's time of one")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-
     try:
         version = metadata.version("trl")
     except metadata.PackageNotFoundError:
@@ -584,10 +530,6 @@ def main():
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "peft")}
     print(f"TRL {version}, {', '.join(f'{k} {v}' for k, v in versions.items())}")
     quick = arguments.quick
-    if arguments.one_thread:
-        global CLOCK
-        CLOCK = time.process_time
-        torch.set_num_threads(1)
     rounds, steps = (1, 2) if quick else (arguments.rounds, 4)
     missed = []
     with tempfile.TemporaryDirectory() as folder:
@@ -597,19 +539,17 @@ def main():
         for name, (what, images, tasks) in DATA.items():
             data = Path(folder) / name
             make_data(data, images, tasks, 96)
-            print(f"\n{name}, {what}: {describe(data, base)}", flush=True)
+            print(f"\n{name}, {what}", flush=True)
             with silence():
                 run_ours(base, data, 1)  # fills the caches
             ratio = speed(base, data, rounds, steps, list(CONTESTANTS))
             if ratio < SPEED_TARGET:
                 missed.append(f"{name}: {ratio:.2f} times the faster TRL, {SPEED_TARGET} wanted")
             print("  one idea more with each row:")
-            ideas = {"transformers' Trainer": lambda d=data: run_plain(base, d, WARM_UP + steps)}
-            ideas |= {
-                idea: (lambda k=keys, d=data: run_ours(base, d, WARM_UP + steps, **k))
-                for idea, keys in IDEAS.items()
-            }
-            table(in_turn(ideas, min(rounds, 3)), 0)
+            ideas = {"transformers' Trainer": partial(run_plain, base, data, WARM_UP + steps)}
+            for idea, keys in IDEAS.items():
+                ideas[idea] = partial(run_ours, base, data, WARM_UP + steps, **keys)
+            measure(ideas, min(rounds, 3))
             validation(base, data, min(rounds, 3))
             peaks = {
                 who: statistics.median(peak(who, base, data) for _ in range(min(rounds, 3)))

@@ -24,6 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from rounds import spread
+
 ROOT = Path(__file__).parent.parent
 NEEDED_RATIO = 3.0
 ADAPTER = "adapter_model.safetensors"
@@ -55,8 +57,8 @@ def main():
 
 def compare(arguments, folder):
     from pixelis.config import ModelFileConfig, TuneFileConfig, load_config, to_yaml
-    from pixelis.experiments.tune.phases import open_phases
     from pixelis.experiments.tune.spec import SearchSpec
+    from pixelis.experiments.tune.study import open_phases
 
     data = folder / "data"
     words = [
@@ -94,7 +96,7 @@ def compare(arguments, folder):
     seconds = run([*python, "pixelis.cli.tune", *words], folder / "tune.log")
     trials = [
         (phase, trial)
-        for phase, search in open_phases(spec).by_name().items()
+        for phase, search in open_phases(spec).items()
         for trial in search.finished_trials()
     ]
     assert all(trial.state.name == "COMPLETE" for _, trial in trials)
@@ -119,7 +121,7 @@ def compare(arguments, folder):
         print(f"mlflow run . -e sft, {phase} {trial.number}: {took:.1f} s, {verdict}", flush=True)
     middle = statistics.median(alone)
     ratio = middle / each
-    print(f"sft: {middle:.1f} s each ({min(alone):.1f} to {max(alone):.1f}): {ratio:.2f} times")
+    print(f"sft: {spread(alone, '.1f')} s each: {ratio:.2f} times")
     print(json.dumps({"ratio": round(ratio, 2), "same_adapters": same, "trials": len(trials)}))
     return 0 if same and ratio >= NEEDED_RATIO else 1
 

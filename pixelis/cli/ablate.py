@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelis.cli.arguments import INTERRUPTED, parse_arguments, run_cli
-from pixelis.experiments.ablate.arms import build_curriculum, check_arms
+from pixelis.experiments.arms import build_curriculum, check_arms
 from pixelis.runs.missing_data import is_missing, load_prep
 
 

@@ -48,6 +48,7 @@ FEATURES = datasets.Features(
     }
 )
 SCHEMA = FEATURES.arrow_schema
+_TEXTS = ("task", "sample_type", "question", "conclusion", "answer", "ground_truth")
 
 
 def difficulty_file(difficulty: str) -> str:
@@ -78,42 +79,6 @@ def to_row(example: Example) -> dict[str, Any]:
     return row
 
 
-def _open_image(stored: Mapping[str, Any], example_id: str) -> Image.Image:
-    try:
-        image = open_header(stored["bytes"])
-        image.load()
-    # Pillow's readers raise many types on broken bytes.
-    except Exception as error:
-        raise DataError(f"example {example_id}: an image does not open ({error})") from error
-    return image.convert("RGB")
-
-
-def _load_object(text: Any, what: str, example_id: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"example {example_id}: {what} cannot be read ({error})") from error
-    if not isinstance(value, dict):
-        raise DataError(f"example {example_id}: {what} must be a JSON object, got {text:.40}")
-    return value
-
-
-def _load_step(step: Any, example_id: str) -> Step:
-    for name, kind in (("thought", str), ("operation", str), ("supervised", bool)):
-        value = step[name] if isinstance(step, Mapping) else None
-        if not isinstance(value, kind):
-            rule = "a text" if kind is str else "true or false"
-            raise DataError(f"example {example_id}: a step's {name} must be {rule}, got {value!r}")
-    return Step(
-        step["thought"],
-        step["operation"],
-        _load_object(step["arguments"], "a step's arguments", example_id),
-        _load_object(step["result"], "a step's result", example_id),
-        _open_image(step["image"], example_id) if step["image"] else None,
-        step["supervised"],
-    )
-
-
 def from_row(row: Mapping[str, Any]) -> Example:
     """Convert a row to its example.
 
@@ -122,21 +87,57 @@ def from_row(row: Mapping[str, Any]) -> Example:
             message names the example.
     """
     example_id = str(row["id"])
-    texts = ("task", "sample_type", "question", "conclusion", "answer", "ground_truth")
-    steps = tuple(_load_step(step, example_id) for step in row["trajectory"] or ())
-    for name in texts:
-        if not isinstance(row[name], str):
-            raise DataError(f"example {example_id}: {name} must be a text, got {row[name]!r}")
-    return Example(
-        id=example_id,
-        images=tuple(_open_image(image, example_id) for image in row["images"] or ()),
-        trajectory=steps,
-        provenance=_load_object(row["provenance"], "the provenance", example_id),
-        difficulty_score=row["difficulty_score"],
-        difficulty=row["difficulty"],
-        split=row["split"],
-        **{name: row[name] for name in texts},
+    try:
+        return Example(
+            id=example_id,
+            images=tuple(_open_image(image) for image in row["images"] or ()),
+            trajectory=tuple(_load_step(step) for step in row["trajectory"] or ()),
+            provenance=_load_object(row, "provenance"),
+            **{name: row[name] for name in ("difficulty_score", "difficulty", "split")},
+            **{name: _check(row, name, str) for name in _TEXTS},
+        )
+    except DataError as error:
+        raise DataError(f"example {example_id}: {error}") from error
+
+
+def _check(values: Any, name: str, kind: type) -> Any:
+    value = values[name] if isinstance(values, Mapping) else None
+    if not isinstance(value, kind):
+        rule = "a text" if kind is str else "true or false"
+        raise DataError(f"{name} must be {rule}, got {value!r}")
+    return value
+
+
+def _load_object(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    text = _check(values, name, str)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{name} must be a JSON object, got {text:.40}")
+    return value
+
+
+def _load_step(step: Any) -> Step:
+    return Step(
+        _check(step, "thought", str),
+        _check(step, "operation", str),
+        _load_object(step, "arguments"),
+        _load_object(step, "result"),
+        _open_image(step["image"]) if step["image"] else None,
+        _check(step, "supervised", bool),
     )
+
+
+def _open_image(stored: Mapping[str, Any]) -> Image.Image:
+    try:
+        image = open_header(stored["bytes"])
+        image.load()
+    # Pillow's readers raise many types on broken bytes.
+    except Exception as error:
+        raise DataError(f"an image does not open ({error})") from error
+    return image.convert("RGB")
 
 
 class GroupedWriter:

@@ -1,8 +1,9 @@
 """Grade a data set once every score is known: categories, thresholds and rank correlation."""
 
+import math
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,8 @@ import pandas as pd  # type: ignore[import-untyped]
 from scipy import stats
 
 from pixelis.config import DataPrepConfig
-from pixelis.curriculum.difficulty import COMPONENTS, categorise
 from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.data_prep.difficulty import AnswerLosses, build_scorer
+from pixelis.data_prep.difficulty import COMPONENTS, AnswerLosses, build_scorer
 from pixelis.data_prep.tasks import TASK_WEIGHTS
 
 # A correlation of two points is always 1 or -1.
@@ -35,13 +35,71 @@ def grade(facts: pd.DataFrame, config: DataPrepConfig) -> dict[str, Any]:
     facts["difficulty"] = categorise(
         list(zip(facts["score"], facts["num_objects"], facts["key"], strict=True)),
         list(zip(tasks, facts["split"], strict=True)),
+        tasks,
         (rules.percentiles[0], rules.percentiles[1]),
-        DIFFICULTIES,
-        parents=tasks,
     )
     groups = facts.groupby(pd.Series(tasks))
     values = {task: observed_thresholds(group) for task, group in groups}
     return {"method": "percentiles", "values": values}
+
+
+def categorise(
+    keys: Sequence[tuple[Hashable, ...]],
+    groups: Sequence[Hashable],
+    tasks: Sequence[Hashable],
+    percentiles: tuple[float, float],
+) -> list[str]:
+    """Cut each group at two percentiles of its rank, so that every category has examples of each.
+
+    Args:
+        keys: a sortable key for each example: the score, then values that break ties.
+        groups: the group of each example (its task and split).
+        tasks: the task of each example, which has several groups.
+        percentiles: the two cuts, in percent, ascending.
+
+    Returns:
+        A category for each example; each group's shares, and each task's, are exact to one example.
+    """
+    members: dict[Hashable, dict[Hashable, list[int]]] = {}
+    for index, (task, group) in enumerate(zip(tasks, groups, strict=True)):
+        members.setdefault(task, {}).setdefault(group, []).append(index)
+    categories = [""] * len(keys)
+    for family in members.values():
+        cuts = _cut_twice([len(indices) for indices in family.values()], percentiles)
+        for indices, low, high in zip(family.values(), *cuts, strict=True):
+            for rank, index in enumerate(sorted(indices, key=lambda index: keys[index])):
+                categories[index] = DIFFICULTIES[(rank >= low) + (rank >= high)]
+    return categories
+
+
+def _cut_twice(sizes: Sequence[int], percentiles: tuple[float, float]) -> list[list[int]]:
+    """Count the examples of each group below two percentiles, by the largest remainders.
+
+    The sums are exact, so each quota is rounded up or down. If both quotas of a small group lie
+    between the same two integers, the first may be rounded up only together with the second.
+    """
+    quotas = [[size * percentile / 100 for size in sizes] for percentile in percentiles]
+    below = [[math.floor(quota) for quota in row] for row in quotas]
+    missing = [
+        round(sum(sizes) * percentile / 100) - sum(row)
+        for percentile, row in zip(percentiles, below, strict=True)
+    ]
+    narrow = {i for i in range(len(sizes)) if below[0][i] == below[1][i]}
+    raised: list[int] = []
+    for i in _by_remainder(quotas[0], below[0]):
+        is_free = i not in narrow or len(narrow.intersection(raised)) < missing[1]
+        if is_free and len(raised) < missing[0]:
+            raised.append(i)
+    forced = [i for i in raised if i in narrow]
+    others = [i for i in _by_remainder(quotas[1], below[1]) if i not in forced]
+    for row, chosen in zip(below, (raised, [*forced, *others][: missing[1]]), strict=True):
+        for i in chosen:
+            row[i] += 1
+    return below
+
+
+def _by_remainder(quotas: Sequence[float], below: Sequence[int]) -> list[int]:
+    return sorted(range(len(quotas)), key=lambda i: (below[i] - quotas[i], i))
 
 
 def observed_thresholds(facts: pd.DataFrame) -> list[float | None]:

@@ -114,21 +114,10 @@ class Scene:
 
 
 def draw_items(
-    rng: random.Random,
-    cells: Collection[Cell],
-    *,
-    colours: Collection[str] = tuple(PALETTE),
-    shapes: Collection[str] = SHAPES,
-    avoid: Collection[str] = (),
+    rng: random.Random, cells: Collection[Cell], avoid: Collection[str] = ()
 ) -> list[Item]:
-    """Draw a random shape for each cell, with distinct names that are not in `avoid`.
-
-    Raises:
-        ValueError: when there are more cells than free names.
-    """
-    names = [(c, s) for c in colours for s in shapes if f"{c} {s}" not in avoid]
-    if len(cells) > len(names):
-        raise ValueError(f"{len(cells)} cells need as many free names, got {len(names)}")
+    """Draw a random shape for each cell, with distinct names that are not in `avoid`."""
+    names = [(c, s) for c in PALETTE for s in SHAPES if f"{c} {s}" not in avoid]
     chosen = rng.sample(names, len(cells))
     return [random_item(rng, cell, c, s) for cell, (c, s) in zip(cells, chosen, strict=True)]
 

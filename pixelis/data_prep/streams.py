@@ -12,19 +12,26 @@ from typing import Any, TextIO
 import pyarrow as pa
 
 from pixelis.config import DataPrepConfig
-from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.data.example import Example
 from pixelis.data.store import ROWS_IN_BATCH
+from pixelis.data_prep.difficulty import COMPONENTS
 from pixelis.data_prep.generate import generate_example
-from pixelis.data_prep.importing import Input, Record, Rejection, convert, open_input, read_records
-from pixelis.data_prep.importing.record import RejectedError
+from pixelis.data_prep.importing import (
+    Input,
+    Record,
+    RejectedError,
+    Rejection,
+    convert,
+    open_input,
+    read_records,
+)
 from pixelis.data_prep.output_folder import REJECTED_FILE
 from pixelis.data_prep.parallel import map_ordered
 from pixelis.data_prep.rows import Chunk, RowBuilder
 from pixelis.data_prep.sources import Source, open_source
 from pixelis.data_prep.sources.coco import is_coco
 from pixelis.data_prep.sources.drawn import DrawnScenes
-from pixelis.errors import CheckpointError, ConfigError, DataError
+from pixelis.errors import ConfigError, DataError
 
 # Records of a chunk: some ten megabytes of photographs.
 RECORDS_IN_CHUNK = 16
@@ -309,29 +316,18 @@ def import_chunk(
     """
     rejections: list[Rejection] = []
 
-    def length(example: Example) -> int:
-        assert count_tokens is not None
-        try:
-            return count_tokens(example)
-        except CheckpointError:
-            raise
-        except ValueError as error:  # such as an image as thin as a line
-            detail = f"the model's processor refuses it: {error}"
-            raise RejectedError("unreadable_image", detail) from error
-
     def examples() -> Iterator[Example]:
         for record in records:
-            result = convert(
-                record,
-                folder=found.folder,
-                record_format=found.format,
-                count_tokens=None if count_tokens is None else length,
-                max_length=max_length,
-            )
-            if isinstance(result, Rejection):
-                rejections.append(result)
-            else:
-                yield from result
+            try:
+                yield from convert(
+                    record,
+                    folder=found.folder,
+                    record_format=found.format,
+                    count_tokens=count_tokens,
+                    max_length=max_length,
+                )
+            except RejectedError as error:
+                rejections.append(error.at(record.file, record.line))
 
     return Chunk(rows.build(examples()), rejections)
 

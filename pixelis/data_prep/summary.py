@@ -1,7 +1,6 @@
 """Summarise a data set for summary.json and for the console: counts, scores, components."""
 
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -30,9 +29,9 @@ def summarise(
     *,
     config: Mapping[str, Any],
     thresholds: Mapping[str, Any],
-    correlation: Mapping[str, Any] | None = None,
-    rejected: Mapping[str, int] | None = None,
-    source: Mapping[str, Any] | None = None,
+    correlation: Mapping[str, Any] | None,
+    rejected: Mapping[str, int],
+    source: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Summarise counts, score ranges, mean components and thresholds.
 
@@ -62,11 +61,11 @@ def summarise(
             name: {part.removeprefix(COMPONENT): _mean(group[part]) for part in components}
             for name, group in present.items()
         },
-        "thresholds": _plain(thresholds),
-        "rank_correlation": None if correlation is None else dict(correlation),
-        "rejected": dict(sorted((rejected or {}).items())),
-        "source": None if source is None else _plain(source),
-        "config": dict(config),
+        "thresholds": dict(sorted(thresholds.items())),
+        "rank_correlation": correlation,
+        "rejected": dict(sorted(rejected.items())),
+        "source": dict(sorted(source.items())),
+        "config": config,
     }
 
 
@@ -78,11 +77,6 @@ def _count(facts: pd.DataFrame, keys: Sequence[str]) -> dict[str, int]:
 def _mean(values: pd.Series) -> float:
     # Python's own sum adds in the rows' order, so every machine rounds alike.
     return float(sum(values.tolist()) / len(values))
-
-
-def _plain(value: Mapping[str, Any]) -> Any:
-    """Convert a mapping to JSON values, with sorted keys."""
-    return json.loads(json.dumps(value, sort_keys=True))
 
 
 def format_correlation(correlation: Mapping[str, Any] | None) -> str:
@@ -106,9 +100,21 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
     title = title or f"{summary['num_samples']} examples"
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False)
-    console.print(_difficulties_table(summary, title))
-    for heading, name in (("task", "by_task"), ("sample type", "by_sample_type")):
-        console.print(_kinds_table(summary, heading, name))
+    table = _table(title, "difficulty", (*SPLITS, "score from", "mean", "to"))
+    by_split = summary["by_split_and_difficulty"]
+    for difficulty in DIFFICULTIES:
+        scores = summary["scores"].get(difficulty)
+        span = [f"{scores[key]:.2f}" for key in ("min", "mean", "max")] if scores else ["-"] * 3
+        counts = [str(by_split.get(f"{split}/{difficulty}", 0)) for split in SPLITS]
+        table.add_row(difficulty, *counts, *span)
+    console.print(table)
+    for heading, name in (("task", "task"), ("sample type", "sample_type")):
+        table = _table("", heading, ("examples", *DIFFICULTIES))
+        by_difficulty = summary[f"by_difficulty_and_{name}"]
+        for kind, count in summary[f"by_{name}"].items():
+            counts = [str(by_difficulty.get(f"{each}/{kind}", 0)) for each in DIFFICULTIES]
+            table.add_row(kind, str(count), *counts)
+        console.print(table)
     for reason, count in summary["rejected"].items():
         console.print(f"refused: {count} ({reason})")
     console.print(format_correlation(summary["rank_correlation"]), soft_wrap=True)
@@ -120,23 +126,4 @@ def _table(title: str, heading: str, columns: Iterable[str]) -> Table:
     table.add_column(heading)
     for column in columns:
         table.add_column(column, justify="right")
-    return table
-
-
-def _difficulties_table(summary: Mapping[str, Any], title: str) -> Table:
-    table = _table(title, "difficulty", (*SPLITS, "score from", "mean", "to"))
-    counts = summary["by_split_and_difficulty"]
-    for difficulty in DIFFICULTIES:
-        scores = summary["scores"].get(difficulty)
-        span = [f"{scores[key]:.2f}" for key in ("min", "mean", "max")] if scores else ["-"] * 3
-        table.add_row(difficulty, *(str(counts.get(f"{s}/{difficulty}", 0)) for s in SPLITS), *span)
-    return table
-
-
-def _kinds_table(summary: Mapping[str, Any], heading: str, name: str) -> Table:
-    table = _table("", heading, ("examples", *DIFFICULTIES))
-    by_difficulty = summary[name.replace("by_", "by_difficulty_and_")]
-    for kind, count in summary[name].items():
-        cells = [str(by_difficulty.get(f"{each}/{kind}", 0)) for each in DIFFICULTIES]
-        table.add_row(kind, str(count), *cells)
     return table

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from pixelis.data.example import DIFFICULTIES, Example
-from pixelis.data_prep.benchmarks.tallyqa import WORDS
+from pixelis.data_prep.benchmarks import WORDS
 from pixelis.evaluation.matching import answers_match, normalise_text, parse_number
 from pixelis.evaluation.turns import FAILURES, OUTCOMES, Rollout
 

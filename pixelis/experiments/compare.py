@@ -34,32 +34,49 @@ class ComparedTraining:
     history: TrainingHistory
 
 
-def compute_facts(training: ComparedTraining) -> dict[str, Any]:
-    """Return fact -> value; facts that a training does not have are left out."""
-    history = training.history
-    facts: dict[str, Any] = {}
-    if history.rules.has_stages and history.events:
-        facts["stage reached"] = history.events[-1]["to_stage"]
-        for event in history.events:
-            if event["kind"] == "advance":
-                facts[f"steps to {event['to_stage']}"] = int(event["step"])
+def compute_facts(trainings: Sequence[ComparedTraining]) -> list[dict[str, Any]]:
+    """Return fact -> value for each training; what only others have is None.
+
+    Facts of the stages come first, in the stages' order; facts that no training has are left out.
+    """
+    stages = stage_names([training.history for training in trainings])
+    difficulties = dict.fromkeys(
+        name for training in trainings for _, strata in training.history.strata for name in strata
+    )
+    facts = [_facts_of(training, stages, list(difficulties)) for training in trainings]
+    known = [name for name in facts[0] if any(each[name] is not None for each in facts)]
+    return [{name: each[name] for name in known} for each in facts]
+
+
+def _facts_of(
+    training: ComparedTraining, stages: Sequence[str], difficulties: Sequence[str]
+) -> dict[str, Any]:
+    history, metrics = training.history, training.metrics
+    has_stages = history.rules.has_stages and bool(history.events)
     rollbacks = [event for event in history.events if event["kind"] == "rollback"]
+    advances = {
+        event["to_stage"]: int(event["step"])
+        for event in history.events
+        if event["kind"] == "advance"
+    }
+    facts: dict[str, Any] = {
+        "stage reached": history.events[-1]["to_stage"] if has_stages else None
+    }
+    for stage in stages:
+        facts[f"steps to {stage}"] = advances.get(stage) if has_stages else None
     facts["rollbacks"] = len(rollbacks)
-    if rollbacks:
-        facts["rolled back"] = "; ".join(map(_describe_rollback, rollbacks))
-    difficulties = list(dict.fromkeys(name for _, strata in history.strata for name in strata))
+    facts["rolled back"] = "; ".join(map(_describe_rollback, rollbacks)) or None
     by_difficulty = {
         name: [strata[name] for _, strata in history.strata if name in strata]
         for name in difficulties
     }
-    facts |= {f"final {name}": values[-1] for name, values in by_difficulty.items()}
-    facts |= {f"best {name}": max(values) for name, values in by_difficulty.items()}
+    for name, values in by_difficulty.items():
+        facts[f"final {name}"] = values[-1] if values else None
+    for name, values in by_difficulty.items():
+        facts[f"best {name}"] = max(values, default=None)
     for name in (*difficulties, "all"):
-        measured = {
-            f"test {name}": training.metrics.get(f"test/adapter/{name}/answer_accuracy"),
-            f"test {name}: gain": training.metrics.get(f"test/gain/{name}"),
-        }
-        facts |= {fact: value for fact, value in measured.items() if value is not None}
+        facts[f"test {name}"] = metrics.get(f"test/adapter/{name}/answer_accuracy")
+        facts[f"test {name}: gain"] = metrics.get(f"test/gain/{name}")
     return facts
 
 
@@ -95,17 +112,15 @@ def _normalize(text: str | None) -> str | None:
 
 def trainings_rows(trainings: Sequence[ComparedTraining]) -> list[dict[str, Any]]:
     """Return a row for each training, all with the same keys."""
-    facts = [compute_facts(training) for training in trainings]
-    names = _fact_names(trainings, facts)
     settings = differing_params(trainings)
     return [
         {
             "run": training.name,
             "run_id": training.run_id,
-            **{name.replace(" ", "_"): facts[i].get(name) for name in names},
+            **{name.replace(" ", "_"): value for name, value in facts.items()},
             **{key: values[i] for key, values in settings.items()},
         }
-        for i, training in enumerate(trainings)
+        for i, (training, facts) in enumerate(zip(trainings, compute_facts(trainings), strict=True))
     ]
 
 
@@ -116,15 +131,14 @@ def trainings_markdown(trainings: Sequence[ComparedTraining], *, links: bool = F
         trainings: The trainings.
         links: Whether the names are links to the runs in MLflow.
     """
-    facts = [compute_facts(training) for training in trainings]
+    facts = compute_facts(trainings)
     heads = [_cell(training.name) for training in trainings]
     if links:
         heads = [f"[{head}]({t.link})" for head, t in zip(heads, trainings, strict=True)]
     rows = [["", *heads], ["---"] * (len(heads) + 1)]
-    for name in _fact_names(trainings, facts):
-        rows.append([name, *(_format(each.get(name)) for each in facts)])
+    rows += [[name, *(_cell(each[name]) for each in facts)] for name in facts[0]]
     for key, values in differing_params(trainings).items():
-        rows.append([f"`{key}`", *(_format(_shorten(value)) for value in values)])
+        rows.append([f"`{key}`", *(_cell(_shorten(value)) for value in values)])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     sentence = describe_furthest(trainings)
     return f"{sentence}\n\n{table}" if sentence else table
@@ -134,38 +148,14 @@ def describe_furthest(trainings: Sequence[ComparedTraining]) -> str:
     """Return the sentence that names the training that reached the last stage first."""
     order = stage_names([training.history for training in trainings])
     ranks = {}
-    for training in trainings:
-        facts = compute_facts(training)
+    for training, facts in zip(trainings, compute_facts(trainings), strict=True):
         if stage := facts.get("stage reached"):
-            ranks[training.name] = (-order.index(stage), facts.get(f"steps to {stage}", 0))
+            ranks[training.name] = (-order.index(stage), facts.get(f"steps to {stage}") or 0)
     if not ranks:
         return ""
     best = min(ranks.values())
     winners = [_cell(name) for name, rank in ranks.items() if rank == best]
     return f"Furthest: {' and '.join(winners)} (stage {order[-best[0]]} from step {best[1]})."
-
-
-def _fact_names(
-    trainings: Sequence[ComparedTraining], facts: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """Return the names of all facts: those of the stages in the stages' order, then the others."""
-    stages = stage_names([training.history for training in trainings])
-    known = [name for each in facts for name in each]
-    first = [
-        "stage reached",
-        *(f"steps to {stage}" for stage in stages),
-        "rollbacks",
-        "rolled back",
-    ]
-    groups = ("final ", "best ", "test ")
-    rest = [name for group in groups for name in known if name.startswith(group)]
-    return [name for name in dict.fromkeys([*first, *rest]) if name in known]
-
-
-def _format(value: Any) -> str:
-    if value is None:
-        return NONE
-    return f"{value:.3f}" if isinstance(value, float) else _cell(str(value))
 
 
 def _shorten(value: str | None) -> str | None:
@@ -174,6 +164,9 @@ def _shorten(value: str | None) -> str | None:
     return f"{value[: LONGEST_SETTING - 3]}..."
 
 
-def _cell(text: str) -> str:
-    """Escape text for a cell of a Markdown table."""
+def _cell(value: Any) -> str:
+    """Return a value as the cell of a Markdown table."""
+    if value is None:
+        return NONE
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")

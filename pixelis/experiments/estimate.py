@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from scipy.stats import t as student
 
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A mean over seeds; the half width of its 95 % interval is infinite for a single value."""
 
     mean: float
@@ -27,6 +26,12 @@ class Estimate:
     def high(self) -> float:
         """The upper end of the interval."""
         return self.mean + self.half
+
+    def __format__(self, spec: str) -> str:
+        """Return the mean and the interval, each number in the format of a float."""
+        if math.isinf(self.half):
+            return f"{self.mean:{spec}} (one seed: no interval)"
+        return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def estimate(values: Sequence[float]) -> Estimate:

@@ -12,8 +12,6 @@ from typing import Any
 
 from PIL import Image
 
-from pixelis.operations.schema import fits_schema
-
 # The kinds of errors of a call that could be parsed.
 UNKNOWN_OPERATION, WRONG_ARGUMENTS, FAILED_OPERATION = PROBLEMS = (
     "unknown_operation",
@@ -91,10 +89,10 @@ class Operation:
 
     def accepts(self, names: Collection[str]) -> bool:
         """Return whether a call with exactly these arguments, defaults included, is complete."""
-        alternatives, given = set(self.either), set(names)
-        chosen = given & alternatives
-        complete = given - alternatives == set(self.parameters) - alternatives
-        return complete and len(chosen) == min(1, len(alternatives))
+        left_out = set(self.parameters) - set(names)
+        num_left_out = max(0, len(self.either) - 1)
+        known = set(names) <= set(self.parameters)
+        return known and left_out <= set(self.either) and len(left_out) == num_left_out
 
     def takes(self, arguments: Any) -> bool:
         """Return whether the names and values of these arguments (parsed JSON) fit the schema.
@@ -126,6 +124,34 @@ class Operation:
                 "parameters": parameters,
             },
         }
+
+
+def fits_schema(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Return whether parsed JSON fits a schema (JSON Schema 2020-12, validation).
+
+    Supported are `type` (integer, array, object), `minimum`, `maximum`, `items`, `minItems`,
+    `maxItems`, `properties`, `required`, and `additionalProperties` (false). Unlike in JSON Schema,
+    `3.0` is no integer, since operations refuse it.
+    """
+    kind = schema["type"]
+    if kind == "integer":
+        return type(value) is int and schema.get("minimum", value) <= value <= schema.get(
+            "maximum", value
+        )
+    if kind == "array":
+        return (
+            isinstance(value, list | tuple)
+            and schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
+            and all(fits_schema(item, schema["items"]) for item in value)
+        )
+    assert kind == "object", f"no parameter is of type {kind!r}"
+    properties = schema["properties"]
+    return (
+        isinstance(value, Mapping)
+        and all(name in value for name in schema.get("required", ()))
+        and (schema.get("additionalProperties", True) or value.keys() <= properties.keys())
+        and all(fits_schema(value[name], properties[name]) for name in value if name in properties)
+    )
 
 
 BBOX_SCHEMA: Mapping[str, Any] = {

@@ -7,8 +7,6 @@ edge. That works for drawn scenes; a photograph without an even background needs
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from pixelis.operations.base import (
@@ -21,7 +19,6 @@ from pixelis.operations.base import (
 )
 from pixelis.operations.masks import MASK_SCHEMA, decode_mask
 from pixelis.operations.pixels import (
-    Mask,
     background_colour,
     bounding_box,
     colour_name,
@@ -34,17 +31,6 @@ from pixelis.operations.pixels import (
 MIN_AREA = 12
 
 
-def _in_box(
-    pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]
-) -> tuple[Mask, npt.NDArray[np.int16], tuple[int, int]]:
-    x1, y1, x2, y2 = box
-    crop = pixels[y1:y2, x1:x2]
-    region = largest_region(foreground(crop, background_colour(pixels)))
-    if region.sum() < MIN_AREA:
-        raise NothingFound(f"no object in {[x1, y1, x2, y2]}")
-    return region, crop, (x1, y1)
-
-
 def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observation:
     image = images[0]
     if "mask" in arguments:
@@ -53,8 +39,12 @@ def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observa
             raise OperationError("mask must hold at least 1 pixel, got 0")
         pixels, (x, y) = pixel_array(image), (0, 0)
     else:
-        box = check_bbox(arguments["bbox"], image.size)
-        region, pixels, (x, y) = _in_box(pixel_array(image), box)
+        x, y, x2, y2 = check_bbox(arguments["bbox"], image.size)
+        whole = pixel_array(image)
+        pixels = whole[y:y2, x:x2]
+        region = largest_region(foreground(pixels, background_colour(whole)))
+        if region.sum() < MIN_AREA:
+            raise NothingFound(f"no object in {[x, y, x2, y2]}")
     left, top, right, bottom = bounding_box(region)
     return Observation(
         {

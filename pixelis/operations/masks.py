@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelis.operations.base import OperationError
+from pixelis.operations.base import OperationError, fits_schema
 from pixelis.operations.pixels import Mask
 
 MASK_SCHEMA: Mapping[str, Any] = {
@@ -50,30 +50,20 @@ def decode_mask(value: Any, size: tuple[int, int]) -> Mask:
         value: the argument of the call.
         size: (width, height) of the image that it must cover.
     """
-    if not isinstance(value, Mapping) or set(value) != {"size", "counts"}:
-        got = ", ".join(map(str, value))[:40] if isinstance(value, Mapping) else f"{value!r:.40}"
-        raise OperationError(f"mask must be an object of size and counts, got {got or 'none'}")
     width, height = size
-    sides = value["size"]
-    valid = isinstance(sides, list | tuple) and all(type(side) is int for side in sides)
-    if not valid or list(sides) != [height, width]:
+    if not fits_schema(value, MASK_SCHEMA):
         raise OperationError(
-            f"mask size must be [height, width] = {[height, width]}, got {sides!r:.40}"
+            "mask must be an object of size, [height, width], and counts, integers of at least 0, "
+            f"got {value!r:.60}"
         )
-    counts, longest = value["counts"], height * width + 1
-    if not isinstance(counts, list | tuple) or not 1 <= len(counts) <= longest:
-        got = f"{len(counts)}" if isinstance(counts, list | tuple) else f"{counts!r:.40}"
-        raise OperationError(f"mask counts must be a list of 1 to {longest} runs, got {got}")
-    wrong = next((run for run in counts if type(run) is not int or run < 0), None)
-    if wrong is not None or None in counts:
-        raise OperationError(f"mask counts must be integers of at least 0, got {wrong!r:.40}")
-    total = sum(counts)
-    if total != height * width:
-        # Python writes no integer of more than 4,300 digits.
-        got = str(total) if total < 10**40 else "10^40 or more"
+    sides, counts, area = list(value["size"]), value["counts"], height * width
+    if sides != [height, width] or len(counts) > area + 1:
         raise OperationError(
-            f"mask counts must sum to height x width = {height * width}, got {got}"
+            f"mask must have size [height, width] = {[height, width]} and at most {area + 1} "
+            f"counts, got {sides!r:.40} and {len(counts)}"
         )
+    if sum(counts) != area:
+        raise OperationError(f"mask must have counts that sum to {area}, got others")
     values = np.arange(len(counts)) % 2 == 1
     mask: Mask = np.repeat(values, counts).reshape((height, width), order="F")
     return mask

@@ -9,6 +9,7 @@ tracked.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from pixelis.operations.base import (
     Operation,
     OperationError,
     check_bbox,
+    fits_schema,
 )
 from pixelis.operations.pixels import (
     TOLERANCE,
@@ -141,16 +143,19 @@ def agreement(template: Pixels, match: Pixels) -> float:
     return float(same[counted].mean() if counted.any() else same.mean())
 
 
+FRAMES_SCHEMA = {
+    "type": "array",
+    "items": {"type": "integer", "minimum": 1},
+    "minItems": 2,
+    "description": "ascending numbers of images, from 1; the box is in the first of them",
+}
+
+
 def _check_frames(value: Any, count: int) -> list[int]:
     if count < 2:
         raise OperationError(f"TRACK_OBJECT needs at least 2 images, got {count}")
-    numbers = isinstance(value, list | tuple) and all(type(v) is int for v in value)
-    if (
-        not numbers
-        or len(value) < 2
-        or not (1 <= value[0] and value[-1] <= count)
-        or any(a >= b for a, b in zip(value, value[1:], strict=False))
-    ):
+    fits = fits_schema(value, FRAMES_SCHEMA)
+    if not fits or value[-1] > count or any(a >= b for a, b in pairwise(value)):
         raise OperationError(
             f"frames must be at least 2 strictly ascending integers in [1, {count}], "
             f"got {value!r:.60}"
@@ -188,12 +193,7 @@ TRACK_OBJECT = Operation(
     name="TRACK_OBJECT",
     description="Follow the object of a box through later images: its box in each frame.",
     parameters={
-        "frames": {
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 2,
-            "description": "ascending numbers of images, from 1; the box is in the first of them",
-        },
+        "frames": FRAMES_SCHEMA,
         "bbox": {**BBOX_SCHEMA, "description": "[x1, y1, x2, y2] in pixels of the first frame"},
     },
     run=_run,

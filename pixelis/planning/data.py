@@ -23,7 +23,7 @@ RELIABILITY = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlannedStage:
     """One stage of a training.
 
@@ -37,7 +37,7 @@ class PlannedStage:
     name: str
     first_step: int
     steps: int
-    examples: Mapping[str, float]
+    examples: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -81,23 +81,20 @@ def plan_stages(
     if scores:
         manager.bind({name: list(values) for name, values in scores.items()})
     perfect = dict.fromkeys(manager.required_difficulties, 1.0)
-    starts: list[tuple[str, int]] = []  # name and first step of each stage
-    drawn: list[dict[str, float]] = []
+    stages: list[PlannedStage] = []
     for step in range(1, max_steps + 1):
         name = manager.events[-1].to_stage or manager.stage
-        if not starts or starts[-1][0] != name:
-            starts.append((name, step))
-            drawn.append(dict.fromkeys(manager.mix, 0.0))
+        if not stages or stages[-1].name != name:
+            stages.append(PlannedStage(name, step, 0, dict.fromkeys(manager.mix, 0.0)))
+        stage = stages[-1]
+        stage.steps += 1
         for difficulty, share in manager.mix.items():
-            drawn[-1][difficulty] = drawn[-1].get(difficulty, 0) + share * examples_per_step
+            drawn = stage.examples.get(difficulty, 0)
+            stage.examples[difficulty] = drawn + share * examples_per_step
         manager.step()
         if manager.attempt_due(step):
             manager.attempt(step, perfect)
-    ends = [first for _, first in starts[1:]] + [max_steps + 1]
-    return [
-        PlannedStage(name, first, end - first, examples)
-        for (name, first), end, examples in zip(starts, ends, drawn, strict=True)
-    ]
+    return stages
 
 
 def sum_examples(stages: Sequence[PlannedStage]) -> dict[str, float]:

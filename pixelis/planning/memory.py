@@ -6,8 +6,7 @@ contents (torch's FakeTensorMode) while the live bytes are counted.
 """
 
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,11 +77,11 @@ class LiveBytes(TorchDispatchMode):
         peak: the largest value of `live` since it was last set.
     """
 
-    def __init__(self) -> None:
-        """Start at zero."""
+    def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
+        """Start at zero; `known` are tensors that are not counted, nor are views of them."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
-        self._sizes: dict[int, int] = {}
+        self._sizes = dict.fromkeys((each.untyped_storage()._cdata for each in known), 0)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -104,10 +103,10 @@ class LiveBytes(TorchDispatchMode):
         self.live -= self._sizes.pop(key)
 
 
-def build_on_meta(
+def build_fake_model(
     base: Any, model: ModelConfig, *, precision: str, as_on_cpu: bool = False
 ) -> PeftModel:
-    """Build the adapted model of a configuration on the meta device.
+    """Build the adapted model of a configuration, with tensors that have no contents.
 
     Args:
         base: the configuration of the base.
@@ -145,11 +144,30 @@ def build_on_meta(
     )
     if precision == BF16 and as_on_cpu:
         skip_input_casts(adapted)
+    _fake_tensors(adapted)
     return adapted
 
 
+def _fake_tensors(model: nn.Module) -> None:
+    """Replace meta tensors, which no CPU operation takes, by fake ones; shared ones stay shared."""
+    fakes: dict[torch.Tensor, torch.Tensor] = {}
+    with FakeTensorMode():
+        for module in model.modules():
+            own: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for tensors in own:
+                for name, tensor in tensors.items():
+                    if tensor is None:
+                        continue
+                    if tensor not in fakes:
+                        fake = torch.empty(tensor.shape, dtype=tensor.dtype)
+                        if isinstance(tensor, nn.Parameter):
+                            fake = nn.Parameter(fake, requires_grad=tensor.requires_grad)
+                        fakes[tensor] = fake
+                    tensors[name] = fakes[tensor]
+
+
 def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf16: bool) -> Memory:
-    """Forecast the memory of a step; the model of `build_on_meta` is unchanged afterwards.
+    """Forecast the memory of a step with a model of `build_fake_model`.
 
     This is the peak of live tensors, without the CUDA context and the allocator's overhead.
     Attention is torch's SDPA with a fused kernel, which keeps no (T, T) matrix.
@@ -160,19 +178,19 @@ def forecast_memory(adapted: PeftModel, shape: Shape, model: ModelConfig, *, bf1
         base.activation_checkpointing_enable()
     else:
         base.activation_checkpointing_disable()
-    live = LiveBytes()
-    with FakeTensorMode(), live, _fake_weights(adapted):
-        trained = [p for p in adapted.parameters() if p.requires_grad]
-        size = sum(_bytes(p) for p in trained)
-        weights = live.live - size
+    tensors = [*adapted.parameters(), *adapted.buffers()]
+    trained = [p for p in adapted.parameters() if p.requires_grad]
+    size = sum(_bytes(p) for p in trained)
+    weights = sum(_bytes(tensor) for tensor in tensors) - size
+    live = LiveBytes(known=tensors)
+    with tensors[0].fake_mode, live:  # type: ignore[attr-defined]
         # In the last forward pass of a step the gradients of earlier passes and the moments exist.
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
         moments = [torch.zeros_like(p) for p in trained for _ in range(ADAM_MOMENTS)]
         before = live.live
         inputs = _inputs(adapted, shape)
-        start = live.live
-        live.peak = start
+        start = live.peak = live.live
         after_layers = _run_step(adapted, inputs, shape, bf16=bf16, live=live)
         peak = live.peak
         for parameter in trained:
@@ -292,32 +310,3 @@ def _saved_by_4bit(adapted: PeftModel) -> tuple[int, int]:
 
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-@contextmanager
-def _fake_weights(model: nn.Module) -> Iterator[None]:
-    """Replace the meta tensors of a model by fake tensors on a device inside the block."""
-    kept: list[tuple[Any, dict[str, torch.Tensor | None]]] = [
-        (tensors, dict(tensors))
-        for module in model.modules()
-        for tensors in (module._parameters, module._buffers)
-    ]
-    fakes: dict[int, Any] = {}
-
-    def fake_of(tensor: torch.Tensor) -> Any:
-        if id(tensor) not in fakes:
-            fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-            if isinstance(tensor, nn.Parameter):
-                fake = nn.Parameter(fake, requires_grad=tensor.requires_grad)
-            fakes[id(tensor)] = fake
-        return fakes[id(tensor)]
-
-    try:
-        for tensors, before in kept:
-            for name, tensor in before.items():
-                if tensor is not None:
-                    tensors[name] = fake_of(tensor)
-        yield
-    finally:
-        for tensors, before in kept:
-            tensors.update(before)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+
 from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
@@ -19,7 +21,7 @@ from pixelis.planning.data import (
     read_statistics,
     sum_examples,
 )
-from pixelis.planning.memory import Memory, Shape, build_on_meta, forecast_memory
+from pixelis.planning.memory import Memory, Shape, build_fake_model, forecast_memory
 from pixelis.training.precision import AUTO, BF16
 
 GIB = 2**30
@@ -139,10 +141,11 @@ def make_plan(
     data = read_statistics(Path(config.data.path), model)
     share = data.images if data is not None and data.images is not None else IMAGE_SHARE
     setup = Setup(model, training.batch_size, training.max_length, share, plan.sharded)
-    forecaster = Forecaster(config, data, num_gpus)
-    memory = forecaster.memory(setup)
-    adapted = forecaster.adapted(model)
-    counts = [(p.numel(), p.requires_grad) for p in adapted.parameters()]
+    precision = BF16 if training.precision == AUTO else training.precision
+    adapted = build_fake_model(
+        load_model_config_offline(model.model_name), model, precision=precision
+    )
+    memory = _forecast(setup, adapted, config, data, num_gpus)
     examples = training.batch_size * training.gradient_accumulation_steps * num_gpus
     stages = plan_stages(
         curriculum,
@@ -152,13 +155,14 @@ def make_plan(
     )
     mean_tokens = _mean_tokens(data, stages)
     tokens = mean_tokens or training.max_length
-    seconds = None
+    hours = None
     if plan.tokens_per_second:
-        seconds = tokens * examples * training.max_steps / (plan.tokens_per_second * num_gpus)
+        speed = plan.tokens_per_second * num_gpus
+        hours = tokens * examples * training.max_steps / speed / 3600
     result = Plan(
         model_name=model.model_name,
-        trainable=sum(number for number, trained in counts if trained),
-        parameters=sum(number for number, _ in counts),
+        trainable=sum(p.numel() for p in adapted.parameters() if p.requires_grad),
+        parameters=sum(p.numel() for p in adapted.parameters()),
         targets=_count_targets(adapted),
         max_steps=training.max_steps,
         examples_per_step=examples,
@@ -171,12 +175,18 @@ def make_plan(
         num_gpus=num_gpus,
         tokens_per_example=tokens,
         tokens_known=mean_tokens is not None,
-        hours=None if seconds is None else seconds / 3600,
+        hours=hours,
         setup=setup,
     )
-    if result.fits:
-        return result
-    return replace(result, advice=list(_advise(result, forecaster, config)))
+    total = result.total
+    # The cheapest change first, each added to the earlier ones, until it fits.
+    for change, changed in _changes(setup, config, num_gpus):
+        if total <= available:
+            break
+        tensors = _forecast(changed, adapted, config, data, num_gpus).total
+        total = tensors + overhead_bytes(tensors)
+        result.advice.append(Advice(change, total, fits=total <= available))
+    return result
 
 
 def gpu_bytes(name: str, memory_gib: float | None) -> int:
@@ -198,78 +208,55 @@ def overhead_bytes(tensor_bytes: int) -> int:
     return int(CONTEXT_GIB * GIB + FRAGMENTATION * tensor_bytes)
 
 
-class Forecaster:
-    """A forecaster of one training's memory under changes; it builds each kind of base once."""
-
-    def __init__(
-        self, config: TrainingFileConfig, data: DataStatistics | None, num_gpus: int
-    ) -> None:
-        """Store the values that no change affects."""
-        self._config, self._data, self._num_gpus = config, data, num_gpus
-        precision = config.training.precision
-        self._precision = BF16 if precision == AUTO else precision  # the table's GPUs support bf16
-        self._built: tuple[ModelConfig, Any] | None = None
-
-    def adapted(self, model: ModelConfig) -> Any:
-        """Return the adapted model without weights."""
-        key = model.replace(gradient_checkpointing=False, load_in_4bit=False)
-        if self._built is None or self._built[0] != key:
-            base = load_model_config_offline(model.model_name)
-            self._built = key, build_on_meta(base, model, precision=self._precision)
-        return self._built[1]
-
-    def memory(self, setup: Setup) -> Memory:
-        """Forecast the memory of one GPU."""
-        adapted = self.adapted(setup.model)
-        supervised = self._data.supervised if self._data is not None else None
-        tokens = setup.batch_size * setup.length
-        shape = Shape(
-            setup.batch_size,
-            setup.length,
-            max(1, int(tokens * (supervised or SUPERVISED_SHARE))),
-            int(tokens * setup.image_share),
-            runs_tower=self._runs_tower(setup, adapted),
-        )
-        memory = forecast_memory(adapted, shape, setup.model, bf16=self._precision == BF16)
-        num_gpus = self._num_gpus
-        if num_gpus == 1:
-            return memory
-        if not setup.sharded:  # DDP's buckets are a second copy of the gradients
-            return replace(memory, gradients=2 * memory.gradients)
-        # A shard of everything, and two complete layers: the current one and the prefetched next
-        # one.
-        layers = [
-            sum(p.numel() * p.element_size() for p in layer.parameters())
-            for layer in adapted.get_base_model().model.language_model.layers
-        ]
-        return replace(
-            memory,
-            weights=memory.weights // num_gpus + 2 * max(layers),
-            adapter=memory.adapter // num_gpus,
-            gradients=memory.gradients // num_gpus,
-            optimizer=memory.optimizer // num_gpus,
-        )
-
-    def _runs_tower(self, setup: Setup, adapted: Any) -> bool:
-        """Return whether training runs the vision tower instead of reading cached features."""
-        training, data = self._config.training, self._data
-        off = training.vision_cache == "off" or setup.model.train_vision or setup.model.train_merger
-        config = adapted.get_base_model().config
-        if off or config.model_type != "qwen2_5_vl" or data is None or data.tokens is None:
-            return True
-        tokens = sum(data.tokens.get(name, 0) * size for name, size in data.sizes.items())
-        size = 2 * config.text_config.hidden_size * tokens * setup.image_share
-        return bool(size > training.vision_cache_gib * GIB)
+def _forecast(
+    setup: Setup,
+    adapted: PeftModel,
+    config: TrainingFileConfig,
+    data: DataStatistics | None,
+    num_gpus: int,
+) -> Memory:
+    """Forecast the memory of one GPU; a change of the setup does not change the adapted model."""
+    supervised = data.supervised if data is not None else None
+    tokens = setup.batch_size * setup.length
+    base: Any = adapted.get_base_model()
+    shape = Shape(
+        setup.batch_size,
+        setup.length,
+        max(1, int(tokens * (supervised or SUPERVISED_SHARE))),
+        int(tokens * setup.image_share),
+        runs_tower=_runs_tower(setup, base.config, config, data),
+    )
+    bf16 = config.training.precision in (AUTO, BF16)  # the table's GPUs support it
+    memory = forecast_memory(adapted, shape, setup.model, bf16=bf16)
+    if num_gpus == 1:
+        return memory
+    if not setup.sharded:  # DDP's buckets are a second copy of the gradients
+        return replace(memory, gradients=2 * memory.gradients)
+    # A shard of everything, and two complete layers: the current one and the prefetched next one.
+    layers = [
+        sum(p.numel() * p.element_size() for p in layer.parameters())
+        for layer in base.model.language_model.layers
+    ]
+    return replace(
+        memory,
+        weights=memory.weights // num_gpus + 2 * max(layers),
+        adapter=memory.adapter // num_gpus,
+        gradients=memory.gradients // num_gpus,
+        optimizer=memory.optimizer // num_gpus,
+    )
 
 
-def _advise(plan: Plan, forecaster: Forecaster, config: TrainingFileConfig) -> Iterator[Advice]:
-    """Yield changes, the cheapest first, each added to the earlier ones, until it fits."""
-    for change, setup in _changes(plan.setup, config, plan.num_gpus):
-        tensors = forecaster.memory(setup).total
-        total = tensors + overhead_bytes(tensors)
-        yield Advice(change, total, fits=total <= plan.gpu_bytes)
-        if total <= plan.gpu_bytes:
-            return
+def _runs_tower(
+    setup: Setup, base: Any, config: TrainingFileConfig, data: DataStatistics | None
+) -> bool:
+    """Return whether training runs the vision tower instead of reading cached features."""
+    off = config.training.vision_cache == "off"
+    off |= setup.model.train_vision or setup.model.train_merger
+    if off or base.model_type != "qwen2_5_vl" or data is None or data.tokens is None:
+        return True
+    tokens = sum(data.tokens.get(name, 0) * size for name, size in data.sizes.items())
+    size = 2 * base.text_config.hidden_size * tokens * setup.image_share
+    return bool(size > config.training.vision_cache_gib * GIB)
 
 
 def _changes(
@@ -286,21 +273,14 @@ def _changes(
         yield f"training.batch_size={size} {steps} (the same steps)", setup
     if num_gpus > 1 and not setup.sharded:
         setup = replace(setup, sharded=True)
-        yield (
-            "accelerate launch --config_file configs/accelerate/fsdp.yaml (more traffic between "
-            "GPUs)",
-            setup,
-        )
+        command = "accelerate launch --config_file configs/accelerate/fsdp.yaml"
+        yield f"{command} (more traffic between GPUs)", setup
     if setup.image_share > 0.1:
         length = math.ceil(setup.length * (1 - setup.image_share / 2))
         pixels = max(setup.model.min_pixels, setup.model.max_pixels // 2)
-        text = (1 - setup.image_share) * setup.length
-        setup = replace(
-            setup,
-            model=setup.model.replace(max_pixels=pixels),
-            length=length,
-            image_share=1 - text / length,
-        )
+        share = 1 - (1 - setup.image_share) * setup.length / length
+        smaller = setup.model.replace(max_pixels=pixels)
+        setup = replace(setup, model=smaller, length=length, image_share=share)
         change = f"model.max_pixels={pixels} (smaller images) and training.max_length={length}"
         yield change, setup
     if setup.length > MIN_ADVISED_LENGTH:

@@ -1,8 +1,11 @@
 """Print a plan as tables."""
 
+from collections.abc import Iterable, Sequence
+
 from rich.console import Console
 from rich.table import Table
 
+from pixelis.planning.data import sum_examples
 from pixelis.planning.plan import CONTEXT_GIB, FRAGMENTATION, GIB, Plan
 
 MIB = 2**20
@@ -17,9 +20,16 @@ PARTS = {
 }
 
 
-def print_plan(plan: Plan, console: Console) -> None:
+def print_plan(plan: Plan) -> None:
     """Print all tables and, as the last line, whether the training fits."""
-    console.print(_model(plan))
+    console = Console(width=120)
+    share = plan.trainable / plan.parameters
+    rows = [
+        ("parameters, adapter included", f"{plan.parameters:,}"),
+        ("trained", f"{plan.trainable:,} ({share:.2%})"),
+        ("adapted layers", ", ".join(f"{k} x {n}" for k, n in plan.targets.items())),
+    ]
+    console.print(_table(["", ""], rows, title=plan.model_name))
     console.print(
         f"{plan.max_steps:,} steps of {plan.examples_per_step} examples; {plan.stages_note}"
     )
@@ -30,10 +40,21 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"examples of {setup.length:,} tokens, the longest allowed, "
         f"{'with' if setup.model.gradient_checkpointing else 'without'} gradient checkpointing"
     )
-    console.print(_memory(plan))
+    overhead = f"CUDA context ({CONTEXT_GIB:g} GiB) and the allocator's loss ({FRAGMENTATION:.0%})"
+    rows = [(text, size(getattr(plan.memory, name))) for name, text in PARTS.items()]
+    rows += [(f"{overhead}: assumed", size(plan.overhead))]
+    rows += [("all", size(plan.total)), ("there", size(plan.gpu_bytes))]
+    console.print(_table(["part", "size"], rows))
     if plan.advice:
-        console.print(_advice(plan))
-    console.print(_time(plan))
+        before = [plan.total, *(each.total for each in plan.advice)]
+        changes = [
+            (each.change, size(max(0, old - each.total)), size(each.total))
+            for old, each in zip(before, plan.advice, strict=False)
+        ]
+        title = "what to change, each on top of those before"
+        console.print(_table(["change", "saves", "then"], changes, title=title))
+    kind = "on average" if plan.tokens_known else "at most (max_length; no data to look at)"
+    console.print(f"tokens of an example: {plan.tokens_per_example:,.0f} {kind}; {_hours(plan)}")
     console.print(verdict(plan))
 
 
@@ -42,8 +63,7 @@ def verdict(plan: Plan) -> str:
     sizes = f"{size(plan.total)} of {size(plan.gpu_bytes)} on each GPU"
     if plan.fits:
         return f"fits: {sizes}"
-    last = plan.advice[-1] if plan.advice else None
-    if last is not None and last.fits:
+    if plan.advice and plan.advice[-1].fits:
         return f"does not fit: {sizes}; with the changes above it does"
     return (
         f"does not fit: {sizes}, nor with the changes above; take a larger "
@@ -56,69 +76,40 @@ def size(number: int) -> str:
     return f"{number / GIB:.2f} GiB" if number >= GIB / 10 else f"{number / MIB:.1f} MiB"
 
 
-def _model(plan: Plan) -> Table:
-    table = Table(title=plan.model_name, title_justify="left", show_header=False)
-    share = plan.trainable / plan.parameters
-    table.add_row("parameters, adapter included", f"{plan.parameters:,}")
-    table.add_row("trained", f"{plan.trainable:,} ({share:.2%})")
-    table.add_row("adapted layers", ", ".join(f"{k} x {n}" for k, n in plan.targets.items()))
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> Table:
+    """Return a table whose first column is text and whose others are numbers."""
+    table = Table(title=title or None, title_justify="left", show_header=any(headings))
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
 def _stages(plan: Plan) -> Table:
-    table = Table()
     if plan.stages is None:
-        table.add_column("examples")
-        table.add_row(f"{plan.max_steps * plan.examples_per_step:,}")
-        return table
-    names = list(plan.stages[-1].examples)
-    for heading in ("stage", "from step", "steps", *names):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage in plan.stages:
-        cells = [f"{stage.examples.get(name, 0):,.0f}" for name in names]
-        table.add_row(stage.name, f"{stage.first_step:,}", f"{stage.steps:,}", *cells)
-    total = {n: sum(stage.examples.get(n, 0) for stage in plan.stages) for n in names}
-    table.add_section()
-    table.add_row("all", "", f"{plan.max_steps:,}", *(f"{total[n]:,.0f}" for n in names))
+        return _table(["examples"], [[f"{plan.max_steps * plan.examples_per_step:,}"]])
+    total = sum_examples(plan.stages)
+    rows = [
+        (
+            stage.name,
+            f"{stage.first_step:,}",
+            f"{stage.steps:,}",
+            *(f"{stage.examples.get(name, 0):,.0f}" for name in total),
+        )
+        for stage in plan.stages
+    ]
+    rows.append(("all", "", f"{plan.max_steps:,}", *(f"{each:,.0f}" for each in total.values())))
     if plan.data is not None:
         sizes = plan.data.sizes
-        table.add_row("in the data", "", "", *(f"{sizes.get(n, 0):,}" for n in names))
-        epochs = [f"{total[n] / sizes[n]:.1f}" if sizes.get(n) else "-" for n in names]
-        table.add_row("epochs", "", "", *epochs)
-    return table
+        rows.append(("in the data", "", "", *(f"{sizes.get(name, 0):,}" for name in total)))
+        epochs = [f"{total[n] / sizes[n]:.1f}" if sizes.get(n) else "-" for n in total]
+        rows.append(("epochs", "", "", *epochs))
+    return _table(["stage", "from step", "steps", *total], rows)
 
 
-def _memory(plan: Plan) -> Table:
-    table = Table()
-    table.add_column("part")
-    table.add_column("size", justify="right")
-    for name, meaning in PARTS.items():
-        table.add_row(meaning, size(getattr(plan.memory, name)))
-    overhead = f"CUDA context ({CONTEXT_GIB:g} GiB) and the allocator's loss ({FRAGMENTATION:.0%})"
-    table.add_row(f"{overhead}: assumed", size(plan.overhead))
-    table.add_section()
-    table.add_row("all", size(plan.total))
-    table.add_row("there", size(plan.gpu_bytes))
-    return table
-
-
-def _advice(plan: Plan) -> Table:
-    table = Table(title="what to change, each on top of those before", title_justify="left")
-    for heading in ("change", "saves", "then"):
-        table.add_column(heading, justify="left" if heading == "change" else "right")
-    before = plan.total
-    for advice in plan.advice:
-        saved = size(before - advice.total) if before > advice.total else "-"
-        then = size(advice.total) + (": fits" if advice.fits else "")
-        table.add_row(advice.change, saved, then)
-        before = advice.total
-    return table
-
-
-def _time(plan: Plan) -> str:
-    kind = "on average" if plan.tokens_known else "at most (max_length; no data to look at)"
-    line = f"tokens of an example: {plan.tokens_per_example:,.0f} {kind}"
+def _hours(plan: Plan) -> str:
     if plan.hours is None:
-        return f"{line}; hours: set tokens_per_second (of one GPU)"
+        return "hours: set tokens_per_second (of one GPU)"
     bound = "" if plan.tokens_known else "at most "
-    return f"{line}; {bound}{plan.hours:,.1f} hours, without evaluations"
+    return f"{bound}{plan.hours:,.1f} hours, without evaluations"

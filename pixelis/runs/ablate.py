@@ -1,7 +1,12 @@
-"""One run of `ablate`: train all arms in order and record their comparison in a parent run."""
+"""One run of `ablate`: train all arms in order and record their comparison in a parent run.
+
+Each training is run once by sft in a process of its own.
+"""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +15,72 @@ from rich.console import Console
 from rich.markdown import Markdown
 from tqdm import tqdm
 
-from pixelis.config import FIRST_TUNING_SEED, AblateFileConfig, ModelFileConfig, flatten
+from pixelis.config import (
+    FIRST_TUNING_SEED,
+    AblateFileConfig,
+    ModelFileConfig,
+    TrainingFileConfig,
+    flatten,
+    to_yaml,
+)
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError, UserError
-from pixelis.experiments.ablate.arms import SAME_TOKENS, STAGED, UNIFORM, matched_steps
-from pixelis.experiments.ablate.comparison import (
+from pixelis.experiments.ablation import (
     ALL,
     AblationTable,
     Outcome,
+    ablation_figure,
     arms_markdown,
     arms_rows,
     choose_learning_rate,
     compare_arms,
+    read_outcome,
 )
-from pixelis.experiments.ablate.figure import ablation_figure
+from pixelis.experiments.arms import SAME_TOKENS, STAGED, UNIFORM, build_curriculum, matched_steps
 from pixelis.files import write_atomic
-from pixelis.runs.ablate_trainings import ArmTrainings
 from pixelis.runs.inputs import link_data_run, record_inputs
-from pixelis.runs.jobs import log_above_bar
-from pixelis.runs.training_checks import check_training
-from pixelis.tracking import MlflowRecorder, open_run
-from pixelis.training.checkpoint import FINISHED_FILE, check_same_config, read_json, write_json
+from pixelis.runs.jobs import STOP_SECONDS, Job, log_above_bar, run_jobs
+from pixelis.runs.train import lock_file
+from pixelis.runs.training_checks import check_training, resolved_params, training_identity
+from pixelis.tracking import (
+    MlflowRecorder,
+    deliver_journals,
+    find_journals,
+    nested_environment,
+    open_run,
+)
+from pixelis.training.checkpoint import (
+    AUTO,
+    FINISHED_FILE,
+    check_same_config,
+    read_json,
+    write_json,
+)
 from pixelis.training.inputs import check_inputs, data_digest
 
 STATE_FILE = "ablate.json"
 # Keys that may differ when a comparison is resumed: they add trainings, or change only folders.
 FREE = ("arms", "seeds", "target_share", "num_workers", "training.output_dir")
+
+
+@dataclass(frozen=True)
+class PlannedTraining:
+    """One training of an arm: its folder and its settings."""
+
+    arm: str
+    seed: int
+    folder: Path
+    config: TrainingFileConfig
+
+    @property
+    def finished_file(self) -> Path:
+        """The file that the training writes at its end."""
+        return self.folder / "sft" / FINISHED_FILE
+
+    def read(self) -> Outcome:
+        """Read the result of the training once it has ended."""
+        file = self.finished_file
+        return read_outcome(self.arm, self.seed, read_json(file), str(file))
 
 
 def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
@@ -47,14 +92,18 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
     """
     data_dir, root = Path(config.data.path), Path(config.training.output_dir)
     digests = data_digest(data_dir)
-    trainings = ArmTrainings(config, model, digests)
     # Check before anything is written; base and test examples are the same for all arms.
-    first, *others = (trainings.plan(arm, config.training.seed).config for arm in config.arms)
-    check_training(first, model.model, CurriculumConfig.from_dict(first.curriculum))
+    first, *others = (plan_training(config, arm, config.training.seed) for arm in config.arms)
+    curriculum = CurriculumConfig.from_dict(first.config.curriculum)
+    check_training(first.config, model.model, curriculum)
     for other in others:
-        check_inputs(data_dir, CurriculumConfig.from_dict(other.curriculum))
+        check_inputs(data_dir, CurriculumConfig.from_dict(other.config.curriculum))
     params = flatten(config) | flatten(model)
     identity = {key: value for key, value in params.items() if key not in FREE} | digests
+    same = resolved_params(first.config, model.model, curriculum)
+    same = training_identity(same, model.model, digests)
+    # `make base` changes the weights behind a name, and `auto` differs between machines.
+    identity |= {key: same.get(key) for key in ("model weights", "training.precision")}
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".lock", timeout=0):
@@ -68,9 +117,14 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
                 output_dir=root,
             ) as recorder:
                 write_json({"run_id": recorder.run_id, "identity": identity}, root / STATE_FILE)
+                write_atomic(root / "model_arch.yaml", to_yaml(model))
                 record_inputs(recorder, data_dir, digests, context="training")
                 data_line = link_data_run(recorder, digests)
-                table, rate = _run_trainings(config, trainings, recorder)
+                # Trainings that were killed after their last step may have undelivered records.
+                finished = [file.parent for file in root.rglob(FINISHED_FILE)]
+                for line in deliver_journals(find_journals([], finished))[1]:
+                    log_above_bar(line)
+                table, rate = _run_trainings(config, recorder)
                 _record(recorder, config, table, rate, data_line)
                 print(recorder.url_hint(), flush=True)
     except Timeout as error:
@@ -81,13 +135,15 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
 
 def _run_to_resume(root: Path, identity: Mapping[str, Any]) -> str | None:
     """Return the run of an earlier start of this comparison, or None."""
-    if not (root / STATE_FILE).is_file():
+    # Without a training, settings cannot mix.
+    has_trainings = any(root.rglob(FINISHED_FILE)) or any(root.rglob("checkpoint-*"))
+    if not has_trainings and not (root / STATE_FILE).exists():
         return None
     state = read_json(root / STATE_FILE)
     if not isinstance(state, dict) or {"run_id", "identity"} - set(state):
         raise CheckpointError(f"{root / STATE_FILE} is damaged: run_id and identity must be in it")
-    if not any(root.rglob(FINISHED_FILE)) and not any(root.rglob("checkpoint-*")):
-        return None  # there is no training yet, so settings cannot mix
+    if not has_trainings:
+        return None
     check_same_config(
         state["identity"],
         identity,
@@ -98,8 +154,38 @@ def _run_to_resume(root: Path, identity: Mapping[str, Any]) -> str | None:
     return str(state["run_id"])
 
 
+def plan_training(
+    config: AblateFileConfig,
+    arm: str,
+    seed: int,
+    *,
+    rate: float | None = None,
+    max_steps: int | None = None,
+    is_tuning: bool = False,
+) -> PlannedTraining:
+    """Plan one training of an arm; with `is_tuning` it does not use the test split."""
+    rate = config.training.learning_rate if rate is None else rate
+    parent = f"tuning/{arm}-{rate:g}" if is_tuning else arm
+    folder = Path(config.training.output_dir) / parent / f"seed-{seed}"
+    training = config.training.replace(
+        seed=seed,
+        learning_rate=rate,
+        max_steps=max_steps or config.training.max_steps,
+        output_dir=str(folder / "sft"),
+    )
+    file_config = TrainingFileConfig(
+        exp_name=config.exp_name,
+        resume=AUTO,
+        data=config.data,
+        training=training,
+        curriculum=build_curriculum(arm, config.curriculum, training.max_steps),
+        evaluation=config.evaluation.replace(enabled=not is_tuning),
+    )
+    return PlannedTraining(arm, seed, folder, file_config)
+
+
 def _run_trainings(
-    config: AblateFileConfig, trainings: ArmTrainings, recorder: MlflowRecorder
+    config: AblateFileConfig, recorder: MlflowRecorder
 ) -> tuple[AblationTable, float | None]:
     """Return the table, and the learning rate of the uniform mix if that is an arm."""
     first, rates = config.training.seed, config.learning_rates
@@ -111,24 +197,25 @@ def _run_trainings(
     with tqdm(total=total, unit="training", desc="ablate", mininterval=1) as bar:
         rate = rates[0] if has_uniform else None
         if is_tuned:
-            rate = _tune_rate(config, trainings, recorder, mix, bar)
+            rate = _tune_rate(config, recorder, mix, bar)
         # Seed by seed, so that an interrupted comparison has complete rounds of all arms.
         plans = [
-            trainings.plan(arm, seed, rate=rate if arm == UNIFORM else None)
+            plan_training(config, arm, seed, rate=rate if arm == UNIFORM else None)
             for seed in seeds
             for arm in config.arms
             if arm != SAME_TOKENS
         ]
-        outcomes = trainings.run(plans, recorder, bar)
-        by_arm = {arm: [o for o in outcomes if o.arm == arm] for arm in config.arms}
+        _train(config, plans, recorder, bar)
+        by_arm = {arm: [p.read() for p in plans if p.arm == arm] for arm in config.arms}
         if SAME_TOKENS in config.arms:
             plans = []
             for seed, uniform, staged in zip(seeds, by_arm[UNIFORM], by_arm[STAGED], strict=True):
                 steps = matched_steps(
                     config.training.max_steps, uniform.num_tokens, staged.num_tokens
                 )
-                plans.append(trainings.plan(SAME_TOKENS, seed, rate=rate, max_steps=steps))
-            by_arm[SAME_TOKENS] = trainings.run(plans, recorder, bar)
+                plans.append(plan_training(config, SAME_TOKENS, seed, rate=rate, max_steps=steps))
+            _train(config, plans, recorder, bar)
+            by_arm[SAME_TOKENS] = [plan.read() for plan in plans]
     table = compare_arms(
         by_arm,
         mix,
@@ -141,7 +228,6 @@ def _run_trainings(
 
 def _tune_rate(
     config: AblateFileConfig,
-    trainings: ArmTrainings,
     recorder: MlflowRecorder,
     mix: Mapping[str, float],
     bar: "tqdm[Any]",
@@ -150,10 +236,10 @@ def _tune_rate(
     first = config.training.seed + FIRST_TUNING_SEED
     rates, seeds = config.learning_rates, range(first, first + config.tuning_seeds)
     plans = {
-        rate: [trainings.plan(UNIFORM, seed, rate=rate, is_tuning=True) for seed in seeds]
+        rate: [plan_training(config, UNIFORM, seed, rate=rate, is_tuning=True) for seed in seeds]
         for rate in rates
     }
-    trainings.run_all_that_can([plan for each in plans.values() for plan in each], recorder, bar)
+    _train(config, [plan for each in plans.values() for plan in each], recorder, bar, may_fail=True)
     by_rate: dict[float, list[Outcome]] = {
         rate: [plan.read() for plan in each]
         for rate, each in plans.items()
@@ -161,12 +247,58 @@ def _tune_rate(
     }
     listed = ", ".join(f"{rate:g}" for rate in rates)
     if not by_rate:
-        raise UserError(
-            f"learning_rates: none of {listed} could be trained (logs: {trainings.root / 'tuning'})"
-        )
+        logs = Path(config.training.output_dir) / "tuning"
+        raise UserError(f"learning_rates: none of {listed} could be trained (logs: {logs})")
     chosen = choose_learning_rate(by_rate, mix)
     log_above_bar(f"{UNIFORM}: learning rate {chosen:g} of {listed}")
     return chosen
+
+
+def _train(
+    config: AblateFileConfig,
+    plans: Sequence[PlannedTraining],
+    recorder: MlflowRecorder,
+    bar: "tqdm[Any]",
+    *,
+    may_fail: bool = False,
+) -> None:
+    """Run the trainings that are not finished.
+
+    Raises:
+        UserError: When a training fails that may not; the others are stopped.
+    """
+    missing = [plan for plan in plans if not plan.finished_file.is_file()]
+    bar.update(len(plans) - len(missing))
+    jobs = {_build_job(config, plan): plan for plan in missing}
+    running = run_jobs(
+        list(jobs), num_workers=config.num_workers, environment=nested_environment(recorder)
+    )
+    with closing(running) as ended:
+        for job, failure, seconds in ended:
+            if failure is not None and not may_fail:
+                raise UserError(failure)
+            if failure is not None:
+                log_above_bar(f"{failure}; left out")
+            else:
+                test = jobs[job].read().test
+                result = " ".join(f"{name} {value:.3f}" for name, value in test.items())
+                log_above_bar(f"{job.name}: {result or 'trained'} ({seconds:.0f} s)")
+            bar.update(1)
+
+
+def _build_job(config: AblateFileConfig, plan: PlannedTraining) -> Job:
+    """Write the settings of a training, and wait until no earlier process trains it."""
+    root = Path(config.training.output_dir)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    file = plan.folder / "training_params.yaml"
+    write_atomic(file, to_yaml(plan.config))
+    # A training may outlive a killed comparison by a moment and still hold its folder's lock.
+    lock = lock_file(Path(plan.config.training.output_dir))
+    with suppress(Timeout), FileLock(lock, timeout=STOP_SECONDS):
+        pass
+    name = str(plan.folder.relative_to(root)).replace("/", " ")
+    argv = ("--config", str(file), "--model", str(root / "model_arch.yaml"))
+    return Job(name, "pixelis.cli.sft", argv, plan.folder / "log.txt")
 
 
 def _record(

@@ -1,6 +1,7 @@
 """The examples that `evaluate` rolls out, from a split of prepared data or from a user's file."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,6 @@ from pixelis.data_prep.benchmarks import (
     questions_digest,
     read_questions,
 )
-from pixelis.data_prep.importing import count_by_reason
 from pixelis.evaluation.evaluate import EvaluationResult, EvaluationSettings, choose_examples
 from pixelis.evaluation.metrics import ALL, Score, count_errors, strata
 from pixelis.runs.inputs import link_data_run, record_inputs, record_split
@@ -98,8 +98,8 @@ def _from_questions(questions: QuestionSet, path: Path) -> EvaluationSet:
     title, rejections = questions.title, questions.rejections
     logger.info(f"{title}: {len(questions.examples)} questions of {questions.num_records} records")
     if rejections:
-        counts = count_by_reason(rejections)
-        reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+        counts = Counter(each.reason for each in rejections).most_common()
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts)
         logger.info("left out: %d (%s)", len(rejections), reasons)
     for rejection in rejections[:MAX_LOGGED_REJECTIONS]:
         logger.info("  %s", describe_rejection(rejection))

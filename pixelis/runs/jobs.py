@@ -12,18 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from pixelis.errors import UserError
-
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.05
 # A training that is asked to stop finishes its step and saves a checkpoint within this time.
 STOP_SECONDS = 120.0
 THREADS = "OMP_NUM_THREADS"
@@ -51,55 +47,45 @@ def run_jobs(
     *,
     num_workers: int,
     environment: Mapping[str, str],
-    on_done: Callable[[Job, float], None] | None = None,
-    on_failed: Callable[[Job, str], None] | None = None,
-    on_poll: Callable[[], None] | None = None,
-) -> None:
-    """Run jobs in their order, `num_workers` at a time.
+    on_poll: Callable[[], None] = lambda: None,
+    poll_seconds: float = 0.05,
+) -> Generator[tuple[Job, str | None, float], None, None]:
+    """Run jobs in their order, `num_workers` at a time, while the iterator is read.
 
-    Each job uses an equal share of the cores, unless OMP_NUM_THREADS is set. When this process is
-    interrupted or killed, the jobs receive SIGTERM.
+    Each job uses an equal share of the cores, unless OMP_NUM_THREADS is set. When the iterator is
+    left, also by an error or Ctrl-C, the running jobs are asked to stop (SIGTERM) and waited for;
+    when this process is killed, they are asked to stop too.
 
     Args:
         jobs: The jobs.
-        num_workers: Number of jobs that run in parallel.
-        environment: Environment variables in addition to this process's.
-        on_done: Called with a job that succeeded and its seconds.
-        on_failed: Called with a job that failed and the reason, after which the others continue. By
-            default a failure is raised.
-        on_poll: Called every POLL_SECONDS.
+        num_workers: Number of jobs that run at the same time.
+        environment: Additional environment variables.
+        on_poll: Called between two looks at the running jobs.
+        poll_seconds: Time between two looks.
 
-    Raises:
-        UserError: When a job fails, with the last line of its log; the others are stopped first.
+    Yields:
+        Each job that ended; why it failed, with the last line of its log, or None; its seconds.
     """
     share = str(max(1, (os.cpu_count() or 1) // num_workers))
     variables = {THREADS: share, **os.environ, **environment}
     waiting = list(jobs)
     running: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
-    with _stopped_at_the_end(running):
+    try:
         while waiting or running:
             while waiting and len(running) < num_workers:
                 job = waiting.pop(0)
                 running[job] = _start(job, variables), time.monotonic()
-            time.sleep(POLL_SECONDS)
-            if on_poll is not None:
-                on_poll()
+            time.sleep(poll_seconds)
+            on_poll()
             for job, (process, began) in list(running.items()):
-                code = process.poll()
-                if code is None:
+                if (code := process.poll()) is None:
                     continue
                 del running[job]
-                if code == 0:
-                    if on_done is not None:
-                        on_done(job, time.monotonic() - began)
-                    continue
-                reason = (
-                    f"{job.name} ended with exit code {code}: "
-                    f"{_last_line(job.log)} (all of it: {job.log})"
-                )
-                if on_failed is None:
-                    raise UserError(reason)
-                on_failed(job, reason)
+                reason = f"{job.name} ended with exit code {code}: {_last_line(job.log)}"
+                failure = f"{reason} (all of it: {job.log})" if code else None
+                yield job, failure, time.monotonic() - began
+    finally:
+        _stop([process for process, _ in running.values()])
 
 
 def log_above_bar(line: str) -> None:
@@ -121,28 +107,22 @@ def _start(job: Job, variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         )
 
 
-@contextmanager
-def _stopped_at_the_end(
-    running: "dict[Job, tuple[subprocess.Popen[bytes], float]]",
-) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for process, _ in running.values():
-            process.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
-        for process, _ in running.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _last_line(log: Path) -> str:
-    text = log.read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    return lines[-1].removeprefix("error: ") if lines else "it said nothing"
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return last.removeprefix("error: ")
 
 
 def _stop_with_parent() -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,14 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
     """
     check_output_folder(out)
     is_needed, mark = missing_from is not None, unrecorded_mark(out)
-    with FileLock(out.with_name(f".{out.name}.lock")):
-        if is_needed and out.exists():
-            if mark.exists():
-                _record_later(config, out)
-                mark.unlink()
-            return None
+    with FileLock(out.with_name(f".{out.name}.lock")), ExitStack() as stack:
         if is_needed:
+            stack.enter_context(without_environment())
+            if out.exists():
+                if mark.exists():
+                    _record_later(config, out)
+                    mark.unlink()
+                return None
             logger.info("%s does not exist: making it from %s", out, missing_from)
         count_tokens = None
         if config.max_length is not None:
@@ -79,26 +80,22 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
         if stream.description:
             logger.info("%s", stream.description)
         answer_losses = _load_answer_losses(config)
-        with _open_run(config, _run_name(config, stream), aside=is_needed) as recorder:
-            mark.touch()
-            try:
-                summary = prepare_folder(
-                    config,
-                    out,
-                    progress=_progress,
-                    answer_losses=answer_losses,
-                    count_tokens=count_tokens,
-                    stream=stream,
-                )
-            except BaseException:
-                mark.unlink(missing_ok=True)  # there is no new folder to record
-                raise
-            title = f"{summary['num_samples']} examples in {out}"
-            print(format_summary(summary, title=title), flush=True)
-            if summary["rejected"]:
-                logger.info("file, line and reason of each: %s", out / REJECTED_FILE)
-            record_data(recorder, out, summary)
-            logger.info("%s", recorder.url_hint())
+        recorder = stack.enter_context(_open_run(config, _run_name(config, stream)))
+        mark.touch()
+        try:
+            summary = prepare_folder(
+                config, out, progress=_progress, answer_losses=answer_losses, stream=stream
+            )
+        except BaseException:
+            mark.unlink(missing_ok=True)  # there is no new folder to record
+            raise
+        title = f"{summary['num_samples']} examples in {out}"
+        print(format_summary(summary, title=title), flush=True)
+        if summary["rejected"]:
+            logger.info("file, line and reason of each: %s", out / REJECTED_FILE)
+        record_data(recorder, out, summary)
+        logger.info("%s", recorder.url_hint())
+        stack.close()  # the run has ended when the mark goes
         mark.unlink(missing_ok=True)
     return summary
 
@@ -115,20 +112,14 @@ def _load_answer_losses(config: DataPrepConfig) -> AnswerLosses | None:
     return build_answer_losses(rules.model_name)
 
 
-@contextmanager
-def _open_run(config: DataPrepConfig, name: str, *, aside: bool) -> Iterator[MlflowRecorder]:
-    environment: AbstractContextManager[None] = without_environment() if aside else nullcontext()
-    with (
-        environment,
-        open_run(
-            entry_point="data-prep",
-            experiment="data_prep",
-            run_name=name,
-            params=flatten(config),
-            tags={"pixelis.seed": str(config.seed)},
-        ) as recorder,
-    ):
-        yield recorder
+def _open_run(config: DataPrepConfig, name: str) -> AbstractContextManager[MlflowRecorder]:
+    return open_run(
+        entry_point="data-prep",
+        experiment="data_prep",
+        run_name=name,
+        params=flatten(config),
+        tags={"pixelis.seed": str(config.seed)},
+    )
 
 
 def _record_later(config: DataPrepConfig, out: Path) -> None:
@@ -139,7 +130,7 @@ def _record_later(config: DataPrepConfig, out: Path) -> None:
         return
     summary = json.loads((out / SUMMARY_FILE).read_text(encoding="utf-8"))
     logger.info("%s was made by a run that was killed before it told of it: recorded now", out)
-    with _open_run(config, f"data-prep {out.name}, recorded later", aside=True) as recorder:
+    with _open_run(config, f"data-prep {out.name}, recorded later") as recorder:
         record_data(recorder, out, summary)
 
 

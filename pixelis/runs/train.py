@@ -297,7 +297,7 @@ def _train(sft: _Sft, start: Start, recorder: MlflowRecorder, links: str) -> Tra
             figures,
             processes=sft.processes,
             on_evaluation=sft.search.on_evaluation,
-            on_batch_size=lambda split: recorder.tags({BATCH_SIZE_TAG: str(split)}),
+            on_batch_size=lambda text: recorder.tags({BATCH_SIZE_TAG: text}),
         )
 
 

@@ -1,7 +1,7 @@
 """One run of `tune`: run the workers of a search, record its best settings and its verdict."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,22 @@ from tqdm import tqdm
 
 from pixelis.config import flatten, to_yaml
 from pixelis.errors import UserError
-from pixelis.experiments.tune.phases import (
-    Phases,
-    enqueue_final,
-    final_name,
-    open_phases,
-    value_of,
-)
+from pixelis.experiments.tune.results import Verdict, compute_verdict
 from pixelis.experiments.tune.spec import SearchSpec
 from pixelis.experiments.tune.storage import storage_errors
 from pixelis.experiments.tune.study import (
     BASELINE,
+    BASELINES,
+    FINAL,
     REASON,
+    TRIALS,
     SearchStudy,
     error_of,
+    final_name,
     first_number,
+    open_phases,
+    value_of,
 )
-from pixelis.experiments.tune.verdict import Verdict, compute_verdict
 from pixelis.files import write_atomic
 from pixelis.runs.inputs import link_data_run, record_inputs, record_split
 from pixelis.runs.jobs import Job, log_above_bar, run_jobs
@@ -36,9 +35,8 @@ from pixelis.runs.tuning_record import record_search, record_verdict, write_best
 from pixelis.tracking import MlflowRecorder, nested_environment, open_run
 from pixelis.training.inputs import data_digest
 
-MAX_RESTARTS = 3  # number of times that killed workers are started again
-OTHERS_SECONDS = 150.0  # how long to wait for workers of a killed start or of other machines
-POLL_SECONDS = 2.0
+MAX_STARTS = 4  # of workers, some of which were killed
+POLL_SECONDS = 1.0  # each look reads the studies
 WORKER_MODULE = "pixelis.cli.tune_worker"
 RUN_ID = "pixelis.run_id"  # attribute of the study
 
@@ -54,9 +52,9 @@ def run_search(spec: SearchSpec) -> Verdict | None:
     digests = data_digest(data_dir)
     first = spec.training({}, config.training.seed, spec.root)
     check_training(first.config, first.model, first.curriculum)
-    spec.root.mkdir(parents=True, exist_ok=True)
     phases = open_phases(spec)
-    search, study = phases.trials, phases.trials.study
+    search, study = phases[TRIALS], phases[TRIALS].study
+    spec.root.mkdir(parents=True, exist_ok=True)
     with open_run(
         entry_point="tune",
         experiment=config.exp_name,
@@ -73,7 +71,7 @@ def run_search(spec: SearchSpec) -> Verdict | None:
         record_inputs(recorder, data_dir, digests, context="training")
         record_split(recorder, data_dir, digests, "validation")
         links = link_data_run(recorder, digests)
-        _run_workers(spec, list(phases.by_name().values()), recorder, title="tune")
+        _run_workers(spec, list(phases.values()), recorder, title="tune")
         if search.best_trial() is None:
             errors = [error_of(trial) for trial in search.finished_trials()]
             reason = next(filter(None, errors), "every one was stopped early")
@@ -91,27 +89,31 @@ def run_search(spec: SearchSpec) -> Verdict | None:
     return verdict
 
 
-def _find_verdict(spec: SearchSpec, phases: Phases, recorder: MlflowRecorder) -> Verdict:
+def _find_verdict(
+    spec: SearchSpec, phases: Mapping[str, SearchStudy], recorder: MlflowRecorder
+) -> Verdict:
     """Train the best and each baseline on fresh seeds and compare them on the test split."""
-    best = phases.trials.best_trial()
+    best, final = phases[TRIALS].best_trial(), phases[FINAL]
     assert best is not None
     best_name = f"best (trial {first_number(best)})"
     contestants: dict[str, Mapping[str, Any]] = {best_name: best.params, **spec.baselines}
-    final = enqueue_final(spec, phases.final, contestants)
+    for seed in spec.final_seeds:
+        for name, values in contestants.items():
+            final.enqueue(final_name(name, seed), {}, overrides=dict(values), seed=seed)
     _run_workers(spec, [final], recorder, title="tune: verdict")
-    tried = [*phases.trials.finished_trials(), *phases.baselines.finished_trials()]
+    tried = [*phases[TRIALS].finished_trials(), *phases[BASELINES].finished_trials()]
     searched = {name: value_of(tried, name) for name in spec.baselines}
     searched[best_name] = float(best.values[0])
     trials = final.finished_trials()
     test: dict[str, list[float]] = {}
     failed: dict[str, str] = {}
     for name in contestants:
-        values = {seed: value_of(trials, final_name(name, seed)) for seed in spec.final_seeds}
-        complete = [value for value in values.values() if value is not None]
-        if len(complete) == len(values):  # without a mean if one of them diverged
+        by_seed = {seed: value_of(trials, final_name(name, seed)) for seed in spec.final_seeds}
+        complete = [value for value in by_seed.values() if value is not None]
+        if len(complete) == len(by_seed):  # without a mean if one of them diverged
             test[name] = complete
         else:
-            seed = next(seed for seed, value in values.items() if value is None)
+            seed = next(seed for seed, value in by_seed.items() if value is None)
             failed[name] = f"seed {seed} ({_failure(trials, final_name(name, seed))})"
     if best_name not in test:
         raise UserError(f"{best_name} could not be trained on every fresh seed (logs: {spec.root})")
@@ -127,88 +129,77 @@ def _run_workers(
     spec: SearchSpec, studies: Sequence[SearchStudy], recorder: MlflowRecorder, *, title: str
 ) -> None:
     """Start workers for the remaining trials of some studies, and show their progress."""
-    num_trials = sum(study.settings.num_trials for study in studies)
+    num_trials = sum(study.num_trials for study in studies)
     with tqdm(
         total=num_trials, initial=_count(studies), unit="trial", desc=title, mininterval=1
     ) as bar:
-        progress = _Progress(studies, bar)
-        for attempt in range(MAX_RESTARTS + 1):
-            failures: list[str] = []
-            if num_left := num_trials - _count(studies):
-                run_jobs(
-                    _jobs(spec, num_left),
-                    num_workers=spec.config.num_workers,
-                    environment=nested_environment(recorder),
-                    on_failed=lambda job, reason, to=failures: to.append(reason),  # type: ignore[misc]
-                    on_poll=progress.update,
-                )
-                progress.update(last=True)
-            if _count(studies) >= num_trials:
+        progress = partial(_show_progress, studies, bar, {key for key, _ in _finished(studies)})
+        failures: list[str] = []
+        for _ in range(MAX_STARTS):
+            if (num_left := num_trials - _count(studies)) <= 0:
                 return
             for reason in failures:
                 log_above_bar(reason)
-            if not failures:
-                _wait_for_others(studies)
-            was_killed = all("exit code -" in reason for reason in failures)
-            if not was_killed or attempt == MAX_RESTARTS:
-                break
-        raise UserError(
-            f"the study has {_count(studies)} of {num_trials} trials and its workers have ended: "
-            f"{(failures or ['another machine has the rest'])[-1]}"
-        )
+            failures = _start_workers(spec, num_left, recorder, progress)
+            if not all("exit code -" in reason for reason in failures):
+                break  # one was not killed, but ended with an error
+        if _count(studies) < num_trials:
+            raise UserError(
+                f"the study has {_count(studies)} of {num_trials} trials and its workers have "
+                f"ended: {failures[-1] if failures else 'the rest failed elsewhere'}"
+            )
 
 
-def _wait_for_others(studies: Sequence[SearchStudy]) -> None:
-    """Wait for the trials of other processes; workers of a killed start still save theirs."""
-    deadline = time.monotonic() + OTHERS_SECONDS
-    while time.monotonic() < deadline and any(study.is_running for study in studies):
-        time.sleep(1)
-
-
-def _jobs(spec: SearchSpec, num_left: int) -> list[Job]:
+def _start_workers(
+    spec: SearchSpec, num_left: int, recorder: MlflowRecorder, progress: Callable[[], None]
+) -> list[str]:
+    """Run workers until all have ended; return why some of them failed."""
     config, model = spec.root / "tune.yaml", spec.root / "model_arch.yaml"
     write_atomic(config, to_yaml(spec.config))
     write_atomic(model, to_yaml(spec.model))
     argv = ("--config", str(config), "--model", str(model))
     num = min(spec.config.num_workers, num_left)
-    return [
+    jobs = [
         Job(f"worker {i}", WORKER_MODULE, argv, spec.root / f"worker-{i}.log") for i in range(num)
     ]
+    failures = []
+    for _, reason, _ in run_jobs(
+        jobs,
+        num_workers=spec.config.num_workers,
+        environment=nested_environment(recorder),
+        on_poll=progress,
+        poll_seconds=POLL_SECONDS,
+    ):
+        if reason is not None:
+            failures.append(reason)
+    progress()
+    return failures
 
 
 def _count(studies: Sequence[SearchStudy]) -> int:
     return sum(study.num_finished() for study in studies)
 
 
-class _Progress:
-    """A progress bar with the best value so far, and a log line for each trial that ended."""
+def _show_progress(
+    studies: Sequence[SearchStudy], bar: "tqdm[Any]", known: set[tuple[str, int]]
+) -> None:
+    """Log a line for each trial that ended, and show the best value so far."""
+    for key, trial in _finished(studies):
+        if key not in known:
+            known.add(key)
+            log_above_bar(describe_trial(trial))
+            bar.update(1)
+    for study in studies:
+        if study.space and (best := study.best_trial()) is not None:
+            bar.set_postfix_str(f"best {best.values[0]:.4f} (trial {first_number(best)})")
 
-    def __init__(self, studies: Sequence[SearchStudy], bar: "tqdm[Any]") -> None:
-        self._studies, self._bar = studies, bar
-        self._known = {key for key, _ in self._finished()}
-        self._last = 0.0
 
-    def update(self, last: bool = False) -> None:
-        """Read the studies, at most every POLL_SECONDS unless this is the last update."""
-        if not last and time.monotonic() < self._last + POLL_SECONDS:
-            return
-        self._last = time.monotonic()
-        for key, trial in self._finished():
-            if key not in self._known:
-                self._known.add(key)
-                log_above_bar(describe_trial(trial))
-                self._bar.update(1)
-        for study in self._studies:
-            if study.space and (best := study.best_trial()) is not None:
-                text = f"best {best.values[0]:.4f} (trial {first_number(best)})"
-                self._bar.set_postfix_str(text)
-
-    def _finished(self) -> list[tuple[tuple[int, int], Any]]:
-        return [
-            ((i, trial.number), trial)
-            for i, study in enumerate(self._studies)
-            for trial in study.finished_trials()
-        ]
+def _finished(studies: Sequence[SearchStudy]) -> list[tuple[tuple[str, int], Any]]:
+    return [
+        ((study.phase, trial.number), trial)
+        for study in studies
+        for trial in study.finished_trials()
+    ]
 
 
 def describe_trial(trial: Any) -> str:

@@ -1,14 +1,19 @@
 """Results of a search: the best settings as a file, and the study's record in its MLflow run."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pixelis.config import ModelFileConfig, load_config, to_yaml
 from pixelis.errors import ConfigError, UserError
-from pixelis.experiments.tune.plots import compute_importances, draw_page, draw_pictures
-from pixelis.experiments.tune.pruning import replay, saved_share
+from pixelis.experiments.tune.results import (
+    Verdict,
+    compute_importances,
+    draw_page,
+    draw_pictures,
+    replay,
+    saved_share,
+)
 from pixelis.experiments.tune.spec import SearchSpec
 from pixelis.experiments.tune.study import (
     BASELINE,
@@ -17,7 +22,6 @@ from pixelis.experiments.tune.study import (
     error_of,
     first_number,
 )
-from pixelis.experiments.tune.verdict import Verdict
 from pixelis.files import write_atomic
 from pixelis.tracking import MlflowRecorder
 
@@ -33,25 +37,22 @@ def check_best(spec: SearchSpec) -> None:
         ConfigError: Naming the key, the rule and the value.
     """
     path = Path(spec.config.best_config)
-    if not path.name or path.is_dir():
-        raise ConfigError(f"best_config must be a file, got the folder {str(path)!r}")
-    above = next(each for each in path.parents if each.exists())
-    if not above.is_dir():
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for file in _best_files(spec):
+            if file.exists() and not _is_ours(file):
+                raise ConfigError(
+                    f"best_config must be a new file or one that tune wrote, got {str(path)!r}: "
+                    f"{file} is there and does not begin with {HEADER.strip()!r}; move it, or name "
+                    "another"
+                )
+    except OSError as error:
         raise ConfigError(
-            f"best_config must be a file in a folder, got {str(path)!r}: {above} is none"
-        )
-    for file in _best_files(spec):
-        if file.is_dir() or (file.exists() and not _is_ours(file)):
-            raise ConfigError(
-                f"best_config must be a new file or one that tune wrote, got {str(path)!r}: "
-                f"{file} is there and does not begin with {HEADER.strip()!r}; move it, or name "
-                "another"
-            )
+            f"best_config must be a file in a folder, got {str(path)!r}: {error}"
+        ) from error
 
 
 def _is_ours(file: Path) -> bool:
-    if not file.is_file():  # reading a device might not end
-        return False
     with file.open("rb") as content:
         return content.read(len(HEADER)) == HEADER.encode()
 
@@ -62,13 +63,13 @@ def _best_files(spec: SearchSpec) -> list[Path]:
     The model needs no file if none of its keys is searched and its settings are sft's default.
     """
     path = Path(spec.config.best_config)
-    if not any(each.name.startswith("model.") for each in spec.space):
+    if not any(name.startswith("model.") for name in spec.space):
         try:
             if load_config(ModelFileConfig, Path(DEFAULT_MODEL)) == spec.model:
                 return [path]
         except (UserError, OSError):  # without a default file, the model needs its own
             pass
-    return [path, path.with_name(f"{path.stem}_model.yaml")]
+    return [path, path.parent / f"{path.stem}_model.yaml"]
 
 
 def write_best(spec: SearchSpec, search: SearchStudy) -> Path:
@@ -80,7 +81,6 @@ def write_best(spec: SearchSpec, search: SearchStudy) -> Path:
     assert best is not None
     training = spec.best(best.params)
     path, *model_files = _best_files(spec)
-    path.parent.mkdir(parents=True, exist_ok=True)
     searched = ", ".join(f"{name} = {value}" for name, value in best.params.items())
     num = len(search.finished_trials())
     header = f"{HEADER}{num} trials (trial {first_number(best)}): {searched}\n"
@@ -107,7 +107,7 @@ def record_search(
     values = {"best": best.values[0], "best_trial": first_number(best), "trials": len(trials)}
     importances = compute_importances(study)
     values |= {f"importance/{name}": value for name, value in importances.items()}
-    values["compute_saved"] = _saved(spec, trials)
+    values["compute_saved"] = saved_share(trials, spec)
     # The step is the number of trials, so that a longer study's values follow the older ones.
     recorder.summary(values, len(trials))
     recorder.tags({f"best.{name}": str(value) for name, value in best.params.items()})
@@ -127,8 +127,8 @@ def record_verdict(
     text, file = verdict.as_markdown(), spec.root / "verdict.md"
     recorder.text(f"{text}\n", f"{FOLDER}/verdict.md")
     write_atomic(file, f"{text}\n")
-    values = {f"verdict/{row.name.split(' ')[0]}": row.test.mean for row in verdict.rows}
-    values |= {f"verdict/gain_over_{row.name}": row.gain.mean for row in verdict.rows if row.gain}
+    values = {f"verdict/{name.split(' ')[0]}": test.mean for name, test in verdict.test.items()}
+    values |= {f"verdict/gain_over_{name}": gain.mean for name, gain in verdict.gains.items()}
     recorder.summary(values, len(search.finished_trials()))
     recorder.note(f"{text}\n\n{_describe(spec, search)}\n\n{links}")
     print(f"verdict: {file}", flush=True)
@@ -145,10 +145,6 @@ def _row(trial: Any) -> dict[str, Any]:
     }
 
 
-def _saved(spec: SearchSpec, trials: Sequence[Any]) -> float:
-    return saved_share(trials, spec.examples, spec.config.seeds_per_trial)
-
-
 def _describe(spec: SearchSpec, search: SearchStudy) -> str:
     """Return the best settings, the savings of pruning, and a replay of it on complete trials."""
     trials, best = search.finished_trials(), search.best_trial()
@@ -160,7 +156,7 @@ def _describe(spec: SearchSpec, search: SearchStudy) -> str:
         *(f"- `{name}`: {value}" for name, value in best.params.items()),
         "",
         f"{num_pruned} of {len(trials)} trials were stopped early, which saved "
-        f"{_saved(spec, trials):.0%} of the examples.",
+        f"{saved_share(trials, spec):.0%} of the examples.",
     ]
     if spec.config.target is None:
         lines += _replays(spec, trials, num_pruned)
@@ -171,12 +167,11 @@ def _replays(spec: SearchSpec, trials: Sequence[Any], num_pruned: int) -> Iterat
     """Yield the effect that pruning would have had; after a study without it, of each pruner."""
     pruner = spec.config.pruner
     for name in ("median", "hyperband") if pruner == "none" else (pruner,):
-        settings = dataclasses.replace(spec.settings, pruner=name)
-        result = replay(trials, settings.build_pruner(), settings.warmup, BASELINE)
-        winner = "would have been stopped too" if result.winner_pruned else "would not have been"
+        num, num_stopped, winner_stopped = replay(trials, spec, name)
+        winner = "would have been stopped too" if winner_stopped else "would not have been"
         yield (
-            f"Replayed on the {result.num} whole trials in their order, {name} stops "
-            f"{result.num_pruned}; the winner {winner}."
+            f"Replayed on the {num} whole trials in their order, {name} stops {num_stopped}; the "
+            f"winner {winner}."
         )
     if num_pruned:
         yield (

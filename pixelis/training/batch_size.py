@@ -6,7 +6,7 @@ step. How the step's examples are split into forward passes changes nothing but 
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
@@ -21,34 +21,21 @@ logger = logging.getLogger(__name__)
 CPU_MESSAGES = ("could not create a primitive", "could not create a memory", "std::bad_alloc")
 
 
-class Split(NamedTuple):
-    """How a process's share of a step is split.
+def halves(batch_size: int, share: int) -> Iterator[int]:
+    """Yield a batch size, then smaller ones that divide the share too, each at most half the last.
 
-    Attributes:
+    Args:
         batch_size: examples in one forward pass.
-        accumulation_steps: forward passes in one step.
+        share: examples of a process in a step.
     """
-
-    batch_size: int
-    accumulation_steps: int
-
-    def __str__(self) -> str:
-        """Return it as users write it, such as `8 x 2`."""
-        return f"{self.batch_size} x {self.accumulation_steps}"
-
-    def halves(self) -> Iterator["Split"]:
-        """Yield this split, then smaller ones of the same step, each at most half the one before.
-
-        The last one has a batch size of 1.
-        """
-        share, limit = self.batch_size * self.accumulation_steps, self.batch_size
-        for size in range(self.batch_size, 0, -1):
-            if size <= limit and share % size == 0:
-                yield Split(size, share // size)
-                limit = size // 2
+    limit = batch_size
+    for size in range(batch_size, 0, -1):
+        if size <= limit and share % size == 0:
+            yield size
+            limit = size // 2
 
 
-def fit_batch_size(trainer: Any, difficulties: Collection[str], *, known: int | None) -> Split:
+def fit_batch_size(trainer: Any, difficulties: Collection[str], *, known: int | None) -> str:
     """Find the batch size of a training and set it, the same one in every process.
 
     Args:
@@ -56,30 +43,35 @@ def fit_batch_size(trainer: Any, difficulties: Collection[str], *, known: int | 
         difficulties: difficulties that training may draw from.
         known: the batch size of the training that is resumed; it replaces the search.
 
+    Returns:
+        The batch size and the number of forward passes in a step, such as `8 x 2`.
+
     Raises:
         ConfigError: when one example alone does not fit.
     """
     loader = trainer.loader
-    configured = Split(loader.batch_size, loader.accumulation_steps)
+    configured = f"{loader.batch_size} x {loader.accumulation_steps}"
     if trainer.accelerator.distributed_type == DistributedType.FSDP:
         logger.info(
             "a batch size is not searched for where the model is sharded: all would have to fail"
         )
         return configured
-    size = known or min(
-        trainer.processes.gather(find_batch_size(trainer, configured, difficulties))
-    )
-    # The first that divides the step: a resume may have another batch size for the same step.
-    fitting = next(split for split in configured.halves() if split.batch_size <= size)
+    sizes = list(halves(loader.batch_size, loader.batch_size * loader.accumulation_steps))
+    if known is None:
+        known = min(trainer.processes.gather(find_batch_size(trainer, sizes, difficulties)))
+    # A resume may have another batch size for the same step.
+    size = next(size for size in sizes if size <= known)
+    num_passes = loader.batch_size * loader.accumulation_steps // size
+    fitting = f"{size} x {num_passes}"
     logger.info("batch size %s (configured: %s)", fitting, configured)
-    loader.split_steps(fitting.batch_size, fitting.accumulation_steps)
-    trainer.args.per_device_train_batch_size = trainer._train_batch_size = fitting.batch_size
-    trainer.args.gradient_accumulation_steps = fitting.accumulation_steps
+    loader.split_steps(size, num_passes)
+    trainer.args.per_device_train_batch_size = trainer._train_batch_size = size
+    trainer.args.gradient_accumulation_steps = num_passes
     return fitting
 
 
-def find_batch_size(trainer: Any, split: Split, difficulties: Collection[str]) -> int:
-    """Return the largest batch size, halved from the given one, whose passes fit into memory.
+def find_batch_size(trainer: Any, sizes: Sequence[int], difficulties: Collection[str]) -> int:
+    """Return the first of some batch sizes, largest first, whose passes fit into memory.
 
     Each size is tried with the longest examples, all adapter gradients, and memory for the
     optimiser's two moments of each trained weight. Weights, gradients and random generators stay
@@ -90,8 +82,8 @@ def find_batch_size(trainer: Any, split: Split, difficulties: Collection[str]) -
     """
     dataset = trainer.loader.dataset
     keys = [key for key in dataset.all_keys() if key[0] in difficulties]
-    keys = sorted(keys, key=lambda key: (-dataset.length(key), key))[: split.batch_size]
-    for size, _ in split.halves():
+    keys = sorted(keys, key=lambda key: (-dataset.length(key), key))[: sizes[0]]
+    for size in sizes:
         if _fits(trainer, [keys[i % len(keys)] for i in range(size)]):
             return size
     raise ConfigError(

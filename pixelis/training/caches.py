@@ -29,7 +29,7 @@ from pixelis.models.vision import (
     compute_features,
     vision_digest,
 )
-from pixelis.training.inputs import SPLITS_READ, noted_digests
+from pixelis.training.inputs import SPLITS_READ, file_digests
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def use_token_cache(
     """
     rule = PositionRule(model.model_name, trust_remote_code=model.trust_remote_code)
     unbounded = Encoder(encoder.processor)
-    key = tokens_key(unbounded, noted_digests(folder), rule.facts)
+    key = tokens_key(unbounded, file_digests(folder), rule.facts)
     positions = rule if rule.is_known else None
     for split, dataset in datasets.items():
 
@@ -170,7 +170,7 @@ def use_vision_cache(
     digests = sorted(set().union(*(dataset.distinct_images for dataset in datasets.values())))
     key = cache_key(
         {
-            "data": noted_digests(folder),
+            "data": file_digests(folder),
             "images": encoder.image_processor.to_dict(),
             "tower": vision_digest(base),
             "seen": hashlib.sha256("".join(digests).encode()).hexdigest(),

@@ -266,7 +266,9 @@ def _newest_whole(output_dir: Path) -> Path | None:
 
 
 def clear_leftovers(output_dir: Path) -> None:
-    """Remove what a killed training left of its adapters, or move back what it had moved aside."""
+    """Remove what a killed training left of its files, or move back what it had moved aside."""
+    for path in output_dir.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
     for name in (BEST, FINAL):
         for path in output_dir.glob(f".{name}.*"):
             recover_folder(path, output_dir / name)
@@ -283,6 +285,7 @@ def set_aside(output_dir: Path) -> None:
     if not output_dir.is_dir():
         raise CheckpointError(f"training.output_dir {output_dir} is a file; name a folder")
     if all(path.name.lstrip(".").startswith(_NO_TRAINING) for path in output_dir.iterdir()):
+        clear_leftovers(output_dir)
         return
     if not (output_dir / EVENTS_FILE).is_file():
         raise CheckpointError(

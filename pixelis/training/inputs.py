@@ -74,20 +74,9 @@ def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection
             _check_images(chosen, folder / difficulty_file(difficulty))
 
 
-def noted_digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each data file, as data-prep noted it.
-
-    Raises:
-        DataError: when the summary cannot be read or does not name every file.
-    """
-    files, path = data_files(folder), folder / SUMMARY_FILE
-    try:
-        digests = json.loads(path.read_text(encoding="utf-8"))["sha256"]
-        return {file.name: str(digests[file.name]) for file in files}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise DataError(
-            f"{path} does not hold the SHA-256 of each data file; run data-prep again"
-        ) from error
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each data file by its name."""
+    return {file.name: file_sha256(file) for file in data_files(folder)}
 
 
 def data_digest(folder: Path) -> dict[str, str]:
@@ -96,13 +85,20 @@ def data_digest(folder: Path) -> dict[str, str]:
     Raises:
         DataError: when the summary cannot be read, does not name every file, or a file was changed.
     """
-    noted = noted_digests(folder)
-    for name, digest in noted.items():
-        if file_sha256(folder / name) != digest:
+    digests, path = file_digests(folder), folder / SUMMARY_FILE
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+        noted = {name: str(summary[name]) for name in digests}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{path} does not hold the SHA-256 of each data file; run data-prep again"
+        ) from error
+    for name, digest in digests.items():
+        if digest != noted[name]:
             raise DataError(
                 f"{folder / name} is not what data-prep wrote ({SUMMARY_FILE} has another SHA-256)"
             )
-    return noted
+    return digests
 
 
 def _check_images(rows: Any, path: Path) -> None:

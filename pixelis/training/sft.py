@@ -26,7 +26,7 @@ from pixelis.evaluation.validation import Validation
 from pixelis.models.load import silence_libraries
 from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.adapter import build_adapter, load_base, load_trained
-from pixelis.training.batch_size import Split, fit_batch_size
+from pixelis.training.batch_size import fit_batch_size
 from pixelis.training.caches import left_out, load_data, use_vision_cache
 from pixelis.training.callback import CurriculumCallback, Evaluations, ProgressCallback
 from pixelis.training.checkpoint import (
@@ -135,7 +135,7 @@ def run_training(
     *,
     processes: Processes = ALONE,
     on_evaluation: Callable[[Evaluations], None] | None = None,
-    on_batch_size: Callable[[Split], None] = lambda split: None,
+    on_batch_size: Callable[[str], None] = lambda text: None,
 ) -> TrainingResult:
     """Train an adapter on the curriculum and save it to `<output_dir>/final`.
 
@@ -144,7 +144,7 @@ def run_training(
         recorder: records metrics, events, adapters and figures.
         processes: the processes of this training; only the main one records.
         on_evaluation: called after each evaluation with all so far; it may raise to end training.
-        on_batch_size: called with the result of the batch size search, if there is one.
+        on_batch_size: called with the result of `fit_batch_size`, if there is a search.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
@@ -188,9 +188,8 @@ def _build(
     def load() -> Any:
         clear_device_cache(garbage_collection=True)  # of an earlier training in this process
         base = load_base(model_config)
-        if training.vision_cache == "auto" and not (
-            model_config.train_vision or model_config.train_merger
-        ):
+        is_frozen = not (model_config.train_vision or model_config.train_merger)
+        if training.vision_cache == "auto" and is_frozen:
             limit = training.vision_cache_gib
             use_vision_cache(datasets, base, encoder, settings.data_dir, limit_gib=limit)
         if bf16 and not model_config.load_in_4bit:
@@ -248,12 +247,11 @@ def _build(
         examples_per_step=loader.examples_per_step,
         score_losses=partial(
             score_losses,
-            model=model,
+            weights=weights,
             manager=manager,
             loader=loader,
             config=training,
             bf16=bf16,
-            processes=processes,
         ),
         on_evaluation=on_evaluation,
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
@@ -32,7 +31,7 @@ from pixelis.training.checkpoint import (
     seal,
     write_json,
 )
-from pixelis.training.distributed import Processes, shard_on_cpu
+from pixelis.training.distributed import shard_on_cpu
 from pixelis.training.precision import autocast
 from pixelis.training.weights import TrainedWeights, complete_state
 
@@ -313,12 +312,11 @@ class CurriculumTrainer(Trainer):
 def score_losses(
     step: int,
     *,
-    model: PeftModel,
+    weights: TrainedWeights,
     manager: CurriculumManager,
     loader: CurriculumLoader,
     config: TrainingConfig,
     bf16: bool,
-    processes: Processes,
 ) -> None:
     """Pass the losses of a pool of training examples to the manager, if its strategy wants them.
 
@@ -333,8 +331,8 @@ def score_losses(
     keys = [key for key in keys if key not in dataset.excluded]
     # The examples are drawn anew each time, so the batches are not worth keeping.
     batches = Batches(dataset, keys, config.eval_batch_size, max_kept_bytes=0)
-    with autocast(bf16, next(model.parameters()).device):
-        losses = compute_losses(model, batches, shard=processes.shard)
+    with autocast(bf16, next(weights.model.parameters()).device):
+        losses = compute_losses(weights.model, batches, shard=weights.processes.shard)
     named = {f"loss of {d} example {i}": x for d, by in losses.items() for i, x in by.items()}
     check_finite(named, step)
     manager.observe_losses(step, losses, step * loader.examples_per_step)

@@ -112,15 +112,6 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(workdir, words, r
         assert steps == 3
         assert tokens("uniform_same_tokens", seed)[1] == max(1, round(3 * wanted / whole))
 
-    # A finished training that is not the one that is planned is not averaged in.
-    place_of_one = workdir / "arms/uniform/seed-1/sft/finished.json"
-    content = json.loads(place_of_one.read_text())
-    content["identity"]["training.learning_rate"] = 0.5
-    place_of_one.write_text(json.dumps(content))
-    assert run_cli(main, more) == 2
-    err = capfd.readouterr().err
-    assert "training.learning_rate was 0.5, is 0.002; move it away to have it made again" in err
-
     # Each training can be had alone, by the file beside it.
     settings = (workdir / "arms/staged/seed-1/training_params.yaml").read_text()
     assert "strategy: staged" in settings and "seed: 1" in settings

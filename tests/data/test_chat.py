@@ -95,15 +95,6 @@ def test_a_written_answer_is_read_back(conclusion, answer):
     assert parse_reply(format_answer(conclusion, answer)) == Reply(answer=answer.strip())
 
 
-def test_every_turn_of_every_example_is_read_back(examples):
-    for example in examples:
-        said = [m.parts[0] for m in example_messages(example) if m.role == "assistant"]
-        assert len(said) == len(example.trajectory) + 1
-        for text, step in zip(said, example.trajectory, strict=False):
-            assert parse_reply(text) == Reply(step.operation, step.arguments)
-        assert parse_reply(said[-1]) == Reply(answer=example.answer)
-
-
 # How turns are written
 
 
@@ -153,10 +144,3 @@ def test_a_conversation_alternates_and_supervises_the_assistant_alone(examples):
         supervised = [m.supervised for m in messages if m.role == "assistant"]
         assert supervised == [*(step.supervised for step in example.trajectory), True]
         assert not any(m.supervised for m in messages if m.role != "assistant")
-
-
-def test_a_conversation_begins_as_its_prompt_does(one_of_each):
-    # What evaluation asks is what training showed.
-    for example in one_of_each:
-        prompt = prompt_messages(example.question, example.images)
-        assert example_messages(example)[: len(prompt)] == prompt

@@ -505,15 +505,6 @@ def test_a_coordinate_keeps_its_share_of_the_side(drawn):
         assert found / seen <= centre < (found + 1) / seen + 1e-9
 
 
-@given(SIZES, st.integers(0, 10**6))
-def test_where_both_are_the_same_nothing_moves(size, area):
-    frame = Frame(size, size)
-    assert frame.is_same
-    assert frame.area(area) == area
-    whole = (0, 0, *size)
-    assert frame.box(whole) == whole
-
-
 @pytest.mark.parametrize(
     ("stored", "seen", "box", "expected"),
     [

@@ -106,19 +106,6 @@ def test_a_planted_step_and_what_it_gave_have_no_label(examples, encoder):
         assert '"error"' in whole or '"ZOOM_IN"' in call
 
 
-def test_nothing_else_has_a_label(conversations, encoder):
-    special = {encoder.tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
-    for messages in conversations:
-        encoded = encoder.encode(messages)
-        for run in supervised_runs(encoded):
-            assert run[-1] == encoder.end_of_turn_id
-            assert not special & set(run[:-1])
-        as_prompt = [Message(m.role, m.parts, supervised=False) for m in messages]
-        unsupervised = encoder.encode(as_prompt)
-        assert unsupervised.input_ids == encoded.input_ids
-        assert set(unsupervised.labels) == {IGNORE_INDEX}
-
-
 def test_the_answer_starts_where_the_last_turn_does(conversations, encoder):
     for messages in conversations:
         encoded = encoder.encode(messages)

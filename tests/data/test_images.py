@@ -69,11 +69,6 @@ def test_a_changed_image_is_written_anew(noise, change):
     assert Image.open(io.BytesIO(written)).tobytes() == image.tobytes()
 
 
-def test_an_image_of_our_own_is_png(noise):
-    assert load_image(encode_image(noise)).tobytes() == noise.tobytes()
-    assert encode_image(noise.convert("RGBA")).startswith(b"\x89PNG")
-
-
 # Conversion
 
 

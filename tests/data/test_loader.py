@@ -101,19 +101,6 @@ def test_every_step_draws_what_the_manager_says_for_it(settings):
         assert train(manager, loader, step, step, batches) == expected
 
 
-def test_the_settings_above_do_change_the_mix():
-    decisions = {}
-    for name, settings in STRATEGIES.items():
-        manager, loader = build(settings)
-        train(manager, loader, 1, NUM_STEPS)
-        decisions[name] = [(e.kind, e.step) for e in manager.events]
-    assert decisions["staged"] == [("start", 0), ("advance", 3), ("advance", 6)]
-    assert decisions["rolled back"][1:] == [("rollback", 3 * n) for n in range(1, 5)]
-    assert decisions["trials"][1:3] == [("trial", 3), ("rollback", 5)]
-    assert len(decisions["self_paced"]) == len(decisions["adaptive"]) == 5
-    assert decisions["disabled"] == [("start", 0)]
-
-
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_change_nothing(num_workers):
     alone = train(*build(STAGED), 1, NUM_STEPS)
@@ -149,13 +136,6 @@ def test_what_was_read_ahead_is_not_counted():
     assert state["step"] == 2 and sum(state["sampler"]["counts"].values()) == 12
     loader.load_state_dict(fresh)
     assert loader.state_dict() == fresh
-
-
-def test_inside_a_step_there_is_no_state():
-    _, loader = build(STAGED)
-    next(iter(loader))
-    with pytest.raises(AssertionError, match="1 micro-batches are no whole number of steps"):
-        loader.state_dict()
 
 
 @pytest.mark.parametrize(

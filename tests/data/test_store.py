@@ -56,21 +56,7 @@ def folder(tmp_path, one_of_each):
     return tmp_path
 
 
-def load_all(folder, cache_dir, names=DIFFICULTIES):
-    files = {name: str(folder / difficulty_file(name)) for name in names}
-    return datasets.load_dataset("parquet", data_files=files, cache_dir=str(cache_dir))
-
-
 # Example -> row -> example
-
-
-def test_an_example_survives_being_a_row(one_of_each):
-    assert any(step.image for example in one_of_each for step in example.trajectory)
-    for example in one_of_each:
-        row = to_row(example)
-        assert list(row) == list(FEATURES)
-        assert_same(from_row(row), example)
-        assert to_row(from_row(row)) == row
 
 
 def test_an_example_survives_the_file(folder, one_of_each):
@@ -80,11 +66,9 @@ def test_an_example_survives_the_file(folder, one_of_each):
             loaded |= {row["id"]: from_row(row) for row in rows}
     assert len(loaded) == len(one_of_each)
     for example in one_of_each:
-        found = loaded[example.id]
-        assert_same(
-            dataclasses.replace(found, difficulty="", split=""),
-            example,
-        )
+        assert_same(dataclasses.replace(loaded[example.id], difficulty="", split=""), example)
+        row = to_row(example)
+        assert list(row) == list(FEATURES) and to_row(from_row(row)) == row
 
 
 def test_any_text_and_any_image_mode_survive():
@@ -121,7 +105,6 @@ def with_step(row, **changes):
 
 
 CUT_OFF = encode_image(Image.new("RGB", (60, 40)))[:-30]
-ARGUMENTS = "a step's arguments"
 NO_IMAGE = r"an image does not open \(.+\)$"
 
 
@@ -140,23 +123,21 @@ NO_IMAGE = r"an image does not open \(.+\)$"
         ),
         ({"image": {"bytes": CUT_OFF, "path": None}}, NO_IMAGE),
         *(
-            ({name: text}, rf"a step's {name} cannot be read \(.+\)$")
+            ({name: text}, rf"{name} cannot be read \(.+\)$")
             for name in ("arguments", "result")
-            for text in ("{", "", None, '{"x": ' + "9" * 5000 + "}", "[" * 10**5)
+            for text in ("{", "", '{"x": ' + "9" * 5000 + "}", "[" * 10**5)
         ),
         *(
-            (
-                {"arguments": text},
-                f"a step's arguments must be a JSON object, got {re.escape(text)}",
-            )
+            ({"arguments": text}, f"arguments must be a JSON object, got {re.escape(text)}")
             for text in ("[1, 2]", "null", '"text"', "3")
         ),
-        ({"thought": None}, "a step's thought must be a text, got None"),
-        ({"supervised": None}, "a step's supervised must be true or false, got None"),
+        ({"thought": None}, "thought must be a text, got None"),
+        ({"supervised": None}, "supervised must be true or false, got None"),
         ({"question": None}, "question must be a text, got None"),
-        ({"provenance": "{"}, "the provenance cannot be read"),
+        ({"result": None}, "result must be a text, got None"),
+        ({"provenance": "{"}, "provenance cannot be read"),
     ],
-    ids=range(24),
+    ids=range(23),
 )
 def test_a_broken_row_is_refused_with_its_example(one_of_each, change, message):
     row = to_row(one_of_each[0])
@@ -169,13 +150,6 @@ def test_a_broken_row_is_refused_with_its_example(one_of_each, change, message):
 def test_no_steps_and_no_images_are_an_example(one_of_each, nothing):
     example = from_row(to_row(one_of_each[0]) | {"trajectory": nothing, "images": nothing})
     assert (example.trajectory, example.images) == ((), ())
-
-
-def test_an_image_too_large_to_be_honest_does_not_open(one_of_each, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    row = to_row(one_of_each[0])
-    with pytest.raises(DataError, match=f"^example {row['id']}: an image does not open"):
-        from_row(row)
 
 
 # Files
@@ -252,7 +226,9 @@ def test_further_columns_and_another_order_do_no_harm(folder):
 
 
 def test_any_reader_of_datasets_gets_images(folder, tmp_path, one_of_each):
-    loaded = load_all(folder, tmp_path / "cache")
+    files = {name: str(folder / difficulty_file(name)) for name in DIFFICULTIES}
+    cache = str(tmp_path / "cache")
+    loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=cache)
     expected = {example.id: example for example in one_of_each}
     seen = zoomed = 0
     for rows in loaded.values():

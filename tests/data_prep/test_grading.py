@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelis.config import DataPrepConfig, DifficultyConfig
-from pixelis.curriculum.difficulty import COMPONENTS
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data_prep import grading
+from pixelis.data_prep.difficulty import COMPONENTS
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.grading import (
     choose_spread,

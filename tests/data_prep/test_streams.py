@@ -8,11 +8,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from pixelis.curriculum.difficulty import COMPONENTS, combine
 from pixelis.data.example import SPLITS
 from pixelis.data.store import ROWS_IN_BATCH, SCHEMA
 from pixelis.data_prep import streams
-from pixelis.data_prep.difficulty import composite
+from pixelis.data_prep.difficulty import COMPONENTS, composite
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import Rejection, open_input
 from pixelis.data_prep.rows import COMPONENT, Chunk, RowBuilder, facts_of, split_of
@@ -70,7 +69,9 @@ def test_a_chunk_holds_the_planned_examples_in_order_and_its_facts(batch):
         assert row["split"] == split_of(provenance["image_digest"], 0.12, 0.12)
         components = provenance["difficulty_components"]
         assert set(components) == set(COMPONENTS)
-        assert row["difficulty_score"] == pytest.approx(combine(components, WEIGHTS), abs=1e-5)
+        assert row["difficulty_score"] == pytest.approx(
+            sum(WEIGHTS[name] * components[name] for name in COMPONENTS), abs=1e-5
+        )
         assert fact == {
             **{name: row[name] for name in ("task", "sample_type", "split")},
             "score": row["difficulty_score"],

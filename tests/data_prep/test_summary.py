@@ -18,7 +18,7 @@ ROWS = [
     row("read", "positive", "test", "simple", 0.4, steps=0.3, errors=0.0),
     row("read", "positive", "train", "hard", 0.6, steps=0.7, errors=0.5),
 ]
-THRESHOLDS = {"method": "percentile", "values": {"read": (0.45, 0.55), "count": (0.4, None)}}
+THRESHOLDS = {"method": "percentile", "values": {"count": [0.4, None], "read": [0.45, 0.55]}}
 
 
 @pytest.fixture
@@ -84,10 +84,9 @@ def test_the_console_shows_counts_scores_and_the_correlation(summary):
 
 
 def test_names_from_elsewhere_are_shown_as_they_are():
-    made = [row("[red]count[/red]", "positive", "train", "simple", 0.5)]
-    shown = format_summary(
-        summarise(pd.DataFrame(made), config={}, thresholds={}, rejected={"[b] x": 1})
-    )
+    facts = pd.DataFrame([row("[red]count[/red]", "positive", "train", "simple", 0.5)])
+    others = {"config": {}, "thresholds": {}, "source": {}, "correlation": None}
+    shown = format_summary(summarise(facts, rejected={"[b] x": 1}, **others))
     assert "not measured" in shown
     assert "[red]count[/red]" in shown
     assert "refused: 1 ([b] x)" in shown

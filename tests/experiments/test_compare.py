@@ -42,22 +42,19 @@ def make():
 
 def test_the_facts_of_a_training(make):
     metrics = {"test/adapter/hard/answer_accuracy": 0.4, "test/gain/all": 0.1}
-    assert compute_facts(make(full_at=30, metrics=metrics)) == {
-        "stage reached": "full",
-        "steps to full": 30,
-        "rollbacks": 1,
-        "rolled back": "step 10: drop (-0.2000)",
-        "final simple": 0.8,
-        "final hard": 0.3,
-        "best simple": 0.9,
-        "best hard": 0.3,
-        "test hard": 0.4,
-        "test all: gain": 0.1,
-    }
-
-
-def test_without_stages_none_is_reached(make):
-    assert "stage reached" not in compute_facts(make(has_stages=False))
+    (facts,) = compute_facts([make(full_at=30, metrics=metrics)])
+    assert list(facts.items()) == [
+        ("stage reached", "full"),
+        ("steps to full", 30),
+        ("rollbacks", 1),
+        ("rolled back", "step 10: drop (-0.2000)"),
+        ("final simple", 0.8),
+        ("final hard", 0.3),
+        ("best simple", 0.9),
+        ("best hard", 0.3),
+        ("test hard", 0.4),
+        ("test all: gain", 0.1),
+    ]
 
 
 def test_only_settings_that_differ_are_listed_the_curriculums_first(make):
@@ -69,21 +66,13 @@ def test_only_settings_that_differ_are_listed_the_curriculums_first(make):
     ]
 
 
-def test_a_value_is_the_same_however_it_was_written(make):
-    first = {"training.a": "1e-4", "training.b": "True", "data.c": "'two words'", "model.d": "None"}
-    second = {
-        "training.a": "0.0001",
-        "training.b": "true",
-        "data.c": "two words",
-        "model.d": "null",
-    }
-    assert differing_params([make(params=first), make(params=second)]) == {}
-
-
-def test_folders_are_no_settings_and_a_missing_one_is_none(make):
-    first = make(params={"training.output_dir": "a", "config": "x", "curriculum.new": "1"})
-    second = make(params={"training.output_dir": "b", "config": "y"})
-    assert differing_params([first, second]) == {"curriculum.new": ["1", None]}
+def test_a_value_is_the_same_however_it_was_written_and_folders_are_no_settings(make):
+    one = {"training.a": "1e-4", "training.b": "True", "data.c": "'two words'", "model.d": "None"}
+    two = {"training.a": "0.0001", "training.b": "true", "data.c": "two words", "model.d": "null"}
+    one |= {"training.output_dir": "a", "config": "x", "curriculum.new": "1"}
+    two |= {"training.output_dir": "b", "config": "y"}
+    trainings = [make(params=one), make(params=two)]
+    assert differing_params(trainings) == {"curriculum.new": ["1", None]}
 
 
 def test_a_column_for_each_training(make):
@@ -119,7 +108,8 @@ def test_who_reached_the_last_stage_first(make):
     )
 
 
-def test_without_stages_nobody_goes_further(make):
+def test_without_stages_none_is_reached_and_nobody_goes_further(make):
+    assert "stage reached" not in compute_facts([make(has_stages=False)])[0]
     text = trainings_markdown([make(has_stages=False), make("b", has_stages=False)])
     assert text.startswith("|  | a | b |")
 

@@ -1,15 +1,19 @@
 """Files through data-prep's import, and what must hold of whatever comes out."""
 
 import json
+import re
 from pathlib import Path
 
 from pixelis.config import DataPrepConfig
 from pixelis.data.encode import IGNORE_INDEX, encode_example
 from pixelis.data.store import from_row
-from pixelis.data_prep.importing import REASONS
 from pixelis.data_prep.streams import open_stream
 from pixelis.errors import UserError
 from tests.faults.hostile import one_line
+
+PAGE = Path(__file__).parents[2] / "docs/data-formats.md"
+# The reasons that the page explains.
+REASONS = set(re.findall(r"^\| `(\w+)` \| [^|]+ \|$", PAGE.read_text("utf-8"), re.MULTILINE))
 
 
 def take(path, out, encoder=None):

@@ -180,7 +180,7 @@ def test_broken_parquet(imported):
         ({"question": "a\x00b"}, "characters", "got U+0000 at 1"),
         ({"question": "a\ud800b"}, "characters", "lone surrogates"),
         ({"answer": "1</answer><answer>2"}, "markup", "answer may not hold <answer>"),
-        ({"provenance": {"a": deep(33)}}, "too_large", "provenance may be nested 32 deep"),
+        ({"provenance": {"a": deep(70)}}, "broken_json", "nested too deeply, more than 64"),
         ({"image": "../outside.png"}, "outside_folder", "lies outside the folder"),
         ({"image": "/etc/hostname"}, "outside_folder", "lies outside the folder"),
         ({"image": "link.png"}, "outside_folder", "lies outside the folder"),

@@ -1,8 +1,6 @@
 """An exported folder is the base with its adapter: the same logits and the same rollouts."""
 
 import json
-import re
-import shutil
 
 import pytest
 import torch
@@ -136,17 +134,6 @@ def test_every_kind_of_adapter(kind, tmp_path):
     assert about.merging < 1e-3
 
 
-def test_an_exported_folder_is_a_base(exported, tmp_path):
-    folder, _ = exported
-    base = load_model(str(folder), torch_dtype="float32")
-    model = add_lora(base, model_name=str(folder), lora_r=4, lora_alpha=8, lora_dropout=0.0, seed=0)
-    model.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=False)
-    settings = {"model": ModelConfig(model_name=str(folder)), "source": "second"}
-    export_merged(tmp_path / "adapter", tmp_path / "merged", EXAMPLES[0], **settings)
-    first, second = (load_file(f / "model.safetensors") for f in (folder, tmp_path / "merged"))
-    assert all(torch.equal(first[name], value) for name, value in second.items())
-
-
 # Whole or not at all
 
 
@@ -190,24 +177,3 @@ def test_an_interrupted_export_leaves_nothing(adapter, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         export(adapter, tmp_path / "merged")
     assert nothing_below(tmp_path)
-
-
-def test_weights_that_are_no_numbers(adapter, tmp_path):
-    shutil.copytree(adapter, tmp_path / "adapter")
-    path = tmp_path / "adapter" / "adapter_model.safetensors"
-    tensors = load_file(path)
-    tensors[next(iter(tensors))].fill_(torch.nan)
-    save_file(tensors, path)
-    with pytest.raises(
-        CheckpointError, match="holds weights that are not finite .NaN or infinite."
-    ):
-        export(tmp_path / "adapter", tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
-
-
-def test_a_base_that_is_not_there(tmp_path):
-    place = tmp_path / "no" / "base"
-    with pytest.raises(CheckpointError, match=f"^no model folder {re.escape(str(place))}; "):
-        base_dtype(str(place))
-    with pytest.raises(CheckpointError, match="^no model for "):
-        base_dtype(str(tmp_path))

@@ -36,43 +36,30 @@ def test_empty_runs_are_allowed(counts):
     assert found.dtype == bool
 
 
-OBJECT = "mask must be an object of size and counts, got"
-SIDES = "mask size must be [height, width] = [2, 3], got"
-LIST = "mask counts must be a list of 1 to 7 runs, got"
-RUN = "mask counts must be integers of at least 0, got"
-SUM = "mask counts must sum to height x width = 6, got"
-
-
 def counted(counts):
     return {"size": [2, 3], "counts": counts}
 
 
+OBJECT = "be an object of size, [height, width], and counts, integers of at least 0"
+COVER = "have size [height, width] = [2, 3] and at most 7 counts, got"
+
+
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("rule", "values"),
     [
-        (None, f"{OBJECT} None"),
-        ([1, 4, 1], f"{OBJECT} [1, 4, 1]"),
-        ({}, f"{OBJECT} none"),
-        ({"counts": [6]}, f"{OBJECT} counts"),
-        (counted([6]) | {"id": 1}, f"{OBJECT} size, counts, id"),
-        ({"size": [3, 2], "counts": [6]}, f"{SIDES} [3, 2]"),
-        ({"size": [2.0, 3], "counts": [6]}, f"{SIDES} [2.0, 3]"),
-        ({"size": 6, "counts": [6]}, f"{SIDES} 6"),
-        (counted("6"), f"{LIST} '6'"),
-        (counted([]), f"{LIST} 0"),
-        (counted([0] * 8), f"{LIST} 8"),
-        (counted([-1, 7]), f"{RUN} -1"),
-        (counted([5, True]), f"{RUN} True"),
-        (counted([5.0, 1]), f"{RUN} 5.0"),
-        (counted([6, None]), f"{RUN} None"),
-        (counted([1, 4]), f"{SUM} 5"),
-        (counted([10**50]), f"{SUM} 10^40 or more"),
-        (counted([9 * 10**4299] * 2), f"{SUM} 10^40 or more"),  # too long to be written
+        (OBJECT, [None, [1, 4, 1], {}, {"counts": [6]}, counted([6]) | {"id": 1}]),
+        (OBJECT, [{"size": [2.0, 3], "counts": [6]}, {"size": 6, "counts": [6]}, counted("6")]),
+        (OBJECT, [counted([-1, 7]), counted([5, True]), counted([5.0, 1]), counted([6, None])]),
+        (f"{COVER} [3, 2] and 1", [{"size": [3, 2], "counts": [6]}]),
+        (f"{COVER} [2, 3] and 8", [counted([0] * 8)]),
+        ("have counts that sum to 6", [counted([]), counted([1, 4]), counted([9 * 10**4299] * 2)]),
     ],
 )
-def test_what_is_no_mask_of_the_image_is_refused(value, message):
-    with pytest.raises(OperationError, match=f"^{re.escape(message)}$"):
-        decode_mask(value, SIZE)
+def test_what_is_no_mask_of_the_image_is_refused(rule, values):
+    for value in values:
+        with pytest.raises(OperationError, match=f"^mask must {re.escape(rule)}") as error:
+            decode_mask(value, SIZE)
+        assert len(str(error.value)) < 200
 
 
 @given(st.lists(st.integers(-2, 8), max_size=9))

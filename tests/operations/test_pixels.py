@@ -92,9 +92,6 @@ def test_corners_do_not_connect():
     mask[4, 3] = True
     assert largest_region(mask).sum() == 3
     assert bounding_box(largest_region(mask)) == (3, 3, 5, 5)
-
-
-def test_no_region_in_an_empty_mask():
     assert not largest_region(np.zeros((3, 3), dtype=bool)).any()
 
 

@@ -2,13 +2,14 @@
 
 As a program it reads a request (JSON) and prints the answer (JSON), so that each case has a process
 of its own. What is counted is what torch's allocator gave and took back, by its profiler: the same
-quantity that a GPU's `max_memory_allocated` is. The resident set is told beside it; it has the
-allocator's own keeping in it, and no forecast.
+quantity that a GPU's `max_memory_allocated` is.
 """
 
 import json
-import resource
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -19,11 +20,12 @@ from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.models.load import load_model_config_offline
-from pixelis.planning.memory import Shape, build_on_meta, forecast_memory
+from pixelis.planning.memory import Shape, build_fake_model, forecast_memory
 from pixelis.recorder import NullRecorder
 from pixelis.training.precision import BF16
 from pixelis.training.trainer import CurriculumTrainer
 
+ROOT = Path(__file__).parents[2]
 # The mix of all difficulties from the first step on, and no decision.
 CURRICULUM = {"enabled": False, "eval_samples_per_difficulty": 2}
 
@@ -71,6 +73,32 @@ class MeasuredTrainer(CurriculumTrainer):
         return peak
 
 
+def measure_apart(model, training, data_dir):
+    """Measure a training in a process of its own.
+
+    Args:
+        model: keys of the section `model`.
+        training: keys of the section `training`.
+        data_dir: the data folder.
+    """
+    short = {"max_length": 1024, "max_steps": 2, "eval_steps": 2, "save_steps": 2}
+    model = {"torch_dtype": "float32", "max_pixels": 12544, **model}
+    training = {"gradient_accumulation_steps": 2, **short, **training}
+    with tempfile.TemporaryDirectory() as folder:
+        training["output_dir"] = folder
+        request = {"model": model, "training": training, "data_dir": str(data_dir)}
+        done = subprocess.run(
+            [sys.executable, __file__],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            timeout=600,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def measure(request):
     """Train a few steps; returns bytes, measured and forecast."""
     torch.set_num_threads(1)
@@ -90,7 +118,7 @@ def measure(request):
     sft_module.run_training(settings, NullRecorder())
     (trainer,) = trainers
     bf16 = training.precision == BF16
-    adapted = build_on_meta(
+    adapted = build_fake_model(
         load_model_config_offline(model.model_name),
         model,
         precision=training.precision,
@@ -109,7 +137,6 @@ def measure(request):
         "weights": trainer.base_bytes,
         "forecast_weights": forecast.weights,
         "parts": vars(forecast),
-        "resident_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 

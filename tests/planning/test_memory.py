@@ -1,11 +1,6 @@
 """Forecasts of memory, compared with a real training and with the known sizes of the 7B."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +9,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pixelis.config import DataPrepConfig, ModelConfig
 from pixelis.data_prep.prepare import prepare_folder
 from pixelis.models.load import load_model_config_offline
-from pixelis.planning.memory import LiveBytes, Shape, build_on_meta, forecast_memory
+from pixelis.planning.memory import LiveBytes, Shape, build_fake_model, forecast_memory
+from tests.planning.measured_memory import measure_apart
 
-ROOT = Path(__file__).parent.parent.parent
 SEVEN = ModelConfig(model_name="Qwen/Qwen2.5-VL-7B-Instruct", torch_dtype="bfloat16")
 NANO = ModelConfig(torch_dtype="float32", gradient_checkpointing=False)
 
@@ -34,37 +29,12 @@ def data_dir(tmp_path_factory):
     [(4, False, "fp32"), (8, True, "fp32"), (8, False, "bf16")],
 )
 def test_a_training_of_the_embedded_base_takes_what_is_forecast(
-    data_dir, tmp_path, batch_size, checkpointing, precision
+    data_dir, batch_size, checkpointing, precision
 ):
     """Within 15 % above the base's weights, and with them; by torch's profiler."""
-    request = {
-        "model": {
-            "gradient_checkpointing": checkpointing,
-            "torch_dtype": "float32",
-            "max_pixels": 12544,
-        },
-        "training": {
-            "batch_size": batch_size,
-            "gradient_accumulation_steps": 2,
-            "precision": precision,
-            "max_length": 1024,
-            "max_steps": 2,
-            "eval_steps": 2,
-            "save_steps": 2,
-            "output_dir": str(tmp_path / "out"),
-        },
-        "data_dir": str(data_dir),
-    }
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("measured_memory.py")],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    model = {"gradient_checkpointing": checkpointing}
+    training = {"batch_size": batch_size, "precision": precision}
+    found = measure_apart(model, training, data_dir)
     assert found["forecast_above_base"] == pytest.approx(found["measured_above_base"], rel=0.15)
     assert found["forecast"] == pytest.approx(found["measured"], rel=0.15)
     assert found["forecast_weights"] == pytest.approx(found["weights"], rel=0.001)
@@ -74,7 +44,7 @@ def test_a_training_of_the_embedded_base_takes_what_is_forecast(
 
 @pytest.fixture(scope="module")
 def seven():
-    return build_on_meta(load_model_config_offline(SEVEN.model_name), SEVEN, precision="bf16")
+    return build_fake_model(load_model_config_offline(SEVEN.model_name), SEVEN, precision="bf16")
 
 
 def forecast(adapted, model=SEVEN, **changed):
@@ -93,7 +63,7 @@ def test_the_parts_of_the_7b(seven):
     # the adapter in bf16.
     assert found.activations == pytest.approx(28 * 2 * 1024 * 3584 * 2 + 2 * trained, rel=0.1)
     # Nothing is left on it.
-    assert all(p.is_meta and p.grad is None for p in seven.parameters())
+    assert all(p.grad is None for p in seven.parameters())
 
 
 @pytest.mark.slow
@@ -113,10 +83,10 @@ def test_what_takes_more_and_what_saves(seven):
 
 
 def test_an_adapted_tower_keeps_activations_too():
-    adapted = build_on_meta(
+    adapted = build_fake_model(
         load_model_config_offline("pixelis-nano"), NANO.replace(train_vision=True), precision="fp32"
     )
-    frozen = build_on_meta(load_model_config_offline("pixelis-nano"), NANO, precision="fp32")
+    frozen = build_fake_model(load_model_config_offline("pixelis-nano"), NANO, precision="fp32")
     shape = Shape(batch_size=2, length=200, supervised=60, image_tokens=128)
     one, other = (forecast_memory(m, shape, NANO, bf16=False) for m in (adapted, frozen))
     assert one.activations > 1.2 * other.activations

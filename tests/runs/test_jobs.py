@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,13 @@ def job(folder, name, *argv):
 
 
 def run(jobs, num_workers=2, **environment):
+    """Run jobs until one fails; return the names in the order in which they ended."""
     done = []
-    run_jobs(
-        jobs,
-        num_workers=num_workers,
-        environment=environment,
-        on_done=lambda job, seconds: done.append(job.name),
-    )
+    with closing(run_jobs(jobs, num_workers=num_workers, environment=environment)) as ended:
+        for job, failure, _ in ended:
+            if failure is not None:
+                raise UserError(failure)
+            done.append(job.name)
     return done
 
 
@@ -95,7 +96,7 @@ def test_when_it_is_killed_its_jobs_are_told_to_stop(tmp_path):
     code = (
         "import pathlib; from pixelis.runs.jobs import Job, run_jobs\n"
         f"job = Job('a', {ENTRY_POINT!r}, ('save',), pathlib.Path({str(log)!r}))\n"
-        "run_jobs([job], num_workers=1, environment={})"
+        "list(run_jobs([job], num_workers=1, environment={}))"
     )
     first = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 60

@@ -11,7 +11,6 @@ import pytest
 from optuna.trial import TrialState
 
 from pixelis.config import ModelFileConfig, TrainingFileConfig, TuneFileConfig, load_config
-from pixelis.experiments.tune.phases import TRIALS
 from pixelis.experiments.tune.spec import SearchSpec
 from pixelis.experiments.tune.study import open_study
 from pixelis.experiments.tune.trials import run_trials
@@ -25,6 +24,7 @@ VALUES = {
     **{"training.max_steps": "6", "training.eval_steps": "3", "training.batch_size": "2"},
     **{"training.gradient_accumulation_steps": "1", "training.output_dir": "tuned"},
     **{"seeds_per_trial": "2", "num_trials": "1", "best_config": "best.yaml"},
+    **{"storage": "sqlite:///o.db"},
 }
 
 
@@ -39,7 +39,9 @@ def make_spec(tmp_path, monkeypatch):
         config = load_config(TuneFileConfig, ROOT / "configs/smoke/tune.yaml", VALUES.items())
         pairs = [(f"model.{key}", value) for key, value in model.items()]
         file = ROOT / "configs/model_arch.yaml"
-        return SearchSpec(config, load_config(ModelFileConfig, file, pairs))
+        spec = SearchSpec(config, load_config(ModelFileConfig, file, pairs))
+        spec.__dict__["digest"] = "of no data"
+        return spec
 
     return make
 
@@ -68,14 +70,13 @@ def train(kill_at=None):
 def searched(make_spec, monkeypatch, tmp_path):
     """A search and its study, whose only trial was cut off in its second training."""
     spec = make_spec()
-    url = f"sqlite:///{tmp_path}/o.db"
-    search = open_study(url, "smoke", spec.settings, space=spec.space, identity={"a": 1})
-    objective = partial(tuning_worker.TrialTrainer(spec).run_trial, TRIALS)
+    search = open_study(spec)
+    objective = partial(tuning_worker.train_trial, spec)
     monkeypatch.setattr(tuning_worker, "run_sft", train(kill_at=1))
     with pytest.raises(KeyboardInterrupt):
-        run_trials(search, objective, spec.root / TRIALS)
+        run_trials(search, objective)
     monkeypatch.setattr(tuning_worker, "run_sft", train())
-    assert run_trials(search, objective, spec.root / TRIALS) == 1
+    assert run_trials(search, objective) == 1
     return spec, search
 
 
@@ -89,20 +90,21 @@ def test_a_trial_cut_off_in_its_second_training_keeps_its_intermediate_values(se
 def test_a_finished_training_that_is_pruned_ends_as_any_other(make_spec, monkeypatch):
     spec = make_spec()
     monkeypatch.setattr(tuning_worker, "run_sft", train())
-    trainer = tuning_worker.TrialTrainer(spec)
     trial = SimpleNamespace(
+        phase="trials",
         number=0,
+        seed=None,
         baseline=None,
         params={},
         overrides={},
         report=lambda examples, value: None,
         pruned=optuna.TrialPruned,
     )
-    trainer.run_trial(TRIALS, trial)
+    tuning_worker.train_trial(spec, trial)
     assert (spec.root / "trials/0/seed-0/sft/finished.json").exists()
     trial.report = lambda examples, value: f"{value} after {examples}"
     with pytest.raises(optuna.TrialPruned, match="0.5 after 6"):
-        trainer.run_trial(TRIALS, trial)
+        tuning_worker.train_trial(spec, trial)
     assert not (spec.root / "trials/0/seed-0").exists()
 
 

@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from pixelis.curriculum import CurriculumConfig
-from pixelis.data.encode import Encoder, encode_example
-from pixelis.data.store import from_row, load_split
+from pixelis.data.store import load_split
 from pixelis.errors import ConfigError, UserError
-from pixelis.models.load import load_processor
 from pixelis.training.inputs import check_inputs
 from pixelis.training.trainer import CurriculumTrainer
 from tests.training.conftest import moments_of
@@ -126,36 +124,6 @@ def test_the_logged_loss_is_the_mean_of_the_steps_that_were_applied(faulty):
     assert recorder.values["train/loss", 4] == pytest.approx(sum(expected) / 3, rel=1e-5)
 
 
-def test_the_examples_of_the_micro_batch_are_named(faulty, data_dir, monkeypatch):
-    keys = []
-    micro_batches = CurriculumTrainer.training_step
-
-    def note(trainer, model, inputs, *arguments, **words):
-        keys.append((trainer.state.global_step + 1, inputs["input_ids"].clone(), inputs))
-        return micro_batches(trainer, model, inputs, *arguments, **words)
-
-    monkeypatch.setattr(CurriculumTrainer, "training_step", note)
-    _, _, lines, _ = faulty({3: "nan"})
-    (line,) = [line for line in lines if "not applied" in line]
-    first = next(ids for step, ids, _ in keys if step == 3)
-    encoder = Encoder(load_processor("pixelis-nano", max_pixels=12544))
-    rows = [row for rows in load_split(data_dir, "train").values() for row in rows]
-    fed = {tuple(ids[ids != encoder.tokenizer.pad_token_id].tolist()) for ids in first}
-    expected = {
-        row["id"]
-        for row in rows
-        if tuple(
-            i
-            for i in encode_example(from_row(row), encoder).input_ids
-            if i != encoder.tokenizer.pad_token_id
-        )
-        in fed
-    }
-    assert len(expected) == 2  # of the step's four
-    named_ids = set(line.partition("Examples: ")[2].partition(". Bad")[0].split(", "))
-    assert named_ids == expected
-
-
 def test_too_many_in_a_row_stop_the_training_and_name_all_their_examples(faulty):
     # No loss of step 4 is bad: all that its gradient came from are named.
     with pytest.raises(UserError) as stopped:
@@ -210,14 +178,19 @@ def test_a_resumed_training_meets_the_same_bad_steps(faulty, tmp_path, stopped_a
 
 
 class PoisonedTrainer(CurriculumTrainer):
-    """Some examples give a NaN, whenever they come."""
+    """Some examples give a NaN, whenever they come; `drawn` are the ids of each micro-batch."""
 
     poisoned: set
     drawn: list
 
-    def compute_loss(self, *arguments, **words):
-        loss = super().compute_loss(*arguments, **words)
-        ids = {i for micro_batch in self.loader.newest_step() for i in micro_batch}
+    def compute_loss(self, model, inputs, *arguments, **words):
+        loss = super().compute_loss(model, inputs, *arguments, **words)
+        ids = set(self.loader.newest_step()[len(self._step_losses)])
+        data = self.loader.dataset
+        lengths = {data.rows[d]["id"][i]: data.length((d, i)) for d, i in data.all_keys()}
+        # They are the ids of what the model is given.
+        given = inputs["attention_mask"].sum(1).tolist()
+        assert sorted(given) == sorted(lengths[each] for each in ids)
         self.drawn.append(ids)
         return loss * math.nan if ids & self.poisoned else loss
 
@@ -229,17 +202,20 @@ def test_a_training_that_stopped_goes_on_without_the_examples_that_stopped_it(
     rows = load_split(data_dir, "train")
     hard = set(rows["hard"]["id"][: len(rows["hard"]) // 2])
     monkeypatch.setattr(PoisonedTrainer, "poisoned", hard, raising=False)
-    monkeypatch.setattr(PoisonedTrainer, "drawn", [], raising=False)
+    monkeypatch.setattr(PoisonedTrainer, "drawn", drawn := [], raising=False)
     settings = {"max_steps": 6, "save_steps": 1, "eval_steps": 6, "max_bad_steps": 1}
-    with pytest.raises(UserError, match="^training diverged: 1 bad step in a row"):
+    with pytest.raises(UserError, match="^training diverged: 1 bad step in a row") as stopped:
         train(STILL, **settings)
+    # Named are the micro-batches without a finite loss, and not the whole step.
+    bad = [ids for ids in drawn[-2:] if ids & hard]
+    assert set(ids_in(str(stopped.value))) == set().union(*bad)
     checkpoints = sorted((tmp_path / "sft").glob("checkpoint-*"))
-    PoisonedTrainer.drawn.clear()
+    drawn.clear()
     result, _, _ = train(
         STILL, **settings, exclude=tuple(hard), resume_from=checkpoints[-1] if checkpoints else None
     )
     assert result.num_bad_steps == 0
-    assert not set().union(*PoisonedTrainer.drawn) & hard
+    assert not set().union(*drawn) & hard
 
 
 def test_a_difficulty_without_any_other_example_is_refused(train, data_dir):

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from pixelis.errors import ConfigError
-from pixelis.training.batch_size import Split
+from pixelis.training.batch_size import halves
 from pixelis.training.checkpoint import ADAPTER_FILE, CURRICULUM_FILE, read_json
 from pixelis.training.trainer import CurriculumTrainer
 
@@ -60,8 +60,7 @@ def small(monkeypatch):
     [((16, 1), [8, 4, 2, 1]), ((4, 4), [2, 1]), ((6, 1), [3, 1]), ((5, 2), [2, 1]), ((7, 1), [1])],
 )
 def test_halves_divide_the_step(split, sizes):
-    share = split[0] * split[1]
-    assert list(Split(*split).halves()) == [split, *((size, share // size) for size in sizes)]
+    assert list(halves(split[0], split[0] * split[1])) == [split[0], *sizes]
 
 
 def test_looking_for_it_changes_nothing(train, advancing, tmp_path):

@@ -16,34 +16,27 @@ from pixelis.training.precision import (
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "expected"),
+    ("wanted", "gpu", "capabilities", "expected"),
     [
-        ({"avx512_bf16": True}, "bf16"),
-        ({"amx_bf16": True}, "bf16"),
-        ({"bf16": True}, "bf16"),
-        ({"avx512_f": True, "avx512_bf16": False}, "fp32"),
-        ({}, "fp32"),
+        ("auto", None, {"avx512_bf16": True}, "bf16"),
+        ("auto", None, {"amx_bf16": True}, "bf16"),
+        ("auto", None, {"bf16": True}, "bf16"),
+        ("auto", None, {"avx512_f": True, "avx512_bf16": False}, "fp32"),
+        ("auto", None, {}, "fp32"),
+        ("auto", "native", {}, "bf16"),
+        ("auto", "emulated", {"bf16": True}, "fp32"),
+        ("fp32", "native", {}, "fp32"),
+        ("bf16", None, {}, "bf16"),
     ],
 )
-def test_auto_asks_the_processor(monkeypatch, capabilities, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert resolve_precision("auto") == expected
-
-
-@pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_auto_asks_the_gpu_and_wants_no_emulation(monkeypatch, supported, expected):
+def test_auto_asks_the_hardware(monkeypatch, wanted, gpu, capabilities, expected):
     def is_supported(including_emulation=True):
-        return supported or including_emulation
+        return gpu == "native" or including_emulation
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
-    assert resolve_precision("auto") == expected
-
-
-@pytest.mark.parametrize("wanted", ["fp32", "bf16"])
-def test_what_is_named_is_taken(wanted):
-    assert resolve_precision(wanted) == wanted
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert resolve_precision(wanted) == expected
 
 
 def test_the_embedded_base_is_the_same_base_in_bf16():

@@ -30,54 +30,58 @@ def go(progress, step):
         progress.curriculum.manager.step()
 
 
-def test_at_the_start_there_is_only_the_next_attempt():
-    assert build().describe(0, 400) == "next attempt 100"
-
-
 def test_loss_strata_and_next_attempt():
     progress = build()
+    assert progress.describe(0, 400) == "next attempt 100"
     progress.curriculum.losses.append((20, 0.41))
+    progress.bad_steps.count = 2
     progress.curriculum.strata = STRATA
     go(progress, 30)
-    text = "loss 0.410, simple 0.912 medium 0.900 hard 0.880, next attempt 100"
+    text = "loss 0.410, bad steps 2, simple 0.912 medium 0.900 hard 0.880, next attempt 100"
     assert progress.describe(30, 400) == text
 
 
-def test_while_an_attempt_is_measured_it_is_the_next():
-    progress = build()
-    go(progress, 100)
-    assert progress.describe(100, 400) == "next attempt 100"
-    progress.curriculum.manager.attempt(100, STRATA)
-    assert progress.describe(100, 400) == "next attempt 200"
+@pytest.mark.parametrize(
+    ("settings", "awaited"),
+    [
+        # Step -> the text before and after the manager's decision there.
+        ({}, {100: ("next attempt 100", "next attempt 200")}),
+        (
+            {"trial_steps": 40},
+            {
+                100: ("next attempt 100", "trial ends 140"),
+                140: ("trial ends 140", "next attempt 240"),
+            },
+        ),
+        ({"advancement_interval": 300}, {300: ("next attempt 300", "no more attempts")}),
+        (
+            {"strategy": "schedule", "schedule": {"steps": [70, 80]}},
+            {70: ("next stage 70", "next stage 80"), 80: ("next stage 80", "no more stages")},
+        ),
+        (
+            {"strategy": "adaptive", "stages": TWO},
+            {
+                100: (
+                    "mix simple 50% hard 50%, next mix 100",
+                    "mix simple 50% hard 50%, next mix 200",
+                ),
+            },
+        ),
+    ],
+    ids=["staged", "trial", "last", "schedule", "adaptive"],
+)
+def test_each_strategy_says_what_it_awaits(settings, awaited):
+    progress, done = build(**settings), 0
+    for step, (before, after) in awaited.items():
+        go(progress, step - done)
+        done = step
+        assert progress.describe(step, 400) == before
+        progress.curriculum.manager.attempt(step, STRATA)
+        assert progress.describe(step, 400) == after
 
 
-def test_a_trial_says_when_it_ends():
-    progress = build(trial_steps=40)
-    go(progress, 100)
-    progress.curriculum.manager.attempt(100, STRATA)
-    assert progress.describe(100, 400) == "trial ends 140"
-    go(progress, 40)
-    assert progress.describe(140, 400) == "trial ends 140"
-    progress.curriculum.manager.attempt(140, STRATA)
-    assert progress.describe(140, 400) == "next attempt 240"
-
-
-def test_where_no_attempt_comes_any_more_it_says_so():
-    assert build(advancement_interval=400).describe(0, 400) == "no more attempts"
-
-
-def test_each_strategy_says_what_it_awaits():
+def test_where_the_curriculum_is_off_there_is_nothing_to_await():
     assert build(enabled=False).describe(0, 400) == ""
-    schedule = build(strategy="schedule", schedule={"steps": [70, 80]})
-    assert schedule.describe(0, 400) == "next stage 70"
-    for step in (70, 80):
-        schedule.curriculum.manager.attempt(step, STRATA)
-    assert schedule.describe(80, 400) == "no more stages"
-    adaptive = build(strategy="adaptive", stages=TWO)
-    assert adaptive.describe(0, 400) == "mix simple 50% hard 50%, next mix 100"
-    go(adaptive, 350)
-    adaptive.curriculum.manager.attempt(350, STRATA)
-    assert adaptive.describe(350, 400) == "mix simple 50% hard 50%, no more mixes"
 
 
 def test_a_strategy_that_chooses_examples_says_how_many_are_in():

@@ -304,12 +304,14 @@ def test_an_empty_folder_is_taken_as_it_is(tmp_path, lines):
 
 def test_what_is_no_training_s_yet_stays_where_it_is(tmp_path, lines):
     """A training that was killed before its first file, while MLflow was away."""
-    names = [".events.json.17.tmp", ".journal-r1.files", "journal-r1.jsonl"]
+    names = [".journal-r1.files", "journal-r1.jsonl"]
     for name in names:
         (tmp_path / "sft" / name).mkdir(parents=True)
     for resume in (None, "auto"):
+        (tmp_path / "sft" / ".events.json.17.tmp").write_text("[")
         assert choose_start(resume, tmp_path / "sft", IDENTITY) == Start()
-    assert len(lines) == 1 and sorted(os.listdir(tmp_path / "sft")) == names
+        assert sorted(os.listdir(tmp_path / "sft")) == names
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -323,6 +325,7 @@ def test_what_is_no_training_s_yet_stays_where_it_is(tmp_path, lines):
 def test_the_best_adapter_survives_a_kill_between_two_moves(output, begin, tmp_path, left, kept):
     """Where the system cannot exchange two folders in one step."""
     shutil.rmtree(output / "best")
+    (output / ".events.json.17.tmp").write_text("[")
     for name, text in {**left, ".final.new": "torn"}.items():
         (output / name).mkdir()
         (output / name / ADAPTER_FILE).write_text(text)

@@ -155,9 +155,10 @@ def test_a_broken_image_is_named_before_training_begins(train, advancing, folder
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_broken_image_met_in_training_is_named(
-    train, advancing, folder, tmp_path, capsys, num_workers
+    train, advancing, folder, tmp_path, capsys, monkeypatch, num_workers
 ):
-    # Its tokens were made when it was whole; only one who looks at the pixels can notice.
+    # As if it broke after its tokens were looked up: only one who looks at the pixels can notice.
+    monkeypatch.setattr("pixelis.training.caches.file_digests", lambda folder: {})
     train(advancing, data=folder, output_dir=tmp_path / "before", max_steps=1, vision_cache="off")
     capsys.readouterr()
     break_images(folder)

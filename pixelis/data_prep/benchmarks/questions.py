@@ -10,31 +10,25 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pixelis.data.example import Example
-from pixelis.data.images import image_digest
-from pixelis.data_prep.benchmarks import infographicvqa, tallyqa, vstar
-from pixelis.data_prep.benchmarks.question import Layout, Question
+from pixelis.data_prep.benchmarks.layouts import LAYOUTS, Layout, Question
 from pixelis.data_prep.importing import (
     Input,
     Record,
+    RejectedError,
     Rejection,
+    check_length,
     convert,
     open_input,
     read_records,
 )
-from pixelis.data_prep.importing.files import check_inside, detect_container
-from pixelis.data_prep.importing.images import load_images
-from pixelis.data_prep.importing.record import RejectedError, reject
+from pixelis.data_prep.importing.files import check_inside
 from pixelis.errors import DataError
 
-LAYOUTS: dict[str, Layout] = {
-    "vstar": vstar.LAYOUT,
-    "infographicvqa": infographicvqa.LAYOUT,
-    "tallyqa": tallyqa.LAYOUT,
-}
 # The group of records whose file has no groups.
 ONE_GROUP = "questions"
 MAX_QUOTED = 3  # the number of rejections that an error quotes
@@ -96,18 +90,25 @@ def read_questions(
         try:
             question = _read(record, layout)
         except RejectedError as error:
-            rejections.append(reject(record, error.reason, error.detail))
+            rejections.append(error.at(record.file, record.line))
             continue
         group = ONE_GROUP if question is None else question.group
         groups.setdefault(group, []).append((record, question))
-    check = partial(_check_length, count_tokens=count_tokens, max_positions=max_positions)
+    check = partial(
+        check_length,
+        count_tokens=count_tokens,
+        limit=max_positions,
+        rule="the model's max_position_embeddings",
+    )
     examples: list[Example] = []
-    ids: set[str] = set()
     for group in sorted(groups):
         members = groups[group]
         random.Random(f"questions:{seed}:{group}").shuffle(members)
-        chosen = _choose(members, source, group, ids, rejections, check)
-        examples += [example for _, example in zip(range(samples_per_group), chosen, strict=False)]
+        chosen = _choose(members, source, {example.id for example in examples}, rejections, check)
+        examples += [
+            replace(example, difficulty=group, split="test")
+            for example in islice(chosen, samples_per_group)
+        ]
     _check(source, examples, rejections, num_records, max_rejected)
     title = layout.title if layout else f"{path.name} ({source.format})"
     return QuestionSet(tuple(examples), tuple(rejections), num_records, source.format, title)
@@ -117,22 +118,14 @@ def _open(path: Path, record_format: str | None, images: Path | None) -> Input:
     layout = LAYOUTS.get(record_format or "")
     if layout is None:
         return open_input(path, input_format=record_format, images=images)
-    if images is not None and not images.is_dir():
-        raise DataError(f"image_folder {images!s:.200} is not a folder")
     file = path
     if path.is_dir():
-        present = [path / name for name in layout.files if (path / name).is_file()]
-        if not present:
+        file = next((path / name for name in layout.files if (path / name).is_file()), path)
+        if file == path:
             names = " or ".join(layout.files)
             raise DataError(f"{layout.title} in {path!s:.200} must have {names}, or name the file")
-        file = present[0]
-    if not file.is_file():
-        raise DataError(f"input {path!s:.200} does not exist; name a file or a folder")
-    if path.is_dir():
         check_inside(file, path)
-    container = detect_container(file)
-    folder = images or file.parent
-    return Input(path, folder, (file,), str(record_format), (container,), detected=False)
+    return replace(open_input(file, input_format=record_format, images=images), path=path)
 
 
 def _read(record: Record, layout: Layout | None) -> Question | None:
@@ -145,77 +138,35 @@ def _read(record: Record, layout: Layout | None) -> Question | None:
 def _choose(
     members: Sequence[tuple[Record, Question | None]],
     source: Input,
-    group: str,
     ids: set[str],
     rejections: list[Rejection],
     check: Callable[[Example], None],
 ) -> Iterator[Example]:
     """Yield the examples of a group one by one; append the other records to `rejections`."""
     for record, question in members:
-        if question is None:
-            converted = convert(record, folder=source.folder, record_format=source.format)
-            if isinstance(converted, Rejection):
-                rejections.append(converted)
-                continue
-        else:
-            try:
-                converted = [_build_example(record, question, source)]
-            except RejectedError as error:
-                rejections.append(reject(record, error.reason, error.detail))
-                continue
-        for example in converted:
-            if example.id in ids:
-                detail = f"the id {example.id!r} stands in the file before"
-                rejections.append(reject(record, "duplicate_id", detail))
-                continue
-            try:
+        try:
+            for example in _build_examples(record, question, source):
+                if example.id in ids:
+                    detail = f"the id {example.id!r:.80} was seen before"
+                    raise RejectedError("duplicate_id", detail)
                 check(example)
-            except RejectedError as error:
-                rejections.append(reject(record, error.reason, error.detail))
-                continue
-            ids.add(example.id)
-            yield replace(example, difficulty=group, split="test")
+                ids.add(example.id)
+                yield example
+        except RejectedError as error:
+            rejections.append(error.at(record.file, record.line))
 
 
-def _check_length(
-    example: Example, *, count_tokens: Callable[[Example], int] | None, max_positions: int | None
-) -> None:
-    if count_tokens is None or max_positions is None:
-        return
-    try:
-        length = count_tokens(example)
-    except ValueError as error:  # such as an image as thin as a line
-        detail = f"the model's processor refuses it: {error}"
-        raise RejectedError("unreadable_image", detail) from error
-    if length > max_positions:
-        raise RejectedError(
-            "too_long",
-            f"{length} tokens, more than the model's max_position_embeddings {max_positions}",
-        )
-
-
-def _build_example(record: Record, question: Question, source: Input) -> Example:
-    images = tuple(load_images([question.image], source.folder))
-    return Example(
-        id=question.id or f"{record.file}:{record.line}",
-        task=source.format,
-        sample_type="positive",
-        question=question.text,
-        images=images,
-        trajectory=(),
-        conclusion="",
-        answer=question.truth,
-        ground_truth=question.truth,
-        provenance={
-            "source": "input",
-            "format": source.format,
-            "file": record.file,
-            "line": record.line,
-            "image_digest": image_digest(*images),
-            "answer_type": question.answer_type,
-            "alternatives": list(question.alternatives),
-        },
-    )
+def _build_examples(record: Record, question: Question | None, source: Input) -> list[Example]:
+    if question is None:
+        return convert(record, folder=source.folder, record_format=source.format)
+    as_cota = replace(record, data=question.record)
+    (example,) = convert(as_cota, folder=source.folder, record_format="cota")
+    scoring = {
+        "format": source.format,
+        "answer_type": LAYOUTS[source.format].answer_type,
+        "alternatives": list(question.alternatives),
+    }
+    return [replace(example, task=source.format, provenance={**example.provenance, **scoring})]
 
 
 def _check(

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from pixelis.data.example import Example
-from pixelis.data_prep.difficulty.composite import composite_scorer
+from pixelis.data_prep.difficulty.composite import COMPONENTS, Score, Scorer, composite_scorer
 from pixelis.data_prep.difficulty.multi import multi_scorer
-from pixelis.data_prep.difficulty.score import Score, Scorer
 from pixelis.errors import ConfigError
 
-__all__ = ["SCORERS", "AnswerLosses", "Score", "Scorer", "build_scorer"]
+__all__ = ["COMPONENTS", "SCORERS", "AnswerLosses", "Score", "Scorer", "build_scorer"]
 
 SCORERS = ("composite", "model", "multi")
 NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
@@ -50,7 +49,7 @@ def build_scorer(
     assert name == "model", name
     if answer_losses is None:
         raise ConfigError("difficulty.scorer model needs a base model, and none was given")
-    return model_scorer(answer_losses)
+    return lambda examples: [loss_score(loss) for loss in answer_losses(examples)]
 
 
 def loss_score(loss: float) -> Score:
@@ -61,12 +60,3 @@ def loss_score(loss: float) -> Score:
     """
     value = 1.0 if math.isnan(loss) else -math.expm1(-max(0.0, loss))
     return Score(value, {"answer_loss": value})
-
-
-def model_scorer(answer_losses: AnswerLosses) -> Scorer:
-    """Build a scorer from the losses that `answer_losses` computes."""
-
-    def score(examples: Sequence[Example]) -> list[Score]:
-        return [loss_score(loss) for loss in answer_losses(examples)]
-
-    return score

@@ -6,15 +6,19 @@ a record lacks (its objects, their occlusion, a box) count as 0, never as hard.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pixelis.data.example import Example
-from pixelis.data_prep.difficulty.composite import example_components
-from pixelis.data_prep.difficulty.score import Score, Scorer, log_scaled
+from pixelis.data_prep.difficulty.composite import (
+    Score,
+    Scorer,
+    example_components,
+    log_scaled,
+)
 
 GROUPS = ("visual", "linguistic", "procedural")
 PROCEDURAL = ("trajectory", "operations", "reasoning", "errors")
@@ -111,20 +115,16 @@ def view_components(example: Example) -> dict[str, float]:
     }
 
 
-def _mean_of_groups(components: Mapping[str, float]) -> float:
-    """Average the groups' means, so that every group has the same weight."""
+def score_views(example: Example) -> Score:
+    """Score by the mean of the views' means, so that every view has the same weight."""
+    components = view_components(example)
     means = []
     for group in GROUPS:
         parts = [part for name, part in components.items() if name.startswith(f"{group}/")]
         means.append(sum(parts) / len(parts))
-    return min(1.0, sum(means) / len(means))
+    return Score(min(1.0, sum(means) / len(means)), components)
 
 
 def multi_scorer() -> Scorer:
     """Build a scorer by the three views."""
-
-    def score(examples: Sequence[Example]) -> list[Score]:
-        components = [view_components(example) for example in examples]
-        return [Score(_mean_of_groups(parts), parts) for parts in components]
-
-    return score
+    return lambda examples: [score_views(example) for example in examples]

@@ -1,25 +1,34 @@
-"""Convert a record of any format into examples, or into the reason why it is rejected."""
+"""Convert a record of any format into examples."""
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pixelis.data.example import Example
+from pixelis.data.example import SAMPLE_TYPES, Example
 from pixelis.data.images import image_digest
-from pixelis.data_prep.importing.chat_rounds import read_conversations, read_messages
-from pixelis.data_prep.importing.cota_format import read_kind, read_sample
-from pixelis.data_prep.importing.raw_example import RawExample, run_calls
-from pixelis.data_prep.importing.record import Record, RejectedError, Rejection, reject
-from pixelis.data_prep.importing.values import check_answer, check_id, get_field, show
+from pixelis.data_prep.importing.chat_formats import read_chat
+from pixelis.data_prep.importing.cota_format import read_sample, run_steps
+from pixelis.data_prep.importing.files import Record
+from pixelis.data_prep.importing.values import (
+    RejectedError,
+    check_answer,
+    check_id,
+    check_text,
+    get_field,
+    show,
+)
+from pixelis.errors import CheckpointError
 
-# Record format -> function that reads a record, given the folder of its images.
-READERS: dict[str, Callable[[Mapping[str, Any], Path], list[RawExample]]] = {
-    "cota": read_sample,
-    "messages": read_messages,
-    "conversations": read_conversations,
+# Record format -> function that makes CoTA records of a record, one for each question.
+READERS: dict[str, Callable[[Mapping[str, Any], Path], Sequence[Mapping[str, Any]]]] = {
+    "cota": lambda data, folder: [data],
+    "messages": read_chat,
+    "conversations": read_chat,
 }
+MAX_TASK = 100
 
 
 def convert(
@@ -29,8 +38,8 @@ def convert(
     record_format: str,
     count_tokens: Callable[[Example], int] | None = None,
     max_length: int | None = None,
-) -> list[Example] | Rejection:
-    """Convert a record into examples (a chat gives one for each question), or a rejection.
+) -> list[Example]:
+    """Convert a record into examples: a chat gives one for each question.
 
     System turns are dropped, since our own system turn describes the operations. The result depends
     only on the arguments and the image files.
@@ -41,56 +50,86 @@ def convert(
         record_format: a key of `FORMATS`.
         count_tokens: counts the tokens of an example; None: no check of the length.
         max_length: the largest number of tokens of an example.
+
+    Raises:
+        RejectedError: when the record cannot be used.
     """
     if record.data is None:
-        return reject(record, record.reason, record.error)
-    try:
-        examples = _convert(record, record.data, folder, record_format)
-        if count_tokens is not None and max_length is not None:
-            for example in examples:
-                _check_length(example, count_tokens(example), max_length)
-        return examples
-    except RejectedError as error:
-        return reject(record, error.reason, error.detail)
+        raise RejectedError(record.reason, record.error)
+    own_id = check_id(get_field(record.data, "id"))
+    task, sample_type = _read_kind(record.data)
+    drafts = [read_sample(each, folder) for each in READERS[record_format](record.data, folder)]
+    truth = check_answer(get_field(record.data, "ground_truth"), "ground_truth")
+    _check_answers(drafts, truth)
+    _check_judged(drafts, sample_type, truth)
+    examples = []
+    for number, draft in enumerate(drafts, 1):
+        several = own_id is not None and len(drafts) > 1
+        digest = image_digest(*draft.images)
+        content = [record.file, record.line, draft.question, draft.answer, digest]
+        made_id = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        example = replace(
+            draft,
+            id=f"{own_id}#{number}" if several else own_id or made_id,
+            task=task,
+            sample_type=sample_type,
+            trajectory=run_steps(draft.trajectory, draft.images),
+            provenance={
+                **draft.provenance,
+                "source": "input",
+                "format": record_format,
+                "file": record.file,
+                "line": record.line,
+                "generator": "import",
+                "image_digest": digest,
+            },
+        )
+        check_length(example, count_tokens, max_length, "max_length")
+        examples.append(example)
+    return examples
 
 
-def _convert(
-    record: Record, data: dict[str, Any], folder: Path, record_format: str
-) -> list[Example]:
-    own_id = check_id(get_field(data, "id"))
-    kind = read_kind(data)
-    raw_examples = READERS[record_format](data, folder)
-    truth = check_answer(get_field(data, "ground_truth"), "ground_truth")
-    # A wrong answer must not become a target: flawed solutions belong in the question.
-    if truth is not None and raw_examples[-1].answer not in ("", truth):
-        answer = raw_examples[-1].answer
+def _read_kind(data: Mapping[str, Any]) -> tuple[str, str]:
+    """Read task and sample type of a record of any format."""
+    sample_type = get_field(data, "sample_type") or "positive"
+    if sample_type not in SAMPLE_TYPES:
+        choices = ", ".join(SAMPLE_TYPES)
         raise RejectedError(
-            "answer_differs", f"answer {show(answer)} and ground_truth {show(truth)} differ"
+            "wrong_type", f"sample_type must be one of {choices}, got {show(sample_type)}"
         )
-    _check_judged(kind[1], raw_examples, truth)
-    several = own_id is not None and len(raw_examples) > 1
-    return [
-        _build_example(
-            raw,
-            record,
-            own_id=f"{own_id}#{number}" if several else own_id,
-            record_format=record_format,
-            kind=kind,
+    task = check_text(get_field(data, "task") or "imported", "task")
+    if len(task) > MAX_TASK or not task.isprintable():
+        raise RejectedError(
+            "wrong_type",
+            f"task must be one line of at most {MAX_TASK} characters, got {show(task)}",
         )
-        for number, raw in enumerate(raw_examples, 1)
-    ]
+    return task or "imported", sample_type
 
 
-def _check_judged(sample_type: str, raw_examples: Sequence[RawExample], truth: str | None) -> None:
+def _check_answers(drafts: Sequence[Example], truth: str | None) -> None:
+    """Check that no part is missing, and that no wrong answer becomes a target."""
+    for draft in drafts:
+        if not draft.question:
+            raise RejectedError("missing_text", "the question is missing or empty")
+        for reason, part in (("no_image", draft.images), ("no_answer", draft.answer)):
+            if not part:
+                missing = reason.replace("_", " ")
+                raise RejectedError(reason, f"the question has {missing}: {draft.question!r:.60}")
+    if truth not in (None, drafts[-1].answer):
+        raise RejectedError(
+            "answer_differs",
+            f"answer {show(drafts[-1].answer)} and ground_truth {show(truth)} differ",
+        )
+
+
+def _check_judged(drafts: Sequence[Example], sample_type: str, truth: str | None) -> None:
     """Refuse a flawed record that does not mark its flaw, since training would teach the flaw."""
-    if sample_type == "positive":
-        return
     if sample_type == "self_correction":
-        if all(call.supervised for raw in raw_examples for call in raw.calls):
+        if all(step.supervised for draft in drafts for step in draft.trajectory):
             raise RejectedError(
                 "unjudged", "a self_correction must mark its wrong step with supervised: false"
             )
-    elif truth is None:
+    elif sample_type != "positive" and truth is None:
         raise RejectedError(
             "unjudged",
             f"a record of type {sample_type} must have the right answer as ground_truth and its "
@@ -98,53 +137,25 @@ def _check_judged(sample_type: str, raw_examples: Sequence[RawExample], truth: s
         )
 
 
-def _build_example(
-    raw: RawExample,
-    record: Record,
-    *,
-    own_id: str | None,
-    record_format: str,
-    kind: tuple[str, str],
-) -> Example:
-    """Check that no part is missing, run the calls, and build the example.
+def check_length(
+    example: Example, count_tokens: Callable[[Example], int] | None, limit: int | None, rule: str
+) -> None:
+    """Refuse an example with more tokens than a limit, or one that the processor refuses.
 
     Args:
-        raw: the question with its calls and answer.
-        record: the raw record, for the provenance.
-        own_id: the record's own id; None: an id is computed from its position and content.
-        record_format: the record's format, for the provenance.
-        kind: task and sample type.
+        example: the example.
+        count_tokens: counts its tokens; None: no check.
+        limit: the largest number of tokens; None: no check.
+        rule: the limit's name.
     """
-    if not raw.question:
-        raise RejectedError("missing_text", "the question is missing or empty")
-    if not raw.images:
-        raise RejectedError("no_image", f"the question has no image: {raw.question[:60]!r}")
-    if not raw.answer:
-        raise RejectedError("no_answer", f"the question has no answer: {raw.question[:60]!r}")
-    digest = image_digest(*raw.images)
-    content = json.dumps([record.file, record.line, raw.question, raw.answer, digest])
-    return Example(
-        id=own_id or hashlib.sha256(content.encode()).hexdigest()[:16],
-        task=kind[0],
-        sample_type=kind[1],
-        question=raw.question,
-        images=raw.images,
-        trajectory=run_calls(raw.calls, raw.images),
-        conclusion=raw.conclusion,
-        answer=raw.answer,
-        ground_truth=raw.answer,
-        provenance={
-            **raw.provenance,
-            "source": "input",
-            "format": record_format,
-            "file": record.file,
-            "line": record.line,
-            "generator": "import",
-            "image_digest": digest,
-        },
-    )
-
-
-def _check_length(example: Example, length: int, max_length: int) -> None:
-    if length > max_length:
-        raise RejectedError("too_long", f"{length} tokens, more than max_length {max_length}")
+    if count_tokens is None or limit is None:
+        return
+    try:
+        length = count_tokens(example)
+    except CheckpointError:
+        raise
+    except ValueError as error:  # such as an image as thin as a line
+        detail = f"the model's processor refuses it: {error}"
+        raise RejectedError("unreadable_image", detail) from error
+    if length > limit:
+        raise RejectedError("too_long", f"{length} tokens, more than {rule} {limit}")

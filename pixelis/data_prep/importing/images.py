@@ -1,7 +1,6 @@
 """Load the images of a record: bytes, `data:` addresses, or files inside the folder."""
 
 import base64
-import binascii
 import re
 import stat
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 from PIL import Image
 
 from pixelis.data.images import MAX_BYTES, ImageError, load_image
-from pixelis.data_prep.importing.record import RejectedError
-from pixelis.data_prep.importing.values import check_text, show
+from pixelis.data_prep.importing.values import RejectedError, check_text, show
 
 MAX_IMAGES = 64
 # All images of a record together: RGB of them takes 150 MB.
@@ -27,15 +25,12 @@ def load_images(references: list[Any], folder: Path) -> list[Image.Image]:
             "too_large", f"a record may have {MAX_IMAGES} images, got {len(references)}"
         )
     images: list[Image.Image] = []
-    pixels = 0
     for reference in references:
-        image = _load(reference, folder)
-        pixels += image.width * image.height
-        if pixels > MAX_RECORD_PIXELS:
+        images.append(_load(reference, folder))
+        if sum(image.width * image.height for image in images) > MAX_RECORD_PIXELS:
             raise RejectedError(
                 "too_large", f"a record's images may have {MAX_RECORD_PIXELS} pixels together"
             )
-        images.append(image)
     return images
 
 
@@ -47,22 +42,25 @@ def as_references(value: Any) -> list[Any]:
 
 
 def _load(reference: Any, folder: Path) -> Image.Image:
-    name = "the embedded image"
     if isinstance(reference, dict):
-        path, held = reference.get("path"), reference.get("bytes")
-        if held is None and path is None:
+        held = reference.get("bytes")
+        reference = reference.get("path") if held is None else held
+        if reference is None:
             raise RejectedError("no_image", "an image has neither bytes nor a path")
-        if held is not None and not isinstance(held, bytes):
-            raise RejectedError("wrong_type", f"an image's bytes must be bytes, got {show(held)}")
-        reference = path if held is None else held
-    if isinstance(reference, str):
-        if reference.startswith("data:"):
-            encoded = _decode_address(reference)
-        else:
-            name = show(reference, 120)
-            encoded = _read(reference, folder)
-    elif isinstance(reference, bytes):
+    if isinstance(reference, Image.Image):  # loaded before
+        return reference
+    name = "the embedded image"
+    if isinstance(reference, bytes):
         encoded = reference
+    elif isinstance(reference, str) and reference.startswith("data:"):
+        encoded = _decode_address(reference)
+    elif isinstance(reference, str):
+        name = f"{reference!r:.120}"
+        path = find_image(reference, folder)
+        try:
+            encoded = path.read_bytes()
+        except OSError as error:
+            raise RejectedError("unreadable_image", f"{name} cannot be read: {error}") from error
     else:
         raise RejectedError(
             "wrong_type", f"an image must be a path or bytes, got {show(reference)}"
@@ -80,33 +78,39 @@ def _decode_address(address: str) -> bytes:
         raise RejectedError("unreadable_image", f"a data: image must be base64, got {show(head)}")
     try:
         return base64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise RejectedError("unreadable_image", f"a data: image is broken: {error}") from error
 
 
-def _read(reference: str, folder: Path) -> bytes:
-    shown = show(reference, 120)
-    if not check_text(reference, "an image's path"):
+def find_image(name: Any, folder: Path) -> Path:
+    """Return the file of an image in a folder, links followed.
+
+    Raises:
+        RejectedError: when the name is no text or an address, leads out of the folder, or has no
+            regular file of at most MAX_BYTES.
+    """
+    if not check_text(name, "an image's path"):
         raise RejectedError("no_image", "an image's path is empty")
-    if _ADDRESS.match(reference):
+    shown = f"{name!r:.120}"
+    if _ADDRESS.match(name):
         raise RejectedError(
             "remote_image", f"{shown} is an address; nothing is downloaded, name a local path"
         )
-    inside = folder.resolve()
     try:
+        inside = folder.resolve()
         # Links are followed before the comparison: the file itself must be inside the folder.
-        path = (inside / reference).resolve()
+        path: Path = (inside / name).resolve()
         if not path.is_relative_to(inside):
-            raise RejectedError("outside_folder", f"{shown} lies outside the folder of the input")
+            raise RejectedError("outside_folder", f"{shown} lies outside the folder of images")
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe could wait forever
-            raise RejectedError("unreadable_image", f"{shown} is not a file")
-        if status.st_size > MAX_BYTES:
-            raise RejectedError(
-                "too_large", f"{shown}: an image may have {MAX_BYTES} bytes, got {status.st_size}"
-            )
-        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RejectedError("no_image", f"{shown} does not exist in the folder") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise RejectedError("unreadable_image", f"{shown} cannot be read: {error}") from error
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe could wait forever
+        raise RejectedError("unreadable_image", f"{shown} is not a file")
+    if status.st_size > MAX_BYTES:
+        raise RejectedError(
+            "too_large", f"{shown}: an image may have {MAX_BYTES} bytes, got {status.st_size}"
+        )
+    return path

@@ -13,8 +13,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from pixelis.data_prep.annotated_image import AnnotatedImage, Box, Instance, Location, Point
-from pixelis.data_prep.importing.record import RejectedError
-from pixelis.data_prep.importing.values import check_markup
+from pixelis.data_prep.importing.values import RejectedError, check_assistant_text, show
 from pixelis.data_prep.regions import box_iou
 from pixelis.operations.get_properties import MIN_AREA
 from pixelis.operations.pixels import (
@@ -68,27 +67,21 @@ CORE = 0.6
 
 
 class Annotation(NamedTuple):
-    """A checked annotation of an image.
+    """A checked annotation of an image; of a rejected one only the name and the use are known.
 
     Attributes:
+        name: the name of its category.
+        use: OBJECT, LEGIBLE, ILLEGIBLE, or LEFT_OUT (rejected, or over several objects).
         box: in pixels, x2 and y2 exclusive.
-        rle: pycocotools' form of the mask; None if the box is the mask.
-        crowd: whether it covers several objects.
+        runs: the mask in COCO's compressed runs; None if the box is the mask.
         text: the written text; empty for objects and illegible texts.
     """
 
-    box: Box
-    rle: Mapping[str, Any] | None
-    crowd: bool
-    text: str
-
-
-class NamedAnnotation(NamedTuple):
-    """An annotation with its category's name and its use; it is None if it was rejected."""
-
     name: str
     use: str
-    annotation: Annotation | None
+    box: Box | None = None
+    runs: bytes | None = None
+    text: str = ""
 
 
 def check_name(value: Any) -> str:
@@ -101,23 +94,22 @@ def check_name(value: Any) -> str:
     if not name or not name.isprintable() or len(name) > MAX_NAME:
         raise RejectedError(
             "wrong_type",
-            f"a category's name must be 1 to {MAX_NAME} printable characters, got {value!r:.60}",
+            f"a category's name must be 1 to {MAX_NAME} printable characters, got {show(value)}",
         )
-    _check_plain(name, "a category's name")
-    return name
+    return _check_plain(name, "a category's name")
 
 
-def _check_plain(text: str, what: str) -> None:
+def _check_plain(text: str, what: str) -> str:
     """Reject markup, because names and texts become a part of the assistant's turns.
 
     Special tokens are tokenised as text, but readers of the answers would take them for the end.
     """
-    check_markup(text, what)
     if special := _SPECIAL.search(text):
         raise RejectedError("markup", f"{what} may not hold {special[0]:.60}")
+    return check_assistant_text(text, what)
 
 
-def check_annotation(record: Mapping[str, Any], size: tuple[int, int]) -> Annotation:
+def check_annotation(record: Mapping[str, Any], name: str, size: tuple[int, int]) -> Annotation:
     """Check an annotation of an image of the given width and height.
 
     Raises:
@@ -125,19 +117,24 @@ def check_annotation(record: Mapping[str, Any], size: tuple[int, int]) -> Annota
     """
     box = _check_box(record.get("bbox"), size)
     segmentation = record.get("segmentation")
-    rle = None
+    runs = None
     if segmentation is not None and segmentation not in ([], {}):
         rle = _check_segmentation(segmentation, size)
-        if coco_mask.area(rle) == 0:
-            raise RejectedError("broken_mask", "the segmentation holds no pixel")
+        runs = rle["counts"]
         x, y, width, height = (float(side) for side in coco_mask.toBbox(rle))
         if box_iou(box, (x, y, x + width, y + height)) < MIN_FIT:
             raise RejectedError(
                 "broken_mask",
                 f"the segmentation reaches over {[x, y, width, height]}, bbox over "
-                f"{record.get('bbox')!r:.80}",
+                f"{show(record.get('bbox'))}",
             )
-    return Annotation(box, rle, bool(record.get("iscrowd")), _legible_text(record))
+    text = _legible_text(record)
+    crowd = bool(record.get("iscrowd"))
+    if is_text(record):
+        use = LEGIBLE if text and not crowd else ILLEGIBLE
+    else:
+        use = LEFT_OUT if crowd else OBJECT
+    return Annotation(name, use, box, runs, text)
 
 
 def is_text(record: Mapping[str, Any]) -> bool:
@@ -151,8 +148,7 @@ def _legible_text(record: Mapping[str, Any]) -> str:
     legible = record.get("legibility", "legible") == "legible"
     if not legible or not text.isprintable() or len(text) > MAX_TEXT:
         return ""
-    _check_plain(text, "utf8_string")
-    return text
+    return _check_plain(text, "utf8_string")
 
 
 def _is_number(value: Any, least: float, most: float) -> bool:
@@ -174,7 +170,7 @@ def _check_box(value: Any, size: tuple[int, int]) -> Box:
                 return x1, y1, x2, y2
     raise RejectedError(
         "broken_box",
-        f"bbox must be [x, y, width, height] inside {width} x {height}, got {value!r:.80}",
+        f"bbox must be [x, y, width, height] inside {width} x {height}, got {show(value)}",
     )
 
 
@@ -189,7 +185,7 @@ def _check_segmentation(value: Any, size: tuple[int, int]) -> Mapping[str, Any]:
                 raise RejectedError(
                     "broken_mask",
                     "a polygon must be an even number of at least 6 coordinates near the image, "
-                    f"got {polygon!r:.60}",
+                    f"got {show(polygon)}",
                 )
         merged: Mapping[str, Any] = coco_mask.merge(coco_mask.frPyObjects(value, height, width))
         return merged
@@ -198,7 +194,7 @@ def _check_segmentation(value: Any, size: tuple[int, int]) -> Mapping[str, Any]:
         raise RejectedError(
             "broken_mask",
             f"a segmentation must be polygons or counts of size {[height, width]}, "
-            f"got {value!r:.80}",
+            f"got {show(value)}",
         )
     # pycocotools does not check runs and could write outside of its memory: check their sum first.
     runs = _decode_runs(counts) if isinstance(counts, str) else counts
@@ -206,7 +202,7 @@ def _check_segmentation(value: Any, size: tuple[int, int]) -> Mapping[str, Any]:
     valid = isinstance(runs, list) and all(type(run) is int and 0 <= run <= most for run in runs)
     if not valid or not isinstance(runs, list) or sum(runs) != most:
         raise RejectedError(
-            "broken_mask", f"counts must be runs that sum to {most}, got {counts!r:.60}"
+            "broken_mask", f"counts must be runs that sum to {most}, got {show(counts)}"
         )
     plain = {"size": [height, width], "counts": runs}
     encoded: Mapping[str, Any] = coco_mask.frPyObjects(plain, height, width)
@@ -232,23 +228,16 @@ def _decode_runs(counts: str) -> list[int] | None:
     return None if groups else runs
 
 
-def decode_annotation(annotation: Annotation, size: tuple[int, int]) -> Mask:
-    """Return the mask of an annotation, of shape (height, width)."""
-    width, height = size
-    if annotation.rle is None:
-        mask = np.zeros((height, width), dtype=bool)
-        x1, y1, x2, y2 = annotation.box
-        mask[y1:y2, x1:x2] = True
-        return mask
+def _decode(rle: Mapping[str, Any]) -> Mask:
     with warnings.catch_warnings():
         # numpy warns about pycocotools for every mask.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return np.ascontiguousarray(coco_mask.decode(annotation.rle)).astype(bool)
+        return np.ascontiguousarray(coco_mask.decode(rle)).astype(bool)
 
 
 def annotate(
     image: Image.Image,
-    annotations: Sequence[NamedAnnotation],
+    annotations: Sequence[Annotation],
     *,
     draw: Callable[[], tuple[Image.Image, ...]],
     origin: tuple[tuple[str, Any], ...],
@@ -264,12 +253,12 @@ def annotate(
     """
     pixels = pixel_array(image)
     instances, uncounted, boxes = [], {ANY_KIND}, []
-    for name, use, annotation in annotations:
-        if use in (LEFT_OUT, ILLEGIBLE):
-            uncounted.add(name)
-            boxes += [annotation.box] if annotation else []
-        elif annotation:
-            instances.append(_instance(name, annotation, pixels))
+    for each in annotations:
+        if each.use in (LEFT_OUT, ILLEGIBLE):
+            uncounted.add(each.name)
+            boxes += [each.box] if each.box else []
+        elif each.box:
+            instances.append(_instance(each, each.box, pixels))
     boxes += [instance.extent for instance in instances]
     return AnnotatedImage(
         instances=tuple(instances),
@@ -282,15 +271,17 @@ def annotate(
     )
 
 
-def _instance(name: str, annotation: Annotation, pixels: Pixels) -> Instance:
+def _instance(annotation: Annotation, box: Box, pixels: Pixels) -> Instance:
     height, width = pixels.shape[:2]
-    box = annotation.box
-    mask = decode_annotation(annotation, (width, height))
+    x1, y1, x2, y2 = box
+    mask = np.zeros((height, width), dtype=bool)
+    mask[y1:y2, x1:x2] = True
+    if annotation.runs is not None:
+        mask = _decode({"size": [height, width], "counts": annotation.runs})
     inside = pixels[mask]
     median = np.median(inside[:: max(1, len(inside) // MAX_SAMPLED)], axis=0)
     point = _inner_point(mask, pixels, median)
-    x1, y1, x2, y2 = box
-    name = TEXT if annotation.text else name
+    name = TEXT if annotation.text else annotation.name
     return Instance(
         name=name,
         kind=name,
@@ -362,7 +353,7 @@ def _free_locations(
         x = rng.randrange(max(1, width - w + 1))
         y = rng.randrange(max(1, height - h + 1))
         box = (x, y, x + w, y + h)
-        if min(w, h) < MIN_FREE_SIDE or any(_touch(box, other) for other in boxes):
+        if min(w, h) < MIN_FREE_SIDE or any(box_iou(box, other) > 0 for other in boxes):
             continue
         if len(candidates) == 2 * NUM_FREE:
             break
@@ -371,10 +362,6 @@ def _free_locations(
     # A stable sort keeps the order drawn among equals.
     candidates.sort(key=lambda pair: pair[0])
     return tuple(dict.fromkeys(location for _, location in candidates[:NUM_FREE]))
-
-
-def _touch(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _num_detections(pixels: Pixels, background: Pixels, location: Location) -> int:

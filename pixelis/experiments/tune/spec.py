@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from itertools import product
 from math import ceil, gcd
 from pathlib import Path
 from typing import Any
+
+from optuna.distributions import BaseDistribution
 
 from pixelis.config import (
     FIRST_FINAL_SEED,
     SECTION,
     ModelConfig,
     ModelFileConfig,
-    TrainingConfig,
     TrainingFileConfig,
     TuneFileConfig,
     flatten,
@@ -22,16 +24,14 @@ from pixelis.config import (
 )
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
-from pixelis.experiments.tune.sampling import SearchSettings
 from pixelis.experiments.tune.space import (
-    Parameter,
+    all_values,
     build_space,
+    contains,
+    end_values,
     flatten_keys,
-    reason_fixed,
     with_values,
 )
-from pixelis.training.checkpoint import AUTO
-from pixelis.training.inputs import data_digest
 
 # A baseline may have other stages, because it is measured on the last mix of the search.
 STAGES = "curriculum.stages"
@@ -74,12 +74,7 @@ class TrialTraining:
     @property
     def batch(self) -> int:
         """Examples of one optimiser step."""
-        return examples_per_step(self.config.training)
-
-
-def examples_per_step(training: TrainingConfig) -> int:
-    """Return the examples of one optimiser step."""
-    return training.batch_size * training.gradient_accumulation_steps
+        return self.config.training.batch_size * self.config.training.gradient_accumulation_steps
 
 
 @dataclass(frozen=True)
@@ -119,19 +114,15 @@ class SearchSpec:
         return dict(flatten_keys(self.sections))
 
     @cached_property
-    def space(self) -> tuple[Parameter, ...]:
-        """The searched keys, whose ranges were checked at both ends."""
+    def space(self) -> dict[str, BaseDistribution]:
+        """The searched keys, whose ranges were checked at both ends, batch sizes at each value."""
         space = build_space(self.config.space, self.known, FIXED)
-        check_batches(space, self.config.training, self.examples, self.interval)
-        for parameter in space:
-            for value in parameter.ends:
-                try:
-                    self.training({parameter.name: value}, 0, Path())
-                except ConfigError as error:
-                    raise ConfigError(
-                        f"{SECTION}.{parameter.name} must hold valid values, {value!r} is none: "
-                        f"{error}"
-                    ) from error
+        for name, distribution in space.items():
+            for value in () if name in BATCH_KEYS else end_values(distribution):
+                self._check(f"{SECTION}.{name}", {name: value})
+        sizes = {name: all_values(space[name]) for name in BATCH_KEYS if name in space}
+        for values in product(*sizes.values()):
+            self._check(f"{SECTION}.{' and '.join(sizes)}", dict(zip(sizes, values, strict=True)))
         return space
 
     @cached_property
@@ -149,57 +140,51 @@ class SearchSpec:
                 raise ConfigError(
                     f"baselines.{name}.{key} must be a key of training, curriculum, model"
                 )
-            reason = reason_fixed(key, FIXED)
-            if reason is not None and key != STAGES:
-                raise ConfigError(f"baselines.{name}.{key} cannot be set: {reason}")
-        try:
-            training = self.training(values, 0, Path())
-        except ConfigError as error:
-            raise ConfigError(f"baselines.{name}: {error}") from error
+            if key in FIXED and key != STAGES:
+                raise ConfigError(f"baselines.{name}.{key} cannot be set: {FIXED[key]}")
+        training = self._check(f"baselines.{name}", values)
         if lacking := sorted(self.measured_mix.keys() - training.curriculum.required_difficulties):
             raise ConfigError(
                 f"baselines.{name} must have every difficulty that trials are measured on in its "
                 f"last stage's mix, {', '.join(lacking)} is not"
             )
+        return values
+
+    def _check(self, name: str, values: Mapping[str, Any]) -> TrialTraining:
+        """Build a training with these values, whose steps must divide the examples evenly."""
+        try:
+            training = self.training(values, 0, Path())
+        except ConfigError as error:
+            raise ConfigError(f"{name} must hold valid values: {error}") from error
         if gcd(self.examples, self.interval) % training.batch:
             raise ConfigError(
-                f"baselines.{name} must have steps that divide the {self.examples} examples of a "
-                f"training and the {self.interval} between evaluations, got {training.batch} "
-                "examples a step"
+                f"{name} must have steps that divide the {self.examples} examples of a training "
+                f"and the {self.interval} between evaluations, got {training.batch} examples a step"
             )
-        return values
+        return training
 
     def point_of(self, baseline: str) -> dict[str, Any] | None:
         """Return a baseline as a point of the search space, or None if it is outside."""
         values = self.baselines[baseline]
-        point = {each.name: values.get(each.name, self.known[each.name]) for each in self.space}
-        is_inside = all(each.contains(point[each.name]) for each in self.space)
+        point = {name: values.get(name, self.known[name]) for name in self.space}
+        is_inside = all(contains(self.space[name], value) for name, value in point.items())
         return point if is_inside and values.keys() <= point.keys() else None
 
     @property
-    def settings(self) -> SearchSettings:
-        """The settings of the study's search."""
-        config = self.config
-        return SearchSettings(
-            sampler=config.sampler,
-            seed=config.training.seed,
-            pruner=config.pruner,
-            warmup=int(config.prune_after * self.examples),
-            examples=self.examples,
-            num_trials=config.num_trials,
-            interval=self.interval,
-        )
+    def warmup(self) -> int:
+        """Examples before which no trial is stopped."""
+        return int(self.config.prune_after * self.examples)
 
     @property
-    def directions(self) -> tuple[Any, ...]:
+    def directions(self) -> list[str]:
         """Directions of the objectives: performance and, with a target, the examples to it."""
-        return ("maximize",) if self.config.target is None else ("maximize", "minimize")
+        return ["maximize"] if self.config.target is None else ["maximize", "minimize"]
 
     @property
     def identity(self) -> dict[str, Any]:
         """Flat values that may not differ between two starts of one study."""
         params = flatten(self.config) | flatten(self.model)
-        kept = {key: value for key, value in params.items() if not _is_free(key)}
+        kept = {key: value for key, value in params.items() if not key.startswith(FREE)}
         # The content of the data counts, not its folder.
         kept["data.digest"] = self.digest
         plain = bool | int | float | str | None
@@ -208,18 +193,22 @@ class SearchSpec:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the digests of the data's files and their names."""
+        # Imported only here, because it imports torch, which takes seconds.
+        from pixelis.training.inputs import data_digest
+
         files = data_digest(Path(self.config.data.path))
         return sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
     @property
     def examples(self) -> int:
         """Examples that every training sees."""
-        return self.config.training.max_steps * examples_per_step(self.config.training)
+        training = self.config.training
+        return training.max_steps * training.batch_size * training.gradient_accumulation_steps
 
     @property
     def interval(self) -> int:
         """Examples between two evaluations."""
-        return self.config.training.eval_steps * examples_per_step(self.config.training)
+        return self.examples * self.config.training.eval_steps // self.config.training.max_steps
 
     @property
     def root(self) -> Path:
@@ -245,7 +234,7 @@ class SearchSpec:
         """
         sections = with_values(self.sections, values)
         training = sections["training"]
-        batch = training["batch_size"] * training["gradient_accumulation_steps"]
+        batch = max(1, training["batch_size"] * training["gradient_accumulation_steps"])
         training |= {
             "seed": seed,
             "output_dir": str(folder / "sft"),
@@ -259,7 +248,7 @@ class SearchSpec:
         )
         config = config.replace(
             exp_name=self.config.exp_name,
-            resume=AUTO,
+            resume="auto",
             data=self.config.data,
             evaluation=self.config.evaluation.replace(enabled=False),
         )
@@ -303,39 +292,3 @@ class SearchSpec:
             if (step % every == 0 or step == last) and self.performance(strata) >= target
         )
         return min(batch * next(reached, last), self.examples)
-
-
-def check_batches(
-    space: Sequence[Parameter], training: TrainingConfig, examples: int, interval: int
-) -> None:
-    """Refuse searched batch sizes that do not divide the examples evenly.
-
-    Args:
-        space: The searched keys.
-        training: Section with the sizes that are not searched.
-        examples: Examples of a complete training.
-        interval: Examples between two evaluations.
-
-    Raises:
-        ConfigError: Naming the key, the size and the sizes that divide.
-    """
-    searched = {each.name: each.integers for each in space if each.name in BATCH_KEYS}
-    given = (training.batch_size, training.gradient_accumulation_steps)
-    sizes = {k: searched.get(k, (value,)) for k, value in zip(BATCH_KEYS, given, strict=True)}
-    shared = gcd(examples, interval)
-    for name in searched:
-        (other_name,) = set(BATCH_KEYS) - {name}
-        for other in sizes[other_name]:
-            for value in sizes[name]:
-                if value < 1 or shared % (value * other) == 0:
-                    continue  # below 1 is refused with the other values
-                fit = [n for n in range(1, shared + 1) if shared % (n * other) == 0]
-                raise ConfigError(
-                    f"{SECTION}.{name} must hold sizes that divide the {examples} examples of a "
-                    f"training and the {interval} between evaluations, {value} with {other} of "
-                    f"the other size does not; those that do: {', '.join(map(str, fit)) or 'none'}"
-                )
-
-
-def _is_free(key: str) -> bool:
-    return any(f"{key}.".startswith(f"{name}.") for name in FREE)

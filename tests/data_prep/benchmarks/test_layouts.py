@@ -3,8 +3,7 @@
 import pytest
 
 from pixelis.data_prep.benchmarks import LAYOUTS, read_questions
-from pixelis.data_prep.importing import FORMATS
-from pixelis.data_prep.importing.record import REASONS, RejectedError
+from pixelis.data_prep.importing import FORMATS, Record, RejectedError, convert
 from pixelis.evaluation.matching import answers_match, score_answer
 from tests.data_prep.benchmarks.conftest import INFOGRAPHIC, TALLY, VSTAR
 
@@ -61,12 +60,10 @@ def test_vstar_takes_no_other_option(vstar, said):
 
 
 def test_vstar_ids_that_begin_again_in_a_group_are_apart():
-    read_one = LAYOUTS["vstar"].read
-    groups = ("direct_attributes", "relative_position")
-    ids = [read_one(VSTAR[0] | {"category": group, "question_id": 0}).id for group in groups]
-    assert ids == ["direct_attributes/0", "relative_position/0"]
-    bare = {k: v for k, v in VSTAR[0].items() if k != "question_id"}
-    assert read_one(bare).id is None
+    for group in ("direct_attributes", "relative_position"):
+        data = VSTAR[0] | {"category": group, "question_id": 0}
+        assert LAYOUTS["vstar"].read(data).record["id"] == f"{group}/0"
+    assert LAYOUTS["vstar"].read(VSTAR[0] | {"question_id": None}).record["id"] is None
 
 
 def test_vstar_words_that_two_options_share_are_no_answer():
@@ -78,8 +75,8 @@ def test_vstar_words_that_two_options_share_are_no_answer():
 def test_vstar_options_in_a_list_are_asked():
     data = VSTAR[0] | {"text": "Which colour?", "options": ["red", "blue"], "label": "B"}
     question = LAYOUTS["vstar"].read(data)
-    assert question.text.startswith("Which colour?\n(A) red\n(B) blue\n")
-    assert question.truth == "B" and "blue" in question.alternatives
+    assert question.record["question"].startswith("Which colour?\n(A) red\n(B) blue\n")
+    assert question.record["answer"] == "B" and "blue" in question.alternatives
 
 
 def test_infographicvqa(infographicvqa):
@@ -118,31 +115,33 @@ def test_tallyqa(tallyqa):
 @pytest.mark.parametrize(
     ("layout", "changed", "reason", "detail"),
     [
-        ("vstar", {"label": "E"}, "wrong_type", "label must be one of A, B, C, D, got 'E'"),
-        ("vstar", {"label": None}, "no_answer", "label is missing or empty"),
+        ("vstar", {"label": "E"}, "no_answer", "label must be one of A, B, C, D, got 'E'"),
+        ("vstar", {"label": None}, "no_answer", "label must be one of A, B, C, D, got"),
         ("vstar", {"text": "What?"}, "wrong_type", "text must hold two options (A), (B), got"),
-        ("vstar", {"text": " "}, "missing_text", "text is missing or empty"),
+        ("vstar", {"text": " "}, "wrong_type", "text must hold two options (A), (B), got"),
         ("vstar", {"options": "red"}, "wrong_type", "options must be a list of 2 to 10, got 'red'"),
-        ("vstar", {"image": None}, "no_image", "image is missing"),
-        ("vstar", {"image": {"bytes": "x"}}, "wrong_type", "image must be a path, got dict of 1"),
-        ("infographicvqa", {"answers": []}, "no_answer", "answers is missing or empty"),
+        ("vstar", {"image": None}, "no_image", "image must be a path, got None"),
+        ("vstar", {"image": {"bytes": "x"}}, "no_image", "image must be a path, got {"),
+        ("infographicvqa", {"answers": []}, "no_answer", "the question has no answer: 'Which"),
         ("infographicvqa", {"answers": "x"}, "wrong_type", "answers must be a list, got 'x'"),
         ("infographicvqa", {"answers": [[]]}, "wrong_type", "an answer must be a text or a number"),
         ("infographicvqa", {"question": 3}, "wrong_type", "question must be a text, got 3"),
         ("infographicvqa", {"question": "a\x00b"}, "characters", "question may not hold control"),
-        ("tallyqa", {"answer": None}, "no_answer", "answer is missing"),
-        ("tallyqa", {"answer": -1}, "wrong_type", "answer must be a whole number, not below 0"),
-        ("tallyqa", {"answer": True}, "wrong_type", "answer must be a whole number"),
-        ("tallyqa", {"answer": "4"}, "wrong_type", "answer must be a whole number"),
+        ("tallyqa", {"answer": None}, "no_answer", "answer must be a whole number"),
+        ("tallyqa", {"answer": -1}, "no_answer", "answer must be a whole number, not below 0"),
+        ("tallyqa", {"answer": True}, "no_answer", "answer must be a whole number"),
+        ("tallyqa", {"answer": "4"}, "no_answer", "answer must be a whole number"),
         ("tallyqa", {"issimple": 1}, "wrong_type", "issimple must be true or false, got 1"),
         ("tallyqa", {"question_id": [1]}, "wrong_type", "id must be a text or a whole number"),
     ],
 )
-def test_what_breaks_a_rule(layout, changed, reason, detail):
+def test_what_breaks_a_rule(vstar, layout, changed, reason, detail):
     whole = {"vstar": VSTAR[0], "infographicvqa": INFOGRAPHIC["data"][0], "tallyqa": TALLY[0]}
     with pytest.raises(RejectedError) as caught:
-        LAYOUTS[layout].read(whole[layout] | changed)
-    assert caught.value.reason == reason in REASONS
+        record = LAYOUTS[layout].read(whole[layout] | changed).record
+        record |= {"image": VSTAR[0]["image"]}
+        convert(Record("x", 1, record), folder=vstar, record_format="cota")
+    assert caught.value.reason == reason
     assert caught.value.detail.startswith(detail)
 
 

@@ -29,7 +29,7 @@ def change(tallyqa):
     ("image", "told"),
     [
         ("VG_100K/no.jpg", "no_image: 'VG_100K/no.jpg' does not exist in the folder"),
-        ("../secret.jpg", "outside_folder: '../secret.jpg' lies outside the folder of the input"),
+        ("../secret.jpg", "outside_folder: '../secret.jpg' lies outside the folder of images"),
         ("/etc/hostname", "outside_folder: '/etc/hostname' lies outside the folder"),
         ("link.jpg", "outside_folder: 'link.jpg' lies outside the folder"),
         ("https://x.org/a.jpg", "remote_image: 'https://x.org/a.jpg' is an address; nothing is"),
@@ -60,15 +60,15 @@ def test_too_many_of_them_are_an_error(change):
 
 def test_a_question_that_is_too_long_or_cannot_be_encoded_is_told(tallyqa):
     def count_tokens(example):
-        if example.id.endswith(":2"):
+        if example.provenance["line"] == 2:
             raise ValueError("absolute aspect ratio must be smaller than 200")
-        return 2049 if example.id.endswith(":3") else 2048
+        return 2049 if example.provenance["line"] == 3 else 2048
 
     (tallyqa / "test.json").write_text(
         json.dumps([{k: v for k, v in each.items() if k != "question_id"} for each in TALLY])
     )
     found = read(tallyqa, count_tokens=count_tokens, max_positions=2048)
-    assert [example.id for example in found.examples] == ["test.json:1"]
+    assert [example.provenance["line"] for example in found.examples] == [1]
     assert sorted(map(describe_rejection, found.rejections)) == [
         "test.json:2 unreadable_image: the model's processor refuses it: absolute aspect ratio "
         "must be smaller than 200",

@@ -4,14 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelis.curriculum.difficulty import COMPONENTS, FULL_STEPS, combine
 from pixelis.data.example import SAMPLE_TYPES, Step
 from pixelis.data_prep.difficulty.composite import (
-    BACKTRACK_WEIGHT,
-    UNKNOWN_TASK_WEIGHT,
+    COMPONENTS,
+    FULL_STEPS,
     composite_scorer,
-    count_backtracks,
-    count_thoughts,
     example_components,
 )
 from pixelis.data_prep.tasks import TASK_WEIGHTS
@@ -46,7 +43,7 @@ def test_a_worked_example(build, build_step, weights):
         "errors": 0.0,
         "task": 0.6,
     }
-    assert score.value == combine(score.components, weights)
+    assert score.value == pytest.approx(sum(weights[n] * score.components[n] for n in COMPONENTS))
 
 
 @given(st.fixed_dictionaries(DRAWN))
@@ -82,23 +79,28 @@ def test_weights_that_sum_to_one_but_for_rounding(build):
 
 
 def test_thoughts_count_and_empty_ones_do_not(build, build_step):
+    def depth(**changes):
+        return math.expm1(example_components(build(**changes), {})["reasoning"] * math.log(16))
+
     steps = (build_step(BOXES[0]), build_step(BOXES[1], thought=" \n"))
-    assert count_thoughts(build(trajectory=steps)) == 2
-    assert count_thoughts(build(trajectory=steps, conclusion="")) == 1
+    assert depth(trajectory=steps) == pytest.approx(2)
+    assert depth(trajectory=steps, conclusion="") == pytest.approx(1)
     # The form of a thought does not matter, nor its length.
-    rambling = build(trajectory=(build_step(BOXES[0], thought="<think> hm {" * 50),))
-    assert count_thoughts(rambling) == count_thoughts(build())
+    assert depth(trajectory=(build_step(BOXES[0], thought="<think> hm {" * 50),)) == depth()
 
 
-def test_a_repeated_call_is_a_step_back(build, build_step):
+def test_a_repeated_call_is_an_error(build, build_step):
     first, second = build_step(BOXES[0]), build_step(BOXES[1])
-    assert count_backtracks(build(trajectory=(first, second))) == 0
-    again = build(trajectory=(first, second, build_step(BOXES[0], thought="Once more.")))
-    assert count_backtracks(again) == 1
-    assert count_backtracks(build(trajectory=(first, first, first))) == 2
+    again = build_step(BOXES[0], thought="Once more.")
     other = build_step(BOXES[0], operation="READ_TEXT")
-    assert count_backtracks(build(trajectory=(first, other))) == 0
-    assert example_components(again, {})["errors"] == BACKTRACK_WEIGHT
+    for steps, errors in (
+        ((first, second), 0),
+        ((first, second, again), 0.1),
+        ((first, first, first), 0.2),
+        ((first, other), 0),
+    ):
+        components = example_components(build(trajectory=steps), {})
+        assert components["errors"] == pytest.approx(errors)
 
 
 def test_corrections_and_traps_are_harder(build, build_step, weights):
@@ -115,5 +117,14 @@ def test_corrections_and_traps_are_harder(build, build_step, weights):
     assert values == sorted(set(values))
 
 
+def test_long_trajectories_stop_counting_and_none_counts_nothing(build, build_step):
+    full, longer, none = (
+        example_components(build(trajectory=(build_step(BOXES[0]),) * n), {})
+        for n in (FULL_STEPS, 40, 0)
+    )
+    assert full["trajectory"] == longer["trajectory"] == 1.0
+    assert none["trajectory"] == none["operations"] == 0.0
+
+
 def test_a_task_that_nobody_weighed_counts_as_medium(build):
-    assert example_components(build(task="imported"), TASK_WEIGHTS)["task"] == UNKNOWN_TASK_WEIGHT
+    assert example_components(build(task="imported"), TASK_WEIGHTS)["task"] == 0.5

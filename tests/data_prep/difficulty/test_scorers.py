@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelis.data_prep.difficulty import SCORERS, Score, build_scorer, loss_score, model_scorer
+from pixelis.data_prep.difficulty import SCORERS, Score, build_scorer, loss_score
 from pixelis.data_prep.tasks import TASK_WEIGHTS
 from pixelis.errors import ConfigError
 
@@ -72,5 +72,6 @@ def test_scores_by_hand(loss, expected):
 def test_an_example_that_cannot_be_read_is_hard_and_the_others_have_their_scores(build):
     examples = [build(id="a"), build(id="b")]
     found = {"a": math.inf, "b": 0.0}
-    score = model_scorer(lambda given: [found[each.id] for each in given])
+    losses = lambda given: [found[each.id] for each in given]  # noqa: E731
+    score = build_scorer("model", weights={}, answer_losses=losses)
     assert [each.value for each in score(examples)] == [1.0, 0.0]

@@ -4,7 +4,7 @@ import json
 import pytest
 from PIL import Image, ImageDraw
 
-from pixelis.data_prep.importing import Record, Rejection, convert
+from pixelis.data_prep.importing import Record, RejectedError, convert
 
 
 def drawn(colour="red", size=(64, 48)):
@@ -38,25 +38,23 @@ def take(folder):
 
     def take(data, record_format, **options):
         record = Record("some.jsonl", 7, data)
-        found = convert(record, folder=folder, record_format=record_format, **options)
-        assert isinstance(found, list), found
-        return found
+        return convert(record, folder=folder, record_format=record_format, **options)
 
     return take
 
 
 @pytest.fixture
-def refuse(folder):
+def refuse(take):
     """Convert one record that must be rejected; gives reason and detail."""
 
     def refuse(data, record_format, **options):
-        record = Record("some.jsonl", 7, data)
-        found = convert(record, folder=folder, record_format=record_format, **options)
-        assert isinstance(found, Rejection), found
-        assert (found.file, found.line) == ("some.jsonl", 7)
-        assert len(found.detail) <= 300 and "\n" not in found.detail
-        json.dumps(found.detail).encode()
-        found.detail.encode("utf-8")
-        return found.reason, found.detail
+        with pytest.raises(RejectedError) as caught:
+            take(data, record_format, **options)
+        rejection = caught.value.at("some.jsonl", 7)
+        assert (rejection.file, rejection.line) == ("some.jsonl", 7)
+        assert len(rejection.detail) <= 300 and "\n" not in rejection.detail
+        json.dumps(rejection.detail).encode()
+        rejection.detail.encode("utf-8")
+        return rejection.reason, rejection.detail
 
     return refuse

@@ -180,100 +180,73 @@ def calls_of(calls):
     return {"messages": [*said(("u", "What?")), turn, *said(("a", "A."))], "images": ["c.jpg"]}
 
 
+IMAGE = {"type": "image"}
+ASK, END, LOOK = ("u", "A?"), ("a", "A."), ("a", text_call(ZOOM))
+SHOWN = ("u", [IMAGE, "A?"])
+RESULT = "<tool_response>1</tool_response>"
+
+
 @pytest.mark.parametrize(
     ("data", "reason", "text"),
     [
         (chat(("u", "What?")), "no_answer", "the question has no answer: 'What?'"),
-        (chat(("u", "A?"), ("a", "1"), ("u", "B?")), "no_answer", "has no answer: 'B?'"),
-        (chat(("u", "A?"), ("a", "<answer> </answer>")), "no_answer", "has no answer: 'A?'"),
-        (chat(("u", "A?"), ("a", text_call(CALL))), "no_answer", "has no answer: 'A?'"),
-        (chat(("u", ""), ("a", "A.")), "missing_text", "the question is missing or empty"),
-        (chat(("u", "A?"), ("a", "A."), images=[]), "no_image", "the record names no image"),
-        (chat(("u", [{"type": "image"}]), ("a", "A."), images=[]), "no_image", "names no image"),
-        (
-            chat(("u", [{"type": "image"}, "A?"]), ("a", "A."), images=["c.jpg"] * 2),
-            "image_count",
-            "the turns have 1 places for images, the record 2",
-        ),
-        (
-            chat(("u", "A?"), ("a", "1"), ("u", [{"type": "image"}, "B?"]), ("a", "2")),
-            "no_image",
-            "the question has no image: 'A?'",
-        ),
-        (chat(("a", "A.")), "wrong_turns", "the assistant speaks before the user does"),
+        (chat(ASK, ("a", "1"), ("u", "B?")), "no_answer", "Answer: 1\\nB?'"),
+        (chat(ASK, ("a", "<answer> </answer>")), "no_answer", "has no answer: 'A?'"),
+        (chat(ASK, LOOK), "no_answer", "has no answer: 'A?'"),
+        (chat(("u", ""), END), "missing_text", "the question is missing or empty"),
+        (chat(ASK, END, images=[]), "no_image", "the record names no image"),
+        (chat(SHOWN, END, images=[]), "no_image", "the record names no image"),
+        (chat(SHOWN, END, images=["c.jpg"] * 2), "image_count", "have 1 places for images, the re"),
+        (chat(ASK, END, SHOWN, END), "no_image", "the question has no image: 'A?'"),
+        (chat(END), "wrong_turns", "the assistant answers before any question"),
         (chat(("s", "A.")), "wrong_turns", "no turn is the user's"),
-        (chat(("u", "A?"), ("t", "1"), ("a", "A.")), "wrong_turns", "a result without a call: '1'"),
-        (
-            chat(("u", "A?"), ("a", text_call(CALL)), ("t", "x<tool_response>1</tool_response>")),
-            "wrong_turns",
-            "text stands beside a result: 'x'",
-        ),
-        (
-            chat(("u", "A?"), ("a", [{"type": "image"}])),
-            "wrong_turns",
-            "turn 2: a turn of assistant may show no image",
-        ),
-        (chat(("u", "<image>A?"), ("a", "<image>"), images=["c.jpg"] * 2), "wrong_turns", "it has"),
+        (chat(ASK, ("t", "1"), END), "wrong_turns", "a result without a call: '1'"),
+        (chat(ASK, ("u", RESULT), END), "wrong_turns", "a result without a call: '1'"),
+        (chat(ASK, LOOK, ("t", f"x{RESULT}")), "wrong_turns", "text stands beside a result: 'x'"),
+        (chat(ASK, ("a", [IMAGE])), "wrong_turns", "turn 2: the assistant may show no image"),
+        (chat(ASK, ("a", "<image>")), "wrong_turns", "turn 2: the assistant may show no image"),
         ({"messages": [{"role": "user", "tool_calls": [1]}]}, "wrong_turns", "only an assistant"),
         ({"messages": "text"}, "wrong_type", "a chat must be a list of turns, got 'text'"),
-        ({"messages": []}, "wrong_type", "a chat must be a list of turns, got list of 0"),
+        ({"messages": []}, "wrong_type", "a chat must be a list of turns, got []"),
         ({}, "wrong_type", "a chat must be a list of turns, got None"),
         ({"messages": [3]}, "wrong_type", "turn 1 must be an object, got 3"),
         ({"messages": [{"role": "dog"}]}, "wrong_type", "turn 1: the role must be one of system"),
         ({"messages": [{"role": ["user"]}]}, "wrong_type", "turn 1: the role must be one of"),
-        (chat(("u", 3)), "wrong_type", "turn 1: content must be a text or parts, got 3"),
-        (chat(("u", [{"type": "video"}])), "wrong_type", "a part must be text or image, got 'vid"),
-        (chat(("u", [{"type": "text"}])), "wrong_type", "a text part has the text None"),
-        (
-            chat(("u", [{"type": "image", "url": "a", "path": "b"}])),
-            "wrong_type",
-            "an image part names more than one image",
-        ),
+        (chat(("u", 3)), "wrong_type", "turn 1: content must be texts and"),
+        (chat(("u", [{"type": "video"}])), "wrong_type", "content must be texts and images"),
+        (chat(("u", [{"type": "text"}])), "wrong_type", "content must be texts and images"),
+        (chat(("u", [IMAGE | {"url": "a", "path": "b"}])), "wrong_type", "more than one image"),
         ({"messages": [{"role": "user"}] * 513}, "too_large", "a chat may have 512 turns, got 513"),
-        (chat(*[("u", "A?"), ("a", "A.")] * 65), "too_large", "a chat may have 64 questions"),
+        (chat(*[ASK, END] * 65), "too_large", "a chat may have 64 questions"),
+        (
+            chat(*[("u", "x" * 900_000), END] * 2),
+            "too_large",
+            "question may have 1000000 characters",
+        ),
         (calls_of([openai(CALL)] * 65), "too_large", "a trajectory may have 64 steps"),
-        (calls_of({"a": 1}), "broken_call", "tool_calls must be a list, got dict of 1"),
+        (calls_of({"a": 1}), "broken_call", "tool_calls must be a list, got {'a': 1}"),
         (calls_of([3]), "broken_call", "a call must be an object, got 3"),
-        (calls_of([{"function": 3}]), "broken_call", "a call's function must be an object, got 3"),
+        (calls_of([{"function": 3}]), "broken_call", "a call must be an object, got 3"),
         (calls_of([{"function": {}}]), "unknown_operation", "operation None; choices: ZOOM_IN"),
         (calls_of([{"name": "FLY"}]), "unknown_operation", "operation 'FLY'; choices: ZOOM_IN"),
-        (chat(("u", "A?"), ("a", "<tool_call>{</tool_call>")), "broken_call", "a call is not JSON"),
-        (chat(("u", "A?"), ("a", "<tool_call>{}")), "markup", "<tool_call> is not closed by </too"),
-        (chat(("u", "A?"), ("a", "x</tool_call>")), "markup", "may not hold </tool_call>"),
+        (chat(ASK, ("a", "<tool_call>{</tool_call>")), "broken_call", "a call is not JSON"),
+        (chat(ASK, ("a", "<tool_call>{}")), "markup", "<tool_call> is not closed by </too"),
+        (chat(ASK, ("a", "x</tool_call>")), "markup", "may not hold </tool_call>"),
+        (chat(ASK, ("a", "<answer>1</answer>" * 2)), "markup", "may have one <answer>, got 2"),
         (
-            chat(("u", "A?"), ("a", "<answer>1</answer><answer>2</answer>")),
+            chat(ASK, ("a", text_call(CALL) + "<answer>1</answer>")),
             "markup",
-            "a reply may have one <answer>, got 2",
+            "thought may not hold <answer>",
         ),
         (
-            chat(("u", "A?"), ("a", text_call(CALL) + "<answer>1</answer>")),
-            "markup",
-            "a thought may not hold <answer>",
-        ),
-        (
-            chat(
-                ("u", [{"type": "image"}, "A?"]),
-                ("a", text_call(ZOOM)),
-                ("t", [{"type": "image"}, {"type": "image"}]),
-                images=["c.jpg"] * 3,
-            ),
+            chat(SHOWN, LOOK, ("t", [IMAGE, IMAGE]), images=["c.jpg"] * 3),
             "image_count",
-            "a result may have one image, got 2",
+            "a step may have one image, got 2",
         ),
         (
-            chat(
-                ("u", [{"type": "image"}, "A?"]),
-                ("a", text_call(ZOOM) + text_call(ZOOM)),
-                ("t", [{"type": "image"}, "<tool_response>1</tool_response>" * 2]),
-                images=["c.jpg"] * 2,
-            ),
+            chat(SHOWN, LOOK, ("t", [IMAGE, RESULT * 2]), images=["c.jpg"] * 2),
             "image_count",
             "a turn with several results may hold no image",
-        ),
-        (
-            chat(*[("u", "x" * 900_000), ("a", "A.")] * 2),
-            "too_large",
-            "a question and what was said before may have 1000000 characters, got 1800",
         ),
     ],
 )
@@ -285,7 +258,7 @@ def test_a_chat_that_breaks_a_rule(refuse, data, reason, text):
 def test_many_open_tags_take_no_time(refuse):
     for tag in ("<tool_call>", "<answer>", "<image>"):
         turns = (("u", "What?"), ("a", tag * (900_000 // len(tag))))
-        assert refuse(chat(*turns), "messages")[0] in ("markup", "image_count")
+        assert refuse(chat(*turns), "messages")[0] in ("markup", "wrong_turns")
     assert refuse(chat(("u", " " * 900_000 + "<image>?"), ("a", "")), "messages")[0] == "no_answer"
 
 
@@ -341,7 +314,6 @@ def test_a_tagged_call_turn(take):
     ("marks", "images", "text"),
     [
         (2, ["c.jpg"], "the turns have 2 places for images, the record 1"),
-        (0, ["c.jpg"], "the turns have 0 places for images, the record 1"),
         (1, ["c.jpg"] * 3, "the turns have 1 places for images, the record 3"),
     ],
 )

@@ -6,15 +6,13 @@ import math
 import os
 import pickle
 import random
-import re
 import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -24,20 +22,12 @@ from skimage.filters import sobel
 from skimage.segmentation import watershed
 from sklearn.datasets import load_sample_images
 
-from pixelis.data.images import ImageError
 from pixelis.data_prep.generate import generate_example
-from pixelis.data_prep.importing.record import RejectedError
+from pixelis.data_prep.importing.values import RejectedError
 from pixelis.data_prep.scenes import Item, Scene, render
-from pixelis.data_prep.sources import coco as coco_module
 from pixelis.data_prep.sources import open_source
-from pixelis.data_prep.sources.coco import PAIR_TASKS, CocoInstances, check_id, is_coco
-from pixelis.data_prep.sources.coco_annotations import (
-    annotate,
-    check_annotation,
-    check_name,
-    clear_colour,
-)
-from pixelis.data_prep.sources.coco_files import CocoJson, image_size, locate
+from pixelis.data_prep.sources.coco import PAIR_TASKS, CocoInstances, image_size, is_coco
+from pixelis.data_prep.sources.coco_annotations import check_annotation, clear_colour
 from pixelis.errors import DataError
 from pixelis.operations import execute
 from pixelis.operations.masks import encode_mask
@@ -66,11 +56,6 @@ BOXES = {
         ("tower", (171, 122, 205, 405)), ("tower", (441, 122, 460, 405)),
         ("tower", (562, 0, 640, 405)),
     ],
-}  # fmt: skip
-REASONS = {
-    "wrong_type", "duplicate_id", "no_image", "unreadable_image", "outside_folder", "too_large",
-    "size_differs", "turned_image", "unknown_image", "rejected_image", "unknown_category",
-    "markup", "broken_box", "broken_mask",
 }  # fmt: skip
 LARGE_COIN = 1900  # pixels
 # Cut where no coin is: x1, y1, x2, y2.
@@ -229,6 +214,10 @@ def broken(folder, content, tmp_path):
     return open_changed
 
 
+def reasons(source):
+    return dict(Counter(rejection.reason for rejection in source.rejections))
+
+
 def boxes_of(content, file, name=None):
     """The oracle: boxes of a file's annotations, by the JSON alone."""
     (number,) = (image["id"] for image in content["images"] if image["file_name"] == file)
@@ -253,7 +242,7 @@ def test_it_is_opened_by_its_name(folder):
     source = open_source("coco", path=folder)
     assert source.name == "coco"
     assert source.tasks == ("attribute_recognition", "object_counting", *PAIR_TASKS)
-    assert source.rejected == {} and source.rejections == []
+    assert source.rejections == []
 
 
 def test_things_are_what_is_annotated(source, content):
@@ -365,80 +354,31 @@ def test_replay_gives_the_recorded_results(examples):
             assert again.result == step.result
 
 
-def centre(box):
-    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-
-
-def true_answer(example, content):
-    """The answer by the JSON: None where this oracle does not know the question."""
-    file = example.provenance["file"]
-    question = example.question.split("\n")[0]
-    count = re.search(
-        r"(?:How many|Count the|number of|how many) ([a-z ]+?)"
-        r"(?: are there| do you see| the image shows)?[.?]$",
-        question,
-    )
-    if example.task == "object_counting":
-        singular = {"people": "person", "towers": "tower"}
-        name = singular.get(count[1], count[1].removesuffix("s"))
-        return str(len(boxes_of(content, file, name)))
-    named = sorted(
-        (name for name in CATEGORIES if f"the {name}" in question),
-        key=lambda name: question.index(f"the {name}"),
-    )
-    centres = {name: centre(boxes_of(content, file, name)[0]) for name in named}
-    for word, axis, best in (
-        ("leftmost", 0, min), ("rightmost", 0, max), ("topmost", 1, min), ("bottommost", 1, max)
-    ):  # fmt: skip
-        if word in question:
-            return best(named, key=lambda name: centres[name][axis])
-    if example.task == "spatial_reasoning":
-        (ax, ay), (bx, by) = (centres[name] for name in named)
-        holds = {"left of": ax < bx, "right of": ax > bx, "above": ay < by, "below": ay > by}
-        (relation,) = (word for word in holds if word in question)
-        return "yes" if holds[relation] else "no"
-    if example.task == "relationship_detection":
-        # `In which direction from the b is the a?` alone names the second first.
-        a, b = reversed(named) if "direction from" in question else named
-        dx, dy = np.subtract(centres[a], centres[b])
-        across = "left of" if dx < 0 else "right of"
-        return across if abs(dx) > abs(dy) else "above" if dy < 0 else "below"
-    return None
-
-
 def test_the_answers_agree_with_the_annotations(examples, content):
-    checked = Counter()
+    """By the JSON and the words of the question alone."""
     for example in examples:
-        if (expected := true_answer(example, content)) is not None:
-            assert example.answer == expected, example.question
-            checked[example.task] += 1
-    assert checked == dict.fromkeys(
-        ("object_counting", "spatial_reasoning", "relationship_detection"), 30
-    )
-
-
-def test_the_largest_is_the_largest_by_the_annotations(examples, content):
-    pairs = [example for example in examples if example.task == "geometric_comparison"]
-    assert pairs
-    for example in pairs:
-        question = example.question.split("\n")[0]
-        areas = {}
-        for name in CATEGORIES:
-            if f"the {name}" in question:
-                ((x1, y1, x2, y2),) = boxes_of(content, example.provenance["file"], name)
-                areas[name] = (x2 - x1) * (y2 - y1)
-        best = max if "largest" in question else min
-        assert example.answer == best(areas, key=areas.get)
-
-
-def test_colours_are_those_of_the_photograph(examples):
-    """A second way to a colour: of the box's inner part, gray levels told by brightness."""
-    asked = [example for example in examples if example.task == "attribute_recognition"]
-    files = {example.provenance["file"].split(".")[0] for example in asked}
-    assert any(file.startswith("coins") for file in files)
-    for example in asked:
-        if example.provenance["file"].startswith("coins"):
-            assert example.answer == "gray"
+        question, file = example.question.split("\n")[0], example.provenance["file"]
+        if example.task == "object_counting":
+            words = question.replace("people", "person")
+            name = max((each for each in CATEGORIES if each in words), key=len)
+            assert example.answer == str(len(boxes_of(content, file, name))), question
+        if example.task == "geometric_comparison":
+            areas = {}
+            for name in CATEGORIES:
+                if f"the {name}" in question:
+                    ((x1, y1, x2, y2),) = boxes_of(content, file, name)
+                    areas[name] = (x2 - x1) * (y2 - y1)
+            best = max if "largest" in question else min
+            assert example.answer == best(areas, key=areas.get)
+        if example.task == "spatial_reasoning" and "most" in question:
+            axis = 0 if "leftmost" in question or "rightmost" in question else 1
+            best = min if "leftmost" in question or "topmost" in question else max
+            named = [name for name in CATEGORIES if f"the {name}" in question]
+            middles = {}
+            for name in named:
+                (box,) = boxes_of(content, file, name)
+                middles[name] = box[axis] + box[axis + 2]
+            assert example.answer == best(middles, key=middles.get)
 
 
 def test_examples_are_a_function_of_seed_and_files(source, folder, examples):
@@ -455,26 +395,9 @@ def test_examples_are_a_function_of_seed_and_files(source, folder, examples):
             assert again == example
 
 
-def test_it_is_small_when_sent_to_a_worker(source):
-    assert len(pickle.dumps(source)) < 10_000
-
-
-def test_annotated_images_are_kept_but_not_all(folder, monkeypatch):
-    monkeypatch.setattr(coco_module, "MAX_KEPT", 3)
-    made = []
-
-    def counted(image, annotations, *, origin, **more):
-        made.append(origin)
-        return annotate(image, annotations, origin=origin, **more)
-
-    monkeypatch.setattr(coco_module, "annotate", counted)
-    source = CocoInstances(folder, None)
-    for _ in range(3):
-        source.picture(random.Random(1), "object_counting")
-    assert len(made) == 1
-    for seed in [*range(12)] * 2:
-        source.picture(random.Random(seed), "object_counting")
-    assert 3 < len(set(made)) < len(made)
+def test_an_image_is_annotated_once(source):
+    pictures = [source.picture(random.Random(1), "object_counting") for _ in range(3)]
+    assert pictures[0] is pictures[1] is pictures[2]
 
 
 # Opening: what is found where.
@@ -504,12 +427,12 @@ def test_a_file_with_a_mark_of_its_encoding_is_read(folder, content, tmp_path):
 
 
 def test_the_file_must_be_there_and_be_the_only_one(folder, tmp_path):
-    with pytest.raises(DataError, match="holds no COCO JSON: a .json file with the lists images"):
+    with pytest.raises(DataError, match="must hold one COCO JSON, .* it holds none"):
         CocoInstances(tmp_path, None)
     shutil.copytree(folder, tmp_path / "two")
     first = tmp_path / "two/annotations/instances_photos.json"
     shutil.copy(first, tmp_path / "two/other.json")
-    with pytest.raises(DataError, match="several COCO files; name one of other.json, annotations"):
+    with pytest.raises(DataError, match="it holds other.json, annotations"):
         CocoInstances(tmp_path / "two", None)
     assert CocoInstances(first, None).tasks
 
@@ -582,15 +505,13 @@ def test_an_image_folder_must_be_one_and_hold_images(folder, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not JSON"),
-        ('{"images": [1 2]}', "expected one of , ], got '2'"),
-        ('{"images": [', "not JSON"),
-        ('{"images": []', "expected one of , }, got ''"),
-        ("[]", r"expected one of {, got '\['"),
+        ("{", "cannot be read: Expecting"),
+        ('{"images": [1 2]}', "cannot be read: Expecting ',' delimiter: line 1 column 15"),
+        ("[]", "has no list images"),
         ('{"images": [], "annotations": []}', "has no list categories"),
-        ('{"images": ' + "[" * 100_000, "not JSON"),
-        ('{"x": ' + "9" * 5000 + "}", "not JSON"),
-        ("{\xff", "cannot be read"),
+        ('{"images": ' + "[" * 100_000, "cannot be read: maximum recursion"),
+        ('{"x": ' + "9" * 5000 + "}", "cannot be read: Exceeds the limit"),
+        ("{\xff", "cannot be read: 'utf-8' codec"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, text, message):
@@ -600,33 +521,17 @@ def test_a_broken_file_is_named(tmp_path, text, message):
         CocoInstances(file, None)
 
 
-def test_entries_stand_where_they_are_said_to(folder):
-    file = folder / "annotations/instances_photos.json"
-    encoded = file.read_bytes()
-    for name in ("images", "annotations", "categories"):
-        for entry in CocoJson(file).entries(name):
-            held = encoded[entry.start : entry.start + entry.length]
-            assert json.loads(held) == entry.data
-
-
-def test_a_file_that_changes_is_noticed(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "set")
-    source = CocoInstances(tmp_path / "set", None)
-    file = tmp_path / "set/annotations/instances_photos.json"
-    os.utime(file, (1, 1))
-    with pytest.raises(DataError, match="instances_photos.json changed since it was opened"):
-        source.picture(random.Random(0), "object_counting")
-
-
-def test_an_image_that_vanishes_is_named(folder, tmp_path):
+def test_an_image_that_changes_or_vanishes_is_named(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "set")
     source = CocoInstances(tmp_path / "set", None)
     picture = source.picture(random.Random(0), "object_counting")
-    shutil.rmtree(tmp_path / "set/photos")
-    with pytest.raises(DataError, match="image .* cannot be used any more"):
+    file = tmp_path / "set/photos" / dict(picture.origin)["file"]
+    Image.new("RGB", (8, 8)).save(file)
+    with pytest.raises(DataError, match="image .* changed since the data set was opened"):
         picture.draw()
-    with pytest.raises(DataError, match="is not in the image folder"):
-        CocoInstances.picture(pickle.loads(pickle.dumps(source)), random.Random(0), PAIR_TASKS[0])
+    shutil.rmtree(tmp_path / "set/photos")
+    with pytest.raises(DataError, match="image .* cannot be used: .* does not exist in the folder"):
+        picture.draw()
 
 
 def test_a_task_that_no_image_suits_is_refused(source):
@@ -657,20 +562,16 @@ def image(content):
         ({"bbox": [600, 10, 50, 50]}, "broken_box", "inside 640 x 360, got [600, 10, 50, 50]"),
         ({"bbox": [-5, 10, 50, 50]}, "broken_box", "got [-5, 10, 50, 50]"),
         ({"bbox": [10, 10, 0, 50]}, "broken_box", "got [10, 10, 0, 50]"),
-        ({"bbox": [10, 10, -5, 50]}, "broken_box", "got [10, 10, -5, 50]"),
         ({"bbox": [10, math.nan, 5, 5]}, "broken_box", "got [10, nan, 5, 5]"),
-        ({"bbox": [10, 10, math.inf, 5]}, "broken_box", "got [10, 10, inf, 5]"),
         ({"bbox": [10, 10, 10**400, 5]}, "broken_box", "bbox must be"),
         ({"bbox": [10, 10, True, 5]}, "broken_box", "got [10, 10, True, 5]"),
         ({"bbox": [10, 10, 5]}, "broken_box", "got [10, 10, 5]"),
-        ({"bbox": "wide"}, "broken_box", "got 'wide'"),
         ({"bbox": None}, "broken_box", "got None"),
         ({"segmentation": [[1, 2, 3, 4]]}, "broken_mask", "a polygon must be an even number"),
         ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, "broken_mask", "coordinates near the image"),
-        ({"segmentation": [[1, 2, 3, 4, 5, math.nan]]}, "broken_mask", "a polygon must be"),
         ({"segmentation": [1, 2, 3, 4, 5, 6]}, "broken_mask", "got 1"),
         ({"segmentation": "none"}, "broken_mask", "polygons or counts of size [360, 640], got 'n"),
-        ({"segmentation": [[-9.0, -9, -8, -9, -8, -8]]}, "broken_mask", "holds no pixel"),
+        ({"segmentation": [[-9.0, -9, -8, -9, -8, -8]]}, "broken_mask", "the segmentation reaches"),
         ({"segmentation": [[1, 1, 30, 1, 30, 30]]}, "broken_mask", "the segmentation reaches over"),
         ({"segmentation": {"size": [1, 1], "counts": [1]}}, "broken_mask", "of size [360, 640]"),
         ({"segmentation": {"size": [360, 640], "counts": [9, 9]}}, "broken_mask", "sum to 230400"),
@@ -690,7 +591,7 @@ def test_a_wrong_annotation_is_left_out_and_counted(broken, change, reason, deta
             annotation(content).update(change)
 
     source = broken(apply)
-    assert source.rejected == {reason: 1}
+    assert reasons(source) == {reason: 1}
     (rejection,) = source.rejections
     assert rejection.file == "instances_photos.json"
     assert rejection.reason == reason
@@ -701,24 +602,15 @@ def test_a_wrong_annotation_is_left_out_and_counted(broken, change, reason, deta
 @pytest.mark.parametrize(
     ("change", "reason", "detail"),
     [
-        ({"file_name": "absent.png"}, "no_image", "'absent.png' is not in the image folder"),
+        ({"file_name": "absent.png"}, "no_image", "'absent.png' does not exist in the folder"),
         ({"file_name": "../secret.png"}, "outside_folder", "'../secret.png' lies outside"),
-        ({"file_name": "/etc/hostname"}, "outside_folder", "'/etc/hostname' lies outside"),
-        ({"file_name": "link.png"}, "outside_folder", "'link.png' lies outside the image folder"),
-        ({"file_name": "loop.png"}, "no_image", "'loop.png' is not in the image folder"),
-        ({"file_name": "."}, "unreadable_image", "'.' is not a file"),
-        ({"file_name": "pipe.png"}, "unreadable_image", "'pipe.png' is not a file"),
         ({"file_name": "text.png"}, "unreadable_image", "'text.png': "),
         ({"file_name": "cut.png"}, "unreadable_image", "'cut.png': "),
         ({"file_name": "cut.jpg"}, "unreadable_image", "'cut.jpg': an image does not open"),
         ({"file_name": "large.png"}, "too_large", "may have at most 25000000 pixels, got 5001 x"),
-        ({"file_name": "heavy.png"}, "too_large", "'heavy.png' may have 67108864 bytes, got"),
         ({"file_name": "turned.jpg"}, "turned_image", "'turned.jpg' has EXIF orientation 3"),
         ({"file_name": "astronaut.png"}, "duplicate_id", "'astronaut.png' is listed twice"),
-        ({"file_name": None}, "wrong_type", "file_name must be printable text, got None"),
-        ({"file_name": "a\0b"}, "wrong_type", "file_name must be printable text"),
-        ({"file_name": "\ud800"}, "wrong_type", "file_name must be printable text"),
-        ({"file_name": "a" * 5000}, "no_image", "is not in the image folder"),
+        ({"file_name": None}, "wrong_type", "an image's path must be a text, got None"),
         ({"width": 360, "height": 640}, "size_differs", "is (640, 360), listed as (360, 640)"),
         ({"width": "640"}, "size_differs", "listed as ('640', 360)"),
         ({"id": 100}, "duplicate_id", "image 100 is listed twice"),
@@ -730,15 +622,10 @@ def test_a_wrong_image_is_left_out_and_counted(broken, change, reason, detail):
         photos = folder / "photos"
         flower = Image.open(photos / "flower.png")
         (folder / "secret.png").write_bytes((photos / "flower.png").read_bytes())
-        (photos / "link.png").symlink_to(folder / "secret.png")
-        (photos / "loop.png").symlink_to(photos / "loop.png")
-        os.mkfifo(photos / "pipe.png")
         (photos / "text.png").write_text("no image")
         (photos / "cut.png").write_bytes((photos / "flower.png").read_bytes()[:90_000])
         (photos / "cut.jpg").write_bytes((photos / "flowers.jpg").read_bytes()[:30_000])
         Image.new("1", (5001, 5000)).save(photos / "large.png")
-        with (photos / "heavy.png").open("wb") as file:
-            file.truncate((64 << 20) + 1)
         exif = Image.Exif()
         exif[0x0112] = 3
         flower.save(photos / "turned.jpg", exif=exif)
@@ -749,12 +636,7 @@ def test_a_wrong_image_is_left_out_and_counted(broken, change, reason, detail):
     assert first.reason == reason
     assert detail in first.detail
     # Its annotation is turned away with it.
-    assert source.rejected in ({reason: 1, "rejected_image": 1}, {reason: 1, "unknown_image": 1})
-
-
-def test_a_name_with_a_null_cannot_be_looked_up(tmp_path):
-    with pytest.raises(RejectedError, match="file_name must be printable text"):
-        locate("", tmp_path)
+    assert reasons(source) in ({reason: 1, "rejected_image": 1}, {reason: 1, "unknown_image": 1})
 
 
 def test_a_photograph_that_stood_on_its_side_has_its_upright_size(tmp_path):
@@ -788,7 +670,7 @@ def test_a_jpeg_with_something_behind_it_is_read(folder, tmp_path):
 )
 def test_a_wrong_category_is_left_out_and_counted(broken, category, reason, detail):
     source = broken(lambda content, folder: content["categories"].append(category))
-    assert source.rejected == {reason: 1}
+    assert reasons(source) == {reason: 1}
     assert detail in source.rejections[0].detail
     assert source.rejections[0].line in (len(CATEGORIES) + 1, 900, NUMBERS["flower"])
 
@@ -799,7 +681,7 @@ def test_of_a_kind_with_a_wrong_annotation_nothing_is_counted(broken):
         towers[1]["bbox"] = [0, 0, 0, 0]
 
     source = broken(change)
-    assert source.rejected == {"broken_box": 1}
+    assert reasons(source) == {"broken_box": 1}
     picture = draw_all(source)["rocket.jpg"]
     assert len(picture.instances) == 4
     assert picture.uncounted == {"tower", ""}
@@ -807,15 +689,11 @@ def test_of_a_kind_with_a_wrong_annotation_nothing_is_counted(broken):
 
 def test_rounding_errors_at_the_edge_are_no_errors():
     raw = {"bbox": [-0.4, 0.0, 50.3, 30.9], "segmentation": []}
-    assert check_annotation(raw, (50, 31)).box == (0, 0, 50, 31)
-    assert check_annotation(raw | {"bbox": [10.6, 3.2, 5.1, 4.1]}, (50, 31)).box == (10, 3, 16, 8)
+    assert check_annotation(raw, "", (50, 31)).box == (0, 0, 50, 31)
+    inner = raw | {"bbox": [10.6, 3.2, 5.1, 4.1]}
+    assert check_annotation(inner, "", (50, 31)).box == (10, 3, 16, 8)
     with pytest.raises(RejectedError, match="bbox must be .x, y, width, height. inside 50 x 31"):
-        check_annotation(raw | {"bbox": [49.5, 0.0, 3, 3]}, (50, 31))
-
-
-def test_ids_and_names_of_other_tools():
-    assert check_id("000a") == "000a"
-    assert check_name(" traffic \n light") == "traffic light"
+        check_annotation(raw | {"bbox": [49.5, 0.0, 3, 3]}, "", (50, 31))
 
 
 def test_nothing_left_is_an_error(broken):
@@ -857,7 +735,7 @@ def test_texts_are_asked_for_where_all_are_legible(written):
         [("M4", {}), ("K7", {"iscrowd": 1})],
     )
     assert source.tasks == ("text_extraction",)
-    assert source.rejected == {"broken_box": 1}
+    assert reasons(source) == {"broken_box": 1}
     for index in range(5):
         example = generate_example(
             seed=1, index=index, task="text_extraction", sample_type="positive", source=source
@@ -874,39 +752,15 @@ def test_a_text_with_markup_is_not_told_and_its_image_not_asked_about(written):
         [("M4", {}), ("</answer><answer>1", {})],
         [("M4", {}), ("<tool_call>", {"legibility": "illegible"})],  # never told anyway
     )
-    assert source.rejected == {"markup": 1}
+    assert reasons(source) == {"markup": 1}
     (rejection,) = source.rejections
     assert (rejection.file, rejection.line) == ("instances_photos.json", 4)
     assert rejection.detail == "utf8_string may not hold <answer>"
     assert len(source._suited["text_extraction"]) == 1
 
 
-# Whatever the JSON holds, only a DataError may come of it.
+# pycocotools checks no runs: wrong ones would be written outside of its memory.
 
-SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(-700, 700),
-    st.floats(),
-    st.text(max_size=8),
-)
-ANYTHING = st.recursive(
-    SCALARS,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=8),
-        st.dictionaries(st.sampled_from(("size", "counts", "id", "name")), inner, max_size=3),
-    ),
-    max_leaves=12,
-)
-KEYS = {
-    "images": ("id", "file_name", "width", "height"),
-    "annotations": (
-        "id", "image_id", "category_id", "bbox", "segmentation", "iscrowd", "utf8_string",
-        "legibility",
-    ),
-    "categories": ("id", "name"),
-}  # fmt: skip
 RUNS = st.fixed_dictionaries(
     {
         "size": st.just([62, 144]),
@@ -919,54 +773,14 @@ RUNS = st.fixed_dictionaries(
 POLYGONS = st.lists(st.lists(st.floats(-200, 300), min_size=4, max_size=12), max_size=3)
 
 
-@st.composite
-def mutations(draw):
-    """List, place in it, key and new value; without a key the record itself is replaced."""
-    name = draw(st.sampled_from(tuple(KEYS)))
-    key = draw(st.sampled_from((*KEYS[name], None)))
-    special = st.one_of(RUNS, POLYGONS) if key == "segmentation" else ANYTHING
-    return name, draw(st.integers(0, 9)), key, draw(st.one_of(special, ANYTHING))
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(changes=st.lists(mutations(), min_size=1, max_size=3), seed=st.integers(0, 9))
-def test_no_json_leads_to_anything_but_a_data_error(folder, content, changes, seed):
-    kept = [record["id"] for record in content["images"] if record["file_name"] == "coins5.png"]
-    small = {
-        "images": [record for record in content["images"] if record["id"] in kept],
-        "annotations": [r for r in content["annotations"] if r["image_id"] in kept],
-        "categories": content["categories"],
-    }
-    small = copy.deepcopy(small)
-    for name, place, key, value in changes:
-        record = small[name][place % len(small[name])]
-        if key is None or not isinstance(record, dict):
-            small[name][place % len(small[name])] = value
-        else:
-            record[key] = value
-    with tempfile.TemporaryDirectory() as made:
-        file = Path(made) / "instances.json"
-        file.write_text(json.dumps(small), encoding="utf-8")
-        try:
-            source = CocoInstances(file, folder / "photos")
-            for task in source.tasks:
-                picture = source.picture(random.Random(seed), task)
-                assert picture.instances and picture.draw()
-        except ImageError:
-            raise
-        except DataError:
-            return
-    assert set(source.rejected) <= REASONS
-    assert sum(source.rejected.values()) == len(source.rejections)
-
-
-@settings(max_examples=200, deadline=None)
-@given(text=st.text(max_size=60), cut=st.integers(0, 40))
-def test_no_text_leads_to_anything_but_a_data_error(text, cut):
-    whole = '{"images": [{"id": 1}], "annotations": [], "categories": []}'
-    with tempfile.TemporaryDirectory() as made:
-        file = Path(made) / "instances.json"
-        file.write_bytes((whole[:cut] + text + whole[cut:]).encode("utf-8", "surrogatepass"))
-        is_coco(file)
-        with pytest.raises(DataError):
-            CocoInstances(file, None)
+@given(st.one_of(RUNS, POLYGONS))
+def test_a_segmentation_is_a_mask_inside_the_image_or_rejected(segmentation):
+    record = {"bbox": [1, 1, 140, 60], "segmentation": segmentation}
+    try:
+        runs = check_annotation(record, "", (144, 62)).runs
+    except RejectedError as error:
+        assert error.reason == "broken_mask"
+    else:
+        if runs is not None:
+            mask = coco_mask.decode({"size": [62, 144], "counts": runs})
+            assert mask.shape == (62, 144) and mask.any()

@@ -1,19 +1,7 @@
 import pytest
 
-from pixelis.experiments.tune.sampling import SearchSettings
-from pixelis.experiments.tune.space import build_space
 from pixelis.experiments.tune.study import open_study
-from tests.experiments.tune.worker import DEFAULTS, FIXED, SECTION
-
-
-@pytest.fixture
-def space():
-    return build_space(SECTION, DEFAULTS, FIXED)
-
-
-@pytest.fixture
-def settings():
-    return SearchSettings("tpe", seed=3, pruner="median", warmup=20, examples=100, num_trials=12)
+from tests.experiments.tune.worker import build_spec
 
 
 @pytest.fixture
@@ -22,5 +10,11 @@ def url(tmp_path):
 
 
 @pytest.fixture
-def search(url, space, settings):
-    return open_study(url, "search", settings, space=space, identity={"a": 1})
+def make(url, tmp_path):
+    """Builds a search's specification with other settings."""
+    return lambda *pairs, **changed: build_spec(url, tmp_path, pairs, **changed)
+
+
+@pytest.fixture
+def search(make):
+    return open_study(make())

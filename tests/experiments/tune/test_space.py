@@ -4,11 +4,18 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pixelis.errors import ConfigError
-from pixelis.experiments.tune.space import build_space, with_values
-from tests.experiments.tune.worker import DEFAULTS, FIXED
+from pixelis.experiments.tune.space import build_space, contains, end_values, with_values
 
-LARGE = 10**400
 INTERVAL, THRESHOLD = "curriculum.advancement_interval", "curriculum.rollback_threshold"
+STRATEGY = "curriculum.strategy"
+DEFAULTS = {
+    INTERVAL: 500,
+    THRESHOLD: -0.05,
+    STRATEGY: "staged",
+    "training.seed": 0,
+    "curriculum.max_rollbacks": None,
+}
+FIXED = {"training.seed": "seeds are seeds_per_trial"}
 
 
 def build(section):
@@ -24,19 +31,19 @@ def test_ranges_and_choices_by_dotted_or_nested_names():
         }
     }
     flat = {f"curriculum.{name}": value for name, value in nested["curriculum"].items()}
-    found = {each.name: each.distribution for each in build(nested)}
-    assert found == {
+    assert build(flat) == build(nested)
+    assert build(nested) == {
         INTERVAL: IntDistribution(10, 90, step=10),
         THRESHOLD: FloatDistribution(-0.3, -0.01),
-        "curriculum.strategy": CategoricalDistribution(["staged", "adaptive"]),
+        STRATEGY: CategoricalDistribution(["staged", "adaptive"]),
     }
-    assert build(flat) == build(nested)
-    (one,) = build({INTERVAL: {"low": 1, "high": 100, "log": True}})
-    assert one.distribution == IntDistribution(1, 100, log=True)
-    assert one.ends == (1, 100)
-    assert (one.contains(5), one.contains(101), one.contains("x")) == (True, False, False)
-    (choice,) = build({"curriculum.strategy": {"choices": ["staged", "adaptive"]}})
-    assert choice.ends == ("staged", "adaptive") and not choice.contains("other")
+    interval = build({INTERVAL: {"low": 1, "high": 100, "log": True}})[INTERVAL]
+    assert interval == IntDistribution(1, 100, log=True) and end_values(interval) == (1, 100)
+    assert [contains(interval, each) for each in (5, 101, "x")] == [True, False, False]
+    choice = build(nested)[STRATEGY]
+    assert end_values(choice) == ("staged", "adaptive") and not contains(choice, "other")
+    nullable = {"curriculum.max_rollbacks": {"low": 1, "high": 3}}
+    assert build(nullable) == {"curriculum.max_rollbacks": IntDistribution(1, 3)}
 
 
 @pytest.mark.parametrize(
@@ -45,57 +52,13 @@ def test_ranges_and_choices_by_dotted_or_nested_names():
         ({}, "space must name at least one key to search, got none"),
         ({"curriculum": {}}, "space must name at least one key to search, got none"),
         ({THRESHOLD: -0.1}, f"space.{THRESHOLD} must be .*, got -0.1"),
-        (
-            {"curriculum.interval": {"low": 1, "high": 2}},
-            "Unknown key 'curriculum.interval'",
-        ),
+        ({"curriculum.interval": {"low": 1, "high": 2}}, "Unknown key 'curriculum.interval'"),
         ({"training.seed": {"low": 1, "high": 2}}, "training.seed cannot be searched: seeds are"),
-        ({"data.path": {"choices": ["a", "b"]}}, "data.path cannot be searched: all see the same"),
         ({INTERVAL: {"low": 1, "hihg": 2}}, "Unknown key 'hihg' in space.* Did you mean 'high'"),
         ({INTERVAL: {"low": 1}}, "must have low and high, or choices, got low"),
-        ({INTERVAL: {"low": 9, "high": 9}}, f"{INTERVAL}.low must be below high, got 9 >= 9"),
-        ({INTERVAL: {"low": 9, "high": 3}}, f"{INTERVAL}.low must be below high, got 9 >= 3"),
-        ({INTERVAL: {"low": 1.5, "high": 3}}, "low must be an integer, got 1.5"),
-        ({INTERVAL: {"low": True, "high": 3}}, "low must be an integer, got True"),
-        ({INTERVAL: {"low": 0, "high": 3, "log": True}}, "above 0 where log is true, got 0"),
-        ({INTERVAL: {"low": 1, "high": 3, "log": True, "step": 1}}, "must have log or step"),
-        ({INTERVAL: {"low": 1, "high": 3, "step": 0}}, "step must be above 0, got 0"),
-        (
-            {INTERVAL: {"low": 1, "high": 3, "step": 5}},
-            "step must be at most high - low = 2, got 5",
-        ),
-        ({INTERVAL: {"low": 1, "high": 10**26}}, "high must be in .*2147483647], got 1000000"),
-        ({THRESHOLD: {"low": -1e308, "high": 1e308}}, "high - low that is a number, got -1e"),
-        ({THRESHOLD: {"low": 0, "high": LARGE}}, "high must be finite, got 10000"),
-        ({INTERVAL: {"low": 0, "high": LARGE}}, "high must be finite, got 10000"),
-        ({THRESHOLD: {"low": 0, "high": float("nan")}}, "high must be finite, got nan"),
-        (
-            {THRESHOLD: {"low": 0.001, "high": 0.1, "step": 1e-30}},
-            f"{THRESHOLD}.step must be at least .* = 9.9e-08, got 1e-30",
-        ),
-        (
-            {THRESHOLD: {"low": 0.001, "high": 0.1, "step": 0.03}},
-            f"{THRESHOLD}.high must be low plus whole steps of 0.03, got 0.1: .* is 0.091",
-        ),
-        (
-            {INTERVAL: {"low": 1, "high": 10, "step": 4}},
-            f"{INTERVAL}.high must be low plus whole steps of 4, got 10: .* is 9",
-        ),
+        ({INTERVAL: {"choices": [1, 2], "low": 3}}, "must have low and high, or choices, got cho"),
+        ({STRATEGY: {"low": 0, "high": 1}}, "must have choices, its value is 'staged'"),
         ({INTERVAL: {"low": 1, "high": 3, "log": "yes"}}, "log must be true or false, got 'yes'"),
-        ({THRESHOLD: {"low": "a", "high": 0}}, "low must be a number, got 'a'"),
-        ({THRESHOLD: {"low": None, "high": 0.1}}, "low must be below high, got None"),
-        (
-            {"curriculum.strategy": {"low": 0, "high": 1}},
-            "must have choices, its value is 'sta",
-        ),
-        ({"curriculum.strategy": {"choices": []}}, "must be a list that is not empty, got"),
-        ({"curriculum.strategy": {"choices": "ab"}}, "must be a list that is not empty, got 'ab'"),
-        ({"curriculum.strategy": {"choices": ["a", "a"]}}, "choices must differ"),
-        ({"curriculum.strategy": {"choices": ["a", [1]]}}, "choices must hold plain values"),
-        (
-            {INTERVAL: {"choices": [1, 2], "low": 3}},
-            "must have choices or a range, got choi",
-        ),
     ],
 )
 def test_a_wrong_section_is_named(section, message):
@@ -103,12 +66,51 @@ def test_a_wrong_section_is_named(section, message):
         build(section)
 
 
+@pytest.mark.parametrize("choices", [[], "ab", 3, ["a", "a"], ["a", [1]]])
+def test_choices_are_plain_values_each_once(choices):
+    with pytest.raises(ConfigError, match=f"{STRATEGY}.choices must be a list of plain values"):
+        build({STRATEGY: {"choices": choices}})
+
+
+@pytest.mark.parametrize("name", [INTERVAL, THRESHOLD])
+@pytest.mark.parametrize("bad", [None, True, "a", 10**26, 10**400, -1e308, float("nan")])
+@pytest.mark.parametrize("field", ["low", "high"])
+def test_the_ends_of_a_range_are_numbers_that_can_be_computed_with(name, bad, field):
+    with pytest.raises(ConfigError, match=f"{name}.{field} must be an? .* in .*2147483647], got "):
+        build({name: {"low": 1, "high": 3, field: bad}})
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        (INTERVAL, {"low": 9, "high": 3}),
+        (INTERVAL, {"low": 0, "high": 3, "log": True}),
+        (INTERVAL, {"low": 1, "high": 3, "log": True, "step": 2}),
+        (INTERVAL, {"low": 1, "high": 3, "step": 0}),
+        (INTERVAL, {"low": 1, "high": 3, "step": 5}),
+        (INTERVAL, {"low": 1, "high": 10, "step": 4}),
+        (THRESHOLD, {"low": 0.001, "high": 0.1, "step": 0.03}),
+        (THRESHOLD, {"low": 0, "high": 0.1, "log": True}),
+    ],
+)
+def test_a_range_that_optuna_refuses_or_changes_is_refused(name, fields):
+    with pytest.raises(ConfigError, match=f"space.{name} must be a range of Optuna: "):
+        build({name: fields})
+
+
+def test_a_step_that_is_no_integer_or_too_small_is_refused():
+    with pytest.raises(ConfigError, match="low must be an integer .*, got 1.5"):
+        build({INTERVAL: {"low": 1.5, "high": 3}})
+    with pytest.raises(ConfigError, match="step must make at most 1000000 steps, got 1e-30"):
+        build({THRESHOLD: {"low": 0.001, "high": 0.1, "step": 1e-30}})
+
+
 @pytest.mark.parametrize(
     ("low", "high", "step"), [(0.1, 0.3, 0.1), (-0.3, 0, 0.1), (0, 1, 1e-6), (0.001, 0.091, 0.03)]
 )
 def test_steps_fit_as_they_are_written(recwarn, low, high, step):
-    (one,) = build({THRESHOLD: {"low": low, "high": high, "step": step}})
-    assert one.ends == (low, high) and not recwarn.list
+    space = build({THRESHOLD: {"low": low, "high": high, "step": step}})
+    assert end_values(space[THRESHOLD]) == (low, high) and not recwarn.list
 
 
 def test_values_go_into_a_copy_of_the_tree():

@@ -1,34 +1,24 @@
 """What a search may set: baselines that can be judged beside trials, and searched batch sizes."""
 
-from pathlib import Path
+import json
 
 import pytest
 
-from pixelis.config import ModelFileConfig, TrainingConfig, TuneFileConfig, load_config
 from pixelis.errors import ConfigError, UserError
-from pixelis.experiments.tune.phases import open_phases
-from pixelis.experiments.tune.space import build_space
-from pixelis.experiments.tune.spec import BATCH_KEYS, SearchSpec, check_batches
-from pixelis.runs import tuning_worker
+from pixelis.experiments.tune import trials
+from pixelis.experiments.tune.study import TRIALS, open_phases
+from tests.experiments.tune.worker import smoke_spec
 
-ROOT = Path(__file__).parents[3]
 GUIDE = "baselines.guide.curriculum."
 EASY = "[{name: easy, difficulty_mix: {simple: 1.0}}]"
 
 
 @pytest.fixture
 def make(tmp_path):
-    """The smoke configuration's search with other values of some keys; of no data."""
-
-    def build(*pairs):
-        here = [("storage", f"sqlite:///{tmp_path / 'optuna.db'}")]
-        here += [("training.output_dir", str(tmp_path / "tuned")), *pairs]
-        config = load_config(TuneFileConfig, ROOT / "configs/smoke/tune.yaml", here)
-        spec = SearchSpec(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml"))
-        spec.__dict__["digest"] = "of no data"
-        return spec
-
-    return build
+    """Builds the smoke configuration's search with other values of some keys."""
+    here = [("storage", f"sqlite:///{tmp_path / 'optuna.db'}")]
+    here += [("training.output_dir", str(tmp_path / "tuned"))]
+    return lambda *pairs: smoke_spec([*here, *pairs])
 
 
 @pytest.mark.parametrize(
@@ -78,39 +68,35 @@ def test_examples_to_a_target_are_counted_where_every_training_is_measured(make)
 def test_baselines_are_tried_before_the_search(make, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        tuning_worker,
-        "run_trials",
-        lambda search, *_, **__: asked.append(search.study.study_name) or 0,
+        trials, "run_trials", lambda search, _: asked.append(search.study.study_name) or 0
     )
-    spec = make()
-    tuning_worker.run_phases(spec, tuning_worker.TrialTrainer(spec))
+    studies = open_phases(make())
+    trials.run_phases(studies.values(), None)
     assert asked == ["smoke baselines", "smoke", "smoke final"]
-    assert open_phases(spec).trials.trials[0].user_attrs["pixelis.baseline"] == "guide"
+    assert studies[TRIALS].trials[0].user_attrs["pixelis.baseline"] == "guide"
 
 
 def test_the_folder_of_another_study_of_the_name_is_refused(make, tmp_path):
     spec = make()
     open_phases(spec)
+    (spec.root / "trials").mkdir(parents=True)
     open_phases(spec)
     (tmp_path / "optuna.db").unlink()
-    with pytest.raises(UserError, match="holds the trainings of another study 'smoke', whose stor"):
-        open_phases(make())
+    for _ in range(2):
+        with pytest.raises(UserError, match="holds the trainings of another study 'smoke', whose"):
+            open_phases(make())
 
 
-def check(**section):
-    space = build_space(
-        {f"training.{key}": value for key, value in section.items()},
-        dict(zip(BATCH_KEYS, (4, 2), strict=True)),
-        {},
-    )
-    training = TrainingConfig(batch_size=4, gradient_accumulation_steps=2)
-    check_batches(space, training, examples=96, interval=24)
+def sizes(make, **section):
+    """The space of batch sizes, on 192 examples, 48 between evaluations and steps of 8 x 1."""
+    searched = {f"training.{key}": value for key, value in section.items()}
+    return make(("space", json.dumps(searched))).space
 
 
-def test_batch_sizes_that_divide_the_examples():
-    check(batch_size={"choices": [1, 2, 4, 12]})
-    check(batch_size={"choices": [2, 4]}, gradient_accumulation_steps={"choices": [1, 2, 3]})
-    check(batch_size={"low": 1, "high": 4})
+def test_batch_sizes_that_divide_the_examples(make):
+    sizes(make, batch_size={"choices": [1, 2, 4, 12]})
+    sizes(make, batch_size={"choices": [2, 4]}, gradient_accumulation_steps={"choices": [1, 3]})
+    sizes(make, batch_size={"low": 1, "high": 4})
 
 
 @pytest.mark.parametrize(
@@ -118,18 +104,18 @@ def test_batch_sizes_that_divide_the_examples():
     [
         (
             {"batch_size": {"choices": [4, 5]}},
-            "batch_size must hold sizes that divide the 96 examples of a training and the 24 "
-            "between evaluations, 5 with 2 of the other size does not; those that do: 1, 2, 3, 4, "
-            "6, 12",
+            "space.training.batch_size must have steps that divide the 192 examples of a training "
+            "and the 48 between evaluations, got 5 examples a step",
         ),
-        ({"batch_size": {"low": 4, "high": 6}}, "5 with 2 of the other size does not"),
+        ({"batch_size": {"low": 4, "high": 6}}, "got 5 examples a step"),
+        ({"batch_size": {"choices": [0, 4]}}, "batch_size must be >= 1, got 0"),
         (
-            {"batch_size": {"choices": [4, 8]}, "gradient_accumulation_steps": {"choices": [1, 6]}},
-            "batch_size must .* 8 with 6 of the other size does not; those that do: 1, 2, 4",
+            {"batch_size": {"choices": [4, 8]}, "gradient_accumulation_steps": {"choices": [1, 4]}},
+            "batch_size and training.gradient_accumulation_steps must .*, got 32 examples a step",
         ),
-        ({"gradient_accumulation_steps": {"choices": [2, 4]}}, "4 with 4 of the other size"),
+        ({"gradient_accumulation_steps": {"choices": [2, 4]}}, "got 32 examples a step"),
     ],
 )
-def test_batch_sizes_that_do_not_are_refused(section, message):
+def test_batch_sizes_that_do_not_are_refused(make, section, message):
     with pytest.raises(ConfigError, match=message):
-        check(**section)
+        sizes(make, **section)

@@ -5,33 +5,58 @@ python -m tests.experiments.tune.worker URL FOLDER '{"num_trials": 16, "seconds"
 
 import json
 import os
-import socket
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
+from pixelis.config import ModelFileConfig, TuneFileConfig, load_config
 from pixelis.experiments.tune import storage
-from pixelis.experiments.tune.sampling import SearchSettings
-from pixelis.experiments.tune.space import build_space
-from pixelis.experiments.tune.study import open_study
-from pixelis.experiments.tune.trials import run_trials
+from pixelis.experiments.tune.spec import SearchSpec
+from pixelis.experiments.tune.study import open_phases
+from pixelis.experiments.tune.trials import run_phases
 
-DEFAULTS = {
-    "curriculum.advancement_interval": 500,
-    "curriculum.rollback_threshold": -0.05,
-    "curriculum.enabled": True,
-    "curriculum.strategy": "staged",
-    "training.seed": 0,
-    "curriculum.max_rollbacks": None,
-    "data.path": "data",
+ROOT = Path(__file__).parents[3]
+# 100 examples of a training, with an evaluation after every 20.
+SETTINGS = {
+    "training": {
+        "max_steps": 100,
+        "eval_steps": 20,
+        "batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "seed": 3,
+    },
+    "space": {
+        "curriculum.advancement_interval": {"low": 10, "high": 100},
+        "curriculum.rollback_threshold": {"low": -0.3, "high": -0.01},
+    },
+    "baselines": {},
+    "prune_after": 0.2,
+    "num_trials": 12,
+    "study": "search",
 }
-FIXED = {"training.seed": "seeds are seeds_per_trial", "data.": "all see the same"}
-SECTION = {
-    "curriculum.advancement_interval": {"low": 10, "high": 100},
-    "curriculum.rollback_threshold": {"low": -0.3, "high": -0.01},
-}
-GUIDE = {"curriculum.advancement_interval": 60, "curriculum.rollback_threshold": -0.1}
+GUIDE = {"advancement_interval": 60, "rollback_threshold": -0.1}
+
+
+def build_spec(url, folder, pairs=(), **changed):
+    """Build a search with SETTINGS and other settings; of no data."""
+    training = SETTINGS["training"] | {"output_dir": str(folder / "tuned")}
+    keys = SETTINGS | {"storage": url} | changed
+    texts = [("space", "{}")]  # the file's keys go
+    texts += [(f"training.{name}", str(value)) for name, value in training.items()]
+    texts += [
+        (name, value if isinstance(value, str) else json.dumps(value))
+        for name, value in keys.items()
+        if name != "training"
+    ]
+    return smoke_spec([*texts, *pairs])
+
+
+def smoke_spec(pairs):
+    """Build the smoke configuration's search with other values of some keys; of no data."""
+    config = load_config(TuneFileConfig, ROOT / "configs/smoke/tune.yaml", pairs)
+    spec = SearchSpec(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml"))
+    spec.__dict__["digest"] = "of no data"
+    return spec
 
 
 def value(params, examples=100):
@@ -41,18 +66,18 @@ def value(params, examples=100):
     return near * examples / 100
 
 
-def objective(folder, seconds=0.0, dies_at=None, study="search"):
+def objective(folder, seconds=0.0, dies_at=None):
     """Return an objective that notes each call in a file, reports and may be pruned or killed."""
 
     def run(trial):
         with (folder / "ran.jsonl").open("a") as file:
-            line = {"study": study, "number": trial.number, "baseline": trial.baseline}
+            line = {"phase": trial.phase, "number": trial.number, "baseline": trial.baseline}
             file.write(json.dumps(line) + "\n")
         if trial.number == dies_at:
             os._exit(9)
+        params = {f"curriculum.{key}": value for key, value in GUIDE.items()} | trial.params
         for examples in range(20, 101, 20):
             time.sleep(seconds / 5)
-            params = {**GUIDE, **trial.params}
             if reason := trial.report(examples, value(params, examples)):
                 raise trial.pruned(reason)
         return value(params)
@@ -61,26 +86,16 @@ def objective(folder, seconds=0.0, dies_at=None, study="search"):
 
 
 def main(url, folder, options):
-    """Open the study and one of its baselines, then run trials until there are enough."""
+    """Open the studies, then run trials of the baselines and the search until there are enough."""
     options, folder = json.loads(options), Path(folder)
-    host = options.get("host", socket.gethostname())
-    socket.gethostname = lambda: host
-    if "grace" in options:
-        storage.HEARTBEAT_SECONDS, storage.GRACE_SECONDS = 1, options["grace"]
-    pruner = options.get("pruner", "median")
-    settings = SearchSettings("tpe", 3, pruner, 20, 100, options["num_trials"])
-    space = build_space(SECTION, DEFAULTS, FIXED)
+    storage.HEARTBEAT_SECONDS, storage.GRACE_SECONDS = 1, options.pop("grace", 4)
+    call = {key: options.pop(key) for key in ("seconds", "dies_at") if key in options}
     (folder / f"ready-{os.getpid()}").touch()
-    while "go" in options and not Path(options["go"]).exists():
+    go = options.pop("go", None)
+    while go is not None and not Path(go).exists():
         time.sleep(0.01)
-    search = open_study(url, "search", settings, space=space, identity={"a": 1})
-    call = {"seconds": options.get("seconds", 0), "dies_at": options.get("dies_at")}
-    if options.get("baselines"):
-        search.enqueue("guide", params=GUIDE)
-        others = open_study(url, "baselines", replace(settings, num_trials=1), identity={"a": 1})
-        others.enqueue("uniform", overrides={"curriculum.enabled": False})
-        run_trials(others, objective(folder, study="baselines", **call), folder / "baselines")
-    run_trials(search, objective(folder, **call), folder / "trials")
+    studies = open_phases(build_spec(url, folder, **options))
+    run_phases(studies.values(), objective(folder, **call))
 
 
 if __name__ == "__main__":

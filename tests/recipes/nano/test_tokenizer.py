@@ -20,28 +20,17 @@ def pieces_of(tokenizer, text):
     return [tokenizer.decode([token]) for token in ids_of(tokenizer, text)]
 
 
-def test_special_tokens_are_one_id_each_and_never_part_of_what_is_said(tokenizer):
-    for token in SPECIAL:
+def test_special_tokens_are_one_id_each_and_markup_is_part_of_what_is_said(tokenizer):
+    for token in (*SPECIAL, *MARKUP):
         (number,) = ids_of(tokenizer, token)
-        assert tokenizer.decode([number], skip_special_tokens=True) == ""
-    assert tokenizer.eos_token == "<|im_end|>"
-    assert tokenizer.pad_token == "<|endoftext|>"
-    assert tokenizer.eos_token_id != tokenizer.pad_token_id
-
-
-def test_markup_is_one_id_each_and_part_of_what_is_said(tokenizer):
-    for token in MARKUP:
-        (number,) = ids_of(tokenizer, token)
-        assert tokenizer.decode([number], skip_special_tokens=True) == token
-        # So it is where special tokens are switched off, as for the texts of an example.
-        assert ids_of(tokenizer, token, special=False) == [number]
-
-
-def test_special_tokens_can_be_switched_off(tokenizer):
-    for token in SPECIAL:
-        (number,) = ids_of(tokenizer, token)
+        said = tokenizer.decode([number], skip_special_tokens=True)
+        # Special tokens are switched off for the texts of an example.
         split = ids_of(tokenizer, token, special=False)
-        assert number not in split and tokenizer.decode(split) == token
+        if token in MARKUP:
+            assert said == token and split == [number]
+        else:
+            assert said == "" and number not in split and tokenizer.decode(split) == token
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
 
 
 def test_the_vocabulary_is_small_and_whole(tokenizer):
@@ -50,15 +39,13 @@ def test_the_vocabulary_is_small_and_whole(tokenizer):
     assert len({*SPECIAL, *MARKUP} & set(tokenizer.get_vocab())) == len(SPECIAL) + len(MARKUP)
 
 
-@pytest.mark.parametrize("text", ["2024", "[0, 28, 112, 56]", "column 12", "A7K9", "3.14"])
-def test_digits_are_single_tokens(tokenizer, text):
+@pytest.mark.parametrize(
+    "text",
+    ["2024", "[0, 28, 112, 56]", "column 12", "A7K9", "3.14", "ER AP", '{"text": "VW"}', "It, ER."],
+)
+def test_digits_are_single_tokens_and_capitals_single_symbols(tokenizer, text):
     for piece in pieces_of(tokenizer, text):
         assert not any(c.isdigit() for c in piece) or len(piece) == 1, piece
-
-
-@pytest.mark.parametrize("text", ["ER AP", "HKM7", '{"text": "VW"}', "It says ER."])
-def test_capitals_of_a_read_text_are_single_symbols(tokenizer, text):
-    for piece in pieces_of(tokenizer, text):
         assert sum(c.isupper() for c in piece) <= 1, piece
 
 
@@ -107,17 +94,18 @@ def test_a_list_of_arguments_and_the_box_after_it_are_divided_by_one_token(eithe
     assert "".join(pieces) == call
 
 
-@pytest.mark.parametrize("text", ["It says A4 HK.", "Repeat A4.", '"A4"', "<answer>A4</answer>"])
-def test_a_letter_is_the_same_token_after_a_space(tokenizer, text):
-    pieces = pieces_of(tokenizer, text)
-    assert "A" in pieces and pieces[pieces.index("A") + 1] == "4"
-
-
-def test_a_coordinate_has_the_same_tokens_wherever_it_stands(tokenizer):
-    # Else copying a number from a result into a call would be a translation.
-    for text in ("[56, 28]", '{"x": 56}', "(56, 1)", "56"):
+@pytest.mark.parametrize(
+    ("pair", "places"),
+    [
+        ("A4", ["It says A4 HK.", "Repeat A4.", '"A4"', "<answer>A4</answer>"]),
+        # Else copying a number from a result into a call would be a translation.
+        ("56", ["[56, 28]", '{"x": 56}', "(56, 1)", "56"]),
+    ],
+)
+def test_a_symbol_is_the_same_token_wherever_it_stands(tokenizer, pair, places):
+    for text in places:
         pieces = pieces_of(tokenizer, text)
-        assert "5" in pieces and pieces[pieces.index("5") + 1] == "6"
+        assert pair[0] in pieces and pieces[pieces.index(pair[0]) + 1] == pair[1]
 
 
 def test_the_scaffolding_of_a_call_is_short(tokenizer):

@@ -47,33 +47,26 @@ def _schedule(settings: Settings, max_steps: int) -> Settings:
 
 def _reverse(settings: Settings, max_steps: int) -> Settings:
     """Reverse the shares of each stage but the last, so that hard comes first, at fixed steps."""
-    names = list(CurriculumConfig.from_dict(settings).difficulties)
-    other = dict(zip(names, reversed(names), strict=True))
-    *stages, last = CurriculumConfig.from_dict(settings).to_dict()["stages"]
-    turned = [
-        {
-            "name": f"reversed {stage['name']}",
-            "difficulty_mix": {
-                name: stage["difficulty_mix"].get(other[name], 0.0) for name in names
-            },
-        }
-        for stage in stages
-    ]
+    config = CurriculumConfig.from_dict(settings)
+    names = list(config.difficulties)
+    *stages, last = config.to_dict()["stages"]
+    turned = []
+    for stage in stages:
+        shares = [stage["difficulty_mix"].get(name, 0.0) for name in reversed(names)]
+        mix = dict(zip(names, shares, strict=True))
+        turned.append({"name": f"reversed {stage['name']}", "difficulty_mix": mix})
     return _schedule(settings, max_steps) | {"stages": [*turned, last]}
 
 
-def _strategy(name: str) -> Callable[[Settings, int], Settings]:
-    return lambda settings, max_steps: settings | {"strategy": name}
-
-
-ARMS: dict[str, Callable[[Settings, int], Settings]] = {
+# Without a function, an arm is the strategy of its name.
+ARMS: dict[str, Callable[[Settings, int], Settings] | None] = {
     UNIFORM: _uniform,
     SAME_TOKENS: _uniform,
-    STAGED: _strategy("staged"),
+    STAGED: None,
     "schedule": _schedule,
-    "competence": _strategy("competence"),
-    "self_paced": _strategy("self_paced"),
-    "adaptive": _strategy("adaptive"),
+    "competence": None,
+    "self_paced": None,
+    "adaptive": None,
     "reverse": _reverse,
 }
 
@@ -120,5 +113,6 @@ def build_curriculum(arm: str, settings: Mapping[str, Any], max_steps: int) -> S
     CurriculumConfig.from_dict(settings)
     # Each arm sets its own strategy, so the shared one is not used.
     shared = copy.deepcopy(dict(settings)) | {"enabled": True, "strategy": "staged"}
-    built = ARMS[arm](shared, max_steps)
+    change = ARMS[arm]
+    built = shared | {"strategy": arm} if change is None else change(shared, max_steps)
     return CurriculumConfig.from_dict(built).to_dict()

@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from pixelis.errors import CheckpointError
 from pixelis.experiments.estimate import Estimate, estimate
+from pixelis.figures import COLOURS
 
 ALL = "all"
+SIZE = (12.0, 5.6)  # inches at 100 dots: 1200 x 560 pixels
+# The first arm, with which the others are compared, is black.
+PALETTE = ("#222222", *COLOURS, "#999933")
 Mix = Mapping[str, float]
 
 
@@ -29,37 +36,35 @@ class Outcome:
         evaluations: (step, strata) in order, on the validation subset.
         num_tokens: Trained tokens, without padding.
         seconds: Wall time of training and test, since the last resume if there was one.
-        run_id: Id of the training's run in the tracker.
     """
 
     arm: str
     seed: int
     test: Mapping[str, float]
-    evaluations: tuple[tuple[int, Mapping[str, float]], ...]
+    evaluations: Sequence[tuple[int, Mapping[str, float]]]
     num_tokens: int
     seconds: float
-    run_id: str
 
     def final_performance(self, mix: Mix) -> float:
         """Return the last evaluation's performance on a mix."""
         return performance(mix, self.evaluations[-1][1])
 
-    def curve(self, mix: Mix, every: int) -> list[tuple[int, float]]:
-        """Return (step, performance on a mix) at the multiples of `every` and at the last step.
+    def curve(self, mix: Mix, every: int) -> dict[int, float]:
+        """Return step -> performance on a mix, at the multiples of `every` and at the last step.
 
         Evaluations between them are left out, because only a curriculum makes them.
         """
         last = self.evaluations[-1][0]
-        return [
-            (step, performance(mix, strata))
+        return {
+            step: performance(mix, strata)
             for step, strata in self.evaluations
             if step % every == 0 or step == last
-        ]
+        }
 
     def steps_to(self, target: float, mix: Mix, every: int) -> int | None:
         """Return the first step of the curve that reaches a target, or None."""
-        reached = (step for step, value in self.curve(mix, every) if value >= target)
-        return next(reached, None)
+        curve = self.curve(mix, every).items()
+        return next((step for step, value in curve if value >= target), None)
 
 
 def performance(mix: Mix, strata: Mapping[str, float]) -> float:
@@ -75,16 +80,13 @@ def read_outcome(arm: str, seed: int, finished: Mapping[str, Any], path: str) ->
     """
     try:
         results = finished["results"]
-        if not results["strata"]:
-            raise ValueError("no evaluation")
         return Outcome(
-            arm=arm,
-            seed=seed,
+            arm,
+            seed,
             test=dict(results["test"]),
-            evaluations=tuple((int(step), dict(strata)) for step, strata in results["strata"]),
+            evaluations=[(int(step), dict(strata)) for step, strata in results["strata"]],
             num_tokens=int(results["num_tokens"]),
             seconds=float(results["seconds"]),
-            run_id=str(finished["run_id"]),
         )
     except (LookupError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -100,13 +102,13 @@ class ArmRow:
         arm: Name of the arm.
         num_seeds: Number of trainings.
         accuracy: Test answer accuracy by difficulty, and `all`, in [0, 1].
-        gain: Accuracy minus the first arm's, seed by seed; None for the first arm.
+        gain: Accuracy minus the first arm's, seed by seed; empty for the first arm.
         steps_to_target: Mean over all seeds, where a seed that did not reach the target counts with
             `max_steps`: the restricted mean (Royston and Parmar 2013), a lower bound of the mean.
             None if no seed reached the target.
         num_reached: Number of seeds that reached the target.
         performance: Validation performance on the last stage's mix after the last step.
-        curve: (step, this performance) at each step that all seeds measured.
+        curve: Step -> mean of this performance, at each step that all seeds measured.
         num_tokens: Mean tokens trained on.
         seconds: Mean seconds of a training.
     """
@@ -114,11 +116,11 @@ class ArmRow:
     arm: str
     num_seeds: int
     accuracy: Mapping[str, Estimate]
-    gain: Mapping[str, Estimate] | None
+    gain: Mapping[str, Estimate]
     steps_to_target: Estimate | None
     num_reached: int
     performance: Estimate
-    curve: tuple[tuple[int, Estimate], ...]
+    curve: Mapping[int, float]
     num_tokens: float
     seconds: float
 
@@ -129,7 +131,6 @@ class AblationTable:
 
     rows: tuple[ArmRow, ...]
     target: float
-    mix: Mix
 
 
 def compare_arms(
@@ -155,33 +156,35 @@ def compare_arms(
     rows = []
     for arm, runs in outcomes.items():
         assert [run.seed for run in runs] == [run.seed for run in first], "arms share their seeds"
-        curves = [dict(run.curve(mix, eval_steps)) for run in runs]
-        shared = [step for step in curves[0] if all(step in curve for curve in curves)]
+        curves = [run.curve(mix, eval_steps) for run in runs]
         reached = [run.steps_to(target, mix, eval_steps) for run in runs]
         num_reached = sum(step is not None for step in reached)
         steps = [float(max_steps if step is None else step) for step in reached]
-        accuracy = {name: [run.test[name] for run in runs] for name in runs[0].test}
-        gain = None
-        if runs is not first:
-            pairs = list(zip(runs, first, strict=True))
-            gain = {
-                name: estimate([a.test[name] - b.test[name] for a, b in pairs]) for name in accuracy
-            }
+        pairs = [] if runs is first else list(zip(runs, first, strict=True))
+        names = list(runs[0].test)
         rows.append(
             ArmRow(
                 arm=arm,
                 num_seeds=len(runs),
-                accuracy={name: estimate(values) for name, values in accuracy.items()},
-                gain=gain,
+                accuracy={name: estimate([run.test[name] for run in runs]) for name in names},
+                gain={
+                    name: estimate([a.test[name] - b.test[name] for a, b in pairs])
+                    for name in names
+                    if pairs
+                },
                 steps_to_target=estimate(steps) if num_reached else None,
                 num_reached=num_reached,
                 performance=estimate([run.final_performance(mix) for run in runs]),
-                curve=tuple((step, estimate([c[step] for c in curves])) for step in shared),
+                curve={
+                    step: fmean(curve[step] for curve in curves)
+                    for step in curves[0]
+                    if all(step in curve for curve in curves)
+                },
                 num_tokens=fmean(run.num_tokens for run in runs),
                 seconds=fmean(run.seconds for run in runs),
             )
         )
-    return AblationTable(tuple(rows), target, mix)
+    return AblationTable(tuple(rows), target)
 
 
 def choose_learning_rate(outcomes: Mapping[float, Sequence[Outcome]], mix: Mix) -> float:
@@ -195,26 +198,25 @@ def arms_rows(table: AblationTable) -> list[dict[str, Any]]:
     """Return one flat dict per arm; shares are in [0, 1], intervals end in `_low` and `_high`."""
     rows = []
     for row in table.rows:
-        flat: dict[str, Any] = {"arm": row.arm, "seeds": row.num_seeds}
-        for name, value in row.accuracy.items():
-            flat |= _flat(f"test_{name}", value)
-        for name, value in (row.gain or {}).items():
-            flat |= _flat(f"gain_{name}", value)
-        flat |= _flat("validation", row.performance)
+        estimates = {f"test_{name}": value for name, value in row.accuracy.items()}
+        estimates |= {f"gain_{name}": value for name, value in row.gain.items()}
+        estimates["validation"] = row.performance
+        flat: dict[str, Any] = {"arm": row.arm, "seeds": row.num_seeds, **_flat(estimates)}
         flat["reached_target"] = row.num_reached
         if row.steps_to_target is not None:
-            flat |= _flat("steps_to_target", row.steps_to_target)
+            flat |= _flat({"steps_to_target": row.steps_to_target})
         rows.append(flat | {"num_tokens": row.num_tokens, "seconds": row.seconds})
     return rows
 
 
-def _flat(key: str, value: Estimate) -> dict[str, float | None]:
-    finite = math.isfinite(value.half)
-    return {
-        key: value.mean,
-        f"{key}_low": value.low if finite else None,
-        f"{key}_high": value.high if finite else None,
-    }
+def _flat(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
+    flat: dict[str, float | None] = {}
+    for key, value in estimates.items():
+        finite = math.isfinite(value.half)
+        flat[key] = value.mean
+        flat[f"{key}_low"] = value.low if finite else None
+        flat[f"{key}_high"] = value.high if finite else None
+    return flat
 
 
 def arms_markdown(table: AblationTable) -> str:
@@ -226,7 +228,7 @@ def arms_markdown(table: AblationTable) -> str:
     for row in table.rows:
         cells = [row.arm]
         cells += [f"{100 * v.mean:.1f} ± {100 * v.half:.1f}" for v in row.accuracy.values()]
-        gain = None if row.gain is None else row.gain.get(ALL)
+        gain = row.gain.get(ALL)
         cells.append("" if gain is None else f"{100 * gain.mean:+.1f} ± {100 * gain.half:.1f}")
         cells += [_steps_cell(row), f"{row.num_tokens / 1000:.0f}", f"{row.seconds:.0f}"]
         lines.append(cells)
@@ -237,6 +239,73 @@ def _steps_cell(row: ArmRow) -> str:
     count, steps = f"({row.num_reached} of {row.num_seeds})", row.steps_to_target
     if steps is None:
         return f"not reached {count}"
-    half = f" ± {steps.half:.0f}" if math.isfinite(steps.half) else ""
     bound = "≥ " if row.num_reached < row.num_seeds else ""
-    return f"{bound}{steps.mean:.0f}{half} {count}"
+    return f"{bound}{steps.mean:.0f} ± {steps.half:.0f} {count}"
+
+
+def ablation_figure(table: AblationTable, *, metric: str, steps: int) -> Figure:
+    """Draw test accuracy by arm on the left, and the validation curves on the right.
+
+    Args:
+        table: The comparison.
+        metric: The metric of the curves, for their label.
+        steps: Optimiser steps of each training.
+
+    Returns:
+        A figure of 1200 x 560 pixels.
+    """
+    figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    colours = [PALETTE[i % len(PALETTE)] for i in range(len(table.rows))]
+    _draw_accuracies(left, table.rows, colours)
+    _draw_curves(right, table, colours)
+    right.set_xlim(0, max(steps, *(step for row in table.rows for step in row.curve)))
+    name = metric.replace("_", " ")
+    right.set_ylabel(f"validation {name} on the last stage's mix (0 to 1); mean")
+    for axes in (left, right):
+        axes.grid(axis="y", color="#eeeeee")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False
+    )
+    return figure
+
+
+def _draw_accuracies(axes: Axes, rows: Sequence[ArmRow], colours: Sequence[str]) -> None:
+    groups = [name for name in rows[0].accuracy if name != ALL] + [ALL]
+    width = 0.8 / len(rows)
+    for i, (row, colour) in enumerate(zip(rows, colours, strict=True)):
+        values = [row.accuracy[name] for name in groups]
+        axes.errorbar(
+            [x + (i - (len(rows) - 1) / 2) * width for x in range(len(groups))],
+            [value.mean for value in values],
+            [min(value.half, 1.0) for value in values],
+            fmt="o",
+            color=colour,
+            markersize=5,
+            capsize=3,
+            label=row.arm,
+        )
+    axes.set_xticks(range(len(groups)), groups)
+    for edge in range(len(groups) - 1):
+        axes.axvline(edge + 0.5, color="#e6e6e6", zorder=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("difficulty of the test examples")
+    num_seeds = rows[0].num_seeds
+    axes.set_ylabel(f"test answer accuracy (0 to 1); mean of {num_seeds} seeds, 95 % interval")
+
+
+def _draw_curves(axes: Axes, table: AblationTable, colours: Sequence[str]) -> None:
+    for row, colour in zip(table.rows, colours, strict=True):
+        axes.plot([*row.curve], [*row.curve.values()], color=colour, linewidth=1.8)
+    axes.axhline(table.target, color="#444444", linestyle=":")
+    axes.annotate(
+        f"target {table.target:.3f}",
+        (1, table.target),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        fontsize=9,
+    )
+    axes.set_xlabel("optimiser step")

@@ -4,7 +4,7 @@ import pytest
 
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
-from pixelis.experiments.ablate.arms import ARMS, build_curriculum, check_arms, matched_steps
+from pixelis.experiments.arms import ARMS, build_curriculum, check_arms, matched_steps
 
 SETTINGS = {
     "advancement_interval": 20,
