@@ -1,11 +1,11 @@
 """Measures other than answer accuracy: of answers, calls, detected errors, several samples.
 
-Each function returns measure -> one fraction per example (`metrics.Fraction`);
-`metrics.score_table` computes the ratios and their intervals.
+Functions of one rollout return measure -> fraction (`metrics.Fraction`); `metrics.score_table`
+computes the ratios of many and their intervals.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import comb
 
 from pixelis.data.chat import CALL_OPEN, format_answer
@@ -43,21 +43,23 @@ def compute_measures(
         the measures of `call_fractions`, `operation_fractions`, `detection_fractions` and
         `correction_fractions`.
     """
-    pairs = list(zip(rollouts, examples, strict=True))
-    return {
-        "answer_score": [(score_answer(r.answer, e), 1) for r, e in pairs],
-        "steps_to_answer": [
-            (r.num_operations, 1) if r.outcome == ANSWERED else None for r in rollouts
-        ],
-        **call_fractions(rollouts),
-        **operation_fractions(rollouts, examples),
-        **detection_fractions(rollouts, examples),
-        **correction_fractions({r.example_id: r for r in planted}, examples),
-    }
+    after_errors = {rollout.example_id: rollout for rollout in planted}
+    rows: list[dict[str, Fraction]] = [
+        {
+            "answer_score": (score_answer(rollout.answer, example), 1),
+            "steps_to_answer": (rollout.num_operations, 1) if rollout.outcome == ANSWERED else None,
+            **call_fractions(rollout),
+            **operation_fractions(rollout, example),
+            **detection_fractions(rollout, example),
+            **correction_fractions(after_errors.get(example.id), example),
+        }
+        for rollout, example in zip(rollouts, examples, strict=True)
+    ]
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def num_valid_calls(rollout: Rollout) -> int:
-    """Return the number of a rollout's valid calls.
+    """Return the number of a rollout's calls that are valid.
 
     A call is valid if it parses, names a known operation, has arguments that fit the operation's
     schema (`Operation.takes`), and was not refused when it was run (`wrong_arguments`, such as a
@@ -76,7 +78,7 @@ def num_valid_calls(rollout: Rollout) -> int:
     )
 
 
-def call_fractions(rollouts: Sequence[Rollout]) -> dict[str, list[Fraction]]:
+def call_fractions(rollout: Rollout) -> dict[str, Fraction]:
     """Return rates of calls as ratios of sums, in which every act or call has the same weight.
 
     An act is a turn that is not an answer; a turn with neither call nor answer is a failed act.
@@ -93,23 +95,18 @@ def call_fractions(rollouts: Sequence[Rollout]) -> dict[str, list[Fraction]]:
         `repeated_call_rate`: calls equal to an earlier one of their rollout among all calls.
         A fraction is None for a rollout without such turns.
     """
-    fractions: dict[str, list[Fraction]] = {}
-    for rollout in rollouts:
-        num_acts = sum(turn.kind != ANSWER for turn in rollout.turns)
-        num_calls = sum(turn.kind == CALL for turn in rollout.turns)
-        for name, part, whole in (
-            ("valid_call_rate", num_valid_calls(rollout), num_acts),
-            ("well_formed_call_rate", num_calls, num_acts),
-            ("failed_operation_rate", rollout.num_failed, rollout.num_operations),
-            ("repeated_call_rate", rollout.num_repeated, num_calls),
-        ):
-            fractions.setdefault(name, []).append((part, whole) if whole else None)
-    return fractions
+    num_acts = sum(turn.kind != ANSWER for turn in rollout.turns)
+    num_calls = sum(turn.kind == CALL for turn in rollout.turns)
+    parts = {
+        "valid_call_rate": (num_valid_calls(rollout), num_acts),
+        "well_formed_call_rate": (num_calls, num_acts),
+        "failed_operation_rate": (rollout.num_failed, rollout.num_operations),
+        "repeated_call_rate": (rollout.num_repeated, num_calls),
+    }
+    return {name: (part, whole) if whole else None for name, (part, whole) in parts.items()}
 
 
-def operation_fractions(
-    rollouts: Sequence[Rollout], examples: Sequence[Example]
-) -> dict[str, list[Fraction]]:
+def operation_fractions(rollout: Rollout, example: Example) -> dict[str, Fraction]:
     """Return precision and recall of the operations against the reference trajectory.
 
     Returns:
@@ -118,14 +115,11 @@ def operation_fractions(
         the same number among the reference's steps, as in ROUGE-L (Lin 2004, section 3). Both are
         defined for examples with a reference; the precision needs an operation that was run.
     """
-    precision: list[Fraction] = []
-    recall: list[Fraction] = []
-    for rollout, example in zip(rollouts, examples, strict=True):
-        steps = reference_steps(example)
-        agreeing = num_agreeing(rollout, example)
-        precision.append((agreeing, rollout.num_operations) if steps else None)
-        recall.append((agreeing, len(steps)) if steps else None)
-    return {"operation_precision": precision, "operation_recall": recall}
+    steps, agreeing = reference_steps(example), num_agreeing(rollout, example)
+    return {
+        "operation_precision": (agreeing, rollout.num_operations) if steps else None,
+        "operation_recall": (agreeing, len(steps)) if steps else None,
+    }
 
 
 def first_sentence(text: str) -> str:
@@ -137,9 +131,7 @@ def first_sentence(text: str) -> str:
     return re.split(r"[.!](?:\s|$)", prose)[0]
 
 
-def detection_fractions(
-    rollouts: Sequence[Rollout], examples: Sequence[Example]
-) -> dict[str, list[Fraction]]:
+def detection_fractions(rollout: Rollout, example: Example) -> dict[str, Fraction]:
     """Return whether errors in shown solutions are detected; defined for negatives and traps only.
 
     Such an example shows a flawed solution and asks whether it is right; the reference starts with
@@ -155,44 +147,36 @@ def detection_fractions(
         which asks for the first wrong step; so it is a lower bound of what a reader would accept,
         and never above the detection rate.
     """
-    detection: list[Fraction] = [None] * len(examples)
-    diagnosis: list[Fraction] = [None] * len(examples)
-    for index, (rollout, example) in enumerate(zip(rollouts, examples, strict=True)):
-        solution = [step.thought for step in example.trajectory]
-        solution.append(format_answer(example.conclusion, example.answer))
-        expected = first_sentence(solution[0])
-        if example.sample_type in JUDGED and _NO.match(expected):
-            said = first_sentence(rollout.turns[0].text)
-            detection[index] = bool(_NO.match(said)), 1
-            diagnosis[index] = said == expected, 1
-    return {"detection_rate": detection, "diagnosis_rate": diagnosis}
+    solution = [step.thought for step in example.trajectory]
+    solution.append(format_answer(example.conclusion, example.answer))
+    expected = first_sentence(solution[0])
+    if example.sample_type not in JUDGED or not _NO.match(expected):
+        return {"detection_rate": None, "diagnosis_rate": None}
+    said = first_sentence(rollout.turns[0].text)
+    return {"detection_rate": (bool(_NO.match(said)), 1), "diagnosis_rate": (said == expected, 1)}
 
 
-def correction_fractions(
-    planted: Mapping[str, Rollout], examples: Sequence[Example]
-) -> dict[str, list[Fraction]]:
+def correction_fractions(planted: Rollout | None, example: Example) -> dict[str, Fraction]:
     """Return whether planted errors are corrected; defined for self-corrections only.
 
     The prompt holds the trajectory up to its wrong step and that step's result, as if the model had
     taken it; then the model continues alone. No message points out the error: this is intrinsic
-    self-correction (Huang et al. 2024; Kumar et al. 2024, section 3). `planted` holds these
-    rollouts by example id.
+    self-correction (Huang et al. 2024; Kumar et al. 2024, section 3). `planted` is this rollout.
 
     Returns:
         `self_correction_rate`: share of these rollouts whose answer is right in the end;
         `mending_rate`: share whose first turn makes the right call in place of the wrong one
         (`call_agrees` with the reference's next step).
     """
-    corrected: list[Fraction] = [None] * len(examples)
-    mended: list[Fraction] = [None] * len(examples)
-    for index, example in enumerate(examples):
-        if (rollout := planted.get(example.id)) is None:
-            continue
-        corrected[index] = answers_match(rollout.answer, example), 1
-        if following := example.trajectory[len(planted_steps(example)) :]:
-            first = rollout.turns[0]
-            mended[index] = first.kind == CALL and call_agrees(first, following[0]), 1
-    return {"self_correction_rate": corrected, "mending_rate": mended}
+    following = example.trajectory[len(planted_steps(example)) :]
+    if planted is None:
+        return {"self_correction_rate": None, "mending_rate": None}
+    first = planted.turns[0]
+    mends = bool(following) and first.kind == CALL and call_agrees(first, following[0])
+    return {
+        "self_correction_rate": (answers_match(planted.answer, example), 1),
+        "mending_rate": (mends, 1) if following else None,
+    }
 
 
 def pass_at_k(num: int, num_right: int, k: int) -> float:

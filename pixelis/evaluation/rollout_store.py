@@ -113,8 +113,18 @@ def open_store(
     except OSError as error:
         raise DataError(f"output_dir {folder} cannot be written: {error}") from error
     store = RolloutStore(folder, lines, file)
+    if len(store):
+        logger.info(
+            "%d finished rollouts of this evaluation, which was stopped, are taken up from %s",
+            len(store),
+            folder,
+        )
     try:
         yield store
+    except (KeyboardInterrupt, SystemExit):
+        message = "stopped: %d finished rollouts are kept in %s; the same command goes on there"
+        logger.warning(message, len(store), folder)
+        raise
     finally:
         with suppress(OSError):  # a full disk does not take the buffered line
             file.close()

@@ -18,29 +18,21 @@ from typing import Any
 from pixelis.data.example import Example
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.matching import answer_type, answers_match, score_answer, truths
-from pixelis.evaluation.turns import ANSWERED, Rollout
+from pixelis.evaluation.turns import ANSWERED
 
 
 def rows_of(result: EvaluationResult) -> list[dict[str, Any]]:
     """Return the adapter's rollouts as MLflow's rows: inputs, outputs, expectations; no images."""
-    pairs = zip(result.examples, result.adapter.rollouts, strict=True)
-    return [row_of(example, rollout) for example, rollout in pairs]
-
-
-def row_of(example: Example, rollout: Rollout) -> dict[str, Any]:
-    """Return one rollout as a row of plain JSON."""
-    return {
-        "inputs": {"id": example.id, "question": example.question, "task": example.task},
-        "outputs": {
-            "answer": rollout.answer,
-            "outcome": rollout.outcome,
-            "num_operations": rollout.num_operations,
-            "num_failed": rollout.num_failed,
-        },
-        # MLflow refuses an empty expectation.
-        "expectations": {"truth": example.ground_truth, "answer_type": answer_type(example)}
-        | ({"alternatives": list(others)} if (others := truths(example)[1:]) else {}),
-    }
+    rows = []
+    for example, rollout in zip(result.examples, result.adapter.rollouts, strict=True):
+        expectations = {"truth": example.ground_truth, "answer_type": answer_type(example)}
+        if others := truths(example)[1:]:  # MLflow refuses an empty expectation
+            expectations["alternatives"] = list(others)
+        inputs = {"id": example.id, "question": example.question, "task": example.task}
+        outputs = {"answer": rollout.answer, "outcome": rollout.outcome}
+        outputs |= {"num_operations": rollout.num_operations, "num_failed": rollout.num_failed}
+        rows.append({"inputs": inputs, "outputs": outputs, "expectations": expectations})
+    return rows
 
 
 def answer_is_right(

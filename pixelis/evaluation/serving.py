@@ -13,7 +13,6 @@ from pixelis.data.example import Example
 from pixelis.data.images import ImageError, load_image
 from pixelis.errors import DataError
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
-from pixelis.evaluation.turns import Rollout
 from pixelis.models.load import best_device, load_model, load_processor
 from pixelis.models.lora import load_adapter
 
@@ -51,8 +50,14 @@ class AdapterModel:
             for number, (_, row) in enumerate(inputs.iterrows())
         ]
         settings = RolloutSettings(**limits, batch_size=len(conversations))
-        rollouts = roll_out(self.model, self.encoder, conversations, settings)
-        return pd.DataFrame([_row(rollout) for rollout in rollouts])
+        rows = []
+        for rollout in roll_out(self.model, self.encoder, conversations, settings):
+            keys = ("text", "operation", "arguments", "result")
+            turns = [{key: getattr(turn, key) for key in keys} for turn in rollout.turns]
+            trajectory = json.dumps(turns, ensure_ascii=False)
+            row = {"answer": rollout.answer, "trajectory": trajectory, "outcome": rollout.outcome}
+            rows.append(row)
+        return pd.DataFrame(rows)
 
 
 def _load_pyfunc(path: str) -> AdapterModel:
@@ -68,11 +73,8 @@ def _load_pyfunc(path: str) -> AdapterModel:
 
 
 def _example(number: int, image: bytes, question: str) -> Example:
-    if not isinstance(image, bytes):
-        got = type(image).__name__
-        raise DataError(f"the image of input {number} cannot be read: it must be bytes, got {got}")
     try:
-        picture = load_image(image)
+        picture = load_image(image if isinstance(image, bytes) else b"")
     except ImageError as error:
         raise DataError(f"the image of input {number} cannot be read: {error}") from error
     return Example(
@@ -86,20 +88,3 @@ def _example(number: int, image: bytes, question: str) -> Example:
         answer="",
         ground_truth="",
     )
-
-
-def _row(rollout: Rollout) -> dict[str, Any]:
-    turns = [
-        {
-            "text": turn.text,
-            "operation": turn.operation,
-            "arguments": turn.arguments,
-            "result": turn.result,
-        }
-        for turn in rollout.turns
-    ]
-    return {
-        "answer": rollout.answer,
-        "trajectory": json.dumps(turns, ensure_ascii=False),
-        "outcome": rollout.outcome,
-    }

@@ -5,7 +5,7 @@ from typing import Any
 from pixelis.config import EvaluateConfig
 from pixelis.data.encode import Encoder
 from pixelis.evaluation.evaluate import BASE, EvaluationResult
-from pixelis.evaluation.metrics import ALL, Comparison, paired_comparison
+from pixelis.evaluation.metrics import ALL, paired_comparison
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.models.lora import temporary_adapter
 from pixelis.tracking import (
@@ -50,8 +50,19 @@ def compare_with_champion(
         comparison = result.comparisons[BASE][ALL]
     else:
         rival = f"version {champion.version}"
-        address = f"models:/{name}/{champion.version}"
-        comparison = _compare_with(address, result, model, encoder, config, model_name)
+        folder = resolve_adapter(f"models:/{name}/{champion.version}", config.experiment)
+        # Greedily, on the same examples.
+        settings = RolloutSettings(config.max_operations, config.max_new_tokens, config.batch_size)
+        conversations = [Conversation(example) for example in result.examples]
+        with temporary_adapter(model, folder, model_name=model_name) as rival_model:
+            rollouts = roll_out(rival_model, encoder, conversations, settings)
+        comparison = paired_comparison(
+            rollouts,
+            result.adapter.rollouts,
+            result.examples,
+            num_samples=config.bootstrap_samples,
+            seed=config.seed,
+        )[ALL]
     gain = comparison.gain
     wins = gain.low > 0
     verdict = (
@@ -72,26 +83,3 @@ def compare_with_champion(
     recorder.metrics({f"{CHAMPION}/{key}": value for key, value in values.items()}, 0)
     recorder.tags({f"pixelis.{CHAMPION}": "won" if wins else "stays"})
     return wins
-
-
-def _compare_with(
-    address: str,
-    result: EvaluationResult,
-    model: Any,
-    encoder: Encoder,
-    config: EvaluateConfig,
-    model_name: str,
-) -> Comparison:
-    """Roll out the champion greedily on the same examples, and compare the candidate with it."""
-    settings = RolloutSettings(config.max_operations, config.max_new_tokens, config.batch_size)
-    conversations = [Conversation(example) for example in result.examples]
-    folder = resolve_adapter(address, config.experiment)
-    with temporary_adapter(model, folder, model_name=model_name) as champion:
-        rollouts = roll_out(champion, encoder, conversations, settings)
-    return paired_comparison(
-        rollouts,
-        result.adapter.rollouts,
-        result.examples,
-        num_samples=config.bootstrap_samples,
-        seed=config.seed,
-    )[ALL]

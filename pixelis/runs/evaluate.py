@@ -3,8 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from pixelis.config import EvaluateConfig, ModelConfig, flatten
 from pixelis.data.encode import Encoder
 from pixelis.errors import ConfigError
 from pixelis.evaluation.evaluate import EvaluationSettings
-from pixelis.evaluation.rollout_store import RolloutStore, open_store
+from pixelis.evaluation.rollout_store import open_store
 from pixelis.models.load import (
     best_device,
     load_model,
@@ -55,7 +54,11 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
     Raises:
         UserError: naming what is wrong, before a run is opened.
     """
-    _check_sampling(config)
+    if config.num_samples > 1 and config.temperature == 0:
+        raise ConfigError(
+            "num_samples above 1 needs a temperature above 0, or all samples of an example are "
+            f"equal; got num_samples={config.num_samples}, temperature={config.temperature}"
+        )
     silence_libraries()
     name, trust = model_config.model_name, model_config.trust_remote_code
     processor = load_processor(
@@ -87,8 +90,10 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
     keys = [field.name for field in fields(EvaluationSettings)]
     settings = EvaluationSettings(**{key: getattr(config, key) for key in keys})
     identity = evaluation_identity(config, model_config, evaluation_set.digests, folders)
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = Path(config.output_dir) / digest[:16]
     with (
-        _open_store(config, identity) as store,
+        open_store(folder, identity, resume=config.resume == "auto") as store,
         open_run(
             entry_point="evaluate",
             experiment=config.experiment,
@@ -103,7 +108,6 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
                 **({"pixelis.resumed_rollouts": str(len(store))} if len(store) else {}),
             },
         ) as recorder,
-        _log_resumption(store),
     ):
         dataset = evaluation_set.record(recorder)
         result = evaluate_and_record(
@@ -142,14 +146,6 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
         store.is_complete = True
 
 
-def _check_sampling(config: EvaluateConfig) -> None:
-    if config.num_samples > 1 and config.temperature == 0:
-        raise ConfigError(
-            "num_samples above 1 needs a temperature above 0, or all samples of an example are "
-            f"equal; got num_samples={config.num_samples}, temperature={config.temperature}"
-        )
-
-
 def evaluation_identity(
     config: EvaluateConfig,
     model_config: ModelConfig,
@@ -180,32 +176,3 @@ def evaluation_identity(
         identity["batch_size"] = config.batch_size
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return identity | {"pixelis": __version__, "device": device}
-
-
-def _open_store(
-    config: EvaluateConfig, identity: Mapping[str, Any]
-) -> AbstractContextManager[RolloutStore]:
-    """Open the store of this evaluation, in a folder named by a digest of its identity."""
-    text = json.dumps(identity, sort_keys=True)
-    name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return open_store(Path(config.output_dir) / name, identity, resume=config.resume == "auto")
-
-
-@contextmanager
-def _log_resumption(store: RolloutStore) -> Iterator[None]:
-    """Log how many rollouts are resumed and, when the work inside is stopped, are kept."""
-    if len(store):
-        logger.info(
-            "%d finished rollouts of this evaluation, which was stopped, are taken up from %s",
-            len(store),
-            store.folder,
-        )
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        logger.warning(
-            "stopped: %d finished rollouts are kept in %s; the same command goes on there",
-            len(store),
-            store.folder,
-        )
-        raise

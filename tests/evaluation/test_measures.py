@@ -67,12 +67,13 @@ def test_call_rates_are_shares_of_acts_operations_and_calls():
     wrong = call(operation="DRAW", result=ERROR, failure="unknown_operation")
     limit = make_turn("call", operation="READ_TEXT", arguments=BOX)
     turns = [call(), wrong, call(failure="repeated_call"), make_turn("error", result=ERROR), limit]
-    assert call_fractions([rollout(*turns), rollout(make_turn("answer"))]) == {
-        "valid_call_rate": [(3, 5), None],
-        "well_formed_call_rate": [(4, 5), None],
-        "failed_operation_rate": [(1, 3), None],
-        "repeated_call_rate": [(2, 4), None],
+    assert call_fractions(rollout(*turns)) == {
+        "valid_call_rate": (3, 5),
+        "well_formed_call_rate": (4, 5),
+        "failed_operation_rate": (1, 3),
+        "repeated_call_rate": (2, 4),
     }
+    assert set(call_fractions(rollout(make_turn("answer"))).values()) == {None}
 
 
 def test_measures_have_intervals_in_every_group():
@@ -111,9 +112,9 @@ def run(operation, arguments):
 def test_reference_steps_count_in_order_and_once(calls, agreeing):
     example = make_example(trajectory=tuple(make_step(*read(x)) for x in (0, 20, 40)))
     rollout = make_rollout(example, "x", [run(*read(x)) for x in calls])
-    assert operation_fractions([rollout], [example]) == {
-        "operation_precision": [(agreeing, len(calls))],
-        "operation_recall": [(agreeing, 3)],
+    assert operation_fractions(rollout, example) == {
+        "operation_precision": (agreeing, len(calls)),
+        "operation_recall": (agreeing, 3),
     }
 
 
@@ -122,15 +123,13 @@ def test_planted_steps_are_no_reference_and_calls_not_run_do_not_count():
     example = make_example(trajectory=steps)
     limit = make_turn("call", operation="READ_TEXT", arguments=read(20)[1])
     rollout = make_rollout(example, None, [run(*read(0)), limit])
-    assert operation_fractions([rollout], [example]) == {
-        "operation_precision": [(0, 1)],
-        "operation_recall": [(0, 1)],
+    assert operation_fractions(rollout, example) == {
+        "operation_precision": (0, 1),
+        "operation_recall": (0, 1),
     }
     bare = make_example()
-    assert operation_fractions([make_rollout(bare, "x", [run(*read(0))])], [bare]) == {
-        "operation_precision": [None],
-        "operation_recall": [None],
-    }
+    rates = operation_fractions(make_rollout(bare, "x", [run(*read(0))]), bare)
+    assert set(rates.values()) == {None}
 
 
 def test_the_first_sentence_of_a_turn():
@@ -149,10 +148,7 @@ def test_the_reference_itself_detects_and_diagnoses(kind):
     step = example.trajectory[0]
     text = format_step(step.thought, step.operation, step.arguments)
     rollout = make_rollout(example, None, [make_turn("call", text=text)])
-    assert detection_fractions([rollout], [example]) == {
-        "detection_rate": [(True, 1)],
-        "diagnosis_rate": [(True, 1)],
-    }
+    assert set(detection_fractions(rollout, example).values()) == {(True, 1)}
 
 
 @pytest.mark.parametrize(
@@ -169,8 +165,8 @@ def test_the_reference_itself_detects_and_diagnoses(kind):
 def test_detection_and_diagnosis_are_separate(text, detected, diagnosed):
     example = judged("outcome_negative")
     rollout = make_rollout(example, None, [make_turn("call", text=text)])
-    fractions = detection_fractions([rollout], [example])
-    assert fractions == {"detection_rate": [(detected, 1)], "diagnosis_rate": [(diagnosed, 1)]}
+    fractions = detection_fractions(rollout, example)
+    assert fractions == {"detection_rate": (detected, 1), "diagnosis_rate": (diagnosed, 1)}
 
 
 def test_only_judgements_with_a_no_are_judged():
@@ -178,11 +174,9 @@ def test_only_judgements_with_a_no_are_judged():
     step = replace(judged("trap_logical").trajectory[0], thought="It may be so.")
     unclear = replace(judged("trap_logical"), trajectory=(step,))
     turns = [make_turn("answer", text="No. <answer>1</answer>")]
-    rollouts = [make_rollout(e, "1", turns) for e in (plain, unclear)]
-    assert detection_fractions(rollouts, [plain, unclear]) == {
-        "detection_rate": [None, None],
-        "diagnosis_rate": [None, None],
-    }
+    for example in (plain, unclear):
+        fractions = detection_fractions(make_rollout(example, "1", turns), example)
+        assert fractions == {"detection_rate": None, "diagnosis_rate": None}
 
 
 def test_correction_after_a_planted_error():
@@ -194,7 +188,6 @@ def test_correction_after_a_planted_error():
         "call", operation=following.operation, arguments=following.arguments, result={}
     )
     wrong = make_turn("call", operation="ZOOM_IN", arguments={}, result={"error": "x"})
-    other = make_example(truth="1")
     for first, answer, expected in [
         (mending, example.ground_truth, (True, True)),
         (wrong, example.ground_truth, (True, False)),
@@ -202,18 +195,19 @@ def test_correction_after_a_planted_error():
     ]:
         rollout = make_rollout(example, answer, [first], planted=True)
         corrected, mended = expected
-        assert correction_fractions({example.id: rollout}, [other, example]) == {
-            "self_correction_rate": [None, (corrected, 1)],
-            "mending_rate": [None, (mended, 1)],
+        assert correction_fractions(rollout, example) == {
+            "self_correction_rate": (corrected, 1),
+            "mending_rate": (mended, 1),
         }
+    assert set(correction_fractions(None, example).values()) == {None}
 
 
 def test_a_planted_step_at_the_end_can_only_be_answered():
     step = make_step("READ_TEXT", {"bbox": [0, 0, 5, 5]}, supervised=False)
     example = make_example(trajectory=(step,))
     rollout = make_rollout(example, "red", [make_turn("answer")], planted=True)
-    fractions = correction_fractions({example.id: rollout}, [example])
-    assert fractions == {"self_correction_rate": [(True, 1)], "mending_rate": [None]}
+    fractions = correction_fractions(rollout, example)
+    assert fractions == {"self_correction_rate": (True, 1), "mending_rate": None}
 
 
 @given(st.integers(1, 7), st.data())

@@ -65,18 +65,6 @@ def test_reference_trajectory_replays_to_the_answer(encoder, examples):
         assert encoder.tokenizer.decode(trained[len(tokens) :]) == "\n"
 
 
-def test_a_result_with_an_image_is_appended(encoder, example):
-    call = format_call("ZOOM_IN", {"bbox": [0, 0, 28, 28], "factor": 2})
-    rollout, appended = run_script(encoder, example, call, "<answer>x</answer>")
-    assert rollout.turns[0].image.size == (56, 56)
-    assert text_of(encoder, appended, 1) == (
-        '\n<|im_start|>user\n<tool_response>\n{"size": [56, 56]}\n<|vision_start|>'
-        + "<|image_pad|>" * 4
-        + "<|vision_end|>\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
-    )
-    assert [image.size for image in appended[1][1]] == [(56, 56)]
-
-
 @pytest.mark.parametrize(
     ("text", "failure", "error"),
     [
@@ -216,13 +204,6 @@ def test_a_planted_error_and_its_result_stand_in_the_prompt(encoder):
     assert (rollout.planted, len(rollout.turns)) == (True, 1)
 
 
-def test_cut_off_turns_are_marked(lively, encoder, examples):
-    turns = [t for r in rolled(lively, encoder, examples, 5, max_new_tokens=3) for t in r.turns]
-    assert {t.ended for t in turns} == {True, False}
-    assert all(t.num_new_tokens == 3 for t in turns if not t.ended)
-    assert all(t.num_new_tokens < 3 for t in turns if t.ended)
-
-
 def test_only_question_and_images_are_read(lively, encoder, examples):
     bare = [
         replace(e, trajectory=(), conclusion="", answer="", ground_truth="", provenance={})
@@ -246,16 +227,6 @@ def test_training_mode_gradients_and_positions_are_left_as_they_were(adapted, en
         adapted.eval()
     half = copy.deepcopy(adapted).to(torch.bfloat16)
     assert len(rolled(half, encoder, examples[:2], 2)) == 2
-
-
-def test_the_embedded_base_calls_operations_and_answers(nano, encoder):
-    easy = [
-        generate_example(seed=11, index=i, task="text_extraction", sample_type="positive")
-        for i in range(8)
-    ]
-    rollouts = rolled(nano, encoder, easy, 8, max_operations=4, max_new_tokens=96)
-    assert any(r.outcome == "answered" and r.num_operations for r in rollouts)
-    assert rollouts[:3] == rolled(nano, encoder, easy[:3], 1, max_operations=4, max_new_tokens=96)
 
 
 @pytest.fixture(scope="module")

@@ -143,6 +143,6 @@ def test_a_full_disk_ends_the_storing_and_not_the_evaluation(folder, rollouts, c
         store._file = open("/dev/full", "w", encoding="utf-8")
         for rollout in rollouts:
             store.add("adapter", rollout)
-    (warning,) = caplog.messages
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert "finished rollouts are no longer kept in" in warning
     assert "no space left on its disk" in warning and "the evaluation goes on" in warning

@@ -138,18 +138,6 @@ def test_the_batch_size_changes_nothing(dataset, lively):
             assert replace(stratum, loss=0.0) == replace(alone[name], loss=0.0)
 
 
-def test_one_pass_and_every_example_once(dataset, lively):
-    sizes = []
-    hook = lively.register_forward_pre_hook(
-        lambda module, _, words: sizes.append(tuple(words["input_ids"].shape)), with_kwargs=True
-    )
-    build(dataset, batch_size=5)(lively)
-    hook.remove()
-    assert [rows for rows, _ in sizes] == [5, 5, 2]
-    widths = [width for _, width in sizes]
-    assert widths == sorted(widths) and widths[0] < widths[-1]  # like with like: little padding
-
-
 def test_the_subset_is_fixed_stratified_and_follows_the_seed(dataset):
     chosen = [sorted(build(dataset, samples=2, seed=seed).keys) for seed in range(10)]
     for keys in chosen:

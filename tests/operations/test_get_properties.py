@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pixelis.data_prep.scenes import CELLS, RADII, Item
+from pixelis.data_prep.scenes import CELLS, Item
 from pixelis.operations import execute
 from pixelis.operations.masks import encode_mask
-from pixelis.operations.pixels import COLOURS, PALETTE, SHAPES, draw_shape
+from pixelis.operations.pixels import COLOURS, PALETTE, draw_shape
 
 
 def test_colour_shape_and_centre_of_every_object_of_every_scene(scenes):
@@ -48,16 +48,6 @@ def test_specks_are_no_objects(width, is_error):
     image = Image.new("RGB", (20, 20), (240, 240, 240))
     ImageDraw.Draw(image).rectangle((5, 5, 4 + width, 7), fill=(30, 150, 60))
     assert execute("GET_PROPERTIES", {"bbox": [0, 0, 20, 20]}, [image]).is_error == is_error
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("colour", PALETTE)
-@pytest.mark.parametrize("radius", RADII.values())
-def test_every_drawn_name_survives_the_names_of_photographs(colour, shape, radius):
-    image = Image.new("RGB", (28, 28), (230, 230, 230))
-    draw_shape(ImageDraw.Draw(image), shape, 14, 14, radius, PALETTE[colour])
-    found = execute("GET_PROPERTIES", {"bbox": [0, 0, 28, 28]}, [image]).result
-    assert (found["color"], found["shape"]) == (colour, shape)
 
 
 @pytest.mark.parametrize("colour", COLOURS)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pixelis.operations import OPERATIONS, Operation, execute, tool_schemas
+from pixelis.operations import OPERATIONS, execute, tool_schemas
 
 NAMES = ("ZOOM_IN", "SEGMENT_OBJECT_AT", "READ_TEXT", "GET_PROPERTIES", "TRACK_OBJECT")
 WHITE = Image.new("RGB", (40, 30), (255, 255, 255))
@@ -211,13 +211,3 @@ def test_signatures_and_schemas_come_in_table_order():
         "GET_PROPERTIES(bbox)",
         "TRACK_OBJECT(frames, bbox)",
     ]
-
-
-def test_alternatives_may_stand_beside_what_is_always_given():
-    operation = Operation(
-        "A", "B.", {"x": {}, "p": {}, "q": {}}, lambda *_: None, 1, {}, ("p", "q")
-    )
-    assert operation.expected == "x, exactly one of p, q"
-    assert operation.accepts({"x", "p"}) and operation.accepts({"x", "q"})
-    for names in ({"x"}, {"p"}, {"x", "p", "q"}, {"x", "p", "z"}, set()):
-        assert not operation.accepts(names)

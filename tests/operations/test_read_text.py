@@ -1,12 +1,10 @@
 import itertools
 
 import numpy as np
-import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from pixelis.data_prep.scenes import CELLS, Item
 from pixelis.operations import execute
-from pixelis.operations.pixels import PALETTE, SHAPES, draw_shape
 from pixelis.operations.read_text import READERS
 from pixelis.operations.readers.drawn import ALPHABET, GAP, draw_text, glyph, text_size
 
@@ -59,21 +57,6 @@ def test_cells_without_text_hold_none(scenes):
             if found is None or not found.text:
                 box = Item(cell).box
                 assert read(image, box) == {"error": f"no text in {box}"}
-
-
-@pytest.mark.parametrize("colour", PALETTE)
-def test_no_coloured_shape_is_taken_for_ink(colour):
-    image = Image.new("RGB", (28, 28), (230, 230, 230))
-    for shape in SHAPES:
-        draw_shape(ImageDraw.Draw(image), shape, 14, 14, 11, PALETTE[colour])
-        assert read(image, (0, 0, 28, 28)) == {"error": "no text in [0, 0, 28, 28]"}
-
-
-def test_ink_that_is_no_character_is_no_text():
-    image = Image.new("RGB", (40, 40), (230, 230, 230))
-    ImageDraw.Draw(image).line((4, 4, 36, 5), fill=(0, 0, 0))
-    # Without the reader of photographs the message says how to get it.
-    assert read(image, (0, 0, 40, 40))["error"].startswith("no text in [0, 0, 40, 40]")
 
 
 def test_a_box_is_read_only_if_every_group_of_ink_is_a_character():

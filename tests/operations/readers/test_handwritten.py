@@ -12,7 +12,6 @@ from pixelis.operations.pixels import PALETTE, SHAPES, draw_shape, pixel_array
 from pixelis.operations.readers import handwritten
 from pixelis.operations.readers.drawn import ALPHABET, draw_text, read_drawn
 from pixelis.operations.readers.handwritten import (
-    DRAWN_SIDE,
     HELD_OUT,
     digit_label,
     draw_digit,
@@ -63,17 +62,6 @@ def test_only_held_out_digits_are_drawn(index):
     message = f"index must be in [900, 1796] (HELD_OUT), got {index!r}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         draw_digit(Image.new("RGB", (28, 28)), index, 2, 2)
-
-
-def test_ink_is_blended_into_the_image_s_own_background():
-    image = Image.new("RGB", (40, 40), (240, 230, 220))
-    draw_digit(image, 1000, 8, 8)
-    pixels = np.asarray(image)
-    assert DRAWN_SIDE == 24
-    inside = np.zeros((40, 40), dtype=bool)
-    inside[8:32, 8:32] = True
-    assert (pixels[~inside] == (240, 230, 220)).all()
-    assert (pixels[inside].min(axis=0) == 20).all() and (pixels[inside].max(axis=0) > 215).all()
 
 
 def test_a_digit_is_read_wherever_it_stands_in_a_box_somewhat_larger_or_shifted():

@@ -79,13 +79,6 @@ def test_no_network_is_needed(page, monkeypatch):
     assert read(page, (0, 0, 300, 40)) == {"text": "Region-based segmentation"}
 
 
-@needs_ocr
-def test_what_scenes_hold_reads_the_same_with_and_without_the_extra(monkeypatch):
-    with_extra = [[read(image, box) for box in BOXES] for image in drawings()]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert with_extra == [[read(image, box) for box in BOXES] for image in drawings()]
-
-
 def test_what_scenes_hold_never_comes_to_this_reader(monkeypatch):
     def engine():
         raise AssertionError("a drawing came to the reader of photographs")
