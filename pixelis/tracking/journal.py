@@ -58,7 +58,7 @@ class Record:
 
 
 def parse_record(line: bytes) -> Record | None:
-    """Return the record of a line; None for a line that a kill has cut off or that is damaged."""
+    """Return the record of a line; None for a line that is cut off or damaged."""
     try:
         return Record(**json.loads(line))
     except (ValueError, TypeError):
@@ -131,14 +131,10 @@ class Journal:
     def append(self, record: Record, content: bytes | None = None) -> None:
         """Write a record to the file, so that it outlives this process.
 
-        A record that the disk does not take stays in memory and is written before the next one.
-
-        Args:
-            record: The record.
-            content: Content of the artifact with the record's name; it replaces an older one.
+        `content` is that of the artifact with the record's name; it replaces an older one.
 
         Raises:
-            OSError: The disk does not take the record.
+            OSError: The disk does not take the record, which stays in memory for a next try.
         """
         self._unwritten.append((record, content))
         self.write()
