@@ -16,23 +16,17 @@ from hypothesis import settings
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-# Files of minutes, by how long they take: begun first, so that no process is left with one at the
-# end while the other has nothing to do (`--dist loadfile --no-loadscope-reorder`).
-LONGEST = (
-    *(
-        "experiments/tune/test_machines.py",
-        "test_end_to_end.py",
-        "cli/test_tune.py",
-        "cli/test_sft.py",
-    ),
-    *("training/test_batch_size.py", "planning/test_memory.py", "cli/test_ablate.py"),
-    *("cli/test_evaluate.py", "training/test_processes.py"),
-    *("data_prep/test_ten_thousand.py", "cli/test_kills.py", "training/test_start.py"),
-    *("runs/test_champion.py", "cli/test_plan.py", "models/test_export.py"),
-)
-# Of `make faults`.
-FIRST_FAULTS = ("faults/test_long_training.py", "faults/test_kills_tune.py")
-_RANK = {name: rank for rank, name in enumerate((*FIRST_FAULTS, *LONGEST))}
+# Files of minutes, longest first: begun first, so that no process is left with one at the end while
+# the other has nothing to do (`--dist loadfile --no-loadscope-reorder`).
+LONGEST = [
+    f"{name}.py"
+    for name in (
+        "faults/test_long_training faults/test_kills_tune experiments/tune/test_machines "
+        "test_end_to_end cli/test_tune cli/test_sft training/test_batch_size planning/test_memory "
+        "cli/test_ablate cli/test_evaluate training/test_processes data_prep/test_ten_thousand "
+        "cli/test_kills runs/test_champion cli/test_plan models/test_export"
+    ).split()
+]
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,7 +59,8 @@ EXAMPLES_PER_KIND = 40
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: _RANK.get(item.nodeid.partition("::")[0][6:], len(_RANK)))
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0][6:], len(rank)))
 
 
 @pytest.fixture(scope="session")

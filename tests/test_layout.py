@@ -147,16 +147,6 @@ def test_a_library_is_imported_by_one_folder_only():
     assert wrong == []
 
 
-def test_config_and_curriculum_are_their_own():
-    wrong = [
-        name_of(file)
-        for file in MODULES
-        if package_of(file) in {"config", "curriculum"}
-        and siblings_imported(file) - {"config", "curriculum", "errors", "files"}
-    ]
-    assert wrong == []
-
-
 def test_no_module_is_longer_than_400_lines():
     lengths = {name_of(f): len(f.read_text(encoding="utf-8").splitlines()) for f in MODULES}
     assert {name: length for name, length in lengths.items() if length > 400} == {}

@@ -24,9 +24,7 @@ class DifficultyConfig(Section):
         (33.0, 66.0), "where simple ends and hard begins, in % of examples"
     )
     scorer: Literal["composite", "model", "multi"] = key("composite", "what the score is made from")
-    method: Literal["percentiles", "thresholds"] = key(
-        "percentiles", "how scores become categories"
-    )
+    method: Literal["percentiles", "thresholds"] = key("percentiles", "from score to category")
     thresholds: Many[Annotated[float, Field(ge=0, le=1)]] = key(
         (0.4, 0.6), "where medium and hard begin, for method thresholds"
     )
@@ -36,9 +34,7 @@ class DifficultyConfig(Section):
         ge=0,
         le=300,
     )
-    model_name: Text = key(
-        "pixelis-nano", "the base model of that comparison, of scorer model and of max_length"
-    )
+    model_name: Text = key("pixelis-nano", "base model of comparison, scorer model and max_length")
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -62,25 +58,19 @@ class DataPrepConfig(Section):
     seed: int = key(0, "seed of every random choice", ge=0, le=MAX_SEED)
     output_dir: Text = key("data/cota", "folder for the parquet files and summary.json")
     source: Literal["scenes", "coco"] = key("scenes", "where images and truth come from")
-    input: Text | None = key(
-        None, "file or folder: of source coco its JSON, else data to import instead of making any"
-    )
+    input: Text | None = key(None, "source coco: its JSON or folder; else data to import")
     input_format: Literal["cota", "messages", "conversations"] | None = key(
         None, "format of the records in input; null: detected by content"
     )
     image_folder: Text | None = key(None, "folder of input's images; null: the input's own")
     max_rejected: float = key(0.05, "share of the input's records that may be rejected", ge=0, le=1)
     max_length: int | None = key(None, "longest imported example, in tokens; null: not asked", ge=1)
-    tasks: Many[Text] | None = key(
-        None, "tasks to make, in equal shares; null: all that the source can be asked"
-    )
+    tasks: Many[Text] | None = key(None, "tasks to make, in equal shares; null: all of the source")
     include_negatives: bool = key(False, "add examples that judge a wrong trajectory")
     include_traps: bool = key(False, "add examples that judge a misleading trajectory")
     negative_ratio: float = key(0.1, "share of negatives, if included", ge=0, le=1)
     trap_ratio: float = key(0.2, "share of traps, if included", ge=0, le=1)
-    self_correction_ratio: float = key(
-        0.1, "share of trajectories that mend a wrong step", ge=0, le=1
-    )
+    self_correction_ratio: float = key(0.1, "share that mends a wrong step", ge=0, le=1)
     split_by_category: bool = key(True, "split into simple, medium and hard by score")
     num_workers: int = key(2, "processes that draw and check examples", ge=1, le=MAX_WORKERS)
     validation_fraction: float = key(0.12, "share of the validation split", gt=0, lt=1)

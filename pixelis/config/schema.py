@@ -58,21 +58,13 @@ class TrainingConfig(Section):
     eval_batch_size: int = key(8, "examples in one evaluation batch", ge=1)
     save_steps: int = key(500, "steps between checkpoints", ge=1)
     save_total_limit: int = key(2, "checkpoints kept, the newest", ge=1)
-    max_bad_steps: int = key(
-        3, "steps in a row without finite loss and gradient, until training stops", ge=1
-    )
+    max_bad_steps: int = key(3, "steps in a row without finite loss that stop training", ge=1)
     logging_steps: int = key(10, "steps between logged losses", ge=1)
     num_workers: int = key(0, "loader processes; 0: in the trainer's own", ge=0)
-    precision: Literal["auto", "fp32", "bf16"] = key(
-        "auto", "of the forward pass; the adapter is fp32"
-    )
-    vision_cache: Literal["auto", "off"] = key(
-        "auto", "features of the frozen vision tower, computed once"
-    )
+    precision: Literal["auto", "fp32", "bf16"] = key("auto", "of the forward pass; adapter: fp32")
+    vision_cache: Literal["auto", "off"] = key("auto", "of the frozen vision tower's features")
     vision_cache_gib: float = key(8.0, "the largest size of that cache", gt=0)
-    operation_token_weight: float = key(
-        1.0, "of the tokens of a call in the loss; those around it have 1", gt=0
-    )
+    operation_token_weight: float = key(1.0, "weight of a call's tokens in the loss", gt=0)
     torch_compile: bool = key(False, "compile the model; for a GPU")
     use_liger_kernel: bool = key(False, "liger's fused kernels; for a GPU, extra liger")
 
@@ -127,9 +119,7 @@ class AblateFileConfig(Section):
         (5e-05, 0.0001, 0.0002), "tried for the arm uniform, on the validation split"
     )
     tuning_seeds: int = key(2, "trainings at each of these, with other seeds", ge=1)
-    target_share: float = key(
-        0.95, "of the first arm's final performance: the target of steps_to_target", gt=0
-    )
+    target_share: float = key(0.95, "of the first arm's end: the target of steps_to_target", gt=0)
     num_workers: int = key(1, "trainings side by side, each on its share of cores", ge=1)
     data: TrainingDataConfig = TrainingDataConfig()
     training: TrainingConfig = TrainingConfig(output_dir="outputs/ablate")
@@ -181,7 +171,7 @@ class ModelConfig(Section):
     load_in_4bit: bool = key(False, "keep the base's weights in 4 bits; needs CUDA")
     gradient_checkpointing: bool = key(True, "less memory, about a third more time")
     torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = key(
-        "auto", "type of the base's weights"
+        "auto", "type of the weights"
     )
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = key(
         "auto", "how attention is computed; auto: the model's own choice"
@@ -249,9 +239,7 @@ class EvaluateConfig(Section):
     bootstrap_samples: int = key(1000, "resamples behind each 95 % interval", ge=1, le=100000)
     num_traces: int = key(12, "rollouts kept as MLflow traces, worst first", ge=0)
     num_reported: int = key(60, "trajectories in the HTML report; 0: none", ge=0)
-    resume: Literal["auto", "never"] = key(
-        "auto", "go on where the same evaluation was stopped, or never"
-    )
+    resume: Literal["auto", "never"] = key("auto", "go on where it was stopped, or never")
     output_dir: Text = key("outputs/evaluate", "the report; finished rollouts until the end")
 
     @model_validator(mode="after")
@@ -267,7 +255,7 @@ class CompareConfig(Section):
     """The selection of finished trainings that `compare` reads."""
 
     runs: Text | None = key(
-        None, "ids of runs, their first 8 letters or more, or names, with commas; null: the last"
+        None, "ids (or 8 letters of them) or names, with commas; null: the last"
     )
     last: int = key(3, "finished sft runs that are taken, where runs is null", ge=2)
     experiment: Text = key("sft_curriculum", "experiment whose last runs are taken")
@@ -278,21 +266,17 @@ class TuneFileConfig(Section):
 
     exp_name: Text = key("tune", "experiment, and the run name's prefix")
     study: Text = key("curriculum", "the study's name; a second start goes on with it")
-    storage: Text | None = key(
-        None, "SQLAlchemy URL of the study's database; null: sqlite:///optuna.db"
-    )
+    storage: Text | None = key(None, "URL of the study's database; null: sqlite:///optuna.db")
     num_trials: int = key(24, "trials, those that were stopped early included", ge=1)
     num_workers: int = key(1, "processes that run trials side by side", ge=1)
     seeds_per_trial: int = key(1, "trainings that a trial's value is the mean of", ge=1)
     final_seeds: int = key(3, "fresh seeds of the verdict; 0: no verdict", ge=0)
     target: float | None = key(
-        None, "second objective: examples until this performance; null: none", gt=0, le=1
+        None, "second objective: examples until here; null: none", gt=0, le=1
     )
     sampler: Literal["tpe", "gp", "random"] = key("tpe", "what chooses the next values")
     pruner: Literal["median", "hyperband", "none"] = key("median", "what stops a trial early")
-    prune_after: float = key(
-        0.4, "share of a training before which no trial is stopped", ge=0, le=1
-    )
+    prune_after: float = key(0.4, "share of a training in which no trial stops", ge=0, le=1)
     best_config: Text = key("configs/best.yaml", "where the best settings are written")
     space: OpenSection = key({}, "what is searched: a range or choices for each key")
     baselines: OpenSection = key({}, "settings that are tried first, by name")
@@ -332,9 +316,7 @@ class PlanFileConfig(Section):
     gpu_memory_gib: float | None = key(None, "memory of another GPU", gt=0)
     num_gpus: int | None = key(None, "GPUs in all; null: 1", ge=1)
     sharded: bool = key(False, "the GPUs share the base (FSDP)")
-    tokens_per_second: float | None = key(
-        None, "that one GPU trains on; null: no hours are told", gt=0
-    )
+    tokens_per_second: float | None = key(None, "that one GPU trains on; null: no hours", gt=0)
     json: Text | None = key(  # type: ignore[assignment]
         None, "file that the plan is written to as well"
     )

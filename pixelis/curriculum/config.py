@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pixelis.config import Many, Section, Text, key, validate
+from pixelis.config import Many, Section, Text, key, suggest, validate
 from pixelis.curriculum.performance import as_fraction
 from pixelis.curriculum.strategies import STRATEGIES, Strategy
 from pixelis.errors import ConfigError
@@ -48,7 +48,7 @@ class ScheduleConfig(Section):
     """Strategy `schedule`: the steps at which the stages after the first begin."""
 
     steps: Many[Annotated[int, Field(ge=1)]] | None = key(
-        None, "the steps at which the next stages begin"
+        None, "steps at which the next stages begin"
     )
 
 
@@ -63,9 +63,7 @@ class AdaptiveConfig(Section):
         gt=0,
         le=1,
     )
-    noise_cut: float = key(
-        0.9, "quantile of the losses above which an example is taken for noise", gt=0, le=1
-    )
+    noise_cut: float = key(0.9, "quantile of the losses above which all is noise", gt=0, le=1)
 
 
 DEFAULT_STAGES = (
@@ -84,31 +82,21 @@ class CurriculumConfig(Section):
         DEFAULT_STAGES, "in order, easiest first; the fractions of a mix sum to 1"
     )
     advancement_interval: int = key(500, "steps between attempts", ge=1)
-    min_performance_for_advance: float = key(
-        0.6, "least performance on the next stage's mix", ge=0, le=1
-    )
+    min_performance_for_advance: float = key(0.6, "least performance on the next mix", ge=0, le=1)
     performance_metric: Literal["token_accuracy", "answer_accuracy", "likelihood"] = key(
         "token_accuracy", "what the strata are measured by"
     )
     performance_window: int = key(1, "evaluations that the average is taken over", ge=1)
-    eval_samples_per_difficulty: int = key(
-        128, "size of each validation stratum; fewer where there are fewer", ge=1
-    )
-    scored_pool_size: int | None = key(
-        1024, "training examples whose losses are measured at a time; null: all", ge=1
-    )
+    eval_samples_per_difficulty: int = key(128, "largest size of a validation stratum", ge=1)
+    scored_pool_size: int | None = key(1024, "examples scored by loss at a time; null: all", ge=1)
     rollback_enabled: bool = key(True, "false: an attempt always keeps")
     rollback_threshold: float = key(
-        -0.05, "a delta at or below it is rolled back; 0 keeps only gains", ge=-1, le=0
+        -0.05, "a delta at or below it is rolled back", ge=-1, le=0, reason="a drop is negative"
     )
     rollback_cooldown: int = key(1000, "steps without attempts after a rollback", ge=0)
     rollback_factor: float = key(2.0, "multiplies the interval after a rollback", ge=1)
-    max_rollbacks: int | None = key(
-        None, "hold after so many in a row at one stage; null: never", ge=1
-    )
-    trial_steps: int = key(
-        0, "0: decided at once; more: decided after so many steps in the next stage", ge=0
-    )
+    max_rollbacks: int | None = key(None, "hold after so many in a row; null: never", ge=1)
+    trial_steps: int = key(0, "steps in the next stage before a decision; 0: none", ge=0)
     rollback_scope: Literal["data", "data+weights"] = key(
         "data", "data+weights (needs trial_steps > 0): adapter and optimiser go back too"
     )
@@ -122,7 +110,8 @@ class CurriculumConfig(Section):
     def _check_strategy(cls, strategy: str) -> str:
         # A lookup instead of a Literal type, so that users can add strategies.
         if strategy not in STRATEGIES:
-            raise ValueError(f"must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+            rule = f"must be one of {', '.join(STRATEGIES)}, got {strategy!r}"
+            raise ValueError(f"{rule}{suggest(strategy, STRATEGIES)}")
         return strategy
 
     @model_validator(mode="after")

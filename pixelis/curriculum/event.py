@@ -80,8 +80,6 @@ def event_line(event: CurriculumEvent, config: "CurriculumConfig") -> str | None
     step, kind = event.step, event.kind
     if kind in ("start", "advance") and not config.strategy_class.uses_stages:
         return _mix_line(event)
-    if kind == "advance" and event.perf_after is None:
-        return f"✅ Advanced curriculum at step {step}. {event.reason}"
     if kind == "advance":
         performance, delta = _round_four(event.perf_after), _round_four(event.delta)
         return f"✅ Advanced curriculum at step {step}. Performance: {performance} (delta: {delta})"

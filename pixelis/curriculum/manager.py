@@ -138,11 +138,6 @@ class CurriculumManager:
         wait = max(1, wait)
         return wait if self._strategy.fits(self._state, step + wait) else None
 
-    def strata_at(self, step: int) -> dict[str, float] | None:
-        """Return the strata already measured after this step: an evaluation is never repeated."""
-        state = self._state
-        return dict(state.history[-1]) if state.history_steps[-1:] == [step] else None
-
     def observe(self, step: int, strata: Mapping[str, float]) -> None:
         """Add a scheduled evaluation to the window.
 

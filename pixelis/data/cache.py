@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +170,9 @@ def _token_row(
     row: Mapping[str, Any], encoder: Encoder, positions: Positions | None, file: str
 ) -> dict[str, Any]:
     try:
-        example = from_row(row)
-    except DataError as error:  # the text names the example
-        raise DataError(f"{file}: {error}") from error
-    try:
-        encoded = encode_example(example, encoder)
+        encoded = encode_example(from_row(row), encoder)
     except DataError as error:
-        raise DataError(f"{file}: example {example.id}: {error}") from error
+        raise DataError(f"{file}: {error}") from error
     ids = torch.tensor(encoded.input_ids)
     grids = torch.tensor([encoder.image_grid(image) for image in encoded.images]).view(-1, 3)
     return {
@@ -255,7 +252,8 @@ def open_features(
         spans: dict[str, list[int]] = {}
         with (folder / VALUES_FILE).open("wb") as file:
             num_rows = 0
-            for batch in _distinct_batches(images, batch_size):
+            distinct = _distinct(images)
+            while batch := dict(islice(distinct, batch_size)):
                 for digest, features in zip(batch, compute(list(batch.values())), strict=True):
                     values = features.to(torch.bfloat16).contiguous().cpu()
                     file.write(values.view(torch.int16).numpy().tobytes())
@@ -268,18 +266,9 @@ def open_features(
     return VisionCache(build_once(path, build, needed=num_bytes))
 
 
-def _distinct_batches(
-    images: Iterable[tuple[str, bytes]], batch_size: int
-) -> Iterator[dict[str, bytes]]:
+def _distinct(images: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
     seen: set[str] = set()
-    batch: dict[str, bytes] = {}
     for digest, content in images:
-        if digest in seen:
-            continue
-        seen.add(digest)
-        batch[digest] = content
-        if len(batch) == batch_size:
-            yield batch
-            batch = {}
-    if batch:
-        yield batch
+        if digest not in seen:
+            seen.add(digest)
+            yield digest, content

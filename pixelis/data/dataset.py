@@ -13,7 +13,6 @@ from pixelis.data.cache import VisionCache, as_positions
 from pixelis.data.encode import Encoded, Encoder, collate, encode_example
 from pixelis.data.example import Example
 from pixelis.data.store import from_row
-from pixelis.errors import DataError
 
 Key = tuple[str, int]
 
@@ -133,13 +132,7 @@ class CurriculumDataset(Dataset[Encoded]):
         """
         difficulty, index = key
         if not self._tokens:
-            example = self.example(key)
-            try:
-                return encode_example(example, self.encoder)
-            except DataError as error:
-                raise DataError(
-                    f"example {example.id} ({difficulty}): {error}; raise training.max_length"
-                ) from error
+            return encode_example(self.example(key), self.encoder)
         row = self._tokens[difficulty][index]
         images: tuple[Image.Image, ...] = ()
         features = None

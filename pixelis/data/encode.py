@@ -194,9 +194,16 @@ class Encoder:
 
 
 def encode_example(example: Example, encoder: Encoder) -> Encoded:
-    """Encode the complete conversation of an example in seen pixels (see `Encoder.encode`)."""
+    """Encode the complete conversation of an example in seen pixels.
+
+    Raises:
+        DataError: as `Encoder.encode`, with the example's id.
+    """
     frames = frames_of(example.images, encoder.seen_size)
-    return encoder.encode(example_messages(as_seen(example, frames)))
+    try:
+        return encoder.encode(example_messages(as_seen(example, frames)))
+    except DataError as error:
+        raise DataError(f"example {example.id}: {error}") from error
 
 
 def collate(encoded: Sequence[Encoded], encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -213,28 +220,24 @@ def collate(encoded: Sequence[Encoded], encoder: Encoder) -> dict[str, torch.Ten
     has_positions = len(positions) == len(encoded)
     if has_positions:
         num_tokens = -(-num_tokens // PAD_TO) * PAD_TO
-    shape = (len(encoded), num_tokens)
-    input_ids = torch.full(shape, encoder.tokenizer.pad_token_id, dtype=torch.long)
-    labels = torch.full(shape, IGNORE_INDEX, dtype=torch.long)
-    attention_mask = torch.zeros(shape, dtype=torch.long)
-    kinds = torch.zeros(shape, dtype=torch.long)
-    for row, item in enumerate(encoded):
-        length = len(item)
-        input_ids[row, :length] = torch.as_tensor(item.input_ids)
-        labels[row, :length] = torch.as_tensor(item.labels)
-        attention_mask[row, :length] = 1
-        if len(item.kinds):
-            kinds[row, :length] = torch.as_tensor(item.kinds)
+
+    def padded(rows: Sequence[Any], value: int) -> torch.Tensor:
+        filled = torch.full((len(rows), num_tokens), value, dtype=torch.long)
+        for row, values in enumerate(rows):
+            filled[row, : len(values)] = torch.as_tensor(values)
+        return filled
+
+    input_ids = padded([item.input_ids for item in encoded], encoder.tokenizer.pad_token_id)
     batch = {
         "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "labels": labels,
-        "kinds": kinds,
+        "attention_mask": padded([[1] * len(item) for item in encoded], 0),
+        "labels": padded([item.labels for item in encoded], IGNORE_INDEX),
+        "kinds": padded([item.kinds for item in encoded], 0),
         # Without these the model falls back to one-dimensional positions without a warning.
         "mm_token_type_ids": (input_ids == encoder.image_token_id).long(),
     }
     if has_positions:
-        batch["position_ids"] = torch.ones((3, *shape), dtype=torch.long)
+        batch["position_ids"] = torch.ones((3, *input_ids.shape), dtype=torch.long)
         for row, known in enumerate(positions):
             batch["position_ids"][:, row, : known.shape[1]] = known
     images = [image for item in encoded for image in item.images]

@@ -6,7 +6,7 @@ import re
 import warnings
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from pixelis.errors import DataError
 
@@ -23,15 +23,6 @@ PNG_LEVEL = 3
 # Modes that every later reader converts to the same RGB pixels.
 _PLAIN_MODES = ("RGB", "L")
 _ENCODED = "_pixelis_encoded"
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageError(DataError):
@@ -97,19 +88,18 @@ def _decode(encoded: bytes) -> Image.Image:
     opened = open_header(encoded)
     opened.load()
     # After `load`, which turns TIFF itself and removes its tag.
-    turn = _UPRIGHT.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    is_turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
     still = opened.format == "MPO" or not getattr(opened, "is_animated", False)
     kept = (
         opened.format in KEPT_FORMATS
         and opened.mode in _PLAIN_MODES
         and "transparency" not in opened.info
         and still
-        and turn is None
+        and not is_turned
     )
     # Kept pixels are not copied: on photographs that is a tenth of the time.
-    image = opened if kept and opened.mode == "RGB" else _to_rgb(opened)
-    if turn is not None:
-        image = image.transpose(turn)
+    upright = ImageOps.exif_transpose(opened) if is_turned else opened
+    image = upright if kept and upright.mode == "RGB" else _to_rgb(upright)
     # Profiles and comments are not used, and `save` would write them again.
     image.info = {}
     if kept:

@@ -5,11 +5,9 @@ which replace the older ones.
 """
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pixelis.curriculum import CurriculumConfig
@@ -24,9 +22,7 @@ from pixelis.figures import (
     timeline,
 )
 from pixelis.files import write_atomic
-from pixelis.tracking import Journal, MlflowRecorder
-
-logger = logging.getLogger(__name__)
+from pixelis.tracking import MlflowRecorder
 
 DRAWN = ("trial", "advance", "rollback", "hold")
 CHARTS = {
@@ -60,36 +56,6 @@ def record_chart(recorder: MlflowRecorder, chart: Chart, name: str) -> None:
     recorder.text(as_page(chart, Path(name).name.replace("_", " ")), f"{name}.html")
 
 
-class JournalReader:
-    """A reader of a growing journal.
-
-    Attributes:
-        events: The curriculum's events so far.
-        history: Key of each metric in the figures -> (step, value).
-        step: The newest step of a metric.
-    """
-
-    def __init__(self, journal: Journal) -> None:
-        """Set the journal; `update` reads it."""
-        self.events: list[dict[str, Any]] = []
-        self.history: dict[str, list[tuple[int, float]]] = {}
-        self.step = 0
-        self._journal, self._position = journal, 0
-
-    def update(self) -> None:
-        """Read the records since the last update."""
-        for record, end in self._journal.read(self._position):
-            self._position = end
-            if record is None:
-                continue
-            if record.kind == "event":
-                self.events.append(record.value)
-            elif record.kind == "metric" and not record.name.startswith("system/"):
-                self.step = max(self.step, record.step)
-                if record.name.startswith(DRAWN_METRICS):
-                    self.history.setdefault(record.name, []).append((record.step, record.value))
-
-
 class LiveFigures:
     """A `pixelis.recorder.Recorder` that passes records on and draws figures.
 
@@ -117,14 +83,15 @@ class LiveFigures:
         """
         self._recorder, self._events_path = recorder, output_dir / EVENTS_FILE
         self._max_steps, self._rules, self._on_event = max_steps, rules, on_event
-        self._reader = JournalReader(recorder.journal)
+        self._events: list[dict[str, Any]] = []
+        self._history: dict[str, list[tuple[int, float]]] = {}  # of the metrics in the figures
+        self._step = self._position = 0  # the newest step; how far the journal was read
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="figures")
         self._newest: Future[None] | None = None
-        self._warned = False
         self.artifact, self.figure = recorder.artifact, recorder.figure
         self.metrics, self.position = recorder.metrics, recorder.position
         self._update()
-        if self._reader.events:
+        if self._events:
             self._report()
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -139,36 +106,38 @@ class LiveFigures:
         """Return this object."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: Any) -> None:
         """Draw the last figures, however training ended, and wait for them."""
         self._update()
-        if self._reader.events:
+        if self._events:
             self._draw_soon()
-            if error is not None:
-                self._report(error)
+            if raised[1] is not None:
+                self._report(raised[1])
         self._thread.shutdown(wait=True)
 
     def _update(self) -> None:
-        num_events = len(self._reader.events)
-        self._reader.update()
-        if len(self._reader.events) > num_events:
-            write_atomic(self._events_path, json.dumps(self._reader.events, indent=2))
+        """Read the new records of the journal, and write `events.json`."""
+        num_events = len(self._events)
+        for record, end in self._recorder.journal.read(self._position):
+            self._position = end
+            if record is not None and record.kind == "event":
+                self._events.append(record.value)
+            elif record is not None and record.kind == "metric" and record.name[:7] != "system/":
+                self._step = max(self._step, record.step)
+                if record.name.startswith(DRAWN_METRICS):
+                    self._history.setdefault(record.name, []).append((record.step, record.value))
+        if len(self._events) > num_events:
+            write_atomic(self._events_path, json.dumps(self._events, indent=2))
 
     def _report(self, error: BaseException | None = None) -> None:
-        events = list(self._reader.events)
-        step = max(self._reader.step, int(events[-1]["step"]))
-        self._on_event(events, step=step, error=error)
+        step = max(self._step, int(self._events[-1]["step"]))
+        self._on_event(list(self._events), step=step, error=error)
 
     def _draw_soon(self) -> None:
         if self._newest is not None:
             self._newest.cancel()  # if it has not started: newer figures would replace it at once
-        history = {key: list(values) for key, values in self._reader.history.items()}
-        self._newest = self._thread.submit(self._draw, list(self._reader.events), history)
+        history = {key: list(values) for key, values in self._history.items()}
+        self._newest = self._thread.submit(self._draw, list(self._events), history)
 
     def _draw(self, events: list[dict[str, Any]], history: History) -> None:
         try:
@@ -177,10 +146,5 @@ class LiveFigures:
                 record_chart(self._recorder, chart(drawn), f"curriculum/{name}")
         # An error of a drawing library must not stop a training.
         except Exception as error:
-            if not self._warned:
-                self._warned = True
-                logger.warning(
-                    "the curriculum's figures cannot be drawn (%s: %s); the training goes on",
-                    type(error).__name__,
-                    error,
-                )
+            why = f"({type(error).__name__}: {error}); the training goes on"
+            self._recorder.warn("figures", f"the curriculum's figures cannot be drawn {why}")

@@ -10,7 +10,7 @@ from pixelis.data.example import DIFFICULTIES
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.runs.evaluation_record import FOLDER, RecordSettings, record_rollouts
 from pixelis.runs.inputs import record_split
-from pixelis.tracking import MlflowRecorder, final_model, log_adapter
+from pixelis.tracking import MlflowRecorder, event_rows, final_model, log_adapter
 from pixelis.training.distributed import Stopped
 from pixelis.training.sft import TrainingResult
 
@@ -47,7 +47,9 @@ def record_result(
     )
     if stages:
         recorder.tags({"pixelis.stage_reached": events[-1]["to_stage"]})
-    recorder.tags({"mlflow.runName": _run_name(events, last, curriculum, label)})
+    hard = "hard" if "hard" in last else max(last)
+    parts = [*_name_parts(events, curriculum, label), f"{hard} {last[hard]:.2f}"]
+    recorder.tags({"mlflow.runName": " · ".join(parts)})
     recorder.note(f"```\n{result.statistics}\n```\n\n{links}\n\n{_event_table(events)}")
     best_step = int(result.best["step"])
     # The first at its step: after a rollback, strata of the restored weights follow at this step.
@@ -115,16 +117,6 @@ def record_status(
     """Record the progress of the curriculum in the run's name, description and table.
 
     It is called at each event, so that a killed training shows its last one.
-
-    Args:
-        recorder: recorder of the run.
-        events: the events so far.
-        curriculum: the curriculum of the training.
-        links: links to the parent and the data's run, in Markdown.
-        step: the newest step.
-        max_steps: number of steps of the training.
-        label: prefix of the run's name.
-        error: the error that ended the training early, if any.
     """
     stages = _stages_reached(events, curriculum)
     last_step = int(events[-1]["step"])  # a metric has one value per step
@@ -156,14 +148,6 @@ def _stage(event: Event) -> str:
     return str(event["from_stage" if event["kind"] == "trial" else "to_stage"])
 
 
-def _run_name(
-    events: Sequence[Event], last: Mapping[str, float], curriculum: CurriculumConfig, label: str
-) -> str:
-    """Return a name of strategy, stage, rollbacks and the performance on hard examples."""
-    hard = "hard" if "hard" in last else max(last)
-    return " · ".join([*_name_parts(events, curriculum, label), f"{hard} {last[hard]:.2f}"])
-
-
 def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig, label: str) -> list[str]:
     newest = events[-1]
     parts, rollbacks = [curriculum.strategy_label], newest["rollback_count"]
@@ -177,15 +161,8 @@ def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig, label: st
 
 
 def _event_table(events: Sequence[Event]) -> str:
-    lines = ["| step | event | stage | delta | reason |", "| --- | --- | --- | --- | --- |"]
-    shown = [*events[:FIRST_SHOWN], *events[FIRST_SHOWN:][-LAST_SHOWN:]]
-    for event in shown:
-        if len(shown) < len(events) and event is shown[FIRST_SHOWN]:
-            left_out = len(events) - len(shown)
-            lines.append(f"| | | | | {left_out} more in curriculum/events.json |")
-        delta = "" if event["delta"] is None else f"{event['delta']:+.4f}"
-        lines.append(
-            f"| {event['step']} | {event['kind']} | {event['to_stage']} | {delta} | "
-            f"{event['reason'] or ''} |"
-        )
+    lines = event_rows(events)
+    if (num_left_out := len(events) - FIRST_SHOWN - LAST_SHOWN) > 0:
+        more = f"| | | | | {num_left_out} more in curriculum/events.json |"
+        lines = [*lines[: 2 + FIRST_SHOWN], more, *lines[-LAST_SHOWN:]]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from pixelis.tracking.lookup import (
     find_trainings,
     resolve_adapter,
 )
+from pixelis.tracking.model_files import event_rows
 from pixelis.tracking.recorder import (
     MlflowRecorder,
     final_model,
@@ -54,6 +55,7 @@ __all__ = [
     "data_tag",
     "deliver_journals",
     "end_killed_runs",
+    "event_rows",
     "final_model",
     "find_champion",
     "find_data_run",

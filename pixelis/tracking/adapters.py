@@ -85,11 +85,7 @@ def send_model(client: MlflowClient, run_id: str, folder: Path, fields: Mapping[
 def send_measured(client: MlflowClient, run_id: str, fields: Mapping[str, Any]) -> None:
     """Add a run's numbers to the model that they measure; sending them again changes nothing.
 
-    Args:
-        client: Client of the store.
-        run_id: The run that holds the numbers.
-        fields: `model` (of `find_measured`), `metrics` (keys on the run), `step`, and `dataset`
-            (`name` and `digest`).
+    The fields are those of `recorder.link_measured`.
     """
     run = client.get_run(run_id)
     model = find_measured(client, run, fields["model"])

@@ -29,14 +29,7 @@ _SCALARS = {
 def dataset_fields(
     path: Path, *, context: str, digest: str | None, split: str | None = None
 ) -> dict[str, str]:
-    """Return the fields of `mlflow.entities.Dataset` except its name, and `context`.
-
-    Args:
-        path: A parquet file, or a folder of such files of one schema.
-        context: What it is used for, such as `training`.
-        digest: A digest of its content; by default of the file. MLflow's own misses changed rows.
-        split: Counts only the rows with this value in the column `split`; None counts all.
-    """
+    """Return the fields of `mlflow.entities.Dataset` except its name, and `context`."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     data = dataset.dataset(files, format="parquet")
     columns = [{"name": each.name, "required": True, **_type(each.type)} for each in data.schema]

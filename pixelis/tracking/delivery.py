@@ -25,13 +25,7 @@ _alive: "weakref.WeakSet[Delivery]" = weakref.WeakSet()
 
 
 class Delivery:
-    """The delivery of a journal's records to MLflow, by the process that holds the journal's lock.
-
-    Args:
-        journal: A journal that was acquired.
-        sender: Sends the records to MLflow.
-        warnings: Logs warnings.
-    """
+    """The delivery of a journal's records to MLflow, by the process that holds its lock."""
 
     def __init__(self, journal: Journal, sender: Sender, warnings: WarnOnce) -> None:
         """Set the state; the thread starts with the first record."""
@@ -88,13 +82,7 @@ class Delivery:
             self.send_rest()
 
     def send_rest(self) -> bool:
-        """Send the remaining records, oldest first, until MLflow cannot be reached.
-
-        Returns:
-            Whether MLflow has every record except those that it refuses.
-        """
-        with self._changed, suppress(OSError):
-            self.journal.write()  # records that a full disk did not take before
+        """Send the remaining records, oldest first, until MLflow cannot be reached."""
         try:
             if self._offers:
                 self._offer_refused()
@@ -116,6 +104,8 @@ class Delivery:
 
     def _next_group(self) -> list[tuple[Record, int]]:
         """Return the oldest unsent records that fit into one call, each with its end position."""
+        with self._changed, suppress(OSError):
+            self.journal.write()  # what a full disk did not take: files that were sent are gone
         group: list[tuple[Record, int]] = []
         for record, end in self.journal.read(self.sent):
             if record is None or not self._is_wanted(record, end):
@@ -164,7 +154,8 @@ class Delivery:
         with self._changed:
             if not self._closed:  # otherwise another process may hold the journal by now
                 self.sent = end
-                self.journal.save_sent(end)
+                with suppress(OSError):  # on a full disk; sending a record again is harmless
+                    self.journal.save_sent(end)
             self._changed.notify_all()
 
     def _refuse(self, record: Record, error: Exception) -> None:
@@ -185,11 +176,7 @@ class Delivery:
             self._warnings.warn("disk", f"what MLflow refuses is not kept ({first_line(error)})")
 
     def _offer_refused(self) -> None:
-        """Send the refused records once more.
-
-        Raises:
-            Exception: MLflow does not answer at all.
-        """
+        """Send the refused records once more."""
         for record in list(self.refused):
             try:
                 if self._is_wanted(record, self.journal.size):
@@ -221,12 +208,14 @@ class Delivery:
                     seen, until = self.sent, time.monotonic() + timeout
             return self.is_done
 
+    def _send_unwritten(self) -> None:
+        """Send what a full disk did not take from memory: the run's end and numbers, not files."""
+        for record in self.journal.take_lines():
+            with suppress(Exception):  # of any store or transport
+                self._sender.send([record])
+
     def close(self, timeout: float = TIMEOUT, *, keep: bool = True) -> Path | None:
         """Send what can be sent in limited time and release the journal.
-
-        Args:
-            timeout: Seconds without a delivery after which to give up.
-            keep: Whether the journal stays even if MLflow has everything.
 
         Returns:
             The journal's path if records are left for `sync`, else None.
@@ -236,6 +225,8 @@ class Delivery:
         try:
             self._offers = bool(self.refused)
             self.flush(timeout)
+            if self.sent >= self.journal.size:
+                self._send_unwritten()
         finally:  # also when the user interrupts the wait
             with self._changed:
                 self._closed = True

@@ -58,7 +58,7 @@ class Record:
 
 
 def parse_record(line: bytes) -> Record | None:
-    """Return the record of a line; None for a line that a kill has cut off or that is damaged."""
+    """Return the record of a line; None for a line that is cut off or damaged."""
     try:
         return Record(**json.loads(line))
     except (ValueError, TypeError):
@@ -131,40 +131,57 @@ class Journal:
     def append(self, record: Record, content: bytes | None = None) -> None:
         """Write a record to the file, so that it outlives this process.
 
-        A record that the disk does not take stays in memory and is written before the next one.
-
-        Args:
-            record: The record.
-            content: Content of the artifact with the record's name; it replaces an older one.
+        `content` is that of the artifact with the record's name; it replaces an older one.
 
         Raises:
-            OSError: The disk does not take the record.
+            OSError: The disk does not take the record, which stays in memory for a next try.
         """
         self._unwritten.append((record, content))
         self.write()
 
     def write(self) -> None:
-        """Write the records in memory.
-
-        Raises:
-            OSError: The disk does not take one.
-        """
+        """Write the records in memory, if any."""
+        if not self._unwritten:
+            return
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             # A line that a kill has cut off is ended, so that the next record gets its own line.
             if self.size and os.pread(self._file, 1, self.size - 1) != b"\n":
                 os.write(self._file, b"\n")
-        while self._unwritten:
-            record, content = self._unwritten[0]
-            if content is not None:
-                record = self._keep_content(record, content)
-                self._unwritten[0] = record, None
-            line, before = record.to_line(), self.size
+        waiting, self._unwritten = self._unwritten, []
+        failure, is_blocked = None, False
+        for record, content in waiting:
+            if not is_blocked:
+                try:
+                    self._write_record(record, content)
+                    continue
+                except OSError as error:
+                    # Lines stay in order, while a large content does not hold up what still fits.
+                    failure, is_blocked = error, content is None
+            self._unwritten.append((record, content))
+        if failure is not None:
+            raise failure
+
+    def _write_record(self, record: Record, content: bytes | None) -> None:
+        assert self._file is not None
+        if content is not None:
+            record = self._keep_content(record, content)
+        line, before = record.to_line(), self.size
+        try:
             with explain_write_errors(self.path, len(line)):
                 if os.write(self._file, line) < len(line):  # the disk is full now
                     os.ftruncate(self._file, before)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            del self._unwritten[0]
+        except OSError:
+            if content is not None:
+                self.forget(record)  # it is kept again with the next try
+            raise
+
+    def take_lines(self) -> list[Record]:
+        """Return the records in memory that have no content, and forget them."""
+        lines = [record for record, content in self._unwritten if content is None]
+        self._unwritten = [each for each in self._unwritten if each[1] is not None]
+        return lines
 
     @property
     def num_unwritten(self) -> int:
@@ -186,8 +203,13 @@ class Journal:
 
     def _keep_content(self, record: Record, content: bytes) -> Record:
         target = self.files / uuid.uuid4().hex
-        target.mkdir(parents=True)
-        write_atomic(target / PurePosixPath(record.name).name, content)
+        try:
+            with explain_write_errors(target, len(content)):
+                target.mkdir(parents=True)
+                (target / PurePosixPath(record.name).name).write_bytes(content)
+        except OSError:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
         if record.name in self._newest:
             self.forget(self._newest[record.name])
         self._newest[record.name] = replace(record, files=target.name)
@@ -302,9 +324,6 @@ class Journal:
         """Cut the journal to its length at a checkpoint, or copy so much of another one to it.
 
         Records after the checkpoint will be recorded again.
-
-        Raises:
-            UserError: Another process is delivering the records of the other journal.
         """
         source = Journal(journal_path(past.folder, past.run_id))
         if source.path.resolve() == self.path.resolve():

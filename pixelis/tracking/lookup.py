@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow.artifacts
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
@@ -27,7 +27,6 @@ DATA_TAG = "pixelis.data_digest"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 SHORT = 8  # characters of an id that are shown, and that a shortened id must have at least
 MOST_LISTED = 10
-PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,8 @@ def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
         digests: File name -> SHA-256, as in the summary of the data.
     """
     query = f"attributes.status = 'FINISHED' and tags.`{DATA_TAG}` = '{data_tag(digests)}'"
-    run = next(_all_runs(connect(), query, ["attributes.end_time DESC"]), None)
-    return _run_info(run) if run else None
+    connect()
+    return next(map(_run_info, search_everywhere(query, most=1)), None)
 
 
 def resolve_adapter(uri: str | None, experiment: str) -> Path:
@@ -202,48 +201,42 @@ def find_trainings(
             # The newest of the first experiment that has two; else of the first that has one.
             runs = next(iter(sorted(filter(None, found), key=lambda each: len(each) < 2)), [])
         else:
-            runs = [_named(client, name) for name in names]
+            runs = [_named(name) for name in names]
         distinct = {run.info.run_id: run for run in runs}
         if len(distinct) < 2:
             given = ", ".join(map(_label, distinct.values())) or "none"
-            raise UserError(f"two runs or more are compared, got {given}; {_listing(client)}")
+            raise UserError(f"two runs or more are compared, got {given}; {_listing()}")
         return [_read(client, run, kept) for run in distinct.values()]
 
 
-def _named(client: MlflowClient, name: str) -> Run:
+def _named(name: str) -> Run:
     """Return the run with an id, a beginning of an id or a name."""
     meant = [
         run
-        for run in _all_runs(client)
+        for run in search_everywhere()
         if name in (run.info.run_id, run.info.run_name)
         or (len(name) >= SHORT and run.info.run_id.startswith(name))
     ]
     exact = [run for run in meant if run.info.run_id == name] or meant
     if not exact:
-        raise UserError(f"no run has the id or the name {name!r}; {_listing(client)}")
+        raise UserError(f"no run has the id or the name {name!r}; {_listing()}")
     if len(exact) > 1:
         several = ", ".join(map(_label, exact[:MOST_LISTED]))
         raise UserError(f"{name!r} could be {len(exact)} runs: {several}; name one by its id")
     return exact[0]
 
 
-def _all_runs(
-    client: MlflowClient, query: str = "", order: list[str] | None = None
-) -> Iterator[Run]:
-    """Yield the runs of the store, by default newest first."""
-    everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
-    ids, token = [each.experiment_id for each in everything], None
-    while True:
-        page = client.search_runs(ids, query, order_by=order, max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+def search_everywhere(query: str = "", most: int = 100_000) -> list[Run]:
+    """Return runs of all experiments, newest first."""
+    found: list[Run] = mlflow.search_runs(
+        filter_string=query, search_all_experiments=True, max_results=most, output_format="list"
+    )
+    return found
 
 
-def _listing(client: MlflowClient) -> str:
+def _listing() -> str:
     """List the trainings that there are."""
-    runs = list(_all_runs(client, "tags.`pixelis.entry_point` = 'sft'"))
+    runs = search_everywhere("tags.`pixelis.entry_point` = 'sft'")
     if not runs:
         return "there is no sft run in this store"
     more = f" and {len(runs) - MOST_LISTED} older ones" if len(runs) > MOST_LISTED else ""
@@ -260,7 +253,7 @@ def _read(client: MlflowClient, run: Run, kept: tuple[str, ...]) -> TrainingRun:
         made_by = run.data.tags.get("pixelis.entry_point", "another program")
         raise UserError(
             f"the run {_label(run)}, of {made_by}, has no curriculum to compare (no "
-            f"{EVENTS_FILE}); {_listing(client)}"
+            f"{EVENTS_FILE}); {_listing()}"
         )
     history = {
         key: [(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)]

@@ -6,7 +6,7 @@ They hold no weights and no pickle, because `pixelis.evaluation.serving` loads t
 import io
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,6 @@ def write_servable(folder: Path, model_id: str, origin: Mapping[str, Any]) -> No
     """Write MLmodel, requirements and the input example to a new folder.
 
     The loader looks for the adapter in MLmodel's folder, so both are logged to the same one.
-
-    Args:
-        folder: The folder to create.
-        model_id: The LoggedModel of the files.
-        origin: The adapter's origin: base, image bounds, remote code.
     """
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it logs every example
     wanted = ("base_model", "min_pixels", "max_pixels", "trust_remote_code")
@@ -81,12 +76,7 @@ def write_servable(folder: Path, model_id: str, origin: Mapping[str, Any]) -> No
 
 
 def build_card(fields: Mapping[str, Any], measured: Mapping[str, float]) -> str:
-    """Return a model card: Markdown with the front matter that hubs read.
-
-    Args:
-        fields: The fields of `adapters.send_model`, with an `origin`.
-        measured: The adapter's metrics at its step.
-    """
+    """Return a model card: Markdown with the front matter that hubs read."""
     origin = fields["origin"]
     base = json.dumps(origin["base_model"])  # a quoted scalar of YAML as well
     front = ["---", f"base_model: {base}", "library_name: peft", "tags: [lora, pixelis]", "---"]
@@ -113,8 +103,7 @@ def build_card(fields: Mapping[str, Any], measured: Mapping[str, float]) -> str:
     lines += _table("Measured on the validation split", "metric", measured)
     lines += _table("Results on the test split", "answer accuracy", fields["results"])
     if fields["events"]:
-        lines += ["## Events", "", "| step | event | stage | delta | reason |"]
-        lines += ["| --- | --- | --- | --- | --- |", *map(_event_row, fields["events"]), ""]
+        lines += ["## Events", "", *event_rows(fields["events"]), ""]
     lines += ["## Curriculum", "", "```yaml", origin["curriculum"].rstrip(), "```", ""]
     return "\n".join(lines)
 
@@ -126,7 +115,11 @@ def _table(title: str, head: str, values: Mapping[str, float]) -> list[str]:
     return [f"## {title}", "", f"| {head} | value |", "| --- | --- |", *rows, ""]
 
 
-def _event_row(event: Mapping[str, Any]) -> str:
-    delta = "" if event["delta"] is None else f"{event['delta']:+.4f}"
-    cells = (event["step"], event["kind"], event["to_stage"], delta, event["reason"] or "")
-    return f"| {' | '.join(map(str, cells))} |"
+def event_rows(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of a table of curriculum events in Markdown, the first two its head."""
+    lines = ["| step | event | stage | delta | reason |", "| --- | --- | --- | --- | --- |"]
+    for event in events:
+        delta = "" if event["delta"] is None else f"{event['delta']:+.4f}"
+        cells = (event["step"], event["kind"], event["to_stage"], delta, event["reason"] or "")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines

@@ -115,7 +115,9 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error; for a full disk, its path, needed and free space."""
     if isinstance(error, OSError) and error.filename2 and is_disk_full(error):  # of a copy
-        error = describe_write_error(error, Path(error.filename2))
+        source = Path(error.filename)
+        needed = source.stat().st_size if source.is_file() else None
+        error = describe_write_error(error, Path(error.filename2), needed)
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -383,5 +383,6 @@ def log_questions(
 
 def log_trace(recorder: MlflowRecorder, key: str, **fields: Any) -> None:
     """Keep a rollout as a trace of the run, once per key; see `traces.trace_fields`."""
-    content = json.dumps(trace_fields(**fields), default=str).encode()
-    recorder.record(Record("trace", trace_id_of(recorder.run_id, key)), content)
+    trace_id = trace_id_of(recorder.run_id, key)
+    content = json.dumps(trace_fields(trace_id, **fields), default=str).encode()
+    recorder.record(Record("trace", trace_id), content)

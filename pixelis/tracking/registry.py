@@ -14,11 +14,7 @@ CHAMPION = "champion"
 
 
 def register(client: MlflowClient, name: str, model_id: str, run_id: str) -> str:
-    """Register a LoggedModel as a new version with the alias `candidate`, unless it is registered.
-
-    Returns:
-        The number of the version.
-    """
+    """Register a LoggedModel, once, as a new version with the alias `candidate`."""
     try:
         client.create_registered_model(name)
     except MlflowException as error:

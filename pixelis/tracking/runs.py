@@ -307,14 +307,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def git_tags(file: Path = Path(__file__)) -> dict[str, str]:
-    """Return the tags `git.commit` and `git.dirty` of the repository that tracks `file`.
-
-    Args:
-        file: A file of the running code.
-
-    Returns:
-        The two tags; none without git, or if no repository tracks the file (an installed copy).
-    """
+    """Return the tags `git.commit` and `git.dirty` of the repository that tracks `file`."""
     try:
         _git(file.parent, "ls-files", "--error-unmatch", file.name)
         commit = _git(file.parent, "rev-parse", "HEAD")

@@ -36,14 +36,7 @@ class RejectedError(Exception):
 
 
 class Sender:
-    """The sender of one run's records; sending a record again changes nothing.
-
-    Args:
-        client: Client of the store.
-        journal: The run's journal, with the records' files and earlier events.
-        has_past: Whether another process has sent records of this run; metrics at steps that MLflow
-            already has are then left out.
-    """
+    """The sender of one run's records; sending a record again changes nothing."""
 
     def __init__(self, client: MlflowClient, journal: Journal, *, has_past: bool) -> None:
         """Read the events that were sent before."""

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pixelis.tracking.delivery import Delivery
 from pixelis.tracking.journal import PREFIX, SUFFIX, Journal, Record, now
+from pixelis.tracking.lookup import search_everywhere
 from pixelis.tracking.privacy import WarnOnce, first_line, public, without_secrets
 from pixelis.tracking.send import Sender
 from pixelis.tracking.store import connect
@@ -30,7 +31,6 @@ from pixelis.tracking.visits import VISIT_TAG
 PROCESS_TAG = "pixelis.process"  # JSON: a list of the processes that write to the run
 ALIVE_TAG = "pixelis.alive"  # seconds since 1970 of the last heartbeat
 DIED_TAG = "pixelis.died"  # why a run was ended from outside
-MAX_RUNS = 1000  # runs that one query returns
 
 
 def find_journals(trees: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
@@ -126,14 +126,7 @@ def _others_live(run: Run, journal: Journal) -> bool:
 
 
 def claim(client: MlflowClient, run: Run, journal: Path, *, shared: bool = False) -> None:
-    """Name this process in the tag of the processes that write to a run.
-
-    Args:
-        client: Client of the store.
-        run: The run.
-        journal: Path of this process's journal.
-        shared: Whether other processes may write to the run too; they stay in the tag.
-    """
+    """Name this process in the tag of the processes that write to a run."""
     others = [each for each in _writers(run) if not is_dead(each)] if shared else []
     path = public(str(journal.resolve()))
     host = socket.gethostname()
@@ -205,13 +198,9 @@ def end_dead_runs(client: MlflowClient, *, but: str = "", grace: float | None = 
     Returns:
         One line per run.
     """
-    experiments = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
     query = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '[%'"
-    ids = [experiment.experiment_id for experiment in experiments]
     runs = [
-        run
-        for run in client.search_runs(ids, query, max_results=MAX_RUNS)
-        if run.info.run_id != but and _has_died(run, grace)
+        run for run in search_everywhere(query) if run.info.run_id != but and _has_died(run, grace)
     ]
     # Read them again: one may have been resumed, or have ended, after it was listed.
     again = [client.get_run(run.info.run_id) for run in runs]

@@ -25,7 +25,6 @@ from PIL import Image
 from pixelis.tracking.adapters import find_measured
 from pixelis.tracking.privacy import public
 
-IMAGE = "$image"  # in inputs and outputs: refers to the image with this key
 MAX_SIDE = 768  # of an image, in pixels; larger ones are reduced
 MAX_PREVIEW = 900
 MIN_NS = 1_000  # shortest span, so that the order of spans is visible
@@ -37,6 +36,7 @@ def trace_id_of(run_id: str, key: str) -> str:
 
 
 def trace_fields(
+    trace_id: str,
     *,
     name: str,
     spans: Sequence[Mapping[str, Any]],
@@ -48,42 +48,34 @@ def trace_fields(
 ) -> dict[str, Any]:
     """Return the fields of `send_trace`, as plain JSON.
 
-    Args:
-        name: name of the trace.
-        spans: spans in order, the first one the parent of all others: `name`, `type`, `inputs`,
-            `outputs`, and optionally `seconds` (wall time) and `error`. PIL images anywhere in
-            inputs and outputs are shown there.
-        is_right: the verdict, kept as the assessment `right`.
-        why: the rationale of the verdict.
-        answered: whether the rollout ended with an answer; otherwise its state is ERROR.
-        tags: tags to filter by.
-        model: reference to the model (`adapters.find_measured`), or None.
+    The spans are in order, the first one the parent of all others: `name`, `type`, `inputs`,
+    `outputs`, and optionally `seconds` (wall time) and `error`. PIL images anywhere in inputs and
+    outputs are shown there. `is_right` and `why` are kept as the assessment `right`; a rollout that
+    ended without an answer has the state ERROR; `model` is of `adapters.find_measured`, or None.
     """
     images: dict[str, str] = {}
-    plain = [_plain(public(dict(span)), images) for span in spans]
-    texts = {"name": name, "why": why, "tags": dict(tags)}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Image.Image):
+            content = _encode(value)
+            attachment = Attachment(content_type="image/png", content_bytes=content)
+            attachment._id = str(
+                uuid.uuid5(uuid.UUID(trace_id[3:]), hashlib.sha1(content).hexdigest())
+            )
+            images[attachment.id] = base64.b64encode(content).decode()
+            return attachment.ref(trace_id)
+        if isinstance(value, Mapping):
+            return {str(key): plain(inner) for key, inner in value.items()}
+        return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
     return {
-        **public(texts),
-        "spans": plain,
+        **public({"name": name, "why": why, "tags": dict(tags)}),
+        "spans": [plain(public(dict(span))) for span in spans],
         "images": images,
         "right": is_right,
         "answered": answered,
         "model": model,
     }
-
-
-def _plain(value: Any, images: dict[str, str]) -> Any:
-    """Return the value with its images replaced by references and added to `images`."""
-    if isinstance(value, Image.Image):
-        content = _encode(value)
-        key = hashlib.sha256(content).hexdigest()[:32]
-        images[key] = base64.b64encode(content).decode()
-        return {IMAGE: key}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner, images) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner, images) for inner in value]
-    return value
 
 
 def _encode(image: Image.Image) -> bytes:
@@ -100,14 +92,7 @@ def send_trace(
 ) -> None:
     """Send a trace, the result of `trace_fields`; sending it again makes no second one."""
     run = client.get_run(run_id)
-    shown = {
-        key: Attachment(content_type="image/png", content_bytes=base64.b64decode(content))
-        for key, content in fields["images"].items()
-    }
-    for key, attachment in shown.items():
-        attachment._id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{trace_id} {key}"))
-    references = {key: attachment.ref(trace_id) for key, attachment in shown.items()}
-    spans = [_fill(span, references) for span in fields["spans"]]
+    spans = fields["spans"]
     lengths = [max(MIN_NS, round(1e9 * span.get("seconds", 0))) for span in spans[1:]]
     # The spans follow each other; the parent lasts as long as all of them together.
     begins = [0, *(sum(lengths[:i]) for i in range(len(lengths)))]
@@ -137,19 +122,8 @@ def send_trace(
     ]
     tracing.log_spans(run.info.experiment_id, made)
     folder = get_artifact_repository(get_artifact_uri_for_trace(returned))
-    for attachment in shown.values():
-        folder.upload_attachment(attachment.id, attachment.content_bytes)
-
-
-def _fill(value: Any, references: Mapping[str, str]) -> Any:
-    """Return the value with MLflow's references in the place of its image keys."""
-    if isinstance(value, Mapping):
-        if value.keys() == {IMAGE}:
-            return references.get(value[IMAGE], "")
-        return {name: _fill(inner, references) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_fill(inner, references) for inner in value]
-    return value
+    for name, content in fields["images"].items():
+        folder.upload_attachment(name, base64.b64decode(content))
 
 
 def _feedback(fields: Mapping[str, Any], trace_id: str, timestamp: int) -> Feedback:

@@ -34,15 +34,7 @@ def event_metrics(event: Event) -> dict[str, float]:
 def send_visit(
     client: MlflowClient, run_id: str, visit: Visit, status: str, timestamp: int
 ) -> None:
-    """Create or update a visit's nested run; sending it again changes nothing.
-
-    Args:
-        client: Client of the store.
-        run_id: Id of the training's run.
-        visit: The visit, open or ended.
-        status: Status of an open visit: RUNNING, KILLED or FAILED. An ended one is FINISHED.
-        timestamp: Time of the visit's begin or end, in milliseconds since 1970.
-    """
+    """Create or update a visit's nested run; sending it again changes nothing."""
     parent = client.get_run(run_id)
     tags = {
         VISIT_TAG: str(visit.index),

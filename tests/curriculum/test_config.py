@@ -4,11 +4,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from pixelis.config import walk_fields
-from pixelis.curriculum import ConfigError, CurriculumConfig, Stage, check_examples
-from pixelis.curriculum.strategies import STRATEGIES
+from pixelis.curriculum import ConfigError, CurriculumConfig, check_examples
 
 # The table of the settings: key, default, what is accepted at the edges, what is not.
 NO_INTEGERS = (1.0, True, "1", [])
@@ -62,7 +60,7 @@ def test_the_table_row_by_row(key, default, accepted, rejected):
         assert look_up(CurriculumConfig.from_dict(nested(key, value)).to_dict(), key) == value
     for value in rejected:
         # Name, rule and value, in one shape.
-        text = rf"^curriculum\.{key} must be .+, got {re.escape(repr(value))}$"
+        text = rf"^curriculum\.{key} must be .+, got {re.escape(repr(value))}( \(.*\))?$"
         with pytest.raises(ConfigError, match=text):
             CurriculumConfig.from_dict(nested(key, value))
 
@@ -97,13 +95,6 @@ def test_to_dict_is_plain_json_and_complete(settings):
 def test_an_int_is_accepted_where_a_float_is_expected():
     config = CurriculumConfig.from_dict({"rollback_factor": 3, "adaptive": {"rate": 1}})
     assert json.dumps([config.rollback_factor, config.adaptive.rate]) == "[3.0, 1.0]"
-
-
-def test_config_and_stage_are_frozen():
-    with pytest.raises(ValidationError, match="frozen"):
-        CurriculumConfig().enabled = False
-    with pytest.raises(ValidationError, match="frozen"):
-        Stage(name="a", difficulty_mix={"simple": 1.0}).name = "b"
 
 
 def stages(*mixes):
@@ -143,21 +134,29 @@ def test_rejected(key, value, text):
         CurriculumConfig.from_dict({key: value})
 
 
-def test_settings_must_be_a_mapping():
-    with pytest.raises(ConfigError, match="^curriculum must be a section of keys and v"):
-        CurriculumConfig.from_dict(None)
-
-
-@pytest.mark.parametrize("steps", [None, [100], [100, 200, 300]])
-def test_schedule_needs_a_step_for_each_stage_but_the_first(steps):
-    text = "schedule.steps must be a list of 2 steps, one for each stage but the first, got "
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (None, "^curriculum must be a section of keys and values, got None"),
+        *(
+            (
+                {"strategy": "schedule", "schedule": {"steps": steps}},
+                "schedule.steps must be a list of 2 steps, one for each stage but the first, got ",
+            )
+            for steps in (None, [100], [100, 200, 300])
+        ),
+        (
+            {"strategy": "adaptive", "adaptive": {"floor": 0.4}},
+            "adaptive.floor must be at most 1/3, the even share",
+        ),
+    ],
+)
+def test_rejected_together(settings, text):
     with pytest.raises(ConfigError, match=text):
-        CurriculumConfig.from_dict({"strategy": "schedule", "schedule": {"steps": steps}})
+        CurriculumConfig.from_dict(settings)
 
 
-def test_adaptive_floor_is_at_most_the_even_share():
-    with pytest.raises(ConfigError, match="adaptive.floor must be at most 1/3, the even share"):
-        CurriculumConfig.from_dict({"strategy": "adaptive", "adaptive": {"floor": 0.4}})
+def test_a_floor_at_the_even_share_is_accepted():
     CurriculumConfig.from_dict({"strategy": "adaptive", "adaptive": {"floor": 1 / 3}})
 
 
@@ -196,8 +195,3 @@ def test_only_the_last_stage_counts_where_the_curriculum_is_off():
     config = CurriculumConfig.from_dict(settings)
     check_examples(config, {"train": {"simple": 1}, "validation": {"simple": 1}})
     assert config.required_difficulties == ("simple",)
-
-
-def test_a_strategy_added_to_the_table_is_a_valid_choice(monkeypatch):
-    monkeypatch.setitem(STRATEGIES, "mine", STRATEGIES["staged"])
-    assert CurriculumConfig.from_dict({"strategy": "mine"}).strategy == "mine"

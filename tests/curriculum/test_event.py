@@ -39,11 +39,6 @@ def test_a_record_has_the_fields_in_their_order_and_shares_nothing():
             "✅ Advanced curriculum at step 2000. Performance: 0.7234 (delta: -0.0156)",
         ),
         (
-            CONFIG,  # without an evaluation
-            {"kind": "advance", "step": 5, "reason": NOTE},
-            f"✅ Advanced curriculum at step 5. {NOTE}",
-        ),
-        (
             CONFIG,  # a tiny delta has no sign
             {"kind": "advance", "perf_after": 0.5, "delta": -0.00001},
             "✅ Advanced curriculum at step 0. Performance: 0.5000 (delta: 0.0000)",

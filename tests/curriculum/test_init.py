@@ -4,13 +4,7 @@ import json
 import subprocess
 import sys
 
-import pixelis.curriculum
 from pixelis.curriculum import ConfigError, CurriculumConfig, CurriculumManager, MixtureSampler
-
-
-def test_exports():
-    assert pixelis.curriculum.__all__ == sorted(pixelis.curriculum.__all__)
-    assert issubclass(pixelis.curriculum.ConfigError, ValueError)
 
 
 def test_imports_nothing_but_what_reads_a_configuration():

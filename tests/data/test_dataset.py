@@ -87,8 +87,8 @@ def test_an_example_that_is_too_long_is_named(rows, processor):
     dataset = CurriculumDataset(rows, Encoder(processor, max_length=max(lengths) - 1))
     longest = lengths.index(max(lengths))
     expected = (
-        f"example {rows['simple'][longest]['id']} (simple): {max(lengths)} tokens, "
-        f"more than max_length {max(lengths) - 1}; raise training.max_length"
+        f"example {rows['simple'][longest]['id']}: {max(lengths)} tokens, "
+        f"more than max_length {max(lengths) - 1}"
     )
     with pytest.raises(DataError, match=f"^{re.escape(expected)}$"):
         dataset["simple", longest]

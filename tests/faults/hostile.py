@@ -1,11 +1,15 @@
 """What the tests of hostile input share: how many cases, what breaks things, how much may go."""
 
+import json
 import resource
 import signal
 from contextlib import contextmanager
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+
+from pixelis.errors import CheckpointError
 
 # Cases by kind of input, at least 2,000 together. Each test ends by counting what it ran.
 CASES = {
@@ -234,3 +238,27 @@ def one_line(error):
     text = str(error)
     assert text and "Traceback" not in text and len(text) < 3000, text[:500]
     return text
+
+
+def edit(path, **changes):
+    """Change values of a JSON file; `part__key=value` changes one of a part."""
+    config = json.loads(path.read_text())
+    for key, value in changes.items():
+        *outer, last = key.split("__")
+        inner = config
+        for name in outer:
+            inner = inner[name]
+        inner[last] = value
+    path.write_text(json.dumps(config))
+
+
+def refused(load, *args, **words):
+    """The one line that a loader of models, processors or adapters says."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with bounded(), pytest.raises(CheckpointError) as caught:
+        load(*args, **words)
+    said = str(caught.value)
+    assert said.isprintable() and len(said) < 1000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
+    RAN.append(("models and adapters", 1))
+    return said

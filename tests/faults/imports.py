@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 from pixelis.config import DataPrepConfig
@@ -16,31 +17,42 @@ PAGE = Path(__file__).parents[2] / "docs/data-formats.md"
 REASONS = set(re.findall(r"^\| `(\w+)` \| [^|]+ \|$", PAGE.read_text("utf-8"), re.MULTILINE))
 
 
-def take(path, out, encoder=None):
-    """Read an input as data-prep does, in this process.
+def read_input(config, out):
+    """Read an input as data-prep does, in this process, into an empty folder.
 
-    Gives the examples and the rejections, or what the whole input is refused for.
+    Gives the examples, the rejections and the number of records, or what the whole input is refused
+    for.
     """
-    config = DataPrepConfig(input=str(path), num_workers=1)
-    out.mkdir(exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
     try:
         stream = open_stream(config, None)
-        made = list(stream.read(out))
+        examples = [from_row(row) for part in stream.read(out) for row in part.batch.to_pylist()]
     except UserError as error:
-        return one_line(error), []
-    examples = [from_row(row) for part in made for row in part.batch.to_pylist()]
-    lines = (out / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+        return one_line(error), [], 0
+    file = out / "rejected.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     rejections = [json.loads(line) for line in lines]
     for rejection in rejections:
-        assert rejection["reason"] in REASONS and rejection["line"] >= 1
+        assert type(rejection["line"]) is int and rejection["line"] >= 1
         assert rejection["file"] and Path(rejection["file"]).name == rejection["file"]
         assert 0 < len(rejection["detail"]) <= 300 and "\n" not in rejection["detail"]
+    return examples, rejections, stream.num_records
+
+
+def take(path, out, encoder=None):
+    """Read the user's own records; see `read_input`."""
+    config = DataPrepConfig(input=str(path), num_workers=1)
+    examples, rejections, num_records = read_input(config, out)
+    if isinstance(examples, str):
+        return examples, rejections
+    assert {rejection["reason"] for rejection in rejections} <= REASONS
     for example in examples:
         assert example.question and example.answer == example.ground_truth and example.images
         if encoder is not None:
             check_encoded(example, encoder)
     used = {(e.provenance["file"], e.provenance["line"]) for e in examples}
-    assert len(used) + len(rejections) == stream.num_records
+    assert len(used) + len(rejections) == num_records
     return examples, rejections
 
 

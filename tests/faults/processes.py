@@ -155,8 +155,40 @@ class Killer:
         self.counts, self.until_first, self.moments = {}, 1.0, []
         self.kinds = []
 
+    def run(self, make_place, check, *, wanted, repeats=(1, 1, 2, 3), failed=frozenset()):
+        """Kill the command `wanted` times, in folders of their own, and finish it in each.
+
+        Args:
+            make_place: makes a folder of a name with what the command needs.
+            check: called with each folder and with what it gave for one where nobody was killed
+                (None the first time); gives what is to be equal.
+            wanted: number of kills.
+            repeats: choices of how often it is killed in one folder.
+            failed: what a run may have ended as beside FINISHED and KILLED.
+        """
+        expected = check(self.whole(make_place("whole")), None)
+        number = 0
+        while len(self.moments) < wanted:
+            place = make_place(f"killed-{number}")
+            for _ in range(self.random.choice(repeats)):
+                if len(self.moments) < wanted:
+                    self.kill(place)
+            code = self.starter.finish(place, self.entry_point, self.arguments)
+            assert code == 0, place.log()[-3000:]
+            found = check(place, expected)
+            for key in expected:
+                assert found[key] == expected[key], (key, self.moments)
+            assert place.statuses() <= {"FINISHED", "KILLED", *failed}, self.moments
+            number += 1
+        return expected
+
+    def tell(self, tell):
+        """Put the kills into the table."""
+        name = self.entry_point.replace("_", "-")
+        tell(f"SIGKILL of {name}", len(self.moments), detail="\n".join(self.moments))
+
     def whole(self, place):
-        """Run it once without a kill, and learn what moments there are."""
+        """Run it once without a kill, learn what moments there are, and return its folder."""
         watch = Watch(place.folder, self.classify)
         code = self.starter.finish(place, self.entry_point, self.arguments)
         watch.end()
@@ -164,6 +196,7 @@ class Killer:
         self.counts = dict(watch.counts)
         assert watch.first is not None and self.counts.keys() >= {"save", "upload", "write"}
         self.until_first = watch.first - watch.began
+        return place
 
     def _next_kind(self):
         if not self.kinds:

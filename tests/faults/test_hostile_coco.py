@@ -1,18 +1,14 @@
 """COCO data sets, broken in every way: used rightly, or refused with file, line and reason."""
 
 import json
-import shutil
 from itertools import count
 
 import pytest
 
 from pixelis.config import DataPrepConfig
 from pixelis.data.chat import example_messages
-from pixelis.data.store import from_row
-from pixelis.data_prep.streams import open_stream
-from pixelis.errors import UserError
-from tests.faults.hostile import bounded, broken, deep, mutated, one_line, run_cases
-from tests.faults.imports import check_encoded
+from tests.faults.hostile import bounded, broken, deep, mutated, run_cases
+from tests.faults.imports import check_encoded, read_input
 from tests.faults.pictures import RIGHT, WRONG
 
 CIRCLE = [10, 10, 20, 20]
@@ -53,23 +49,9 @@ def made(folder, tmp_path):
     def make(content):
         path = folder / "instances.json"
         path.write_bytes(content)
-        out = tmp_path / f"out{next(numbers) % 2}"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        config = DataPrepConfig(
-            source="coco", input=str(path), num_samples=3, num_workers=1, self_correction_ratio=0.0
-        )
-        try:
-            stream = open_stream(config, None)
-            examples = [from_row(row) for m in stream.read(out) for row in m.batch.to_pylist()]
-        except UserError as error:
-            return one_line(error), []
-        file, rejections = out / "rejected.jsonl", []
-        if file.exists():
-            rejections = [json.loads(line) for line in file.read_text().splitlines()]
-        for rejection in rejections:
-            assert rejection["file"] == "instances.json"
-            assert type(rejection["line"]) is int and 0 < len(rejection["detail"]) <= 300
+        settings = {"source": "coco", "num_samples": 3, "self_correction_ratio": 0.0}
+        config = DataPrepConfig(input=str(path), num_workers=1, **settings)
+        examples, rejections, _ = read_input(config, tmp_path / f"out{next(numbers) % 2}")
         return examples, rejections
 
     return make

@@ -5,7 +5,6 @@ By the loaders of every entry point. Code that a folder brings leaves a file whe
 
 import json
 import re
-import resource
 import shutil
 
 import pytest
@@ -13,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pixelis.config import ModelConfig
-from pixelis.errors import CheckpointError, UserError
+from pixelis.errors import UserError
 from pixelis.models.load import EMBEDDED_DIR, check_weights, load_model, load_processor
 from pixelis.models.lora import add_lora, check_adapter, load_adapter
-from tests.faults.hostile import RAN, bounded
+from tests.faults.hostile import edit, refused
 
 NANO = "pixelis-nano"
 EVIL = """
@@ -76,28 +75,6 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def adapter(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "adapter")
-
-
-def edit(path, **changes):
-    config = json.loads(path.read_text())
-    for key, value in changes.items():
-        *outer, last = key.split("__")
-        inner = config
-        for name in outer:
-            inner = inner[name]
-        inner[last] = value
-    path.write_text(json.dumps(config))
-
-
-def refused(load, *args, **words):
-    """The one line that a loader says."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with bounded(), pytest.raises(CheckpointError) as caught:
-        load(*args, **words)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
-    RAN.append(("models and adapters", 1))
-    return str(caught.value)
 
 
 # Bases

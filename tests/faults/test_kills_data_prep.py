@@ -28,7 +28,7 @@ def classify(place):
     return "save" if place.startswith((".data.", "data")) else None
 
 
-def snapshot(place):
+def snapshot(place, expected):
     finished = [run for run in place.runs("data-prep") if run.info.status == "FINISHED"]
     run = max(finished, key=lambda run: run.info.start_time)  # killed after its last word: two
     files = {
@@ -36,6 +36,8 @@ def snapshot(place):
         for path in sorted((place.folder / "data").iterdir())
     }
     artifacts = place.client.list_artifacts(run.info.run_id, "data")
+    left = {path.name for path in place.folder.iterdir() if path.name.startswith(".data.")}
+    assert left <= {".data.lock"}
     return {
         "files": files,
         "metrics": place.histories(run),
@@ -46,24 +48,10 @@ def snapshot(place):
 
 
 def kill(arguments, make_place, starter, tell, *, times, seed):
-    """Kill it so often, in folders of their own; each ends as the one that nobody killed."""
     whom = ("main", "all", "worker")
     killer = Killer(starter, "data_prep", arguments, classify, whom=whom, seed=seed)
-    whole = make_place("whole")
-    killer.whole(whole)
-    expected, number = snapshot(whole), 0
-    while len(killer.moments) < times:
-        place = make_place(f"killed-{number}")
-        for _ in range(killer.random.choice((1, 1, 2, 3))):
-            if len(killer.moments) < times:
-                killer.kill(place)
-        assert starter.finish(place, "data_prep", arguments) == 0, place.log()[-3000:]
-        assert snapshot(place) == expected, killer.moments
-        assert place.statuses() <= {"FINISHED", "KILLED", "FAILED"}, killer.moments
-        left = {p.name for p in place.folder.iterdir() if p.name.startswith(".data.")}
-        assert left <= {".data.lock"}, killer.moments
-        number += 1
-    tell("SIGKILL of data-prep", len(killer.moments), detail="\n".join(killer.moments))
+    expected = killer.run(make_place, snapshot, wanted=times, failed={"FAILED"})
+    killer.tell(tell)
     return expected
 
 

@@ -1,6 +1,7 @@
 """sft is SIGKILLed at random moments and started again: as if it never had been."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -19,7 +20,7 @@ def classify(place):
     return "cache" if place.startswith(".data.cache") else None
 
 
-def snapshot(place):
+def snapshot(place, expected):
     (run,) = [run for run in place.runs("sft") if run.info.status == "FINISHED"]
     out = place.folder / "out"
     histories = place.histories(run)
@@ -43,20 +44,8 @@ def snapshot(place):
 
 def test_sft(new_place, starter, made_data, tell, is_full):
     killer = Killer(starter, "sft", ARGUMENTS, classify, seed=2)
-    whole = new_place("whole", data=made_data)
-    killer.whole(whole)
-    expected = snapshot(whole)
+    make_place = partial(new_place, data=made_data)
+    wanted = 15 if is_full else 4
+    expected = killer.run(make_place, snapshot, wanted=wanted, repeats=(1, 2, 3))
     assert {event["kind"] for event in expected["events"]} >= {"start", "advance", "end"}
-    number, wanted = 0, 15 if is_full else 4
-    while len(killer.moments) < wanted:
-        place = new_place(f"killed-{number}", data=made_data)
-        for _ in range(killer.random.choice((1, 2, 3))):
-            if len(killer.moments) < wanted:
-                killer.kill(place)
-        assert starter.finish(place, "sft", ARGUMENTS) == 0, place.log()[-3000:]
-        found = snapshot(place)
-        for key in expected:
-            assert found[key] == expected[key], (key, killer.moments)
-        assert place.statuses() <= {"FINISHED", "KILLED"}, killer.moments
-        number += 1
-    tell("SIGKILL of sft", len(killer.moments), detail="\n".join(killer.moments))
+    killer.tell(tell)

@@ -9,6 +9,8 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from pixelis.tracking import open_run
+
 
 @pytest.fixture
 def client(empty_store, tmp_path, monkeypatch):
@@ -73,3 +75,20 @@ def artifact(client):
         return Path(client.download_artifacts(run_id, name)).read_text()
 
     return read
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """A folder in PEFT's layout."""
+    folder = tmp_path / "final"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"r": 32}')
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "README.md").write_text("what PEFT wrote")
+    return folder
+
+
+def opened(**changes):
+    """A run of sft, opened as the entry points do."""
+    settings = {"entry_point": "sft", "experiment": "pixelis", "run_name": "first", "tags": {}}
+    return open_run(**settings | {"params": {}, "system_metrics": False} | changes)

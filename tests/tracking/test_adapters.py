@@ -21,16 +21,6 @@ EVENT = {"delta": None, "reason": None, "mix": {"simple": 1.0}, "strata": None}
 
 
 @pytest.fixture
-def adapter(tmp_path):
-    folder = tmp_path / "final"
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps({"r": 32}))
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
-    (folder / "README.md").write_text("what PEFT wrote")
-    return folder
-
-
-@pytest.fixture
 def recorder(client):
     recorder = MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=Path("out"))
     recorder.origin = ORIGIN

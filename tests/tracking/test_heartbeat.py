@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelis.tracking import Past, open_run
+from pixelis.tracking import Past
 from pixelis.tracking import runs as runs_module
 from pixelis.tracking.journal import Record, open_journal
 from pixelis.tracking.sync import (
@@ -20,6 +20,7 @@ from pixelis.tracking.sync import (
     claim,
     end_dead_runs,
 )
+from tests.tracking.conftest import opened
 
 pytestmark = pytest.mark.integration
 ROOT = str(Path(__file__).parent.parent.parent)
@@ -35,11 +36,6 @@ with open_run(**words, system_metrics=False, output_dir=Path("out")) as recorder
     print(recorder.run_id, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def opened(**changed):
-    words = {"entry_point": "sft", "experiment": "pixelis", "run_name": "next"}
-    return open_run(**words | {"params": {}, "tags": {}, "system_metrics": False} | changed)
 
 
 @pytest.fixture

@@ -30,7 +30,10 @@ def out(tmp_path):
 
 @pytest.fixture
 def recorder(client, out):
-    return MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=out)
+    recorder = MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=out)
+    yield recorder
+    if not recorder._delivery._closed:
+        recorder._delivery.close(0)  # no thread goes on in the next test
 
 
 def resumed(recorder, past=None):
@@ -192,8 +195,11 @@ def test_a_full_disk_is_logged_and_what_waited_in_memory_is_written_later(
         patch.setattr(journal_module.os, "write", lambda file, line: 5)
         patch.setattr(journal_module.os, "ftruncate", lambda file, size: None)
         losses(recorder, 5)
+        recorder.text("page", "page.html")
         recorder.close("FINISHED")
-    assert "2 records for MLflow are lost: the disk has no room" in caplog.text
+    assert "1 records for MLflow are lost: the disk has no room" in caplog.text
+    assert history(recorder.run_id, LOSS) == values(1, 2, 3, 4, 5)
+    assert recorder.client.get_run(recorder.run_id).info.status == "FINISHED"
 
 
 # Away, and back

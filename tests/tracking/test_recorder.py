@@ -19,42 +19,31 @@ def recorder(client, tmp_path):
     return MlflowRecorder(client, client.create_run("0", run_name="r"))
 
 
-def history(recorder, key):
-    recorder.flush()
-    return [(m.step, m.value) for m in recorder.client.get_metric_history(recorder.run_id, key)]
-
-
-def artifact(recorder, name):
-    recorder.flush()
-    path = mlflow.artifacts.download_artifacts(run_id=recorder.run_id, artifact_path=name)
-    return Path(path).read_text()
-
-
 def event(step, kind, **fields):
     return {"step": step, "kind": kind, "rollback_count": 0, "interval": 500, **fields}
 
 
-def test_a_key_takes_a_step_once(recorder):
+def test_a_key_takes_a_step_once(recorder, history):
     for step, value in [(1, 1.0), (2, 2.0), (2, 9.0), (1, 9.0), (3, 3.0)]:
         recorder.metrics({"train/loss": value}, step)
     recorder.summary({"final": 0.5})
     recorder.summary({"final": 0.9})
     recorder.flush()
-    assert history(recorder, "train/loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
-    assert history(recorder, "summary/final") == [(0, 0.5)]
+    assert history(recorder.run_id, "train/loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert history(recorder.run_id, "summary/final") == [(0, 0.5)]
 
 
-def test_values_that_are_not_finite_are_left_out_with_one_warning(recorder, caplog):
+def test_values_that_are_not_finite_are_left_out_with_one_warning(recorder, history, caplog):
     recorder.metrics({"train/loss": float("nan"), "train/lr": 0.1}, 1)
     recorder.metrics({"train/loss": float("inf")}, 2)
     recorder.metrics({"train/loss": 1.0}, 3)
     recorder.flush()
-    assert history(recorder, "train/loss") == [(3, 1.0)]
-    assert history(recorder, "train/lr") == [(1, 0.1)]
+    assert history(recorder.run_id, "train/loss") == [(3, 1.0)]
+    assert history(recorder.run_id, "train/lr") == [(1, 0.1)]
     assert caplog.text.count("train/loss is nan at step 1") == 1
 
 
-def test_events_become_metrics_and_one_table(recorder):
+def test_events_become_metrics_and_one_table(recorder, history, artifact):
     mix = {"simple": 0.4, "medium": 0.4, "hard": 0.2}
     scores = {"perf_before": 0.9, "perf_after": 0.82, "delta": -0.08, "average": 0.82}
     events = [
@@ -65,15 +54,20 @@ def test_events_become_metrics_and_one_table(recorder):
     ]
     for each in events:
         recorder.event(each)
-    assert history(recorder, "curriculum/event") == [(500, -1.0), (900, 1.0)]
-    assert history(recorder, "curriculum/performance_before") == [(500, 0.9), (900, 0.9)]
-    assert history(recorder, "curriculum/performance_after") == [(500, 0.82), (900, 0.82)]
-    assert history(recorder, "curriculum/performance_drop") == [(500, -0.08), (900, -0.08)]
-    assert history(recorder, "curriculum/average_performance") == [(500, 0.82), (900, 0.82)]
-    assert history(recorder, "curriculum/rollback_count") == [(0, 0.0), (500, 1.0), (900, 0.0)]
-    assert history(recorder, "curriculum/interval") == [(0, 500.0), (500, 500.0), (900, 500.0)]
-    assert history(recorder, "curriculum/mix/hard") == [(900, 0.2)]
-    assert json.loads(artifact(recorder, "curriculum/events.json")) == events
+    recorder.flush()
+    expected = {
+        "event": [(500, -1.0), (900, 1.0)],
+        "performance_before": [(500, 0.9), (900, 0.9)],
+        "performance_after": [(500, 0.82), (900, 0.82)],
+        "performance_drop": [(500, -0.08), (900, -0.08)],
+        "average_performance": [(500, 0.82), (900, 0.82)],
+        "rollback_count": [(0, 0.0), (500, 1.0), (900, 0.0)],
+        "interval": [(0, 500.0), (500, 500.0), (900, 500.0)],
+        "mix/hard": [(900, 0.2)],
+    }
+    found = {key: history(recorder.run_id, f"curriculum/{key}") for key in expected}
+    assert found == expected
+    assert json.loads(artifact(recorder.run_id, "curriculum/events.json")) == events
 
 
 def test_params_come_in_chunks_and_never_over_what_is_there(recorder):
@@ -87,7 +81,7 @@ def test_params_come_in_chunks_and_never_over_what_is_there(recorder):
     assert params["long"].endswith("x ... [cut: 7000 characters]")
 
 
-def test_files_figures_tables_and_texts_are_artifacts(recorder, tmp_path):
+def test_files_figures_tables_and_texts_are_artifacts(recorder, artifact, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.txt").write_text("a")
     (tmp_path / "b.yaml").write_text("b: 1\n")
@@ -101,14 +95,14 @@ def test_files_figures_tables_and_texts_are_artifacts(recorder, tmp_path):
     recorder.table([{"task": "count", "base": 0.1}, {"task": "spatial", "adapter": 0.9}], "t.json")
     recorder.note("# Look")
     recorder.close("FINISHED")
-    assert artifact(recorder, "kept/folder/a.txt") == "a"
-    assert artifact(recorder, "b.yaml") == "b: 1\n"
-    assert artifact(recorder, "notes/a.md") == "new"
+    assert artifact(recorder.run_id, "kept/folder/a.txt") == "a"
+    assert artifact(recorder.run_id, "b.yaml") == "b: 1\n"
+    assert artifact(recorder.run_id, "notes/a.md") == "new"
     png = mlflow.artifacts.download_artifacts(
         run_id=recorder.run_id, artifact_path="curriculum/timeline.png"
     )
     assert Path(png).read_bytes().startswith(b"\x89PNG")
-    table = json.loads(artifact(recorder, "t.json"))
+    table = json.loads(artifact(recorder.run_id, "t.json"))
     assert table["columns"] == ["task", "base", "adapter"]
     assert table["data"] == [["count", 0.1, None], ["spatial", None, 0.9]]
     run = recorder.client.get_run(recorder.run_id)
@@ -159,11 +153,11 @@ def test_the_hint_says_where_to_look_and_hides_passwords(recorder):
     )
 
 
-def test_a_table_that_comes_again_is_not_appended(recorder):
+def test_a_table_that_comes_again_is_not_appended(recorder, artifact):
     recorder.table([{"task": "count", "right": 1}], "evaluation/t.json")
     recorder.table([{"task": "count", "right": 1}, {"task": "é"}], "evaluation/t.json")
     recorder.flush()
-    table = json.loads(artifact(recorder, "evaluation/t.json"))
+    table = json.loads(artifact(recorder.run_id, "evaluation/t.json"))
     assert table == {"columns": ["task", "right"], "data": [["count", 1], ["é", None]]}
     frame = mlflow.load_table("evaluation/t.json", run_ids=[recorder.run_id])
     assert frame["task"].tolist() == ["count", "é"]

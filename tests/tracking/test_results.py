@@ -29,14 +29,10 @@ def recorder(client):
 
 
 @pytest.fixture
-def model_id(client, tmp_path):
+def model_id(client, adapter):
     """The final adapter of another run."""
-    folder = tmp_path / "final"
-    folder.mkdir()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (folder / name).write_text("{}")
     sft = MlflowRecorder(client, client.create_run("0", run_name="sft"))
-    log_adapter(sft, folder, "final", 7, {"summary/final/hard": 0.5}, register_as="reader")
+    log_adapter(sft, adapter, "final", 7, {"summary/final/hard": 0.5}, register_as="reader")
     sft.close("FINISHED")
     (model,) = client.search_logged_models(["0"])
     return str(model.model_id)
@@ -189,11 +185,9 @@ def test_a_second_evaluation_adds_its_own_numbers(client, model_id):
     assert sorted(value for _, value, _, _ in measured(client, model_id)) == [0.25, 0.5]
 
 
-def test_a_trainings_own_final_adapter_is_found_once_it_is_there(client, tmp_path):
-    (tmp_path / "final").mkdir()
-    (tmp_path / "final/adapter_model.safetensors").write_text("weights")
+def test_a_trainings_own_final_adapter_is_found_once_it_is_there(client, adapter):
     recorder = MlflowRecorder(client, client.create_run("0", run_name="sft"))
-    log_adapter(recorder, tmp_path / "final", "final", 7, {})
+    log_adapter(recorder, adapter, "final", 7, {})
     recorder.metrics(NUMBERS, 7)
     link_measured(recorder, final_model("final"), list(NUMBERS), 7, name="cota_test", digest="d")
     log_trace(recorder, **trace(model=final_model("final")))

@@ -11,24 +11,13 @@ import mlflow
 import pytest
 
 from pixelis.errors import ConfigError, UserError
-from pixelis.tracking import open_run
 from pixelis.tracking.runs import FIRST_KEY, git_tags
+from tests.tracking.conftest import opened
 
 
 def run_of(**changes):
-    settings = {
-        "entry_point": "sft",
-        "experiment": "pixelis",
-        "run_name": "first",
-        "params": {"training.seed": 3},
-        "tags": {"base_model": "pixelis-nano"},
-        "system_metrics": False,
-    }
-    return open_run(**settings | changes)
-
-
-def history(client, run_id, key):
-    return [(m.step, m.value) for m in client.get_metric_history(run_id, key)]
+    settings = {"params": {"training.seed": 3}, "tags": {"base_model": "pixelis-nano"}}
+    return opened(**settings | changes)
 
 
 def test_a_new_run_has_its_name_experiment_params_and_tags(client):
@@ -112,7 +101,9 @@ def test_sigterm_kills_the_run_properly(client):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_resumed_training_goes_on_in_its_first_run_with_no_step_twice(client, monkeypatch):
+def test_a_resumed_training_goes_on_in_its_first_run_with_no_step_twice(
+    client, history, monkeypatch
+):
     with pytest.raises(KeyboardInterrupt), run_of() as first:
         for step in range(1, 8):
             first.metrics({"train/loss": float(step)}, step)
@@ -126,8 +117,8 @@ def test_a_resumed_training_goes_on_in_its_first_run_with_no_step_twice(client, 
             second.metrics({"train/loss": float(step)}, step)
         second.metrics({"eval/simple/accuracy": 0.7}, 10)
     assert second.run_id == first.run_id
-    assert history(client, first.run_id, "train/loss") == [(n, float(n)) for n in range(1, 10)]
-    assert history(client, first.run_id, "eval/simple/accuracy") == [(5, 0.5), (10, 0.7)]
+    assert history(first.run_id, "train/loss") == [(n, float(n)) for n in range(1, 10)]
+    assert history(first.run_id, "eval/simple/accuracy") == [(5, 0.5), (10, 0.7)]
     resumed, shell = client.get_run(first.run_id), client.get_run(outer.info.run_id)
     assert resumed.info.status == "FINISHED"
     assert resumed.info.run_name == "first"
@@ -196,7 +187,7 @@ def test_a_deleted_experiment_is_a_clear_error(client):
     [(True, None, True), (False, None, False), (True, "false", False), (False, "true", True)],
 )
 def test_system_metrics_go_the_same_way_until_the_run_ends(
-    client, monkeypatch, wanted, environment, recorded
+    client, history, monkeypatch, wanted, environment, recorded
 ):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
     if environment:
@@ -205,7 +196,7 @@ def test_system_metrics_go_the_same_way_until_the_run_ends(
         until = time.monotonic() + (60 if recorded else 0.1)
         while recorder.next_step(FIRST_KEY) < 2 and time.monotonic() < until:
             time.sleep(0.01)
-    steps = [step for step, _ in history(client, recorder.run_id, FIRST_KEY)]
+    steps = [step for step, _ in history(recorder.run_id, FIRST_KEY)]
     assert steps == list(range(len(steps))) and bool(steps) == recorded
 
 

@@ -18,9 +18,10 @@ from mlflow import MlflowClient
 from pyarrow import parquet
 
 from pixelis.cli.sync import main as sync
-from pixelis.tracking import Journal, Past, open_run
+from pixelis.tracking import Journal, Past
 from tests.forking import ForkServer
 from tests.postgres import POSTGRES, SECONDS, free_port, postgres, wait_for
+from tests.tracking.conftest import opened as open_sft
 
 __all__ = ["postgres"]  # a fixture
 
@@ -106,16 +107,8 @@ def client(server, tmp_path, monkeypatch):
 
 
 def opened(**changes):
-    settings = {
-        "entry_point": "sft",
-        "experiment": "outage",
-        "run_name": "r",
-        "params": {"training.seed": 3},
-        "tags": {},
-        "output_dir": Path("out"),
-        "system_metrics": False,
-    }
-    return open_run(**settings | changes)
+    settings = {"params": {"training.seed": 3}, "run_name": "r", "output_dir": Path("out")}
+    return open_sft(**settings | changes)
 
 
 def event(step, kind, **fields):
