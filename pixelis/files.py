@@ -3,7 +3,6 @@
 Whenever a process is killed, a reader finds the old content or the new one, never a part.
 """
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -19,8 +18,6 @@ from pixelis.errors import UserError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TORCH_CUT_OFF = ("unexpected pos", "iostream error")  # torch.save, which gives no number
 MIB = 2**20
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
 
 
 def expand_home(path: str) -> Path:
@@ -63,24 +60,22 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def replace_folder(staged: Path, path: Path) -> None:
     """Sync a finished folder and rename it to its final path, replacing an old folder.
 
+    `recover_folder` repairs a kill between the two renames.
+
     Raises:
         OSError: when the disk refuses it; the old folder is restored.
     """
     fsync_folder(staged)
-    if not path.is_dir():
-        os.replace(staged, path)
-    elif swap_folders(staged, path):
-        shutil.rmtree(staged, ignore_errors=True)
-    else:  # two renames without an exchange; `recover_folder` repairs a kill between them
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        try:
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        if path.is_dir():
             os.replace(path, old)
-            os.replace(staged, path)
-        except BaseException:
-            if old.exists() and not path.exists():
-                os.replace(old, path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        os.replace(staged, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
     fsync(path.parent)
 
 
@@ -146,20 +141,6 @@ def fsync_folder(folder: Path) -> None:
         if not path.is_symlink():
             fsync(path)
     fsync(folder)
-
-
-def swap_folders(first: Path, second: Path) -> bool:
-    """Exchange two folders in one step; return False where the system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    names = os.fsencode(first), os.fsencode(second)
-    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM):
-        return False
-    raise OSError(number, os.strerror(number), str(second))
 
 
 def is_disk_full(error: BaseException) -> bool:
