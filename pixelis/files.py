@@ -3,7 +3,6 @@
 Whenever a process is killed, a reader finds the old content or the new one, never a part.
 """
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -19,8 +18,6 @@ from pixelis.errors import UserError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TORCH_CUT_OFF = ("unexpected pos", "iostream error")  # torch.save, which gives no number
 MIB = 2**20
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
 
 
 def expand_home(path: str) -> Path:
@@ -37,10 +34,6 @@ def expand_home(path: str) -> Path:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name in the same folder, sync it, and rename it.
-
-    Args:
-        path: the file.
-        content: a text is written as UTF-8.
 
     Raises:
         OSError: when the disk refuses the write, with the path and, for a full disk, the needed and
@@ -63,33 +56,29 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def replace_folder(staged: Path, path: Path) -> None:
     """Sync a finished folder and rename it to its final path, replacing an old folder.
 
+    `recover_folder` repairs a kill between the two renames.
+
     Raises:
         OSError: when the disk refuses it; the old folder is restored.
     """
     fsync_folder(staged)
-    if not path.is_dir():
-        os.replace(staged, path)
-    elif swap_folders(staged, path):
-        shutil.rmtree(staged, ignore_errors=True)
-    else:  # two renames without an exchange; `recover_folder` repairs a kill between them
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        try:
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        if path.is_dir():
             os.replace(path, old)
-            os.replace(staged, path)
-        except BaseException:
-            if old.exists() and not path.exists():
-                os.replace(old, path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        os.replace(staged, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
     fsync(path.parent)
 
 
 def recover_folder(left: Path, path: Path) -> None:
-    """Remove a folder that a process killed in `replace_folder` left behind, or restore it.
+    """Remove a folder that a process killed in `replace_folder` left, or restore it to `path`.
 
-    Args:
-        left: the staged folder or, with the suffix .old, the folder that it was to replace.
-        path: the final path.
+    `left` is the staged folder or, with the suffix .old, the folder that it was to replace.
     """
     if left.suffix == ".old" and not path.exists():
         os.replace(left, path)
@@ -148,20 +137,6 @@ def fsync_folder(folder: Path) -> None:
     fsync(folder)
 
 
-def swap_folders(first: Path, second: Path) -> bool:
-    """Exchange two folders in one step; return False where the system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    names = os.fsencode(first), os.fsencode(second)
-    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM):
-        return False
-    raise OSError(number, os.strerror(number), str(second))
-
-
 def is_disk_full(error: BaseException) -> bool:
     """Return whether a disk or quota is full; of some libraries only the text says so."""
     if isinstance(error, OSError) and error.errno is not None:
@@ -172,13 +147,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def describe_write_error(error: OSError, path: Path, needed: float | None = None) -> OSError:
-    """Return a write error with its path and, for a full disk, the needed and the free space.
-
-    Args:
-        error: the error of the write, without a path.
-        path: the file or folder.
-        needed: bytes; None: unknown.
-    """
+    """Return a write error with its path and, for a full disk, the needed and the free bytes."""
     why = describe_full_disk(path, needed) if is_disk_full(error) else error.strerror or str(error)
     return OSError(error.errno, why, str(path))
 
@@ -213,11 +182,7 @@ def folder_bytes(folder: Path) -> int:
 
 @contextmanager
 def explain_write_errors(path: Path, needed: float | None = None) -> Iterator[None]:
-    """Add the path, and the space for a full disk, to disk errors inside the block.
-
-    Args:
-        path: the file or folder.
-        needed: bytes; None: unknown.
+    """Add the path, and for a full disk the needed and free bytes, to disk errors in the block.
 
     Raises:
         OSError: also for a full disk that a library reports by its own exception class.

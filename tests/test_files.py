@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-import pixelis.files as module
 from pixelis.files import (
     describe_full_disk,
     describe_write_error,
@@ -49,10 +48,7 @@ def test_another_error_keeps_its_words(tmp_path):
     assert error.value.errno == errno.ENOENT and "No such file" in error.value.strerror
 
 
-@pytest.mark.parametrize("exchanges", [True, False])
-def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, exchanges):
-    if not exchanges:
-        monkeypatch.setattr(module, "swap_folders", lambda first, second: False)
+def test_a_folder_takes_the_place_of_another(tmp_path):
     place = tmp_path / "best"
     for content in ("one", "two"):
         staged = tmp_path / ".best.new"
@@ -75,7 +71,6 @@ def test_a_folder_is_put_back_when_the_second_of_two_moves_fails(tmp_path, monke
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(module, "swap_folders", lambda first, second: False)
     monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(KeyboardInterrupt):
         replace_folder(tmp_path / ".best.new", tmp_path / "best")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from pixelis import files as module
 from pixelis.data_prep.output_folder import check_output_folder
 from pixelis.errors import DataError
 from pixelis.files import staged_folder
@@ -22,21 +21,6 @@ def contents(folder):
 def write(out, text="new"):
     with staged_folder(out) as folder:
         (folder / "summary.json").write_text(text)
-
-
-@pytest.fixture(params=["exchange", "two moves"])
-def exchanging(request, monkeypatch):
-    """Both ways to replace a folder."""
-    if request.param == "two moves":
-        monkeypatch.setattr(module, "swap_folders", lambda first, second: False)
-
-
-def test_this_system_exchanges_folders_in_one_step(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / f"of {name}").touch()
-    assert module.swap_folders(tmp_path / "a", tmp_path / "b")
-    assert (names_in(tmp_path / "a"), names_in(tmp_path / "b")) == ({"of b"}, {"of a"})
 
 
 def make_file(tmp_path):
@@ -76,7 +60,7 @@ def test_a_path_that_must_not_be_written_is_refused_and_left_alone(tmp_path, mak
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
-def test_new_files_replace_all_old_ones(tmp_path, exchanging):
+def test_new_files_replace_all_old_ones(tmp_path):
     out = tmp_path / "cota"
     write(out, "old")
     (out / "more").touch()
@@ -87,7 +71,7 @@ def test_new_files_replace_all_old_ones(tmp_path, exchanging):
 
 
 @pytest.mark.parametrize("stopped_by", [OSError("disk full"), RuntimeError(), KeyboardInterrupt()])
-def test_old_files_survive_when_writing_stops_midway(tmp_path, exchanging, stopped_by):
+def test_old_files_survive_when_writing_stops_midway(tmp_path, stopped_by):
     out = tmp_path / "cota"
     write(out, "old")
     with pytest.raises(type(stopped_by)), staged_folder(out) as folder:
@@ -101,7 +85,6 @@ def test_old_files_survive_when_writing_stops_midway(tmp_path, exchanging, stopp
 def test_old_files_come_back_when_the_second_of_two_moves_fails(tmp_path, monkeypatch, error):
     out = tmp_path / "cota"
     write(out, "old")
-    monkeypatch.setattr(module, "swap_folders", lambda first, second: False)
     replace = os.replace
 
     def failing(source, target):
@@ -109,7 +92,7 @@ def test_old_files_come_back_when_the_second_of_two_moves_fails(tmp_path, monkey
             raise error
         replace(source, target)
 
-    monkeypatch.setattr(module.os, "replace", failing)
+    monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(type(error)):
         write(out)
     assert contents(out) == {"summary.json": "old"} and names_in(tmp_path) == {"cota"}
