@@ -52,16 +52,9 @@ logger = logging.getLogger(__name__)
 class RecordSettings:
     """The settings for recording single rollouts.
 
-    Attributes:
-        adapter: name or address of the adapter, for titles.
-        split: name of the split or benchmark, as in the metrics' names.
-        base: name of the base model.
-        data: path of the data.
-        seed: seed of the choice of rollouts.
-        num_traces: number of rollouts kept as traces.
-        num_reported: number of trajectories in the report; with 0 no report is written.
-        report_folder: folder of the user's copy of the report.
-        step: step of the metrics.
+    `adapter` is its name or address, for titles; `split` is the split or the benchmark in the
+    metrics' names. With 0 trajectories in the report (`num_reported`) none is written;
+    `report_folder` is the folder of the user's copy.
     """
 
     adapter: str

@@ -52,13 +52,9 @@ class Origin:
 def send_model(client: MlflowClient, run_id: str, folder: Path, fields: Mapping[str, Any]) -> None:
     """Log an adapter as a LoggedModel of a run; sending it again makes no second model.
 
-    Args:
-        client: Client of the store.
-        run_id: Id of the run.
-        folder: The adapter's folder.
-        fields: Those of `MlflowRecorder.model`; `origin` (of `Origin`) or None; `events`, the
-            curriculum's events up to its step; `measured_on`, `name` and `digest` of the validation
-            dataset. The run of its `visit` lists the model too.
+    The fields are those of `MlflowRecorder.model`; `origin` (of `Origin`) or None; `events`, the
+    curriculum's events up to its step; `measured_on`, `name` and `digest` of the validation
+    dataset. The run of its `visit` lists the model too.
     """
     run, tags, step = client.get_run(run_id), _tags(fields), fields["step"]
     model = find_model(client, run, tags) or _create(client, run, fields)
@@ -135,15 +131,10 @@ def find_measured(
 
 
 def model_of(client: MlflowClient, uri: str) -> str | None:
-    """Return the id of the LoggedModel at an adapter's address.
+    """Return the id of the LoggedModel at an adapter's address, or None.
 
-    Args:
-        client: Client of the store.
-        uri: `models:/m-...`, `models:/<name>/<version>`, `models:/<name>@<alias>`, `runs:/<id>` or
-            `runs:/<id>/adapters/<name>`.
-
-    Returns:
-        The id; None if the address is a folder or of another kind, or has no LoggedModel.
+    The address is `models:/m-...`, `models:/<name>/<version>`, `models:/<name>@<alias>`,
+    `runs:/<id>` or `runs:/<id>/adapters/<name>`; there is no model for a folder or another kind.
     """
     kind, _, address = uri.rstrip("/").partition(":/")
     if kind == "models" and "/" not in address and "@" not in address:

@@ -68,10 +68,6 @@ def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
     The search begins in the experiment that the environment names (`mlflow run` sets it) and
     continues in `experiment`.
 
-    Args:
-        experiment: The experiment's name.
-        entry_point: The run's MLproject entry point.
-
     Raises:
         UserError: There is no such run (the text lists experiments that have one), or MLflow cannot
             be read.
@@ -105,11 +101,7 @@ def data_tag(digests: Mapping[str, str]) -> str:
 
 
 def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
-    """Return the newest finished data-prep run that made exactly these files, or None.
-
-    Args:
-        digests: File name -> SHA-256, as in the summary of the data.
-    """
+    """Return the newest finished data-prep run that made exactly these files, or None."""
     query = f"attributes.status = 'FINISHED' and tags.`{DATA_TAG}` = '{data_tag(digests)}'"
     connect()
     return next(map(_run_info, search_everywhere(query, most=1)), None)

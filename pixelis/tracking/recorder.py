@@ -143,16 +143,11 @@ class MlflowRecorder:
         results: Mapping[str, float] | None = None,
         register_as: str | None = None,
     ) -> None:
-        """Keep an adapter as a LoggedModel; see `adapters.send_model`.
+        """Keep an adapter as a LoggedModel; its folder may be deleted afterwards.
 
-        Args:
-            folder: The adapter's folder; it may be deleted afterwards.
-            name: The adapter's name.
-            step: The step after which it was saved; None stands for the end of its visit.
-            metrics: Keys on the run whose values at that step are the adapter's.
-            visit: The index of the stage visit that ended with this adapter.
-            results: Results of a test, for the card.
-            register_as: A registered model's name, or None.
+        It was saved after `step`, or at the end of the stage visit with the index `visit`. Its
+        measurements are the run's values of the keys `metrics` at that step, and the `results` of
+        a test; `register_as` is the name of a registered model.
         """
         fields = {
             "name": name,
@@ -310,15 +305,9 @@ def log_adapter(
 ) -> None:
     """Keep an adapter as files of the run, `adapters/<name>`, and as a LoggedModel.
 
-    Logging it again under the same name and step, after a resume, makes no second model.
-
-    Args:
-        recorder: The run's recorder.
-        folder: The adapter in PEFT's layout.
-        name: `final`, `best`, ...
-        step: The optimiser step that it was saved after.
-        metrics: Its measurements at that step, under their names on the run.
-        register_as: Name of a registered model; the adapter becomes its version `candidate`.
+    Logging it again under the same name and step, after a resume, makes no second model. `metrics`
+    are its measurements at that step, under their names on the run. With `register_as`, the name of
+    a registered model, the adapter becomes its version `candidate`.
     """
     recorder.artifact(folder, f"{ADAPTERS}/{name}")
     recorder.metrics(metrics, step)
@@ -351,13 +340,8 @@ def link_measured(
 ) -> None:
     """Show numbers of this run on the page of the model that they measure.
 
-    Args:
-        recorder: Recorder of the run with the numbers.
-        model: Result of `final_model` or `measured_model`.
-        metrics: Keys of the numbers.
-        step: Step of the numbers.
-        name: Name of the dataset.
-        digest: Digest of the dataset, the same as for `MlflowRecorder.dataset`.
+    The model is the result of `final_model` or `measured_model`; `metrics` are the keys of the
+    numbers at a step; `name` and `digest` are those of `MlflowRecorder.dataset`.
     """
     dataset = {"name": name, "digest": digest[:DIGEST_LENGTH]}
     value = {"model": dict(model), "metrics": list(metrics), "step": step, "dataset": dataset}
