@@ -35,10 +35,6 @@ def expand_home(path: str) -> Path:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name in the same folder, sync it, and rename it.
 
-    Args:
-        path: the file.
-        content: a text is written as UTF-8.
-
     Raises:
         OSError: when the disk refuses the write, with the path and, for a full disk, the needed and
             the free space. The temporary file is removed and the old content stays.
@@ -80,11 +76,9 @@ def replace_folder(staged: Path, path: Path) -> None:
 
 
 def recover_folder(left: Path, path: Path) -> None:
-    """Remove a folder that a process killed in `replace_folder` left behind, or restore it.
+    """Remove a folder that a process killed in `replace_folder` left, or restore it to `path`.
 
-    Args:
-        left: the staged folder or, with the suffix .old, the folder that it was to replace.
-        path: the final path.
+    `left` is the staged folder or, with the suffix .old, the folder that it was to replace.
     """
     if left.suffix == ".old" and not path.exists():
         os.replace(left, path)
@@ -153,28 +147,17 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def describe_write_error(error: OSError, path: Path, needed: float | None = None) -> OSError:
-    """Return a write error with its path and, for a full disk, the needed and the free space.
-
-    Args:
-        error: the error of the write, without a path.
-        path: the file or folder.
-        needed: bytes; None: unknown.
-    """
+    """Return a write error with its path and, for a full disk, the needed and the free bytes."""
     why = describe_full_disk(path, needed) if is_disk_full(error) else error.strerror or str(error)
     return OSError(error.errno, why, str(path))
 
 
 def describe_full_disk(path: Path, needed: float | None = None) -> str:
     """Return the text about a full disk: the needed bytes, if known, and the free space."""
-    required = f"about {_amount(needed)} needed, " if needed else ""
-    return f"no space left on its disk: {required}{_amount(free_bytes(path))} free"
-
-
-def free_bytes(path: Path) -> int:
-    """Return the free bytes on the disk of a path, which need not exist yet."""
     while not path.exists() and path != path.parent:
         path = path.parent
-    return shutil.disk_usage(path).free
+    required = f"about {_amount(needed)} needed, " if needed else ""
+    return f"no space left on its disk: {required}{_amount(shutil.disk_usage(path).free)} free"
 
 
 def file_sha256(path: Path) -> str:
@@ -194,11 +177,7 @@ def folder_bytes(folder: Path) -> int:
 
 @contextmanager
 def explain_write_errors(path: Path, needed: float | None = None) -> Iterator[None]:
-    """Add the path, and the space for a full disk, to disk errors inside the block.
-
-    Args:
-        path: the file or folder.
-        needed: bytes; None: unknown.
+    """Add the path, and for a full disk the needed and free bytes, to disk errors in the block.
 
     Raises:
         OSError: also for a full disk that a library reports by its own exception class.

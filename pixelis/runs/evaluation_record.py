@@ -4,23 +4,29 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from tqdm import tqdm
 
 from pixelis import figures
 from pixelis.data.encode import Encoder
+from pixelis.data.example import Example
 from pixelis.data_prep.figures import side_by_side
-from pixelis.evaluation.cases import Case, build_cases, worst_first
+from pixelis.evaluation.cases import Case, build_cases, explain, verdict_of, worst_first
 from pixelis.evaluation.evaluate import (
+    ADAPTER,
     AGAINST,
+    BASE,
     EvaluationResult,
     EvaluationSettings,
     Progress,
     evaluate_model,
 )
+from pixelis.evaluation.matching import answers_match
 from pixelis.evaluation.metrics import ALL, TASK_PREFIX, strata
 from pixelis.evaluation.page import report_page
 from pixelis.evaluation.rollout_store import RolloutStore
@@ -37,12 +43,14 @@ from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
 from pixelis.files import write_atomic
 from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.live_figures import record_chart
-from pixelis.runs.rollout_table import record_rollout_table
 from pixelis.tracking import MlflowRecorder, link_measured, log_trace
 
 FOLDER = "evaluation"
 REPORT_FILE = "report.html"
 TABLE_ROWS, TABLE_SIDE = 60, 320  # of the table of images
+# Of the table of all rollouts: largest side of a picture, and pictures, which are uploaded singly.
+SIDE, MAX_PICTURES = 128, 1000
+LEFT_OUT = "left out: the table's images are full"
 ENDINGS = {ANSWERED: "wrong answer", MAX_OPERATIONS: "called until the limit"}
 
 logger = logging.getLogger(__name__)
@@ -52,16 +60,9 @@ logger = logging.getLogger(__name__)
 class RecordSettings:
     """The settings for recording single rollouts.
 
-    Attributes:
-        adapter: name or address of the adapter, for titles.
-        split: name of the split or benchmark, as in the metrics' names.
-        base: name of the base model.
-        data: path of the data.
-        seed: seed of the choice of rollouts.
-        num_traces: number of rollouts kept as traces.
-        num_reported: number of trajectories in the report; with 0 no report is written.
-        report_folder: folder of the user's copy of the report.
-        step: step of the metrics.
+    `adapter` is its name or address, for titles; `split` that or the benchmark in the metrics'
+    names. With 0 trajectories in the report (`num_reported`) none is written; `report_folder` is
+    the folder of the user's copy.
     """
 
     adapter: str
@@ -127,7 +128,7 @@ def evaluate_and_record(
     recorder.text("\n".join(tables), f"{FOLDER}/measures.txt")
     recorder.table(measure_rows(result), f"{FOLDER}/measures.json")
     recorder.table(result_rows(result), f"{FOLDER}/table.json")
-    record_rollout_table(recorder, result)
+    _record_rollout_table(recorder, result)
     recorder.metrics(result_values(result, evaluation_set.name), step)
     bars = figures.accuracy_bars(
         [
@@ -146,6 +147,73 @@ def evaluate_and_record(
     )
     record_chart(recorder, bars, f"{FOLDER}/accuracy")
     return result
+
+
+def _record_rollout_table(recorder: MlflowRecorder, result: EvaluationResult) -> None:
+    cells = picture_cells(result.examples)
+    rows = rollout_rows(result, cells)
+    recorder.table(rows, f"{FOLDER}/rollouts.json")
+    if len(cells) > MAX_PICTURES:
+        logger.info(
+            f"evaluation/rollouts.json shows the images of {MAX_PICTURES} of {len(cells)} examples "
+            f"(at most {MAX_PICTURES} images); it holds all {len(rows)} rollouts"
+        )
+
+
+def picture_cells(
+    examples: Sequence[Example], max_pictures: int = MAX_PICTURES
+) -> dict[str, Image.Image | str]:
+    """Return the thumbnail of each example by its id; after the first ones, a note instead."""
+    cells: dict[str, Image.Image | str] = {example.id: LEFT_OUT for example in examples}
+    for example in examples[:max_pictures]:
+        picture = side_by_side(example.images)
+        picture.thumbnail((SIDE, SIDE))
+        cells[example.id] = picture
+    return cells
+
+
+def rollout_rows(
+    result: EvaluationResult, cells: Mapping[str, Image.Image | str]
+) -> list[dict[str, Any]]:
+    """Return one row per rollout: question, turns, answer, verdict and reason.
+
+    `verdict` is `right` or `wrong`; for an adapter whose base was rolled out from the same start
+    (example, sample, planted), it is `gained` or `lost` if exactly one of the two is right.
+    `failures` counts failed turns by kind (`Turn.failure`). `cells` are of `picture_cells`.
+    """
+    examples = {example.id: example for example in result.examples}
+    base: dict[tuple[str, int, bool], bool] = {}
+    rows = []
+    for label, evaluation in result.models.items():
+        for rollout in chain(*evaluation.samples, evaluation.planted):
+            example = examples[rollout.example_id]
+            start = (example.id, rollout.sample, rollout.planted)
+            is_right = answers_match(rollout.answer, example)
+            if label == BASE:
+                base[start] = is_right
+            failures = [f"{kind} {num}" for kind, num in sorted(rollout.failures.items())]
+            rows.append(
+                {
+                    "image": cells[example.id],
+                    "model": label,
+                    "verdict": verdict_of(is_right, base.get(start) if label == ADAPTER else None),
+                    "why": "" if is_right else explain(rollout, example),
+                    "id": example.id,
+                    "sample": rollout.sample,
+                    "planted": rollout.planted,
+                    "difficulty": example.difficulty,
+                    "task": example.task,
+                    "sample_type": example.sample_type,
+                    "question": example.question,
+                    "truth": example.ground_truth,
+                    "answer": rollout.answer,
+                    "right": is_right,
+                    "outcome": rollout.outcome,
+                    "failures": ", ".join(failures),
+                    "turns": "\n---\n".join(turn.text for turn in rollout.turns),
+                }
+            )
+    return rows
 
 
 def record_description(recorder: MlflowRecorder, result: EvaluationResult, title: str) -> None:

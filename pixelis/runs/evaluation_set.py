@@ -109,7 +109,7 @@ def _from_questions(questions: QuestionSet, path: Path) -> EvaluationSet:
 
     def record(recorder: MlflowRecorder) -> tuple[str, str]:
         num = len(questions.examples)
-        log_questions(recorder, path, name=name, digest=digest, num_rows=num, context="test")
+        log_questions(recorder, path, name=name, digest=digest, num_rows=num)
         if rejections:
             recorder.table([vars(each) for each in rejections], "evaluation/rejected.json")
         return name, digest

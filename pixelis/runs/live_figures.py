@@ -73,13 +73,8 @@ class LiveFigures:
     ) -> None:
         """Set the recorder, and read the records that its journal already holds.
 
-        Args:
-            recorder: Recorder of the run.
-            output_dir: Folder of `events.json`.
-            max_steps: Number of steps of the training.
-            rules: The figures' settings (`curriculum_rules`).
-            on_event: Called after each event, and after a resume, with all events, the newest step
-                and the error that ended training, if any.
+        `rules` are of `curriculum_rules`. `on_event` is called after each event, and after a
+        resume, with all events, the newest step and the error that ended training, if any.
         """
         self._recorder, self._events_path = recorder, output_dir / EVENTS_FILE
         self._max_steps, self._rules, self._on_event = max_steps, rules, on_event

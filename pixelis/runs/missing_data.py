@@ -16,11 +16,7 @@ def is_missing(out: Path) -> bool:
 
 
 def load_prep(out: Path, prep: str) -> DataPrepConfig:
-    """Load the configuration by which a missing data folder is made.
-
-    Args:
-        out: the data folder.
-        prep: path of the configuration file (`data.prep`).
+    """Load the configuration (`data.prep`) by which a missing data folder is made.
 
     Raises:
         ConfigError: when the file cannot be used.

@@ -32,7 +32,6 @@ from pixelis.runs.training_record import (
     record_evaluation,
     record_result,
     record_status,
-    record_test,
 )
 from pixelis.tracking import (
     MlflowRecorder,
@@ -47,6 +46,7 @@ from pixelis.training.callback import Evaluations
 from pixelis.training.checkpoint import (
     AUTO,
     CURRICULUM_FILE,
+    FINAL,
     FINISHED_FILE,
     Start,
     check_whole,
@@ -330,6 +330,7 @@ def _evaluate(sft: _Sft, recorder: MlflowRecorder, result: TrainingResult) -> di
     )
     measured = evaluation.adapter.accuracy
     accuracy = {name: measured[name].value for name in (*DIFFICULTIES, ALL) if name in measured}
-    record_test(recorder, result, training.max_steps, accuracy)
+    keys = [f"summary/{FINAL}/{d}" for d in result.evaluations[-1][1]]
+    recorder.model(result.final_dir, FINAL, training.max_steps, keys, results=accuracy)  # its card
     record_evaluation(recorder, evaluation, sft.config, sft.model.model_name, sft.digests)
     return accuracy

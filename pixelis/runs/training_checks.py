@@ -39,10 +39,7 @@ def training_identity(
 ) -> dict[str, Any]:
     """Return the values that a resumed training must share: configuration, data, embedded weights.
 
-    Args:
-        params: result of `resolved_params`.
-        model: section `model`.
-        digests: file name -> SHA-256 of the data.
+    `params` are of `resolved_params`; `digests` are the SHA-256 of the data's files.
     """
     identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
     precision = "training.precision"  # `auto` differs between machines, and so do the weights

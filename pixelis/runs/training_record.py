@@ -11,10 +11,10 @@ from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.runs.evaluation_record import FOLDER, RecordSettings, record_rollouts
 from pixelis.runs.inputs import record_split
 from pixelis.tracking import MlflowRecorder, event_rows, final_model, log_adapter
+from pixelis.training.checkpoint import FINAL
 from pixelis.training.distributed import Stopped
 from pixelis.training.sft import TrainingResult
 
-FINAL = "final"
 FIRST_SHOWN, LAST_SHOWN = 10, 40  # events in a run's description, which MLflow bounds
 
 Event = Mapping[str, Any]
@@ -66,18 +66,6 @@ def record_result(
             {f"summary/{name}/{d}": value for d, value in strata.items()},
             register_as=config.register if name == FINAL else None,
         )
-
-
-def record_test(
-    recorder: MlflowRecorder,
-    result: TrainingResult,
-    max_steps: int,
-    accuracy: Mapping[str, float],
-) -> None:
-    """Add the test's answer accuracy by difficulty to the final adapter's card."""
-    _, last = result.evaluations[-1]
-    keys = [f"summary/{FINAL}/{d}" for d in last]
-    recorder.model(result.final_dir, FINAL, max_steps, keys, results=accuracy)
 
 
 def record_evaluation(

@@ -349,11 +349,7 @@ def open_journal(
 ) -> Journal:
     """Open the journal of a run and take its lock.
 
-    Args:
-        folder: Folder of the journal.
-        run_id: Id of the run.
-        shared: Whether several processes write to the run; each gets a journal of its own.
-        past: Point where a resumed training continues.
+    If several processes write to the run (`shared`), each gets a journal of its own.
 
     Raises:
         UserError: Another process holds the lock.

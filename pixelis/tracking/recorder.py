@@ -72,7 +72,7 @@ class MlflowRecorder:
         self.run_name: str = run.info.run_name
         self.experiment_id: str = run.info.experiment_id
         self.parent_id: str | None = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
-        self.resumed, self._keep = resumed, output_dir is not None
+        self._keep = output_dir is not None
         folder = output_dir or (Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir()))
         self.journal = open_journal(folder, self.run_id, shared=shared, past=past)
         self._warnings = WarnOnce()
@@ -143,16 +143,11 @@ class MlflowRecorder:
         results: Mapping[str, float] | None = None,
         register_as: str | None = None,
     ) -> None:
-        """Keep an adapter as a LoggedModel; see `adapters.send_model`.
+        """Keep an adapter as a LoggedModel; its folder may be deleted afterwards.
 
-        Args:
-            folder: The adapter's folder; it may be deleted afterwards.
-            name: The adapter's name.
-            step: The step after which it was saved; None stands for the end of its visit.
-            metrics: Keys on the run whose values at that step are the adapter's.
-            visit: The index of the stage visit that ended with this adapter.
-            results: Results of a test, for the card.
-            register_as: A registered model's name, or None.
+        It was saved after `step`, or at the end of the stage visit with the index `visit`. Its
+        measurements are the run's values of the keys `metrics` at that step, and the `results` of
+        a test; `register_as` is the name of a registered model.
         """
         fields = {
             "name": name,
@@ -310,15 +305,9 @@ def log_adapter(
 ) -> None:
     """Keep an adapter as files of the run, `adapters/<name>`, and as a LoggedModel.
 
-    Logging it again under the same name and step, after a resume, makes no second model.
-
-    Args:
-        recorder: The run's recorder.
-        folder: The adapter in PEFT's layout.
-        name: `final`, `best`, ...
-        step: The optimiser step that it was saved after.
-        metrics: Its measurements at that step, under their names on the run.
-        register_as: Name of a registered model; the adapter becomes its version `candidate`.
+    Logging it again under the same name and step, after a resume, makes no second model. `metrics`
+    are its measurements at that step, under their names on the run. With `register_as`, the name of
+    a registered model, the adapter becomes its version `candidate`.
     """
     recorder.artifact(folder, f"{ADAPTERS}/{name}")
     recorder.metrics(metrics, step)
@@ -351,13 +340,8 @@ def link_measured(
 ) -> None:
     """Show numbers of this run on the page of the model that they measure.
 
-    Args:
-        recorder: Recorder of the run with the numbers.
-        model: Result of `final_model` or `measured_model`.
-        metrics: Keys of the numbers.
-        step: Step of the numbers.
-        name: Name of the dataset.
-        digest: Digest of the dataset, the same as for `MlflowRecorder.dataset`.
+    The model is the result of `final_model` or `measured_model`; `metrics` are the keys of the
+    numbers at a step; `name` and `digest` are those of `MlflowRecorder.dataset`.
     """
     dataset = {"name": name, "digest": digest[:DIGEST_LENGTH]}
     value = {"model": dict(model), "metrics": list(metrics), "step": step, "dataset": dataset}
@@ -365,18 +349,18 @@ def link_measured(
 
 
 def log_questions(
-    recorder: MlflowRecorder, file: Path, *, name: str, digest: str, num_rows: int, context: str
+    recorder: MlflowRecorder, file: Path, *, name: str, digest: str, num_rows: int
 ) -> None:
-    """Record a file or folder of `num_rows` questions, of any layout, as an input of the run.
+    """Record a file or folder of `num_rows` test questions, of any layout, as an input of the run.
 
-    `name`, `digest` (SHA-256 of the questions) and `context` are those of the MLflow dataset.
+    `name` and `digest` (SHA-256 of the questions) are those of the MLflow dataset.
     """
     fields = {
         "digest": digest[:DIGEST_LENGTH],
         "source_type": "local",
         "source": json.dumps({"uri": str(file)}),
         "profile": json.dumps({"num_rows": num_rows}),
-        "context": context,
+        "context": "test",
     }
     recorder.record(Record("dataset", name, public(fields)))
 

@@ -91,14 +91,9 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
 def set_champion(client: MlflowClient, version: ModelVersion, rival: str | None, why: str) -> bool:
     """Give a version the alias `champion`, with the reason as a tag.
 
-    Args:
-        client: Client of the registry.
-        version: The new champion.
-        rival: The version that it was compared with; None if there was no champion.
-        why: The result of the comparison.
-
     Returns:
-        Whether the alias was set; not if another version has become champion meanwhile.
+        Whether the alias was set: not if `rival`, the version that it was compared with, or None,
+        is no longer the champion.
     """
     now = find_champion(client, version.name)
     if (None if now is None else str(now.version)) != rival:

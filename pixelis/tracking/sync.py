@@ -36,9 +36,7 @@ DIED_TAG = "pixelis.died"  # why a run was ended from outside
 def find_journals(trees: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
     """Return the journals with undelivered records, or without a record of the run's end.
 
-    Args:
-        trees: Folders to search recursively.
-        folders: Folders to search without their subfolders.
+    They are looked for in the trees with all subfolders, and in the folders without them.
     """
     name = f"{PREFIX}*{SUFFIX}"
     paths = {path for tree in trees for path in tree.rglob(name)}
@@ -51,9 +49,6 @@ def deliver_journals(paths: Sequence[Path]) -> tuple[bool, list[str]]:
     """Send the remaining records of journals and end their runs.
 
     A run that was killed ends KILLED; a resume sets it to RUNNING again.
-
-    Args:
-        paths: The journals, as from `find_journals`.
 
     Returns:
         Whether everything for this store was delivered, and one line per run.
@@ -187,13 +182,9 @@ def end_dead_runs(client: MlflowClient, *, but: str = "", grace: float | None = 
     """End the runs that are RUNNING in MLflow although their processes have ended.
 
     The remaining records of their journals are sent first. The runs become KILLED, or FINISHED if
-    the training was finished; a resume sets them to RUNNING again.
-
-    Args:
-        client: Client of the store.
-        but: The id of this process's own run, which is left alone.
-        grace: Age in seconds at which a heartbeat from another machine means that its process has
-            ended; None leaves other machines' runs alone.
+    the training was finished; a resume sets them to RUNNING again. The run `but` is left alone.
+    `grace` is the age in seconds at which a heartbeat from another machine means that its process
+    has ended; None leaves other machines' runs alone.
 
     Returns:
         One line per run.
