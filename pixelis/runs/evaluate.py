@@ -137,11 +137,10 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
         record_rollouts(
             recorder,
             result,
+            evaluation_set,
             RecordSettings(
                 adapter=address,
-                split=evaluation_set.name,
                 base=name,
-                data=evaluation_set.path,
                 seed=config.seed,
                 num_traces=config.num_traces,
                 num_reported=config.num_reported,

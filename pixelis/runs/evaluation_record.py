@@ -60,15 +60,13 @@ logger = logging.getLogger(__name__)
 class RecordSettings:
     """The settings for recording single rollouts.
 
-    `adapter` is its name or address, for titles; `split` that or the benchmark in the metrics'
-    names. With 0 trajectories in the report (`num_reported`) none is written; `report_folder` is
-    the folder of the user's copy.
+    `adapter` is its name or address, for titles. With 0 trajectories in the report
+    (`num_reported`) none is written; `report_folder` is the folder of the user's copy; `step` is
+    that of the metrics.
     """
 
     adapter: str
-    split: str
     base: str
-    data: str
     seed: int
     num_traces: int
     num_reported: int
@@ -227,6 +225,7 @@ def record_description(recorder: MlflowRecorder, result: EvaluationResult, title
 def record_rollouts(
     recorder: MlflowRecorder,
     result: EvaluationResult,
+    evaluation_set: EvaluationSet,
     settings: RecordSettings,
     *,
     model: Mapping[str, Any] | None,
@@ -238,7 +237,7 @@ def record_rollouts(
     """
     if model is not None:
         name, digest = dataset
-        keys = _model_metrics(result, settings.split)
+        keys = _model_metrics(result, evaluation_set.name)
         link_measured(recorder, model, keys, settings.step, name=name, digest=digest)
     cases = build_cases(result)
     traced = worst_first(cases, settings.num_traces, settings.seed)
@@ -248,11 +247,11 @@ def record_rollouts(
     if settings.num_reported:
         page = report_page(
             result,
-            title=f"Evaluation of {settings.adapter} on {settings.split}",
+            title=f"Evaluation of {settings.adapter} on {evaluation_set.name}",
             about={
                 "examples": str(len(result.examples)),
                 "base": settings.base,
-                "data": settings.data,
+                "data": evaluation_set.path,
                 "seed": str(settings.seed),
             },
             limit=settings.num_reported,
@@ -300,10 +299,9 @@ def _write_report(folder: Path, page: str) -> None:
 
 def _record_figures(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
     endings = [
-        {"group": group, "kind": _ending(case)}
+        {"group": getattr(case.example, by), "kind": _ending(case)}
         for by in ("difficulty", "task")
         for case in cases
-        for group in [getattr(case.example, by)]
     ]
     record_chart(recorder, figures.outcome_bars(endings), f"{FOLDER}/failures")
     matrices = figures.confusions(
