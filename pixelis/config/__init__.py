@@ -29,7 +29,16 @@ from pixelis.config.schema import (
     TrainingFileConfig,
     TuneFileConfig,
 )
-from pixelis.config.section import Many, Section, Text, key, unknown_key, validate, walk_fields
+from pixelis.config.section import (
+    Many,
+    Section,
+    Text,
+    key,
+    suggest,
+    unknown_key,
+    validate,
+    walk_fields,
+)
 from pixelis.config.space import FIELDS, SECTION, flat_space, merge_space
 
 __all__ = [
@@ -66,6 +75,7 @@ __all__ = [
     "packaged_configs",
     "parse_yaml",
     "read_mapping",
+    "suggest",
     "to_yaml",
     "unknown_key",
     "validate",

@@ -7,14 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic.fields import FieldInfo
-
 from pixelis.config.load import find_config, flatten, load_config, packaged_configs
-from pixelis.config.section import Section, kinds_of
+from pixelis.config.section import Section, kinds_of, limits_of
 from pixelis.errors import ConfigError
 
 WORDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT", types.NoneType: "null"}
-SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 LONGEST_VALUE = 60  # longest default in characters; a list of stages is longer
 Sections = Mapping[str, type[Section]]
 
@@ -113,7 +110,7 @@ def _rows(
             yield Row(f"{key}.KEY", "", "", "", meaning)
         else:
             value = _show(values.get(key, field.default))
-            yield Row(key, _kind_word(inner), _limits(field), value, meaning)
+            yield Row(key, _kind_word(inner), limits_of(field), value, meaning)
 
 
 def _kind_word(annotation: Any) -> str:
@@ -127,22 +124,6 @@ def _kind_word(annotation: Any) -> str:
         else:
             words += typing.get_args(kind) or [WORDS[kind]]
     return "|".join(words)
-
-
-def _limits(field: FieldInfo) -> str:
-    """Describe the range of a field or of a list's items, as in ">= 0, <= 1"."""
-    limits = [
-        f"{SIGNS[sign]} {getattr(rule, sign)}"
-        for rule in [*field.metadata, *_inner_rules(field.annotation)]
-        for sign in SIGNS
-        if hasattr(rule, sign)
-    ]
-    return ", ".join(dict.fromkeys(limits))
-
-
-def _inner_rules(annotation: Any) -> Iterator[Any]:
-    for part in typing.get_args(annotation):
-        yield from part.metadata if isinstance(part, FieldInfo) else _inner_rules(part)
 
 
 def _show(value: Any) -> str:

@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 
 from pixelis.errors import ConfigError
 
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 NULL_WORDS = ("", "none", "null", "~")
 Item = typing.TypeVar("Item")
 # A list in YAML. Strict is about the list itself: its items are not converted.
@@ -40,10 +41,6 @@ RULES = {
     "string_type": "must be text",
     "string_too_short": "must not be empty",
     "too_short": "must have at least {min_length} items",
-    "greater_than_equal": "must be >= {ge:.10g}",
-    "greater_than": "must be > {gt:.10g}",
-    "less_than_equal": "must be <= {le:.10g}",
-    "less_than": "must be < {lt:.10g}",
     "missing": "must be given",
     "recursion_loop": "must not contain itself",
     "invalid-json-value": "must be a number, text, true, false, null, a list or a section",
@@ -78,9 +75,31 @@ class Section(BaseModel):
 SectionType = typing.TypeVar("SectionType", bound=Section)
 
 
-def key(default: Any, meaning: str, **rules: Any) -> Any:
-    """Return a field with its default, its meaning for `--help`, and pydantic's ge, gt, le, lt."""
-    return Field(default, description=meaning, **rules)
+def key(default: Any, meaning: str, *, reason: str = "", **rules: Any) -> Any:
+    """Return a field of a section.
+
+    Args:
+        default: its default.
+        meaning: its meaning for `--help`.
+        reason: the reason of its range, for the message about a value outside of it.
+        **rules: pydantic's ge, gt, le, lt.
+    """
+    return Field(default, description=meaning, json_schema_extra={"reason": reason}, **rules)
+
+
+def limits_of(field: FieldInfo) -> str:
+    """Describe the range of a field or of a list's items, as in "in [0, 1)" or ">= 1"."""
+    rules = [*field.metadata, *_inner_rules(field.annotation)]
+    limits = {sign: getattr(rule, sign) for rule in rules for sign in SIGNS if hasattr(rule, sign)}
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    if low is not None and high is not None:
+        return f"in {'[' if 'ge' in limits else '('}{low}, {high}{']' if 'le' in limits else ')'}"
+    return "".join(f"{SIGNS[sign]} {limit}" for sign, limit in limits.items())
+
+
+def _inner_rules(annotation: Any) -> Iterator[Any]:
+    for part in typing.get_args(annotation):
+        yield from part.metadata if isinstance(part, FieldInfo) else _inner_rules(part)
 
 
 def kinds_of(annotation: Any) -> list[Any]:
@@ -157,18 +176,42 @@ def _describe(
     if cause is not None:
         return f"{name} {cause}{ending}"
     # A union of types has a fault for each of them.
-    rules = [_rule(each) for each in faults if _locate(each["loc"], kind, tree)[0] == key]
+    field = section.model_fields.get(re.sub(r"\[.*", "", key.rpartition(".")[2]))
+    same = [each for each in faults if _locate(each["loc"], kind, tree)[0] == key]
+    rules = [_rule(each, field) for each in same]
     rule = " or ".join([rules[0], *(re.sub("^must be (one of )?", "", each) for each in rules[1:])])
-    return f"{name.rstrip('.')} {rule}, got {show(fault['input'])}{ending}"
+    return f"{name.rstrip('.')} {rule}, got {show(fault['input'])}{_reason(fault, field)}{ending}"
 
 
-def _rule(fault: ErrorDetails) -> str:
+def _rule(fault: ErrorDetails, field: FieldInfo | None) -> str:
     context = fault.get("ctx", {})
     if fault["type"] == "literal_error":
-        return f"must be one of {context['expected']}".replace("'", "").replace(" or ", ", ")
+        return f"must be one of {', '.join(_choices(fault))}"
+    if SIGNS.keys() & context.keys():  # of items of an open mapping, such as a mix: one limit
+        one = "".join(f"{SIGNS[sign]} {context[sign]:.10g}" for sign in SIGNS.keys() & context)
+        return f"must be {(field and limits_of(field)) or one}"
     if fault["type"] in RULES:
         return RULES[fault["type"]].format(**context)
     return re.sub("^(Input|String) should", "must", fault["msg"])
+
+
+def _choices(fault: ErrorDetails) -> list[str]:
+    return re.findall("'(.*?)'", fault["ctx"]["expected"])
+
+
+def _reason(fault: ErrorDetails, field: FieldInfo | None) -> str:
+    if fault["type"] == "literal_error":
+        return suggest(fault["input"], _choices(fault))
+    extra = field.json_schema_extra if field else None
+    is_range = SIGNS.keys() & fault.get("ctx", {}).keys()
+    reason = extra.get("reason") if is_range and isinstance(extra, dict) else ""
+    return f" ({reason})" if reason else ""
+
+
+def suggest(value: Any, choices: Iterable[str]) -> str:
+    """Return the choice that is most like a value, as in " (did you mean 'staged'?)", or ""."""
+    near = difflib.get_close_matches(str(value), list(choices), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _locate(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pixelis.config import Many, Section, Text, key, validate
+from pixelis.config import Many, Section, Text, key, suggest, validate
 from pixelis.curriculum.performance import as_fraction
 from pixelis.curriculum.strategies import STRATEGIES, Strategy
 from pixelis.errors import ConfigError
@@ -90,7 +90,9 @@ class CurriculumConfig(Section):
     eval_samples_per_difficulty: int = key(128, "largest size of a validation stratum", ge=1)
     scored_pool_size: int | None = key(1024, "examples scored by loss at a time; null: all", ge=1)
     rollback_enabled: bool = key(True, "false: an attempt always keeps")
-    rollback_threshold: float = key(-0.05, "a delta at or below it is rolled back", ge=-1, le=0)
+    rollback_threshold: float = key(
+        -0.05, "a delta at or below it is rolled back", ge=-1, le=0, reason="a drop is negative"
+    )
     rollback_cooldown: int = key(1000, "steps without attempts after a rollback", ge=0)
     rollback_factor: float = key(2.0, "multiplies the interval after a rollback", ge=1)
     max_rollbacks: int | None = key(None, "hold after so many in a row; null: never", ge=1)
@@ -108,7 +110,8 @@ class CurriculumConfig(Section):
     def _check_strategy(cls, strategy: str) -> str:
         # A lookup instead of a Literal type, so that users can add strategies.
         if strategy not in STRATEGIES:
-            raise ValueError(f"must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+            rule = f"must be one of {', '.join(STRATEGIES)}, got {strategy!r}"
+            raise ValueError(f"{rule}{suggest(strategy, STRATEGIES)}")
         return strategy
 
     @model_validator(mode="after")

@@ -134,7 +134,10 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(workdir, words, r
         ({"training__max_steps": 2, "arms": "[uniform, reverse]"}, "max_steps must be >= 3, the"),
         ({"learning_rates": "[]"}, "learning_rates must hold at least one, got []"),
         ({"evaluation__enabled": "false"}, "evaluation.enabled must be true, got false"),
-        ({"curriculum__rollback_threshold": 0.05}, "rollback_threshold must be <= 0, got 0.05"),
+        (
+            {"curriculum__rollback_threshold": 0.05},
+            "rollback_threshold must be in [-1, 0], got 0.05 (a drop is negative)",
+        ),
         ({"model__use_lora": "false"}, "model.use_lora must be true, got false"),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_real_process_makes_data_and_records_it(workdir, runs, client, run_pro
     ("words", "message"),
     [
         (("--num_sample", "3"), "Unknown key 'num_sample' in the command line. Did you mean "),
-        (("--num_samples", "0"), "num_samples must be >= 1, got 0"),
+        (("--num_samples", "0"), "num_samples must be in [1, 5000000], got 0"),
         (("--source", "coco"), "source coco needs input: the folder of its images and instances"),
         (("--tasks", "[counting]"), "tasks must be among attribute_recognition, object_counting"),
         (("--input", "nothing.json"), "nothing.json"),

@@ -298,7 +298,10 @@ def refused(refused, sft_arguments):
     ("words", "message"),
     [
         (("--training.max_step", "3"), "Unknown key 'training.max_step' in the command line. Did"),
-        (("--curriculum.rollback_threshold", "0.1"), "rollback_threshold must be <= 0, got 0.1"),
+        (
+            ("--curriculum.rollback_threshold", "0.1"),
+            "rollback_threshold must be in [-1, 0], got 0.1",
+        ),
         (
             (
                 "--curriculum.stages",

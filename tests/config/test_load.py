@@ -83,7 +83,7 @@ def test_a_copy_with_other_values_is_checked_as_a_file_is():
     config = TrainingFileConfig()
     changed = config.replace(exp_name="mine", training=config.training.replace(seed=3))
     assert (changed.exp_name, changed.training.seed, config.training.seed) == ("mine", 3, 0)
-    with pytest.raises(ConfigError, match="^seed must be >= 0, got -1$"):
+    with pytest.raises(ConfigError, match=r"^seed must be in \[0, 4294967295\], got -1$"):
         config.training.replace(seed=-1)
     with pytest.raises(ConfigError, match="Unknown key 'sed'. Did you mean 'seed'"):
         config.training.replace(sed=1)
@@ -183,11 +183,15 @@ FAULTS = [
     (DATA, {"tasks": "[a"}, "tasks: '[a' is not valid YAML: "),
     # ranges and choices
     (TRAINING, {"training.learning_rate": "0"}, "training.learning_rate must be > 0, got 0 (the"),
-    (DATA, {"seed": "-1"}, "seed must be >= 0, got -1 (the command line)"),
-    (DATA, {"num_samples": "5000001"}, "num_samples must be <= 5000000, got 5000001"),
-    (DATA, {"difficulty.thresholds": "[0, 2]"}, "difficulty.thresholds[1] must be <= 1, got 2"),
-    (MODEL, {"model.lora_dropout": "1"}, "model.lora_dropout must be < 1, got 1"),
-    (MODEL, {"model.lora_r": "0"}, "model.lora_r must be >= 1 or auto, got 0"),
+    (DATA, {"seed": "-1"}, "seed must be in [0, 4294967295], got -1 (the command line)"),
+    (DATA, {"num_samples": "5000001"}, "num_samples must be in [1, 5000000], got 5000001"),
+    (
+        DATA,
+        {"difficulty.thresholds": "[0, 2]"},
+        "difficulty.thresholds[1] must be in [0, 1], got 2",
+    ),
+    (MODEL, {"model.lora_dropout": "1"}, "model.lora_dropout must be in [0, 1), got 1"),
+    (MODEL, {"model.lora_r": "0"}, "model.lora_r must be in [1, 1024] or auto, got 0"),
     (EVALUATE, {"split": "tests"}, "split must be one of train, validation, test, got 'tests'"),
     (DATA, {"input_format": "csv"}, "input_format must be one of cota, messages, conversations,"),
     # rules that join keys

@@ -78,7 +78,12 @@ def test_names_of_arms_that_are_refused(names, message):
         ),
         ("staged", {"strategy": "stagd"}, 90, "strategy.*stagd"),
         ("staged", {"enabled": "x"}, 90, "enabled.*'x'"),
-        ("staged", {"rollback_threshold": 0.05}, 90, "must be <= 0, got 0.05"),
+        (
+            "staged",
+            {"rollback_threshold": 0.05},
+            90,
+            r"must be in \[-1, 0\], got 0.05",
+        ),
     ],
 )
 def test_settings_that_are_refused(arm, changed, max_steps, message):

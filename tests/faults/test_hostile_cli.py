@@ -89,8 +89,11 @@ def test_data_prep_leaves_what_is_right_and_tells_of_the_rest(run, folder, tmp_p
         (("--input", "input/nothing"), "does not exist"),
         (("--input", "/dev/zero"), "does not exist"),
         (("--num_samples", "10" + "0" * 400), "a number may have 250 characters"),
-        (("--num_samples", "1000000000000"), "num_samples must be <= 5000000, got 1000000000000"),
-        (("--num_workers", "1000000"), "num_workers must be <= 256, got 1000000"),
+        (
+            ("--num_samples", "1000000000000"),
+            "num_samples must be in [1, 5000000], got 1000000000000",
+        ),
+        (("--num_workers", "1000000"), "num_workers must be in [1, 256], got 1000000"),
         (("--output_dir", "x" * 5000), "output_dir may have 4096 characters"),
         (("--output_dir", "x" * 300), "cannot be written"),
         (("--config", "input/bomb.png"), "is not valid YAML"),

@@ -113,7 +113,10 @@ def indented(text):
         ("a:" + "".join(f"\n{' ' * n}- " for n in range(400)), "values may be nested 50 deep"),
         ("training: {seed: 0x" + "f" * 9000 + "}", "a number may have 250 characters, got 9002"),
         ("training: {seed: 1" + ":1" * 3000 + "}", "a number may have 250 characters, got 6001"),
-        ("training: {seed: " + "9" * 249 + "}", "training.seed must be <= 4294967295, got 9999"),
+        (
+            "training: {seed: " + "9" * 249 + "}",
+            "training.seed must be in [0, 4294967295], got 9999",
+        ),
         ("training: {learning_rate: 1e999}", "must be a finite number, got inf"),
         ("!!map [a, b]", "expected a mapping node, but found sequence (line 1)"),
         ("training: {auto_batch_size: !!bool foo}", "a value cannot be read ('foo')"),
@@ -144,10 +147,10 @@ def test_what_is_refused_and_why(file, text, rule):
 @pytest.mark.parametrize(
     ("config_class", "text", "rule"),
     [
-        (DataPrepConfig, "num_samples: 1000000000000", "num_samples must be <= 5000000"),
-        (DataPrepConfig, "num_workers: 1000000", "num_workers must be <= 256"),
-        (ModelFileConfig, "model: {lora_r: 1000000}", "model.lora_r must be <= 1024 or auto"),
-        (EvaluateConfig, "bootstrap_samples: 1000000000", "must be <= 100000"),
+        (DataPrepConfig, "num_samples: 1000000000000", "num_samples must be in [1, 5000000]"),
+        (DataPrepConfig, "num_workers: 1000000", "num_workers must be in [1, 256]"),
+        (ModelFileConfig, "model: {lora_r: 1000000}", "model.lora_r must be in [1, 1024] or auto"),
+        (EvaluateConfig, "bootstrap_samples: 1000000000", "must be in [1, 100000]"),
     ],
 )
 def test_numbers_that_would_use_up_the_machine(file, config_class, text, rule):

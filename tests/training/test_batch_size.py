@@ -1,5 +1,11 @@
 """The batch size that fits: the same steps, in smaller forward passes."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -8,12 +14,14 @@ from pixelis.errors import ConfigError
 from pixelis.training.batch_size import halves
 from pixelis.training.checkpoint import ADAPTER_FILE, CURRICULUM_FILE, read_json
 from pixelis.training.trainer import CurriculumTrainer
+from tests.training.conftest import MODEL, TRAINING
 
 pytestmark = pytest.mark.integration
 
 DRY = {"lora_dropout": 0.0}  # forward passes of another size would draw other dropout
 STEPS = {"max_steps": 3, "eval_steps": 3, "save_steps": 2, "logging_steps": 1}
 SIXTEEN = {**STEPS, "batch_size": 16, "gradient_accumulation_steps": 1}
+ROOM, TOO_LITTLE = 100, 4  # MiB more: 4 of 208 tokens fit there, 2 in 60, 8 in 150; or not even one
 # As torch on GPUs and on CPUs, oneDNN, C++ and Python report it.
 FAILURES = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -109,3 +117,54 @@ def test_another_error_stays_what_it_is(train, advancing, small):
     small(room=0, failures=[RuntimeError("a bug")])
     with pytest.raises(RuntimeError, match="^a bug$"):
         train(advancing, auto_batch_size=True)
+
+
+@pytest.fixture
+def train_in_little_room(data_dir, advancing):
+    """Train in a process whose search may take only so many MiB of address space more."""
+
+    def run(output_dir, *, room, code):
+        request = {
+            "training": TRAINING
+            | SIXTEEN
+            | {"auto_batch_size": True, "output_dir": str(output_dir)},
+            "model": MODEL | DRY,
+            "curriculum": advancing,
+            "data_dir": str(data_dir),
+            "room": room,
+        }
+        done = subprocess.run(
+            [sys.executable, Path(__file__).with_name("limited_training.py"), json.dumps(request)],
+            capture_output=True,
+            text=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "OMP_NUM_THREADS": "1",
+                "MALLOC_MMAP_THRESHOLD_": "65536",  # what is freed is given back at once
+            },
+            timeout=300,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout.splitlines()[-1]
+
+    return run
+
+
+@pytest.mark.slow
+def test_real_allocations_that_fail_halve_the_batch(
+    train, train_in_little_room, advancing, tmp_path
+):
+    """The process may take so much address space, and no more."""
+    plenty, _, _ = train(advancing, model=DRY, output_dir=tmp_path / "plenty", **SIXTEEN)
+    fitting = train_in_little_room(tmp_path / "short", room=ROOM, code=0)
+    size = int(fitting.split(" x ")[0])
+    assert 1 <= size <= 8 and fitting == f"{size} x {16 // size}"
+    one, other = (
+        load_file(folder / ADAPTER_FILE) for folder in (plenty.final_dir, tmp_path / "short/final")
+    )
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], atol=2e-5, rtol=0)
+
+    error = train_in_little_room(tmp_path / "none", room=TOO_LITTLE, code=2)
+    assert error.startswith("error: training.batch_size: not even 1 example of ")
