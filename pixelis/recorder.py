@@ -51,10 +51,17 @@ class Recorder(Protocol):
 class NullRecorder:
     """A recorder that keeps nothing, for library use and tests."""
 
-    def metrics(self, *args: Any, **kwargs: Any) -> None:
-        """Ignore the record."""
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Ignore the numbers."""
 
-    event = artifact = figure = metrics
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Ignore the event."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Ignore the file."""
+
+    def figure(self, name: str, figure: "Figure") -> None:
+        """Ignore the figure."""
 
     def position(self) -> int:
         """Return 0: nothing is kept."""
