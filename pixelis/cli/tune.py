@@ -16,8 +16,7 @@ def main(argv: Sequence[str]) -> int:
     from pixelis.experiments.tune.spec import SearchSpec
     from pixelis.experiments.tune.storage import open_storage
     from pixelis.runs.prepare import make_data
-    from pixelis.runs.tune import run_search
-    from pixelis.runs.tuning_record import check_best
+    from pixelis.runs.tune import check_best, run_search
     from pixelis.training.inputs import check_model
 
     spec = SearchSpec(config, model)

@@ -1,10 +1,15 @@
 """The curriculum: stages, decisions, strategies and the sampler; no torch, no MLflow."""
 
 from pixelis.curriculum.config import CurriculumConfig, Stage, check_examples
-from pixelis.curriculum.event import CurriculumEvent, event_line, final_statistics
+from pixelis.curriculum.event import (
+    CurriculumEvent,
+    Visit,
+    event_line,
+    final_statistics,
+    visits,
+)
 from pixelis.curriculum.manager import CurriculumManager
 from pixelis.curriculum.sampler import MixtureSampler, draw_scored
-from pixelis.curriculum.visits import Visit, visits
 from pixelis.errors import ConfigError
 
 __all__ = [

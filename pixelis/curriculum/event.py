@@ -1,8 +1,8 @@
-"""The events of a curriculum, the rows of `curriculum/events.json`, and their console lines."""
+"""The events of a curriculum: their records, their console lines, and the visits they bound."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pixelis.curriculum.performance import compute_delta_standard_error, compute_performance
@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the manager records events
     from pixelis.curriculum.manager import CurriculumManager
 
 RULE = "=" * 40
+OPEN = "open"  # the outcome of a visit that has not ended
 
 
 @dataclass(frozen=True)
@@ -138,3 +139,73 @@ def final_statistics(
     lines += [f"  Final weights: {weights}", f"  Total samples used: {examples_seen}"]
     lines += [f"  Steps not applied: {num_bad_steps}"] if num_bad_steps else []
     return "\n".join([RULE, "Final Curriculum Statistics:", *lines, RULE])
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One span; the next one begins where it ends.
+
+    A rolled-back trial is a visit of the next stage; a kept trial is the beginning of that stage's
+    visit. After a rollback the old stage has another visit.
+    """
+
+    index: int  # the number of the visit, from 1
+    stage: str  # the stage's name; for a strategy without stages, the strategy's name
+    begin: int  # the step after which the mix was used
+    end: int | None  # the last step with the mix; None while the visit is open
+    mix: Mapping[str, float]  # difficulty -> fraction
+    entered_by: str  # the event's kind: start, trial, advance or rollback
+    # How it was left: `open`: not yet; `tried_next`: a trial of the next stage began; `advanced`:
+    # the next stage began; `rolled_back`: it was a trial, and is undone; `ended`: training ended.
+    outcome: str = OPEN
+    reason: str | None = None  # the reason of the event that ended the visit
+    # Performance by difficulty; None if not measured.
+    strata_at_entry: Mapping[str, float] | None = None
+    strata_at_exit: Mapping[str, float] | None = None
+    delta: float | None = None  # the delta of the decision that ended or kept a trial's visit
+
+
+def visits(events: Sequence[Mapping[str, Any]]) -> list[Visit]:
+    """Return the visits of a training in order; the last one is open until the training ended.
+
+    Args:
+        events: the results of `CurriculumEvent.to_dict`.
+    """
+    spans: list[Visit] = []
+    for event in events:
+        kind = event["kind"]
+        if spans:
+            last = spans[-1]
+            is_tried = last.entered_by == "trial" and last.delta is None
+            is_next = kind == "advance" and not is_tried and event.get("to_stage") != last.stage
+            outcome = {
+                "end": "ended",
+                "trial": "tried_next",
+                "advance": "advanced" if is_next else OPEN,
+                "rollback": "rolled_back" if is_tried else OPEN,
+            }.get(kind, OPEN)
+            if is_tried and kind in ("advance", "rollback"):
+                spans[-1] = replace(last, delta=event.get("delta"))
+            if outcome == OPEN:
+                continue
+            spans[-1] = replace(
+                spans[-1],
+                end=event["step"],
+                outcome=outcome,
+                reason=event.get("reason"),
+                strata_at_exit=event.get("strata"),
+            )
+            if outcome == "ended":
+                continue
+        spans.append(
+            Visit(
+                index=len(spans) + 1,
+                stage=event.get("to_stage") or "",
+                begin=event["step"],
+                end=None,
+                mix=event.get("mix") or {},
+                entered_by=kind,
+                strata_at_entry=event.get("strata"),
+            )
+        )
+    return spans

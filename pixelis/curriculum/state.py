@@ -6,26 +6,19 @@ from typing import Any
 
 @dataclass
 class CurriculumState:
-    """The state that strategies decide on.
-
-    Attributes:
-        steps: optimiser steps so far.
-        visit: the number of the visit; the sampler starts a new quota when it changes.
-        history: strata of the last evaluations, oldest first.
-        history_steps: the step of each of them.
-        trial: step, interval and strata that the open trial began with; None without one.
-        memory: a strategy's own state.
-    """
+    """The state that strategies decide on."""
 
     stage_index: int
     interval: int
-    steps: int = 0
+    steps: int = 0  # optimiser steps so far
     steps_since_advance: int = 0
     cooldown_until: int = 0
     rollback_count: int = 0
     rollbacks_in_a_row: int = 0
-    visit: int = 1
+    visit: int = 1  # the number of the visit; the sampler starts a new quota when it changes
+    # Strata of the last evaluations, oldest first.
     history: list[dict[str, float]] = field(default_factory=list)
-    history_steps: list[int] = field(default_factory=list)
+    history_steps: list[int] = field(default_factory=list)  # the step of each of them
+    # Step, interval and strata that the open trial began with; None without one.
     trial: dict[str, Any] | None = None
-    memory: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)  # a strategy's own state

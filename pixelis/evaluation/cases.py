@@ -14,8 +14,7 @@ from typing import Any
 from pixelis.data.example import Example
 from pixelis.data_prep.regions import Region, box_iou, find_regions
 from pixelis.evaluation.evaluate import EvaluationResult
-from pixelis.evaluation.matching import IOU_THRESHOLD, score_answer
-from pixelis.evaluation.metrics import correct_answers
+from pixelis.evaluation.matching import IOU_THRESHOLD, answers_match, score_answer
 from pixelis.evaluation.turns import MAX_OPERATIONS, Rollout
 
 LOST, WRONG, GAINED, RIGHT = VERDICTS = ("lost", "wrong", "gained", "right")
@@ -32,14 +31,9 @@ MAX_VALUE = 60  # characters of a value in a sentence
 
 @dataclass(frozen=True)
 class Case:
-    """One example with its rollouts.
+    """One example with the rollouts of adapter and base, and the verdict, a key of `MEANINGS`.
 
-    Attributes:
-        example: the example with question, images and truth.
-        rollout: the adapter's rollout.
-        base: the base's rollout, or None.
-        verdict: a key of `MEANINGS`.
-        why: the reason why the adapter's answer is wrong; empty if it is right.
+    `why` says why the adapter's answer is wrong; it is empty if the answer is right.
     """
 
     example: Example
@@ -56,24 +50,15 @@ class Case:
 
 def build_cases(result: EvaluationResult) -> list[Case]:
     """Return one case per example, in the examples' order."""
-    right = correct_answers(result.adapter.rollouts, result.examples)
-    base_right: Sequence[bool | None] = [None] * len(right)
-    bases: Sequence[Rollout | None] = [None] * len(right)
-    if result.base is not None:
-        bases = result.base.rollouts
-        base_right = correct_answers(result.base.rollouts, result.examples)
-    return [
-        Case(
-            example=example,
-            rollout=rollout,
-            base=base,
-            verdict=verdict_of(is_right, base_is_right),
-            why="" if is_right else explain(rollout, example),
-        )
-        for example, rollout, base, is_right, base_is_right in zip(
-            result.examples, result.adapter.rollouts, bases, right, base_right, strict=True
-        )
-    ]
+    rollouts = result.adapter.rollouts
+    bases = result.base.rollouts if result.base is not None else [None] * len(rollouts)
+    cases = []
+    for example, rollout, base in zip(result.examples, rollouts, bases, strict=True):
+        is_right = answers_match(rollout.answer, example)
+        base_is_right = answers_match(base.answer, example) if base else None
+        why = "" if is_right else explain(rollout, example)
+        cases.append(Case(example, rollout, base, verdict_of(is_right, base_is_right), why))
+    return cases
 
 
 def verdict_of(is_right: bool, base_is_right: bool | None) -> str:
@@ -86,15 +71,14 @@ def verdict_of(is_right: bool, base_is_right: bool | None) -> str:
 def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
     """Select at most `limit` cases, worst first: lost, wrong, then a few right ones.
 
-    Within a verdict, cases without an answer come first, then those with the lowest
-    `matching.score_answer`. Among equal cases, groups and tasks alternate, and the seed decides
-    within a task.
+    Among equal cases, groups and tasks alternate, and the seed decides within a task.
     """
     seen: Counter[tuple[Any, ...]] = Counter()
 
     def rank(case: Case) -> tuple[Any, ...]:
         answer, example = case.rollout.answer, case.example
         worth = VERDICTS.index(case.verdict), answer is not None, score_answer(answer, example)
+        # How many equal cases of its group and task come before it, so that these alternate.
         seen[worth, example.difficulty, example.task] += 1
         return *worth, seen[worth, example.difficulty, example.task]
 
@@ -106,11 +90,7 @@ def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
 
 
 def explain(rollout: Rollout, example: Example) -> str:
-    """Return one or two sentences about a wrong or missing answer.
-
-    They use what can be observed: how the rollout ended, whether it repeats itself, whether a
-    result held the truth, and whether the model looked at the reference's regions.
-    """
+    """Return one or two sentences about a wrong or missing answer, from what can be observed."""
     if rollout.outcome == MAX_OPERATIONS:
         ending = f"Still calling after {rollout.num_operations} operations, it never answered."
     elif rollout.answer is None:

@@ -25,42 +25,25 @@ COLUMNS = 128
 
 @dataclass(frozen=True)
 class GeneratedTurn:
-    """The tokens of one turn of the model.
-
-    Attributes:
-        slot: slot of the conversation.
-        tokens: the tokens without the one that ends the turn.
-        ended: whether the model ended its turn, and not the token limit.
-    """
+    """The tokens of one turn in the conversation of a slot, without the one that ends it."""
 
     slot: int
     tokens: tuple[int, ...]
-    ended: bool
+    ended: bool  # by the model, and not by the token limit
 
 
 @dataclass
 class _Slot:
-    """The state of one conversation.
+    """The state of one conversation."""
 
-    Attributes:
-        length: number of filled columns of the cache.
-        position: position of the next token in the model (M-RoPE).
-        pending: tokens to prefill before the model's next turn.
-        images: images of the pending tokens.
-        generated: tokens of the model's current turn; the last one is not in the cache yet.
-        turn_end: the end of a finished turn, prefilled together with the next tokens.
-        generating: whether the model's turn is still running.
-        generator: draws the tokens; None for the most likely tokens.
-    """
-
-    length: int = 0
-    position: int = 0
-    pending: list[int] = field(default_factory=list)
-    images: list[Image.Image] = field(default_factory=list)
-    generated: list[int] = field(default_factory=list)
-    turn_end: list[int] = field(default_factory=list)
+    length: int = 0  # filled columns of the cache
+    position: int = 0  # of the next token in the model (M-RoPE)
+    pending: list[int] = field(default_factory=list)  # prefilled before the model's next turn
+    images: list[Image.Image] = field(default_factory=list)  # of the pending tokens
+    generated: list[int] = field(default_factory=list)  # the last one is not in the cache yet
+    turn_end: list[int] = field(default_factory=list)  # prefilled together with the next tokens
     generating: bool = False
-    generator: torch.Generator | None = None
+    generator: torch.Generator | None = None  # None: the most likely tokens
 
 
 def choose_tokens(
@@ -75,11 +58,7 @@ def choose_tokens(
     temperature) by inverting the distribution function at one uniform number of the row's own
     generator. Therefore a conversation's tokens do not depend on others in the batch, unless the
     number is within rounding (about 1e-6 of the probability) of the border between two tokens.
-
-    Args:
-        logits: (n, V); -inf for tokens that must not be generated.
-        temperature: at least 0.
-        generators: one generator per row, on the CPU; None for a row whose token is not used.
+    Logits are (n, V); the generator is None for a row whose token is not used.
     """
     if temperature == 0:
         return list(logits.argmax(-1).tolist())
@@ -179,7 +158,7 @@ class Decoder:
         temperature: float = 0.0,
         prefix: Sequence[int] = (),
     ) -> None:
-        """Create `num_slots` empty conversations; the model must be in evaluation mode.
+        """Create `num_slots` empty conversations of a model that is in evaluation mode.
 
         Args:
             model: a model of the Qwen2-VL family, plain or with an adapter.
@@ -300,7 +279,10 @@ class Decoder:
         for row, new in enumerate(tokens):
             input_ids[row, : len(new)] = torch.tensor(new)
         columns = starts[:, None] + steps
-        pixels = self._pixels(images)
+        pixels: dict[str, torch.Tensor] = {}
+        if images:
+            rgb = [image.convert("RGB") for image in images]
+            pixels = dict(self.encoder.image_processor(images=rgb, return_tensors="pt"))
         if len(steps) == 1 and not images:
             positions, advance = torch.zeros(3, len(slots), 1, dtype=torch.long), lengths
         else:
@@ -332,12 +314,6 @@ class Decoder:
                 state.length += num
                 state.position += step
                 state.generated.append(token)
-
-    def _pixels(self, images: list[Image.Image]) -> dict[str, torch.Tensor]:
-        if not images:
-            return {}
-        rgb = [image.convert("RGB") for image in images]
-        return dict(self.encoder.image_processor(images=rgb, return_tensors="pt"))
 
     def _positions(
         self, input_ids: torch.Tensor, lengths: torch.Tensor, grids: torch.Tensor | None

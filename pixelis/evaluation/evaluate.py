@@ -1,8 +1,8 @@
 """The evaluation of a model: choose examples, roll out adapter and base, compare them."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,7 @@ from pixelis.data.example import Example
 from pixelis.data.store import from_row
 from pixelis.errors import DataError
 from pixelis.evaluation.matching import answers_match
-from pixelis.evaluation.measures import (
-    compute_measures,
-    sample_fractions,
-    teacher_forced_fractions,
-)
+from pixelis.evaluation.measures import compute_measures, sample_fractions, teacher_forced_fractions
 from pixelis.evaluation.metrics import (
     Comparison,
     Score,
@@ -39,34 +35,18 @@ ADAPTER, BASE, AGAINST = "adapter", "base", "against"
 
 @dataclass(frozen=True)
 class EvaluationSettings(RolloutSettings):
-    """The settings of an evaluation.
+    """The settings of an evaluation."""
 
-    Attributes:
-        num_samples: number of rollouts of each example.
-        compare_base: whether to roll out the base too.
-        planted_errors: whether to roll out examples with a planted wrong step again, starting after
-            this step.
-        teacher_forced: whether to measure the examples teacher-forced too.
-        bootstrap_samples: number of resamples for each interval, drawn with `seed`.
-    """
-
-    num_samples: int = 1
+    num_samples: int = 1  # rollouts of each example
     compare_base: bool = True
-    planted_errors: bool = False
-    teacher_forced: bool = False
-    bootstrap_samples: int = 1000
+    planted_errors: bool = False  # roll out again after the planted wrong step of an example
+    teacher_forced: bool = False  # measure the examples teacher-forced too
+    bootstrap_samples: int = 1000  # for each interval, drawn with `seed`
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of an evaluation, for a progress bar.
-
-    Attributes:
-        model: model of the last rollout: `adapter`, `base` or `against`.
-        done: finished rollouts of all models, with resumed ones.
-        total: rollouts of all models.
-        accuracy: share of right answers among this model's finished rollouts.
-    """
+    """The finished rollouts of all models, and the share of right answers of the current model."""
 
     model: str
     done: int
@@ -76,21 +56,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The rollouts of one model with their measures by group (`metrics`).
+    """The rollouts of one model with their measures by group (`metrics`)."""
 
-    Attributes:
-        samples: all rollouts by example, in the examples' order.
-        accuracy: group -> answer accuracy of the first rollouts.
-        rates: group -> rate -> value: lengths and outcomes of rollouts (`metrics.compute_rates`).
-        measures: group -> measure -> score (`measures.compute_measures`), without cells.
-        planted: the rollouts after planted errors.
-    """
-
-    samples: tuple[tuple[Rollout, ...], ...]
-    accuracy: Mapping[str, Score]
-    rates: Mapping[str, Mapping[str, float]]
+    samples: tuple[tuple[Rollout, ...], ...]  # all rollouts by example, in the examples' order
+    accuracy: Mapping[str, Score]  # of the first rollouts' answers
+    rates: Mapping[str, Mapping[str, float]]  # group -> rate -> value (`metrics.compute_rates`)
+    # Group, without cells -> measure -> score (`measures.compute_measures`).
     measures: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
-    planted: tuple[Rollout, ...] = ()
+    planted: tuple[Rollout, ...] = ()  # after planted errors
 
     @property
     def rollouts(self) -> tuple[Rollout, ...]:
@@ -102,11 +75,8 @@ class Evaluation:
 class EvaluationResult:
     """The evaluations of several models on the same examples.
 
-    Attributes:
-        examples: the examples.
-        models: evaluations of `base` and `against` (a second adapter), if they were requested, and
-            of `adapter`, in this order.
-        comparisons: label of the other model -> group -> comparison with the adapter.
+    `models` has `base` and `against` (a second adapter), if requested, and `adapter`, in this
+    order. `comparisons` is label of the other model -> group -> comparison with the adapter.
     """
 
     examples: tuple[Example, ...]
@@ -187,11 +157,9 @@ def evaluate_model(
         raise ValueError("an evaluation needs at least one example, got none")
     if settings.compare_base and not hasattr(model, "disable_adapter"):
         raise ValueError(f"compare_base needs an adapter on the model, got {type(model).__name__}")
-    models: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-        ADAPTER: lambda: nullcontext(model)
-    }
+    models: dict[str, Callable[[], AbstractContextManager[Any]]] = {ADAPTER: nullcontext}
     if settings.compare_base:
-        models[BASE] = lambda: _without_adapter(model)
+        models[BASE] = model.disable_adapter
     if against is not None:
         models[AGAINST] = against
     conversations = [Conversation(e, n) for e in examples for n in range(settings.num_samples)]
@@ -205,7 +173,8 @@ def evaluate_model(
             progress(Progress(name, earlier + done, len(models) * len(conversations), accuracy))
 
         tallies: Sequence[Tally] = ()
-        with models[name]() as active:
+        with models[name]() as other:
+            active = model if other is None else other
             rollouts = _roll_out_missing(
                 active, encoder, conversations, settings, name, store, report
             )
@@ -227,12 +196,6 @@ def evaluate_model(
     }
     ordered = {name: evaluations[name] for name in (*comparisons, ADAPTER)}
     return EvaluationResult(tuple(examples), ordered, comparisons)
-
-
-@contextmanager
-def _without_adapter(model: Any) -> Iterator[Any]:
-    with model.disable_adapter():
-        yield model
 
 
 def _roll_out_missing(

@@ -65,10 +65,7 @@ def parse_number(text: str) -> float | None:
 def parse_box(text: str) -> Box | None:
     """Parse a box `[x1, y1, x2, y2]` with x1 < x2 and y1 < y2; return None for any other text."""
     match = _BOX.fullmatch(text.strip())
-    if match is None:
-        return None
-    x1, y1, x2, y2 = map(float, match.groups())
-    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+    return _as_box([*map(float, match.groups())]) if match else None
 
 
 def parse_set(text: str) -> frozenset[str]:
@@ -98,7 +95,6 @@ def anls(predicted: str, truth: str) -> float:
 
     It is 1 - distance / length of the longer text, after `normalise_text`, and 0 if the relative
     distance is not below the threshold: a text that differs in half of its characters was not read.
-    The mean over examples is the ANLS.
     """
     a, b = normalise_text(predicted), normalise_text(truth)
     longer = max(len(a), len(b))
@@ -137,25 +133,20 @@ def score_answer(predicted: str | None, example: Example) -> float:
 
 
 def _score(kind: str, predicted: str, truth: str) -> float:
+    if kind == TEXT:
+        return anls(predicted, truth)
     a, b = parse_box(predicted), parse_box(truth)
     if kind == BOX and a and b:
         return box_iou(a, b)
-    return (
-        anls(predicted, truth)
-        if kind == TEXT
-        else float(_key(kind, predicted) == _key(kind, truth))
-    )
+    return float(_key(kind, predicted) == _key(kind, truth))
 
 
 def answers_match(predicted: str | None, example: Example) -> bool:
     """Return whether an answer is right, which depends on its kind (see the table above).
 
-    Case and white space are ignored, but there is no partial credit and there are no synonyms: `a
-    red circle` is not `red circle`. Several texts must have the same order. Decimal numbers
-    (`parse_number`) are compared by value (`3`, `3.0` and `+3` agree; `three` and `3` do not),
-    except in text_extraction, where digits are characters. A missing answer is wrong. This is the
-    normalised exact match of SQuAD (Rajpurkar et al. 2016, section 6.1), without its removal of
-    articles and punctuation.
+    Case and white space are ignored, but there are no synonyms: `a red circle` is not `red circle`,
+    and `three` is not `3`. A missing answer is wrong. This is the normalised exact match of SQuAD
+    (Rajpurkar et al. 2016, section 6.1), without its removal of articles and punctuation.
     """
     if predicted is None:
         return False

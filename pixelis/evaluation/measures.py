@@ -35,11 +35,9 @@ def compute_measures(
     """Return the measures of one rollout per example, and of rollouts after planted errors.
 
     Returns:
-        `answer_score`: mean score of answers in [0, 1] (`matching.score_answer`: ANLS of texts,
-        Biten et al. 2019, ICCV, section 4; intersection over union of boxes, Everingham et al.
-        2010, section 4.2; otherwise 1 if right; 0 without an answer);
-        `steps_to_answer`: mean number of operations before the answer, with failed and repeated
-        ones, over rollouts that end in any answer (read it with `outcome_answered`);
+        `answer_score`: mean score of answers in [0, 1] (`matching.score_answer`);
+        `steps_to_answer`: mean number of operations before the answer, over rollouts that end in
+        any answer (read it with `outcome_answered`);
         the measures of `call_fractions`, `operation_fractions`, `detection_fractions` and
         `correction_fractions`.
     """
@@ -62,9 +60,8 @@ def num_valid_calls(rollout: Rollout) -> int:
     """Return the number of a rollout's calls that are valid.
 
     A call is valid if it parses, names a known operation, has arguments that fit the operation's
-    schema (`Operation.takes`), and was not refused when it was run (`wrong_arguments`, such as a
-    box outside of the image). A valid call may still fail by finding nothing. A repeated call is as
-    valid as the first one.
+    schema, and was not refused when it was run (such as a box outside of the image). A valid call
+    may still fail by finding nothing. A repeated call is as valid as the first one.
     """
     calls = [turn for turn in rollout.turns if turn.kind == CALL]
     refused = {
@@ -81,17 +78,13 @@ def num_valid_calls(rollout: Rollout) -> int:
 def call_fractions(rollout: Rollout) -> dict[str, Fraction]:
     """Return rates of calls as ratios of sums, in which every act or call has the same weight.
 
-    An act is a turn that is not an answer; a turn with neither call nor answer is a failed act.
-    Parsing, the fit of name and arguments, and running are separate rates, as in scores of function
-    calling (Patil et al. 2023, "Gorilla", and the Berkeley Function-Calling Leaderboard); the
-    ratios are this project's.
+    An act is a turn that is not an answer. Parsing, the fit of name and arguments, and running are
+    separate rates, as in the Berkeley Function-Calling Leaderboard (Patil et al. 2023).
 
     Returns:
         `valid_call_rate`: valid calls (`num_valid_calls`) among all acts;
-        `well_formed_call_rate`: calls that parse as `{"name": ..., "arguments": ...}` among all
-        acts, with any name;
-        `failed_operation_rate`: operations with an error (unknown operation, wrong arguments, no
-        result) among those run;
+        `well_formed_call_rate`: calls that parse, with any name, among all acts;
+        `failed_operation_rate`: operations with an error among those run;
         `repeated_call_rate`: calls equal to an earlier one of their rollout among all calls.
         A fraction is None for a rollout without such turns.
     """
@@ -111,9 +104,8 @@ def operation_fractions(rollout: Rollout, example: Example) -> dict[str, Fractio
 
     Returns:
         `operation_precision`: operations that agree with the reference (`matching.num_agreeing`)
-        among those run, summed over examples before dividing (micro average); `operation_recall`:
-        the same number among the reference's steps, as in ROUGE-L (Lin 2004, section 3). Both are
-        defined for examples with a reference; the precision needs an operation that was run.
+        among those run (micro average); `operation_recall`: the same number among the reference's
+        steps, as in ROUGE-L (Lin 2004, section 3). None without a reference.
     """
     steps, agreeing = reference_steps(example), num_agreeing(rollout, example)
     return {
@@ -135,17 +127,14 @@ def detection_fractions(rollout: Rollout, example: Example) -> dict[str, Fractio
     """Return whether errors in shown solutions are detected; defined for negatives and traps only.
 
     Such an example shows a flawed solution and asks whether it is right; the reference starts with
-    `No, ...`. All of these solutions are flawed, so a model that always answers no has a detection
-    rate of 1: read it together with the diagnosis rate and the accuracy. Detecting and locating an
-    error are separate in step-by-step verification too (Lightman et al. 2023; Zheng et al. 2024,
-    "ProcessBench", section 2).
+    `No, ...`. A model that always answers no has a detection rate of 1: read it together with the
+    diagnosis rate. The two are separate in step-by-step verification too (Lightman et al. 2023;
+    Zheng et al. 2024, "ProcessBench", section 2).
 
     Returns:
         `detection_rate`: share of examples whose first turn starts with no;
         `diagnosis_rate`: share whose first sentence, normalised, equals the reference's, which also
-        names the error, such as the wrong step. It requires an exact match, like ProcessBench,
-        which asks for the first wrong step; so it is a lower bound of what a reader would accept,
-        and never above the detection rate.
+        names the error. The exact match is a lower bound of what a reader would accept.
     """
     solution = [step.thought for step in example.trajectory]
     solution.append(format_answer(example.conclusion, example.answer))
@@ -159,9 +148,8 @@ def detection_fractions(rollout: Rollout, example: Example) -> dict[str, Fractio
 def correction_fractions(planted: Rollout | None, example: Example) -> dict[str, Fraction]:
     """Return whether planted errors are corrected; defined for self-corrections only.
 
-    The prompt holds the trajectory up to its wrong step and that step's result, as if the model had
-    taken it; then the model continues alone. No message points out the error: this is intrinsic
-    self-correction (Huang et al. 2024; Kumar et al. 2024, section 3). `planted` is this rollout.
+    In the rollout `planted` the model goes on after a wrong step in its prompt. No message points
+    out the error: intrinsic self-correction (Huang et al. 2024; Kumar et al. 2024, section 3).
 
     Returns:
         `self_correction_rate`: share of these rollouts whose answer is right in the end;
@@ -182,16 +170,9 @@ def correction_fractions(planted: Rollout | None, example: Example) -> dict[str,
 def pass_at_k(num: int, num_right: int, k: int) -> float:
     """Return the probability that one of k samples is right (Chen et al. 2021, section 2.1).
 
-    If `num_right` of `num` samples are right, it is 1 - C(num - num_right, k) / C(num, k): the
+    If `num_right` of `num` >= k samples are right, it is 1 - C(num - num_right, k) / C(num, k): the
     share of subsets of k samples with a right one, which is unbiased.
-
-    Raises:
-        ValueError: unless 1 <= k <= num and 0 <= num_right <= num.
     """
-    if not (1 <= k <= num and 0 <= num_right <= num):
-        raise ValueError(
-            f"pass@k needs 1 <= k <= num and 0 <= num_right <= num, got {k=}, {num=}, {num_right=}"
-        )
     return 1.0 - comb(num - num_right, k) / comb(num, k)
 
 

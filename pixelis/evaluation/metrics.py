@@ -31,13 +31,9 @@ Fraction = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Score:
-    """A ratio or mean with its confidence interval.
+    """A ratio or mean with its 95 % interval, and the number of examples that define it.
 
-    Attributes:
-        value: over the group, in [0, 1] for accuracies, in [-1, 1] for gains.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        num: examples in the group for which it is defined.
+    Accuracies are in [0, 1], gains in [-1, 1].
     """
 
     value: float
@@ -50,17 +46,13 @@ class Score:
 class Comparison:
     """The comparison of adapter and base on the same examples.
 
-    Attributes:
-        gain: adapter's accuracy minus the base's; its interval resamples examples, not models.
-        num_gained: examples that only the adapter answers right.
-        num_lost: examples that only the base answers right.
-        p_value: p-value of McNemar's exact test, two-sided.
+    The interval of the gain resamples examples, not models.
     """
 
-    gain: Score
-    num_gained: int
-    num_lost: int
-    p_value: float
+    gain: Score  # the adapter's accuracy minus the base's
+    num_gained: int  # examples that only the adapter answers right
+    num_lost: int  # examples that only the base answers right
+    p_value: float  # of McNemar's exact test, two-sided
 
 
 def group_indices(examples: Sequence[Example]) -> dict[str, list[int]]:
@@ -125,13 +117,7 @@ def score_table(
 ) -> dict[str, dict[str, Score]]:
     """Return `compute_score` of every measure in every group: group -> measure -> score.
 
-    Measures that are not defined for a group, and groups without any, are left out.
-
-    Args:
-        fractions: measure -> one fraction per example.
-        groups: group -> positions of its examples (`group_indices`).
-        num_samples: number of resamples for each interval.
-        seed: seed of the resampling.
+    `fractions` has one per example. Measures that are not defined for a group are left out.
     """
     table: dict[str, dict[str, Score]] = {}
     for group, indices in groups.items():
@@ -152,13 +138,9 @@ def mean_table(
 
 
 def correct_answers(rollouts: Sequence[Rollout], examples: Sequence[Example]) -> list[bool]:
-    """Return for each rollout whether its answer is right; no answer is wrong.
-
-    Raises:
-        ValueError: when rollouts and examples are not of the same ids in the same order.
-    """
-    if [r.example_id for r in rollouts] != [e.id for e in examples]:
-        raise ValueError("rollouts and examples must have the same ids in the same order")
+    """Return for each rollout, in the examples' order, whether its answer is right."""
+    same = [r.example_id for r in rollouts] == [e.id for e in examples]
+    assert same, "rollouts and examples must have the same ids in the same order"
     return [answers_match(r.answer, e) for r, e in zip(rollouts, examples, strict=True)]
 
 
@@ -226,8 +208,8 @@ def count_errors(
 ) -> dict[str, tuple[Score, int]]:
     """Return the root mean squared error of counts (Acharya et al. 2019, "TallyQA", section 5).
 
-    A missing answer, or one that is not a number, counts as 0. One error is at most
-    `MAX_COUNT_ERROR`. The interval is the root of the interval of the mean square.
+    An answer that is missing or not a number counts as 0. The interval is the root of the interval
+    of the mean square.
 
     Returns:
         Stratum or `all` -> (RMSE in counted things, number of answers that are not a number).

@@ -108,7 +108,6 @@ def _card(case: Case) -> dict[str, Any]:
     reference = [(number, step.arguments, step.result, REFERENCE_COLOUR) for number, step in steps]
     return {
         "verdict": case.verdict,
-        "meaning": MEANINGS[case.verdict],
         "group": example.difficulty,
         "task": example.task,
         "id": shorten(example.id, 40),
@@ -116,7 +115,6 @@ def _card(case: Case) -> dict[str, Any]:
         "truth": _cut(example.ground_truth),
         "answer": _cut(rollout.answer),
         "base_answer": _cut(base.answer) if base else None,
-        "has_base": base is not None,
         "why": case.why,
         "frames": _frames(example, [*([] if case.is_right else reference), *_calls(rollout)]),
         "acts": _turns(rollout),

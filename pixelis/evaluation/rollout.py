@@ -56,37 +56,25 @@ from pixelis.operations import FAILED_OPERATION, Observation, OperationError, ex
 class RolloutSettings:
     """The settings of rollouts.
 
-    Attributes:
-        max_operations: limit of operations in one rollout (a turn that is neither call nor answer
-            counts as one); the model may answer after the last one.
-        max_new_tokens: limit of tokens in one turn.
-        batch_size: rollouts in one batch; it changes the speed but not the tokens (in fp32, except
-            for ties to about six digits).
-        temperature: 0 takes the most likely token; otherwise tokens are drawn from softmax(logits /
-            temperature).
-        seed: seed of the draws.
+    A turn that is neither call nor answer counts as an operation; the model may answer after the
+    last one. The batch size changes the speed but not the tokens (in fp32, except for ties to about
+    six digits).
     """
 
-    max_operations: int = 8
-    max_new_tokens: int = 96
-    batch_size: int = 40
-    temperature: float = 0.0
-    seed: int = 0
+    max_operations: int = 8  # in one rollout
+    max_new_tokens: int = 96  # in one turn
+    batch_size: int = 40  # rollouts
+    temperature: float = 0.0  # 0: the most likely token (`decoder.choose_tokens`)
+    seed: int = 0  # of the draws
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """The start of one rollout.
-
-    Attributes:
-        example: only its question, images, id and planted wrong step are read.
-        sample: index of the rollout among those of its example; each draws different tokens.
-        planted: whether the rollout starts after the planted wrong step of the trajectory.
-    """
+    """The start of one rollout; of the example, the answers and right steps are not read."""
 
     example: Example
-    sample: int = 0
-    planted: bool = False
+    sample: int = 0  # index among the rollouts of the example; each draws different tokens
+    planted: bool = False  # whether it starts after the trajectory's planted wrong step
 
     def seed(self, seed: int) -> int:
         """Return the seed for drawing tokens: 63 bits of SHA-256 of seed, example and sample."""
@@ -109,18 +97,15 @@ def roll_out(
     *,
     progress: Callable[[int, Rollout], None] = lambda _, __: None,
 ) -> list[Rollout]:
-    """Roll out a model on examples, with its calls run on the pixels.
+    """Roll out a model on examples, with its calls run on the pixels, in their order.
 
     Args:
-        model: a model of the Qwen2-VL family, plain or with a PEFT adapter (which the caller
-            disables with `disable_adapter` for the base); its training mode is restored.
+        model: a model of the Qwen2-VL family, plain or with a PEFT adapter; its training mode is
+            restored.
         encoder: encoder with the model's processor.
         conversations: the start of each rollout.
         settings: limits and sampling.
         progress: called with the index of a conversation and its rollout when it ends.
-
-    Returns:
-        The rollouts in the order of the conversations.
 
     Raises:
         CheckpointError: when the model has no three-dimensional positions.
@@ -189,14 +174,9 @@ def run_conversations(
                 decoder.append(slot, response.input_ids, response.images)
                 continue
             outcome = {ANSWER: ANSWERED, CALL: MAX_OPERATIONS, ERROR: NO_ANSWER}[turn.kind]
-            start_of = conversations[index]
+            begun = conversations[index]
             finished[index] = Rollout(
-                start_of.example.id,
-                tuple(turns),
-                turn.answer,
-                outcome,
-                start_of.sample,
-                start_of.planted,
+                begun.example.id, tuple(turns), turn.answer, outcome, begun.sample, begun.planted
             )
             progress(index, finished[index])
             del running[slot]

@@ -31,17 +31,12 @@ Key = tuple[str, str, int, bool]
 
 
 class RolloutStore:
-    """The finished rollouts of one evaluation (`open_store`).
-
-    Attributes:
-        folder: their folder.
-        is_complete: set when the evaluation is recorded: the folder is removed at the end.
-    """
+    """The finished rollouts of one evaluation (`open_store`)."""
 
     def __init__(self, folder: Path, lines: dict[Key, dict[str, Any]], file: TextIO) -> None:
         """Set the stored lines, and the file to which further ones are appended."""
         self.folder = folder
-        self.is_complete = False
+        self.is_complete = False  # set when the evaluation is recorded: the folder is removed
         self._lines = lines
         self._file = file
         self._disk_full = False
@@ -52,13 +47,12 @@ class RolloutStore:
 
     def load(self, model: str, conversations: Sequence[Conversation]) -> dict[int, Rollout]:
         """Return the stored rollouts of a model by index of their conversation, with images."""
-        rollouts = {}
-        for index, conversation in enumerate(conversations):
-            example = conversation.example
-            key = model, example.id, conversation.sample, conversation.planted
-            if key in self._lines:
-                rollouts[index] = _rollout(self._lines[key], example)
-        return rollouts
+        keys = [(model, c.example.id, c.sample, c.planted) for c in conversations]
+        return {
+            index: _rollout(self._lines[key], conversations[index].example)
+            for index, key in enumerate(keys)
+            if key in self._lines
+        }
 
     def add(self, model: str, rollout: Rollout) -> None:
         """Write a rollout of a model (`adapter`, `base`, ...)."""

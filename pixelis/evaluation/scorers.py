@@ -25,11 +25,12 @@ def rows_of(result: EvaluationResult) -> list[dict[str, Any]]:
     """Return the adapter's rollouts as MLflow's rows: inputs, outputs, expectations; no images."""
     rows = []
     for example, rollout in zip(result.examples, result.adapter.rollouts, strict=True):
-        expectations = {"truth": example.ground_truth, "answer_type": answer_type(example)}
+        expectations: dict[str, Any] = {"truth": example.ground_truth}
+        expectations["answer_type"] = answer_type(example)
         if others := truths(example)[1:]:  # MLflow refuses an empty expectation
             expectations["alternatives"] = list(others)
         inputs = {"id": example.id, "question": example.question, "task": example.task}
-        outputs = {"answer": rollout.answer, "outcome": rollout.outcome}
+        outputs: dict[str, Any] = {"answer": rollout.answer, "outcome": rollout.outcome}
         outputs |= {"num_operations": rollout.num_operations, "num_failed": rollout.num_failed}
         rows.append({"inputs": inputs, "outputs": outputs, "expectations": expectations})
     return rows

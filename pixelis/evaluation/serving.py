@@ -31,12 +31,12 @@ class AdapterModel:
         """Roll out every row; the operations that the model calls run on its image.
 
         Args:
-            inputs: Columns `image` (an encoded picture's bytes) and `question`.
+            inputs: columns `image` (an encoded picture's bytes) and `question`.
             params: `max_operations` and `max_new_tokens` of one rollout.
 
         Returns:
-            A table with one row per input: `answer` (or None), `trajectory` (a JSON list of turns:
-            text, operation, arguments and result), `outcome` (answered, max_operations, no_answer).
+            One row per input: `answer` (or None), `trajectory` (a JSON list of turns: text,
+            operation, arguments and result), `outcome` (answered, max_operations, no_answer).
 
         Raises:
             DataError: A column is missing, or an image cannot be read.
@@ -44,7 +44,7 @@ class AdapterModel:
         missing = [name for name in COLUMNS if name not in inputs]
         if missing:
             raise DataError(f"the input has no column {' and '.join(missing)}: {COLUMNS} are read")
-        limits = {key: int((params or {})[key]) for key in LIMITS if key in (params or {})}
+        limits = {key: int(value) for key, value in (params or {}).items() if key in LIMITS}
         conversations = [
             Conversation(_example(number, row["image"], str(row["question"])))
             for number, (_, row) in enumerate(inputs.iterrows())
@@ -55,9 +55,8 @@ class AdapterModel:
             keys = ("text", "operation", "arguments", "result")
             turns = [{key: getattr(turn, key) for key in keys} for turn in rollout.turns]
             trajectory = json.dumps(turns, ensure_ascii=False)
-            row = {"answer": rollout.answer, "trajectory": trajectory, "outcome": rollout.outcome}
-            rows.append(row)
-        return pd.DataFrame(rows)
+            rows.append((rollout.answer, trajectory, rollout.outcome))
+        return pd.DataFrame(rows, columns=["answer", "trajectory", "outcome"])
 
 
 def _load_pyfunc(path: str) -> AdapterModel:

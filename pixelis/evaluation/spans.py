@@ -28,14 +28,8 @@ def build_spans(case: Case) -> list[dict[str, Any]]:
     example, rollout = case.example, case.rollout
     images = example.images[:MAX_IMAGES]
     messages = prompt_messages(example.question, images)
-    outputs = {
-        "answer": rollout.answer,
-        "truth": example.ground_truth,
-        "verdict": case.verdict,
-        "outcome": rollout.outcome,
-    }
-    if case.why:
-        outputs["why"] = case.why
+    outputs = {"answer": rollout.answer, "truth": example.ground_truth, "verdict": case.verdict}
+    outputs |= {"outcome": rollout.outcome, **({"why": case.why} if case.why else {})}
     seconds = sum(turn.seconds + turn.operation_seconds for turn in rollout.turns)
     inputs: dict[str, Any] = {"question": example.question, "images": list(images)}
     spans = [_span("rollout", "AGENT", inputs, outputs, seconds)]

@@ -37,7 +37,7 @@ def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"group": name, "n": result.adapter.accuracy[name].num}
         for label, evaluation in result.models.items():
             score = evaluation.accuracy[name]
-            row |= {f"{label}_accuracy": score.value}
+            row[f"{label}_accuracy"] = score.value
             row |= {f"{label}_low": score.low, f"{label}_high": score.high}
         for label, compared in result.comparisons.items():
             pair, end = compared[name], GAINS[label][1]
@@ -101,16 +101,9 @@ def _format_percent(score: Score, sign: str = "") -> str:
 
 
 def _new_table(title: str, caption: str | None = None) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        caption=caption,
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    left: Any = {"title_justify": "left", "caption_justify": "left"}
+    narrow: Any = {"show_edge": False, "pad_edge": False, "collapse_padding": True}
+    return Table(title=title, caption=caption, box=SIMPLE_HEAD, **left, **narrow)
 
 
 def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str = BASE) -> Table:

@@ -23,39 +23,25 @@ FAILURES = (NO_CALL, MALFORMED_CALL, CUT_OFF, REPEATED_CALL, *PROBLEMS)
 class Turn:
     """One turn of the model and the result of its call.
 
-    Attributes:
-        text: the generated text with special tokens, without the end of the turn.
-        kind: `call`, `answer`, or `error` if the turn is neither.
-        operation: the called operation, as the model wrote it.
-        arguments: the call's arguments as parsed JSON, valid or not.
-        answer: the answer, or None.
-        result: the observation's JSON object; None for an answer or at the limit.
-        image: the observation's image, or None.
-        num_new_tokens: number of generated tokens, without the end of the turn.
-        ended: whether the model ended the turn, before max_new_tokens cut it off.
-        failure: one of `FAILURES`, or empty. If several apply, it is the first one: without call or
-            answer `cut_off`, `malformed_call`, `no_call`; for a call `repeated_call` (equal in
-            operation and arguments to an earlier one of the rollout), `unknown_operation`,
-            `wrong_arguments`, `failed_operation` (it found nothing).
-        resized_result: the result in pixels of the resized image, which the model sees; None if it
-            is equal to `result`. All other fields are in pixels of the stored image, except for the
-            arguments of a call that was refused because it lies outside of the image.
-        seconds: wall time from the request for the turn to its end, while other rollouts of the
-            batch share the device. It is ignored when turns are compared.
-        operation_seconds: wall time of the operation, or 0. It is ignored when turns are compared.
+    If several failures apply, `failure` is the first one: without call or answer `cut_off`,
+    `malformed_call`, `no_call`; for a call `repeated_call` (equal in operation and arguments to an
+    earlier one of the rollout), `unknown_operation`, `wrong_arguments`, `failed_operation`.
     """
 
-    text: str
-    kind: str
-    operation: str
-    arguments: Any
+    text: str  # with special tokens, without the end of the turn
+    kind: str  # `call`, `answer`, or `error` if the turn is neither
+    operation: str  # as the model wrote it
+    arguments: Any  # parsed JSON, valid or not; as written where they lie outside of the image
     answer: str | None
-    result: Mapping[str, Any] | None
-    image: Image.Image | None
-    num_new_tokens: int
-    ended: bool
-    failure: str = ""
+    result: Mapping[str, Any] | None  # the observation's JSON; None for an answer or at the limit
+    image: Image.Image | None  # the observation's
+    num_new_tokens: int  # without the end of the turn
+    ended: bool  # by the model, before max_new_tokens cut it off
+    failure: str = ""  # one of `FAILURES`, or empty
+    # In pixels of the resized image, which the model sees; None if it is equal to `result`. All
+    # other fields are in pixels of the stored image.
     resized_result: Mapping[str, Any] | None = None
+    # Wall time of the turn, while other rollouts of the batch share the device, and of the call.
     seconds: float = field(default=0.0, compare=False)
     operation_seconds: float = field(default=0.0, compare=False)
 
@@ -74,21 +60,16 @@ class Turn:
 class Rollout:
     """All turns of a model on one example.
 
-    Attributes:
-        turns: the model's turns in order, without the planted steps of the prompt.
-        answer: the answer, or None.
-        outcome: `answered`; `max_operations` if the last turn at the limit was a call; `no_answer`
-            if it was neither call nor answer.
-        sample: index of the rollout among those of its example.
-        planted: whether it starts after the planted wrong step of the example's trajectory.
+    The outcome is `answered`, `max_operations` if the last turn at the limit was a call, or
+    `no_answer` if it was neither call nor answer.
     """
 
     example_id: str
-    turns: tuple[Turn, ...]
+    turns: tuple[Turn, ...]  # in order, without the planted steps of the prompt
     answer: str | None
     outcome: str
-    sample: int = 0
-    planted: bool = False
+    sample: int = 0  # index among the rollouts of its example
+    planted: bool = False  # whether it starts after the trajectory's planted wrong step
 
     @property
     def operations(self) -> list[Turn]:
@@ -99,11 +80,6 @@ class Rollout:
     def num_operations(self) -> int:
         """Number of calls that were run."""
         return len(self.operations)
-
-    @property
-    def num_malformed(self) -> int:
-        """Number of turns that were neither a well-formed call nor an answer."""
-        return sum(turn.kind == ERROR for turn in self.turns)
 
     @property
     def num_failed(self) -> int:

@@ -26,24 +26,17 @@ Mix = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one training of an arm.
-
-    Attributes:
-        arm: Name of the arm.
-        seed: Seed of adapter, order, validation subset and test examples.
-        test: Answer accuracy of the final adapter's rollouts by difficulty, and `all`, in [0, 1];
-            empty without a test.
-        evaluations: (step, strata) in order, on the validation subset.
-        num_tokens: Trained tokens, without padding.
-        seconds: Wall time of training and test, since the last resume if there was one.
-    """
+    """The result of one training of an arm."""
 
     arm: str
-    seed: int
+    seed: int  # seed of adapter, order, validation subset and test examples
+    # Answer accuracy of the final adapter's rollouts by difficulty, and `all`, in [0, 1]; empty
+    # without a test.
     test: Mapping[str, float]
+    # (step, strata) in order, on the validation subset.
     evaluations: Sequence[tuple[int, Mapping[str, float]]]
-    num_tokens: int
-    seconds: float
+    num_tokens: int  # trained tokens, without padding
+    seconds: float  # wall time of training and test, since the last resume if there was one
 
     def final_performance(self, mix: Mix) -> float:
         """Return the last evaluation's performance on a mix."""
@@ -96,30 +89,20 @@ def read_outcome(arm: str, seed: int, finished: Mapping[str, Any], path: str) ->
 
 @dataclass(frozen=True)
 class ArmRow:
-    """The results of one arm over its seeds.
-
-    Attributes:
-        arm: Name of the arm.
-        num_seeds: Number of trainings.
-        accuracy: Test answer accuracy by difficulty, and `all`, in [0, 1].
-        gain: Accuracy minus the first arm's, seed by seed; empty for the first arm.
-        steps_to_target: Mean over all seeds, where a seed that did not reach the target counts with
-            `max_steps`: the restricted mean (Royston and Parmar 2013), a lower bound of the mean.
-            None if no seed reached the target.
-        num_reached: Number of seeds that reached the target.
-        performance: Validation performance on the last stage's mix after the last step.
-        curve: Step -> mean of this performance, at each step that all seeds measured.
-        num_tokens: Mean tokens trained on.
-        seconds: Mean seconds of a training.
-    """
+    """The results of one arm over its seeds."""
 
     arm: str
     num_seeds: int
-    accuracy: Mapping[str, Estimate]
+    accuracy: Mapping[str, Estimate]  # test answer accuracy by difficulty, and `all`, in [0, 1]
+    # Accuracy minus the first arm's, seed by seed; empty for the first arm.
     gain: Mapping[str, Estimate]
+    # Mean over all seeds, where a seed that did not reach the target counts with `max_steps`: the
+    # restricted mean (Royston and Parmar 2013), a lower bound of the mean. None if no seed reached
+    # the target.
     steps_to_target: Estimate | None
     num_reached: int
-    performance: Estimate
+    performance: Estimate  # validation performance on the last stage's mix after the last step
+    # Step -> mean of this performance, at each step that all seeds measured.
     curve: Mapping[int, float]
     num_tokens: float
     seconds: float
@@ -145,8 +128,8 @@ def compare_arms(
 
     Args:
         outcomes: Arm -> its trainings in the order of seeds, which all arms share.
-        mix: The mix on which performance is measured, the last stage's.
-        share: The target is this share of the first arm's mean final performance, after Platanios
+        mix: The last stage's mix, on which performance is measured.
+        share: The target as a share of the first arm's mean final performance, after Platanios
             et al. (2019), who report the time to reach the baseline's score.
         eval_steps: Steps between the evaluations that all arms have.
         max_steps: Steps of a training.
@@ -244,15 +227,9 @@ def _steps_cell(row: ArmRow) -> str:
 
 
 def ablation_figure(table: AblationTable, *, metric: str, steps: int) -> Figure:
-    """Draw test accuracy by arm on the left, and the validation curves on the right.
+    """Draw test accuracy by arm on the left, and the validation curves of a metric on the right.
 
-    Args:
-        table: The comparison.
-        metric: The metric of the curves, for their label.
-        steps: Optimiser steps of each training.
-
-    Returns:
-        A figure of 1200 x 560 pixels.
+    The figure has 1200 x 560 pixels; the curves are drawn up to `steps` optimiser steps.
     """
     figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])

@@ -89,23 +89,15 @@ def check_arms(names: Iterable[str]) -> None:
 
 
 def matched_steps(max_steps: int, num_tokens: int, wanted: int) -> int:
-    """Return the steps after which a uniform mix has seen as many tokens as another arm.
+    """Return the steps after which a uniform mix has seen the `wanted` tokens of another arm.
 
-    Args:
-        max_steps: Steps of the measured training with the uniform mix.
-        num_tokens: Tokens that this training has seen.
-        wanted: Tokens of the other arm.
+    A training with the uniform mix has seen `num_tokens` in `max_steps`.
     """
     return max(1, round(max_steps * wanted / num_tokens))
 
 
 def build_curriculum(arm: str, settings: Mapping[str, Any], max_steps: int) -> Settings:
-    """Build and check the section `curriculum` of one arm's training.
-
-    Args:
-        arm: A name in `ARMS`.
-        settings: The section that all arms share.
-        max_steps: Optimiser steps of each training.
+    """Build and check the section `curriculum` of one arm's training from the one they share.
 
     Raises:
         ConfigError: When the settings break a rule of the curriculum.

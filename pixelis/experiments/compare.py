@@ -15,22 +15,13 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class ComparedTraining:
-    """The data of a training that are compared.
+    """The data of a training that are compared."""
 
-    Attributes:
-        name: A unique name.
-        run_id: Id of the training's run in MLflow.
-        link: Address of that run.
-        params: Dotted key -> setting, as text.
-        metrics: The newest value of each metric.
-        history: Its events and evaluations.
-    """
-
-    name: str
+    name: str  # unique
     run_id: str
-    link: str
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
+    link: str  # address of the run in MLflow
+    params: Mapping[str, str]  # dotted key -> setting, as text
+    metrics: Mapping[str, float]  # the newest value of each metric
     history: TrainingHistory
 
 
@@ -127,9 +118,7 @@ def trainings_rows(trainings: Sequence[ComparedTraining]) -> list[dict[str, Any]
 def trainings_markdown(trainings: Sequence[ComparedTraining], *, links: bool = False) -> str:
     """Return a sentence about the furthest training, and a table with a column for each training.
 
-    Args:
-        trainings: The trainings.
-        links: Whether the names are links to the runs in MLflow.
+    With `links`, their names are links to the runs in MLflow.
     """
     facts = compute_facts(trainings)
     heads = [_cell(training.name) for training in trainings]

@@ -45,12 +45,11 @@ def accuracy_bars(table: Sequence[Row]) -> Chart:
             for name, row in zip(counts, ordered, strict=True)
         ]
         values = [float(row["accuracy"]) for row in ordered]
-        trace = _bar(model, groups, values, colours[i % len(colours)], notes)
         above = [max(0.0, float(row["high"]) - row["accuracy"]) for row in ordered]
         below = [max(0.0, row["accuracy"] - float(row["low"])) for row in ordered]
-        ends = {"array": above, "arrayminus": below}
-        trace["error_y"] = {"type": "data", "symmetric": False, "color": "#222222", **ends}
-        data.append(trace)
+        ends = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+        trace = _bar(model, groups, values, colours[i % len(colours)], notes)
+        data.append({**trace, "error_y": {"color": "#222222", **ends}})
     label = "answer accuracy (0 to 1); whiskers: 95 % interval"
     # Above 1, for the numbers over the bars.
     return _bar_chart(data, label, "difficulty", "group", 1.1)

@@ -33,29 +33,17 @@ class FigureSettings:
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """The measurements and events of a training up to now.
+    """The measurements and events of a training up to now."""
 
-    Attributes:
-        events: As `CurriculumEvent.to_dict` returns them.
-        strata: Performance by difficulty at the steps of evaluations.
-        losses: Validation loss by difficulty, at the same steps.
-        training_loss: By step.
-        mixes: The mix after a step, wherever it changed.
-        max_steps: The last step of the x axis.
-        reached: The newest step.
-        rules: The settings.
-        num_events: The number of all events; `events` may have fewer of a very long training.
-    """
-
-    events: Sequence[Event]
-    strata: Strata
-    losses: Strata
+    events: Sequence[Event]  # as `CurriculumEvent.to_dict` returns them
+    strata: Strata  # performance by difficulty at the steps of evaluations
+    losses: Strata  # validation loss by difficulty, at the same steps
     training_loss: Sequence[tuple[int, float]]
-    mixes: Strata
-    max_steps: int
-    reached: int
+    mixes: Strata  # the mix after a step, wherever it changed
+    max_steps: int  # the end of the x axis
+    reached: int  # the newest step
     rules: FigureSettings = FigureSettings()
-    num_events: int = 0
+    num_events: int = 0  # of all events; `events` may have fewer of a very long training
 
 
 @dataclass(frozen=True)
@@ -175,14 +163,12 @@ def downsample_events(events: Sequence[Event]) -> Sequence[Event]:
     """
     if len(events) <= MAX_EVENTS:
         return events
-    groups: list[list[Event]] = []
-    is_open = False  # whether the last group is a trial without its decision
+    groups: list[list[Event]] = [[]]
     for event in events:
-        if is_open:
-            groups[-1].append(event)
-        else:
-            groups.append([event])
-        is_open = event["kind"] in ("trial", "extend")
+        groups[-1].append(event)
+        if event["kind"] not in ("trial", "extend"):
+            groups.append([])
+    groups = [group for group in groups if group]
     every = -(-2 * len(groups) // MAX_EVENTS)
     kept = [g for i, g in enumerate(groups) if i % every == 0 or _is_essential(g[-1])]
     return [event for group in kept for event in group]

@@ -34,15 +34,11 @@ class NothingFound(OperationError):
 
 @dataclass(frozen=True)
 class Observation:
-    """The result of an operation: a small JSON object and, for some, an image.
-
-    Attributes:
-        problem: one of `PROBLEMS` if the result is an error; not shown to the model.
-    """
+    """The result of an operation: a small JSON object and, for some, an image."""
 
     result: dict[str, Any]
     image: Image.Image | None = None
-    problem: str = ""
+    problem: str = ""  # one of `PROBLEMS` if the result is an error; not shown to the model
 
     @property
     def is_error(self) -> bool:
@@ -52,26 +48,18 @@ class Observation:
 
 @dataclass(frozen=True)
 class Operation:
-    """One visual operation.
+    """One visual operation; all arguments are required except those of `defaults` and `either`.
 
-    Attributes:
-        name: its name in calls.
-        description: its line in the tool schema.
-        parameters: argument name -> JSON schema of its value; all arguments are required except
-            those of `defaults` and `either`.
-        run: returns the observation of the example's images and the checked arguments.
-        sophistication: its weight in the difficulty score (1 to 3).
-        defaults: argument name -> default value.
-        either: parameters of which a call must have exactly one.
+    `run` returns the observation of the example's images and the arguments, defaults included.
     """
 
     name: str
-    description: str
-    parameters: Mapping[str, Mapping[str, Any]]
+    description: str  # its line in the tool schema
+    parameters: Mapping[str, Mapping[str, Any]]  # argument name -> JSON schema of its value
     run: Callable[[Sequence[Image.Image], Mapping[str, Any]], Observation]
-    sophistication: int
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    either: tuple[str, ...] = ()
+    sophistication: int  # its weight in the difficulty score (1 to 3)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # argument name -> value
+    either: tuple[str, ...] = ()  # parameters of which a call must have exactly one
 
     @property
     def expected(self) -> str:
@@ -129,9 +117,7 @@ class Operation:
 def fits_schema(value: Any, schema: Mapping[str, Any]) -> bool:
     """Return whether parsed JSON fits a schema (JSON Schema 2020-12, validation).
 
-    Supported are `type` (integer, array, object), `minimum`, `maximum`, `items`, `minItems`,
-    `maxItems`, `properties`, `required`, and `additionalProperties` (false). Unlike in JSON Schema,
-    `3.0` is no integer, since operations refuse it.
+    It reads the keywords that operations use. Unlike in JSON Schema, `3.0` is no integer.
     """
     kind = schema["type"]
     if kind == "integer":
@@ -164,14 +150,8 @@ BBOX_SCHEMA: Mapping[str, Any] = {
 
 
 def check_bbox(value: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return the box as four ints, or raise OperationError with the rule.
-
-    Args:
-        value: the argument of the call.
-        size: (width, height) of the image that it must lie in.
-    """
-    numbers = isinstance(value, list | tuple) and all(type(v) is int for v in value)
-    if not numbers or len(value) != 4:
+    """Return a box in an image of `size` (width, height); raise OperationError for any other."""
+    if not fits_schema(value, BBOX_SCHEMA):
         raise OperationError(f"bbox must be four integers [x1, y1, x2, y2], got {value!r:.60}")
     x1, y1, x2, y2 = value
     width, height = size
@@ -184,7 +164,7 @@ def check_bbox(value: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def check_point(x: Any, y: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the point as two ints inside the image, or raise OperationError."""
+    """Return a point in an image of `size` (width, height); raise OperationError for any other."""
     width, height = size
     if type(x) is not int or type(y) is not int or not (0 <= x < width and 0 <= y < height):
         raise OperationError(

@@ -44,11 +44,10 @@ def encode_mask(mask: Mask) -> dict[str, list[int]]:
 
 
 def decode_mask(value: Any, size: tuple[int, int]) -> Mask:
-    """Decode a mask to shape (height, width), or raise OperationError with the rule.
+    """Decode a mask over an image of `size` (width, height), to shape (height, width).
 
-    Args:
-        value: the argument of the call.
-        size: (width, height) of the image that it must cover.
+    Raises:
+        OperationError: when it is none.
     """
     width, height = size
     if not fits_schema(value, MASK_SCHEMA):

@@ -25,13 +25,7 @@ from pixelis.operations.base import (
     OperationError,
     check_point,
 )
-from pixelis.operations.pixels import (
-    MAX_OBJECT_SHARE,
-    Mask,
-    bounding_box,
-    grow_region,
-    pixel_array,
-)
+from pixelis.operations.pixels import MAX_OBJECT_SHARE, Mask, bounding_box, grow_region, pixel_array
 
 Segmenter = Callable[[Image.Image, int, int], Mask]
 

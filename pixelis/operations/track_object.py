@@ -131,9 +131,8 @@ def _locate(frame: Image.Image, crop: Image.Image, x: int, y: int) -> tuple[int,
 def agreement(template: Pixels, match: Pixels) -> float:
     """Return the share of the object's pixels that agree in two crops of one shape, in [0, 1].
 
-    Pixels agree if they differ by at most TOLERANCE in every channel. The object's pixels are those
-    off the template's background, in the template or in a region of the match that meets them; all
-    pixels if there are none.
+    The object's pixels are those off the template's background, in the template or in a region of
+    the match that meets them; all pixels if there are none.
     """
     background = background_colour(template)
     expected, seen = foreground(template, background), foreground(match, background)

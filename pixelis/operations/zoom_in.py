@@ -5,13 +5,7 @@ from typing import Any
 
 from PIL import Image
 
-from pixelis.operations.base import (
-    BBOX_SCHEMA,
-    Observation,
-    Operation,
-    OperationError,
-    check_bbox,
-)
+from pixelis.operations.base import BBOX_SCHEMA, Observation, Operation, OperationError, check_bbox
 
 MAX_FACTOR = 4
 MAX_SIDE = 2048

@@ -25,38 +25,24 @@ RELIABILITY = {
 
 @dataclass
 class PlannedStage:
-    """One stage of a training.
-
-    Attributes:
-        name: the stage's name.
-        first_step: the first step that draws from it.
-        steps: the number of its steps.
-        examples: difficulty -> number of examples drawn.
-    """
+    """One stage of a training."""
 
     name: str
-    first_step: int
+    first_step: int  # the first step that draws from it
     steps: int
-    examples: dict[str, float]
+    examples: dict[str, float]  # difficulty -> number of examples drawn
 
 
 @dataclass(frozen=True)
 class DataStatistics:
-    """Statistics of a training split.
+    """Statistics of a training split."""
 
-    Attributes:
-        sizes: examples of each difficulty.
-        scores: their difficulty scores.
-        tokens: mean tokens of an example, by difficulty; None without the model's processor.
-        supervised: largest share of an example's tokens that is predicted.
-        images: share of all tokens that are visual.
-    """
-
-    sizes: Mapping[str, int]
-    scores: Mapping[str, Sequence[float]]
+    sizes: Mapping[str, int]  # examples of each difficulty
+    scores: Mapping[str, Sequence[float]]  # their difficulty scores
+    # Mean tokens of an example, by difficulty; None without the model's processor.
     tokens: Mapping[str, float] | None = None
-    supervised: float | None = None
-    images: float | None = None
+    supervised: float | None = None  # largest share of an example's tokens that is predicted
+    images: float | None = None  # share of all tokens that are visual
 
 
 def plan_stages(
@@ -68,11 +54,7 @@ def plan_stages(
 ) -> list[PlannedStage] | None:
     """Run the curriculum's own manager with perfect performance; None if stages are unknown before.
 
-    Args:
-        curriculum: the checked section `curriculum`.
-        max_steps: optimiser steps.
-        examples_per_step: examples per step of all processes.
-        scores: difficulty scores of the training examples, or None without data.
+    `scores` are the difficulty scores of the training examples, or None without data.
     """
     strategy = curriculum.strategy_label
     if strategy in ("self_paced", "adaptive") or (strategy == "competence" and not scores):

@@ -32,20 +32,13 @@ BYTES_IN_4BIT = 0.5 + 0.127 / 8
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of one forward pass.
-
-    Attributes:
-        batch_size: number of examples.
-        length: number of tokens of each example, with padding.
-        supervised: number of predicted tokens in the batch.
-        image_tokens: number of visual tokens in the batch.
-        runs_tower: whether the vision tower runs; otherwise its features come from a cache.
-    """
+    """The size of one forward pass."""
 
     batch_size: int
-    length: int
-    supervised: int
-    image_tokens: int
+    length: int  # tokens of each example, with padding
+    supervised: int  # predicted tokens in the batch
+    image_tokens: int  # visual tokens in the batch
+    # Whether the vision tower runs; otherwise its features come from a cache.
     runs_tower: bool = True
 
 
@@ -71,16 +64,12 @@ class LiveBytes(TorchDispatchMode):
     """A counter of the bytes of tensors that are created inside it and still exist.
 
     A GPU's allocator calls this "allocated": without caching, fragmentation and context.
-
-    Attributes:
-        live: bytes now.
-        peak: the largest value of `live` since it was last set.
     """
 
     def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
         """Start at zero; `known` are tensors that are not counted, nor are views of them."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.peak = 0
+        self.live = self.peak = 0  # bytes now, and the most since `peak` was last set
         self._sizes = dict.fromkeys((each.untyped_storage()._cdata for each in known), 0)
 
     def __torch_dispatch__(
@@ -106,13 +95,9 @@ class LiveBytes(TorchDispatchMode):
 def build_fake_model(
     base: Any, model: ModelConfig, *, precision: str, as_on_cpu: bool = False
 ) -> PeftModel:
-    """Build the adapted model of a configuration, with tensors that have no contents.
+    """Build the adapted model of a base's configuration, with tensors that have no contents.
 
-    Args:
-        base: the configuration of the base.
-        model: section `model`.
-        precision: fp32 or bf16.
-        as_on_cpu: use the attention of bf16 trainings on a CPU, for a comparison with one.
+    With `as_on_cpu` it has the attention of bf16 trainings on a CPU, for a comparison with one.
 
     Raises:
         ConfigError: when the model has no layer to adapt.

@@ -49,21 +49,13 @@ MIN_ADVISED_LENGTH = 512
 
 @dataclass(frozen=True)
 class Setup:
-    """The inputs of a memory forecast; each piece of advice changes one field.
-
-    Attributes:
-        model: section `model`.
-        batch_size: examples in a forward pass of one process.
-        length: tokens of the longest example.
-        image_share: visual share of its tokens.
-        sharded: whether the weights are sharded between the GPUs (FSDP).
-    """
+    """The inputs of a memory forecast; each piece of advice changes one field."""
 
     model: ModelConfig
-    batch_size: int
-    length: int
-    image_share: float
-    sharded: bool
+    batch_size: int  # examples in a forward pass of one process
+    length: int  # tokens of the longest example
+    image_share: float  # visual share of its tokens
+    sharded: bool  # whether the weights are sharded between the GPUs (FSDP)
 
 
 @dataclass(frozen=True)

@@ -27,19 +27,12 @@ THREADS = "OMP_NUM_THREADS"
 
 @dataclass(frozen=True)
 class Job:
-    """One call of an entry point.
+    """One call of an entry point."""
 
-    Attributes:
-        name: Name for messages.
-        module: Module of the entry point, such as `pixelis.cli.sft`.
-        argv: Arguments of the command line.
-        log: File to which the output is appended.
-    """
-
-    name: str
-    module: str
+    name: str  # for messages
+    module: str  # module of the entry point, such as `pixelis.cli.sft`
     argv: tuple[str, ...]
-    log: Path
+    log: Path  # file to which the output is appended
 
 
 def run_jobs(
@@ -56,12 +49,8 @@ def run_jobs(
     left, also by an error or Ctrl-C, the running jobs are asked to stop (SIGTERM) and waited for;
     when this process is killed, they are asked to stop too.
 
-    Args:
-        jobs: The jobs.
-        num_workers: Number of jobs that run at the same time.
-        environment: Additional environment variables.
-        on_poll: Called between two looks at the running jobs.
-        poll_seconds: Time between two looks.
+    The environment variables are added to ours, and `on_poll` is called between two looks at the
+    running jobs, every `poll_seconds`.
 
     Yields:
         Each job that ended; why it failed, with the last line of its log, or None; its seconds.

@@ -1,7 +1,6 @@
 """One run of `tune`: run the workers of a search, record its best settings and its verdict."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,17 @@ from rich.console import Console
 from rich.markdown import Markdown
 from tqdm import tqdm
 
-from pixelis.config import flatten, to_yaml
-from pixelis.errors import UserError
-from pixelis.experiments.tune.results import Verdict, compute_verdict
+from pixelis.config import ModelFileConfig, flatten, load_config, to_yaml
+from pixelis.errors import ConfigError, UserError
+from pixelis.experiments.tune.results import (
+    Verdict,
+    compute_importances,
+    compute_verdict,
+    draw_page,
+    draw_pictures,
+    replay,
+    saved_share,
+)
 from pixelis.experiments.tune.spec import SearchSpec
 from pixelis.experiments.tune.storage import storage_errors
 from pixelis.experiments.tune.study import (
@@ -22,16 +29,13 @@ from pixelis.experiments.tune.study import (
     TRIALS,
     SearchStudy,
     error_of,
-    final_name,
     first_number,
     open_phases,
-    value_of,
 )
 from pixelis.files import write_atomic
 from pixelis.runs.inputs import link_data_run, record_inputs, record_split
 from pixelis.runs.jobs import Job, log_above_bar, run_jobs
 from pixelis.runs.training_checks import check_training
-from pixelis.runs.tuning_record import record_search, record_verdict, write_best
 from pixelis.tracking import MlflowRecorder, nested_environment, open_run
 from pixelis.training.inputs import data_digest
 
@@ -39,6 +43,9 @@ MAX_STARTS = 4  # of workers, some of which were killed
 POLL_SECONDS = 1.0  # each look reads the studies
 WORKER_MODULE = "pixelis.cli.tune_worker"
 RUN_ID = "pixelis.run_id"  # attribute of the study
+FOLDER = "tune"  # folder of the artifacts
+HEADER = "# The best of "  # beginning of each file that `write_best` writes
+DEFAULT_MODEL = "configs/model_arch.yaml"  # sft's default
 
 
 @storage_errors()
@@ -97,61 +104,83 @@ def _find_verdict(
     assert best is not None
     best_name = f"best (trial {first_number(best)})"
     contestants: dict[str, Mapping[str, Any]] = {best_name: best.params, **spec.baselines}
-    for seed in spec.final_seeds:
-        for name, values in contestants.items():
-            final.enqueue(final_name(name, seed), {}, overrides=dict(values), seed=seed)
+    queue = {
+        f"{name} seed {seed}": (name, seed) for seed in spec.final_seeds for name in contestants
+    }
+    for title, (name, seed) in queue.items():
+        final.enqueue(title, {}, overrides=dict(contestants[name]), seed=seed)
     _run_workers(spec, [final], recorder, title="tune: verdict")
-    tried = [*phases[TRIALS].finished_trials(), *phases[BASELINES].finished_trials()]
-    searched = {name: value_of(tried, name) for name in spec.baselines}
-    searched[best_name] = float(best.values[0])
-    trials = final.finished_trials()
-    test: dict[str, list[float]] = {}
+    test: dict[str, list[float]] = {name: [] for name in contestants}
     failed: dict[str, str] = {}
-    for name in contestants:
-        by_seed = {seed: value_of(trials, final_name(name, seed)) for seed in spec.final_seeds}
-        complete = [value for value in by_seed.values() if value is not None]
-        if len(complete) == len(by_seed):  # without a mean if one of them diverged
-            test[name] = complete
-        else:
-            seed = next(seed for seed, value in by_seed.items() if value is None)
-            failed[name] = f"seed {seed} ({_failure(trials, final_name(name, seed))})"
-    if best_name not in test:
+    trials = _by_name(final)
+    for title, (name, seed) in queue.items():
+        trial = trials.get(title)
+        if (value := _value(trial)) is not None:
+            test[name].append(value)
+        else:  # without a mean if one of them diverged
+            reason = (error_of(trial) if trial else None) or "it did not end"
+            failed.setdefault(name, f"seed {seed} ({reason.replace('|', '/')})")
+    if best_name in failed:
         raise UserError(f"{best_name} could not be trained on every fresh seed (logs: {spec.root})")
-    return compute_verdict(test, searched, failed)
+    tried = _by_name(phases[TRIALS]) | _by_name(phases[BASELINES])
+    searched = {name: _value(tried.get(name)) for name in spec.baselines}
+    searched[best_name] = float(best.values[0])
+    whole = {name: values for name, values in test.items() if name not in failed}
+    return compute_verdict(whole, searched, failed)
 
 
-def _failure(trials: Sequence[Any], name: str) -> str:
-    errors = [error_of(trial) for trial in trials if trial.user_attrs.get(BASELINE) == name]
-    return next(filter(None, errors), "it did not end").replace("|", "/")
+def _by_name(search: SearchStudy) -> dict[str, Any]:
+    """Return the finished trials of baselines by their names."""
+    trials = search.finished_trials()
+    return {t.user_attrs[BASELINE]: t for t in trials if BASELINE in t.user_attrs}
+
+
+def _value(trial: Any | None) -> float | None:
+    return float(trial.values[0]) if trial and trial.state.name == "COMPLETE" else None
 
 
 def _run_workers(
     spec: SearchSpec, studies: Sequence[SearchStudy], recorder: MlflowRecorder, *, title: str
 ) -> None:
     """Start workers for the remaining trials of some studies, and show their progress."""
-    num_trials = sum(study.num_trials for study in studies)
-    with tqdm(
-        total=num_trials, initial=_count(studies), unit="trial", desc=title, mininterval=1
-    ) as bar:
-        progress = partial(_show_progress, studies, bar, {key for key, _ in _finished(studies)})
+
+    def finished() -> dict[tuple[str, int], Any]:
+        return {(s.phase, trial.number): trial for s in studies for trial in s.finished_trials()}
+
+    def count() -> int:
+        return sum(study.num_finished() for study in studies)
+
+    def show_progress() -> None:
+        for key, trial in finished().items():
+            if key not in known:
+                known.add(key)
+                log_above_bar(describe_trial(trial))
+                bar.update(1)
+        for study in studies:
+            if study.space and (best := study.best_trial()) is not None:
+                bar.set_postfix_str(f"best {best.values[0]:.4f} (trial {first_number(best)})")
+
+    num_trials, known = sum(study.num_trials for study in studies), set(finished())
+    with tqdm(total=num_trials, initial=count(), unit="trial", desc=title, mininterval=1) as bar:
         failures: list[str] = []
         for _ in range(MAX_STARTS):
-            if (num_left := num_trials - _count(studies)) <= 0:
+            if (num_left := num_trials - count()) <= 0:
                 return
             for reason in failures:
                 log_above_bar(reason)
-            failures = _start_workers(spec, num_left, recorder, progress)
+            failures = _start_workers(spec, num_left, recorder, show_progress)
+            show_progress()
             if not all("exit code -" in reason for reason in failures):
                 break  # one was not killed, but ended with an error
-        if _count(studies) < num_trials:
+        if count() < num_trials:
             raise UserError(
-                f"the study has {_count(studies)} of {num_trials} trials and its workers have "
+                f"the study has {count()} of {num_trials} trials and its workers have "
                 f"ended: {failures[-1] if failures else 'the rest failed elsewhere'}"
             )
 
 
 def _start_workers(
-    spec: SearchSpec, num_left: int, recorder: MlflowRecorder, progress: Callable[[], None]
+    spec: SearchSpec, num_left: int, recorder: MlflowRecorder, on_poll: Callable[[], None]
 ) -> list[str]:
     """Run workers until all have ended; return why some of them failed."""
     config, model = spec.root / "tune.yaml", spec.root / "model_arch.yaml"
@@ -159,47 +188,17 @@ def _start_workers(
     write_atomic(model, to_yaml(spec.model))
     argv = ("--config", str(config), "--model", str(model))
     num = min(spec.config.num_workers, num_left)
-    jobs = [
-        Job(f"worker {i}", WORKER_MODULE, argv, spec.root / f"worker-{i}.log") for i in range(num)
-    ]
-    failures = []
-    for _, reason, _ in run_jobs(
-        jobs,
+    ended = run_jobs(
+        [
+            Job(f"worker {i}", WORKER_MODULE, argv, spec.root / f"worker-{i}.log")
+            for i in range(num)
+        ],
         num_workers=spec.config.num_workers,
         environment=nested_environment(recorder),
-        on_poll=progress,
+        on_poll=on_poll,
         poll_seconds=POLL_SECONDS,
-    ):
-        if reason is not None:
-            failures.append(reason)
-    progress()
-    return failures
-
-
-def _count(studies: Sequence[SearchStudy]) -> int:
-    return sum(study.num_finished() for study in studies)
-
-
-def _show_progress(
-    studies: Sequence[SearchStudy], bar: "tqdm[Any]", known: set[tuple[str, int]]
-) -> None:
-    """Log a line for each trial that ended, and show the best value so far."""
-    for key, trial in _finished(studies):
-        if key not in known:
-            known.add(key)
-            log_above_bar(describe_trial(trial))
-            bar.update(1)
-    for study in studies:
-        if study.space and (best := study.best_trial()) is not None:
-            bar.set_postfix_str(f"best {best.values[0]:.4f} (trial {first_number(best)})")
-
-
-def _finished(studies: Sequence[SearchStudy]) -> list[tuple[tuple[str, int], Any]]:
-    return [
-        ((study.phase, trial.number), trial)
-        for study in studies
-        for trial in study.finished_trials()
-    ]
+    )
+    return [reason for _, reason, _ in ended if reason is not None]
 
 
 def describe_trial(trial: Any) -> str:
@@ -217,3 +216,148 @@ def describe_trial(trial: Any) -> str:
         reason = error_of(trial) or trial.user_attrs.get(REASON)
         result = f"{trial.state.name.lower()}: {reason}"
     return f"{name}{f' ({values})' if values else ''}: {result}"
+
+
+def check_best(spec: SearchSpec) -> None:
+    """Refuse a path for the best settings that cannot be written or is another file.
+
+    Raises:
+        ConfigError: Naming the key, the rule and the value.
+    """
+    path = Path(spec.config.best_config)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for file in _best_files(spec):
+            if file.exists() and not file.read_bytes().startswith(HEADER.encode()):
+                raise ConfigError(
+                    f"best_config must be a new file or one that tune wrote, got {str(path)!r}: "
+                    f"{file} is there and does not begin with {HEADER.strip()!r}; move it, or name "
+                    "another"
+                )
+    except OSError as error:
+        raise ConfigError(
+            f"best_config must be a file in a folder, got {str(path)!r}: {error}"
+        ) from error
+
+
+def _best_files(spec: SearchSpec) -> list[Path]:
+    """Return the files of the best settings: one for sft and, if necessary, one for the model.
+
+    The model needs no file if none of its keys is searched and its settings are sft's default.
+    """
+    path = Path(spec.config.best_config)
+    if not any(name.startswith("model.") for name in spec.space):
+        try:
+            if load_config(ModelFileConfig, Path(DEFAULT_MODEL)) == spec.model:
+                return [path]
+        except (UserError, OSError):  # without a default file, the model needs its own
+            pass
+    return [path, path.parent / f"{path.stem}_model.yaml"]
+
+
+def write_best(spec: SearchSpec, search: SearchStudy) -> Path:
+    """Write the settings of the best trial as a file for sft; return its path.
+
+    Model settings that differ from sft's default are written to a second file next to it.
+    """
+    best = search.best_trial()
+    assert best is not None
+    training = spec.best(best.params)
+    path, *model_files = _best_files(spec)
+    searched = ", ".join(f"{name} = {value}" for name, value in best.params.items())
+    num = len(search.finished_trials())
+    header = f"{HEADER}{num} trials (trial {first_number(best)}): {searched}\n"
+    command = f"#   mlflow run . -e sft -P config={path}"
+    for model_file in model_files:
+        write_atomic(model_file, header + to_yaml(ModelFileConfig(model=training.model)))
+        command += f" -P model={model_file}"
+    write_atomic(path, f"{header}{command}\n{to_yaml(training.config)}")
+    return path
+
+
+def record_search(
+    recorder: MlflowRecorder, spec: SearchSpec, search: SearchStudy, links: str
+) -> None:
+    """Record the trials as a table, Optuna's plots, the best settings and the effect of pruning."""
+    study, trials, best = search.study, search.finished_trials(), search.best_trial()
+    assert best is not None
+    for file in _best_files(spec):
+        recorder.artifact(file, FOLDER)
+    recorder.table([_row(trial) for trial in trials], f"{FOLDER}/trials.json")
+    recorder.text(draw_page(study), f"{FOLDER}/study.html")
+    for name, figure in draw_pictures(study):
+        recorder.figure(f"{FOLDER}/{name}.png", figure)
+    values = {"best": best.values[0], "best_trial": first_number(best), "trials": len(trials)}
+    importances = compute_importances(study)
+    values |= {f"importance/{name}": value for name, value in importances.items()}
+    values["compute_saved"] = saved_share(trials, spec)
+    # The step is the number of trials, so that a longer study's values follow the older ones.
+    recorder.summary(values, len(trials))
+    recorder.tags({f"best.{name}": str(value) for name, value in best.params.items()})
+    name = f"tune {spec.config.study} · {len(trials)} trials · best {best.values[0]:.3f}"
+    recorder.tags({"mlflow.runName": name})
+    recorder.note(f"{_describe(spec, search)}\n\n{links}")
+
+
+def record_verdict(
+    recorder: MlflowRecorder,
+    spec: SearchSpec,
+    search: SearchStudy,
+    verdict: Verdict,
+    links: str,
+) -> None:
+    """Record the table that shows whether tuning helped."""
+    text, file = verdict.as_markdown(), spec.root / "verdict.md"
+    recorder.text(f"{text}\n", f"{FOLDER}/verdict.md")
+    write_atomic(file, f"{text}\n")
+    values = {f"verdict/{name.split(' ')[0]}": test.mean for name, test in verdict.test.items()}
+    values |= {f"verdict/gain_over_{name}": gain.mean for name, gain in verdict.gains.items()}
+    recorder.summary(values, len(search.finished_trials()))
+    recorder.note(f"{text}\n\n{_describe(spec, search)}\n\n{links}")
+    print(f"verdict: {file}", flush=True)
+
+
+def _row(trial: Any) -> dict[str, Any]:
+    return {
+        "trial": first_number(trial),
+        "state": trial.state.name,
+        "name": trial.user_attrs.get(BASELINE) or "",
+        "value": trial.values[0] if trial.state.name == "COMPLETE" else None,
+        "why": trial.user_attrs.get(REASON) or error_of(trial) or "",
+        **trial.params,
+    }
+
+
+def _describe(spec: SearchSpec, search: SearchStudy) -> str:
+    """Return the best settings, the savings of pruning, and a replay of it on complete trials."""
+    trials, best = search.finished_trials(), search.best_trial()
+    assert best is not None
+    num_pruned = sum(trial.state.name == "PRUNED" for trial in trials)
+    lines = [
+        f"Best: trial {first_number(best)}, {best.values[0]:.4f} on the last stage's mix.",
+        "",
+        *(f"- `{name}`: {value}" for name, value in best.params.items()),
+        "",
+        f"{num_pruned} of {len(trials)} trials were stopped early, which saved "
+        f"{saved_share(trials, spec):.0%} of the examples.",
+    ]
+    if spec.config.target is None:
+        lines += _replays(spec, trials, num_pruned)
+    return "\n".join(lines)
+
+
+def _replays(spec: SearchSpec, trials: Sequence[Any], num_pruned: int) -> Iterator[str]:
+    """Yield the effect that pruning would have had; after a study without it, of each pruner."""
+    pruner = spec.config.pruner
+    for name in ("median", "hyperband") if pruner == "none" else (pruner,):
+        num, num_stopped, winner_stopped = replay(trials, spec, name)
+        winner = "would have been stopped too" if winner_stopped else "would not have been"
+        yield (
+            f"Replayed on the {num} whole trials in their order, {name} stops {num_stopped}; the "
+            f"winner {winner}."
+        )
+    if num_pruned:
+        yield (
+            f"This is a replay of survivors only: where the {num_pruned} that were stopped would "
+            "have ended is not known. Full runs (pruner: none) would tell."
+        )

@@ -40,10 +40,8 @@ def train_trial(spec: SearchSpec, trial: Trial) -> float | Sequence[float]:
     A contestant of the verdict has one fresh seed, and its value is the performance on the test
     split.
     """
-    values, folder = (
-        {**trial.params, **trial.overrides},
-        spec.root / trial.phase / str(trial.number),
-    )
+    values = {**trial.params, **trial.overrides}
+    folder = spec.root / trial.phase / str(trial.number)
     if trial.seed is not None:
         training = spec.training(values, trial.seed, folder)
         _train(spec, trial, training, is_reported=False)

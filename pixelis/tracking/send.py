@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from requests import HTTPError
 
-from pixelis.curriculum.visits import Visit, visits
+from pixelis.curriculum.event import Visit, visits
 from pixelis.files import describe_full_disk
 from pixelis.mlflow_plugin import sqlite_file
 from pixelis.tracking.adapters import send_measured, send_model

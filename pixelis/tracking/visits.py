@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from pixelis.curriculum.visits import OPEN, Visit
+from pixelis.curriculum.event import OPEN, Visit
 
 VISIT_TAG = "pixelis.visit"
 EVENT_SIGNS = {"advance": 1.0, "rollback": -1.0}

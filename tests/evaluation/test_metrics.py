@@ -142,7 +142,7 @@ def test_accuracies_and_rates_by_group(examples):
 def test_rollouts_of_other_examples_are_refused(examples):
     rollouts = answer_all(examples, ["1"] * 5)
     for wrong in (rollouts[:4], rollouts[::-1]):
-        with pytest.raises(ValueError, match="the same ids in the same order"):
+        with pytest.raises(AssertionError, match="the same ids in the same order"):
             correct_answers(wrong, examples)
 
 

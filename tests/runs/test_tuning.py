@@ -15,8 +15,7 @@ from pixelis.experiments.tune.spec import SearchSpec
 from pixelis.experiments.tune.study import open_study
 from pixelis.experiments.tune.trials import run_trials
 from pixelis.runs import tuning_worker
-from pixelis.runs.tune import describe_trial
-from pixelis.runs.tuning_record import check_best, record_search, write_best
+from pixelis.runs.tune import check_best, describe_trial, record_search, write_best
 
 ROOT = Path(__file__).parent.parent.parent
 STRATA = {"simple": 0.5, "medium": 0.5, "hard": 0.5}

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import optuna
@@ -87,11 +88,9 @@ def _draw_plots(study: optuna.Study, library: Any) -> Iterator[tuple[str, Any]]:
             if len({name for trial in complete for name in trial.params}) > 1:
                 plots["contour"] = library.plot_contour
         for name, plot in plots.items():
-            options = {"evaluator": FanovaImportanceEvaluator(seed=0)}
-            yield (
-                f"{name}{suffix}",
-                _draw(plot, study, **kwargs, **(options if name == "importances" else {})),
-            )
+            if name == "importances":
+                plot = partial(plot, evaluator=FanovaImportanceEvaluator(seed=0))
+            yield f"{name}{suffix}", _draw(plot, study, **kwargs)
     if is_single:
         yield "intermediate values", _draw(library.plot_intermediate_values, study)
 
@@ -134,11 +133,6 @@ def replay(trials: Sequence[FrozenTrial], spec: SearchSpec, pruner: str) -> tupl
     As in the study, the pruner does not see later values of a trial that it stopped, and stops no
     baseline. Trials that were pruned in the study are left out, because their end is not known.
 
-    Args:
-        trials: Trials of a study with one objective that is maximised, of which one is complete.
-        spec: The search.
-        pruner: Name of the pruner to replay.
-
     Returns:
         The numbers of complete trials and of those that would have been stopped, and whether the
         best one would have been.
@@ -166,18 +160,14 @@ def _is_stopped(study: optuna.Study, run: FrozenTrial, warmup: int) -> bool:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The comparison of the best settings with the baselines on fresh seeds.
+    """The comparison of the best settings with the baselines on fresh seeds."""
 
-    Attributes:
-        test: Name -> performance on the test split over fresh seeds, the best first.
-        gains: Baseline -> gain of the best over it, seed by seed.
-        searched: Name -> performance on the validation split in the search, or None.
-        failed: Name -> seed and reason, for contestants without a mean.
-    """
-
+    # Name -> performance on the test split over fresh seeds, the best first.
     test: Mapping[str, Estimate]
-    gains: Mapping[str, Estimate]
+    gains: Mapping[str, Estimate]  # baseline -> gain of the best over it, seed by seed
+    # Name -> performance on the validation split in the search, or None.
     searched: Mapping[str, float | None]
+    # Name -> seed and reason, for contestants without a mean.
     failed: Mapping[str, str] = field(default_factory=dict)
 
     @property

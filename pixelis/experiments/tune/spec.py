@@ -79,15 +79,10 @@ class TrialTraining:
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """A search with its configuration.
+    """A search with its configuration."""
 
-    Attributes:
-        config: Content of tune.yaml.
-        model: Content of the model's file.
-    """
-
-    config: TuneFileConfig
-    model: ModelFileConfig
+    config: TuneFileConfig  # content of tune.yaml
+    model: ModelFileConfig  # content of the model's file
 
     def check(self) -> None:
         """Refuse settings with which no training could run.
@@ -278,10 +273,8 @@ class SearchSpec:
     def examples_to_target(self, evaluations: Sequence[tuple[int, Strata]], batch: int) -> int:
         """Return the examples until the target was reached, or all of them (a lower bound).
 
-        Args:
-            evaluations: (step, strata). Only the regular evaluations count, which all trainings
-                have; attempts to advance add others.
-            batch: Examples of one step.
+        Only the regular evaluations (step, strata) count, which all trainings have; attempts to
+        advance add others. `batch` is the examples of one step.
         """
         target, last = self.config.target, ceil(self.examples / batch)
         assert target is not None

@@ -4,7 +4,7 @@ Each of the three phases is an Optuna study of its own in the same storage. In o
 without a value for a searched key would leave the sampler no keys that all trials share.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +36,7 @@ BASELINE, OVERRIDES, SEED, CHOSEN, ERROR, REASON = (
 
 @dataclass(frozen=True)
 class SearchStudy:
-    """One phase of a search.
-
-    Attributes:
-        spec: The search.
-        phase: Name of the phase.
-        study: Its Optuna study.
-    """
+    """One phase of a search."""
 
     spec: SearchSpec
     phase: str
@@ -89,13 +83,9 @@ class SearchStudy:
         return storage_lock(self.spec.storage)
 
     def enqueue(self, baseline: str, params: Mapping[str, Any], **notes: Any) -> None:
-        """Queue a baseline, unless it was queued before.
+        """Queue a baseline with its values of searched keys, unless it was queued before.
 
-        Args:
-            baseline: Name of the baseline.
-            params: Its values of searched keys.
-            notes: Attributes of the trial without their prefix: `overrides`, its values of other
-                keys, and `seed`, that of its only training.
+        The notes are `overrides`, its values of other keys, and `seed`, that of its only training.
         """
         with self.lock():
             if any(trial.user_attrs.get(BASELINE) == baseline for trial in self.trials):
@@ -164,19 +154,6 @@ def open_phases(spec: SearchSpec) -> dict[str, SearchStudy]:
     return studies
 
 
-def final_name(contestant: str, seed: int) -> str:
-    """Return the name of a contestant's trial with a seed in the verdict."""
-    return f"{contestant} seed {seed}"
-
-
-def value_of(trials: Sequence[FrozenTrial], baseline: str) -> float | None:
-    """Return the first objective of a baseline that is complete, or None."""
-    for trial in trials:
-        if trial.state == TrialState.COMPLETE and trial.user_attrs.get(BASELINE) == baseline:
-            return float(trial.values[0])
-    return None
-
-
 def error_of(trial: FrozenTrial) -> str | None:
     """Return why a trial finally failed, or None if it did not."""
     if trial.state != TrialState.FAIL:
@@ -208,10 +185,8 @@ def build_pruner(spec: SearchSpec, name: str) -> BasePruner:
 def build_sampler(spec: SearchSpec, num_begun: int) -> BaseSampler:
     """Build the sampler of the next trial.
 
-    Args:
-        spec: The search.
-        num_begun: Number of trials so far. It is part of the seed, because a sampler that is
-            rebuilt with the same seed, after a restart, would repeat its suggestions.
+    The number of trials so far is part of its seed: rebuilt with the same seed, after a restart, it
+    would repeat its suggestions.
     """
     seed = (spec.config.training.seed + num_begun) % 2**32
     startup = min(10, max(2, spec.config.num_trials // 3))

@@ -40,23 +40,16 @@ POLL_SECONDS = 1.0  # between two looks at the trials of others
 
 
 class Trial:
-    """One trial, as the objective sees it.
-
-    Attributes:
-        phase: Name of its study's phase.
-        number: Number of the first try, which names the trial's folder.
-        params: Dotted name -> value of the searched keys.
-        baseline: Name of the baseline, or None if it is a searched trial.
-        overrides: Dotted name -> value of a baseline's other keys.
-        seed: Seed of its only training, or None.
-    """
+    """One trial, as the objective sees it."""
 
     def __init__(self, trial: optuna.Trial, search: SearchStudy) -> None:
         """Wrap Optuna's trial."""
         self._trial, self._search, self.phase = trial, search, search.phase
         frozen = search.trials[trial.number]
-        self.number, self.params = first_number(frozen), dict(trial.params)
-        self.baseline: str | None = frozen.user_attrs.get(BASELINE)
+        self.number = first_number(frozen)  # of the first try, which names the trial's folder
+        self.params = dict(trial.params)  # dotted name -> value of the searched keys
+        self.baseline: str | None = frozen.user_attrs.get(BASELINE)  # None: a searched trial
+        # A baseline's values of other keys, and the seed if it has only one training.
         self.overrides: dict[str, Any] = frozen.user_attrs.get(OVERRIDES) or {}
         self.seed: int | None = frozen.user_attrs.get(SEED)
 
@@ -67,7 +60,7 @@ class Trial:
             The reason to stop the trial here, for which the caller raises `pruned`, or None.
         """
         search = self._search
-        if len(search.study.directions) > 1:
+        if len(search.study.directions) > 1:  # Optuna prunes by one objective only
             return None
         self._trial.report(value, examples)
         is_spared = self.baseline is not None or examples < search.spec.warmup
@@ -112,15 +105,10 @@ def run_phases(studies: Iterable[SearchStudy], objective: Objective) -> None:
 
 @storage_errors()
 def run_trials(search: SearchStudy, objective: Objective) -> int:
-    """Run trials, one after the other, until the study has its number of trials.
+    """Run trials until the study has its number; return how many ended in this process.
 
-    Args:
-        search: The study.
-        objective: Trains one trial. After a `UserError` the trial is not tried again; after any
-            other error it is queued again.
-
-    Returns:
-        The number of trials that ended in this process.
+    After a `UserError` of the objective the trial is not tried again; after any other error it is
+    queued again.
 
     Raises:
         KeyboardInterrupt: When a trial was stopped.

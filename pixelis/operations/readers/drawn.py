@@ -78,12 +78,7 @@ def _match(mask: Mask) -> str | None:
 
 
 def read_drawn(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) -> str | None:
-    """Return the text in a box if each group of ink columns is a drawn character, else None.
-
-    Args:
-        pixels: the whole image, shape (height, width, 3).
-        box: [x1, y1, x2, y2] inside it.
-    """
+    """Return the text in a box if each group of ink columns is a drawn character, else None."""
     x1, y1, x2, y2 = box
     ink: Mask = pixels[y1:y2, x1:x2].max(axis=2) < INK_LEVEL
     inked = np.flatnonzero(ink.any(axis=0))

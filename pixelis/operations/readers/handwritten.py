@@ -55,8 +55,6 @@ def _stamp(index: int) -> Image.Image:
 def draw_digit(image: Image.Image, index: int, x: int, y: int) -> None:
     """Draw a held-out digit, 24 x 24 pixels, with its top left corner at (x, y) of an RGB image.
 
-    Ink where the digit's level is 16, the image's own pixels where it is 0.
-
     Raises:
         ValueError: when `index` is not in `HELD_OUT`: the others are the reader's references.
     """
@@ -105,12 +103,7 @@ def _references() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
 
 
 def read_digit(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) -> str | None:
-    """Return the one handwritten digit in a box, or None.
-
-    Args:
-        pixels: the whole image, shape (height, width, 3).
-        box: [x1, y1, x2, y2] inside it.
-    """
+    """Return the one handwritten digit in a box, or None."""
     x1, y1, x2, y2 = box
     crop = pixels[y1:y2, x1:x2]
     colour = background_colour(crop)

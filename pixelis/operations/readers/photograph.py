@@ -64,12 +64,7 @@ def _engine() -> Any:
 
 
 def read_photograph(pixels: npt.NDArray[np.int16], box: tuple[int, int, int, int]) -> str | None:
-    """Return the lines of text in a box, in reading order, joined by spaces; None without text.
-
-    Args:
-        pixels: the whole image, shape (height, width, 3).
-        box: [x1, y1, x2, y2] inside it.
-    """
+    """Return the lines of text in a box, in reading order, joined by spaces; None without text."""
     if holds_drawing_only(pixels, box) or not installed():
         return None
     x1, y1, x2, y2 = box
