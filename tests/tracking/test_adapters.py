@@ -47,9 +47,8 @@ def test_an_adapter_is_kept_as_files_and_as_a_model(client, recorder, adapter):
     assert [(o.model_id, o.step) for o in run.outputs.model_outputs] == [(model.model_id, 400)]
     for key in SCORES:
         assert len(client.get_metric_history(recorder.run_id, key)) == 1
-    client.set_tag(recorder.run_id, "pixelis.entry_point", "sft")
     bare, path = f"runs:/{recorder.run_id}", f"runs:/{recorder.run_id}/adapters/final"
-    for uri in (None, bare, path, f"models:/{model.model_id}", str(adapter)):
+    for uri in (bare, path, f"models:/{model.model_id}", str(adapter)):
         folder = resolve_adapter(uri)
         assert (folder / "adapter_model.safetensors").read_bytes() == b"weights", uri
 
