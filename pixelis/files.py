@@ -154,15 +154,10 @@ def describe_write_error(error: OSError, path: Path, needed: float | None = None
 
 def describe_full_disk(path: Path, needed: float | None = None) -> str:
     """Return the text about a full disk: the needed bytes, if known, and the free space."""
-    required = f"about {_amount(needed)} needed, " if needed else ""
-    return f"no space left on its disk: {required}{_amount(free_bytes(path))} free"
-
-
-def free_bytes(path: Path) -> int:
-    """Return the free bytes on the disk of a path, which need not exist yet."""
     while not path.exists() and path != path.parent:
         path = path.parent
-    return shutil.disk_usage(path).free
+    required = f"about {_amount(needed)} needed, " if needed else ""
+    return f"no space left on its disk: {required}{_amount(shutil.disk_usage(path).free)} free"
 
 
 def file_sha256(path: Path) -> str:

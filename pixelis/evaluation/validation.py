@@ -38,21 +38,13 @@ def in_this_process(
 
 @dataclass(frozen=True)
 class Stratum:
-    """The results of one difficulty's validation examples, teacher-forced.
-
-    Attributes:
-        num_examples: validation examples.
-        num_tokens: supervised tokens.
-        loss: mean cross-entropy per supervised token, in nats.
-        token_accuracy: share of supervised tokens whose most likely prediction is right, in [0, 1].
-        answer_accuracy: share of examples with every token of the last turn right, in [0, 1].
-    """
+    """The results of one difficulty's validation examples, teacher-forced."""
 
     num_examples: int
-    num_tokens: int
-    loss: float
-    token_accuracy: float
-    answer_accuracy: float
+    num_tokens: int  # supervised
+    loss: float  # mean cross-entropy per supervised token, in nats
+    token_accuracy: float  # share of supervised tokens whose most likely prediction is right
+    answer_accuracy: float  # share of examples with every token of the last turn right
 
     @property
     def likelihood(self) -> float:
@@ -62,21 +54,13 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Tally:
-    """The counts of one example, teacher-forced.
+    """The counts of one example, teacher-forced."""
 
-    Attributes:
-        tokens: supervised tokens.
-        right: supervised tokens whose most likely prediction is right.
-        loss: sum of cross-entropies, in nats.
-        answered: whether every token of the last turn is right.
-        answer_loss: mean cross-entropy per token of the last turn, in nats.
-    """
-
-    tokens: int
-    right: int
-    loss: float
-    answered: bool
-    answer_loss: float
+    tokens: int  # supervised
+    right: int  # supervised tokens whose most likely prediction is right
+    loss: float  # sum of cross-entropies, in nats
+    answered: bool  # whether every token of the last turn is right
+    answer_loss: float  # mean cross-entropy per token of the last turn, in nats
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One run of `evaluate`: load the model, start or resume the rollouts, record the results."""
+"""One run of `evaluate`: roll out the model, record the results, compare with the champion."""
 
 import hashlib
 import json
@@ -14,7 +14,9 @@ import torch
 from pixelis import __version__
 from pixelis.config import EvaluateConfig, ModelConfig, flatten
 from pixelis.errors import ConfigError
-from pixelis.evaluation.evaluate import EvaluationSettings
+from pixelis.evaluation.evaluate import BASE, EvaluationResult, EvaluationSettings
+from pixelis.evaluation.metrics import ALL, paired_comparison
+from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.evaluation.rollout_store import open_store
 from pixelis.models.load import (
     best_device,
@@ -25,7 +27,6 @@ from pixelis.models.load import (
     silence_libraries,
 )
 from pixelis.models.lora import check_adapter, load_adapter, temporary_adapter
-from pixelis.runs.champion import compare_with_champion
 from pixelis.runs.evaluation_record import (
     RecordSettings,
     evaluate_and_record,
@@ -33,7 +34,18 @@ from pixelis.runs.evaluation_record import (
     record_rollouts,
 )
 from pixelis.runs.evaluation_set import choose_evaluation_set, record_benchmark_scores
-from pixelis.tracking import find_run, find_version, measured_model, open_run, resolve_adapter
+from pixelis.tracking import (
+    CHAMPION,
+    MlflowRecorder,
+    ModelVersion,
+    find_champion,
+    find_run,
+    find_version,
+    measured_model,
+    open_run,
+    resolve_adapter,
+    set_champion,
+)
 from pixelis.tracking.lookup import ADAPTER_FILES
 
 # Keys that do not change rollouts. In float32 the batch size only changes the speed.
@@ -71,9 +83,9 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
     version = find_version(address)
     # Use the version's number, because an alias may move meanwhile.
     exact = f"models:/{version.name}/{version.version}" if version else address
-    folders = {"adapter": resolve_adapter(exact, config.experiment)}
+    folders = {"adapter": resolve_adapter(exact)}
     if config.against is not None:
-        folders["against"] = resolve_adapter(config.against, config.experiment)
+        folders["against"] = resolve_adapter(config.against)
         check_adapter(folders["against"], model_name=name)
     base = load_model(name, torch_dtype=model_config.torch_dtype, trust_remote_code=trust)
     model = load_adapter(base, folders["adapter"], model_name=name).to(best_device())
@@ -118,11 +130,10 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
         record_rollouts(
             recorder,
             result,
+            evaluation_set,
             RecordSettings(
                 adapter=address,
-                split=evaluation_set.name,
                 base=name,
-                data=evaluation_set.path,
                 seed=config.seed,
                 num_traces=config.num_traces,
                 num_reported=config.num_reported,
@@ -169,3 +180,70 @@ def evaluation_identity(
         identity["batch_size"] = config.batch_size
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return identity | {"pixelis": __version__, "device": device}
+
+
+def compare_with_champion(
+    recorder: MlflowRecorder,
+    candidate: ModelVersion,
+    result: EvaluationResult,
+    model: Any,
+    encoder: Encoder,
+    config: EvaluateConfig,
+    *,
+    model_name: str,
+) -> bool:
+    """Move the alias `champion` to a version that wins by more than its interval.
+
+    The candidate's adapter is on `model`. It is compared with the champion on the same examples, or
+    with the base if there is no champion yet, and wins if the 95 % interval of the paired gain is
+    above 0.
+
+    Returns:
+        Whether the candidate is the champion now.
+    """
+    name, number = candidate.name, candidate.version
+    champion = find_champion(recorder.client, name)
+    if champion is not None and champion.version == number:
+        print(f"{name} version {number} is the {CHAMPION} already", flush=True)
+        return True
+    if champion is None:
+        rival = "the base"
+        if BASE not in result.comparisons:
+            print(f"{name} has no {CHAMPION} yet: compare_base=true lets it be decided", flush=True)
+            return False
+        comparison = result.comparisons[BASE][ALL]
+    else:
+        rival = f"version {champion.version}"
+        folder = resolve_adapter(f"models:/{name}/{champion.version}")
+        # Greedily, on the same examples.
+        settings = RolloutSettings(config.max_operations, config.max_new_tokens, config.batch_size)
+        conversations = [Conversation(example) for example in result.examples]
+        with temporary_adapter(model, folder, model_name=model_name) as rival_model:
+            rollouts = roll_out(rival_model, encoder, conversations, settings)
+        comparison = paired_comparison(
+            rollouts,
+            result.adapter.rollouts,
+            result.examples,
+            num_samples=config.bootstrap_samples,
+            seed=config.seed,
+        )[ALL]
+    gain = comparison.gain
+    wins = gain.low > 0
+    verdict = (
+        f"{name} version {number} against {rival} on {gain.num} test examples: "
+        f"{100 * gain.value:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    )
+    outcome = "the champion stays"
+    if wins:
+        beaten = None if champion is None else str(champion.version)
+        moved = recorder.attempt(
+            f"moving the alias {CHAMPION}",
+            lambda: set_champion(recorder.client, candidate, beaten, verdict),
+        )
+        wins = bool(moved)
+        outcome = "it is the champion now" if wins else "it won, but the alias was not moved"
+    print(f"{verdict}: {outcome}", flush=True)
+    values = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+    recorder.metrics({f"{CHAMPION}/{key}": value for key, value in values.items()}, 0)
+    recorder.tags({f"pixelis.{CHAMPION}": "won" if wins else "stays"})
+    return wins

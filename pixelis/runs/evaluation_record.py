@@ -4,23 +4,29 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from tqdm import tqdm
 
 from pixelis import figures
 from pixelis.data.encode import Encoder
+from pixelis.data.example import Example
 from pixelis.data_prep.figures import side_by_side
-from pixelis.evaluation.cases import Case, build_cases, worst_first
+from pixelis.evaluation.cases import Case, build_cases, explain, verdict_of, worst_first
 from pixelis.evaluation.evaluate import (
+    ADAPTER,
     AGAINST,
+    BASE,
     EvaluationResult,
     EvaluationSettings,
     Progress,
     evaluate_model,
 )
+from pixelis.evaluation.matching import answers_match
 from pixelis.evaluation.metrics import ALL, TASK_PREFIX, strata
 from pixelis.evaluation.page import report_page
 from pixelis.evaluation.rollout_store import RolloutStore
@@ -37,12 +43,14 @@ from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
 from pixelis.files import write_atomic
 from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.live_figures import record_chart
-from pixelis.runs.rollout_table import record_rollout_table
 from pixelis.tracking import MlflowRecorder, link_measured, log_trace
 
 FOLDER = "evaluation"
 REPORT_FILE = "report.html"
 TABLE_ROWS, TABLE_SIDE = 60, 320  # of the table of images
+# Of the table of all rollouts: largest side of a picture, and pictures, which are uploaded singly.
+SIDE, MAX_PICTURES = 128, 1000
+LEFT_OUT = "left out: the table's images are full"
 ENDINGS = {ANSWERED: "wrong answer", MAX_OPERATIONS: "called until the limit"}
 
 logger = logging.getLogger(__name__)
@@ -52,15 +60,13 @@ logger = logging.getLogger(__name__)
 class RecordSettings:
     """The settings for recording single rollouts.
 
-    `adapter` is its name or address, for titles; `split` is the split or the benchmark in the
-    metrics' names. With 0 trajectories in the report (`num_reported`) none is written;
-    `report_folder` is the folder of the user's copy.
+    `adapter` is its name or address, for titles. With 0 trajectories in the report
+    (`num_reported`) none is written; `report_folder` is the folder of the user's copy; `step` is
+    that of the metrics.
     """
 
     adapter: str
-    split: str
     base: str
-    data: str
     seed: int
     num_traces: int
     num_reported: int
@@ -120,7 +126,7 @@ def evaluate_and_record(
     recorder.text("\n".join(tables), f"{FOLDER}/measures.txt")
     recorder.table(measure_rows(result), f"{FOLDER}/measures.json")
     recorder.table(result_rows(result), f"{FOLDER}/table.json")
-    record_rollout_table(recorder, result)
+    _record_rollout_table(recorder, result)
     recorder.metrics(result_values(result, evaluation_set.name), step)
     bars = figures.accuracy_bars(
         [
@@ -141,6 +147,73 @@ def evaluate_and_record(
     return result
 
 
+def _record_rollout_table(recorder: MlflowRecorder, result: EvaluationResult) -> None:
+    cells = picture_cells(result.examples)
+    rows = rollout_rows(result, cells)
+    recorder.table(rows, f"{FOLDER}/rollouts.json")
+    if len(cells) > MAX_PICTURES:
+        logger.info(
+            f"evaluation/rollouts.json shows the images of {MAX_PICTURES} of {len(cells)} examples "
+            f"(at most {MAX_PICTURES} images); it holds all {len(rows)} rollouts"
+        )
+
+
+def picture_cells(
+    examples: Sequence[Example], max_pictures: int = MAX_PICTURES
+) -> dict[str, Image.Image | str]:
+    """Return the thumbnail of each example by its id; after the first ones, a note instead."""
+    cells: dict[str, Image.Image | str] = {example.id: LEFT_OUT for example in examples}
+    for example in examples[:max_pictures]:
+        picture = side_by_side(example.images)
+        picture.thumbnail((SIDE, SIDE))
+        cells[example.id] = picture
+    return cells
+
+
+def rollout_rows(
+    result: EvaluationResult, cells: Mapping[str, Image.Image | str]
+) -> list[dict[str, Any]]:
+    """Return one row per rollout: question, turns, answer, verdict and reason.
+
+    `verdict` is `right` or `wrong`; for an adapter whose base was rolled out from the same start
+    (example, sample, planted), it is `gained` or `lost` if exactly one of the two is right.
+    `failures` counts failed turns by kind (`Turn.failure`). `cells` are of `picture_cells`.
+    """
+    examples = {example.id: example for example in result.examples}
+    base: dict[tuple[str, int, bool], bool] = {}
+    rows = []
+    for label, evaluation in result.models.items():
+        for rollout in chain(*evaluation.samples, evaluation.planted):
+            example = examples[rollout.example_id]
+            start = (example.id, rollout.sample, rollout.planted)
+            is_right = answers_match(rollout.answer, example)
+            if label == BASE:
+                base[start] = is_right
+            failures = [f"{kind} {num}" for kind, num in sorted(rollout.failures.items())]
+            rows.append(
+                {
+                    "image": cells[example.id],
+                    "model": label,
+                    "verdict": verdict_of(is_right, base.get(start) if label == ADAPTER else None),
+                    "why": "" if is_right else explain(rollout, example),
+                    "id": example.id,
+                    "sample": rollout.sample,
+                    "planted": rollout.planted,
+                    "difficulty": example.difficulty,
+                    "task": example.task,
+                    "sample_type": example.sample_type,
+                    "question": example.question,
+                    "truth": example.ground_truth,
+                    "answer": rollout.answer,
+                    "right": is_right,
+                    "outcome": rollout.outcome,
+                    "failures": ", ".join(failures),
+                    "turns": "\n---\n".join(turn.text for turn in rollout.turns),
+                }
+            )
+    return rows
+
+
 def record_description(recorder: MlflowRecorder, result: EvaluationResult, title: str) -> None:
     """Put the table and links to report and traces into the run's description."""
     table = as_text(accuracy_table(result, title=title))
@@ -152,6 +225,7 @@ def record_description(recorder: MlflowRecorder, result: EvaluationResult, title
 def record_rollouts(
     recorder: MlflowRecorder,
     result: EvaluationResult,
+    evaluation_set: EvaluationSet,
     settings: RecordSettings,
     *,
     model: Mapping[str, Any] | None,
@@ -163,7 +237,7 @@ def record_rollouts(
     """
     if model is not None:
         name, digest = dataset
-        keys = _model_metrics(result, settings.split)
+        keys = _model_metrics(result, evaluation_set.name)
         link_measured(recorder, model, keys, settings.step, name=name, digest=digest)
     cases = build_cases(result)
     traced = worst_first(cases, settings.num_traces, settings.seed)
@@ -173,11 +247,11 @@ def record_rollouts(
     if settings.num_reported:
         page = report_page(
             result,
-            title=f"Evaluation of {settings.adapter} on {settings.split}",
+            title=f"Evaluation of {settings.adapter} on {evaluation_set.name}",
             about={
                 "examples": str(len(result.examples)),
                 "base": settings.base,
-                "data": settings.data,
+                "data": evaluation_set.path,
                 "seed": str(settings.seed),
             },
             limit=settings.num_reported,
@@ -225,10 +299,9 @@ def _write_report(folder: Path, page: str) -> None:
 
 def _record_figures(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
     endings = [
-        {"group": group, "kind": _ending(case)}
+        {"group": getattr(case.example, by), "kind": _ending(case)}
         for by in ("difficulty", "task")
         for case in cases
-        for group in [getattr(case.example, by)]
     ]
     record_chart(recorder, figures.outcome_bars(endings), f"{FOLDER}/failures")
     matrices = figures.confusions(

@@ -12,6 +12,7 @@ from pixelis.data.example import Example
 from pixelis.data.store import load_split
 from pixelis.data_prep.benchmarks import (
     LAYOUTS,
+    Layout,
     QuestionSet,
     describe_rejection,
     questions_digest,
@@ -24,7 +25,6 @@ from pixelis.tracking import MlflowRecorder, log_questions
 from pixelis.training.inputs import data_digest
 
 MAX_LOGGED_REJECTIONS = 5  # all are in the run
-ACCURACY = "answer_accuracy"
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,7 @@ class EvaluationSet:
         digests: file name -> SHA-256 of the data.
         path: path of the folder or file, for the report.
         record: records the set as input of a run; returns name and digest of the dataset.
-        score: the measure of a benchmark's paper, and its name there.
-        has_counts: whether the answers are counts, whose RMSE is recorded too.
+        layout: the layout of a benchmark, with its score.
     """
 
     examples: list[Example]
@@ -50,8 +49,7 @@ class EvaluationSet:
     digests: Mapping[str, str] = field(default_factory=dict)
     path: str = ""
     record: Callable[[MlflowRecorder], tuple[str, str]] = lambda _: ("", "")
-    score: tuple[str, str] = (ACCURACY, "accuracy")
-    has_counts: bool = False
+    layout: Layout | None = None
 
 
 def choose_evaluation_set(
@@ -109,7 +107,7 @@ def _from_questions(questions: QuestionSet, path: Path) -> EvaluationSet:
 
     def record(recorder: MlflowRecorder) -> tuple[str, str]:
         num = len(questions.examples)
-        log_questions(recorder, path, name=name, digest=digest, num_rows=num, context="test")
+        log_questions(recorder, path, name=name, digest=digest, num_rows=num)
         if rejections:
             recorder.table([vars(each) for each in rejections], "evaluation/rejected.json")
         return name, digest
@@ -121,8 +119,7 @@ def _from_questions(questions: QuestionSet, path: Path) -> EvaluationSet:
         digests={"input": digest},
         path=str(path),
         record=record,
-        score=(layout.score, layout.score_name) if layout else (ACCURACY, "accuracy"),
-        has_counts=layout is not None and layout.counts,
+        layout=layout,
     )
 
 
@@ -133,6 +130,9 @@ def record_benchmark_scores(
     settings: EvaluationSettings,
 ) -> None:
     """Print and record a benchmark's own score, if its paper does not use accuracy."""
+    layout, title = evaluation_set.layout, evaluation_set.title
+    if layout is None:
+        return
     values: dict[str, float] = {}
 
     def add(label: str, group: str, name: str, score: Score) -> str:
@@ -140,8 +140,7 @@ def record_benchmark_scores(
         values.update({key: score.value, f"{key}_low": score.low, f"{key}_high": score.high})
         return key
 
-    title, measure, name = evaluation_set.title, *evaluation_set.score
-    if evaluation_set.has_counts:
+    if layout.counts:
         print(f"RMSE of counts on {title}, with 95 % intervals; no number counts as 0:")
         for label, evaluation in result.models.items():
             errors = count_errors(
@@ -154,12 +153,12 @@ def record_benchmark_scores(
                 values[f"{add(label, group, 'rmse', score)}_no_number"] = num_missing
                 text = f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]"
                 print(f"  {label}, {group} (n = {score.num}, no number: {num_missing}): {text}")
-    if measure != ACCURACY:
-        print(f"{name} on {title}, its paper's score, with 95 % intervals:")
+    if layout.score != "answer_accuracy":
+        print(f"{layout.score_name} on {title}, its paper's score, with 95 % intervals:")
         for label, evaluation in result.models.items():
             for group in (*strata(evaluation.measures), ALL):
-                score = evaluation.measures[group][measure]
-                add(label, group, name.lower(), score)
+                score = evaluation.measures[group][layout.score]
+                add(label, group, layout.score_name.lower(), score)
                 text = f"{100 * score.value:.1f} [{100 * score.low:.0f}, {100 * score.high:.0f}]"
                 print(f"  {label}, {group} (n = {score.num}): {text}", flush=True)
     if values:

@@ -24,7 +24,7 @@ def run_export(config: ExportConfig, model: ModelConfig) -> None:
     version = find_version(address)
     # An alias may move to another version meanwhile: use the version's number from here on.
     source = f"models:/{version.name}/{version.version}" if version else address
-    adapter = resolve_adapter(source, config.experiment)
+    adapter = resolve_adapter(source)
     check_adapter(adapter, model_name=model.model_name)
     print(f"adapter: {source}; logits are compared on {description}", flush=True)
     with open_run(

@@ -21,7 +21,12 @@ from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import EvaluationSettings, choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
-from pixelis.runs.evaluation_record import evaluate_and_record
+from pixelis.runs.evaluation_record import (
+    FOLDER,
+    RecordSettings,
+    evaluate_and_record,
+    record_rollouts,
+)
 from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.inputs import link_data_run, link_parent, record_inputs, record_split
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
@@ -29,10 +34,8 @@ from pixelis.runs.missing_data import is_missing, load_prep
 from pixelis.runs.prepare import make_data
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 from pixelis.runs.training_record import (
-    record_evaluation,
     record_result,
     record_status,
-    record_test,
 )
 from pixelis.tracking import (
     MlflowRecorder,
@@ -40,6 +43,7 @@ from pixelis.tracking import (
     Past,
     data_tag,
     deliver_journals,
+    final_model,
     find_journals,
     open_run,
 )
@@ -47,6 +51,7 @@ from pixelis.training.callback import Evaluations
 from pixelis.training.checkpoint import (
     AUTO,
     CURRICULUM_FILE,
+    FINAL,
     FINISHED_FILE,
     Start,
     check_whole,
@@ -191,7 +196,11 @@ def _run(sft: _Sft) -> None:
     start = choose_start(sft.config.resume, sft.output_dir, sft.identity, sft.processes.world_size)
     sft.processes.run_on_main(lambda: (start.finished, str(start.resume_from or "")))
     if start.finished:
-        _deliver_rest(sft, start)
+        # It may have been killed while it sent its last records.
+        for line in deliver_journals(find_journals([], [sft.output_dir]))[1]:
+            logger.info("%s", line)
+        if register := sft.config.register:
+            logger.info("register=%s has no effect on a training that is finished", register)
         return
     began = time.monotonic()
     with _open_run(sft, start) as recorder, sft.processes.fail_together():
@@ -219,14 +228,6 @@ def _run(sft: _Sft) -> None:
         write_json(finished, sft.output_dir / FINISHED_FILE)
         print(f"adapter: {os.path.relpath(result.final_dir)}")
         print(recorder.url_hint(), flush=True)
-
-
-def _deliver_rest(sft: _Sft, start: Start) -> None:
-    """Send the remaining records of a finished training, which may have been killed at its end."""
-    if sft.config.register is not None:
-        logger.info("register=%s has no effect on a training that is finished", sft.config.register)
-    for line in deliver_journals(find_journals([], [sft.output_dir]))[1]:
-        logger.info("%s", line)
 
 
 def _open_run(sft: _Sft, start: Start) -> AbstractContextManager[MlflowRecorder]:
@@ -315,12 +316,13 @@ def _evaluate(sft: _Sft, recorder: MlflowRecorder, result: TrainingResult) -> di
     examples = choose_examples(
         load_split(sft.data_dir, "test"), rules.samples_per_difficulty, training.seed, split="test"
     )
+    evaluation_set = EvaluationSet(examples, "test", "the test split", path=sft.config.data.path)
     evaluation = evaluate_and_record(
         recorder,
         result.model,
         # Without training's max_length: a long test question is no reason to stop here.
         Encoder(result.encoder.processor),
-        EvaluationSet(examples, "test", "the test split"),
+        evaluation_set,
         EvaluationSettings(
             max_operations=rules.max_operations,
             compare_base=rules.compare_base,
@@ -330,6 +332,22 @@ def _evaluate(sft: _Sft, recorder: MlflowRecorder, result: TrainingResult) -> di
     )
     measured = evaluation.adapter.accuracy
     accuracy = {name: measured[name].value for name in (*DIFFICULTIES, ALL) if name in measured}
-    record_test(recorder, result, training.max_steps, accuracy)
-    record_evaluation(recorder, evaluation, sft.config, sft.model.model_name, sft.digests)
+    keys = [f"summary/{FINAL}/{d}" for d in result.evaluations[-1][1]]
+    recorder.model(result.final_dir, FINAL, training.max_steps, keys, results=accuracy)  # its card
+    record_rollouts(
+        recorder,
+        evaluation,
+        evaluation_set,
+        RecordSettings(
+            adapter="the final adapter",
+            base=sft.model.model_name,
+            seed=training.seed,
+            num_traces=rules.num_traces,
+            num_reported=rules.num_reported,
+            report_folder=sft.output_dir / FOLDER,
+            step=training.max_steps,
+        ),
+        model=final_model(FINAL),
+        dataset=record_split(recorder, sft.data_dir, sft.digests, "test"),
+    )
     return accuracy

@@ -1,20 +1,16 @@
 """Records of a training in its MLflow run, during the training and at its end."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pixelis.config import TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.example import DIFFICULTIES
-from pixelis.evaluation.evaluate import EvaluationResult
-from pixelis.runs.evaluation_record import FOLDER, RecordSettings, record_rollouts
-from pixelis.runs.inputs import record_split
-from pixelis.tracking import MlflowRecorder, event_rows, final_model, log_adapter
+from pixelis.tracking import MlflowRecorder, event_rows, log_adapter
+from pixelis.training.checkpoint import FINAL
 from pixelis.training.distributed import Stopped
 from pixelis.training.sft import TrainingResult
 
-FINAL = "final"
 FIRST_SHOWN, LAST_SHOWN = 10, 40  # events in a run's description, which MLflow bounds
 
 Event = Mapping[str, Any]
@@ -66,41 +62,6 @@ def record_result(
             {f"summary/{name}/{d}": value for d, value in strata.items()},
             register_as=config.register if name == FINAL else None,
         )
-
-
-def record_test(
-    recorder: MlflowRecorder,
-    result: TrainingResult,
-    max_steps: int,
-    accuracy: Mapping[str, float],
-) -> None:
-    """Add the test's answer accuracy by difficulty to the final adapter's card."""
-    _, last = result.evaluations[-1]
-    keys = [f"summary/{FINAL}/{d}" for d in last]
-    recorder.model(result.final_dir, FINAL, max_steps, keys, results=accuracy)
-
-
-def record_evaluation(
-    recorder: MlflowRecorder,
-    result: EvaluationResult,
-    config: TrainingFileConfig,
-    base: str,
-    digests: Mapping[str, str],
-) -> None:
-    """Record the final adapter's rollouts on the test split; see `record_rollouts`."""
-    settings = RecordSettings(
-        adapter="the final adapter",
-        split="test",
-        base=base,
-        data=config.data.path,
-        seed=config.training.seed,
-        num_traces=config.evaluation.num_traces,
-        num_reported=config.evaluation.num_reported,
-        report_folder=Path(config.training.output_dir) / FOLDER,
-        step=config.training.max_steps,
-    )
-    dataset = record_split(recorder, Path(config.data.path), digests, "test")
-    record_rollouts(recorder, result, settings, model=final_model(FINAL), dataset=dataset)
 
 
 def record_status(

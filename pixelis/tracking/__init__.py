@@ -7,11 +7,10 @@ seconds, so the CLI imports it inside `main`.
 
 from mlflow.entities.model_registry import ModelVersion
 
-from pixelis.tracking.adapters import Origin
+from pixelis.tracking.adapters import Origin, event_rows
 from pixelis.tracking.journal import Journal, Past
 from pixelis.tracking.lookup import (
     DATA_TAG,
-    RunInfo,
     TrainingRun,
     data_tag,
     find_data_run,
@@ -19,7 +18,6 @@ from pixelis.tracking.lookup import (
     find_trainings,
     resolve_adapter,
 )
-from pixelis.tracking.model_files import event_rows
 from pixelis.tracking.recorder import (
     MlflowRecorder,
     final_model,
@@ -50,7 +48,6 @@ __all__ = [
     "ModelVersion",
     "Origin",
     "Past",
-    "RunInfo",
     "TrainingRun",
     "data_tag",
     "deliver_journals",

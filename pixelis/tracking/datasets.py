@@ -13,17 +13,7 @@ from pixelis.tracking.privacy import without_home
 VALIDATION = "validation"
 DIGEST_LENGTH = 36  # MLflow's limit
 
-_SCALARS = {
-    "bool": "boolean",
-    "int8": "integer",
-    "int16": "integer",
-    "int32": "integer",
-    "int64": "long",
-    "float": "float",
-    "double": "double",
-    "binary": "binary",
-    "large_binary": "binary",
-}
+_SCALARS = {"bool": "boolean", "int64": "long", "double": "double", "binary": "binary"}
 
 
 def dataset_fields(

@@ -62,8 +62,8 @@ def open_experiment(client: MlflowClient, name: str) -> str:
     return str(experiment.experiment_id)
 
 
-def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
-    """Return the newest finished run of an entry point.
+def find_run(experiment: str) -> RunInfo:
+    """Return the newest finished sft run.
 
     The search begins in the experiment that the environment names (`mlflow run` sets it) and
     continues in `experiment`.
@@ -75,14 +75,14 @@ def find_run(experiment: str, entry_point: str = "sft") -> RunInfo:
     with _reading_mlflow():
         client = connect()
         for candidate in _candidates(client, experiment):
-            if runs := _finished_runs(client, candidate, entry_point, 1):
+            if runs := _finished_runs(client, candidate, 1):
                 return _run_info(runs[0])
         everything = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
-        having = [each.name for each in everything if _finished_runs(client, each, entry_point, 1)]
+        having = [each.name for each in everything if _finished_runs(client, each, 1)]
     others = f"experiments that have one: {', '.join(having)}"
     if not having:
         others = f"experiments there are: {', '.join(e.name for e in everything)}; none has one"
-    raise UserError(f"no finished {entry_point} run in the experiment {experiment!r}; {others}")
+    raise UserError(f"no finished sft run in the experiment {experiment!r}; {others}")
 
 
 @contextmanager
@@ -107,26 +107,22 @@ def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
     return next(map(_run_info, search_everywhere(query, most=1)), None)
 
 
-def resolve_adapter(uri: str | None, experiment: str) -> Path:
+def resolve_adapter(uri: str) -> Path:
     """Return a local folder with an adapter in PEFT's layout.
 
     Args:
-        uri: `runs:/<id>[/path]`, `models:/...`, another artifact URI, a local folder, or None for
-            the final adapter of the experiment's newest finished sft run.
-        experiment: The experiment to search if `uri` is None.
+        uri: `runs:/<id>[/path]`, `models:/...`, another artifact URI, or a local folder.
 
     Returns:
         The folder; a download is deleted when the process ends.
 
     Raises:
         CheckpointError: The folder cannot be fetched, or holds no adapter.
-        UserError: `uri` is None and there is no finished sft run.
     """
-    if uri is None:
-        uri = f"runs:/{find_run(experiment).run_id}"
     if not uri.startswith(("runs:/", "models:/")) and "://" not in uri:
         return _checked(Path(uri), uri)
-    source = f"{uri.rstrip('/')}/{FINAL_ADAPTER}" if _is_bare_run(uri) else uri
+    is_bare_run = uri.startswith("runs:/") and "/" not in uri.removeprefix("runs:/").strip("/")
+    source = f"{uri.rstrip('/')}/{FINAL_ADAPTER}" if is_bare_run else uri
     target = tempfile.mkdtemp(prefix="pixelis-adapter-")
     atexit.register(shutil.rmtree, target, ignore_errors=True)
     try:
@@ -135,10 +131,6 @@ def resolve_adapter(uri: str | None, experiment: str) -> Path:
         why = first_line(error)
         raise CheckpointError(f"the adapter {source} cannot be fetched: {why}") from error
     return _checked(Path(folder), source)
-
-
-def _is_bare_run(uri: str) -> bool:
-    return uri.startswith("runs:/") and "/" not in uri.removeprefix("runs:/").strip("/")
 
 
 def _checked(folder: Path, uri: str) -> Path:
@@ -187,8 +179,7 @@ def find_trainings(
         client = connect()
         if names is None:
             found = [
-                _finished_runs(client, each, "sft", last)[::-1]
-                for each in _candidates(client, experiment)
+                _finished_runs(client, each, last)[::-1] for each in _candidates(client, experiment)
             ]
             # The newest of the first experiment that has two; else of the first that has one.
             runs = next(iter(sorted(filter(None, found), key=lambda each: len(each) < 2)), [])
@@ -268,11 +259,9 @@ def _candidates(client: MlflowClient, experiment: str) -> list[Experiment]:
     return [each for each in experiments if each is not None]
 
 
-def _finished_runs(
-    client: MlflowClient, experiment: Experiment, entry_point: str, most: int
-) -> list[Run]:
-    """Return the newest finished runs of an entry point."""
-    query = f"attributes.status = 'FINISHED' and tags.`pixelis.entry_point` = '{entry_point}'"
+def _finished_runs(client: MlflowClient, experiment: Experiment, most: int) -> list[Run]:
+    """Return the newest finished sft runs."""
+    query = "attributes.status = 'FINISHED' and tags.`pixelis.entry_point` = 'sft'"
     order = ["attributes.end_time DESC"]
     ids = [experiment.experiment_id]
     return list(client.search_runs(ids, query, order_by=order, max_results=most))

@@ -72,7 +72,7 @@ class MlflowRecorder:
         self.run_name: str = run.info.run_name
         self.experiment_id: str = run.info.experiment_id
         self.parent_id: str | None = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
-        self.resumed, self._keep = resumed, output_dir is not None
+        self._keep = output_dir is not None
         folder = output_dir or (Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir()))
         self.journal = open_journal(folder, self.run_id, shared=shared, past=past)
         self._warnings = WarnOnce()
@@ -349,18 +349,18 @@ def link_measured(
 
 
 def log_questions(
-    recorder: MlflowRecorder, file: Path, *, name: str, digest: str, num_rows: int, context: str
+    recorder: MlflowRecorder, file: Path, *, name: str, digest: str, num_rows: int
 ) -> None:
-    """Record a file or folder of `num_rows` questions, of any layout, as an input of the run.
+    """Record a file or folder of `num_rows` test questions, of any layout, as an input of the run.
 
-    `name`, `digest` (SHA-256 of the questions) and `context` are those of the MLflow dataset.
+    `name` and `digest` (SHA-256 of the questions) are those of the MLflow dataset.
     """
     fields = {
         "digest": digest[:DIGEST_LENGTH],
         "source_type": "local",
         "source": json.dumps({"uri": str(file)}),
         "profile": json.dumps({"num_rows": num_rows}),
-        "context": context,
+        "context": "test",
     }
     recorder.record(Record("dataset", name, public(fields)))
 

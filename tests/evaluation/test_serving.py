@@ -16,7 +16,7 @@ from pixelis.evaluation.serving import AdapterModel
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from pixelis.tracking import MlflowRecorder, Origin, log_adapter, resolve_adapter
-from pixelis.tracking.model_files import input_example
+from pixelis.tracking.adapters import input_example
 
 PIXELS = {"min_pixels": 3136, "max_pixels": 12544}
 
@@ -63,7 +63,7 @@ def test_an_image_and_a_question_give_a_trajectory_and_an_answer(served):
 
 
 def test_the_folder_has_pefts_layout_without_base_weights(served):
-    folder = resolve_adapter(served, "served")
+    folder = resolve_adapter(served)
     assert {"adapter_config.json", "adapter_model.safetensors", "MLmodel", "README.md"} <= {
         path.name for path in folder.iterdir()
     }

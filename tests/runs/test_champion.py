@@ -17,7 +17,7 @@ from pixelis.evaluation.evaluate import Evaluation, EvaluationResult, choose_exa
 from pixelis.evaluation.metrics import paired_comparison
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
-from pixelis.runs.champion import compare_with_champion
+from pixelis.runs.evaluate import compare_with_champion
 from pixelis.tracking import MlflowRecorder, find_champion, find_version, log_adapter, set_champion
 from tests.evaluation.handmade import make_rollout
 

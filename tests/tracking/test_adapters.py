@@ -47,10 +47,9 @@ def test_an_adapter_is_kept_as_files_and_as_a_model(client, recorder, adapter):
     assert [(o.model_id, o.step) for o in run.outputs.model_outputs] == [(model.model_id, 400)]
     for key in SCORES:
         assert len(client.get_metric_history(recorder.run_id, key)) == 1
-    client.set_tag(recorder.run_id, "pixelis.entry_point", "sft")
     bare, path = f"runs:/{recorder.run_id}", f"runs:/{recorder.run_id}/adapters/final"
-    for uri in (None, bare, path, f"models:/{model.model_id}", str(adapter)):
-        folder = resolve_adapter(uri, "Default")
+    for uri in (bare, path, f"models:/{model.model_id}", str(adapter)):
+        folder = resolve_adapter(uri)
         assert (folder / "adapter_model.safetensors").read_bytes() == b"weights", uri
 
 
@@ -98,11 +97,11 @@ def test_a_card_says_what_it_is_and_what_it_came_from(client, recorder, adapter)
     recorder.model(adapter, "final", 400, list(SCORES), results={"all": 0.5})
     recorder.close("FINISHED")
     (model,) = models(client)
-    text = (resolve_adapter(f"models:/{model.model_id}", "Default") / "README.md").read_text()
+    text = (resolve_adapter(f"models:/{model.model_id}") / "README.md").read_text()
     assert text.startswith('---\nbase_model: "pixelis-nano"\nlibrary_name: peft\n')
     assert "| 9 | rollback | simple | -0.2500 | drop |" in text and "| 500 |" not in text
     assert "| eval/hard/likelihood | 0.7000 |" in text and "| all | 0.5000 |" in text
-    needs = resolve_adapter(f"models:/{model.model_id}", "Default") / "requirements.txt"
+    needs = resolve_adapter(f"models:/{model.model_id}") / "requirements.txt"
     lines = needs.read_text().split()
     # An index may have a package of our name that is not ours.
     assert any(line.startswith("torch==") for line in lines) and "pixelis" not in lines
@@ -181,7 +180,7 @@ def test_registered_it_is_the_candidate_once(client, recorder, adapter):
     candidate = client.get_model_version_by_alias("reader", "candidate")
     assert candidate.version == version.version
     assert find_champion(client, "reader") is None
-    folder = resolve_adapter("models:/reader@candidate", "Default")
+    folder = resolve_adapter("models:/reader@candidate")
     assert (folder / "adapter_model.safetensors").read_bytes() == b"weights"
 
 
@@ -193,7 +192,7 @@ def test_below_the_home_folder_an_adapter_is_found_when_it_is_delivered(
     recorder.close("FINISHED")
     (model,) = models(client)
     assert model.status == "READY"
-    folder = resolve_adapter(f"models:/{model.model_id}", "Default")
+    folder = resolve_adapter(f"models:/{model.model_id}")
     assert (folder / "adapter_model.safetensors").read_bytes() == b"weights"
 
 

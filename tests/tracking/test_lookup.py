@@ -90,21 +90,21 @@ def test_no_run_is_an_error_that_says_where_there_are_some(client):
 def test_a_folder_without_an_adapter_is_named_with_what_is_missing(client, adapter):
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="final is incomplete: adapter_model.safetensors mis"):
-        resolve_adapter(str(adapter), "pixelis")
+        resolve_adapter(str(adapter))
     with pytest.raises(CheckpointError, match="nowhere is not a folder"):
-        resolve_adapter("nowhere", "pixelis")
+        resolve_adapter("nowhere")
 
 
 @pytest.mark.parametrize("uri", ["runs:/" + "0" * 32, "models:/nothing@champion", "models:/m-0"])
 def test_an_uri_that_leads_nowhere_is_a_clear_error(client, uri):
     with pytest.raises(CheckpointError, match=f"{uri}.* cannot be fetched"):
-        resolve_adapter(uri, "pixelis")
+        resolve_adapter(uri)
 
 
 def test_a_run_without_an_adapter_is_a_clear_error(client):
-    finished(client, "pixelis")
+    run_id = finished(client, "pixelis").run_id
     with pytest.raises(CheckpointError, match="adapters/final"):
-        resolve_adapter(None, "pixelis")
+        resolve_adapter(f"runs:/{run_id}")
 
 
 # Trainings
