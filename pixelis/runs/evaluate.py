@@ -13,6 +13,7 @@ import torch
 
 from pixelis import __version__
 from pixelis.config import EvaluateConfig, ModelConfig, flatten
+from pixelis.data.encode import Encoder
 from pixelis.errors import ConfigError
 from pixelis.evaluation.evaluate import BASE, EvaluationResult, EvaluationSettings
 from pixelis.evaluation.metrics import ALL, paired_comparison
