@@ -87,14 +87,21 @@ def recover_folder(left: Path, path: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def recover_folders(path: Path) -> None:
+    """Remove or restore what killed processes left beside a folder; the caller holds its lock."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.\w+\.(new|old)")
+    for left in sorted(path.parent.iterdir()):
+        if ours.fullmatch(left.name):
+            recover_folder(left, path)
+
+
 @contextmanager
 def staged_folder(
     path: Path, needed: Callable[[Path], float] = lambda staged: folder_bytes(staged)
 ) -> Iterator[Path]:
     """Yield an empty folder, which replaces `path` when the block ends without an error.
 
-    The caller holds a lock, so folders that are found beside `path` were left by killed processes:
-    they are removed, or restored to `path`.
+    The caller holds a lock: what killed processes left beside `path` is removed or restored.
 
     Args:
         path: the final path.
@@ -103,10 +110,7 @@ def staged_folder(
     Raises:
         OSError: when it cannot be written, naming the path; nothing is left behind.
     """
-    ours = re.compile(rf"\.{re.escape(path.name)}\.\w+\.(new|old)")
-    for left in sorted(path.parent.iterdir()):
-        if ours.fullmatch(left.name):
-            recover_folder(left, path)
+    recover_folders(path)
     staged = path
     try:
         staged = Path(tempfile.mkdtemp(".new", f".{path.name}.", path.parent))

@@ -27,6 +27,7 @@ from pixelis.data_prep.output_folder import (
 from pixelis.data_prep.prepare import prepare_folder
 from pixelis.data_prep.streams import Stream, open_stream
 from pixelis.data_prep.summary import format_summary
+from pixelis.files import recover_folders
 from pixelis.models.token_count import count_tokens
 from pixelis.runs.inputs import record_inputs
 from pixelis.runs.missing_data import unrecorded_mark
@@ -68,6 +69,7 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
     with FileLock(out.with_name(f".{out.name}.lock")), ExitStack() as stack:
         if is_needed:
             stack.enter_context(without_environment())
+            recover_folders(out)  # a kill while another folder replaced it
             if out.exists():
                 if mark.exists():
                     _record_later(config, out)

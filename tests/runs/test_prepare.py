@@ -65,6 +65,15 @@ def test_data_whose_run_was_killed_before_it_told_is_recorded_later(
     assert len(runs()) == 2 and not is_missing(out)
 
 
+def test_data_whose_replacement_was_killed_are_restored(workdir):
+    out = workdir / "data"
+    make_data(CONFIG, out)
+    out.rename(workdir / ".data.1.old")  # the first of the two renames
+    unrecorded_mark(out).touch()
+    assert make_data(CONFIG, out, missing_from="prep.yaml") is None
+    assert (out / "summary.json").is_file() and not is_missing(out)
+
+
 def opened(entry_point="sft"):
     return open_run(
         entry_point=entry_point,
