@@ -34,24 +34,17 @@ _SENTINEL = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
 @dataclass(frozen=True)
 class Encoded:
-    """One conversation as model inputs (before padding).
+    """One conversation as model inputs (before padding)."""
 
-    Attributes:
-        input_ids: list of length T.
-        labels: list of length T; IGNORE_INDEX where no loss is taken.
-        answer_start: index of the first token of the last supervised turn.
-        images: one for each run of image tokens, in order; empty where `features` is given.
-        kinds: list of length T; OPERATION on the tokens of a supervised call, else 0.
-        positions: (3, T) M-RoPE positions, or None if they are not cached.
-        features: (visual tokens, hidden size), the vision tower's output, or None if not cached.
-    """
-
-    input_ids: Sequence[int]
-    labels: Sequence[int]
-    answer_start: int
+    input_ids: Sequence[int]  # list of length T
+    labels: Sequence[int]  # list of length T; IGNORE_INDEX where no loss is taken
+    answer_start: int  # index of the first token of the last supervised turn
+    # One for each run of image tokens, in order; empty where `features` is given.
     images: tuple[Image.Image, ...]
+    # List of length T; OPERATION on the tokens of a supervised call, else 0.
     kinds: Sequence[int] = ()
-    positions: torch.Tensor | None = None
+    positions: torch.Tensor | None = None  # (3, T) M-RoPE positions, or None if they are not cached
+    # (visual tokens, hidden size), the vision tower's output, or None if not cached.
     features: torch.Tensor | None = None
 
     def __len__(self) -> int:

@@ -19,23 +19,15 @@ SAMPLE_TYPES = (
 
 @dataclass(frozen=True)
 class Step:
-    """One thought, one call of an operation, and its observation.
+    """One thought, one call of an operation, and its observation."""
 
-    Attributes:
-        thought: the assistant's text before the call.
-        operation: a name in `pixelis.operations.OPERATIONS`.
-        arguments: of the call; coordinates are pixels of the original image.
-        result: the observation's JSON object.
-        image: the observation's image, or None.
-        supervised: False for the planted wrong step of a self-correction, which is context only:
-            no loss is taken on it.
-    """
-
-    thought: str
-    operation: str
-    arguments: Mapping[str, Any]
-    result: Mapping[str, Any]
-    image: Image.Image | None = None
+    thought: str  # the assistant's text before the call
+    operation: str  # a name in `pixelis.operations.OPERATIONS`
+    arguments: Mapping[str, Any]  # of the call; coordinates are pixels of the original image
+    result: Mapping[str, Any]  # the observation's JSON object
+    image: Image.Image | None = None  # the observation's image, or None
+    # False for the planted wrong step of a self-correction, which is context only: no loss is taken
+    # on it.
     supervised: bool = True
 
 

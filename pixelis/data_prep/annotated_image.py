@@ -27,37 +27,22 @@ class Location:
 
 @dataclass(frozen=True)
 class Instance:
-    """One annotated object or text.
+    """One annotated object or text."""
 
-    Attributes:
-        name: its name in a question, such as `red circle`, `text` or `dog`.
-        kind: its shape or its category, by which objects are counted.
-        location: the box and the point that a call uses to look at it.
-        extent: the box of its visible pixels.
-        area: the number of its visible pixels.
-        position: its coordinates along the two axes of the image (see `AnnotatedImage.axes`).
-        colour: the name of its colour; empty without a clear one.
-        cell: row and column on the grid of a drawn scene; decides which objects are neighbours.
-        small: whether to zoom in before asking for its properties.
-        text: the characters of a text or a handwritten digit.
-        occluded: the share of its pixels that another instance covers, in [0, 1).
-        outlined: whether region growing finds its outline, so that it can be segmented.
-        path: its location in each frame of a video.
-    """
-
-    name: str
-    kind: str
-    location: Location
-    extent: Box
-    area: int
-    position: Point
-    colour: str = ""
+    name: str  # its name in a question, such as `red circle`, `text` or `dog`
+    kind: str  # its shape or its category, by which objects are counted
+    location: Location  # the box and the point that a call uses to look at it
+    extent: Box  # the box of its visible pixels
+    area: int  # the number of its visible pixels
+    position: Point  # its coordinates along the two axes of the image (see `AnnotatedImage.axes`)
+    colour: str = ""  # the name of its colour; empty without a clear one
+    # Row and column on the grid of a drawn scene; decides which objects are neighbours.
     cell: Cell | None = None
-    small: bool = False
-    text: str = ""
-    occluded: float = 0.0
-    outlined: bool = True
-    path: tuple[Location, ...] = ()
+    small: bool = False  # whether to zoom in before asking for its properties
+    text: str = ""  # the characters of a text or a handwritten digit
+    occluded: float = 0.0  # the share of its pixels that another instance covers, in [0, 1)
+    outlined: bool = True  # whether region growing finds its outline, so that it can be segmented
+    path: tuple[Location, ...] = ()  # its location in each frame of a video
 
     def provenance(self) -> dict[str, Any]:
         """Return the facts that are kept in the example's provenance."""
@@ -84,29 +69,20 @@ class Occlusion:
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """One image, or the frames of a short video, with everything that is annotated in it.
+    """One image, or the frames of a short video, with everything that is annotated in it."""
 
-    Attributes:
-        instances: the annotated objects and texts.
-        draw: returns the frames; called only for questions that are kept.
-        free: locations that hold no instance.
-        axes: the names of a position across and down, such as `Column` and `Row`.
-        min_distance: two centres closer than this (pixels) have no direction to each other.
-        occlusions: which instances cover which.
-        num_frames: how many frames there are.
-        uncounted: kinds that may have instances without an annotation.
-        origin: the file and the id of the image, for provenance.
-    """
-
-    instances: tuple[Instance, ...]
+    instances: tuple[Instance, ...]  # the annotated objects and texts
+    # Returns the frames; called only for questions that are kept.
     draw: Callable[[], tuple[Image.Image, ...]] = field(compare=False)
-    free: tuple[Location, ...] = ()
+    free: tuple[Location, ...] = ()  # locations that hold no instance
+    # The names of a position across and down, such as `Column` and `Row`.
     axes: tuple[str, str] = ("Column", "Row")
+    # Two centres closer than this (pixels) have no direction to each other.
     min_distance: float = 14.0
-    occlusions: tuple[Occlusion, ...] = ()
-    num_frames: int = 1
-    uncounted: frozenset[str] = frozenset()
-    origin: tuple[tuple[str, Any], ...] = ()
+    occlusions: tuple[Occlusion, ...] = ()  # which instances cover which
+    num_frames: int = 1  # how many frames there are
+    uncounted: frozenset[str] = frozenset()  # kinds that may have instances without an annotation
+    origin: tuple[tuple[str, Any], ...] = ()  # the file and the id of the image, for provenance
 
     def objects(self) -> list[Instance]:
         """Return the instances that are not texts."""

@@ -28,17 +28,11 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class RowBuilder:
-    """Builds rows from examples.
+    """Builds rows from examples."""
 
-    Attributes:
-        fractions: shares of the validation and the test split.
-        scorer: name of the scorer; for `model`, composite scores are replaced later.
-        weights: weights of the composite score.
-    """
-
-    fractions: tuple[float, float]
-    scorer: str
-    weights: Mapping[str, float]
+    fractions: tuple[float, float]  # shares of the validation and the test split
+    scorer: str  # name of the scorer; for `model`, composite scores are replaced later
+    weights: Mapping[str, float]  # weights of the composite score
 
     def build(self, examples: Iterable[Example]) -> pa.RecordBatch:
         """Score examples and convert them into rows; one example's pixels are in memory."""

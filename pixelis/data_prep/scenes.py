@@ -45,22 +45,17 @@ CELLS: tuple[Cell, ...] = tuple((row, col) for row in range(GRID) for col in ran
 
 @dataclass(frozen=True)
 class Item:
-    """The item in one cell: a coloured shape, or a text where `text` is not empty.
-
-    Attributes:
-        offset: distance from the middle of the cell, in pixels to the right and down.
-        digit: for a handwritten text, the index in scikit-learn's digits.
-        front: whether it is drawn after its neighbours, over their edges.
-    """
+    """The item in one cell: a coloured shape, or a text where `text` is not empty."""
 
     cell: Cell
     colour: str = ""
     shape: str = ""
     size: str = "large"
     text: str = ""
+    # Distance from the middle of the cell, in pixels to the right and down.
     offset: tuple[int, int] = (0, 0)
-    digit: int | None = None
-    front: bool = False
+    digit: int | None = None  # for a handwritten text, the index in scikit-learn's digits
+    front: bool = False  # whether it is drawn after its neighbours, over their edges
 
     @property
     def name(self) -> str:

@@ -116,25 +116,15 @@ def find_possible_tasks(
 
 @dataclass
 class Stream:
-    """A stream of chunks of rows without duplicates, which can be read once.
+    """A stream of chunks of rows without duplicates, which can be read once."""
 
-    Attributes:
-        make_chunk: makes the rows of a part in a worker.
-        num_workers: number of processes.
-        source: description of the source for the summary, with its `name`.
-        description: the same for the console; may be empty.
-        total: how many examples there will be, if known.
-        num_records: number of records of the user's files read so far.
-        rejected: reason -> number of records.
-    """
-
-    make_chunk: Callable[..., Chunk]
-    num_workers: int
-    source: dict[str, Any]
-    description: str = ""
-    total: int | None = None
-    num_records: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
+    make_chunk: Callable[..., Chunk]  # makes the rows of a part in a worker
+    num_workers: int  # number of processes
+    source: dict[str, Any]  # description of the source for the summary, with its `name`
+    description: str = ""  # the same for the console; may be empty
+    total: int | None = None  # how many examples there will be, if known
+    num_records: int = 0  # number of records of the user's files read so far
+    rejected: Counter[str] = field(default_factory=Counter)  # reason -> number of records
 
     def read(self, folder: Path) -> Iterator[Chunk]:
         """Make the chunks; what is rejected goes to `rejected.jsonl` in the folder.
@@ -152,15 +142,10 @@ class Stream:
 
 @dataclass
 class GeneratedStream(Stream):
-    """A stream of exactly the planned examples; duplicates are replaced.
+    """A stream of exactly the planned examples; duplicates are replaced."""
 
-    Attributes:
-        planned: the examples to generate.
-        rejections: records of the source that could not be used.
-    """
-
-    planned: Sequence[PlannedExample] = ()
-    rejections: Sequence[Rejection] = ()
+    planned: Sequence[PlannedExample] = ()  # the examples to generate
+    rejections: Sequence[Rejection] = ()  # records of the source that could not be used
 
     def read(self, folder: Path) -> Iterator[Chunk]:
         """See Stream."""

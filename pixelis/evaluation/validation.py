@@ -65,20 +65,14 @@ class Tally:
 
 @dataclass(frozen=True)
 class Batch:
-    """A collated batch without its labels.
+    """A collated batch without its labels."""
 
-    Attributes:
-        keys: keys of the examples, row by row.
-        answer_starts: position of the first token of each example's last supervised turn.
-        inputs: the arguments of the model's forward pass.
-        labels: (B, T).
-        needed: ascending positions from which at least one row predicts a supervised token.
-    """
-
-    keys: tuple[Key, ...]
+    keys: tuple[Key, ...]  # keys of the examples, row by row
+    # Position of the first token of each example's last supervised turn.
     answer_starts: tuple[int, ...]
-    inputs: dict[str, torch.Tensor]
-    labels: torch.Tensor
+    inputs: dict[str, torch.Tensor]  # the arguments of the model's forward pass
+    labels: torch.Tensor  # (B, T)
+    # Ascending positions from which at least one row predicts a supervised token.
     needed: torch.Tensor
 
     @property

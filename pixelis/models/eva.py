@@ -25,18 +25,13 @@ Batch = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What EVA measured on the inputs of one layer.
+    """What EVA measured on the inputs of one layer."""
 
-    Attributes:
-        layer: the layer's path in the base.
-        rank: the number of its directions; a layer with 0 has no adapter.
-        singular_values: the computed singular values of the inputs, the largest first.
-        explained: share of the inputs' variance that each of these directions explains.
-    """
-
-    layer: str
-    rank: int
+    layer: str  # the layer's path in the base
+    rank: int  # the number of its directions; a layer with 0 has no adapter
+    # The computed singular values of the inputs, the largest first.
     singular_values: tuple[float, ...]
+    # Share of the inputs' variance that each of these directions explains.
     explained: tuple[float, ...]
 
 

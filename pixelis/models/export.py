@@ -30,30 +30,18 @@ BASE_DTYPE = "base"
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was saved, and how much its logits differ from the base with its adapter.
+    """What was saved, and how much its logits differ from the base with its adapter."""
 
-    Attributes:
-        base_model: the base's name.
-        adapter: the adapter's folder or address.
-        dtype: the dtype of the saved weights.
-        num_positions: number of tokens whose logits were compared.
-        merging: largest difference of a logit between adapter and merged weights, in fp32.
-        reading: the same between the saved folder, loaded again, and the merged weights rounded to
-            `dtype`.
-        rounding: the difference caused by rounding to `dtype`; 0 for float32.
-        same_token: share of positions whose most likely token is the same after rounding.
-        sha256: the SHA-256 of each saved file.
-    """
-
-    base_model: str
-    adapter: str
-    dtype: str
-    num_positions: int
-    merging: float
+    base_model: str  # the base's name
+    adapter: str  # the adapter's folder or address
+    dtype: str  # the dtype of the saved weights
+    num_positions: int  # number of tokens whose logits were compared
+    merging: float  # largest difference of a logit between adapter and merged weights, in fp32
+    # The same between the saved folder, loaded again, and the merged weights rounded to `dtype`.
     reading: float
-    rounding: float
-    same_token: float
-    sha256: dict[str, str]
+    rounding: float  # the difference caused by rounding to `dtype`; 0 for float32
+    same_token: float  # share of positions whose most likely token is the same after rounding
+    sha256: dict[str, str]  # the SHA-256 of each saved file
 
 
 def check_output_folder(folder: Path) -> None:

@@ -31,25 +31,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Examples to roll out, with their names.
+    """Examples to roll out, with their names."""
 
-    Attributes:
-        examples: the chosen examples.
-        name: the first part of the metrics' names.
-        title: title for the console and the report.
-        digests: file name -> SHA-256 of the data.
-        path: path of the folder or file, for the report.
-        record: records the set as input of a run; returns name and digest of the dataset.
-        layout: the layout of a benchmark, with its score.
-    """
-
-    examples: list[Example]
-    name: str
-    title: str
-    digests: Mapping[str, str] = field(default_factory=dict)
-    path: str = ""
+    examples: list[Example]  # the chosen examples
+    name: str  # the first part of the metrics' names
+    title: str  # title for the console and the report
+    digests: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256 of the data
+    path: str = ""  # path of the folder or file, for the report
+    # Records the set as input of a run; returns name and digest of the dataset.
     record: Callable[[MlflowRecorder], tuple[str, str]] = lambda _: ("", "")
-    layout: Layout | None = None
+    layout: Layout | None = None  # the layout of a benchmark, with its score
 
 
 def choose_evaluation_set(

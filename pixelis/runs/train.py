@@ -71,17 +71,11 @@ BATCH_SIZE_TAG = "pixelis.batch_size"  # found by training.auto_batch_size: "8 x
 
 @dataclass(frozen=True)
 class Search:
-    """Additional settings for a training that is part of a search.
+    """Additional settings for a training that is part of a search."""
 
-    Attributes:
-        label: prefix of the run's name.
-        tags: tags of the run.
-        on_evaluation: see `run_training`.
-    """
-
-    label: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    on_evaluation: Callable[[Evaluations], None] | None = None
+    label: str = ""  # prefix of the run's name
+    tags: Mapping[str, str] = field(default_factory=dict)  # tags of the run
+    on_evaluation: Callable[[Evaluations], None] | None = None  # see `run_training`
 
 
 @dataclass(frozen=True)

@@ -57,24 +57,15 @@ SIGNATURE = ModelSignature(
 
 @dataclass(frozen=True)
 class Origin:
-    """The base, data and settings of an adapter, for its card and for serving it.
+    """The base, data and settings of an adapter, for its card and for serving it."""
 
-    Attributes:
-        base_model: the base's name.
-        min_pixels, max_pixels: bounds of an image's area in training.
-        trust_remote_code: whether the base's own code was allowed to run.
-        data: the digest and the origin of the data, in a line.
-        curriculum: the resolved section of the configuration, as YAML.
-        seed: seed of the training.
-    """
-
-    base_model: str
-    min_pixels: int
+    base_model: str  # the base's name
+    min_pixels: int  # bounds of an image's area in training
     max_pixels: int
-    trust_remote_code: bool
-    data: str
-    curriculum: str
-    seed: int
+    trust_remote_code: bool  # whether the base's own code was allowed to run
+    data: str  # the digest and the origin of the data, in a line
+    curriculum: str  # the resolved section of the configuration, as YAML
+    seed: int  # seed of the training
 
 
 def send_model(client: MlflowClient, run_id: str, folder: Path, fields: Mapping[str, Any]) -> None:

@@ -32,24 +32,18 @@ IN_USE_SECONDS = 30.0  # how long a resumed run waits for a `sync` of its record
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of a run's journal, in plain JSON.
+    """One line of a run's journal, in plain JSON."""
 
-    Attributes:
-        kind: One of the kinds of `send.Sender`.
-        name: The key of a metric, parameter or tag; otherwise a path in the run's artifacts.
-        value: A number, a text or plain JSON; for files and adapters, with their original `path`.
-        step: The optimiser step of a metric.
-        timestamp: Time of recording, not of sending, in milliseconds since 1970: MLflow drops a
-            metric that comes twice with the same timestamp, so sending it again is harmless.
-        files: Name of the folder among the journal's files with the record's file or folder. It is
-            removed once MLflow has it, or a newer content of this name was recorded.
-    """
-
-    kind: str
-    name: str
+    kind: str  # one of the kinds of `send.Sender`
+    name: str  # the key of a metric, parameter or tag; otherwise a path in the run's artifacts
+    # A number, a text or plain JSON; for files and adapters, with their original `path`.
     value: Any = None
-    step: int = 0
+    step: int = 0  # the optimiser step of a metric
+    # Time of recording, not of sending, in milliseconds since 1970: MLflow drops a metric that
+    # comes twice with the same timestamp, so sending it again is harmless.
     timestamp: int = 0
+    # Name of the folder among the journal's files with the record's file or folder. It is removed
+    # once MLflow has it, or a newer content of this name was recorded.
     files: str = ""
 
     def to_line(self) -> bytes:
@@ -72,17 +66,11 @@ def now() -> int:
 
 @dataclass(frozen=True)
 class Past:
-    """The point in an earlier journal at which a resumed training continues.
+    """The point in an earlier journal at which a resumed training continues."""
 
-    Attributes:
-        folder: Folder with the journal that the checkpoint's training wrote.
-        run_id: Run of that training.
-        length: Length of the journal in bytes when the checkpoint was saved.
-    """
-
-    folder: Path
-    run_id: str
-    length: int
+    folder: Path  # folder with the journal that the checkpoint's training wrote
+    run_id: str  # run of that training
+    length: int  # length of the journal in bytes when the checkpoint was saved
 
 
 class Journal:

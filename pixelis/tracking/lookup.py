@@ -144,18 +144,12 @@ def _checked(folder: Path, uri: str) -> Path:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The data of a training in MLflow.
+    """The data of a training in MLflow."""
 
-    Attributes:
-        info: The run.
-        metrics: The newest value of each metric.
-        events: Events of the training's curriculum.
-        history: The values by step of the requested metrics.
-    """
-
-    info: RunInfo
-    metrics: Mapping[str, float]
-    events: Sequence[Mapping[str, Any]]
+    info: RunInfo  # the run
+    metrics: Mapping[str, float]  # the newest value of each metric
+    events: Sequence[Mapping[str, Any]]  # events of the training's curriculum
+    # The values by step of the requested metrics.
     history: Mapping[str, Sequence[tuple[int, float]]]
 
 

@@ -185,17 +185,12 @@ def check_same_config(
 
 @dataclass(frozen=True)
 class Start:
-    """The point where a training begins.
+    """The point where a training begins."""
 
-    Attributes:
-        resume_from: a complete checkpoint of the same configuration; None for a fresh start.
-        finished: whether the training is finished already.
-        run_id: the tracker's run that the training belongs to, if any.
-    """
-
+    # A complete checkpoint of the same configuration; None for a fresh start.
     resume_from: Path | None = None
-    finished: bool = False
-    run_id: str | None = None
+    finished: bool = False  # whether the training is finished already
+    run_id: str | None = None  # the tracker's run that the training belongs to, if any
 
 
 def choose_start(

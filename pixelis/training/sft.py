@@ -62,24 +62,16 @@ SAME_NAMES = (
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The settings of one training.
+    """The settings of one training."""
 
-    Attributes:
-        training: section `training`.
-        model: section `model`.
-        curriculum: the checked section `curriculum`.
-        data_dir: folder of the three parquet files.
-        exclude: ids of examples that are left out.
-        run_state: JSON that every checkpoint keeps (the configuration, the tracker's run).
-        resume_from: a complete checkpoint of the same configuration; None for a fresh start.
-    """
-
-    training: TrainingConfig
-    model: ModelConfig
-    curriculum: CurriculumConfig
-    data_dir: Path
-    exclude: tuple[str, ...] = ()
+    training: TrainingConfig  # section `training`
+    model: ModelConfig  # section `model`
+    curriculum: CurriculumConfig  # the checked section `curriculum`
+    data_dir: Path  # folder of the three parquet files
+    exclude: tuple[str, ...] = ()  # ids of examples that are left out
+    # JSON that every checkpoint keeps (the configuration, the tracker's run).
     run_state: Mapping[str, Any] = field(default_factory=dict)
+    # A complete checkpoint of the same configuration; None for a fresh start.
     resume_from: Path | None = None
 
     @property

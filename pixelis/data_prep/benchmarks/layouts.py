@@ -30,41 +30,28 @@ _OPTION = re.compile(r"^\(([A-J])\)\s*(.*?)\s*$", re.MULTILINE)
 
 
 class Question(NamedTuple):
-    """A question of a benchmark, before its image is opened.
+    """A question of a benchmark, before its image is opened."""
 
-    Attributes:
-        group: the benchmark's own category, used instead of a difficulty.
-        record: a CoTA record of it, with the right answer.
-        alternatives: other answers that count as right.
-    """
-
-    group: str
-    record: dict[str, Any]
-    alternatives: tuple[str, ...]
+    group: str  # the benchmark's own category, used instead of a difficulty
+    record: dict[str, Any]  # a CoTA record of it, with the right answer
+    alternatives: tuple[str, ...]  # other answers that count as right
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of a benchmark's files, and its score.
+    """The layout of a benchmark's files, and its score."""
 
-    Attributes:
-        title: the benchmark's name in reports.
-        files: possible names of the file with the questions; the first that exists is read.
-        keys: the keys of a record's id, question and image.
-        add_answers: makes the question from a record, and from its CoTA record without an answer.
-        answer_type: how answers are matched (`pixelis.evaluation.matching`).
-        score: the paper's score: `answer_accuracy` or another measure of `evaluation.summary`.
-        score_name: the score's name in the paper.
-        counts: whether answers are counts of objects, for which the paper also reports the RMSE.
-    """
-
-    title: str
+    title: str  # the benchmark's name in reports
+    # Possible names of the file with the questions; the first that exists is read.
     files: tuple[str, ...]
-    keys: tuple[str, str, str]
+    keys: tuple[str, str, str]  # the keys of a record's id, question and image
+    # Makes the question from a record, and from its CoTA record without an answer.
     add_answers: Callable[[Mapping[str, Any], dict[str, Any]], Question]
-    answer_type: str
+    answer_type: str  # how answers are matched (`pixelis.evaluation.matching`)
+    # The paper's score: `answer_accuracy` or another measure of `evaluation.summary`.
     score: str = "answer_accuracy"
-    score_name: str = "accuracy"
+    score_name: str = "accuracy"  # the score's name in the paper
+    # Whether answers are counts of objects, for which the paper also reports the RMSE.
     counts: bool = False
 
     def read(self, data: Mapping[str, Any]) -> Question:

@@ -36,21 +36,14 @@ MAX_QUOTED = 3  # the number of rejections that an error quotes
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """The questions that were read.
+    """The questions that were read."""
 
-    Attributes:
-        examples: the chosen ones, by group; their `difficulty` is the group's name.
-        rejections: the reason of each rejected record.
-        num_records: the number of records in the file.
-        format: a key of LAYOUTS or of data-prep's FORMATS.
-        title: the name of the data in reports.
-    """
-
+    # The chosen ones, by group; their `difficulty` is the group's name.
     examples: tuple[Example, ...]
-    rejections: tuple[Rejection, ...]
-    num_records: int
-    format: str
-    title: str
+    rejections: tuple[Rejection, ...]  # the reason of each rejected record
+    num_records: int  # the number of records in the file
+    format: str  # a key of LAYOUTS or of data-prep's FORMATS
+    title: str  # the name of the data in reports
 
 
 def read_questions(

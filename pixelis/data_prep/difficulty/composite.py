@@ -33,14 +33,10 @@ UNKNOWN_TASK_WEIGHT = 0.5
 
 @dataclass(frozen=True)
 class Score:
-    """The difficulty of one example, with the components that explain it.
+    """The difficulty of one example, with the components that explain it."""
 
-    Attributes:
-        value: in [0, 1]; larger is harder.
-        components: name -> part in [0, 1], each growing with what makes the example hard.
-    """
-
-    value: float
+    value: float  # in [0, 1]; larger is harder
+    # Name -> part in [0, 1], each growing with what makes the example hard.
     components: Mapping[str, float]
 
     def __post_init__(self) -> None:

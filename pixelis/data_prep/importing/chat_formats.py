@@ -50,22 +50,15 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a chat.
+    """One turn of a chat."""
 
-    Attributes:
-        role: `system`, `user` or `assistant`.
-        text: its texts, joined.
-        images: its images; before they are loaded, their references, of which None stands for the
-            next image of the record's list.
-        calls: its `tool_calls`, unchanged from the record.
-        call_id: of a result, the id of the call that it answers.
-    """
-
-    role: str
-    text: str
+    role: str  # `system`, `user` or `assistant`
+    text: str  # its texts, joined
+    # Its images; before they are loaded, their references, of which None stands for the next image
+    # of the record's list.
     images: tuple[Any, ...] = ()
-    calls: tuple[Any, ...] = ()
-    call_id: Any = None
+    calls: tuple[Any, ...] = ()  # its `tool_calls`, unchanged from the record
+    call_id: Any = None  # of a result, the id of the call that it answers
 
 
 def read_chat(data: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
@@ -206,21 +199,15 @@ def _read_marks(turn: Turn) -> Turn:
 
 @dataclass
 class _Round:
-    """A question with its calls and reply, filled turn by turn.
+    """A question with its calls and reply, filled turn by turn."""
 
-    Attributes:
-        questions: the user's texts.
-        images: the images of the question.
-        steps: the calls as CoTA steps, with the results that the record has.
-        waiting: position in `steps` -> id of each call that has no result yet.
-        reply: the assistant's texts since the last call.
-    """
-
-    questions: list[str] = field(default_factory=list)
-    images: list[Image.Image] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)  # the user's texts
+    images: list[Image.Image] = field(default_factory=list)  # the images of the question
+    # The calls as CoTA steps, with the results that the record has.
     steps: list[dict[str, Any]] = field(default_factory=list)
+    # Position in `steps` -> id of each call that has no result yet.
     waiting: dict[int, Any] = field(default_factory=dict)
-    reply: list[str] = field(default_factory=list)
+    reply: list[str] = field(default_factory=list)  # the assistant's texts since the last call
 
     def add_calls(self, text: str, calls: list[Any]) -> None:
         """Add calls, of which the first gets all text since the last call as its thought."""

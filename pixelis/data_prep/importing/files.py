@@ -47,19 +47,13 @@ JsonEvents = Iterator[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class Input:
-    """The files of the user's input, and the format of their records.
+    """The files of the user's input, and the format of their records."""
 
-    Attributes:
-        path: the input's path, as the user gave it.
-        folder: the folder that holds every image; image paths are relative to it.
-        files: the data files, sorted, each with its container: `lines`, `list` or `parquet`.
-        format: a key of FORMATS, the same for all files.
-    """
-
-    path: Path
-    folder: Path
+    path: Path  # the input's path, as the user gave it
+    folder: Path  # the folder that holds every image; image paths are relative to it
+    # The data files, sorted, each with its container: `lines`, `list` or `parquet`.
     files: Mapping[Path, str]
-    format: str
+    format: str  # a key of FORMATS, the same for all files
 
     def describe(self) -> str:
         """Describe the input in one line."""
@@ -69,23 +63,14 @@ class Input:
 
 @dataclass(frozen=True)
 class Record:
-    """One raw record.
+    """One raw record."""
 
-    Attributes:
-        file: the name of its file.
-        line: from 1: the line of JSON Lines, the element of a JSON list, or the row of parquet.
-        data: the record, or None if it cannot be read.
-        error: why it cannot be read.
-        reason: the reason of rejection that fits the error.
-        size: the record's size in bytes, about.
-    """
-
-    file: str
-    line: int
-    data: dict[str, Any] | None
-    error: str = ""
-    reason: str = "broken_json"
-    size: int = 0
+    file: str  # the name of its file
+    line: int  # from 1: the line of JSON Lines, the element of a JSON list, or the row of parquet
+    data: dict[str, Any] | None  # the record, or None if it cannot be read
+    error: str = ""  # why it cannot be read
+    reason: str = "broken_json"  # the reason of rejection that fits the error
+    size: int = 0  # the record's size in bytes, about
 
 
 def open_input(path: Path, *, input_format: str | None = None, images: Path | None = None) -> Input:

@@ -67,21 +67,13 @@ CORE = 0.6
 
 
 class Annotation(NamedTuple):
-    """A checked annotation of an image; of a rejected one only the name and the use are known.
+    """A checked annotation of an image; of a rejected one only the name and the use are known."""
 
-    Attributes:
-        name: the name of its category.
-        use: OBJECT, LEGIBLE, ILLEGIBLE, or LEFT_OUT (rejected, or over several objects).
-        box: in pixels, x2 and y2 exclusive.
-        runs: the mask in COCO's compressed runs; None if the box is the mask.
-        text: the written text; empty for objects and illegible texts.
-    """
-
-    name: str
-    use: str
-    box: Box | None = None
-    runs: bytes | None = None
-    text: str = ""
+    name: str  # the name of its category
+    use: str  # OBJECT, LEGIBLE, ILLEGIBLE, or LEFT_OUT (rejected, or over several objects)
+    box: Box | None = None  # in pixels, x2 and y2 exclusive
+    runs: bytes | None = None  # the mask in COCO's compressed runs; None if the box is the mask
+    text: str = ""  # the written text; empty for objects and illegible texts
 
 
 def check_name(value: Any) -> str:

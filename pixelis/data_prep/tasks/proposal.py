@@ -19,37 +19,28 @@ Results = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class PlannedCall:
-    """A step before it is run: the thought, and the call of an operation.
-
-    Attributes:
-        location: the location that `thought` names; a planted error looks at another one.
-    """
+    """A step before it is run: the thought, and the call of an operation."""
 
     thought: str
     operation: str
     arguments: Mapping[str, Any]
-    location: Location
+    location: Location  # the location that `thought` names; a planted error looks at another one
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """An example before its operations have been run.
-
-    Attributes:
-        conclusion: the text before the answer; it may depend on the results.
-        answer: the answer by the annotations.
-        answer_from: computes the answer from the results of the operations alone; the example is
-            kept only where both agree.
-        wrong_answers: plausible wrong answers, for negatives and traps.
-    """
+    """An example before its operations have been run."""
 
     picture: AnnotatedImage
     question: str
     calls: tuple[PlannedCall, ...]
+    # The text before the answer; it may depend on the results.
     conclusion: str | Callable[[Results], str]
-    answer: str
+    answer: str  # the answer by the annotations
+    # Computes the answer from the results of the operations alone; the example is kept only where
+    # both agree.
     answer_from: Callable[[Results], str]
-    wrong_answers: tuple[str, ...]
+    wrong_answers: tuple[str, ...]  # plausible wrong answers, for negatives and traps
 
 
 def segment(instance: Instance, thought: str = "") -> PlannedCall:
