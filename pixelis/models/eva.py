@@ -88,7 +88,7 @@ def positions_needed(model: PeftModel) -> int:
         ConfigError: when that is more than the smallest input size of an adapted layer.
     """
     config: Any = model.peft_config["default"]
-    largest = round(config.r * config.eva_config.rho)
+    largest: int = round(config.r * config.eva_config.rho)
     most = min(int(m.in_features) for m in model.modules() if isinstance(m, LoraLayer)) // 2  # type: ignore[arg-type]
     if largest > most:
         raise ConfigError(

@@ -299,7 +299,7 @@ def train_blend(model: Any, encoder: Encoder, recipe: Recipe, report: Report) ->
 
 def _train(
     model: Any,
-    build_batch: Callable[[int], Any],
+    build_batch: Callable[[Any], Any],
     steps: int,
     optimizer: torch.optim.Optimizer,
     backward: Callable[[Any], tuple[float, float]],
