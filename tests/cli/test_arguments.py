@@ -121,7 +121,7 @@ def test_help_works_without_the_files_and_shows_lists_as_lists(capsys):
         parse_arguments("data-prep", ["-h"])
     text = capsys.readouterr().out
     assert "--difficulty.percentiles [FLOAT, ...]  where simple ends and hard begins" in text
-    assert "; > 0, < 100 [default: [33.0, 66.0]]" in text
+    assert "; in (0, 100) [default: [33.0, 66.0]]" in text
     assert "--tasks [TEXT, ...]|null" in text and "--include_traps true|false" in text
 
 

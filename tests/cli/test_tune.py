@@ -212,7 +212,7 @@ def refused(workdir, capfd, runs):
         (
             ("--space.curriculum.rollback_threshold.high", "0.05"),
             "space.curriculum.rollback_threshold must hold valid values: "
-            "curriculum.rollback_threshold must be in [-1, 0], got 0.05 (a drop is negative)",
+            "curriculum.rollback_threshold must be in .-1, 0., got 0.05 .a drop is negative.",
         ),
         (("--space", "{curriculum: {intervall: {low: 1, high: 2}}}"), "Unknown key 'curriculum.in"),
         (("--space.training.seed", "{low: 1, high: 2}"), "space.training.seed cannot be searched"),
