@@ -105,9 +105,12 @@ class CurriculumDataset(Dataset[Encoded]):
     @property
     def distinct_images(self) -> set[str]:
         """The SHA-256 of every stored image of the examples."""
-        columns = [table.data.column("images") for table in self._tokens.values()]
+        columns = [table.select_columns("images") for table in self._tokens.values()]
         return {
-            digest for column in columns for digests in column.to_pylist() for digest in digests
+            str(digest)
+            for column in columns
+            for digests in column.with_format("arrow")[:]["images"].to_pylist()
+            for digest in digests
         }
 
     def all_keys(self) -> Iterator[Key]:

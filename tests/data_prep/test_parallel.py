@@ -25,12 +25,13 @@ KILLED = (
 def workers(parent):
     """Worker processes: not those that the parent starts itself, the server and its tracker."""
     children = parent.children(recursive=True)
-    return [one for one in children if is_running(one) and one.ppid() != parent.pid]
+    return [one for one in children if is_running(one, parent.pid)]
 
 
-def is_running(process):
+def is_running(process, parent=None):
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        is_alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return is_alive and process.ppid() != parent
     except psutil.NoSuchProcess:
         return False
 

@@ -239,9 +239,9 @@ def test_a_sharded_model_is_trained_stopped_and_taken_up_again_alike(
     place = tmp_path / "stopped" / "sft"
     stopped = launch(place, retreating, max_steps=5, save_steps=5, env=FSDP, hurt=[1, 3, "SIGTERM"])
     said = f"stopped after step 3; everything is in {place / 'checkpoint-3'}"
-    assert sorted(line for line in stopped.printed if "stopped" in line) == [
-        f"[{rank} stopped: {said}]" for rank in (0, 1)
-    ]
+    # A progress bar may stand before it in its line.
+    for rank in (0, 1):
+        assert sum(f"[{rank} stopped: {said}]" in line for line in stopped.printed) == 1
     assert stopped.codes[0] == 130  # the other one waits for it, and may be ended meanwhile
     assert [path.name for path in place.glob("checkpoint-*")] == ["checkpoint-3"]
     assert find_fault(place / "checkpoint-3") is None
