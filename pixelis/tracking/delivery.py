@@ -121,8 +121,10 @@ class Delivery:
 
     def _is_wanted(self, record: Record, end: int) -> bool:
         # An earlier process's end is skipped if a resumed one has recorded more since.
+        # A file that a full disk took only after the end was recorded before it.
         if record.kind == "end":
-            return end >= self.journal.size
+            later = [each for each, _ in self.journal.read(end) if each]
+            return all(each.timestamp <= record.timestamp for each in later)
         return not record.files or self.journal.find_file(record) is not None
 
     def _send_group(self, group: list[tuple[Record, int]]) -> None:
