@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from pixelis.config.section import (
+    NULL_WORDS,
     Section,
     SectionType,
     kinds_of,
@@ -114,7 +115,10 @@ def _override(kind: type[Section], tree: dict[Any, Any], key: str, value: Any) -
         is_text = all(
             kind in (str, types.NoneType) or typing.get_origin(kind) is Literal for kind in kinds
         )
-        value = value if is_text else parse_yaml(value, f"{key}: {show(value)}")
+        if field is None and value.strip().lower() in NULL_WORDS:
+            value = None  # `Section` reads them so only for its own keys
+        elif not is_text:
+            value = parse_yaml(value, f"{key}: {show(value)}")
     *sections, leaf = key.split(".")
     if key.split(".")[0] == SECTION and SECTION in kind.model_fields:
         space = tree.get(SECTION, {})

@@ -97,6 +97,8 @@ def _decode(encoded: bytes) -> Image.Image:
         and still
         and not is_turned
     )
+    # `exif_transpose` would write all of EXIF again, and fails on odd tags.
+    opened.info.pop("exif", None)
     # Kept pixels are not copied: on photographs that is a tenth of the time.
     upright = ImageOps.exif_transpose(opened) if is_turned else opened
     image = upright if kept and upright.mode == "RGB" else _to_rgb(upright)

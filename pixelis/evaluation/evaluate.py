@@ -210,17 +210,26 @@ def _roll_out_missing(
     """Roll out the conversations that are not stored yet; return all in order."""
     finished = {} if store is None else store.load(name, conversations)
     missing = [index for index in range(len(conversations)) if index not in finished]
-    num_right = sum(answers_match(r.answer, conversations[i].example) for i, r in finished.items())
-    report(len(finished), num_right / max(1, len(finished)))
+    right: list[bool] = []  # of the finished rollouts, without those after planted errors
+
+    def count(index: int) -> None:
+        if not conversations[index].planted:
+            right.append(answers_match(finished[index].answer, conversations[index].example))
+
+    def tell() -> None:
+        report(len(finished), sum(right) / max(1, len(right)))
+
+    for index in finished:
+        count(index)
+    tell()
 
     def finish(position: int, rollout: Rollout) -> None:
-        nonlocal num_right
         index = missing[position]
         finished[index] = rollout
-        num_right += answers_match(rollout.answer, conversations[index].example)
+        count(index)
         if store is not None:
             store.add(name, rollout)
-        report(len(finished), num_right / len(finished))
+        tell()
 
     starts = [conversations[index] for index in missing]
     roll_out(model, encoder, starts, settings, progress=finish)

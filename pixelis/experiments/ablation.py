@@ -73,6 +73,7 @@ def read_outcome(arm: str, seed: int, finished: Mapping[str, Any], path: str) ->
     """
     try:
         results = finished["results"]
+        results["strata"][-1]  # there is an evaluation at least
         return Outcome(
             arm,
             seed,

@@ -46,4 +46,5 @@ def test_a_command_line_over_a_file(tmp_path):
     pairs = [("space", "{curriculum.interval: {choices: [3, 4]}}"), ("space.x.y", "{low: 1}")]
     config = load_config(TuneFileConfig, file, pairs)
     assert config.space == {"curriculum.interval": CHOICES, "x.y": {"low": 1}}
-    assert load_config(TuneFileConfig, file, [("space.curriculum.interval", "null")]).space == {}
+    for null in ("null", "None", ""):
+        assert load_config(TuneFileConfig, file, [("space.curriculum.interval", null)]).space == {}

@@ -85,6 +85,10 @@ def test_orientation_is_applied_and_the_bytes_follow(noise):
     quarter[274] = 6  # the camera was turned: upright is a quarter clockwise
     turned = load_image(encoded(noise, "PNG", exif=quarter))
     assert turned.tobytes() == noise.transpose(Image.Transpose.ROTATE_270).tobytes()
+    # Of other tags, here a resolution that is text, nothing is read.
+    entries = struct.pack("<HHIHH", 274, 3, 1, 6, 0) + struct.pack("<HHI4s", 282, 2, 4, b"abc\0")
+    odd = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0)
+    assert load_image(encoded(noise, "JPEG", exif=odd)).size == (24, 32)
     tiff = load_image(encoded(noise, "TIFF", exif=quarter))
     assert tiff.tobytes() == turned.tobytes()
 

@@ -134,7 +134,9 @@ def test_an_outcome_is_what_the_training_wrote():
     assert outcome.steps_to(0.9, mix, 10) == 25
 
 
-@pytest.mark.parametrize("results", [None, {}, {"test": {}}, RESULTS | {"test": 1}])
+@pytest.mark.parametrize(
+    "results", [None, {}, {"test": {}}, RESULTS | {"test": 1}, RESULTS | {"strata": []}]
+)
 def test_a_file_without_results_is_named(results):
     with pytest.raises(CheckpointError, match="finished.json holds no results"):
         read(results)

@@ -219,10 +219,6 @@ def _check_record(value: Any, name: str, number: int, size: int) -> Record:
     if not isinstance(value, dict):
         error = f"a record must be an object, got {show(value)}"
         return Record(name, number, None, error, "wrong_type", size)
-    try:
-        check_depth(value)
-    except ValueError as error:
-        return Record(name, number, None, str(error), "too_large", size)
     return Record(name, number, value, size=size)
 
 
@@ -314,7 +310,13 @@ def _read_elements(reader: _LineReader) -> Iterator[Any]:
     # Not `ijson.items`: its path of a nested element takes memory by the square of the depth.
     # With `use_float`: without it ijson 3.6 crashes on an integer of 5,000 digits.
     events = ijson.basic_parse(reader, use_float=True)
-    if not _enter_list(events):
+
+    def outside() -> JsonEvents:
+        for event in events:
+            reader.size = 0  # what is no record may be long
+            yield event
+
+    if not _enter_list(outside()):
         raise ValueError("the file holds no list of records")
     depth = 0
     for event, value in events:
@@ -328,7 +330,7 @@ def _read_elements(reader: _LineReader) -> Iterator[Any]:
             raise ValueError(f"nested too deeply, more than {MAX_DEPTH}")
         if depth == 0:
             yield builder.value
-    for _ in events:  # also check the JSON after the list
+    for _ in outside():  # also check the JSON after the list
         pass
 
 
@@ -357,7 +359,13 @@ def _read_rows(path: Path) -> Iterator[Record]:
             for batch in file.iter_batches(rows, row_groups=[group], use_threads=False):
                 for row in batch.to_pylist(maps_as_pydicts="lossy"):
                     number += 1
-                    yield _check_record(row, path.name, number, batch.nbytes // batch.num_rows)
+                    share = batch.nbytes // batch.num_rows
+                    try:
+                        check_depth(row)  # of JSON, the parser checks it
+                    except ValueError as error:
+                        yield Record(path.name, number, None, str(error), "too_large", share)
+                    else:
+                        yield _check_record(row, path.name, number, share)
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Record]]] = {

@@ -134,6 +134,7 @@ def open_study(spec: SearchSpec, phase: str = TRIALS) -> SearchStudy:
     return SearchStudy(spec, phase, study)
 
 
+@storage_errors()
 def open_phases(spec: SearchSpec) -> dict[str, SearchStudy]:
     """Open or create the studies of a search, in the order in which they are run.
 

@@ -248,6 +248,13 @@ def test_a_single_text_without_end_is_not_read_into_memory(tmp_path, monkeypatch
         read_list(tmp_path, '[{"a": "' + "x" * 1_000_000)
 
 
+def test_what_is_no_record_may_be_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_RECORD", 1000)
+    log = json.dumps({"log": ["a line"] * 1000}, indent=1)
+    (one,) = read_list(tmp_path, f'{{"samples": [{{"a": 1}}],\n"before": {log}}}')
+    assert one.data == {"a": 1}
+
+
 def test_an_empty_list_holds_no_record(tmp_path):
     assert read_list(tmp_path, '{"samples": []}') == []
 
