@@ -108,7 +108,7 @@ class Delivery:
             self.journal.write()  # what a full disk did not take: files that were sent are gone
         group: list[tuple[Record, int]] = []
         for record, end in self.journal.read(self.sent):
-            if record is None or not self._is_wanted(record, end):
+            if record is None or not self._is_wanted(record):
                 if group:
                     break
                 self._advance(end)
@@ -119,12 +119,10 @@ class Delivery:
             group.append((record, end))
         return group
 
-    def _is_wanted(self, record: Record, end: int) -> bool:
+    def _is_wanted(self, record: Record) -> bool:
         # An earlier process's end is skipped if a resumed one has recorded more since.
-        # A file that a full disk took only after the end was recorded before it.
         if record.kind == "end":
-            later = [each for each, _ in self.journal.read(end) if each]
-            return all(each.timestamp <= record.timestamp for each in later)
+            return record == self.journal.end
         return not record.files or self.journal.find_file(record) is not None
 
     def _send_group(self, group: list[tuple[Record, int]]) -> None:
@@ -181,7 +179,7 @@ class Delivery:
         """Send the refused records once more."""
         for record in list(self.refused):
             try:
-                if self._is_wanted(record, self.journal.size):
+                if self._is_wanted(record):
                     self._sender.send([record])
             except Exception:
                 if not self._sender.answers():

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -253,7 +254,7 @@ class Journal:
 
     def events(self, end: float = float("inf")) -> list[dict[str, Any]]:
         """Return the curriculum events up to a position."""
-        records = [record for record, position in self.read() if position <= end]
+        records = (record for record, _ in takewhile(lambda each: each[1] <= end, self.read()))
         return [record.value for record in records if record and record.kind == "event"]
 
     @property
@@ -276,10 +277,18 @@ class Journal:
         return self.sent >= self.size and not self.refused_path.exists()
 
     @property
-    def is_ended(self) -> bool:
-        """Whether the newest record is the end of the run."""
-        kinds = [record.kind for record, _ in self.read() if record]
-        return kinds[-1:] == ["end"]
+    def end(self) -> Record | None:
+        """The end of the run; None if a process has recorded more since.
+
+        A file that a full disk took only after the end was recorded before it.
+        """
+        end = None
+        for record, _ in self.read():
+            if record and record.kind == "end":
+                end = record
+            elif record and end and record.timestamp > end.timestamp:
+                end = None
+        return end
 
     @property
     def is_finished(self) -> bool:

@@ -42,7 +42,7 @@ def find_journals(trees: Sequence[Path], folders: Sequence[Path] = ()) -> list[P
     paths = {path for tree in trees for path in tree.rglob(name)}
     paths |= {path for folder in folders for path in folder.glob(name)}
     journals = [Journal(path) for path in sorted(paths) if path.is_file()]
-    return [each.path for each in journals if not (each.is_delivered and each.is_ended)]
+    return [each.path for each in journals if not (each.is_delivered and each.end)]
 
 
 def deliver_journals(paths: Sequence[Path]) -> tuple[bool, list[str]]:
@@ -79,21 +79,23 @@ def _deliver_path(client: MlflowClient, path: Path) -> tuple[bool, str | None]:
 
 def _deliver(client: MlflowClient, journal: Journal) -> tuple[bool, str | None]:
     run_id, uri = journal.run_id, without_secrets(str(client.tracking_uri))
-    why = None
+    why, is_away = None, False
     try:
         run = client.get_run(run_id)
         if run.info.lifecycle_stage != "active":
             why = f"its run was deleted; mlflow runs restore --run-id {run_id} undoes that"
     # The store may be a server, a database or a folder: each fails with its own exceptions.
     except Exception as error:
-        why = f"MLflow at {uri} cannot be reached ({public(first_line(error))})"
-        if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            why = f"run {run_id} is not in {uri}; name its store with MLFLOW_TRACKING_URI"
+        code = error.error_code if isinstance(error, MlflowException) else None
+        is_away = code != "RESOURCE_DOES_NOT_EXIST"
+        why = f"run {run_id} is not in {uri}; name its store with MLFLOW_TRACKING_URI"
+        if is_away:
+            why = f"MLflow at {uri} cannot be reached ({public(first_line(error))})"
     if why is not None:
-        is_done = journal.is_delivered and "cannot be reached" not in why
+        is_done = journal.is_delivered and not is_away
         return is_done, None if is_done else f"{journal.path}: {why}; the file stays as it is"
     is_open = run.info.status == "RUNNING" or journal.is_finished
-    if is_open and not journal.is_ended and not _others_live(run, journal):
+    if is_open and journal.end is None and not _others_live(run, journal):
         times = [record.timestamp for record, _ in journal.read() if record]
         killed = {"status": "KILLED"}
         journal.append(Record("end", "status", killed, timestamp=max(times, default=0) or now()))

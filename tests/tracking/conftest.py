@@ -9,7 +9,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from pixelis.tracking import open_run
+from pixelis.tracking import delivery, open_run
 
 
 @pytest.fixture
@@ -27,6 +27,14 @@ def client(empty_store, tmp_path, monkeypatch):
     while mlflow.active_run():
         mlflow.end_run()
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_goes_on():
+    """No delivery of one test sends, or warns, in the next one."""
+    yield
+    for each in list(delivery._alive):
+        each.close(0)
 
 
 WRITES = (

@@ -1,5 +1,6 @@
 """What a run's journal keeps, sends and finds again, whatever MLflow, the disk or a kill does."""
 
+import errno
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import requests
@@ -30,10 +32,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def recorder(client, out):
-    recorder = MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=out)
-    yield recorder
-    if not recorder._delivery._closed:
-        recorder._delivery.close(0)  # no thread goes on in the next test
+    return MlflowRecorder(client, client.create_run("0", run_name="r"), output_dir=out)
 
 
 def resumed(recorder, past=None):
@@ -200,6 +199,22 @@ def test_a_full_disk_is_logged_and_what_waited_in_memory_is_written_later(
     assert "1 records for MLflow are lost: the disk has no room" in caplog.text
     assert history(recorder.run_id, LOSS) == values(1, 2, 3, 4, 5)
     assert recorder.client.get_run(recorder.run_id).info.status == "FINISHED"
+
+
+def test_a_file_that_the_disk_takes_only_after_the_end_does_not_hide_it(recorder, out, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        recorder.text("page", "page.html")
+        recorder.record(Record("end", "status", {"status": "FINISHED"}))
+    assert recorder.flush()
+    assert kinds(recorder.journal)[-2:] == [("end", "status"), ("file", "page.html")]
+    assert recorder.client.get_run(recorder.run_id).info.status == "FINISHED"
+    assert find_journals([out]) == []
+    recorder.tags({"of": "a resumed process"})
+    assert find_journals([out]) == [recorder.journal.path]
 
 
 # Away, and back
