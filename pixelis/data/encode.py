@@ -6,7 +6,6 @@ and the supervised ids are exactly the assistant's texts and the end of each of 
 """
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,9 +89,10 @@ class Encoder:
         return columns * side, rows * side
 
     def num_image_tokens(self, image: Image.Image) -> int:
-        """Return the number of the image's visual tokens."""
-        merge_size = int(self.image_processor.merge_size)
-        return math.prod(self.image_grid(image)) // merge_size**2
+        """Return the number of the image's visual tokens, by the processor's own resizing rule."""
+        width, height = image.size
+        patches = self.image_processor.get_number_of_image_patches(height, width, {})
+        return int(patches) // int(self.image_processor.merge_size) ** 2
 
     def encode(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = False
@@ -223,7 +223,7 @@ def collate(encoded: Sequence[Encoded], encoder: Encoder) -> dict[str, torch.Ten
     input_ids = padded([item.input_ids for item in encoded], encoder.tokenizer.pad_token_id)
     batch = {
         "input_ids": input_ids,
-        "attention_mask": padded([[1] * len(item) for item in encoded], 0),
+        "attention_mask": padded([torch.ones(len(item), dtype=torch.long) for item in encoded], 0),
         "labels": padded([item.labels for item in encoded], IGNORE_INDEX),
         "kinds": padded([item.kinds for item in encoded], 0),
         # Without these the model falls back to one-dimensional positions without a warning.

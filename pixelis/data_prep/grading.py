@@ -108,12 +108,13 @@ def observed_thresholds(facts: pd.DataFrame) -> list[float | None]:
     A cut lies halfway between the hardest example below it and the easiest above, which are equal
     where a tie was cut. None if one side is empty.
     """
+    # In numpy, since an import may have as many tasks as examples, and pandas takes 0.8 ms a task.
+    scores = facts["score"].to_numpy()
+    ranks = np.array([DIFFICULTIES.index(name) for name in facts["difficulty"]])
     cuts: list[float | None] = []
     for position in (1, 2):
-        is_below = facts["difficulty"].isin(DIFFICULTIES[:position])
-        below, above = facts["score"][is_below].max(), facts["score"][~is_below].min()
-        cut = (below + above) / 2
-        cuts.append(None if np.isnan(cut) else float(cut))
+        below, above = scores[ranks < position], scores[ranks >= position]
+        cuts.append(float((below.max() + above.min()) / 2) if below.size and above.size else None)
     return cuts
 
 

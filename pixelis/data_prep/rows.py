@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 
@@ -69,16 +70,23 @@ def facts_of(batch: pa.RecordBatch) -> pd.DataFrame:
         the score under COMPONENT and their name.
     """
     provenance = [json.loads(text) for text in batch.column("provenance").to_pylist()]
-    facts = pd.DataFrame(
+    names = provenance[0]["difficulty_components"]
+    return pd.DataFrame(
         {
             **{name: batch.column(name).to_pylist() for name in ("task", "sample_type", "split")},
             "score": batch.column("difficulty_score").to_numpy(),
             "num_objects": [len(each.get("objects", ())) for each in provenance],
-            "key": [
-                int(hashlib.sha256(each.encode()).hexdigest()[:16], 16)
-                for each in batch.column("id").to_pylist()
-            ],
+            # With its type: in a small chunk all keys could fit int64, and a mix becomes float64.
+            "key": np.array(
+                [
+                    int(hashlib.sha256(each.encode()).hexdigest()[:16], 16)
+                    for each in batch.column("id").to_pylist()
+                ],
+                dtype=np.uint64,
+            ),
+            **{
+                f"{COMPONENT}{name}": [each["difficulty_components"][name] for each in provenance]
+                for name in names
+            },
         }
     )
-    components = pd.DataFrame([each["difficulty_components"] for each in provenance])
-    return facts.join(components.add_prefix(COMPONENT))

@@ -135,8 +135,7 @@ def score_answer(predicted: str | None, example: Example) -> float:
 def _score(kind: str, predicted: str, truth: str) -> float:
     if kind == TEXT:
         return anls(predicted, truth)
-    a, b = parse_box(predicted), parse_box(truth)
-    if kind == BOX and a and b:
+    if kind == BOX and (a := parse_box(predicted)) and (b := parse_box(truth)):
         return box_iou(a, b)
     return float(_key(kind, predicted) == _key(kind, truth))
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from pixelis.data.example import Example
 from pixelis.errors import DataError
 from pixelis.evaluation.rollout import Conversation
-from pixelis.evaluation.turns import Rollout, Turn
+from pixelis.evaluation.turns import CALL, Rollout, Turn
 from pixelis.files import describe_write_error, write_atomic
 from pixelis.operations import execute
 
@@ -162,7 +162,7 @@ def _rollout(line: Mapping[str, Any], example: Example) -> Rollout:
     rollout = Rollout(**values, turns=tuple(Turn(**turn, image=None) for turn in line["turns"]))
     turns = [
         replace(turn, image=execute(turn.operation, turn.arguments, example.images).image)
-        if turn in rollout.operations and "error" not in (turn.result or {})
+        if turn.kind == CALL and turn.result is not None and "error" not in turn.result
         else turn
         for turn in rollout.turns
     ]

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from pixelis.data.dataset import CurriculumDataset, Key
-from pixelis.data.encode import IGNORE_INDEX, Encoder
+from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder
 from pixelis.data.example import Example
 from pixelis.errors import DataError
 from pixelis.models.forward import model_inputs
@@ -238,6 +238,12 @@ class _ExampleDataset(CurriculumDataset):
 
     def __init__(self, examples: Sequence[Example], encoder: Encoder) -> None:
         super().__init__({"": examples}, encoder)
+        self._encoded: dict[Key, Encoded] = {}
+
+    def __getitem__(self, key: Key) -> Encoded:
+        if key not in self._encoded:  # asked for its length, to sort, and for its batch
+            self._encoded[key] = super().__getitem__(key)
+        return self._encoded[key]
 
     def example(self, key: Key) -> Example:
         example: Example = self.rows[key[0]][key[1]]

@@ -185,16 +185,20 @@ class MlflowRecorder:
         if not rows:
             return
         folder, images = f"table_images/{name.removesuffix('.json')}", dict[str, bytes]()
+        cells: dict[int, dict[str, str]] = {}  # id of a picture -> its cell
 
         def plain(value: Any) -> Any:
             if not isinstance(value, Image.Image):
-                return public(value)
+                return value
+            if id(value) in cells:
+                return cells[id(value)]
             content = io.BytesIO()
             value.convert("RGB").save(content, "WEBP", quality=80)
             file = f"{sha256(content.getvalue()).hexdigest()[:32]}.webp"
             images[file] = content.getvalue()
             path = f"{folder}/{file}"
-            return {"type": "image", "filepath": path, "compressed_filepath": path}
+            cells[id(value)] = {"type": "image", "filepath": path, "compressed_filepath": path}
+            return cells[id(value)]
 
         columns = list(dict.fromkeys(key for row in rows for key in row))
         data = [[plain(row.get(column)) for column in columns] for row in rows]
@@ -203,7 +207,7 @@ class MlflowRecorder:
                 for file, content in images.items():
                     Path(target, file).write_bytes(content)
                 self.artifact(Path(target), folder)
-        text = json.dumps({"columns": columns, "data": data}, default=str)
+        text = json.dumps(public({"columns": columns, "data": data}), default=str)
         self.record(Record("table", name), text.encode())
 
     def dataset(

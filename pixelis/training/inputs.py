@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,18 @@ def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection
 
 def file_digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each data file by its name."""
-    return {file.name: file_sha256(file) for file in data_files(folder)}
+    return {file.name: _sha256(file, *_stamp(file)) for file in data_files(folder)}
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """Return numbers that change with the file."""
+    status = file.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=64)  # a start asks for the same files four times
+def _sha256(file: Path, *stamp: int) -> str:
+    return file_sha256(file)
 
 
 def data_digest(folder: Path) -> dict[str, str]:
