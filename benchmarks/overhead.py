@@ -24,9 +24,10 @@ import statistics
 import tempfile
 import threading
 import time
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 from rounds import alternate, spread
 
@@ -83,11 +84,10 @@ def watch(clocks, training, outage):
         "curriculum": (CurriculumManager, MixtureSampler, CurriculumCallback),
         "recording": (MlflowRecorder, LiveFigures, NullRecorder),
     }
-    before = []
+    stack = ExitStack()
 
     def put(owner, name, function):
-        before.append((owner, name, owner.__dict__.get(name)))
-        setattr(owner, name, function)
+        stack.enter_context(mock.patch.object(owner, name, function))
 
     for kind, classes in owners.items():
         for owner in classes:
@@ -123,14 +123,7 @@ def watch(clocks, training, outage):
     put(CurriculumTrainer, "training_step", stepping)
     put(CurriculumCallback, "on_train_end", ending)
 
-    def undo():
-        for owner, name, member in reversed(before):
-            if member is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, member)
-
-    return undo
+    return stack.close
 
 
 def drawn_shares(events):

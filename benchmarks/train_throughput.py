@@ -113,14 +113,12 @@ def model_config(base, **keys):
 
 def load_plain(base):
     """Load the base in fp32 with a new adapter, and its encoder."""
-    from pixelis.config import ModelConfig
-    from pixelis.data.encode import Encoder
-    from pixelis.models.load import load_model, load_processor
+    from pixelis.models.load import load_encoder, load_model
     from pixelis.models.lora import add_lora
 
-    encoder = Encoder(load_processor(str(base), min_pixels=PIXELS, max_pixels=PIXELS))
+    config = model_config(base)
     model = load_model(str(base), torch_dtype="float32")
-    return add_lora(model, ModelConfig(model_name=str(base), **LORA), seed=0), encoder
+    return add_lora(model, config, seed=0), load_encoder(config)
 
 
 def plain_loader(encoder, rows, keys):

@@ -164,7 +164,7 @@ def _describe(
     faults = error.errors(include_url=False)
     # A misspelt key first, since it may be the cause of other faults.
     fault = min(faults, key=lambda each: each["type"] not in ("extra_forbidden", "invalid_key"))
-    key, section = _locate(fault["loc"], kind, tree)
+    key, section, field = _locate(fault["loc"], kind, tree)
     name, origin = f"{prefix}{key}", origin_of(key.partition("[")[0])
     if fault["type"] in ("extra_forbidden", "invalid_key"):
         others = () if "." in key else (known for known, _ in walk_fields(kind))
@@ -176,7 +176,6 @@ def _describe(
     if cause is not None:
         return f"{name} {cause}{ending}"
     # A union of types has a fault for each of them.
-    field = section.model_fields.get(re.sub(r"\[.*", "", key.rpartition(".")[2]))
     same = [each for each in faults if _locate(each["loc"], kind, tree)[0] == key]
     rules = [_rule(each, field) for each in same]
     rule = " or ".join([rules[0], *(re.sub("^must be (one of )?", "", each) for each in rules[1:])])
@@ -216,9 +215,9 @@ def suggest(value: Any, choices: Iterable[str]) -> str:
 
 def _locate(
     location: tuple[int | str, ...], kind: type[Section], value: Any
-) -> tuple[str, type[Section]]:
-    """Return the dotted key of a fault, and the section that it is in."""
-    key, section, inner = "", kind, kind
+) -> tuple[str, type[Section], FieldInfo | None]:
+    """Return the dotted key of a fault, the section that it is in, and the key's field there."""
+    key, section, inner, field = "", kind, kind, None
     for part in location:
         try:
             value = value[part]
@@ -229,7 +228,7 @@ def _locate(
         if isinstance(part, str):
             section, field = inner, inner.model_fields.get(part)
             inner = (section_of(field.annotation) if field else None) or inner
-    return key, section
+    return key, section, field
 
 
 def unknown_key(key: str, origin: str, valid: Iterable[str], others: Iterable[str] = ()) -> str:

@@ -126,3 +126,8 @@ def parse_reply(text: str) -> Reply:
     if answers:
         return Reply(answer=answers[-1].strip())
     return Reply(error="neither a call nor an answer")
+
+
+def prose_of(text: str) -> str:
+    """Return the text of an assistant's turn before its call or its answer."""
+    return text.partition(CALL_OPEN)[0].partition("<answer>")[0]

@@ -2,6 +2,7 @@
 
 import json
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -115,7 +116,7 @@ def find_possible_tasks(
 
 
 @dataclass
-class Stream:
+class Stream(ABC):
     """A stream of chunks of rows without duplicates, which can be read once."""
 
     make_chunk: Callable[..., Chunk]  # makes the rows of a part in a worker
@@ -126,13 +127,13 @@ class Stream:
     num_records: int = 0  # number of records of the user's files read so far
     rejected: Counter[str] = field(default_factory=Counter)  # reason -> number of records
 
+    @abstractmethod
     def read(self, folder: Path) -> Iterator[Chunk]:
         """Make the chunks; what is rejected goes to `rejected.jsonl` in the folder.
 
         Raises:
             DataError: when the source has too few different examples of a task.
         """
-        raise NotImplementedError
 
     def _write(self, file: TextIO, rejections: Iterable[Rejection]) -> None:
         for rejection in rejections:

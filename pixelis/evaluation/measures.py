@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from math import comb
 
-from pixelis.data.chat import CALL_OPEN, format_answer
+from pixelis.data.chat import format_answer, prose_of
 from pixelis.data.example import Example
 from pixelis.evaluation.matching import (
     answer_key,
@@ -119,8 +119,7 @@ def first_sentence(text: str) -> str:
 
     For example `no, step 2 looks at the wrong place`. A full stop within a number does not end it.
     """
-    prose = normalise_text(text.split(CALL_OPEN)[0].split("<answer>")[0])
-    return re.split(r"[.!](?:\s|$)", prose)[0]
+    return re.split(r"[.!](?:\s|$)", normalise_text(prose_of(text)))[0]
 
 
 def detection_fractions(rollout: Rollout, example: Example) -> dict[str, Fraction]:

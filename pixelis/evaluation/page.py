@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from pixelis.data.chat import CALL_OPEN
+from pixelis.data.chat import prose_of
 from pixelis.data.example import Example
 from pixelis.data_prep.regions import (
     CALL_COLOUR,
@@ -157,8 +157,9 @@ def _frames(example: Example, calls: Sequence[MarkedCall]) -> list[tuple[str, st
 def _turns(rollout: Rollout) -> list[dict[str, Any]]:
     acts = []
     for number, turn in enumerate(rollout.turns[:MAX_TURNS], 1):
-        thought = turn.text.partition(CALL_OPEN)[0].partition("<answer>")[0]
-        act = _act(str(number), thought, turn.operation, turn.arguments, turn.result or {})
+        act = _act(
+            str(number), prose_of(turn.text), turn.operation, turn.arguments, turn.result or {}
+        )
         if turn.image is not None:
             act["crop"] = _data_url(draw_regions(turn.image, (), side=CROP_SIDE))
         acts.append(act | {"answer": _cut(turn.answer)})

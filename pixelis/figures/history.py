@@ -130,8 +130,7 @@ def _with_restored(strata: Strata, events: Sequence[Event]) -> Strata:
     for event in events:
         if event["kind"] == "rollback" and trial.get("strata"):
             rows.append((int(event["step"]), trial["strata"]))
-        if event["kind"] != "extend":
-            trial = event if event["kind"] == "trial" else {}
+        trial = event if event["kind"] == "trial" else {}
     return sorted(rows, key=lambda row: row[0])  # stable: after what was measured at that step
 
 
@@ -166,7 +165,7 @@ def downsample_events(events: Sequence[Event]) -> Sequence[Event]:
     groups: list[list[Event]] = [[]]
     for event in events:
         groups[-1].append(event)
-        if event["kind"] not in ("trial", "extend"):
+        if event["kind"] != "trial":
             groups.append([])
     groups = [group for group in groups if group]
     every = -(-2 * len(groups) // MAX_EVENTS)

@@ -12,6 +12,10 @@ from pixelis.data.encode import Encoder
 from pixelis.data.images import open_header
 from pixelis.models.load import resolve_model
 
+# The model whose `forward` takes image features instead of pixels. Not Qwen3-VL: its tower also
+# feeds deeper layers (deepstack), and one row per token has no space for that.
+FEATURES_MODEL = "qwen2_5_vl"
+
 
 def vision_digest(model: Any) -> str:
     """Return the SHA-256 of the tower's configuration, attention implementation and weights."""

@@ -13,6 +13,7 @@ from pixelis.config import ModelConfig, PlanFileConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import ConfigError
 from pixelis.models.load import load_model_config_offline
+from pixelis.models.vision import FEATURES_MODEL
 from pixelis.planning.data import (
     RELIABILITY,
     DataStatistics,
@@ -244,7 +245,7 @@ def _runs_tower(
     """Return whether training runs the vision tower instead of reading cached features."""
     off = config.training.vision_cache == "off"
     off |= setup.model.train_vision or setup.model.train_merger
-    if off or base.model_type != "qwen2_5_vl" or data is None or data.tokens is None:
+    if off or base.model_type != FEATURES_MODEL or data is None or data.tokens is None:
         return True
     tokens = sum(data.tokens.get(name, 0) * size for name, size in data.sizes.items())
     size = 2 * base.text_config.hidden_size * tokens * setup.image_share

@@ -23,16 +23,13 @@ from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import Encoder
 from pixelis.data.store import load_split
 from pixelis.models.load import load_encoder, on_best_device
-from pixelis.models.vision import PositionRule, compute_features, vision_digest
+from pixelis.models.vision import FEATURES_MODEL, PositionRule, compute_features, vision_digest
 from pixelis.training.inputs import SPLITS_READ, file_digests
 
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
 IMAGES_AT_ONCE = 16
-# The model whose `forward` takes image features instead of pixels. Not Qwen3-VL: its tower also
-# feeds deeper layers (deepstack), and one row per token has no space for that.
-FEATURES_MODEL = "qwen2_5_vl"
 Opened = TypeVar("Opened")
 
 

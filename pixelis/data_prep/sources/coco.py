@@ -4,6 +4,7 @@ When the source is opened, the complete JSON and the headers of the images are r
 keeps the checked annotations, half a kilobyte each; pixels are read when an image is drawn.
 """
 
+import codecs
 import json
 import mmap
 import random
@@ -42,7 +43,6 @@ PAIR_TASKS = ("geometric_comparison", "spatial_reasoning", "relationship_detecti
 TASKS = ("attribute_recognition", "object_counting", *PAIR_TASKS, "text_extraction")
 LISTS = ("images", "annotations", "categories")
 _KEYS = [re.compile(rb'"%s"\s*:\s*\[' % name.encode()) for name in LISTS]
-_BOM = b"\xef\xbb\xbf"
 _END_OF_JPEG = b"\xff\xd9"
 _MIRRORED_OR_HALF_TURNED = (2, 3, 4)
 # Annotated images kept in memory; without pixels they take some kilobytes each.
@@ -272,7 +272,7 @@ def _json_files(path: Path) -> list[Path]:
 def _looks_like_coco(file: Path) -> bool:
     try:
         with file.open("rb") as opened:
-            if not opened.read(1024).removeprefix(_BOM).lstrip().startswith(b"{"):
+            if not opened.read(1024).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
                 return False
             # Mapped, not read: the last key can come after 400 MB.
             with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:

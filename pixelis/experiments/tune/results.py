@@ -79,17 +79,17 @@ def _draw_plots(study: optuna.Study, library: Any) -> Iterator[tuple[str, Any]]:
         if not is_single:
             suffix = f" of {OBJECTIVES[number]}"
             kwargs = {"target": _value(number), "target_name": OBJECTIVES[number]}
-        plots = {"history": library.plot_optimization_history}
+        plots: dict[str, Callable[..., Any]] = {"history": library.plot_optimization_history}
         if len(complete) >= LEAST_TRIALS:
             if compute_importances(study, number):
-                plots["importances"] = library.plot_param_importances
+                plots["importances"] = partial(
+                    library.plot_param_importances, evaluator=FanovaImportanceEvaluator(seed=0)
+                )
             plots["slices"] = library.plot_slice
             plots["parallel coordinates"] = library.plot_parallel_coordinate
             if len({name for trial in complete for name in trial.params}) > 1:
                 plots["contour"] = library.plot_contour
         for name, plot in plots.items():
-            if name == "importances":
-                plot = partial(plot, evaluator=FanovaImportanceEvaluator(seed=0))
             yield f"{name}{suffix}", _draw(plot, study, **kwargs)
     if is_single:
         yield "intermediate values", _draw(library.plot_intermediate_values, study)

@@ -12,7 +12,7 @@ module adds two things:
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from statistics import median
 from typing import Any
 
@@ -88,7 +88,7 @@ Objective = Callable[[Trial], float | Sequence[float]]
 
 
 @storage_errors()
-def run_phases(studies: Iterable[SearchStudy], objective: Objective) -> None:
+def run_phases(studies: Collection[SearchStudy], objective: Objective) -> None:
     """Run the remaining trials of all phases; those of other processes may be queued again.
 
     Raises:
