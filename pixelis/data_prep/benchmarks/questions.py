@@ -159,6 +159,8 @@ def _build_examples(record: Record, question: Question | None, source: Input) ->
         "answer_type": LAYOUTS[source.format].answer_type,
         "alternatives": list(question.alternatives),
     }
+    if question.num_options is not None:
+        scoring["num_options"] = question.num_options
     return [replace(example, task=source.format, provenance={**example.provenance, **scoring})]
 
 
