@@ -38,7 +38,7 @@ from pixelis.experiments.ablation import (
 )
 from pixelis.experiments.arms import SAME_TOKENS, STAGED, UNIFORM, build_curriculum, matched_steps
 from pixelis.files import write_atomic
-from pixelis.runs.inputs import link_data_run, record_inputs
+from pixelis.runs.inputs import link_data_run, record_inputs, record_measured
 from pixelis.runs.jobs import STOP_SECONDS, Job, log_above_bar, run_jobs
 from pixelis.runs.train import lock_file
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
@@ -56,7 +56,7 @@ from pixelis.training.checkpoint import (
     read_json,
     write_json,
 )
-from pixelis.training.inputs import check_inputs, data_digest
+from pixelis.training.inputs import check_inputs, data_digest, trusted_digests
 
 STATE_FILE = "ablate.json"
 # Keys that may differ when a comparison is resumed: they add trainings, or change only folders.
@@ -91,15 +91,16 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
         UserError: When a training fails.
     """
     data_dir, root = Path(config.data.path), Path(config.training.output_dir)
-    digests = data_digest(data_dir)
+    digests, trusted = data_digest(data_dir), config.data.trusted_path
     # Check before anything is written; base and test examples are the same for all arms.
     first, *others = (plan_training(config, arm, config.training.seed) for arm in config.arms)
     curriculum = CurriculumConfig.from_dict(first.config.curriculum)
     check_training(first.config, model.model, curriculum)
     for other in others:
-        check_inputs(data_dir, CurriculumConfig.from_dict(other.config.curriculum))
+        check_inputs(data_dir, CurriculumConfig.from_dict(other.config.curriculum), trusted=trusted)
     params = flatten(config) | flatten(model)
-    identity = {key: value for key, value in params.items() if key not in FREE} | digests
+    identity = {key: value for key, value in params.items() if key not in FREE}
+    identity |= digests | trusted_digests(trusted)
     same = resolved_params(first.config, model.model, curriculum)
     same = training_identity(same, model.model, digests)
     # `make base` changes the weights behind a name, and `auto` differs between machines.
@@ -119,6 +120,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
                 write_json({"run_id": recorder.run_id, "identity": identity}, root / STATE_FILE)
                 write_atomic(root / "model_arch.yaml", to_yaml(model))
                 record_inputs(recorder, data_dir, digests, context="training")
+                record_measured(recorder, data_dir, digests, trusted)
                 data_line = link_data_run(recorder, digests)
                 # Trainings that were killed after their last step may have undelivered records.
                 finished = [file.parent for file in root.rglob(FINISHED_FILE)]

@@ -180,18 +180,22 @@ FULL = {"simple": 10, "medium": 10, "hard": 10}
 @pytest.mark.parametrize("split", ["train", "validation"])
 @pytest.mark.parametrize("without", [{"simple": 10, "medium": 10}, {**FULL, "hard": 0}])
 def test_a_missing_difficulty_is_named_with_stage_and_split(split, without):
-    sizes = {"train": FULL, "validation": FULL, split: without}
+    sizes = {"the train split": FULL, "the validation split": FULL, f"the {split} split": without}
     with pytest.raises(ConfigError, match=f"Stage 'balanced' .* 'hard', but the {split} split"):
         check_examples(CurriculumConfig(), sizes)
 
 
 def test_examples_of_an_unused_difficulty_are_not_needed():
     config = CurriculumConfig.from_dict({"stages": stages({"simple": 1.0, "hard": 0.0})})
-    check_examples(config, {"train": {"simple": 1}, "validation": {"simple": 1}})
+    check_examples(
+        config, {"the train split": {"simple": 1}, "the validation split": {"simple": 1}}
+    )
 
 
 def test_only_the_last_stage_counts_where_the_curriculum_is_off():
     settings = {"enabled": False, "stages": stages({"hard": 1.0}, {"simple": 1.0})}
     config = CurriculumConfig.from_dict(settings)
-    check_examples(config, {"train": {"simple": 1}, "validation": {"simple": 1}})
+    check_examples(
+        config, {"the train split": {"simple": 1}, "the validation split": {"simple": 1}}
+    )
     assert config.required_difficulties == ("simple",)
