@@ -129,10 +129,13 @@ def _trusted_files(path: Path) -> list[Path]:
 def _image_digests(datasets: Iterable[Any]) -> Iterator[str]:
     """Yield the digest of each example's images: that of data-prep, else computed."""
     for rows in datasets:
-        provenance = rows.select_columns(["provenance"])
-        for index, row in enumerate(provenance):
-            digest = json.loads(row["provenance"]).get("image_digest")
-            yield digest or image_digest(*from_row(rows[index]).images)
+        for index, text in enumerate(rows["provenance"]):
+            try:
+                digest = json.loads(text).get("image_digest")
+            except (TypeError, ValueError, AttributeError, RecursionError):
+                digest = None  # converting the row says what is wrong
+            is_text = isinstance(digest, str)
+            yield digest if is_text else image_digest(*from_row(rows[index]).images)
 
 
 def file_digests(folder: Path) -> dict[str, str]:

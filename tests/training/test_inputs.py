@@ -115,7 +115,7 @@ def test_trusted_images_that_are_trained_or_tested_on(folder, trusted, has_diges
         for row in seen.values():
             provenance = json.loads(row["provenance"])
             if not has_digest:
-                del provenance["image_digest"]
+                provenance["image_digest"] = [1]
             rows.append(row | {"provenance": json.dumps(provenance), "split": "validation"})
         return [*rows, rows[-1]]
 
@@ -142,6 +142,10 @@ def test_trusted_files_that_cannot_be_read(folder, trusted, tmp_path):
         cut(rows[0]["images"][0])
         return rows
 
+    edit_trusted(trusted, lambda rows: [rows[0] | {"provenance": "{"}, *rows[1:]])
+    with pytest.raises(DataError, match="provenance cannot be read"):
+        check_inputs(folder, CURRICULUM, trusted=trusted)
+    edit_trusted(trusted, lambda rows: [row | {"provenance": "{}"} for row in rows])
     edit_trusted(trusted, harm)
     with pytest.raises(DataError, match=f"^{re.escape(str(trusted))}: an image of example "):
         check_inputs(folder, CURRICULUM, trusted=trusted)
