@@ -18,14 +18,16 @@ from pixelis.config import (
     walk_fields,
 )
 from pixelis.curriculum import CurriculumConfig
+from pixelis.experiments.arms import build_curriculum, check_arms
 
 ROOT = Path(__file__).parent.parent
 CLASSES = {Path(name).stem: kind for name, kind in CONFIG_FILES.items()}
+CLASSES["demo_broken_shard"] = CLASSES["ablate"]
 ACCELERATE = ROOT / "configs" / "accelerate"  # in accelerate's own format
 BEST = {ROOT / "configs" / "best.yaml"}  # what a search left
 FILES = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(ACCELERATE.glob("*.yaml")) - BEST)
 TRAINING_FILES = [
-    file for file in FILES if file.stem.startswith(("training_params", "ablate", "tune"))
+    file for file in FILES if file.stem.startswith(("training_params", "ablate", "tune", "demo"))
 ]
 
 
@@ -64,7 +66,7 @@ def read_comments(file):
 
 
 # What stands below these is the user's to name.
-OPEN = {"space", "baselines"}
+OPEN = {"arms", "space", "baselines"}
 
 
 def expected_keys(kind):
@@ -96,6 +98,20 @@ def test_the_curriculum_of_a_training_file_is_valid(file):
 def test_missing_data_would_be_made_in_the_folder_that_is_then_read(file):
     data = load_config(config_class(file), file).data
     assert load_config(DataPrepConfig, ROOT / data.prep).output_dir == data.path
+
+
+def test_the_demo_changes_the_rollback_alone_and_its_shard_is_wholly_broken():
+    demo, prep = load("demo_broken_shard.yaml"), load("data_prep_broken_shard.yaml")
+    assert list(demo.arms) == ["rollback", "no_rollback", "uniform"]
+    check_arms(demo.arm_changes)
+    on, off, uniform = (
+        build_curriculum(arm, demo.curriculum, demo.training.max_steps, changes)
+        for arm, changes in demo.arm_changes.items()
+    )
+    assert {key for key in on if on[key] != off[key]} == {"rollback_enabled"}
+    assert (on["strategy"], on["rollback_enabled"], uniform["enabled"]) == ("staged", True, False)
+    assert (on["decision"], on["rollback_scope"]) == ("progress", "data+weights")
+    assert prep.corrupt.share == 1 and demo.data.trusted is not None
 
 
 def test_what_comes_after_sft_looks_where_it_writes():

@@ -11,17 +11,18 @@ from pixelis.runs.missing_data import is_missing, load_prep
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, check every arm, make missing data, and run the comparison."""
     config, model = parse_arguments("ablate", argv)
-    check_arms(config.arms)
-    for arm in config.arms:
-        build_curriculum(arm, config.curriculum, config.training.max_steps)
+    check_arms(config.arm_changes)
+    for arm, changes in config.arm_changes.items():
+        build_curriculum(arm, config.curriculum, config.training.max_steps, changes)
     data_dir = Path(config.data.path)
     prep = load_prep(data_dir, config.data.prep) if is_missing(data_dir) else None
 
     from pixelis.runs.ablate import run_ablation
     from pixelis.runs.prepare import make_data
-    from pixelis.training.inputs import check_model
+    from pixelis.training.inputs import check_model, trusted_digests
 
     check_model(model.model)
+    trusted_digests(config.data.trusted_path)  # an error before the minutes of making data
     if prep is not None:
         make_data(prep, data_dir, missing_from=config.data.prep)
     try:

@@ -1,6 +1,6 @@
 """The settings of every entry point: their classes, and how to load them."""
 
-from pixelis.config.data_prep import DataPrepConfig, DifficultyConfig
+from pixelis.config.data_prep import CorruptConfig, DataPrepConfig, DifficultyConfig
 from pixelis.config.load import (
     dump_yaml,
     find_config,
@@ -46,6 +46,7 @@ __all__ = [
     "CHANGING_INITS",
     "CONFIG_FILES",
     "CompareConfig",
+    "CorruptConfig",
     "DataPrepConfig",
     "DifficultyConfig",
     "EVA",

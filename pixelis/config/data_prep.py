@@ -51,6 +51,18 @@ class DifficultyConfig(Section):
         return self
 
 
+class CorruptConfig(Section):
+    """Section `corrupt` of data_prep.yaml: examples that are broken on purpose."""
+
+    share: float = key(
+        0.0, "share of its train and validation examples that is broken; 0: none", ge=0, le=1
+    )
+    difficulty: Literal["simple", "medium", "hard"] = key("hard", "difficulty that is broken")
+    kind: Literal["answers", "images"] = key(
+        "answers", "answers: all become unknown; images: those of other questions"
+    )
+
+
 class DataPrepConfig(Section):
     """Generated or imported data (`data-prep`)."""
 
@@ -76,6 +88,7 @@ class DataPrepConfig(Section):
     validation_fraction: float = key(0.12, "share of the validation split", gt=0, lt=1)
     test_fraction: float = key(0.12, "share of the test split", gt=0, lt=1)
     difficulty: DifficultyConfig = DifficultyConfig()
+    corrupt: CorruptConfig = CorruptConfig()
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -121,6 +121,8 @@ def _kind_word(annotation: Any) -> str:
             words.append(f"{{{', '.join(kind.model_fields)}}}")
         elif typing.get_origin(kind) is tuple:
             words.append(f"[{_kind_word(typing.get_args(kind)[0])}, ...]")
+        elif typing.get_origin(kind) is dict:
+            words.append(f"{{NAME: {_kind_word(typing.get_args(kind)[1])}}}")
         else:
             words += typing.get_args(kind) or [WORDS[kind]]
     return "|".join(words)

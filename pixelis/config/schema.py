@@ -7,7 +7,7 @@ override them. The section `curriculum` is not checked here, but by `pixelis.cur
 import re
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -110,18 +110,25 @@ class TrainingFileConfig(Section):
         return self
 
 
+class ArmConfig(Section):
+    """An entry of `arms` in ablate.yaml: what the arm changes in the shared settings."""
+
+    curriculum: OpenSection = key({}, "keys of the section curriculum that differ")
+
+
 class AblateFileConfig(Section):
     """A comparison of curricula (`ablate`): the sections of a training, and what is compared."""
 
     exp_name: Text = key("ablate", "experiment, and the run name's prefix")
-    arms: Many[Text] = key(
+    arms: Many[Text] | dict[Text, ArmConfig] = key(
         (
             *("uniform", "uniform_same_tokens", "staged", "schedule", "competence"),
             *("self_paced", "adaptive", "reverse"),
         ),
-        "what is compared; the first is what the others are compared with",
+        "known names, or any names, each with the settings that it changes; the first is what "
+        "the others are compared with",
     )
-    seeds: int = key(5, "trainings of each arm, with seeds from training.seed on", ge=2)
+    seeds: int = key(5, "trainings of each arm, with seeds from training.seed on", ge=1)
     learning_rates: Many[Annotated[float, Field(gt=0)]] = key(
         (5e-05, 0.0001, 0.0002), "tried for the arm uniform, on the validation split"
     )
@@ -132,6 +139,13 @@ class AblateFileConfig(Section):
     training: TrainingConfig = TrainingConfig(output_dir="outputs/ablate")
     curriculum: OpenSection = key({}, "stages, attempts and rollbacks")
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def arm_changes(self) -> dict[str, dict[str, Any]]:
+        """Name of each arm, in order -> what it changes in the section `curriculum`."""
+        if isinstance(self.arms, dict):
+            return {name: arm.curriculum for name, arm in self.arms.items()}
+        return {name: {} for name in self.arms}
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -112,12 +112,14 @@ def kinds_of(annotation: Any) -> list[Any]:
 
 
 def section_of(annotation: Any) -> type[Section] | None:
-    """Return the section class of a key or of a list's items; None for other types."""
+    """Return the section class of a key, or of a list's or mapping's items; None for others."""
     for kind in kinds_of(annotation):
         if isinstance(kind, type) and issubclass(kind, Section):
             return kind
-        if typing.get_origin(kind) is tuple:
-            return section_of(typing.get_args(kind)[0])
+        if typing.get_origin(kind) in (tuple, dict):
+            inner = section_of(typing.get_args(kind)[typing.get_origin(kind) is dict])
+            if inner is not None:
+                return inner
     return None
 
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pixelis.config import DataPrepConfig, flatten
 from pixelis.data.example import DIFFICULTIES, Example
 from pixelis.data.store import SCHEMA, SUMMARY_FILE, GroupedWriter, difficulty_file, from_row
+from pixelis.data_prep.corrupt import Corruption
 from pixelis.data_prep.difficulty import AnswerLosses, build_scorer
 from pixelis.data_prep.figures import EXAMPLES_IN_ROW, difficulty_figure, examples_figure
 from pixelis.data_prep.grading import choose_spread, correlate, grade
@@ -27,7 +28,7 @@ from pixelis.data_prep.output_folder import (
     REJECTED_FILE,
     check_output_folder,
 )
-from pixelis.data_prep.rows import facts_of
+from pixelis.data_prep.rows import facts_of, with_column
 from pixelis.data_prep.streams import CountTokens, Stream, open_stream
 from pixelis.data_prep.summary import summarise
 from pixelis.errors import DataError
@@ -134,7 +135,8 @@ def _finish(
         for difficulty in DIFFICULTIES
     }
     wanted = set(correlated).union(*shown.values())
-    chosen = _write_files(folder, facts["difficulty"].tolist(), wanted)
+    corruption = Corruption(facts, config.corrupt, config.seed, folder / ROWS_FILE)
+    chosen = _write_files(folder, facts["difficulty"].tolist(), wanted, corruption)
     correlation = None
     if answer_losses is not None and correlated:
         with progress("rank correlation", len(correlated)) as advance:
@@ -150,6 +152,7 @@ def _finish(
         thresholds=thresholds,
         correlation=correlation,
         rejected=stream.rejected,
+        corrupted=corruption.counts,
         source=stream.source,
     )
     names = map(difficulty_file, DIFFICULTIES)
@@ -169,14 +172,8 @@ def _score_by_model(batch: pa.RecordBatch, answer_losses: AnswerLosses | None) -
         )
         for text, score in zip(batch.column("provenance").to_pylist(), scores, strict=True)
     ]
-    batch = _with_column(batch, "difficulty_score", [score.value for score in scores])
-    return _with_column(batch, "provenance", provenance)
-
-
-def _with_column(batch: pa.RecordBatch, name: str, values: Sequence[Any]) -> pa.RecordBatch:
-    index = SCHEMA.get_field_index(name)
-    column = pa.array(values, SCHEMA.field(index).type)
-    return batch.set_column(index, SCHEMA.field(index), column)
+    batch = with_column(batch, "difficulty_score", [score.value for score in scores])
+    return with_column(batch, "provenance", provenance)
 
 
 def _kept_rejections(out: Path) -> Path:
@@ -203,7 +200,9 @@ def _check_rejected(
     )
 
 
-def _write_files(folder: Path, difficulties: Sequence[str], wanted: set[int]) -> dict[int, Example]:
+def _write_files(
+    folder: Path, difficulties: Sequence[str], wanted: set[int], corruption: Corruption
+) -> dict[int, Example]:
     """Move the rows to the file of their difficulty; return the wanted ones as examples."""
     chosen = {}
     start = 0
@@ -215,7 +214,8 @@ def _write_files(folder: Path, difficulties: Sequence[str], wanted: set[int]) ->
         file = stack.enter_context(pa.OSFile(str(folder / ROWS_FILE), "rb"))
         for batch in pa.ipc.open_stream(file):
             end = start + batch.num_rows
-            batch = _with_column(batch, "difficulty", difficulties[start:end])
+            batch = with_column(batch, "difficulty", difficulties[start:end])
+            batch = corruption.apply(batch, start)
             for difficulty, writer in writers.items():
                 writer.write(batch.filter(pc.equal(batch.column("difficulty"), difficulty)))
             for index in sorted(wanted.intersection(range(start, end))):

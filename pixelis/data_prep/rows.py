@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -61,14 +61,21 @@ def split_of(digest: str, validation_fraction: float, test_fraction: float) -> s
     return "validation" if position < test_fraction + validation_fraction else "train"
 
 
+def with_column(batch: pa.RecordBatch, name: str, values: Sequence[Any]) -> pa.RecordBatch:
+    """Return rows with other values in one column."""
+    index = SCHEMA.get_field_index(name)
+    column = pa.array(values, SCHEMA.field(index).type)
+    return batch.set_column(index, SCHEMA.field(index), column)
+
+
 def facts_of(batch: pa.RecordBatch) -> pd.DataFrame:
     """Return the facts of rows that stay in memory, about a hundred bytes each.
 
     Returns:
         Columns `task`, `sample_type`, `split`, `score`; `chance`, the chance level (NaN if it
         is not known); `num_objects` of the image and `key` (64 bits of the SHA-256 of the id),
-        which order examples of equal scores; and the components of the score under COMPONENT and
-        their name.
+        which order examples of equal scores; `image`, 64 bits of the images' digest; and the
+        components of the score under COMPONENT and their name.
     """
     provenance = [json.loads(text) for text in batch.column("provenance").to_pylist()]
     names = provenance[0]["difficulty_components"]
@@ -85,6 +92,9 @@ def facts_of(batch: pa.RecordBatch) -> pd.DataFrame:
                     for each in batch.column("id").to_pylist()
                 ],
                 dtype=np.uint64,
+            ),
+            "image": np.array(
+                [int(each["image_digest"][:16], 16) for each in provenance], dtype=np.uint64
             ),
             **{
                 f"{COMPONENT}{name}": [each["difficulty_components"][name] for each in provenance]

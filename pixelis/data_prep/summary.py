@@ -31,6 +31,7 @@ def summarise(
     thresholds: Mapping[str, Any],
     correlation: Mapping[str, Any] | None,
     rejected: Mapping[str, int],
+    corrupted: Mapping[str, int],
     source: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Summarise counts, chance levels, score ranges, mean components and thresholds.
@@ -43,6 +44,7 @@ def summarise(
         thresholds: `method` and `values`: by task, or for `all` tasks, the two cuts of the score.
         correlation: the result of `correlate`; None if it was not computed.
         rejected: reason -> number of rejected records.
+        corrupted: split, difficulty and kind -> number of examples that were broken on purpose.
         source: the description of the source.
     """
     components = sorted(name for name in facts if name.startswith(COMPONENT))
@@ -70,6 +72,7 @@ def summarise(
         "thresholds": dict(sorted(thresholds.items())),
         "rank_correlation": correlation,
         "rejected": dict(sorted(rejected.items())),
+        "corrupted": dict(sorted(corrupted.items())),
         "source": dict(sorted(source.items())),
         "config": config,
     }
@@ -130,6 +133,8 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
         console.print(table)
     for reason, count in summary["rejected"].items():
         console.print(f"refused: {count} ({reason})")
+    for name, count in summary["corrupted"].items():
+        console.print(f"corrupted on purpose: {count} ({name})")
     console.print(format_correlation(summary["rank_correlation"]), soft_wrap=True)
     return out.getvalue()
 

@@ -20,6 +20,7 @@ from pixelis.figures import COLOURS
 
 ALL, BASE = "all", "base"
 NO_WINNER = "no arm beats the base: this budget cannot tell arms apart"
+ONE_SEED = "one seed has no interval: it cannot tell whether an arm beats the base"
 SIZE = (12.0, 5.6)  # inches at 100 dots: 1200 x 560 pixels
 # The first arm, with which the others are compared, is black.
 PALETTE = ("#222222", *COLOURS, "#999933")
@@ -130,9 +131,11 @@ class AblationTable:
 
     @property
     def verdict(self) -> str:
-        """Which arms beat the base: the interval of their gain over it is above 0; else empty."""
+        """Which arms beat the base: the interval of their gain over it is above 0."""
         if self.base is None:
             return ""
+        if self.base.num_seeds == 1:
+            return ONE_SEED
         winners = [row.arm for row in self.rows if row.over_base[ALL].low > 0]
         count = f"{len(winners)} of {len(self.rows)} arms beat the base"
         return f"{count}: {', '.join(winners)}" if winners else NO_WINNER
@@ -262,7 +265,7 @@ def arms_markdown(table: AblationTable) -> str:
     lines = [heads, ["---"] * len(heads)]
     for row in table.all_rows:
         cells = [row.arm]
-        cells += [f"{100 * v.mean:.1f} ± {100 * v.half:.1f}" for v in row.accuracy.values()]
+        cells += [_cell(value, ".1f", 100) for value in row.accuracy.values()]
         gains = [row.gain, *([row.over_base] if table.base is not None else [])]
         cells += [_gain_cell(gain.get(ALL)) for gain in gains]
         if row is table.base:
@@ -274,7 +277,13 @@ def arms_markdown(table: AblationTable) -> str:
 
 
 def _gain_cell(gain: Estimate | None) -> str:
-    return "" if gain is None else f"{100 * gain.mean:+.1f} ± {100 * gain.half:.1f}"
+    return "" if gain is None else _cell(gain, "+.1f", 100)
+
+
+def _cell(value: Estimate, spec: str, factor: float = 1) -> str:
+    """Return a mean and half its interval, if there is one, as in "34.1 ± 6.5"."""
+    mean, half = f"{factor * value.mean:{spec}}", f"{factor * value.half:{spec.lstrip('+')}}"
+    return mean if math.isinf(value.half) else f"{mean} ± {half}"
 
 
 def _steps_cell(row: ArmRow) -> str:
@@ -282,7 +291,7 @@ def _steps_cell(row: ArmRow) -> str:
     if steps is None:
         return f"not reached {count}"
     bound = "≥ " if row.num_reached < row.num_seeds else ""
-    return f"{bound}{steps.mean:.0f} ± {steps.half:.0f} {count}"
+    return f"{bound}{_cell(steps, '.0f')} {count}"
 
 
 def ablation_figure(table: AblationTable, *, metric: str, steps: int) -> Figure:
@@ -317,7 +326,7 @@ def _draw_accuracies(axes: Axes, rows: Sequence[ArmRow], colours: Sequence[str])
         axes.errorbar(
             [x + (i - (len(rows) - 1) / 2) * width for x in range(len(groups))],
             [value.mean for value in values],
-            [min(value.half, 1.0) for value in values],
+            [0.0 if math.isinf(value.half) else min(value.half, 1.0) for value in values],
             fmt="o",
             color=colour,
             markersize=5,
@@ -330,7 +339,8 @@ def _draw_accuracies(axes: Axes, rows: Sequence[ArmRow], colours: Sequence[str])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("difficulty of the test examples")
     num_seeds = rows[0].num_seeds
-    axes.set_ylabel(f"test answer accuracy (0 to 1); mean of {num_seeds} seeds, 95 % interval")
+    what = "one seed" if num_seeds == 1 else f"mean of {num_seeds} seeds, 95 % interval"
+    axes.set_ylabel(f"test answer accuracy (0 to 1); {what}")
 
 
 def _draw_curves(axes: Axes, table: AblationTable, colours: Sequence[str]) -> None:

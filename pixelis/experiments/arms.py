@@ -3,10 +3,14 @@
 All arms draw the same number of examples, in batches of the same size, from the same data. Easy
 examples are short, so a curriculum sees fewer tokens in the same number of examples. Therefore the
 arm `uniform_same_tokens` trains until it has seen as many tokens as `staged`.
+
+An arm may also have any other name and say what it changes in the shared settings.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pixelis.curriculum import CurriculumConfig
@@ -14,6 +18,9 @@ from pixelis.errors import ConfigError
 
 Settings = dict[str, Any]
 
+NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
+NAME = re.compile(r"\w[\w -]*", re.ASCII)  # a folder, and a part of MLflow's names of metrics
+TAKEN = ("base", "tuning")  # the row of the untrained base, and the folder of the tuning
 UNIFORM = "uniform"
 STAGED = "staged"
 SAME_TOKENS = "uniform_same_tokens"
@@ -71,16 +78,27 @@ ARMS: dict[str, Callable[[Settings, int], Settings] | None] = {
 }
 
 
-def check_arms(names: Iterable[str]) -> None:
-    """Refuse unknown arms, and `uniform_same_tokens` without the arms that it needs.
+def check_arms(arms: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse unknown arms that change nothing, and `uniform_same_tokens` without those it needs.
+
+    Args:
+        arms: Name of each arm -> what it changes in the section `curriculum`.
 
     Raises:
         ConfigError: Naming the arm and the choices.
     """
-    names = list(names)
-    for name in names:
-        if name not in ARMS:
-            raise ConfigError(f"arms must be among {', '.join(ARMS)}, got {name!r}")
+    names = list(arms)
+    for name, changes in arms.items():
+        if name not in ARMS and not changes:
+            raise ConfigError(
+                f"arms must be among {', '.join(ARMS)}, or say what they change, as in "
+                f"{{{name}: {{curriculum: {{trial_steps: 10}}}}}}, got {name!r}"
+            )
+        if name in TAKEN or not NAME.fullmatch(name):
+            raise ConfigError(
+                "arms must have names of letters, digits, spaces and the characters _ -, other "
+                f"than {' and '.join(TAKEN)}, got {name!r}"
+            )
     if SAME_TOKENS in names and not {UNIFORM, STAGED} <= set(names):
         raise ConfigError(
             f"arms with {SAME_TOKENS} must hold {UNIFORM} and {STAGED}, got {names} "
@@ -96,15 +114,60 @@ def matched_steps(max_steps: int, num_tokens: int, wanted: int) -> int:
     return max(1, round(max_steps * wanted / num_tokens))
 
 
-def build_curriculum(arm: str, settings: Mapping[str, Any], max_steps: int) -> Settings:
+def build_curriculum(
+    arm: str,
+    settings: Mapping[str, Any],
+    max_steps: int,
+    changes: Mapping[str, Any] = NO_CHANGES,
+) -> Settings:
     """Build and check the section `curriculum` of one arm's training from the one they share.
 
+    Args:
+        arm: Name of the arm. One of `ARMS` makes its own change after `changes`.
+        settings: The shared section.
+        max_steps: Steps of a training.
+        changes: What this arm changes in it; a section in it, such as `adaptive`, is merged.
+
     Raises:
-        ConfigError: When the settings break a rule of the curriculum.
+        ConfigError: When the settings break a rule of the curriculum, or the arm could not be
+            compared with the others.
     """
+    shared = CurriculumConfig.from_dict(settings)
+    try:
+        built = CurriculumConfig.from_dict(_change(arm, _merge(settings, changes), max_steps))
+    except ConfigError as error:
+        if not changes:
+            raise
+        raise ConfigError(f"arms.{arm} must hold valid settings: {error}") from error
+    needed = {name for name, share in shared.stages[-1].difficulty_mix.items() if share > 0}
+    if lacking := sorted(needed.difference(built.required_difficulties)):
+        raise ConfigError(
+            f"arms.{arm} must have every difficulty of the shared last stage, on which arms are "
+            f"compared, in its stages: {', '.join(lacking)} is not"
+        )
+    if built.performance_metric != shared.performance_metric:
+        raise ConfigError(
+            f"arms.{arm} must have the performance_metric that arms are compared by, "
+            f"{shared.performance_metric}, got {built.performance_metric}"
+        )
+    return built.to_dict()
+
+
+def _merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:
+    merged = copy.deepcopy(dict(settings))
+    for key, value in changes.items():
+        known = merged.get(key)
+        is_section = isinstance(known, dict) and isinstance(value, dict)
+        merged[key] = {**known, **value} if is_section else value
+    return merged
+
+
+def _change(arm: str, settings: Settings, max_steps: int) -> Settings:
+    """Return the settings with the change of a known arm; another arm keeps them."""
+    if arm not in ARMS:
+        return settings
     CurriculumConfig.from_dict(settings)
-    # Each arm sets its own strategy, so the shared one is not used.
-    shared = copy.deepcopy(dict(settings)) | {"enabled": True, "strategy": "staged"}
+    # Each known arm sets its own strategy, so the shared one is not used.
+    shared = settings | {"enabled": True, "strategy": "staged"}
     change = ARMS[arm]
-    built = shared | {"strategy": arm} if change is None else change(shared, max_steps)
-    return CurriculumConfig.from_dict(built).to_dict()
+    return shared | {"strategy": arm} if change is None else change(shared, max_steps)

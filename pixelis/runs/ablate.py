@@ -21,6 +21,7 @@ from pixelis.config import (
     ModelFileConfig,
     TrainingFileConfig,
     flatten,
+    load_config,
     to_yaml,
 )
 from pixelis.curriculum import CurriculumConfig
@@ -60,8 +61,9 @@ from pixelis.training.checkpoint import (
 )
 from pixelis.training.inputs import check_inputs, data_digest, trusted_digests
 
-STATE_FILE = "ablate.json"
+STATE_FILE, SETTINGS_FILE = "ablate.json", "training_params.yaml"
 # Keys that may differ when a comparison is resumed: they add trainings, or change only folders.
+# What an arm changes is compared with the settings beside its finished trainings.
 FREE = ("arms", "seeds", "target_share", "num_workers", "training.output_dir")
 
 
@@ -79,6 +81,22 @@ class PlannedTraining:
         """The file that the training writes at its end."""
         return self.folder / "sft" / FINISHED_FILE
 
+    def check_finished(self) -> None:
+        """Refuse a finished training of an arm that had another curriculum.
+
+        Raises:
+            CheckpointError: naming the training and the keys that differ.
+        """
+        if not self.finished_file.is_file():
+            return
+        saved = load_config(TrainingFileConfig, self.folder / SETTINGS_FILE)
+        before, now = (
+            {key: value for key, value in flatten(each).items() if key.startswith("curriculum.")}
+            for each in (saved, self.config)
+        )
+        advice = "go on with the same values, name the arm otherwise, or move the training away"
+        check_same_config(before, now, self.folder, what="training", advice=advice)
+
     def read(self) -> Outcome:
         """Read the result of the training once it has ended."""
         file = self.finished_file
@@ -95,13 +113,20 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
     data_dir, root = Path(config.data.path), Path(config.training.output_dir)
     digests, trusted = data_digest(data_dir), config.data.trusted_path
     # Check before anything is written; base and test examples are the same for all arms.
+    seeds = range(config.training.seed, config.training.seed + config.seeds)
+    for plan in (plan_training(config, arm, seed) for arm in config.arms for seed in seeds):
+        plan.check_finished()
     first, *others = (plan_training(config, arm, config.training.seed) for arm in config.arms)
     curriculum = CurriculumConfig.from_dict(first.config.curriculum)
     check_training(first.config, model.model, curriculum)
     for other in others:
         check_inputs(data_dir, CurriculumConfig.from_dict(other.config.curriculum), trusted=trusted)
     params = flatten(config) | flatten(model)
-    identity = {key: value for key, value in params.items() if key not in FREE}
+    identity = {
+        key: value
+        for key, value in params.items()
+        if key not in FREE and not key.startswith("arms.")
+    }
     identity |= digests | trusted_digests(trusted)
     same = resolved_params(first.config, model.model, curriculum)
     same = training_identity(same, model.model, digests)
@@ -183,7 +208,9 @@ def plan_training(
         resume=AUTO,
         data=config.data,
         training=training,
-        curriculum=build_curriculum(arm, config.curriculum, training.max_steps),
+        curriculum=build_curriculum(
+            arm, config.curriculum, training.max_steps, config.arm_changes.get(arm, {})
+        ),
         evaluation=config.evaluation.replace(enabled=not is_tuning),
     )
     return PlannedTraining(arm, seed, folder, file_config)
@@ -296,7 +323,7 @@ def _build_job(config: AblateFileConfig, plan: PlannedTraining) -> Job:
     """Write the settings of a training, and wait until no earlier process trains it."""
     root = Path(config.training.output_dir)
     plan.folder.mkdir(parents=True, exist_ok=True)
-    file = plan.folder / "training_params.yaml"
+    file = plan.folder / SETTINGS_FILE
     write_atomic(file, to_yaml(plan.config))
     # A training may outlive a killed comparison by a moment and still hold its folder's lock.
     lock = lock_file(Path(plan.config.training.output_dir))

@@ -161,7 +161,11 @@ def record_data(recorder: MlflowRecorder, out: Path, summary: Mapping[str, Any])
             for name, prefix in COUNTED.items()
             for key, count in summary[name].items()
         },
-        **{f"rejected/{reason}": count for reason, count in summary["rejected"].items()},
+        **{
+            f"{name}/{key}": count
+            for name in ("rejected", "corrupted")
+            for key, count in summary[name].items()
+        },
     }
     correlation = summary["rank_correlation"]
     if correlation and correlation["spearman"] is not None:

@@ -147,7 +147,17 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(workdir, words, r
             "arms must be among uniform, uniform_same_tokens, ",
         ),
         ({"arms": "[staged]"}, "arms must name at least two, each once, got ['staged']"),
-        ({"seeds": 1}, "seeds must be >= 2, got 1"),
+        ({"seeds": 0}, "seeds must be >= 1, got 0"),
+        ({"arms": "3"}, "arms must be a list, as in [a, b] or a section of keys and values, got 3"),
+        (
+            {"arms": "{staged: {}, mine: {curiculum: {trial_steps: 5}}}"},
+            "Unknown key 'arms.mine.curiculum' in the command line. Did you mean 'curriculum'?",
+        ),
+        (
+            {"arms": "{staged: {}, mine: {curriculum: {trial_steps: -1}}}"},
+            "arms.mine must hold valid settings: curriculum.trial_steps must be >= 0, got -1",
+        ),
+        ({"data__trusted": "no.parquet"}, "data.trusted must be a parquet file of data-prep"),
         ({"arms": "[uniform, uniform_same_tokens]"}, "must hold uniform and staged, got"),
         ({"training__seed": 2**32 - 1000}, "training.seed must leave room for seeds and tuning"),
         ({"learning_rates": "[0.002, 2e-3]"}, "learning_rates must differ in their first six"),
@@ -187,6 +197,17 @@ def test_a_comparison_that_has_made_nothing_yet_is_begun_anew(workdir, words, ca
     assert not list(workdir.glob("arms/**/finished.json"))
     parents = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "ablate"]
     assert [run.info.status for run in parents] == ["FAILED", "FAILED"]
+
+
+def test_a_finished_training_of_an_arm_that_was_changed_since_is_not_taken(workdir, words, capfd):
+    folder = workdir / "arms" / "mine" / "seed-1"
+    (folder / "sft").mkdir(parents=True)
+    (folder / "sft" / "finished.json").write_text("{}")
+    (folder / "training_params.yaml").write_text("curriculum: {trial_steps: 4}")
+    assert run_cli(main, words(arms="{uniform: {}, mine: {curriculum: {trial_steps: 5}}}")) == 2
+    err = capfd.readouterr().err
+    assert "training arms/mine/seed-1 is from another configuration" in err
+    assert "curriculum.trial_steps was 4, is 5" in err and "name the arm otherwise" in err
 
 
 @pytest.mark.parametrize("content", ["{}", "[]"])

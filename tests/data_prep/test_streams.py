@@ -78,6 +78,7 @@ def test_a_chunk_holds_the_planned_examples_in_order_and_its_facts(batch):
             "chance": chance_level(provenance),
             "num_objects": len(provenance["objects"]),
             "key": int(hashlib.sha256(row["id"].encode()).hexdigest()[:16], 16),
+            "image": int(provenance["image_digest"][:16], 16),
             **{COMPONENT + name: part for name, part in components.items()},
         }
 

@@ -30,6 +30,7 @@ def summary():
         thresholds=THRESHOLDS,
         correlation=FOUND,
         rejected={"too long": 2, "no answer": 1},
+        corrupted={"train/hard/answers": 1},
         source={"name": "scenes", "count": 4},
     )
 
@@ -67,6 +68,7 @@ def test_the_whole_summary(summary):
         },
         "rank_correlation": FOUND,
         "rejected": {"no answer": 1, "too long": 2},
+        "corrupted": {"train/hard/answers": 1},
         "source": {"count": 4, "name": "scenes"},
         "config": {"seed": 3},
     }
@@ -81,6 +83,7 @@ def test_the_console_shows_counts_scores_and_the_correlation(summary):
     assert ("count", "2", "1", "0", "1", "20.0") in cells
     assert ("trap_logical", "1", "0", "0", "1") in cells
     assert "refused: 2 (too long)" in lines
+    assert "corrupted on purpose: 1 (train/hard/answers)" in lines
     assert lines[-1] == format_correlation(FOUND)
     assert max(map(len, lines)) <= WIDTH
 
@@ -88,7 +91,7 @@ def test_the_console_shows_counts_scores_and_the_correlation(summary):
 def test_names_from_elsewhere_are_shown_as_they_are():
     facts = pd.DataFrame([row("[red]count[/red]", "positive", "train", "simple", 0.5)])
     facts["chance"] = float("nan")
-    others = {"config": {}, "thresholds": {}, "source": {}, "correlation": None}
+    others = {"config": {}, "thresholds": {}, "source": {}, "correlation": None, "corrupted": {}}
     shown = format_summary(summarise(facts, rejected={"[b] x": 1}, **others))
     assert "not measured" in shown
     (line,) = (line for line in shown.splitlines() if "[red]count[/red]" in line)

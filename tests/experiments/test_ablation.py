@@ -132,6 +132,18 @@ def test_the_base_is_a_row_and_the_gain_over_it_is_paired_by_seed(outcomes):
     assert len([line for line in right.lines if len(line.get_xdata()) == 3]) == 2
 
 
+def test_one_seed_has_no_interval(outcomes):
+    one = {arm: runs[:1] for arm, runs in outcomes.items()}
+    base = [dict.fromkeys((*NAMES, "all"), 0.1)]
+    table = compare_arms(one, MIX, 0.95, **STEPS, base=base)
+    lines = arms_markdown(table).splitlines()
+    assert lines[3].startswith("| uniform | 60.0 | 40.0 | 20.0 | 40.0 |  | +30.0 | 30 (1 of 1) |")
+    assert table.verdict == "one seed has no interval: it cannot tell whether an arm beats the base"
+    left = ablation_figure(table, metric="likelihood", steps=30).axes[0]
+    assert left.get_ylabel() == "test answer accuracy (0 to 1); one seed"
+    assert left.get_ylim()[1] < 1.2
+
+
 @pytest.mark.parametrize(
     ("base", "verdict"),
     [

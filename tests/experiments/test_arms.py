@@ -53,7 +53,13 @@ def test_matched_steps_see_as_many_tokens(tokens, steps):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["uniform", "random"], r"arms must be among uniform, .*, got 'random'"),
+        (
+            ["uniform", "random"],
+            r"arms must be among uniform, .*, or say what they change, as in {random: {curriculum: "
+            ".*, got 'random'",
+        ),
+        ({"base": {"trial_steps": 5}}, "other than base and tuning, got 'base'"),
+        ({"../a": {"trial_steps": 5}}, r"arms must have names of letters.*, got '../a'"),
         (
             ["uniform", "uniform_same_tokens", "reverse"],
             "uniform_same_tokens must hold uniform and staged, got",
@@ -61,9 +67,51 @@ def test_matched_steps_see_as_many_tokens(tokens, steps):
     ],
 )
 def test_names_of_arms_that_are_refused(names, message):
-    check_arms(["uniform", "staged", "uniform_same_tokens"])
+    check_arms(dict.fromkeys(("uniform", "staged", "uniform_same_tokens"), {}))
     with pytest.raises(ConfigError, match=message):
-        check_arms(names)
+        check_arms(names if isinstance(names, dict) else dict.fromkeys(names, {}))
+
+
+def test_an_arm_of_any_name_is_the_shared_settings_with_its_changes():
+    shared = copy.deepcopy(SETTINGS) | {"adaptive": {"floor": 0.2, "rate": 0.5}}
+    changes = {"rollback_enabled": False, "adaptive": {"rate": 0.9}}
+    built = build_curriculum("never back", shared, 90, changes)
+    plain = CurriculumConfig.from_dict(shared).to_dict()
+    assert built == plain | {
+        "rollback_enabled": False,
+        "adaptive": plain["adaptive"] | {"rate": 0.9},
+    }
+    # Its strategy is the shared one, or its own; that of a known name stays what the name says.
+    assert (
+        build_curriculum("x", shared | {"strategy": "adaptive"}, 90, {"trial_steps": 5})["strategy"]
+        == "adaptive"
+    )
+    known = build_curriculum("schedule", shared, 90, {"schedule": {"steps": [7, 8]}})
+    assert (known["strategy"], known["schedule"]["steps"]) == ("schedule", [7, 8])
+    assert build_curriculum("uniform", shared, 90, {"trial_steps": 5})["enabled"] is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trial_step": 5}, r"^arms\.mine must hold valid settings: Unknown key .*trial_step"),
+        (
+            {"rollback_factor": 0},
+            r"^arms\.mine must hold valid settings: .*rollback_factor must be",
+        ),
+        (
+            {"stages": [{"name": "simple", "difficulty_mix": {"simple": 0.5, "medium": 0.5}}]},
+            r"^arms\.mine must have every difficulty of the shared last stage.*: hard is not$",
+        ),
+        (
+            {"performance_metric": "likelihood"},
+            r"^arms\.mine must have the performance_metric .*, token_accuracy, got likelihood$",
+        ),
+    ],
+)
+def test_changes_of_an_arm_that_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        build_curriculum("mine", SETTINGS, 90, changes)
 
 
 @pytest.mark.parametrize(
