@@ -157,8 +157,10 @@ def _merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:
     merged = copy.deepcopy(dict(settings))
     for key, value in changes.items():
         known = merged.get(key)
-        is_section = isinstance(known, dict) and isinstance(value, dict)
-        merged[key] = {**known, **value} if is_section else value
+        if isinstance(known, dict) and isinstance(value, dict):
+            merged[key] = known | value
+        else:
+            merged[key] = value
     return merged
 
 
