@@ -50,7 +50,7 @@ def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection
     """
     splits = {split: load_split(folder, split) for split in SPLITS_READ}
     sizes = {split: {name: len(rows) for name, rows in by.items()} for split, by in splits.items()}
-    check_examples(curriculum, sizes)
+    check_examples(curriculum.fit_to_data(sizes["train"]), sizes)
     known = {id for rows in splits.values() for each in rows.values() for id in each["id"]}
     if unknown := sorted(set(exclude) - known):
         raise ConfigError(

@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from pixelis.errors import UserError
 from pixelis.evaluation.validation import Batches, Validation, compute_losses
 from pixelis.models.forward import model_inputs, output_head, supervised_logits
 from pixelis.recorder import Recorder
-from pixelis.training.callback import CurriculumCallback, check_finite
+from pixelis.training.callback import STRATUM_METRICS, CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
     check_same_config,
@@ -209,11 +208,12 @@ class CurriculumTrainer(Trainer):
         """Measure the strata in one pass and pass them to the callbacks as `eval_*` metrics."""
         with self.accelerator.autocast():
             strata = self.validation(self.model)
-        metrics = {
-            f"eval_{difficulty}_{name}": value
-            for difficulty, stratum in strata.items()
-            for name, value in {**asdict(stratum), "likelihood": stratum.likelihood}.items()
-        }
+        metric = self.curriculum.manager.config.performance_metric
+        metrics: dict[str, Any] = {}
+        for difficulty, stratum in strata.items():
+            values = {name: getattr(stratum, name) for name in ("num_examples", *STRATUM_METRICS)}
+            values["examples"] = stratum.performances(metric)
+            metrics |= {f"eval_{difficulty}_{name}": value for name, value in values.items()}
         on_evaluate = self.callback_handler.on_evaluate
         self.control = on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
