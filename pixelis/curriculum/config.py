@@ -12,6 +12,7 @@ from pixelis.curriculum.strategies import STRATEGIES, Strategy
 from pixelis.errors import ConfigError
 
 SUM_TOLERANCE = Fraction(1, 10**6)
+Metric = Literal["token_accuracy", "answer_accuracy", "likelihood", "answer_likelihood"]
 
 
 class Stage(Section):
@@ -73,7 +74,7 @@ DEFAULT_STAGES = (
 )
 
 
-def _default_metric(settings: Mapping[str, Any]) -> str:
+def _default_metric(settings: dict[str, Any]) -> Metric:
     """Return the metric by which the rule in use compares, where none is given."""
     return "answer_likelihood" if settings.get("decision") == "progress" else "token_accuracy"
 
@@ -96,9 +97,7 @@ class CurriculumConfig(Section):
     min_progress: float = key(
         0.0, "progress: least rise of a difficulty that the next mix has more of", ge=0, le=1
     )
-    performance_metric: Literal[
-        "token_accuracy", "answer_accuracy", "likelihood", "answer_likelihood"
-    ] = Field(
+    performance_metric: Metric = Field(
         default_factory=_default_metric,
         description="what strata and examples are measured by; if not given: token_accuracy, "
         "with decision progress answer_likelihood",

@@ -134,6 +134,19 @@ def test_where_all_of_a_difficulty_are_too_long_it_says_so(train, advancing, tmp
     assert not (tmp_path / "sft" / "final").exists()
 
 
+def test_with_the_curriculum_off_data_of_one_difficulty_are_trained_on_whole(
+    trained, advancing, folder
+):
+    for name in ("simple", "hard"):
+        path = folder / difficulty_file(name)
+        write_rows([], path)
+    seen = trained(advancing | {"enabled": False}, data=folder, max_steps=4)
+    assert {name for keys in seen.keys.values() for name, _ in keys} == {"medium"}
+    start, end = seen.result.events
+    assert start.mix == end.mix == {"simple": 0.0, "medium": 1.0, "hard": 0.0}
+    assert list(end.strata) == ["medium"] and end.perf_after == end.strata["medium"]
+
+
 def break_images(folder):
     path = folder / difficulty_file("simple")
     rows = pq.read_table(path).to_pylist()

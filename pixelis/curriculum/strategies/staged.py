@@ -123,8 +123,8 @@ class Staged(Strategy):
     def _lack_of_progress(self, numbers: Decision) -> str | None:
         """Return the reason for a rollback by the rule `progress`."""
         assert numbers.progress is not None and numbers.average is not None
-        forgot, missing = self._distances(numbers)
-        if forgot >= 0:
+        (forgotten, _), (missing, _) = self._excesses(numbers)
+        if forgotten >= 0:
             return "forgetting"
         if missing > 0:
             return ": ".join(filter(None, ["no_progress", numbers.progress.difficulty]))
@@ -132,27 +132,29 @@ class Staged(Strategy):
             return "low_performance"
         return None
 
-    def _distances(self, numbers: Decision) -> tuple[Fraction, Fraction]:
-        """Return how far forgetting and progress are beyond their limits; below 0 is within."""
-        assert numbers.progress is not None and numbers.forgetting is not None
-        forgot = numbers.forgetting.value + as_fraction(self.config.rollback_threshold)
-        return forgot, as_fraction(self.config.min_progress) - numbers.progress.value
-
     def _is_unclear(self, numbers: Decision, step: int, *, is_extended: bool) -> bool:
-        """Return whether the rule `progress` extends a trial, as noise could change its result."""
+        """Return whether the rule `progress` extends a trial: noise could change its result."""
         config, end = self.config, step + self.config.trial_steps
         if config.decision != "progress" or not config.rollback_enabled or is_extended:
             return False
-        assert numbers.progress is not None and numbers.forgetting is not None
-        errors = numbers.forgetting.variance, numbers.progress.variance
-        if errors[0] is None or errors[1] is None:
-            return False
         if self.max_steps is not None and end > self.max_steps:
             return False
-        # Squares with their signs: compared with two standard errors in exact arithmetic.
-        pairs = [(x * abs(x), 4 * v) for x, v in zip(self._distances(numbers), errors, strict=True)]
-        has_failed = any(square >= limit for square, limit in pairs)
-        return not has_failed and any(square >= -limit for square, limit in pairs)
+        # Squares with their signs: the comparison with two standard errors stays exact.
+        squares = [(x * abs(x), 4 * v) for x, v in self._excesses(numbers) if v is not None]
+        none_failed = all(square < limit for square, limit in squares)
+        return none_failed and any(square >= -limit for square, limit in squares)
+
+    def _excesses(self, numbers: Decision) -> list[tuple[Fraction, Fraction | None]]:
+        """Return how far forgetting and progress are beyond their limits, with their variances.
+
+        A negative excess is within the limit.
+        """
+        progress, forgetting = numbers.progress, numbers.forgetting
+        assert progress is not None and forgetting is not None
+        return [
+            (forgetting.value + as_fraction(self.config.rollback_threshold), forgetting.variance),
+            (as_fraction(self.config.min_progress) - progress.value, progress.variance),
+        ]
 
     def _apply(self, state: CurriculumState, step: int, kind: str) -> None:
         trial, state.trial = state.trial, None
