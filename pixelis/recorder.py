@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Artifact folder of a run's adapters, each in a folder with its own name.
 ADAPTERS = "adapters"
+# Metrics of the validation split where `data.trusted` takes its place; they decide nothing.
+UNTRUSTED = "eval/untrusted/"
 _VISIT = re.compile(r"visit-(\d+)-")
 
 

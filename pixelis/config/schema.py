@@ -6,6 +6,7 @@ override them. The section `curriculum` is not checked here, but by `pixelis.cur
 
 import re
 import warnings
+from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -34,7 +35,13 @@ class TrainingDataConfig(Section):
 
     path: Text = key("data/cota", "folder that data-prep wrote; made where it is missing")
     prep: Text = key("configs/data_prep.yaml", "the file by which missing data is made")
+    trusted: Text | None = key(None, "data-prep's file or folder that strata are measured on")
     exclude: Many[Text] = key((), "ids of examples that are left out")
+
+    @property
+    def trusted_path(self) -> Path | None:
+        """The path of `trusted`, or None."""
+        return None if self.trusted is None else Path(self.trusted)
 
 
 class TrainingConfig(Section):

@@ -213,22 +213,22 @@ class CurriculumConfig(Section):
 def check_examples(
     config: CurriculumConfig, sizes: Mapping[str, Mapping[str, int]], *, without: str = ""
 ) -> None:
-    """Check that every difficulty a stage uses has an example in both splits.
+    """Check that every difficulty a stage uses has an example wherever one is needed.
 
     Args:
         config: the configuration with the stages.
-        sizes: `{"train": {"simple": 10, ...}, "validation": {...}}`.
+        sizes: `{"the train split": {"simple": 10, ...}, "the validation split": {...}}`.
         without: the examples that `sizes` does not count, as text for the message.
 
     Raises:
-        ConfigError: naming stage, difficulty and split.
+        ConfigError: naming stage, difficulty and place.
     """
     given = f"without {without}, " if without else ""
     for stage in config.active_stages:
         for difficulty, fraction in stage.difficulty_mix.items():
-            for split in ("train", "validation"):
-                if fraction > 0 and sizes.get(split, {}).get(difficulty, 0) < 1:
+            for place, counts in sizes.items():
+                if fraction > 0 and counts.get(difficulty, 0) < 1:
                     raise ConfigError(
                         f"Stage '{stage.name}' takes {fraction:g} of its examples from difficulty "
-                        f"'{difficulty}', but {given}the {split} split has no example of it."
+                        f"'{difficulty}', but {given}{place} has no example of it."
                     )

@@ -15,6 +15,7 @@ SAMPLE_TYPES = (
     "trap_logical",
     "self_correction",
 )
+NO_CHANCE = "–"  # shown in place of a chance level that is not known
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,16 @@ class Example:
     difficulty_score: float = 0.0
     difficulty: str = ""
     split: str = ""
+
+
+def chance_level(provenance: Mapping[str, Any]) -> float | None:
+    """Return the accuracy of a guesser who knows an example's question but not its images.
+
+    It is 1 / `num_options`, the number of answers that the question allows: names that it lists,
+    yes or no, directions, colours, shapes, counts, places. It is 0 for free text
+    (`num_options` is 0), and None if the number is not known, as in imported records.
+    """
+    num = provenance.get("num_options")
+    if type(num) is not int or num < 0:
+        return None
+    return 1 / num if num else 0.0

@@ -202,14 +202,21 @@ def data_files(folder: Path) -> list[Path]:
     return files
 
 
-def _read_split(path: Path, split: str) -> Any:
+def read_rows(path: Path, split: str | None = None) -> Any:
+    """Return the rows of one parquet file as a table: those of a split, or all.
+
+    Raises:
+        DataError: when it cannot be read, or lacks columns.
+    """
     try:
         names = pq.read_schema(path).names
         lacking = [name for name in FEATURES if name not in names]
         if lacking:
             raise DataError(f"{path} lacks the columns {', '.join(lacking)}")
-        rows = pq.read_table(path, columns=list(FEATURES), filters=[("split", "=", split)])
-        return rows.cast(SCHEMA)
+        filters = None if split is None else [("split", "=", split)]
+        rows = pq.read_table(path, columns=list(FEATURES), filters=filters)
+        # Without the features' metadata, images come back as their stored bytes.
+        return rows.cast(SCHEMA).replace_schema_metadata(None)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}") from error
 
@@ -222,8 +229,7 @@ def load_split(folder: Path, split: str) -> dict[str, datasets.Dataset]:
     """
     if split not in SPLITS:
         raise DataError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    # Without the features' metadata, images come back as their stored bytes.
     return {
-        difficulty: datasets.Dataset(_read_split(path, split).replace_schema_metadata(None))
+        difficulty: datasets.Dataset(read_rows(path, split))
         for difficulty, path in zip(DIFFICULTIES, data_files(folder), strict=True)
     }

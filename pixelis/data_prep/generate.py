@@ -145,6 +145,9 @@ def build_example(
         description, verdict, extra["flawed"] = flaw
         question = f"{question}\n{description}"
         steps[0] = replace(steps[0], thought=f"{verdict} {steps[0].thought}")
+    num_options = proposal.num_options
+    if num_options is None:
+        num_options = 1 + len(proposal.wrong_answers)
     digest = image_digest(*images)
     content = json.dumps([task, sample_type, question, digest])
     return Example(
@@ -161,6 +164,7 @@ def build_example(
             **provenance,
             "generator": GENERATOR_VERSION,
             "image_digest": digest,
+            "num_options": num_options,
             "objects": [instance.provenance() for instance in proposal.picture.instances],
             **dict(proposal.picture.origin),
             **extra,

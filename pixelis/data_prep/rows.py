@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 
-from pixelis.data.example import Example
+from pixelis.data.example import Example, chance_level
 from pixelis.data.store import SCHEMA, to_row
 from pixelis.data_prep.difficulty import build_scorer
 from pixelis.data_prep.importing import Rejection
@@ -65,9 +65,10 @@ def facts_of(batch: pa.RecordBatch) -> pd.DataFrame:
     """Return the facts of rows that stay in memory, about a hundred bytes each.
 
     Returns:
-        Columns `task`, `sample_type`, `split`, `score`; `num_objects` of the image and `key` (64
-        bits of the SHA-256 of the id), which order examples of equal scores; and the components of
-        the score under COMPONENT and their name.
+        Columns `task`, `sample_type`, `split`, `score`; `chance`, the chance level (NaN if it
+        is not known); `num_objects` of the image and `key` (64 bits of the SHA-256 of the id),
+        which order examples of equal scores; and the components of the score under COMPONENT and
+        their name.
     """
     provenance = [json.loads(text) for text in batch.column("provenance").to_pylist()]
     names = provenance[0]["difficulty_components"]
@@ -75,6 +76,7 @@ def facts_of(batch: pa.RecordBatch) -> pd.DataFrame:
         {
             **{name: batch.column(name).to_pylist() for name in ("task", "sample_type", "split")},
             "score": batch.column("difficulty_score").to_numpy(),
+            "chance": np.array([chance_level(each) for each in provenance], dtype=np.float64),
             "num_objects": [len(each.get("objects", ())) for each in provenance],
             # With its type: in a small chunk all keys could fit int64, and a mix becomes float64.
             "key": np.array(

@@ -9,7 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
-from pixelis.data.example import DIFFICULTIES, SPLITS
+from pixelis.data.example import DIFFICULTIES, NO_CHANCE, SPLITS
 from pixelis.data_prep.rows import COMPONENT
 
 WIDTH = 100
@@ -33,7 +33,9 @@ def summarise(
     rejected: Mapping[str, int],
     source: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Summarise counts, score ranges, mean components and thresholds.
+    """Summarise counts, chance levels, score ranges, mean components and thresholds.
+
+    `chance_by_task` is the mean chance level of each task's examples, null if one has none.
 
     Args:
         facts: a facts table (see `pixelis.data_prep.rows.facts_of`) with the column `difficulty`.
@@ -49,6 +51,10 @@ def summarise(
     return {
         "num_samples": len(facts),
         **{name: _count(facts, keys) for name, keys in COUNTS.items()},
+        "chance_by_task": {
+            task: None if chances.isna().any() else _mean(chances)
+            for task, chances in facts.groupby("task")["chance"]
+        },
         "scores": {
             name: {
                 "min": float(group["score"].min()),
@@ -108,12 +114,19 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
         counts = [str(by_split.get(f"{split}/{difficulty}", 0)) for split in SPLITS]
         table.add_row(difficulty, *counts, *span)
     console.print(table)
-    for heading, name in (("task", "task"), ("sample type", "sample_type")):
-        table = _table("", heading, ("examples", *DIFFICULTIES))
+    chances = {
+        task: NO_CHANCE if chance is None else f"{100 * chance:.1f}"
+        for task, chance in summary["chance_by_task"].items()
+    }
+    for heading, name, last in (
+        ("task", "task", {"chance %": chances}),
+        ("sample type", "sample_type", {}),
+    ):
+        table = _table("", heading, ("examples", *DIFFICULTIES, *last))
         by_difficulty = summary[f"by_difficulty_and_{name}"]
         for kind, count in summary[f"by_{name}"].items():
             counts = [str(by_difficulty.get(f"{each}/{kind}", 0)) for each in DIFFICULTIES]
-            table.add_row(kind, str(count), *counts)
+            table.add_row(kind, str(count), *counts, *(cells[kind] for cells in last.values()))
         console.print(table)
     for reason, count in summary["rejected"].items():
         console.print(f"refused: {count} ({reason})")

@@ -13,7 +13,7 @@ from math import sqrt
 import numpy as np
 from scipy.stats import binomtest
 
-from pixelis.data.example import DIFFICULTIES, Example
+from pixelis.data.example import DIFFICULTIES, Example, chance_level
 from pixelis.data_prep.benchmarks import WORDS
 from pixelis.evaluation.matching import answers_match, normalise_text, parse_number
 from pixelis.evaluation.turns import FAILURES, OUTCOMES, Rollout
@@ -135,6 +135,16 @@ def mean_table(
     fractions = {"mean": [(value, 1) for value in values]}
     table = score_table(fractions, groups, num_samples=num_samples, seed=seed)
     return {group: scores["mean"] for group, scores in table.items()}
+
+
+def chance_levels(examples: Sequence[Example]) -> dict[str, float | None]:
+    """Return the mean chance level of every group's examples; None if that of one is not known."""
+    levels = [chance_level(example.provenance) for example in examples]
+    means: dict[str, float | None] = {}
+    for name, indices in group_indices(examples).items():
+        known = [level for i in indices if (level := levels[i]) is not None]
+        means[name] = sum(known) / len(known) if len(known) == len(indices) else None
+    return means
 
 
 def correct_answers(rollouts: Sequence[Rollout], examples: Sequence[Example]) -> list[bool]:

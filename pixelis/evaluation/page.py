@@ -26,8 +26,14 @@ from pixelis.data_prep.regions import (
 )
 from pixelis.evaluation.cases import LOST, MEANINGS, Case, build_cases, shorten, worst_first
 from pixelis.evaluation.evaluate import EvaluationResult
-from pixelis.evaluation.metrics import ALL, TASK_PREFIX, strata
-from pixelis.evaluation.tables import P_NOTE, format_p_value, measure_cells, shown_groups
+from pixelis.evaluation.metrics import ALL, TASK_PREFIX, chance_levels, strata
+from pixelis.evaluation.tables import (
+    P_NOTE,
+    format_chance,
+    format_p_value,
+    measure_cells,
+    shown_groups,
+)
 from pixelis.evaluation.turns import CALL, Rollout
 
 COLOURS = {"base": "#b0b7bf", "against": "#E69F00", "adapter": "#0072B2"}
@@ -86,6 +92,7 @@ def report_page(
 
 def _rows(result: EvaluationResult) -> list[dict[str, Any]]:
     """Return the rows of the table: difficulties, all, tasks; each with scores and gains."""
+    chances = chance_levels(result.examples)
     return [
         {
             "name": group.removeprefix(TASK_PREFIX),
@@ -93,6 +100,8 @@ def _rows(result: EvaluationResult) -> list[dict[str, Any]]:
             "n": result.adapter.accuracy[group].num,
             "scores": [evaluation.accuracy[group] for evaluation in result.models.values()],
             "gains": [compared[group] for compared in result.comparisons.values()],
+            "chance": format_chance(chances, group),
+            "chance_level": chances.get(group),
         }
         for group in shown_groups(result)
     ]

@@ -1,18 +1,21 @@
 """The result of an evaluation as tables for the console, rows for files and metrics for charts."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from pixelis.data.example import NO_CHANCE
 from pixelis.evaluation.evaluate import AGAINST, BASE, EvaluationResult
-from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Score, strata
+from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Score, chance_levels, is_cell, strata
 
 TITLE = "Answer accuracy with 95 % intervals"
 P_NOTE = "p: McNemar's exact test, two-sided, not corrected for several groups"
+CHANCE = "chance"
+UNLIMITED = 10_000  # columns of a console in which no row wraps
 # Model -> metric of the adapter's gain over it, and suffix of the columns' names.
 GAINS = {BASE: ("gain", ""), AGAINST: ("gain_over_against", "_over_against")}
 
@@ -25,13 +28,14 @@ def shown_groups(result: EvaluationResult) -> list[str]:
 
 
 def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """Return one flat dict per group; shares are in [0, 1].
+    """Return one flat dict per group; shares are in [0, 1], an unknown chance level is None.
 
     The gain over the base is `gain`, `gained`, `lost`, `p_value`; over a second adapter the same
     names end in `_over_against`.
     """
     shown = shown_groups(result)
     others = sorted(name for name in result.adapter.accuracy if name not in shown)
+    chances = chance_levels(result.examples)
     rows = []
     for name in (*shown, *others):
         row: dict[str, Any] = {"group": name, "n": result.adapter.accuracy[name].num}
@@ -44,19 +48,30 @@ def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
             row |= {f"{key}{end}": value for key, value in _bounds("gain", pair.gain).items()}
             row |= {f"gained{end}": pair.num_gained, f"lost{end}": pair.num_lost}
             row |= {f"p_value{end}": pair.p_value}
-        rows.append(row)
+        rows.append(row | {CHANCE: chances.get(name)})
     return rows
 
 
 def measure_rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """Return one flat dict per model, group and measure."""
-    return [
+    """Return one flat dict per model, group and measure.
+
+    The model `chance` has the chance levels that are known, without intervals.
+    """
+    rows: list[dict[str, Any]] = [
         {"model": label, "group": group, "measure": name}
         | {"value": score.value, "low": score.low, "high": score.high, "n": score.num}
         for label, evaluation in result.models.items()
         for group, measures in evaluation.measures.items()
         for name, score in measures.items()
     ]
+    accuracy = result.adapter.accuracy
+    rows += [
+        {"model": CHANCE, "group": group, "measure": "answer_accuracy"}
+        | {"value": level, "low": None, "high": None, "n": accuracy[group].num}
+        for group, level in chance_levels(result.examples).items()
+        if level is not None and not is_cell(group)
+    ]
+    return rows
 
 
 def result_values(result: EvaluationResult, split: str) -> dict[str, float]:
@@ -95,6 +110,12 @@ def format_p_value(p_value: float) -> str:
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
+def format_chance(levels: Mapping[str, float | None], group: str) -> str:
+    """Format a group's chance level in percent, or as NO_CHANCE if it is not known."""
+    level = levels.get(group)
+    return NO_CHANCE if level is None else f"{100 * level:.1f}"
+
+
 def _format_percent(score: Score, sign: str = "") -> str:
     low, high = 100 * score.low, 100 * score.high
     return f"{100 * score.value:{sign}5.1f} [{low:{sign}.0f}, {high:{sign}.0f}]"
@@ -111,9 +132,10 @@ def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str =
 
     If the adapter was compared with the `other` model, the table also has the gain in points, the
     examples that only the adapter (won) or only the other (lost) answers right, and McNemar's p.
+    The last column is the chance level (`pixelis.data.example.chance_level`).
     """
     compared = result.comparisons.get(other)
-    # The table fits into 100 columns; in 80 its first column wraps.
+    # The table fits into 110 columns; in 80 its first column wraps.
     table = _new_table(title, P_NOTE if compared is not None else None)
     table.add_column("", overflow="fold")
     table.add_column("n", justify="right")
@@ -124,7 +146,8 @@ def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str =
         table.add_column("gain in points", no_wrap=True)
         table.add_column("won/ lost", justify="right", min_width=5)
         table.add_column("p", justify="right", no_wrap=True)
-    groups = shown_groups(result)
+    table.add_column("chance %", justify="right", min_width=6)
+    groups, chances = shown_groups(result), chance_levels(result.examples)
     for position, name in enumerate(groups):
         cells = [name.removeprefix(TASK_PREFIX), str(result.adapter.accuracy[name].num)]
         cells += [_format_percent(result.models[label].accuracy[name]) for label in labels]
@@ -133,6 +156,7 @@ def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str =
             cells.append(_format_percent(pair.gain, "+"))
             cells.append(f"{pair.num_gained}/{pair.num_lost}")
             cells.append(format_p_value(pair.p_value))
+        cells.append(format_chance(chances, name))
         # A gap around the total separates difficulties and tasks.
         table.add_row(*cells, end_section=ALL in (name, *groups[position + 1 : position + 2]))
     return table
@@ -172,7 +196,7 @@ def measures_table(result: EvaluationResult, *, title: str, group: str = ALL) ->
 
 def as_text(table: Table) -> str:
     """Return a table as plain text without a limit on its width."""
-    console = Console(file=io.StringIO(), width=200, color_system=None)
+    console = Console(file=io.StringIO(), width=UNLIMITED, color_system=None)
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"

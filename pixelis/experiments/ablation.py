@@ -1,7 +1,8 @@
-"""The comparison of arms: means over seeds with 95 % intervals, and gains over the first arm.
+"""The comparison of arms: means over seeds with 95 % intervals, gains over first arm and base.
 
 Each seed is one independent training. Intervals are Student's t over the seeds' values; they cover
-the variation of training, order, validation subset and test examples, which depend on the seed.
+the variation of training, order, validation subset and test examples, which depend on the seed. The
+untrained base is measured on the test examples of each seed; its interval covers those alone.
 """
 
 import math
@@ -17,10 +18,12 @@ from pixelis.errors import CheckpointError
 from pixelis.experiments.estimate import Estimate, estimate
 from pixelis.figures import COLOURS
 
-ALL = "all"
+ALL, BASE = "all", "base"
+NO_WINNER = "no arm beats the base: this budget cannot tell arms apart"
 SIZE = (12.0, 5.6)  # inches at 100 dots: 1200 x 560 pixels
 # The first arm, with which the others are compared, is black.
 PALETTE = ("#222222", *COLOURS, "#999933")
+BASE_COLOUR = "#b0b7bf"
 Mix = Mapping[str, float]
 
 
@@ -90,19 +93,22 @@ def read_outcome(arm: str, seed: int, finished: Mapping[str, Any], path: str) ->
 
 @dataclass(frozen=True)
 class ArmRow:
-    """The results of one arm over its seeds."""
+    """The results of one arm, or of the untrained base, over the seeds."""
 
     arm: str
     num_seeds: int
     accuracy: Mapping[str, Estimate]  # test answer accuracy by difficulty, and `all`, in [0, 1]
     # Accuracy minus the first arm's, seed by seed; empty for the first arm.
     gain: Mapping[str, Estimate]
+    # Accuracy minus the base's, seed by seed on the same examples; empty for the base.
+    over_base: Mapping[str, Estimate]
     # Mean over all seeds, where a seed that did not reach the target counts with `max_steps`: the
     # restricted mean (Royston and Parmar 2013), a lower bound of the mean. None if no seed reached
     # the target.
     steps_to_target: Estimate | None
     num_reached: int
-    performance: Estimate  # validation performance on the last stage's mix after the last step
+    # Validation performance on the last stage's mix after the last step; None for the base.
+    performance: Estimate | None
     # Step -> mean of this performance, at each step that all seeds measured.
     curve: Mapping[int, float]
     num_tokens: float
@@ -115,6 +121,21 @@ class AblationTable:
 
     rows: tuple[ArmRow, ...]
     target: float
+    base: ArmRow | None = None  # the untrained base, if it was measured
+
+    @property
+    def all_rows(self) -> tuple[ArmRow, ...]:
+        """The base, if it was measured, and the arms."""
+        return self.rows if self.base is None else (self.base, *self.rows)
+
+    @property
+    def verdict(self) -> str:
+        """Which arms beat the base: the interval of their gain over it is above 0; else empty."""
+        if self.base is None:
+            return ""
+        winners = [row.arm for row in self.rows if row.over_base[ALL].low > 0]
+        count = f"{len(winners)} of {len(self.rows)} arms beat the base"
+        return f"{count}: {', '.join(winners)}" if winners else NO_WINNER
 
 
 def compare_arms(
@@ -124,8 +145,9 @@ def compare_arms(
     *,
     eval_steps: int,
     max_steps: int,
+    base: Sequence[Mapping[str, float]] = (),
 ) -> AblationTable:
-    """Compute each arm's means and intervals, and its gain over the first arm.
+    """Compute each arm's means and intervals, and its gain over the first arm and the base.
 
     Args:
         outcomes: Arm -> its trainings in the order of seeds, which all arms share.
@@ -134,6 +156,7 @@ def compare_arms(
             et al. (2019), who report the time to reach the baseline's score.
         eval_steps: Steps between the evaluations that all arms have.
         max_steps: Steps of a training.
+        base: The untrained base's test accuracies by seed, in the arms' order; none if unknown.
     """
     first = next(iter(outcomes.values()))
     target = share * fmean(outcome.final_performance(mix) for outcome in first)
@@ -144,18 +167,14 @@ def compare_arms(
         reached = [run.steps_to(target, mix, eval_steps) for run in runs]
         num_reached = sum(step is not None for step in reached)
         steps = [float(max_steps if step is None else step) for step in reached]
-        pairs = [] if runs is first else list(zip(runs, first, strict=True))
-        names = list(runs[0].test)
+        tests = [run.test for run in runs]
         rows.append(
             ArmRow(
                 arm=arm,
                 num_seeds=len(runs),
-                accuracy={name: estimate([run.test[name] for run in runs]) for name in names},
-                gain={
-                    name: estimate([a.test[name] - b.test[name] for a, b in pairs])
-                    for name in names
-                    if pairs
-                },
+                accuracy=_means(tests),
+                gain={} if runs is first else _gains(tests, [run.test for run in first]),
+                over_base=_gains(tests, base) if base else {},
                 steps_to_target=estimate(steps) if num_reached else None,
                 num_reached=num_reached,
                 performance=estimate([run.final_performance(mix) for run in runs]),
@@ -168,7 +187,37 @@ def compare_arms(
                 seconds=fmean(run.seconds for run in runs),
             )
         )
-    return AblationTable(tuple(rows), target)
+    base_row = _base_row(base, [run.test for run in first]) if base else None
+    return AblationTable(tuple(rows), target, base_row)
+
+
+def _base_row(base: Sequence[Mapping[str, float]], first: Sequence[Mapping[str, float]]) -> ArmRow:
+    return ArmRow(
+        arm=BASE,
+        num_seeds=len(base),
+        accuracy=_means(base),
+        gain=_gains(base, first),
+        over_base={},
+        steps_to_target=None,
+        num_reached=0,
+        performance=None,
+        curve={},
+        num_tokens=0,
+        seconds=0,
+    )
+
+
+def _means(tests: Sequence[Mapping[str, float]]) -> dict[str, Estimate]:
+    """Return the mean of each name over the seeds."""
+    return {name: estimate([test[name] for test in tests]) for name in tests[0]}
+
+
+def _gains(
+    tests: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, float]]
+) -> dict[str, Estimate]:
+    """Return the mean difference of each name, seed by seed."""
+    pairs = list(zip(tests, others, strict=True))
+    return {name: estimate([a[name] - b[name] for a, b in pairs]) for name in tests[0]}
 
 
 def choose_learning_rate(outcomes: Mapping[float, Sequence[Outcome]], mix: Mix) -> float:
@@ -179,14 +228,15 @@ def choose_learning_rate(outcomes: Mapping[float, Sequence[Outcome]], mix: Mix) 
 
 
 def arms_rows(table: AblationTable) -> list[dict[str, Any]]:
-    """Return one flat dict per arm; shares are in [0, 1], intervals end in `_low` and `_high`."""
+    """Return one flat dict per row; shares are in [0, 1], intervals end in `_low` and `_high`."""
     rows = []
-    for row in table.rows:
+    for row in table.all_rows:
         estimates = {f"test_{name}": value for name, value in row.accuracy.items()}
         estimates |= {f"gain_{name}": value for name, value in row.gain.items()}
-        estimates["validation"] = row.performance
+        estimates |= {f"over_base_{name}": value for name, value in row.over_base.items()}
         flat: dict[str, Any] = {"arm": row.arm, "seeds": row.num_seeds, **_flat(estimates)}
-        flat["reached_target"] = row.num_reached
+        if row.performance is not None:
+            flat |= {**_flat({"validation": row.performance}), "reached_target": row.num_reached}
         if row.steps_to_target is not None:
             flat |= _flat({"steps_to_target": row.steps_to_target})
         rows.append(flat | {"num_tokens": row.num_tokens, "seconds": row.seconds})
@@ -207,16 +257,24 @@ def arms_markdown(table: AblationTable) -> str:
     """Return the table as Markdown: accuracies in percent, gains in points, with intervals."""
     names = list(table.rows[0].accuracy)
     heads = ["arm", *(f"{name} %" for name in names), f"{ALL}: gain in points"]
+    heads += [f"{ALL}: over base"] if table.base is not None else []
     heads += [f"steps to {table.target:.3f}", "k tokens", "s a run"]
     lines = [heads, ["---"] * len(heads)]
-    for row in table.rows:
+    for row in table.all_rows:
         cells = [row.arm]
         cells += [f"{100 * v.mean:.1f} ± {100 * v.half:.1f}" for v in row.accuracy.values()]
-        gain = row.gain.get(ALL)
-        cells.append("" if gain is None else f"{100 * gain.mean:+.1f} ± {100 * gain.half:.1f}")
-        cells += [_steps_cell(row), f"{row.num_tokens / 1000:.0f}", f"{row.seconds:.0f}"]
+        gains = [row.gain, *([row.over_base] if table.base is not None else [])]
+        cells += [_gain_cell(gain.get(ALL)) for gain in gains]
+        if row is table.base:
+            cells += ["not trained", "0", ""]
+        else:
+            cells += [_steps_cell(row), f"{row.num_tokens / 1000:.0f}", f"{row.seconds:.0f}"]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _gain_cell(gain: Estimate | None) -> str:
+    return "" if gain is None else f"{100 * gain.mean:+.1f} ± {100 * gain.half:.1f}"
 
 
 def _steps_cell(row: ArmRow) -> str:
@@ -235,7 +293,8 @@ def ablation_figure(table: AblationTable, *, metric: str, steps: int) -> Figure:
     figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
     colours = [PALETTE[i % len(PALETTE)] for i in range(len(table.rows))]
-    _draw_accuracies(left, table.rows, colours)
+    base_colours = [] if table.base is None else [BASE_COLOUR]
+    _draw_accuracies(left, table.all_rows, [*base_colours, *colours])
     _draw_curves(right, table, colours)
     right.set_xlim(0, max(steps, *(step for row in table.rows for step in row.curve)))
     name = metric.replace("_", " ")

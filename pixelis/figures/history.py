@@ -63,8 +63,9 @@ def build_history(
     """Build the history from recorded events, and metrics under their names in MLflow."""
     # The difficulties of the mixes in their order, easy to hard, then others.
     mixed = [name for event in events for name in event["mix"]]
-    losses = [key for key in sorted(metrics) if key.startswith("eval/") and key.endswith("/loss")]
-    names = list(dict.fromkeys([*mixed, *(key.split("/")[1] for key in losses)]))
+    keys = [key.split("/") for key in sorted(metrics)]
+    measured = [key[1] for key in keys if key[0] == "eval" and key[2:] == ["loss"]]
+    names = list(dict.fromkeys([*mixed, *measured]))
     strata: Strata = _by_step(metrics, {f"eval/{name}/{rules.metric}": name for name in names})
     if rules.restores_weights:
         strata = _with_restored(strata, events)

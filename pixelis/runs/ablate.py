@@ -27,6 +27,7 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError, UserError
 from pixelis.experiments.ablation import (
     ALL,
+    BASE,
     AblationTable,
     Outcome,
     ablation_figure,
@@ -38,7 +39,8 @@ from pixelis.experiments.ablation import (
 )
 from pixelis.experiments.arms import SAME_TOKENS, STAGED, UNIFORM, build_curriculum, matched_steps
 from pixelis.files import write_atomic
-from pixelis.runs.inputs import link_data_run, record_inputs
+from pixelis.runs.ablation_base import measure_base
+from pixelis.runs.inputs import link_data_run, record_inputs, record_measured
 from pixelis.runs.jobs import STOP_SECONDS, Job, log_above_bar, run_jobs
 from pixelis.runs.train import lock_file
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
@@ -56,7 +58,7 @@ from pixelis.training.checkpoint import (
     read_json,
     write_json,
 )
-from pixelis.training.inputs import check_inputs, data_digest
+from pixelis.training.inputs import check_inputs, data_digest, trusted_digests
 
 STATE_FILE = "ablate.json"
 # Keys that may differ when a comparison is resumed: they add trainings, or change only folders.
@@ -91,15 +93,16 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
         UserError: When a training fails.
     """
     data_dir, root = Path(config.data.path), Path(config.training.output_dir)
-    digests = data_digest(data_dir)
+    digests, trusted = data_digest(data_dir), config.data.trusted_path
     # Check before anything is written; base and test examples are the same for all arms.
     first, *others = (plan_training(config, arm, config.training.seed) for arm in config.arms)
     curriculum = CurriculumConfig.from_dict(first.config.curriculum)
     check_training(first.config, model.model, curriculum)
     for other in others:
-        check_inputs(data_dir, CurriculumConfig.from_dict(other.config.curriculum))
+        check_inputs(data_dir, CurriculumConfig.from_dict(other.config.curriculum), trusted=trusted)
     params = flatten(config) | flatten(model)
-    identity = {key: value for key, value in params.items() if key not in FREE} | digests
+    identity = {key: value for key, value in params.items() if key not in FREE}
+    identity |= digests | trusted_digests(trusted)
     same = resolved_params(first.config, model.model, curriculum)
     same = training_identity(same, model.model, digests)
     # `make base` changes the weights behind a name, and `auto` differs between machines.
@@ -119,12 +122,14 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
                 write_json({"run_id": recorder.run_id, "identity": identity}, root / STATE_FILE)
                 write_atomic(root / "model_arch.yaml", to_yaml(model))
                 record_inputs(recorder, data_dir, digests, context="training")
+                record_measured(recorder, data_dir, digests, trusted)
                 data_line = link_data_run(recorder, digests)
                 # Trainings that were killed after their last step may have undelivered records.
                 finished = [file.parent for file in root.rglob(FINISHED_FILE)]
                 for line in deliver_journals(find_journals([], finished))[1]:
                     log_above_bar(line)
-                table, rate = _run_trainings(config, recorder)
+                base = measure_base(config, model.model, identity)
+                table, rate = _run_trainings(config, recorder, base)
                 _record(recorder, config, table, rate, data_line)
                 print(recorder.url_hint(), flush=True)
     except Timeout as error:
@@ -185,7 +190,7 @@ def plan_training(
 
 
 def _run_trainings(
-    config: AblateFileConfig, recorder: MlflowRecorder
+    config: AblateFileConfig, recorder: MlflowRecorder, base: Sequence[Mapping[str, float]]
 ) -> tuple[AblationTable, float | None]:
     """Return the table, and the learning rate of the uniform mix if that is an arm."""
     first, rates = config.training.seed, config.learning_rates
@@ -222,6 +227,7 @@ def _run_trainings(
         config.target_share,
         eval_steps=config.training.eval_steps,
         max_steps=config.training.max_steps,
+        base=base,
     )
     return table, rate
 
@@ -309,7 +315,9 @@ def _record(
     data_line: str,
 ) -> None:
     text, rows = arms_markdown(table), arms_rows(table)
-    Console(width=120).print(Markdown(text))
+    Console(width=140).print(Markdown(text))
+    print(table.verdict, flush=True)
+    text += f"\n\n{table.verdict}"
     recorder.table(rows, "ablation/table.json")
     recorder.text(f"{text}\n", "ablation/table.md")
     metric = CurriculumConfig.from_dict(config.curriculum).performance_metric
@@ -319,6 +327,7 @@ def _record(
     root, picture = Path(config.training.output_dir), io.BytesIO()
     figure.savefig(picture, format="png")
     write_atomic(root / "table.md", f"{text}\n")
+    write_json(rows, root / "table.json")
     write_atomic(root / "arms.png", picture.getvalue())
     values = {
         f"{row['arm']}/{key}": value
@@ -337,7 +346,8 @@ def _record(
         "Test answer accuracy by rollouts; mean ± half a 95 % interval (Student's t over seeds). "
         f"Steps to {config.target_share:.0%} of {table.rows[0].arm}'s final validation "
         "performance on the last stage's mix, at scheduled evaluations; a seed that did not reach "
-        f"it counts with {steps}, and the mean is a lower bound (≥)."
+        f"it counts with {steps}, and the mean is a lower bound (≥). {BASE}: untrained, on the "
+        "test examples of the same seeds."
     )
     if SAME_TOKENS in config.arms:
         rule += f" {SAME_TOKENS}: as many steps as see the tokens of {STAGED} with the same seed."

@@ -32,6 +32,7 @@ from pixelis.evaluation.page import report_page
 from pixelis.evaluation.rollout_store import RolloutStore
 from pixelis.evaluation.spans import build_spans, marked_frames
 from pixelis.evaluation.tables import (
+    UNLIMITED,
     accuracy_table,
     as_text,
     measure_rows,
@@ -108,7 +109,8 @@ def evaluate_and_record(
         )
     title = evaluation_set.title
     plain = Console()
-    console = Console(width=max(80, min(100, plain.width)) if plain.is_terminal else 100)
+    # Into a file or a pipe each row is one line.
+    console = Console(width=max(80, plain.width) if plain.is_terminal else UNLIMITED)
     table = accuracy_table(result, title=f"Answer accuracy on {title}, 95 % intervals")
     console.print(table)
     recorder.text(as_text(table), f"{FOLDER}/table.txt")

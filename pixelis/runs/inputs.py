@@ -16,12 +16,32 @@ def record_inputs(
 
 
 def record_split(
-    recorder: MlflowRecorder, folder: Path, digests: Mapping[str, str], split: str
+    recorder: MlflowRecorder,
+    folder: Path,
+    digests: Mapping[str, str],
+    split: str,
+    context: str = "",
 ) -> tuple[str, str]:
-    """Record one split of all files as an input of a run; return its name and digest."""
+    """Record one split of all files as an input of a run; return its name and digest.
+
+    `context` says what it is used for, by default the split's name.
+    """
     name, digest = f"cota_{split}", data_tag(digests)
-    recorder.dataset(folder, name=name, context=split, digest=digest, split=split)
+    recorder.dataset(folder, name=name, context=context or split, digest=digest, split=split)
     return name, digest
+
+
+def record_measured(
+    recorder: MlflowRecorder, folder: Path, digests: Mapping[str, str], trusted: Path | None
+) -> None:
+    """Record what strata are measured on: the validation split, or `data.trusted` in its place."""
+    context = "validation" if trusted is None else "untrusted"
+    record_split(recorder, folder, digests, "validation", context)
+    if trusted is not None:
+        from pixelis.training.inputs import trusted_digests  # imports torch
+
+        digest = data_tag(trusted_digests(trusted))
+        recorder.dataset(trusted, name="trusted", context="validation", digest=digest)
 
 
 def link_parent(recorder: MlflowRecorder) -> str:

@@ -28,7 +28,13 @@ from pixelis.runs.evaluation_record import (
     record_rollouts,
 )
 from pixelis.runs.evaluation_set import EvaluationSet
-from pixelis.runs.inputs import link_data_run, link_parent, record_inputs, record_split
+from pixelis.runs.inputs import (
+    link_data_run,
+    link_parent,
+    record_inputs,
+    record_measured,
+    record_split,
+)
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
 from pixelis.runs.missing_data import is_missing, load_prep
 from pixelis.runs.prepare import make_data
@@ -61,7 +67,7 @@ from pixelis.training.checkpoint import (
     write_json,
 )
 from pixelis.training.distributed import ALONE, Processes
-from pixelis.training.inputs import check_model, data_digest
+from pixelis.training.inputs import check_model, data_digest, trusted_digests
 from pixelis.training.sft import TrainingResult, TrainingSettings, run_training
 
 logger = logging.getLogger(__name__)
@@ -106,7 +112,8 @@ class _Sft:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        return training_identity(self.params, self.model, self.digests)
+        digests = self.digests | trusted_digests(self.config.data.trusted_path)
+        return training_identity(self.params, self.model, digests)
 
     def settings(self, resume_from: Path | None, run_id: str | None = None) -> TrainingSettings:
         """Return the settings of the training itself."""
@@ -116,6 +123,7 @@ class _Sft:
             self.curriculum,
             self.data_dir,
             exclude=self.config.data.exclude,
+            trusted=self.config.data.trusted_path,
             run_state={"identity": self.identity, "run_id": run_id},
             resume_from=resume_from,
         )
@@ -127,7 +135,8 @@ def make_missing_data(
     """Make the data folder if it is missing, after checking the model and the checkpoint.
 
     Raises:
-        UserError: when the file of `data.prep`, the model or the checkpoint cannot be used.
+        UserError: when the file of `data.prep`, the model, the checkpoint or `data.trusted` cannot
+            be used.
     """
     data_dir = Path(config.data.path)
     if not processes.run_on_main(partial(is_missing, data_dir)):
@@ -136,6 +145,7 @@ def make_missing_data(
     check_model(model)
     if config.resume not in (None, AUTO):
         check_whole(Path(str(config.resume)))
+    trusted_digests(config.data.trusted_path)  # an error before the minutes of making data
 
     def make() -> None:
         make_data(prep, data_dir, missing_from=config.data.prep)
@@ -250,7 +260,7 @@ def _open_run(sft: _Sft, start: Start) -> AbstractContextManager[MlflowRecorder]
 def _record_configuration(sft: _Sft, recorder: MlflowRecorder) -> str:
     """Record data and configuration; return links to the parent and the data's run in Markdown."""
     record_inputs(recorder, sft.data_dir, sft.digests, context="training")
-    record_split(recorder, sft.data_dir, sft.digests, "validation")
+    record_measured(recorder, sft.data_dir, sft.digests, sft.config.data.trusted_path)
     data_link = link_data_run(recorder, sft.digests)
     resolved = sft.config.replace(curriculum=sft.curriculum.to_dict())
     recorder.text(to_yaml(resolved), "config/training_params.yaml")

@@ -33,7 +33,7 @@ from pixelis.experiments.tune.study import (
     open_phases,
 )
 from pixelis.files import write_atomic
-from pixelis.runs.inputs import link_data_run, record_inputs, record_split
+from pixelis.runs.inputs import link_data_run, record_inputs, record_measured
 from pixelis.runs.jobs import Job, log_above_bar, run_jobs
 from pixelis.runs.training_checks import check_training
 from pixelis.tracking import MlflowRecorder, nested_environment, open_run
@@ -76,7 +76,7 @@ def run_search(spec: SearchSpec) -> Verdict | None:
     ) as recorder:
         study.set_user_attr(RUN_ID, recorder.run_id)
         record_inputs(recorder, data_dir, digests, context="training")
-        record_split(recorder, data_dir, digests, "validation")
+        record_measured(recorder, data_dir, digests, config.data.trusted_path)
         links = link_data_run(recorder, digests)
         _run_workers(spec, list(phases.values()), recorder, title="tune")
         if search.best_trial() is None:

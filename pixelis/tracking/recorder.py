@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
 
-from pixelis.recorder import ADAPTERS, visit_index
+from pixelis.recorder import ADAPTERS, UNTRUSTED, visit_index
 from pixelis.tracking.adapters import Origin, model_of
 from pixelis.tracking.datasets import DIGEST_LENGTH, VALIDATION, dataset_fields
 from pixelis.tracking.delivery import KILL_TIMEOUT, TIMEOUT, Delivery
@@ -129,7 +129,8 @@ class MlflowRecorder:
             name = folder if path.is_dir() else f"{folder}/{path.name}".lstrip("/")
             self._keep_path("file", name, path, {})
         else:
-            keys = [key for key in self._newest_steps if key.startswith("eval/")]
+            measured = (key for key in self._newest_steps if key.startswith("eval/"))
+            keys = [key for key in measured if not key.startswith(UNTRUSTED)]
             self.model(path, path.name, None, keys, visit=visit)
 
     def model(

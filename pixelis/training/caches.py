@@ -24,10 +24,11 @@ from pixelis.data.encode import Encoder
 from pixelis.data.store import load_split
 from pixelis.models.load import load_encoder, on_best_device
 from pixelis.models.vision import FEATURES_MODEL, PositionRule, compute_features, vision_digest
-from pixelis.training.inputs import SPLITS_READ, file_digests
+from pixelis.training.inputs import SPLITS_READ, file_digests, load_trusted, trusted_digests
 
 logger = logging.getLogger(__name__)
 
+TRUSTED = "trusted"  # the dataset of data.trusted
 GIB = 2**30
 IMAGES_AT_ONCE = 16
 Opened = TypeVar("Opened")
@@ -39,26 +40,34 @@ def load_data(
     curriculum: CurriculumConfig,
     max_length: int,
     exclude: Collection[str] = (),
+    trusted: Path | None = None,
 ) -> tuple[Encoder, dict[str, CurriculumDataset]]:
     """Return the encoder of a model's processor, and the train and validation splits of a folder.
 
-    Their tokens are cached next to the data. Examples with more tokens than `max_length`, or whose
-    id is excluded, are left out.
+    With `trusted` (`data.trusted`) there is a third dataset of that name. Tokens are cached next to
+    the data. Examples with more tokens than `max_length`, or of the splits those whose id is
+    excluded, are left out.
 
     Raises:
-        CheckpointError, DataError: when the processor or the folder cannot be used.
-        ConfigError: when a mix needs a difficulty of which a split has no example left.
+        CheckpointError, DataError: when the processor or the data cannot be used.
+        ConfigError: when a mix needs a difficulty of which no example is left to train or measure.
     """
     encoder = load_encoder(model, max_length)
     datasets = {
         split: CurriculumDataset(load_split(folder, split), encoder) for split in SPLITS_READ
     }
     use_token_cache(datasets, encoder, folder, model)
-    sizes = {split: dataset.exclude(exclude) for split, dataset in datasets.items()}
+    sizes = {f"the {split} split": each.exclude(exclude) for split, each in datasets.items()}
+    if trusted is not None:
+        datasets[TRUSTED] = CurriculumDataset(load_trusted(trusted), encoder)
+        digests = trusted_digests(trusted)
+        use_token_cache({TRUSTED: datasets[TRUSTED]}, encoder, folder, model, digests)
+        del sizes["the validation split"]
+        sizes[f"data.trusted {trusted}"] = datasets[TRUSTED].sizes
     without = f"those longer than training.max_length {max_length}"
     if exclude:
         without += " and those of data.exclude"
-    check_examples(curriculum.fit_to_data(sizes["train"]), sizes, without=without)
+    check_examples(curriculum.fit_to_data(datasets["train"].remaining), sizes, without=without)
     return encoder, datasets
 
 
@@ -67,14 +76,16 @@ def use_token_cache(
     encoder: Encoder,
     folder: Path,
     model: ModelConfig,
+    digests: Mapping[str, str] | None = None,
 ) -> None:
     """Make the splits read their tokens from disk; leave out and count examples that are too long.
 
-    The model's own class computes the positions.
+    The model's own class computes the positions. `digests` are those of the rows' files, by default
+    of the data folder, next to which the cache is.
     """
     rule = PositionRule(model.model_name, trust_remote_code=model.trust_remote_code)
     unbounded = Encoder(encoder.processor)
-    key = tokens_key(unbounded, file_digests(folder), rule.facts)
+    key = tokens_key(unbounded, digests or file_digests(folder), rule.facts)
     positions = rule if rule.is_known else None
     for split, dataset in datasets.items():
 

@@ -1,15 +1,27 @@
 """Checks of the inputs of a training: model, kernels and data."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig, check_examples
-from pixelis.data.images import FORMATS, MAX_PIXELS, open_header
-from pixelis.data.store import SUMMARY_FILE, data_files, difficulty_file, load_split
+from pixelis.data.example import DIFFICULTIES
+from pixelis.data.images import FORMATS, MAX_PIXELS, image_digest, open_header
+from pixelis.data.store import (
+    SUMMARY_FILE,
+    data_files,
+    difficulty_file,
+    from_row,
+    load_split,
+    read_rows,
+)
 from pixelis.errors import ConfigError, DataError
 from pixelis.files import file_sha256
 from pixelis.models.load import check_for_gpu, resolve_model
@@ -40,17 +52,30 @@ def check_model(model: ModelConfig, training: TrainingConfig | None = None) -> N
         check_for_gpu("training.torch_compile", "true", "torch")
 
 
-def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection[str] = ()) -> None:
+def check_inputs(
+    folder: Path,
+    curriculum: CurriculumConfig,
+    exclude: Collection[str] = (),
+    trusted: Path | None = None,
+) -> None:
     """Refuse data that a training would fail on later, before anything is written.
 
+    `trusted` takes the validation split's place for the strata (`data.trusted`).
+
     Raises:
-        ConfigError: when a mix needs a difficulty that a split has no example of, or an excluded id
-            is in neither split.
-        DataError: when the folder cannot be read, or an image in it does not open.
+        ConfigError: when a mix needs a difficulty that a split or `trusted` has no example of, or
+            an excluded id is in neither split.
+        DataError: when the folder or `trusted` cannot be read, an image does not open, or images of
+            `trusted` are also in the train or test split.
     """
     splits = {split: load_split(folder, split) for split in SPLITS_READ}
-    sizes = {split: {name: len(rows) for name, rows in by.items()} for split, by in splits.items()}
-    check_examples(curriculum.fit_to_data(sizes["train"]), sizes)
+    measured: dict[str, Any] = {} if trusted is None else load_trusted(trusted)
+    needed = {f"the {split} split": rows for split, rows in splits.items()}
+    if trusted is not None:
+        del needed["the validation split"]
+        needed[f"data.trusted {trusted}"] = measured
+    sizes = {place: {d: len(rows) for d, rows in by.items()} for place, by in needed.items()}
+    check_examples(curriculum.fit_to_data(sizes["the train split"]), sizes)
     known = {id for rows in splits.values() for each in rows.values() for id in each["id"]}
     if unknown := sorted(set(exclude) - known):
         raise ConfigError(
@@ -60,6 +85,57 @@ def check_inputs(folder: Path, curriculum: CurriculumConfig, exclude: Collection
     for rows in splits.values():
         for difficulty, chosen in rows.items():
             _check_images(chosen, folder / difficulty_file(difficulty))
+    if trusted is None:
+        return
+    for chosen in measured.values():
+        _check_images(chosen, trusted)
+    own = set(_image_digests(measured.values()))
+    seen = (*splits["train"].values(), *load_split(folder, "test").values())
+    if known := own.intersection(_image_digests(seen)):
+        raise DataError(
+            f"data.trusted {trusted} must hold images that are not in the train or test split of "
+            f"{folder}, got {len(known)} that are"
+        )
+
+
+def load_trusted(path: Path) -> dict[str, datasets.Dataset]:
+    """Return all rows of `data.trusted` by difficulty, whatever split they are in.
+
+    Raises:
+        DataError: when there is no such parquet file or folder with some, or one cannot be read.
+    """
+    rows = pa.concat_tables([read_rows(file) for file in _trusted_files(path)])
+    return {
+        name: datasets.Dataset(rows.filter(pc.equal(rows.column("difficulty"), name)))
+        for name in DIFFICULTIES
+    }
+
+
+def trusted_digests(path: Path | None) -> dict[str, str]:
+    """Return the SHA-256 of each file of `data.trusted`; none without it."""
+    files = [] if path is None else _trusted_files(path)
+    return {f"trusted {file.name}": _sha256(file, *_stamp(file)) for file in files}
+
+
+def _trusted_files(path: Path) -> list[Path]:
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise DataError(
+            f"data.trusted must be a parquet file of data-prep, or a folder of them, got {path}"
+        )
+    return files
+
+
+def _image_digests(datasets: Iterable[Any]) -> Iterator[str]:
+    """Yield the digest of each example's images: that of data-prep, else computed."""
+    for rows in datasets:
+        for index, text in enumerate(rows["provenance"]):
+            try:
+                digest = json.loads(text).get("image_digest")
+            except (TypeError, ValueError, AttributeError, RecursionError):
+                digest = None  # converting the row says what is wrong
+            is_text = isinstance(digest, str)
+            yield digest if is_text else image_digest(*from_row(rows[index]).images)
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ from pixelis.models.load import silence_libraries
 from pixelis.recorder import NullRecorder, Recorder
 from pixelis.training.adapter import build_adapter, load_base, load_trained
 from pixelis.training.batch_size import fit_batch_size
-from pixelis.training.caches import left_out, load_data, use_vision_cache
+from pixelis.training.caches import TRUSTED, left_out, load_data, use_vision_cache
 from pixelis.training.callback import CurriculumCallback, Evaluations, ProgressCallback
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
@@ -69,6 +69,7 @@ class TrainingSettings:
     curriculum: CurriculumConfig  # the checked section `curriculum`
     data_dir: Path  # folder of the three parquet files
     exclude: tuple[str, ...] = ()  # ids of examples that are left out
+    trusted: Path | None = None  # file or folder that strata are measured on, not the validation
     # JSON that every checkpoint keeps (the configuration, the tracker's run).
     run_state: Mapping[str, Any] = field(default_factory=dict)
     # A complete checkpoint of the same configuration; None for a fresh start.
@@ -166,7 +167,12 @@ def _build(
 ) -> CurriculumTrainer:
     training, model_config = settings.training, settings.model
     encoder, datasets = load_data(
-        model_config, settings.data_dir, settings.curriculum, training.max_length, settings.exclude
+        model_config,
+        settings.data_dir,
+        settings.curriculum,
+        training.max_length,
+        settings.exclude,
+        settings.trusted,
     )
     if numbers := left_out(datasets):
         values = {f"data/{split}/{d}/left_out": number for (split, d), number in numbers.items()}
@@ -220,14 +226,20 @@ def _build(
         rank=processes.rank,
         world_size=processes.world_size,
     )
-    validation = Validation(
-        datasets["validation"],
-        manager.required_difficulties,
+    other = datasets["validation"]
+    build_validation = partial(
+        Validation,
         samples_per_difficulty=curriculum.eval_samples_per_difficulty,
         batch_size=training.eval_batch_size,
         seed=training.seed,
         shard=processes.shard,
     )
+    validation = build_validation(datasets.get(TRUSTED, other), manager.required_difficulties)
+    untrusted = None
+    if TRUSTED in datasets:
+        present = {name for name, _ in {*other.all_keys()} - other.excluded}
+        names = [name for name in manager.required_difficulties if name in present]
+        untrusted = build_validation(other, names)
     weights = TrainedWeights(model, settings.output_dir, processes, initial)
     bad_steps = BadSteps(training.max_bad_steps, recorder)
     callback = CurriculumCallback(
@@ -253,6 +265,7 @@ def _build(
         {**settings.run_state, "vision_features": datasets["train"].features is not None},
         loader=loader,
         validation=validation,
+        untrusted=untrusted,
         curriculum=callback,
         bad_steps=bad_steps,
     )

@@ -19,7 +19,7 @@ from pixelis.data.loader import CurriculumLoader
 from pixelis.errors import UserError
 from pixelis.evaluation.validation import Batches, Validation, compute_losses
 from pixelis.models.forward import model_inputs, output_head, supervised_logits
-from pixelis.recorder import Recorder
+from pixelis.recorder import UNTRUSTED, Recorder
 from pixelis.training.callback import STRATUM_METRICS, CurriculumCallback, check_finite
 from pixelis.training.checkpoint import (
     CURRICULUM_FILE,
@@ -114,13 +114,17 @@ class CurriculumTrainer(Trainer):
         *,
         loader: CurriculumLoader,
         validation: Validation,
+        untrusted: Validation | None = None,
         curriculum: CurriculumCallback,
         bad_steps: BadSteps,
     ) -> None:
-        """Set the parts of a training; every checkpoint keeps `run_state`, which is JSON."""
+        """Set the parts of a training; every checkpoint keeps `run_state`, which is JSON.
+
+        `untrusted` is measured too at every scheduled evaluation, and only recorded.
+        """
         self.weights, self.config, self.run_state = weights, config, dict(run_state)
         self.processes = weights.processes
-        self.loader, self.validation = loader, validation
+        self.loader, self.validation, self.untrusted = loader, validation, untrusted
         self.curriculum, self.bad_steps = curriculum, bad_steps
         self.head: nn.Module | None = output_head(weights.model)
         self._kinds = torch.zeros(0)
@@ -208,6 +212,7 @@ class CurriculumTrainer(Trainer):
         """Measure the strata in one pass and pass them to the callbacks as `eval_*` metrics."""
         with self.accelerator.autocast():
             strata = self.validation(self.model)
+            self._record_untrusted()
         metric = self.curriculum.manager.config.performance_metric
         metrics: dict[str, Any] = {}
         for difficulty, stratum in strata.items():
@@ -217,6 +222,18 @@ class CurriculumTrainer(Trainer):
         on_evaluate = self.callback_handler.on_evaluate
         self.control = on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _record_untrusted(self) -> None:
+        """Measure and record the validation split where `data.trusted` has taken its place."""
+        step, steps = self.state.global_step, self.config.eval_steps
+        if self.untrusted is None or (step % steps and step != self.state.max_steps):
+            return
+        values = {
+            f"{UNTRUSTED}{difficulty}/{name}": getattr(stratum, name)
+            for difficulty, stratum in self.untrusted(self.model).items()
+            for name in STRATUM_METRICS
+        }
+        self.curriculum.recorder.metrics(values, step)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write only the adapter; transformers would also gather a sharded base."""

@@ -26,6 +26,7 @@ OWN = {
     "training.max_steps": 3,
     "training.eval_steps": 1,
     "evaluation.enabled": "true",
+    "evaluation.compare_base": "true",
     "evaluation.samples_per_difficulty": 1,
 }
 
@@ -64,6 +65,8 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(workdir, words, r
     assert parent.info.status == "KILLED"
     kept = {path: path.stat().st_mtime_ns for path in workdir.glob("arms/**/finished.json")}
     assert kept
+    base = workdir / "arms" / "base.json"
+    kept[base] = base.stat().st_mtime_ns
 
     more = words(arms="[uniform, uniform_same_tokens, staged]")
     assert run_cli(main, more) == 0
@@ -94,11 +97,28 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(workdir, words, r
     assert again.data.tags["mlflow.note.content"].startswith("| arm | simple % |")
     assert 0 <= again.data.metrics["summary/staged/test_all"] <= 1
     table = (workdir / "arms" / "table.md").read_text().splitlines()
-    assert [line.split(" | ")[0] for line in table[2:]] == [
+    assert [line.split(" | ")[0] for line in table[2:6]] == [
+        "| base",
         "| uniform",
         "| uniform_same_tokens",
         "| staged",
     ]
+    rows = json.loads((workdir / "arms" / "table.json").read_text())
+    assert [row["arm"] for row in rows] == ["base", "uniform", "uniform_same_tokens", "staged"]
+    right = json.loads(base.read_text())["right"]
+    assert (
+        3 <= len(right) <= 6 and rows[0]["test_all"] == again.data.metrics["summary/base/test_all"]
+    )
+    # Each seed's examples are those of its trainings, which roll out the base too.
+    seen = {
+        run.data.tags["pixelis.seed"]: run.data.metrics["test/base/all/answer_accuracy"]
+        for run in by_entry["sft"]
+        if run.info.run_id in made and "test/base/all/answer_accuracy" in run.data.metrics
+    }
+    assert set(seen) == {"0", "1"}
+    assert rows[0]["test_all"] == pytest.approx(sum(seen.values()) / 2)
+    assert table[-1] in out and " the base: " in table[-1]
+    assert table[-1] in again.data.tags["mlflow.note.content"]
     with Image.open(workdir / "arms" / "arms.png") as figure:
         assert figure.size == (1200, 560)
 

@@ -56,6 +56,9 @@ def test_an_evaluation_prints_its_table_and_records_all_of_it(data, adapter, cli
     out = capfd.readouterr().out
     assert "Answer accuracy on the test split, 95 % intervals" in out
     assert all(name in out for name in ("simple", "medium", "hard", "base", "adapter"))
+    score, gain = r"\d+\.\d \[\d+, \d+\]", r"[+-]\d+\.\d \[[+-]\d+, [+-]\d+\]"
+    row = rf"(?m)^attribute_recognition +\d +{score} +{score} +{gain} +\d/\d +1\.000 +\d+\.\d$"
+    assert re.search(row, out), out  # into a pipe, one line
     assert "report: outputs/evaluate/report.html" in out
     (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
     assert run.info.status == "FINISHED"

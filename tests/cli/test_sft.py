@@ -19,10 +19,12 @@ from mlflow import MlflowClient
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sft import main
 from pixelis.data.store import difficulty_file, write_rows
+from tests.small_data import make_small_data
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parent.parent.parent
+UNTRUSTED_LOSS = "eval/untrusted/hard/loss"
 SMOKE_PREP = str(ROOT / "configs/smoke/data_prep.yaml")
 
 
@@ -433,6 +435,42 @@ def test_a_checkpoint_from_another_configuration(workdir, data, rewrite, sft, ru
     after = files_below(workdir)
     assert ours and all(after[name] == before[name] for name in ours)
     assert after.keys() == before.keys()
+
+
+def test_trusted_examples_are_an_input_and_part_of_what_a_resume_compares(
+    workdir, data, sft, client, runs, files_below
+):
+    make_small_data(workdir / "clean", seed=5, num_samples=40)
+    (workdir / "clean" / "summary.json").unlink()  # only the parquet files are read
+    words = ("--data.trusted", "clean")
+    settings = {"training__max_steps": 3, "training__eval_steps": 2, "training__save_steps": 2}
+    assert sft(*words, **settings)[0] == 0
+    (run,) = runs()
+    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, UNTRUSTED_LOSS)]
+    assert steps == [2, 3] and run.data.params["data.trusted"] == "clean"
+    inputs = {
+        each.dataset.name: each.tags[0].value
+        for each in client.get_run(run.info.run_id).inputs.dataset_inputs
+    }
+    assert inputs["trusted"] == "validation" and inputs["cota_validation"] == "untrusted"
+    models = client.search_logged_models([run.info.experiment_id])
+    linked = [metric for model in models for metric in model.metrics]
+    assert {metric.dataset_name for metric in linked if "eval/" in metric.key} == {"trusted"}
+    assert not [metric for metric in linked if metric.key.startswith("eval/untrusted")]
+
+    (workdir / "out" / "finished.json").unlink()
+    file = workdir / "clean" / "cota_hard.parquet"
+    rows = pq.read_table(file).to_pylist()
+    write_rows(rows[:-1], file)
+    told = one_error(sft("--resume", "auto", *words, **settings))
+    assert "data trusted cota_hard.parquet was " in told
+    before = files_below(workdir)
+    write_rows([*rows, *pq.read_table(data / "cota_hard.parquet").to_pylist()], file)
+    told = one_error(sft(*words, **settings))
+    assert told.startswith("data.trusted clean must hold images that are not in the train or test")
+    assert one_error(sft("--data.trusted", "no", "--data.path", "new")).endswith(", got no")
+    after = files_below(workdir)
+    assert after.keys() == before.keys() and len(runs()) == 1
 
 
 def test_an_error_that_comes_later_is_one_line_too_and_the_run_says_it(workdir, data, sft, runs):

@@ -196,14 +196,16 @@ FULL = {"simple": 10, "medium": 10, "hard": 10}
 @pytest.mark.parametrize("split", ["train", "validation"])
 @pytest.mark.parametrize("without", [{"simple": 10, "medium": 10}, {**FULL, "hard": 0}])
 def test_a_missing_difficulty_is_named_with_stage_and_split(split, without):
-    sizes = {"train": FULL, "validation": FULL, split: without}
+    sizes = {"the train split": FULL, "the validation split": FULL, f"the {split} split": without}
     with pytest.raises(ConfigError, match=f"Stage 'balanced' .* 'hard', but the {split} split"):
         check_examples(CurriculumConfig(), sizes)
 
 
 def test_examples_of_an_unused_difficulty_are_not_needed():
     config = CurriculumConfig.from_dict({"stages": stages({"simple": 1.0, "hard": 0.0})})
-    check_examples(config, {"train": {"simple": 1}, "validation": {"simple": 1}})
+    check_examples(
+        config, {"the train split": {"simple": 1}, "the validation split": {"simple": 1}}
+    )
 
 
 @pytest.mark.parametrize("name", ["simple", "hard"])
@@ -212,7 +214,7 @@ def test_where_the_curriculum_is_off_data_of_one_difficulty_are_trained_on_whole
     config = CurriculumConfig(enabled=False).fit_to_data(sizes)
     assert config.required_difficulties == (name,)
     assert config.stages[-1].difficulty_mix == {"simple": 0, "medium": 0, "hard": 0} | {name: 1}
-    check_examples(config, {"train": sizes, "validation": sizes})
+    check_examples(config, {"the train split": sizes, "the validation split": sizes})
 
 
 @pytest.mark.parametrize(
@@ -226,5 +228,7 @@ def test_otherwise_the_mixes_are_what_they_are(enabled, sizes):
 def test_only_the_last_stage_counts_where_the_curriculum_is_off():
     settings = {"enabled": False, "stages": stages({"hard": 1.0}, {"simple": 1.0})}
     config = CurriculumConfig.from_dict(settings)
-    check_examples(config, {"train": {"simple": 1}, "validation": {"simple": 1}})
+    check_examples(
+        config, {"the train split": {"simple": 1}, "the validation split": {"simple": 1}}
+    )
     assert config.required_difficulties == ("simple",)

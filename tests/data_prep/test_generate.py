@@ -187,6 +187,7 @@ def test_a_proposal_becomes_an_example_with_its_annotations_as_provenance():
         "a": 1,
         "generator": "2",
         "image_digest": image_digest(image),
+        "num_options": 2,
         "objects": [{"name": "red circle", "box": [3, 3, 26, 26], "area": 413, "cell": [0, 0]}],
         "strokes": 0,
         "moves": 0,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from pixelis.data.example import SPLITS
+from pixelis.data.example import SPLITS, chance_level
 from pixelis.data.store import ROWS_IN_BATCH, SCHEMA
 from pixelis.data_prep import streams
 from pixelis.data_prep.difficulty import COMPONENTS, composite
@@ -75,6 +75,7 @@ def test_a_chunk_holds_the_planned_examples_in_order_and_its_facts(batch):
         assert fact == {
             **{name: row[name] for name in ("task", "sample_type", "split")},
             "score": row["difficulty_score"],
+            "chance": chance_level(provenance),
             "num_objects": len(provenance["objects"]),
             "key": int(hashlib.sha256(row["id"].encode()).hexdigest()[:16], 16),
             **{COMPONENT + name: part for name, part in components.items()},

@@ -9,6 +9,7 @@ FOUND = {"spearman": 0.4131, "p_value": 1.04e-9, "num_samples": 300}
 
 def row(task, sample_type, split, difficulty, score, **components):
     made = {"task": task, "sample_type": sample_type, "split": split, "difficulty": difficulty}
+    made["chance"] = 0.2 if task == "count" else 0.5 if difficulty == "hard" else 0.0
     return made | {"score": score} | {COMPONENT + name: part for name, part in components.items()}
 
 
@@ -51,6 +52,7 @@ def test_the_whole_summary(summary):
             "hard/trap_logical": 1,
             "simple/positive": 2,
         },
+        "chance_by_task": {"count": 0.2, "read": 0.25},
         "scores": {
             "simple": {"min": 0.2, "mean": pytest.approx(0.3), "max": 0.4},
             "hard": {"min": 0.6, "mean": pytest.approx(0.7), "max": 0.8},
@@ -76,7 +78,7 @@ def test_the_console_shows_counts_scores_and_the_correlation(summary):
     cells = {tuple(line.replace("│", " ").split()) for line in lines}
     assert ("simple", "1", "0", "1", "0.20", "0.30", "0.40") in cells
     assert ("medium", "0", "0", "0", "-", "-", "-") in cells
-    assert ("count", "2", "1", "0", "1") in cells
+    assert ("count", "2", "1", "0", "1", "20.0") in cells
     assert ("trap_logical", "1", "0", "0", "1") in cells
     assert "refused: 2 (too long)" in lines
     assert lines[-1] == format_correlation(FOUND)
@@ -85,10 +87,12 @@ def test_the_console_shows_counts_scores_and_the_correlation(summary):
 
 def test_names_from_elsewhere_are_shown_as_they_are():
     facts = pd.DataFrame([row("[red]count[/red]", "positive", "train", "simple", 0.5)])
+    facts["chance"] = float("nan")
     others = {"config": {}, "thresholds": {}, "source": {}, "correlation": None}
     shown = format_summary(summarise(facts, rejected={"[b] x": 1}, **others))
     assert "not measured" in shown
-    assert "[red]count[/red]" in shown
+    (line,) = (line for line in shown.splitlines() if "[red]count[/red]" in line)
+    assert line.replace("│", " ").split()[-1] == "–"
     assert "refused: 1 ([b] x)" in shown
 
 

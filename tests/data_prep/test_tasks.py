@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from pixelis.data.example import chance_level
 from pixelis.data_prep.annotated_image import AnnotatedImage, Instance, Location
 from pixelis.data_prep.scenes import CELLS, RADII, Item, Scene
 from pixelis.data_prep.sources.drawn import DrawnScenes, location_of, to_picture
@@ -23,7 +24,7 @@ from pixelis.data_prep.tasks.proposal import (
     zoom_in,
 )
 from pixelis.operations import OPERATIONS
-from pixelis.operations.pixels import draw_shape
+from pixelis.operations.pixels import COLOURS, SHAPES, draw_shape
 
 every_task = pytest.mark.parametrize("task", TASKS)
 # Pixels of a small shape: none has more, and no medium one has fewer.
@@ -94,6 +95,35 @@ def test_a_proposal_has_valid_calls_and_different_wrong_answers(task):
             assert call.thought.strip() == call.thought != ""
         cells = [instance.cell for instance in proposal.picture.instances]
         assert set(cells) <= set(CELLS) and 1 <= len(set(cells)) == len(cells) <= 15
+
+
+# Form of a question -> the number of answers that it allows, where it lists none.
+OPTIONS = {
+    **{"count": 5, "relation": 2, "direction": 4, "common": 3, "cover": 2, "heading": 5},
+    "place": 16,
+}
+
+
+@every_task
+def test_the_number_of_answers_that_a_question_allows(understood, oracles, task):
+    for example, asked in understood(task):
+        gaps = asked.gaps
+        if "names" in gaps:
+            expected = len(oracles.listed(gaps["names"]))
+        elif task == "attribute_recognition":
+            expected = len(SHAPES if gaps.get("asked") == "shape" else COLOURS)
+        elif task == "text_extraction":
+            expected = 10 if gaps["word"] == "digit" and len(asked.instances) == 1 else 0
+        else:
+            expected = OPTIONS[asked.form]
+        assert example.provenance["num_options"] == expected
+        assert chance_level(example.provenance) == (1 / expected if expected else 0)
+
+
+def test_a_chance_level_is_not_known_without_a_number_of_answers():
+    for num in (None, "4", 2.0, True, -1):
+        assert chance_level({"num_options": num}) is None
+    assert chance_level({}) is None
 
 
 # Attributes

@@ -47,7 +47,7 @@ def make(evaluated, **more):
 @pytest.fixture
 def evaluated():
     """Four examples: one lost, one both wrong, two that are right."""
-    examples = [example(f"e{i}") for i in range(4)]
+    examples = [example(f"e{i}", provenance={"num_options": 4}) for i in range(4)]
     crop = Image.new("RGB", (20, 20), "red")
     bad = [
         call("ZOOM_IN", {"bbox": [60, 50, 90, 70], "factor": 1}, {"size": [30, 20]}, crop),
@@ -68,6 +68,7 @@ def evaluated():
 def test_numbers_then_trajectories_worst_first(evaluated):
     read = Reader(make(evaluated, title="Evaluation of x", about={"base": "nano"}))
     assert "Evaluation of x" in read.text and "base: nano" in read.text
+    assert len(read.all("line")) == 3 * 3 and "Chance (dashed)" in read.text
     assert [card["data-verdict"] for card in read.all("article")] == [
         *("lost", "wrong", "gained", "right"),
     ]
@@ -99,10 +100,10 @@ def test_gains_over_base_and_second_adapter(evaluated):
     second = [*mine[:3], rollout(answer("B2"), example_id="e3")]
     read = Reader(make(result(examples, mine, evaluated.base.rollouts, second)))
     heads = "n base % against % adapter % gain in points won / lost p gain over against won / lost"
-    assert f"{heads} p 0 to 100 %" in read.text
+    assert f"{heads} p chance % 0 to 100 %" in read.text
     # Against the base one is won and one lost; against the second adapter one is won.
     row = re.search(r"all 4 (.*?) text_extraction", read.text)[1]
-    assert "+0.0 [" in row and "1 / 1 1.000 +25.0 [" in row and row.endswith("1 / 0 1.000")
+    assert "+0.0 [" in row and "1 / 1 1.000 +25.0 [" in row and row.endswith("1 / 0 1.000 25.0")
     assert "McNemar's exact test" in read.text and "not corrected" in read.text
     assert "Bars from above: base, against, adapter" in read.text
 

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from pixelis.evaluation.evaluate import Evaluation, EvaluationResult
-from pixelis.evaluation.metrics import Comparison, Score
+from pixelis.evaluation.metrics import Comparison, Score, group_indices
 from pixelis.evaluation.tables import (
     accuracy_table,
     as_text,
@@ -15,6 +15,7 @@ from pixelis.evaluation.tables import (
     result_rows,
     result_values,
 )
+from tests.evaluation.handmade import make_example
 
 GROUPS = ("simple", "hard", "all", "task/object_counting", "task/text_extraction")
 CELLS = ("simple/object_counting", "hard/text_extraction")
@@ -65,10 +66,11 @@ def test_accuracy_table_shows_base_and_adapter_side_by_side(result):
     assert lines[0] == "Answer accuracy with 95 % intervals"
     for heading in ("n", "base %", "adapter %", "gain in points", "won/ lost", "p"):
         assert heading in lines[1]
-    gain = "25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65] 22/2 <0.001"
+    assert lines[1].endswith("chance %")
+    gain = "25.0 [15, 35] 75.0 [65, 85] +50.0 [+35, +65] 22/2 <0.001 –"
     assert [" ".join(line.split()) for line in lines if "[" in line] == [
         f"simple 40 {gain}",
-        "hard 40 25.0 [15, 35] 75.0 [65, 85] -2.5 [-10, +5] 1/2 1.000",
+        "hard 40 25.0 [15, 35] 75.0 [65, 85] -2.5 [-10, +5] 1/2 1.000 –",
         f"all 40 {gain}",
         f"object_counting 40 {gain}",
         f"text_extraction 40 {gain}",
@@ -89,12 +91,12 @@ def test_accuracy_table_of_a_second_adapter(against):
     assert "25.0 [15, 35] 75.0 [65, 85] +50.0" in " ".join(text.split())
 
 
-def test_accuracy_table_fits_100_columns_and_wraps_names_in_80():
+def test_accuracy_table_fits_110_columns_and_wraps_names_in_80():
     groups = ("simple", "all", "task/attribute_recognition")
     full = Evaluation((), {name: Score(1.0, 0.9, 1.0, 120) for name in groups}, {})
     gains = {name: Comparison(Score(0.9, 0.8, 1.0, 120), 108, 0, 0.0) for name in groups}
     table = accuracy_table(EvaluationResult((), {"base": full, "adapter": full}, {"base": gains}))
-    assert max(map(len, as_text(table).splitlines())) <= 100
+    assert max(map(len, as_text(table).splitlines())) <= 110
     narrow = Console(width=80, file=io.StringIO())
     narrow.print(table)
     shown = narrow.file.getvalue()
@@ -127,10 +129,47 @@ def test_rows_hold_every_group_and_are_json(result, alone):
         "gained": 1,
         "lost": 2,
         "p_value": 1.0,
+        "chance": None,
     }
     assert json.loads(json.dumps(rows)) == rows
-    columns = {"group", "n", "adapter_accuracy", "adapter_low", "adapter_high"}
+    columns = {"group", "n", "adapter_accuracy", "adapter_low", "adapter_high", "chance"}
     assert set(result_rows(alone)[0]) == columns
+
+
+def test_chance_levels_are_means_over_the_examples_of_a_group():
+    numbers = {"hard": [2, 4], "simple": [2, 0], "own": [3, None]}
+    examples = [
+        make_example(f"{name}{i}", task=name, difficulty=name, provenance={"num_options": num})
+        for name, options in numbers.items()
+        for i, num in enumerate(options)
+    ]
+    evaluated = EvaluationResult(
+        tuple(examples), {"adapter": evaluation(0.5, groups=group_indices(examples))}
+    )
+    expected = {"simple": 0.25, "hard": 0.375, "own": None, "all": None}
+    by_task = {f"task/{name}": level for name, level in expected.items() if name != "all"}
+    rows = {row["group"]: row["chance"] for row in result_rows(evaluated)}
+    assert (expected | by_task).items() <= rows.items()
+    measured = {row["group"]: row for row in measure_rows(evaluated)}
+    assert set(measured) == {"simple", "hard", "task/simple", "task/hard"}
+    assert measured["task/hard"] == {
+        "model": "chance",
+        "group": "task/hard",
+        "measure": "answer_accuracy",
+        "value": 0.375,
+        "low": None,
+        "high": None,
+        "n": 40,
+    }
+    lines = as_text(accuracy_table(evaluated)).splitlines()
+    cells = {tuple(line.split()[i] for i in (0, -1)) for line in lines if "[" in line}
+    assert cells == {("simple", "25.0"), ("hard", "37.5"), ("own", "–"), ("all", "–")}
+
+
+def test_a_long_name_does_not_break_a_row_outside_of_a_terminal():
+    name = "task/" + "x" * 300
+    made = EvaluationResult((), {"adapter": evaluation(0.5, groups=("all", name))})
+    assert len([line for line in as_text(accuracy_table(made)).splitlines() if "[" in line]) == 2
 
 
 def test_rows_of_a_second_adapter(against):

@@ -107,6 +107,47 @@ def test_rows_and_table(outcomes):
     assert "| not reached (0 of 2) |" in arms_markdown(compare_arms(outcomes, MIX, 1.2, **STEPS))
 
 
+def test_the_base_is_a_row_and_the_gain_over_it_is_paired_by_seed(outcomes):
+    base = [{"simple": 0.5, "medium": 0.4, "hard": 0.3, "all": 0.4}] * 2
+    base[1] = base[1] | {"simple": 0.7, "all": 0.467}
+    table = compare_arms(outcomes, MIX, 0.95, **STEPS, base=base)
+    assert table.base.accuracy["simple"] == estimate([0.5, 0.7])
+    assert table.base.gain["simple"] == estimate([0.5 - 0.6, 0.7 - 0.8])
+    uniform, staged = table.rows
+    assert uniform.over_base["simple"] == estimate([0.6 - 0.5, 0.8 - 0.7])
+    assert staged.over_base["medium"] == estimate([0.0, 0.6 - 0.4])
+    first, *others = arms_rows(table)
+    assert (first["arm"], first["num_tokens"]) == ("base", 0)
+    assert not {"validation", "reached_target", "over_base_all", "steps_to_target"} & set(first)
+    assert first["test_simple"] == pytest.approx(0.6) and first["gain_simple"] < 0
+    assert [row["arm"] for row in others] == ["uniform", "staged"]
+    assert others[1]["over_base_medium"] == pytest.approx(0.1)
+    lines = arms_markdown(table).splitlines()
+    assert " | all: gain in points | all: over base | steps to 0.760 | " in lines[0]
+    assert lines[2].startswith("| base | 60.0 ± 127.1 | ")
+    assert lines[2].endswith(" |  | not trained | 0 |  |")
+    assert lines[3].startswith("| uniform | ") and lines[3].count("|") == lines[2].count("|")
+    left, right = ablation_figure(table, metric="likelihood", steps=30).axes
+    assert left.get_legend_handles_labels()[1] == ["base", "uniform", "staged"]
+    assert len([line for line in right.lines if len(line.get_xdata()) == 3]) == 2
+
+
+@pytest.mark.parametrize(
+    ("base", "verdict"),
+    [
+        # The arms have .4 and .5, and .6 and .633.
+        ([], ""),
+        ([0.39, 0.42], "1 of 2 arms beat the base: staged"),
+        ([0.1, 0.167], "2 of 2 arms beat the base: uniform, staged"),
+        ([0.39, 0.2], "no arm beats the base: this budget cannot tell arms apart"),
+        ([0.7, 0.7], "no arm beats the base: this budget cannot tell arms apart"),
+    ],
+)
+def test_an_arm_beats_the_base_where_the_interval_of_its_gain_is_above_0(outcomes, base, verdict):
+    tests = [dict.fromkeys((*NAMES, "all"), value) for value in base]
+    assert compare_arms(outcomes, MIX, 0.95, **STEPS, base=tests).verdict == verdict
+
+
 def test_the_learning_rate_with_the_best_validation_is_chosen():
     def runs(*finals):
         return [make_outcome("uniform", i, (0, 0, 0), [(9, f)]) for i, f in enumerate(finals)]

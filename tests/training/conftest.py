@@ -152,6 +152,7 @@ def train(data_dir, tmp_path):
         data=data_dir,
         resume_from=None,
         exclude=(),
+        trusted=None,
         **training,
     ):
         recorder = ListRecorder()
@@ -161,6 +162,7 @@ def train(data_dir, tmp_path):
             CurriculumConfig.from_dict(curriculum),
             data,
             exclude=exclude,
+            trusted=trusted,
             run_state={"identity": {}, "run_id": None},
             resume_from=resume_from,
         )

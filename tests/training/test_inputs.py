@@ -1,5 +1,6 @@
 """Data that a training would stumble over is refused before it begins."""
 
+import hashlib
 import json
 import re
 
@@ -8,9 +9,16 @@ import pytest
 
 from pixelis.config import ModelConfig, TrainingConfig
 from pixelis.curriculum import CurriculumConfig
-from pixelis.data.store import SUMMARY_FILE, difficulty_file, write_rows
+from pixelis.data.example import DIFFICULTIES
+from pixelis.data.store import SUMMARY_FILE, difficulty_file, load_split, write_rows
 from pixelis.errors import ConfigError, DataError
-from pixelis.training.inputs import check_inputs, check_model, data_digest
+from pixelis.training.inputs import (
+    check_inputs,
+    check_model,
+    data_digest,
+    load_trusted,
+    trusted_digests,
+)
 
 CURRICULUM = CurriculumConfig.from_dict({})
 
@@ -58,6 +66,100 @@ def test_with_the_curriculum_off_data_may_be_of_one_difficulty(folder, rewrite):
     check_inputs(folder, CURRICULUM.replace(enabled=False))
     with pytest.raises(ConfigError, match="Stage 'simple' takes 1 of its examples from difficulty"):
         check_inputs(folder, CURRICULUM)
+
+
+@pytest.fixture
+def trusted(folder, tmp_path):
+    """The validation split as a file of `data.trusted`, of which the split keeps only simple."""
+    path = tmp_path / "mended.parquet"
+    files = [folder / difficulty_file(name) for name in DIFFICULTIES]
+    rows = [row for file in files for row in pq.read_table(file).to_pylist()]
+    write_rows([row for row in rows if row["split"] == "validation"], path)
+    for file in files[1:]:
+        kept = pq.read_table(file).to_pylist()
+        write_rows([row for row in kept if row["split"] != "validation"], file)
+    return path
+
+
+def edit_trusted(path, edit):
+    write_rows(edit(pq.read_table(path).to_pylist()), path)
+
+
+def test_trusted_examples_take_the_place_of_the_validation_split(folder, trusted):
+    check_inputs(folder, CURRICULUM, trusted=trusted)
+    with pytest.raises(ConfigError, match="the validation split has no example of it"):
+        check_inputs(folder, CURRICULUM)
+    # A folder is read as a whole, and rows are used whatever split they are in.
+    edit_trusted(trusted, lambda rows: [row | {"split": "train"} for row in rows])
+    check_inputs(folder, CURRICULUM, trusted=trusted.parent)
+    found = load_trusted(trusted.parent)
+    assert {name: len(rows) for name, rows in found.items()} == {
+        name: len(rows) for name, rows in load_trusted(trusted).items()
+    }
+    assert all(len(rows) for rows in found.values())
+    digest = hashlib.sha256(trusted.read_bytes()).hexdigest()
+    assert trusted_digests(trusted) == {"trusted mended.parquet": digest}
+    assert trusted_digests(None) == {}
+
+
+def test_a_difficulty_that_trusted_examples_lack(folder, trusted):
+    edit_trusted(trusted, lambda rows: [row for row in rows if row["difficulty"] != "medium"])
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(folder, CURRICULUM, trusted=trusted)
+    assert str(caught.value) == (
+        "Stage 'balanced' takes 0.4 of its examples from difficulty 'medium', "
+        f"but data.trusted {trusted} has no example of it."
+    )
+
+
+@pytest.mark.parametrize("has_digest", [True, False])
+def test_trusted_images_that_are_trained_or_tested_on(folder, trusted, has_digest):
+    seen = {
+        split: next(rows for rows in load_split(folder, split).values() if len(rows))[0]
+        for split in ("train", "test")
+    }
+
+    def add(rows):
+        for row in seen.values():
+            provenance = json.loads(row["provenance"])
+            if not has_digest:
+                provenance["image_digest"] = [1]
+            rows.append(row | {"provenance": json.dumps(provenance), "split": "validation"})
+        return [*rows, rows[-1]]
+
+    edit_trusted(trusted, add)
+    with pytest.raises(DataError) as caught:
+        check_inputs(folder, CURRICULUM, trusted=trusted)
+    assert str(caught.value) == (
+        f"data.trusted {trusted} must hold images that are not in the train or test split of "
+        f"{folder}, got 2 that are"
+    )
+
+
+def test_trusted_files_that_cannot_be_read(folder, trusted, tmp_path):
+    for path in (tmp_path / "none.parquet", tmp_path / "empty"):
+        if path.name == "empty":
+            path.mkdir()
+        with pytest.raises(DataError) as caught:
+            check_inputs(folder, CURRICULUM, trusted=path)
+        assert str(caught.value) == (
+            f"data.trusted must be a parquet file of data-prep, or a folder of them, got {path}"
+        )
+
+    def harm(rows):
+        cut(rows[0]["images"][0])
+        return rows
+
+    edit_trusted(trusted, lambda rows: [rows[0] | {"provenance": "{"}, *rows[1:]])
+    with pytest.raises(DataError, match="provenance cannot be read"):
+        check_inputs(folder, CURRICULUM, trusted=trusted)
+    edit_trusted(trusted, lambda rows: [row | {"provenance": "{}"} for row in rows])
+    edit_trusted(trusted, harm)
+    with pytest.raises(DataError, match=f"^{re.escape(str(trusted))}: an image of example "):
+        check_inputs(folder, CURRICULUM, trusted=trusted)
+    trusted.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="mended.parquet cannot be read as parquet"):
+        check_inputs(folder, CURRICULUM, trusted=trusted)
 
 
 def cut(image):

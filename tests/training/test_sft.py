@@ -12,10 +12,13 @@ from safetensors.torch import load_file
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.cache import cache_folder
 from pixelis.data.encode import Encoder, encode_example
+from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import difficulty_file, from_row, load_split, write_rows
 from pixelis.errors import CheckpointError, ConfigError, DataError, UserError
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import load_adapter
+from pixelis.recorder import UNTRUSTED
+from pixelis.training.checkpoint import ADAPTER_FILE
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +65,41 @@ def test_the_result_says_what_was_done(train, advancing):
     weights = load_file(result.final_dir / "adapter_model.safetensors")
     assert weights and all("lora_" in name for name in weights)
     assert any(value.any() for name, value in weights.items() if "lora_B" in name)
+
+
+def test_trusted_examples_decide_and_the_validation_split_is_only_recorded(
+    train, advancing, data_dir, folder, tmp_path
+):
+    trusted, rows = tmp_path / "trusted.parquet", []
+    for name in DIFFICULTIES:
+        file = folder / difficulty_file(name)
+        own = pq.read_table(file).to_pylist()
+        rows += [row for row in own if row["split"] == "validation"]
+        wrong = {"conclusion": "Who knows.", "answer": "unknown", "ground_truth": "unknown"}
+        write_rows([row | wrong if row["split"] == "validation" else row for row in own], file)
+    write_rows(rows, trusted)
+    plain, told, _ = train(advancing, max_steps=5, eval_steps=3)
+    result, recorder, _ = train(
+        advancing,
+        max_steps=5,
+        eval_steps=3,
+        data=folder,
+        trusted=trusted,
+        output_dir=tmp_path / "t",
+    )
+    assert [e.to_dict() for e in result.events] == [e.to_dict() for e in plain.events]
+    assert (result.evaluations, result.best) == (plain.evaluations, plain.best)
+    for name in ("final", "best"):
+        files = [each.final_dir.with_name(name) / ADAPTER_FILE for each in (plain, result)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    untrusted = {key: v for key, v in recorder.values.items() if key[0].startswith(UNTRUSTED)}
+    assert {key: v for key, v in recorder.values.items() if key not in untrusted} == told.values
+    # At the scheduled evaluations and after the last step, not where an attempt is due.
+    assert {step for step, _ in result.evaluations} > {step for _, step in untrusted} == {3, 5}
+    assert len(untrusted) == 2 * 3 * 4
+    for (key, step), value in untrusted.items():
+        measured = recorder.values[key.replace(UNTRUSTED, "eval/"), step]
+        assert value > measured if key.endswith("/loss") else value <= measured
 
 
 def test_the_whole_model_is_not_trained(train, advancing, tmp_path):

@@ -35,6 +35,7 @@ class Question(NamedTuple):
     group: str  # the benchmark's own category, used instead of a difficulty
     record: dict[str, Any]  # a CoTA record of it, with the right answer
     alternatives: tuple[str, ...]  # other answers that count as right
+    num_options: int | None = None  # number of answers that it allows, if known
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def _add_choice(data: Mapping[str, Any], record: dict[str, Any]) -> Question:
     if own_id is not None:
         own_id = f"{group}/{own_id}"  # in the published file it starts again in every group
     made = record | {"id": own_id, "question": text, "answer": letter}
-    return Question(group, made, _forms(letter, words, alone=len(same) == 1))
+    forms = _forms(letter, words, alone=len(same) == 1)
+    return Question(group, made, forms, num_options=len(options))
 
 
 def _forms(letter: str, words: str, *, alone: bool) -> tuple[str, ...]:

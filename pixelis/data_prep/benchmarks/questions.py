@@ -154,11 +154,13 @@ def _build_examples(record: Record, question: Question | None, source: Input) ->
         return convert(record, folder=source.folder, record_format=source.format)
     as_cota = replace(record, data=question.record)
     (example,) = convert(as_cota, folder=source.folder, record_format="cota")
-    scoring = {
+    scoring: dict[str, Any] = {
         "format": source.format,
         "answer_type": LAYOUTS[source.format].answer_type,
         "alternatives": list(question.alternatives),
     }
+    if question.num_options is not None:
+        scoring["num_options"] = question.num_options
     return [replace(example, task=source.format, provenance={**example.provenance, **scoring})]
 
 

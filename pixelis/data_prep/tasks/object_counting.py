@@ -47,4 +47,5 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
         answer=str(count),
         answer_from=lambda results: str(len({tuple(result["bbox"]) for result in results})),
         wrong_answers=(str(count - 1), str(count + 1), str(count + 2)),
+        num_options=MAX_COUNT,
     )

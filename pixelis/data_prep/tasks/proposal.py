@@ -41,6 +41,8 @@ class Proposal:
     # both agree.
     answer_from: Callable[[Results], str]
     wrong_answers: tuple[str, ...]  # plausible wrong answers, for negatives and traps
+    # Number of answers that the question allows, 0 for free text; None: answer and wrong answers.
+    num_options: int | None = None
 
 
 def segment(instance: Instance, thought: str = "") -> PlannedCall:

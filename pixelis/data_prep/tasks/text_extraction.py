@@ -81,4 +81,5 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
             str(result["text"]) for result in results if "text" in result
         ),
         wrong_answers=_misreadings(rng, answer),
+        num_options=10 if word == "digit" and len(texts) == 1 else 0,
     )

@@ -187,11 +187,12 @@ class SearchSpec:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the digests of the data's files and their names."""
+        """SHA-256 over the digests of the files of the data and of `data.trusted`."""
         # Imported only here, because it imports torch, which takes seconds.
-        from pixelis.training.inputs import data_digest
+        from pixelis.training.inputs import data_digest, trusted_digests
 
-        files = data_digest(Path(self.config.data.path))
+        data = self.config.data
+        files = data_digest(Path(data.path)) | trusted_digests(data.trusted_path)
         return sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
     @property

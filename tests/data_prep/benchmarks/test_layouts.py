@@ -26,6 +26,7 @@ def test_vstar(vstar):
         ("relative_position/2", "relative_position", "vstar"),
     ]
     (first,) = [e for e in found.examples if e.id == "direct_attributes/0"]
+    assert first.provenance["num_options"] == VSTAR[0]["text"].count("\n(")
     assert first.question == VSTAR[0]["text"] and first.images[0].size == (40, 30)
 
 

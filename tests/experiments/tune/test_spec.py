@@ -119,3 +119,19 @@ def test_batch_sizes_that_divide_the_examples(make):
 def test_batch_sizes_that_do_not_are_refused(make, section, message):
     with pytest.raises(ConfigError, match=message):
         sizes(make, **section)
+
+
+def test_trusted_examples_are_part_of_what_a_study_compares(make, made_data, tmp_path):
+    trusted, digests = tmp_path / "trusted.parquet", set()
+
+    def add(*pairs):
+        spec = make(("data.path", str(made_data)), *pairs)
+        del spec.__dict__["digest"]  # the one of no data
+        digests.add(spec.digest)
+        return spec.training({}, 0, tmp_path).config.data.trusted
+
+    assert add() is None
+    for name in ("cota_simple.parquet", "cota_hard.parquet"):
+        trusted.write_bytes((made_data / name).read_bytes())
+        assert add(("data.trusted", str(trusted))) == str(trusted)
+    assert len(digests) == 3
