@@ -231,7 +231,7 @@ class CurriculumTrainer(Trainer):
         values = {
             f"{UNTRUSTED}{difficulty}/{name}": getattr(stratum, name)
             for difficulty, stratum in self.untrusted(self.model).items()
-            for name in STRATUM_METRICS
+            for name in ("loss", self.curriculum.manager.config.performance_metric)
         }
         self.curriculum.recorder.metrics(values, step)
 
