@@ -109,7 +109,8 @@ def _rows(
         elif typing.get_origin(inner) is dict:
             yield Row(f"{key}.KEY", "", "", "", meaning)
         else:
-            value = _show(values.get(key, field.default))
+            default = field.get_default(call_default_factory=True, validated_data={})
+            value = _show(values.get(key, default))
             yield Row(key, _kind_word(inner), limits_of(field), value, meaning)
 
 

@@ -2,6 +2,7 @@
 
 from pixelis.curriculum.config import CurriculumConfig, Stage, check_examples
 from pixelis.curriculum.event import (
+    ON_TRIAL,
     CurriculumEvent,
     Visit,
     event_line,
@@ -18,6 +19,7 @@ __all__ = [
     "CurriculumEvent",
     "CurriculumManager",
     "MixtureSampler",
+    "ON_TRIAL",
     "Stage",
     "Visit",
     "check_examples",

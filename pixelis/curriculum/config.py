@@ -12,6 +12,7 @@ from pixelis.curriculum.strategies import STRATEGIES, Strategy
 from pixelis.errors import ConfigError
 
 SUM_TOLERANCE = Fraction(1, 10**6)
+Metric = Literal["token_accuracy", "answer_accuracy", "likelihood", "answer_likelihood"]
 
 
 class Stage(Section):
@@ -73,6 +74,11 @@ DEFAULT_STAGES = (
 )
 
 
+def _default_metric(settings: dict[str, Any]) -> Metric:
+    """Return the metric by which the rule in use compares, where none is given."""
+    return "answer_likelihood" if settings.get("decision") == "progress" else "token_accuracy"
+
+
 class CurriculumConfig(Section):
     """The section `curriculum` of training_params.yaml."""
 
@@ -81,10 +87,20 @@ class CurriculumConfig(Section):
     stages: Annotated[Many[Stage], Field(min_length=1)] = key(
         DEFAULT_STAGES, "in order, easiest first; the fractions of a mix sum to 1"
     )
+    decision: Literal["guide", "progress"] = key(
+        "guide",
+        "guide: next mix against current mix; progress (needs trial_steps > 0): each difficulty "
+        "against itself",
+    )
     advancement_interval: int = key(500, "steps between attempts", ge=1)
     min_performance_for_advance: float = key(0.6, "least performance on the next mix", ge=0, le=1)
-    performance_metric: Literal["token_accuracy", "answer_accuracy", "likelihood"] = key(
-        "token_accuracy", "what the strata are measured by"
+    min_progress: float = key(
+        0.0, "progress: least rise of a difficulty that the next mix has more of", ge=0, le=1
+    )
+    performance_metric: Metric = Field(
+        default_factory=_default_metric,
+        description="what strata and examples are measured by; if not given: token_accuracy, "
+        "with decision progress answer_likelihood",
     )
     performance_window: int = key(1, "evaluations that the average is taken over", ge=1)
     eval_samples_per_difficulty: int = key(128, "largest size of a validation stratum", ge=1)
@@ -125,6 +141,11 @@ class CurriculumConfig(Section):
                 "rollback_scope must be data where trial_steps is 0, got 'data+weights' "
                 "(an attempt decided at once trains nothing that could be restored)"
             )
+        if self.decision == "progress" and self.trial_steps == 0:
+            raise ConfigError(
+                "decision must be guide where trial_steps is 0, got 'progress' "
+                "(it compares each difficulty before and after a trial)"
+            )
         steps, needed = self.schedule.steps or (), len(self.stages) - 1
         if list(steps) != sorted(set(steps)):
             raise ConfigError(f"schedule.steps must be strictly increasing, got {list(steps)}")
@@ -149,6 +170,18 @@ class CurriculumConfig(Section):
     def to_dict(self) -> dict[str, Any]:
         """Return every setting as plain JSON, from which `from_dict` builds an equal config."""
         return self.model_dump(mode="json")
+
+    def fit_to_data(self, sizes: Mapping[str, int]) -> Self:
+        """Return the settings for training data with so many examples of each difficulty.
+
+        With the curriculum off, data of one difficulty are trained on whole, whatever the last mix.
+        """
+        present = [name for name, size in sizes.items() if size > 0]
+        if self.enabled or len(present) != 1:
+            return self
+        last = self.stages[-1]
+        mix = {**dict.fromkeys(last.difficulty_mix, 0.0), present[0]: 1.0}
+        return self.replace(stages=(*self.stages[:-1], last.replace(difficulty_mix=mix)))
 
     @property
     def strategy_class(self) -> type[Strategy]:

@@ -14,16 +14,18 @@ if TYPE_CHECKING:  # the manager records events
 
 RULE = "=" * 40
 OPEN = "open"  # the outcome of a visit that has not ended
+ON_TRIAL = ("trial", "extend")  # kinds of events after which the next stage is tried
 
 
 @dataclass(frozen=True)
 class CurriculumEvent:
     """An event after an optimiser step, with its reason and the numbers of the decision.
 
-    `kind` is start, trial, advance, rollback, hold or end. `from_stage` is the stage before the
-    event, `to_stage` the stage whose mix is used after it: the next one for `trial` and `advance`,
-    the same one for every other kind. `mix`, `interval`, `cooldown_until` and `rollback_count` are
-    the values after the event.
+    `kind` is start, trial, extend, advance, rollback, hold or end. `from_stage` is the stage before
+    the event, `to_stage` the stage whose mix is used after it: the next one for `trial`, `extend`
+    and `advance`, the same one for every other kind. `mix`, `interval`, `cooldown_until` and
+    `rollback_count` are the values after the event. Progress and forgetting, with their paired
+    standard errors, are of a trial's end or extension, whichever rule decides.
     """
 
     step: int
@@ -36,6 +38,10 @@ class CurriculumEvent:
     perf_after: float | None
     delta: float | None
     delta_standard_error: float | None
+    progress: float | None
+    progress_standard_error: float | None
+    forgetting: float | None
+    forgetting_standard_error: float | None
     average: float | None
     strata: dict[str, float] | None
     strata_counts: dict[str, int] | None
@@ -64,10 +70,17 @@ def compute_numbers(
     error = None
     if decision and delta is not None and strata and counts:
         error = compute_delta_standard_error(decision.old_mix, decision.new_mix, strata, counts)
-    exact = {"perf_before": before, "perf_after": after, "delta": delta, "average": average}
+    progress, forgetting = (decision.progress, decision.forgetting) if decision else (None, None)
+    exact = {
+        **{"perf_before": before, "perf_after": after, "delta": delta, "average": average},
+        "progress": progress and progress.value,
+        "forgetting": forgetting and forgetting.value,
+    }
     return {
         **{name: None if value is None else float(value) for name, value in exact.items()},
         "delta_standard_error": error,
+        "progress_standard_error": progress and progress.standard_error,
+        "forgetting_standard_error": forgetting and forgetting.standard_error,
         "strata": None if strata is None else dict(strata),
         "strata_counts": None if counts is None else dict(counts),
     }
@@ -90,6 +103,15 @@ def event_line(event: CurriculumEvent, config: "CurriculumConfig") -> str | None
     if kind == "trial":
         performance = _round_four(event.perf_before)
         return f"🧪 Trying stage {event.to_stage} after step {step}. Performance: {performance}"
+    if kind == "extend":
+        numbers = ", ".join(
+            f"{name} {_round_four(value)} ± {_round_four(error)}"
+            for name, value, error in (
+                ("progress", event.progress, event.progress_standard_error),
+                ("forgetting", event.forgetting, event.forgetting_standard_error),
+            )
+        )
+        return f"🧪 Extended the trial of stage {event.to_stage} at step {step}: {numbers}"
     if kind == "hold":
         count = event.rollback_count
         return f"⏸️ Holding stage {event.to_stage} from step {step}. Total rollbacks: {count}"
@@ -108,13 +130,19 @@ def _mix_line(event: CurriculumEvent) -> str | None:
 
 def _missed_limit(event: CurriculumEvent, config: "CurriculumConfig") -> str:
     """Return the value that decided a rollback, other than the drop, and the limit it missed."""
-    if event.reason == "low_performance" and event.average is not None:
+    reason, _, difficulty = (event.reason or "").partition(": ")
+    if reason == "low_performance" and event.average is not None:
         limit = config.min_performance_for_advance
         return f" (low performance: average {event.average:.2f} < {limit:.2f})"
-    if event.reason == "forgetting" and event.strata is not None:
+    if reason == "no_progress":
+        values = f"{_round_four(event.progress)} < {_round_four(config.min_progress)}"
+        return f" (no progress: {f'{difficulty} {values}'.strip()})"
+    if reason == "forgetting" and event.strata is not None:
         # After the rollback, the event's mix is the old one, and perf_before was measured on it.
         kept = float(compute_performance(event.mix, event.strata))
         forgetting, limit = (event.perf_before or 0.0) - kept, -config.rollback_threshold
+        if config.decision == "progress":
+            forgetting = event.forgetting or 0.0
         return f" (forgetting: {forgetting:.2f} >= {limit:.2f})"
     return ""
 

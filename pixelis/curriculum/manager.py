@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from pixelis.curriculum.config import CurriculumConfig
-from pixelis.curriculum.event import CurriculumEvent, compute_numbers
-from pixelis.curriculum.performance import compute_performance
+from pixelis.curriculum.event import ON_TRIAL, CurriculumEvent, compute_numbers
+from pixelis.curriculum.performance import Examples, compute_performance
 from pixelis.curriculum.state import CurriculumState
 from pixelis.curriculum.strategies import Decision
 from pixelis.curriculum.strategies.base import Losses, Mix, Pool, Scores, compute_average
@@ -63,7 +63,7 @@ class CurriculumManager:
 
     @property
     def trial(self) -> dict[str, Any] | None:
-        """The open trial: its step, interval and strata at its start; None without one."""
+        """The open trial: what it began with, and whether it was extended; None without one."""
         return copy.deepcopy(self._state.trial)
 
     @property
@@ -163,27 +163,54 @@ class CurriculumManager:
         strata: Mapping[str, float],
         counts: Mapping[str, int] | None = None,
         examples_seen: int | None = None,
+        examples: Examples | None = None,
     ) -> CurriculumEvent:
-        """Make the attempt, or end the trial, that is due after this step, and return its event.
+        """Make the attempt, or end or extend the trial, that is due after this step.
 
         Args:
             step: the optimiser step.
             strata: difficulty -> performance.
             counts: difficulty -> examples that it was measured on, for the standard error.
             examples_seen: training examples so far.
+            examples: difficulty -> the performance of each of its examples, in one order at every
+                evaluation, for progress and forgetting.
+
+        Returns:
+            Its event.
 
         Raises:
-            ValueError: when none is due, or the strata cannot be used.
+            ValueError: when none is due, or the strata or examples cannot be used.
         """
         if not self.attempt_due(step):
             raise ValueError(f"no attempt is due at step {step}")
+        known = None if examples is None else self._read_examples(examples)
         self.observe(step, strata)
-        stage = self.stage
+        stage, self._state.examples = self.stage, known
         decision = self._strategy.decide(self._state, step)
+        self._state.examples = None
         event = self._record(decision.kind, step, stage, decision, counts, examples_seen)
         if decision.kind == "rollback" and is_held(self.config, self._state):
             self._record("hold", step, stage, reason="max_rollbacks", examples_seen=examples_seen)
         return event
+
+    def _read_examples(self, examples: Examples) -> dict[str, list[float]]:
+        """Return a copy of examples' performances as plain JSON.
+
+        Raises:
+            ConfigError: when one is not in [0, 1], or there were others at the trial's beginning.
+        """
+        before = (self._state.trial or {}).get("examples") or {}
+        for name, values in examples.items():
+            if wrong := [value for value in values if not 0 <= value <= 1]:
+                raise ConfigError(
+                    f"examples must have performances in [0, 1] for '{name}', got {wrong[0]}"
+                )
+            if name in before and len(values) != len(before[name]):
+                raise ConfigError(
+                    f"examples must have {len(before[name])} performances for '{name}', as at the "
+                    f"trial's beginning, got {len(values)}"
+                )
+        return {name: [float(value) for value in values] for name, values in examples.items()}
 
     def observe_losses(
         self, step: int, losses: Losses, examples_seen: int | None = None
@@ -255,7 +282,7 @@ class CurriculumManager:
             kind=kind,
             reason=reason,
             from_stage=from_stage or self.stage,
-            to_stage=self._stage_name(state.stage_index + (kind == "trial")),
+            to_stage=self._stage_name(state.stage_index + (kind in ON_TRIAL)),
             mix=self.mix_at(step + 1),
             **compute_numbers(decision, strata, counts),
             interval=state.interval,

@@ -19,6 +19,9 @@ class CurriculumState:
     # Strata of the last evaluations, oldest first.
     history: list[dict[str, float]] = field(default_factory=list)
     history_steps: list[int] = field(default_factory=list)  # the step of each of them
-    # Step, interval and strata that the open trial began with; None without one.
+    # The open trial: step, interval, strata and examples that it began with, and whether it was
+    # extended; None without one.
     trial: dict[str, Any] | None = None
+    # The performance of each example by difficulty, while a decision is made; else None.
+    examples: dict[str, list[float]] | None = None
     memory: dict[str, Any] = field(default_factory=dict)  # a strategy's own state

@@ -6,7 +6,7 @@ Batches are collated once for repeated evaluations, and logits computed only whe
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -37,22 +37,6 @@ def in_this_process(
 
 
 @dataclass(frozen=True)
-class Stratum:
-    """The results of one difficulty's validation examples, teacher-forced."""
-
-    num_examples: int
-    num_tokens: int  # supervised
-    loss: float  # mean cross-entropy per supervised token, in nats
-    token_accuracy: float  # share of supervised tokens whose most likely prediction is right
-    answer_accuracy: float  # share of examples with every token of the last turn right
-
-    @property
-    def likelihood(self) -> float:
-        """exp(-loss): the geometric mean probability of a supervised token, in [0, 1]."""
-        return math.exp(-self.loss)
-
-
-@dataclass(frozen=True)
 class Tally:
     """The counts of one example, teacher-forced."""
 
@@ -61,6 +45,42 @@ class Tally:
     loss: float  # sum of cross-entropies, in nats
     answered: bool  # whether every token of the last turn is right
     answer_loss: float  # mean cross-entropy per token of the last turn, in nats
+
+    def performance(self, metric: str) -> float:
+        """Return the performance of this example alone, in [0, 1], by a metric of the strata."""
+        if metric == "token_accuracy":
+            return self.right / self.tokens
+        if metric == "answer_accuracy":
+            return float(self.answered)
+        return math.exp(-self.loss / self.tokens if metric == "likelihood" else -self.answer_loss)
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """The results of one difficulty's validation examples, teacher-forced."""
+
+    num_examples: int
+    num_tokens: int  # supervised
+    loss: float  # mean cross-entropy per supervised token, in nats
+    token_accuracy: float  # share of supervised tokens whose most likely prediction is right
+    answer_accuracy: float  # share of examples with every token of the last turn right
+    # Of the examples with a supervised token, in one order at every evaluation.
+    tallies: tuple[Tally, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def likelihood(self) -> float:
+        """exp(-loss): the geometric mean probability of a supervised token, in [0, 1]."""
+        return math.exp(-self.loss)
+
+    @property
+    def answer_likelihood(self) -> float:
+        """The mean over examples of exp(-mean loss per token of the last turn), in [0, 1]."""
+        each = self.performances("answer_likelihood")
+        return sum(each) / max(1, len(each))
+
+    def performances(self, metric: str) -> list[float]:
+        """Return the performance of each example alone, in one order at every evaluation."""
+        return [tally.performance(metric) for tally in self.tallies]
 
 
 @dataclass(frozen=True)
@@ -316,4 +336,5 @@ def _stratum(tallies: Sequence[Tally]) -> Stratum:
         loss=sum(t.loss for t in tallies) / tokens,
         token_accuracy=sum(t.right for t in tallies) / tokens,
         answer_accuracy=sum(t.answered for t in tallies) / len(tallies),
+        tallies=tuple(t for t in tallies if t.tokens),
     )

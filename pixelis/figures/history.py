@@ -131,7 +131,8 @@ def _with_restored(strata: Strata, events: Sequence[Event]) -> Strata:
     for event in events:
         if event["kind"] == "rollback" and trial.get("strata"):
             rows.append((int(event["step"]), trial["strata"]))
-        trial = event if event["kind"] == "trial" else {}
+        if event["kind"] != "extend":
+            trial = event if event["kind"] == "trial" else {}
     return sorted(rows, key=lambda row: row[0])  # stable: after what was measured at that step
 
 
@@ -159,14 +160,14 @@ def downsample_rows(rows: Strata, *, keep: Iterable[int] = ()) -> Strata:
 def downsample_events(events: Sequence[Event]) -> Sequence[Event]:
     """Keep every change of stage and hold, and other events evenly, about 400 together.
 
-    A trial stays together with its decision, so the sequence of stages is unchanged.
+    A trial stays together with its extension and decision, so the sequence of stages is unchanged.
     """
     if len(events) <= MAX_EVENTS:
         return events
     groups: list[list[Event]] = [[]]
     for event in events:
         groups[-1].append(event)
-        if event["kind"] != "trial":
+        if event["kind"] not in ("trial", "extend"):
             groups.append([])
     groups = [group for group in groups if group]
     every = -(-2 * len(groups) // MAX_EVENTS)

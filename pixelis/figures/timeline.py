@@ -38,6 +38,7 @@ MARKS = {  # event kind -> symbol, colour, label
     "advance": ("triangle-up", "#009E73", "advance"),
     "rollback": ("triangle-down", "#B2182B", "rollback"),
     "trial": ("triangle-right", "#56B4E9", "trial begins"),
+    "extend": ("triangle-right", "#E69F00", "trial extended"),
     "hold": ("square", "#7f7f7f", "hold"),
 }
 THRESHOLD = "#B2182B"
@@ -273,6 +274,8 @@ def event_note(event: Event) -> str:
     if event.get("delta") is not None:
         before, after = event["perf_before"], event["perf_after"]
         lines.append(f"before {before:.4f}, after {after:.4f}, delta {event['delta']:+.4f}")
+    if event.get("progress") is not None:
+        lines.append(_change_note(event, "progress") + ", " + _change_note(event, "forgetting"))
     if event.get("strata"):
         lines.append(_values_note(event["strata"]))
     if event.get("rollback_count"):
@@ -280,6 +283,12 @@ def event_note(event: Event) -> str:
     if kind == "rollback" and event.get("cooldown_until") is not None:
         lines.append(f"no attempt before step {event['cooldown_until']}")
     return "<br>".join(lines)
+
+
+def _change_note(event: Event, name: str) -> str:
+    """Return `progress` or `forgetting` of a trial, with its standard error if there is one."""
+    error = event.get(f"{name}_standard_error")
+    return f"{name} {event[name]:+.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 
 def _values_note(values: Mapping[str, float]) -> str:

@@ -59,7 +59,10 @@ def plan_stages(
     strategy = curriculum.strategy_label
     if strategy in ("self_paced", "adaptive") or (strategy == "competence" and not scores):
         return None
-    manager = CurriculumManager(curriculum, max_steps)
+    if scores:
+        curriculum = curriculum.fit_to_data({name: len(values) for name, values in scores.items()})
+    # Perfect performance makes no progress, and yet every attempt has to succeed.
+    manager = CurriculumManager(curriculum.replace(rollback_enabled=False), max_steps)
     if scores:
         manager.bind({name: list(values) for name, values in scores.items()})
     perfect = dict.fromkeys(manager.required_difficulties, 1.0)

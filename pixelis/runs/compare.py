@@ -68,12 +68,13 @@ def read_history(run: TrainingRun) -> TrainingHistory:
     params = run.info.params
     decides = any(event.get("perf_after") is not None for event in run.events)
     decides = decides and params.get("curriculum.rollback_enabled", "").lower() == "true"
+    by_delta = decides and "progress" not in params.get("curriculum.decision", "")
     rules = FigureSettings(
         metric=params.get("curriculum.performance_metric", "performance"),
         # Only strategies with stages record the stage at each step.
         has_stages="curriculum/stage" in run.history,
         min_performance=_number(params, "min_performance_for_advance") if decides else None,
-        rollback_threshold=_number(params, "rollback_threshold") if decides else None,
+        rollback_threshold=_number(params, "rollback_threshold") if by_delta else None,
         restores_weights=params.get("curriculum.rollback_scope") == "data+weights",
     )
     last_step = max(int(event["step"]) for event in run.events)

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pixelis.curriculum import CurriculumConfig
+from pixelis.curriculum import ON_TRIAL, CurriculumConfig
 from pixelis.figures import (
     Chart,
     FigureSettings,
@@ -24,7 +24,7 @@ from pixelis.figures import (
 from pixelis.files import write_atomic
 from pixelis.tracking import MlflowRecorder
 
-DRAWN = ("trial", "advance", "rollback", "hold")
+DRAWN = (*ON_TRIAL, "advance", "rollback", "hold")
 CHARTS = {
     "timeline": timeline,
     "samples_drawn": samples_drawn,
@@ -40,11 +40,12 @@ def curriculum_rules(curriculum: CurriculumConfig, examples_per_step: int) -> Fi
     """Return the figures' settings for a curriculum."""
     strategy = curriculum.strategy_class
     decides = strategy.rolls_back and curriculum.rollback_enabled
+    by_delta = decides and curriculum.decision == "guide"
     return FigureSettings(
         metric=curriculum.performance_metric,
         has_stages=strategy.uses_stages,
         min_performance=curriculum.min_performance_for_advance if decides else None,
-        rollback_threshold=curriculum.rollback_threshold if decides else None,
+        rollback_threshold=curriculum.rollback_threshold if by_delta else None,
         restores_weights=curriculum.rollback_scope == "data+weights",
         examples_per_step=examples_per_step,
     )

@@ -15,6 +15,8 @@ EVENT_METRICS = {
     "performance_before": "perf_before",
     "performance_after": "perf_after",
     "performance_drop": "delta",
+    "progress": "progress",
+    "forgetting": "forgetting",
     "average_performance": "average",
     "rollback_count": "rollback_count",
     "interval": "interval",

@@ -67,7 +67,7 @@ def load_data(
     without = f"those longer than training.max_length {max_length}"
     if exclude:
         without += " and those of data.exclude"
-    check_examples(curriculum, sizes, without=without)
+    check_examples(curriculum.fit_to_data(datasets["train"].remaining), sizes, without=without)
     return encoder, datasets
 
 

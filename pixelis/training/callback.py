@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 # Without a terminal (a log file, a CI job) a line every few seconds is enough.
 LOG_INTERVAL_SECONDS = 15.0
 MIX = "curriculum/mix/"
-STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood")
+STRATUM_METRICS = (
+    *("loss", "token_accuracy", "answer_accuracy", "likelihood"),
+    "answer_likelihood",
+)
 
 Evaluations = Sequence[tuple[int, Mapping[str, float]]]
 
@@ -108,7 +111,7 @@ class CurriculumCallback(TrainerCallback):
         args: Any,
         state: TrainerState,
         control: Any,
-        metrics: Mapping[str, float] | None = None,
+        metrics: Mapping[str, Any] | None = None,
         optimizer: Any = None,
         **_: Any,
     ) -> None:
@@ -120,8 +123,9 @@ class CurriculumCallback(TrainerCallback):
         seen = step * self.examples_per_step
         if self.manager.attempt_due(step):
             counts = {d: int(metrics[f"eval_{d}_num_examples"]) for d in difficulties}
+            examples = {d: metrics[f"eval_{d}_examples"] for d in difficulties}
             trial = self.manager.trial
-            event = self.manager.attempt(step, self.strata, counts, seen)
+            event = self.manager.attempt(step, self.strata, counts, seen, examples)
             self._record_events()  # likewise before a rollback
             self._apply(event, trial, optimizer)
         else:
@@ -167,7 +171,7 @@ class CurriculumCallback(TrainerCallback):
         self._num_recorded = len(self.manager.events)
         self._num_visits_saved = len(self._ended_visits())
 
-    def _take_strata(self, step: int, metrics: Mapping[str, float]) -> None:
+    def _take_strata(self, step: int, metrics: Mapping[str, Any]) -> None:
         difficulties = self.manager.required_difficulties
         check_finite(
             {f"validation loss of {d}": metrics[f"eval_{d}_loss"] for d in difficulties}, step

@@ -75,7 +75,7 @@ def check_inputs(
         del needed["the validation split"]
         needed[f"data.trusted {trusted}"] = measured
     sizes = {place: {d: len(rows) for d, rows in by.items()} for place, by in needed.items()}
-    check_examples(curriculum, sizes)
+    check_examples(curriculum.fit_to_data(sizes["the train split"]), sizes)
     known = {id for rows in splits.values() for each in rows.values() for id in each["id"]}
     if unknown := sorted(set(exclude) - known):
         raise ConfigError(

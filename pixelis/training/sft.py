@@ -211,7 +211,8 @@ def _build(
         processes.rank,
         processes.world_size,
     ), "a process that a launcher started has to join the others"
-    manager = CurriculumManager(settings.curriculum, max_steps=training.max_steps)
+    curriculum = settings.curriculum.fit_to_data(datasets["train"].remaining)
+    manager = CurriculumManager(curriculum, max_steps=training.max_steps)
     # `competence` ranks by the difficulty scores.
     rows = datasets["train"].rows
     manager.bind({name: list(rows[name]["difficulty_score"]) for name in rows})
@@ -228,7 +229,7 @@ def _build(
     other = datasets["validation"]
     build_validation = partial(
         Validation,
-        samples_per_difficulty=settings.curriculum.eval_samples_per_difficulty,
+        samples_per_difficulty=curriculum.eval_samples_per_difficulty,
         batch_size=training.eval_batch_size,
         seed=training.seed,
         shard=processes.shard,

@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +213,12 @@ class CurriculumTrainer(Trainer):
         with self.accelerator.autocast():
             strata = self.validation(self.model)
             self._record_untrusted()
-        metrics = {
-            f"eval_{difficulty}_{name}": value
-            for difficulty, stratum in strata.items()
-            for name, value in {**asdict(stratum), "likelihood": stratum.likelihood}.items()
-        }
+        metric = self.curriculum.manager.config.performance_metric
+        metrics: dict[str, Any] = {}
+        for difficulty, stratum in strata.items():
+            values = {name: getattr(stratum, name) for name in ("num_examples", *STRATUM_METRICS)}
+            values["examples"] = stratum.performances(metric)
+            metrics |= {f"eval_{difficulty}_{name}": value for name, value in values.items()}
         on_evaluate = self.callback_handler.on_evaluate
         self.control = on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -231,7 +231,7 @@ class CurriculumTrainer(Trainer):
         values = {
             f"{UNTRUSTED}{difficulty}/{name}": getattr(stratum, name)
             for difficulty, stratum in self.untrusted(self.model).items()
-            for name in STRATUM_METRICS
+            for name in ("loss", self.curriculum.manager.config.performance_metric)
         }
         self.curriculum.recorder.metrics(values, step)
 

@@ -14,9 +14,14 @@ NO_NUMBERS = (True, "0.5", None, float("nan"), float("inf"))
 TABLE = [
     ("enabled", True, [False], [0, "yes", None]),
     ("strategy", "staged", ["competence"], ["Staged", "stagd", None]),
+    ("decision", "guide", ["guide"], ["Guide", None]),
     ("advancement_interval", 500, [1], [0, None, *NO_INTEGERS]),
     ("min_performance_for_advance", 0.6, [0, 1], [-0.01, 1.01, *NO_NUMBERS]),
-    ("performance_metric", "token_accuracy", ["answer_accuracy", "likelihood"], ["loss", None]),
+    ("min_progress", 0.0, [0, 1], [-0.01, 1.01, *NO_NUMBERS]),
+    (
+        *("performance_metric", "token_accuracy"),
+        *(["answer_accuracy", "likelihood", "answer_likelihood"], ["loss", None]),
+    ),
     ("performance_window", 1, [2], [0, None, *NO_INTEGERS]),
     ("eval_samples_per_difficulty", 128, [1], [0, None, *NO_INTEGERS]),
     ("scored_pool_size", 1024, [None, 1], [0, *NO_INTEGERS]),
@@ -106,6 +111,7 @@ WHOLE = {"simple": 1.0}
 REJECTED = [
     ("strategy", "stagd", "strategy must be one of adaptive, .*, staged, got 'stagd'"),
     ("rollback_scope", "data+weights", "rollback_scope must be data where trial_steps is 0"),
+    ("decision", "progress", "decision must be guide where trial_steps is 0, got 'progress' \\(it"),
     ("competence", None, "curriculum.competence must be a section of keys and values, got None"),
     ("competence", {"stps": 1}, "Unknown key 'curriculum.competence.stps'. Did you mean 'steps'"),
     ("schedule", {"steps": [0]}, r"curriculum.schedule.steps\[0\] must be >= 1, got 0"),
@@ -156,6 +162,16 @@ def test_rejected_together(settings, text):
         CurriculumConfig.from_dict(settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "metric"),
+    [({}, "answer_likelihood"), ({"performance_metric": "likelihood"}, "likelihood")],
+)
+def test_progress_compares_answers_where_nothing_else_is_said(settings, metric):
+    config = CurriculumConfig.from_dict({"decision": "progress", "trial_steps": 1} | settings)
+    assert config.performance_metric == metric
+    assert CurriculumConfig.from_dict(config.to_dict()) == config
+
+
 def test_a_floor_at_the_even_share_is_accepted():
     CurriculumConfig.from_dict({"strategy": "adaptive", "adaptive": {"floor": 1 / 3}})
 
@@ -190,6 +206,23 @@ def test_examples_of_an_unused_difficulty_are_not_needed():
     check_examples(
         config, {"the train split": {"simple": 1}, "the validation split": {"simple": 1}}
     )
+
+
+@pytest.mark.parametrize("name", ["simple", "hard"])
+def test_where_the_curriculum_is_off_data_of_one_difficulty_are_trained_on_whole(name):
+    sizes = {"simple": 0, "medium": 0, "hard": 0} | {name: 7}
+    config = CurriculumConfig(enabled=False).fit_to_data(sizes)
+    assert config.required_difficulties == (name,)
+    assert config.stages[-1].difficulty_mix == {"simple": 0, "medium": 0, "hard": 0} | {name: 1}
+    check_examples(config, {"the train split": sizes, "the validation split": sizes})
+
+
+@pytest.mark.parametrize(
+    ("enabled", "sizes"), [(True, {"simple": 7}), (False, {"simple": 7, "hard": 1}), (False, {})]
+)
+def test_otherwise_the_mixes_are_what_they_are(enabled, sizes):
+    config = CurriculumConfig(enabled=enabled)
+    assert config.fit_to_data(sizes) is config
 
 
 def test_only_the_last_stage_counts_where_the_curriculum_is_off():

@@ -6,12 +6,14 @@ from pixelis.curriculum import CurriculumConfig, CurriculumManager, event_line, 
 
 FIELDS = (
     "step, kind, reason, from_stage, to_stage, mix, perf_before, perf_after, delta, "
-    "delta_standard_error, average, strata, strata_counts, interval, cooldown_until, "
+    "delta_standard_error, progress, progress_standard_error, forgetting, "
+    "forgetting_standard_error, average, strata, strata_counts, interval, cooldown_until, "
     "rollback_count, examples_seen"
 ).split(", ")
 
 CONFIG = CurriculumConfig()
 ADAPTIVE = CurriculumConfig(strategy="adaptive")
+PROGRESS = CurriculumConfig(decision="progress", trial_steps=5, min_progress=0.01)
 START = CurriculumManager(CONFIG).events[0]
 LOW = {"kind": "rollback", "delta": -0.01, "reason": "low_performance", "average": 0.41}
 FORGETTING = {
@@ -50,6 +52,26 @@ def test_a_record_has_the_fields_in_their_order_and_shares_nothing():
         ),
         (CONFIG, LOW, "drop: -0.0100 (low performance: average 0.41 < 0.60)"),
         (CONFIG, FORGETTING, "drop: 0.0100 (forgetting: 0.10 >= 0.05)"),
+        # By the rule `progress`, the number that it compared.
+        (PROGRESS, FORGETTING | {"forgetting": 0.2}, "drop: 0.0100 (forgetting: 0.20 >= 0.05)"),
+        (
+            PROGRESS,
+            LOW | {"reason": "no_progress: hard", "progress": -0.00204},
+            "drop: -0.0100 (no progress: hard -0.0020 < 0.0100)",
+        ),
+        (
+            PROGRESS,
+            LOW | {"reason": "no_progress", "progress": 0.002},
+            "drop: -0.0100 (no progress: 0.0020 < 0.0100)",
+        ),
+        (
+            PROGRESS,
+            {"kind": "extend", "step": 12, "to_stage": "balanced"}
+            | {"progress": 0.02, "progress_standard_error": 0.015}
+            | {"forgetting": -0.00001, "forgetting_standard_error": 0.01},
+            "🧪 Extended the trial of stage balanced at step 12: "
+            "progress 0.0200 ± 0.0150, forgetting 0.0000 ± 0.0100",
+        ),
         (
             CONFIG,
             {"kind": "trial", "step": 7, "to_stage": "balanced", "perf_before": 0.9},

@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+import statistics
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,11 @@ SETTINGS = st.fixed_dictionaries(
         "rollback_factor": st.sampled_from([1, 1.1, 1.5, 2.0, 3]),
         "max_rollbacks": st.none() | st.integers(1, 3),
         "trial_steps": st.integers(0, 5),
+        "decision": st.sampled_from(["guide", "progress"]),
+        "min_progress": st.floats(0, 0.3),
     },
+).map(
+    lambda settings: settings if settings.get("trial_steps") else settings | {"decision": "guide"}
 )
 STRATA = st.fixed_dictionaries({name: st.floats(0, 1) for name in NAMES})
 # What happens after each step: nothing, or a scheduled evaluation of these strata.
@@ -37,6 +42,11 @@ def build(max_steps=None, **settings):
     return CurriculumManager(CurriculumConfig.from_dict(settings), max_steps)
 
 
+def examples_of(strata):
+    """Three examples of each difficulty, whose differences are not alike."""
+    return {name: [value, value**2, 1 - value / 2] for name, value in strata.items()}
+
+
 def run(manager, steps, begin=0):
     """Drive the manager as the trainer does."""
     for step, (is_scheduled, strata) in enumerate(steps, begin + 1):
@@ -44,7 +54,7 @@ def run(manager, steps, begin=0):
         if is_scheduled:
             manager.observe(step, strata)
         if manager.attempt_due(step):
-            manager.attempt(step, strata)
+            manager.attempt(step, strata, examples=examples_of(strata))
 
 
 def test_the_worked_example_to_the_digit():
@@ -76,6 +86,11 @@ def reference(settings, max_steps, steps):
     interval, since, cooldown, in_a_row = config["advancement_interval"], 0, 0, 0
     window, trial, records = [], None, []
 
+    def change(before, after, name):
+        ends = examples_of(before)[name], examples_of(after)[name]
+        differences = [two - one for one, two in zip(*ends, strict=True)]
+        return statistics.mean(differences), statistics.variance(differences) / 3
+
     def performance(mix, strata):
         return sum(mix[name] * strata[name] for name in NAMES)
 
@@ -83,7 +98,7 @@ def reference(settings, max_steps, steps):
         since += 1
         length = config["trial_steps"]
         if trial is not None:
-            due = step == trial[0] + length
+            due = step == trial[0] + length * (1 + trial[2])
         else:
             due = since >= interval and step >= cooldown and index < len(mixes) - 1
             due = due and (config["max_rollbacks"] is None or in_a_row < config["max_rollbacks"])
@@ -94,10 +109,10 @@ def reference(settings, max_steps, steps):
             continue
         old, new = mixes[index], mixes[index + 1]
         if trial is None and length > 0:
-            trial = (step, strata)
+            trial = (step, strata, False)
             records.append((step, "trial", None))
             continue
-        begin, before = trial or (-1, strata)
+        begin, before, is_extended = trial or (-1, strata, False)
         delta = performance(new, strata) - performance(old, before)
         seen = [performance(new, item) for at, item in window if at > begin]
         average = sum(seen) / len(seen)
@@ -109,12 +124,40 @@ def reference(settings, max_steps, steps):
         if any(abs(margin) < 1e-9 for margin in margins):
             return None
         reason = None
-        if forgetting >= -threshold and length:
-            reason = "forgetting"
-        if average < config["min_performance_for_advance"]:
-            reason = "low_performance"
-        if delta <= threshold:
-            reason = "drop"
+        if config["decision"] == "progress":
+            changes = {name: change(before, strata, name) for name in NAMES}
+            growing = [name for name in NAMES if new[name] > old[name]]
+            least = min(growing, key=lambda name: changes[name][0])
+            progress, variance = changes[least]
+            forgetting = -sum(old[name] * changes[name][0] for name in NAMES)
+            noise = math.sqrt(sum(old[name] ** 2 * changes[name][1] for name in NAMES))
+            forgot, f_error = forgetting + threshold, 2 * noise
+            gained, p_error = progress - config["min_progress"], 2 * math.sqrt(variance)
+            margins = [forgot, gained, abs(forgot) - f_error, abs(gained) - p_error]
+            if any(abs(margin) < 1e-9 for margin in margins):
+                return None
+            is_open = not is_extended and (max_steps is None or step + length <= max_steps)
+            is_noise = abs(forgot) <= f_error or abs(gained) <= p_error
+            has_failed = forgot >= f_error or gained <= -p_error
+            if config["rollback_enabled"] and is_open and is_noise and not has_failed:
+                trial = (begin, before, True)
+                records.append((step, "extend", "unclear"))
+                continue
+            if average < config["min_performance_for_advance"]:
+                reason = "low_performance"
+            if gained < 0:
+                reason = f"no_progress: {least}"
+            if forgot >= 0:
+                reason = "forgetting"
+            if not config["rollback_enabled"]:
+                reason = "kept in any case"
+        else:
+            if forgetting >= -threshold and length:
+                reason = "forgetting"
+            if average < config["min_performance_for_advance"]:
+                reason = "low_performance"
+            if delta <= threshold:
+                reason = "drop"
         trial, since = None, 0
         if reason is None or not config["rollback_enabled"]:
             kept = None if reason is None else "rollback_disabled"
@@ -154,8 +197,9 @@ def test_never_due_before_the_three_conditions(settings, max_steps, steps):
             assert manager.stage_index < 2
             assert max_steps is None or step < max_steps
         else:
-            assert step == manager.trial["step"] + manager.config.trial_steps
-        event = manager.attempt(step, strata)
+            length = manager.config.trial_steps * (1 + manager.trial["extended"])
+            assert step == manager.trial["step"] + length
+        event = manager.attempt(step, strata, examples=examples_of(strata))
         assert event.mix == manager.mix
         last = manager.events[-1]
         assert last is event or last.kind == "hold"

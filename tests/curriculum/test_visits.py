@@ -60,6 +60,23 @@ def test_a_trial_rolled_back_is_a_visit_and_a_kept_one_the_beginning_of_one():
     assert tried.mix == {"simple": 0.4, "medium": 0.4, "hard": 0.2}
 
 
+def test_an_extended_trial_is_one_visit():
+    config = {"decision": "progress", "trial_steps": 5, "advancement_interval": 10}
+    manager = CurriculumManager(CurriculumConfig.from_dict(config))
+    for step in range(1, 21):
+        manager.step()
+        if manager.attempt_due(step):
+            rises = (0.0, 0.0) if step == 10 else (-0.1, 0.09)
+            examples = {name: [0.5 + rise for rise in rises] for name in STRATA}
+            manager.attempt(step, STRATA, examples=examples)
+    assert [event.kind for event in manager.events[1:]] == ["trial", "extend", "rollback"]
+    assert spans([event.to_dict() for event in manager.events]) == [
+        (1, "simple", 0, 10, "start", "tried_next"),
+        (2, "balanced", 10, 20, "trial", "rolled_back"),
+        (3, "simple", 20, None, "rollback", "open"),
+    ]
+
+
 def test_at_every_moment_the_last_visit_is_open_and_the_others_are_whole():
     events = train({15: POOR}, 60, **SETTINGS, trial_steps=5)
     for count in range(1, len(events)):

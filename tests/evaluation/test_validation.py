@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from statistics import mean
 
 import pytest
 import torch
@@ -73,7 +74,8 @@ def by_hand(dataset, lively):
 
 
 def test_strata_are_what_a_computation_by_hand_gives(dataset, lively, by_hand):
-    strata = build(dataset)(lively)
+    validation = build(dataset)
+    strata = validation(lively)
     assert list(strata) == list(NAMES)
     for name, stratum in strata.items():
         examples = [tokens for key, tokens in by_hand.items() if key[0] == name]
@@ -83,6 +85,21 @@ def test_strata_are_what_a_computation_by_hand_gives(dataset, lively, by_hand):
         assert stratum.token_accuracy == sum(right for _, right, _ in tokens) / len(tokens)
         assert stratum.answer_accuracy == 0.0
         assert stratum.likelihood == math.exp(-stratum.loss)
+        of_each = {
+            "token_accuracy": lambda example: mean(right for _, right, _ in example),
+            "answer_accuracy": lambda example: float(
+                all(right for _, right, last in example if last)
+            ),
+            "likelihood": lambda example: math.exp(mean(log for log, _, _ in example)),
+            "answer_likelihood": lambda example: math.exp(
+                mean(x for x, _, last in example if last)
+            ),
+        }
+        keys = [key for key in validation.batches.keys if key[0] == name]
+        for metric, performance in of_each.items():
+            expected = [performance(by_hand[key]) for key in keys]
+            assert stratum.performances(metric) == pytest.approx(expected, rel=1e-4), metric
+        assert stratum.answer_likelihood == mean(stratum.performances("answer_likelihood"))
     assert len({stratum.loss for stratum in strata.values()}) == 3
 
 
@@ -136,6 +153,8 @@ def test_the_batch_size_changes_nothing(dataset, lively):
         for name, stratum in strata.items():
             assert stratum.loss == pytest.approx(alone[name].loss, abs=1e-5)
             assert replace(stratum, loss=0.0) == replace(alone[name], loss=0.0)
+            each = stratum.performances("likelihood")  # also in the same order
+            assert each == pytest.approx(alone[name].performances("likelihood"), abs=1e-5)
 
 
 def test_the_subset_is_fixed_stratified_and_follows_the_seed(dataset):
@@ -171,7 +190,8 @@ def test_examples_without_supervised_tokens(rows, encoder, lively, by_hand):
     dataset.silent = (1,)
     stratum = build(dataset)(lively)["hard"]
     assert stratum.num_tokens == sum(len(by_hand["hard", i]) for i in (0, 2, 3))
-    assert math.isfinite(stratum.loss)
+    assert math.isfinite(stratum.loss) and 0 < stratum.answer_likelihood < 1
+    assert (stratum.num_examples, len(stratum.performances("token_accuracy"))) == (4, 3)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -55,8 +55,10 @@ def test_restored_weights_have_their_earlier_strata(make_history, event, start):
     after = {"simple": 0.8, "hard": 0.4}
     kept = make_history([start, trial, back])
     assert kept.strata[1:] == [(50, after)]
-    restored = make_history([start, trial, back], restores_weights=True)
-    assert restored.strata[1:] == [(50, after), (50, before)]
+    extend = event(40, "extend", "easy", "full", mix, strata=after)
+    for events in ([start, trial, back], [start, trial, extend, back]):
+        restored = make_history(events, restores_weights=True)
+        assert restored.strata[1:] == [(50, after), (50, before)]
 
 
 def test_a_course_may_have_nothing_yet():
@@ -79,12 +81,14 @@ def test_events_cut_a_training_into_spans(event, start, rollback, advance):
 @pytest.mark.parametrize("rollback_mix", [SIMPLE, FULL])
 def test_a_trial_that_is_rolled_back_is_a_span_of_its_own(event, start, rollback_mix):
     trial = event(30, "trial", "easy", "full", FULL)
+    extend = event(35, "extend", "easy", "full", FULL)
     back = event(40, "rollback", "easy", "full", rollback_mix)
-    assert facts(stage_spans([start, trial, back], 60)) == [
-        ("easy", 0, 30, SIMPLE, False),
-        ("easy", 30, 40, FULL, True),
-        ("easy", 40, 60, SIMPLE, False),
-    ]
+    for events in ([start, trial, back], [start, trial, extend, back]):
+        assert facts(stage_spans(events, 60)) == [
+            ("easy", 0, 30, SIMPLE, False),
+            ("easy", 30, 40, FULL, True),
+            ("easy", 40, 60, SIMPLE, False),
+        ]
 
 
 def test_without_events_there_are_no_spans():
@@ -181,6 +185,13 @@ def test_what_is_short_stays_as_it_is(long_events):
     assert downsample_events(few) == few and downsample_events([]) == []
     rows = [(step, {"a": 0.5, "b": step / 7}) for step in range(2000)]
     assert downsample_rows(rows) == rows and downsample_rows([]) == []
+
+
+def test_an_extended_trial_stays_with_its_decision():
+    kinds = ["trial", "extend", "rollback"] * MAX_EVENTS
+    kept = downsample_events([long_event(step, kind) for step, kind in enumerate(kinds)])
+    assert len(kept) < len(kinds)
+    assert [event["kind"] for event in kept] == kinds[: len(kept)]
 
 
 def test_names_that_are_not_measured_everywhere_are_thinned_alone():

@@ -83,6 +83,23 @@ def test_the_level_of_a_trial_goes_along_it(make_history, event, start):
     assert "trial of the next mix" in legend(chart)
 
 
+def test_an_extension_is_a_mark_within_its_trial(make_history, event, start):
+    mix = {"simple": 0.25, "hard": 0.75}
+    numbers = {"perf_before": 0.8, "perf_after": 0.5, "delta": -0.3, "reason": "unclear"}
+    numbers |= {"progress": 0.02, "progress_standard_error": 0.015, "forgetting": -0.01}
+    trial = event(30, "trial", "easy", "full", mix)
+    extend = event(35, "extend", "easy", "full", mix, **numbers)
+    kept = event(40, "advance", "easy", "full", mix, perf_before=0.8, perf_after=0.75, delta=-0.05)
+    chart = timeline(make_history([start, trial, extend, kept], rollback_threshold=-0.1))
+    assert traces(chart, "y")["trial extended"] == [[(35, 0.3)]]
+    assert shapes(chart, "y", "rect") == [(0, 30), (30, 40), (40, 50), (30, 40)]
+    # The level to beat goes along the whole trial; nothing was decided at its extension.
+    drawn = traces(chart, "y2")
+    assert drawn["to beat: before -0.1"] == [[(30, pytest.approx(0.7)), (40, pytest.approx(0.7))]]
+    assert drawn["next mix at a decision"] == [[(40, 0.75)]]
+    assert event_note(extend).split("<br>")[-1] == "progress +0.0200 ± 0.0150, forgetting -0.0100"
+
+
 def test_a_hold_is_beside_the_rollback_of_its_step(make_history, event, start, rollback):
     hold = event(20, "hold", "easy", "easy", {"simple": 1.0})
     marks = traces(timeline(make_history([start, rollback, hold])), "y")

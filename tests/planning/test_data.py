@@ -27,11 +27,20 @@ def test_a_trial_belongs_to_the_stage_that_it_tries():
     assert [(s.name, s.first_step) for s in planned][:2] == [("simple", 1), ("balanced", 21)]
 
 
+@pytest.mark.parametrize(
+    "rule", [{"decision": "progress", "min_progress": 0.1}, {"rollback_threshold": 0.0}]
+)
+def test_every_attempt_succeeds_whatever_it_would_have_to_gain(rule):
+    assert stages(trial_steps=5, **rule) == stages(trial_steps=5)
+
+
 def test_a_schedule_is_exact_and_no_curriculum_is_one_mix():
     planned = stages(strategy="schedule", schedule={"steps": [10, 70]})
     assert [(s.first_step, s.steps) for s in planned] == [(1, 10), (11, 60), (71, 30)]
     (only,) = stages(enabled=False)
     assert only.examples == pytest.approx({"simple": 200, "medium": 300, "hard": 500})
+    (only,) = stages(enabled=False, scores={"simple": [], "medium": [0.5, 0.6], "hard": []})
+    assert only.examples == pytest.approx({"simple": 0, "medium": 1000, "hard": 0})
 
 
 def test_competence_needs_the_scores():

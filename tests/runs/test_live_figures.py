@@ -25,6 +25,7 @@ EVENTS = [
 ]
 NAMES = ("timeline", "samples_drawn", "loss_by_difficulty")
 RULES = FigureSettings(metric="likelihood", examples_per_step=2)
+PROGRESS = {"decision": "progress", "trial_steps": 5}
 
 
 @contextmanager
@@ -139,6 +140,8 @@ def test_without_an_event_there_is_nothing_to_draw(client):
     [
         ({}, 0.6, -0.05, True),
         ({"rollback_enabled": False}, None, None, True),
+        # Its limits are not levels of a mix's performance.
+        (PROGRESS, 0.6, None, True),
         ({"strategy": "competence"}, None, None, False),
         ({"enabled": False}, None, None, True),
     ],
@@ -147,7 +150,7 @@ def test_only_thresholds_that_decide_are_drawn(settings, minimum, threshold, has
     rules = curriculum_rules(CurriculumConfig.from_dict(settings), 16)
     assert (rules.min_performance, rules.rollback_threshold) == (minimum, threshold)
     assert (rules.has_stages, rules.examples_per_step) == (has_stages, 16)
-    assert rules.metric == "token_accuracy"
+    assert rules.metric == ("answer_likelihood" if settings is PROGRESS else "token_accuracy")
 
 
 def test_each_event_is_reported_and_a_resume_and_an_end_that_came_too_early(client):

@@ -50,7 +50,8 @@ def test_events_become_metrics_and_one_table(recorder, history, artifact):
         event(0, "start", mix={"simple": 1.0}),
         event(500, "rollback", mix={"simple": 1.0}, **scores | {"rollback_count": 1}),
         event(500, "hold", rollback_count=1),
-        event(900, "advance", mix=mix, **scores),
+        event(850, "extend", progress=0.02, forgetting=-0.01),
+        event(900, "advance", mix=mix, **scores, progress=0.03, forgetting=0.0),
     ]
     for each in events:
         recorder.event(each)
@@ -61,8 +62,10 @@ def test_events_become_metrics_and_one_table(recorder, history, artifact):
         "performance_after": [(500, 0.82), (900, 0.82)],
         "performance_drop": [(500, -0.08), (900, -0.08)],
         "average_performance": [(500, 0.82), (900, 0.82)],
-        "rollback_count": [(0, 0.0), (500, 1.0), (900, 0.0)],
-        "interval": [(0, 500.0), (500, 500.0), (900, 500.0)],
+        "progress": [(850, 0.02), (900, 0.03)],
+        "forgetting": [(850, -0.01), (900, 0.0)],
+        "rollback_count": [(0, 0.0), (500, 1.0), (850, 0.0), (900, 0.0)],
+        "interval": [(0, 500.0), (500, 500.0), (850, 500.0), (900, 500.0)],
         "mix/hard": [(900, 0.2)],
     }
     found = {key: history(recorder.run_id, f"curriculum/{key}") for key in expected}

@@ -60,6 +60,14 @@ def test_a_difficulty_that_no_mix_needs_may_be_empty(folder, rewrite):
     check_inputs(folder, CurriculumConfig.from_dict({"stages": easy}))
 
 
+def test_with_the_curriculum_off_data_may_be_of_one_difficulty(folder, rewrite):
+    for difficulty in ("simple", "hard"):
+        rewrite(difficulty, lambda rows: [])
+    check_inputs(folder, CURRICULUM.replace(enabled=False))
+    with pytest.raises(ConfigError, match="Stage 'simple' takes 1 of its examples from difficulty"):
+        check_inputs(folder, CURRICULUM)
+
+
 @pytest.fixture
 def trusted(folder, tmp_path):
     """The validation split as a file of `data.trusted`, of which the split keeps only simple."""

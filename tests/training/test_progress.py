@@ -80,6 +80,17 @@ def test_each_strategy_says_what_it_awaits(settings, awaited):
         assert progress.describe(step, 400) == after
 
 
+def test_an_extended_trial_says_its_new_end():
+    progress = build(trial_steps=40, decision="progress")
+    go(progress, 100)
+    for step, rises in ((100, (0.0, 0.0)), (140, (-0.1, 0.1))):
+        examples = {name: [0.5 + rise for rise in rises] for name in STRATA}
+        progress.curriculum.manager.attempt(step, STRATA, examples=examples)
+        go(progress, 40)
+        assert progress.describe(step + 40, 400) == f"trial ends {step + 40}"
+    assert progress.describe(150, 400) == "trial ends 180"
+
+
 def test_where_the_curriculum_is_off_there_is_nothing_to_await():
     assert build(enabled=False).describe(0, 400) == ""
 

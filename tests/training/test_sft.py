@@ -96,7 +96,8 @@ def test_trusted_examples_decide_and_the_validation_split_is_only_recorded(
     assert {key: v for key, v in recorder.values.items() if key not in untrusted} == told.values
     # At the scheduled evaluations and after the last step, not where an attempt is due.
     assert {step for step, _ in result.evaluations} > {step for _, step in untrusted} == {3, 5}
-    assert len(untrusted) == 2 * 3 * 4
+    names = {key.rpartition("/")[2] for key, _ in untrusted}
+    assert names == {"loss", "token_accuracy"} and len(untrusted) == 2 * 3 * 2
     for (key, step), value in untrusted.items():
         measured = recorder.values[key.replace(UNTRUSTED, "eval/"), step]
         assert value > measured if key.endswith("/loss") else value <= measured
@@ -170,6 +171,19 @@ def test_where_all_of_a_difficulty_are_too_long_it_says_so(train, advancing, tmp
         "than training.max_length 20, the train split has no example of it."
     )
     assert not (tmp_path / "sft" / "final").exists()
+
+
+def test_with_the_curriculum_off_data_of_one_difficulty_are_trained_on_whole(
+    trained, advancing, folder
+):
+    for name in ("simple", "hard"):
+        path = folder / difficulty_file(name)
+        write_rows([], path)
+    seen = trained(advancing | {"enabled": False}, data=folder, max_steps=4)
+    assert {name for keys in seen.keys.values() for name, _ in keys} == {"medium"}
+    start, end = seen.result.events
+    assert start.mix == end.mix == {"simple": 0.0, "medium": 1.0, "hard": 0.0}
+    assert list(end.strata) == ["medium"] and end.perf_after == end.strata["medium"]
 
 
 def break_images(folder):

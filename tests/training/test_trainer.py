@@ -9,15 +9,16 @@ from safetensors.torch import load_file
 from pixelis.curriculum import MixtureSampler
 from pixelis.data.encode import IGNORE_INDEX, OPERATION
 from pixelis.data.store import load_split
-from pixelis.evaluation.validation import Stratum, Validation
+from pixelis.evaluation.validation import Stratum, Tally, Validation
 from pixelis.training.checkpoint import ADAPTER_FILE
 from pixelis.training.trainer import compute_token_loss
-from pixelis.training.weights import TrainedWeights
+from pixelis.training.weights import SNAPSHOT_FILE, TrainedWeights
 from tests.training.conftest import moments_of
 
 pytestmark = pytest.mark.integration
 
 NANO = "pixelis-nano"
+NAMES = ("simple", "medium", "hard")
 
 
 # What reaches the model
@@ -218,6 +219,64 @@ def test_weights_and_moments_go_back_to_the_trial_s_beginning(watched, retreatin
     assert put_back[1] == before[1] == result.events[-1].strata
     for name, value in after[1].items():
         assert recorder.values[f"eval/{name}/likelihood", 4] == value
+
+
+# Trials by progress
+
+PROGRESS = {"decision": "progress", "performance_metric": "answer_likelihood"}
+
+
+def test_progress_and_forgetting_are_of_the_examples_that_the_strata_are_of(train, retreating):
+    result, recorder, _ = train(retreating | PROGRESS, max_steps=4)
+    assert [e.kind for e in result.events] == ["start", "trial", "rollback", "end"]
+    (_, before), (_, after), _ = result.evaluations
+    assert after == {n: recorder.values[f"eval/{n}/answer_likelihood", 4] for n in after}
+    rises = {name: after[name] - before[name] for name in after}
+    event = result.events[2]
+    assert event.progress == pytest.approx(min(rises["medium"], rises["hard"]))
+    assert event.forgetting == pytest.approx(-rises["simple"])
+    assert event.progress_standard_error > 0 and event.forgetting_standard_error > 0
+
+
+def test_a_training_resumed_inside_an_extended_trial_is_the_same_to_the_bit(
+    train, monkeypatch, retreating, tmp_path
+):
+    def script(levels):
+        """Strata of two examples that come apart from one evaluation to the next."""
+
+        def scripted(validation, model):
+            low, high = next(told), next(told)
+            tallies = tuple(Tally(5, 5, 1.0, True, -math.log(each)) for each in (low, high))
+            return {name: Stratum(2, 10, 1.0, 0.5, 0.5, tallies) for name in NAMES}
+
+        told = iter(levels)
+        monkeypatch.setattr(Validation, "__call__", scripted)
+
+    # Evaluations at 2, where the trial begins, at 4, 5, 6 and 8.
+    levels = [0.5, 0.5, 0.45, 0.54, 0.4, 0.5, 0.45, 0.54, 0.5, 0.5]
+    script(levels)
+    whole, recorder, lines = train(retreating | PROGRESS, save_steps=5)
+    kinds = [(event.kind, event.reason, event.step) for event in whole.events]
+    assert kinds == [
+        *[("start", None, 0), ("trial", None, 2), ("extend", "unclear", 4)],
+        *[("rollback", "no_progress: medium", 6), ("end", None, 8)],
+    ]
+    assert lines[1] == (
+        "🧪 Extended the trial of stage balanced at step 4: "
+        "progress -0.0050 ± 0.0450, forgetting 0.0050 ± 0.0450"
+    )
+    checkpoint = whole.final_dir.with_name("checkpoint-5")
+    assert (checkpoint / SNAPSHOT_FILE).is_file()
+    script(levels[6:])
+    resumed, rest, _ = train(
+        retreating | PROGRESS, save_steps=5, resume_from=checkpoint, output_dir=tmp_path / "again"
+    )
+    assert resumed.events == whole.events and rest.events == recorder.events[3:]
+    assert resumed.evaluations == whole.evaluations and resumed.losses == whole.losses
+    one, two = (run.final_dir / ADAPTER_FILE for run in (whole, resumed))
+    assert one.read_bytes() == two.read_bytes()
+    # The rollback went back to the weights of step 2, whatever was saved in between.
+    assert not (whole.final_dir.with_name("checkpoint-8") / SNAPSHOT_FILE).exists()
 
 
 class BestWeights(TrainedWeights):

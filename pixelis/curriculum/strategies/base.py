@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
-from pixelis.curriculum.performance import compute_performance
+from pixelis.curriculum.performance import Change, compute_performance
 from pixelis.curriculum.state import CurriculumState
 from pixelis.errors import ConfigError
 
@@ -29,6 +29,8 @@ class Decision:
     perf_before: Fraction | None = None
     perf_after: Fraction | None = None
     average: Fraction | None = None
+    progress: Change | None = None  # at the end of a trial
+    forgetting: Change | None = None
 
 
 class Strategy:

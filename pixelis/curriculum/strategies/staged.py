@@ -1,15 +1,23 @@
 """Strategy `staged`: enter the next stage when the model is ready for it, else wait longer.
 
 The guide's rule compares two mixes with the same weights (a readiness test); a trial measures the
-effect of training in the next stage. Both are an engineering control with hysteresis and back-off,
-not an established algorithm: no paper was found that uses exactly this rule.
+effect of training in the next stage, by the two mixes or, with `decision: progress`, by each
+difficulty compared with itself. All are an engineering control with hysteresis and back-off, not an
+established algorithm: no paper was found that uses exactly this rule.
 """
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from pixelis.curriculum.performance import as_fraction, compute_performance
+from pixelis.curriculum.performance import (
+    as_fraction,
+    compute_changes,
+    compute_forgetting,
+    compute_performance,
+    compute_progress,
+)
 from pixelis.curriculum.state import CurriculumState
 from pixelis.curriculum.strategies.base import Decision, Mix, Strategy, compute_average
 
@@ -30,8 +38,8 @@ class Staged(Strategy):
     def wait(self, state: CurriculumState, step: int) -> int | None:
         """Return the steps until an attempt, or the end of the open trial, is due."""
         if state.trial is not None:
-            end: int = state.trial["step"] + self.config.trial_steps
-            return max(0, end - step)
+            length = self.config.trial_steps * (2 if state.trial["extended"] else 1)
+            return max(0, int(state.trial["step"]) + length - step)
         if is_held(self.config, state) or state.stage_index == len(self.config.stages) - 1:
             return None
         return max(0, state.interval - state.steps_since_advance, state.cooldown_until - step)
@@ -50,7 +58,7 @@ class Staged(Strategy):
         return dict(self.config.stages[index].difficulty_mix)
 
     def decide(self, state: CurriculumState, step: int) -> Decision:
-        """Begin a trial, or keep or roll back the attempt or the trial that ends here."""
+        """Begin or extend a trial, or keep or roll back the attempt or trial that ends here."""
         stages, trial, now = self.config.stages, state.trial, state.history[-1]
         old_mix = dict(stages[state.stage_index].difficulty_mix)
         new_mix = dict(stages[state.stage_index + 1].difficulty_mix)
@@ -64,30 +72,89 @@ class Staged(Strategy):
         perf_before = compute_performance(old_mix, before)
         perf_after = compute_performance(new_mix, now)
         average = compute_average(new_mix, counted)
+        numbers = Decision("", old_mix, new_mix, None, perf_before, perf_after, average)
+        if trial is not None:
+            names = [d for d in {**old_mix, **new_mix} if old_mix.get(d) or new_mix.get(d)]
+            changes = compute_changes(names, (before, now), (trial["examples"], state.examples))
+            progress = compute_progress(old_mix, new_mix, changes)
+            forgetting = compute_forgetting(old_mix, changes)
+            numbers = replace(numbers, progress=progress, forgetting=forgetting)
         if trial is None and self.config.trial_steps > 0:
-            state.trial = {"step": step, "interval": state.interval, "strata": dict(now)}
+            state.trial = {
+                "step": step,
+                "interval": state.interval,
+                "strata": dict(now),
+                "examples": state.examples,
+                "extended": False,
+            }
             state.visit += 1
             kind, reason = "trial", None
+        elif trial is not None and self._is_unclear(numbers, step, is_extended=trial["extended"]):
+            trial["extended"] = True
+            kind, reason = "extend", "unclear"
         else:
-            forgetting = perf_before - compute_performance(old_mix, now)
-            # Without a trial, both performances have the same strata: nothing can be forgotten.
-            reason = self._failure(perf_after - perf_before, average, forgetting)
-            if reason is not None and not self.config.rollback_enabled:
-                kind, reason = "advance", "rollback_disabled"
-            else:
-                kind = "advance" if reason is None else "rollback"
+            kind, reason = self._judge(numbers, now)
             self._apply(state, step, kind)
-        return Decision(kind, old_mix, new_mix, reason, perf_before, perf_after, average)
+        return replace(numbers, kind=kind, reason=reason)
 
-    def _failure(self, delta: Fraction, average: Fraction, forgetting: Fraction) -> str | None:
+    def _judge(self, numbers: Decision, now: Mix) -> tuple[str, str | None]:
+        """Return kind and reason of the decision, by the values."""
+        is_progress = self.config.decision == "progress"
+        reason = self._lack_of_progress(numbers) if is_progress else self._failure(numbers, now)
+        if not self.config.rollback_enabled:
+            return "advance", "rollback_disabled" if reason or is_progress else None
+        return "advance" if reason is None else "rollback", reason
+
+    def _failure(self, numbers: Decision, now: Mix) -> str | None:
+        """Return the reason for a rollback by the guide's rule."""
+        before, after, average = numbers.perf_before, numbers.perf_after, numbers.average
+        assert before is not None and after is not None and average is not None
         threshold = as_fraction(self.config.rollback_threshold)
-        if delta <= threshold:
+        if after - before <= threshold:
             return "drop"
         if average < as_fraction(self.config.min_performance_for_advance):
             return "low_performance"
-        if self.config.trial_steps > 0 and forgetting >= -threshold:
-            return "forgetting"
+        # Without a trial, both performances have the same strata: nothing can be forgotten.
+        if self.config.trial_steps > 0:
+            if before - compute_performance(numbers.old_mix, now) >= -threshold:
+                return "forgetting"
         return None
+
+    def _lack_of_progress(self, numbers: Decision) -> str | None:
+        """Return the reason for a rollback by the rule `progress`."""
+        assert numbers.progress is not None and numbers.average is not None
+        (forgotten, _), (missing, _) = self._excesses(numbers)
+        if forgotten >= 0:
+            return "forgetting"
+        if missing > 0:
+            return ": ".join(filter(None, ["no_progress", numbers.progress.difficulty]))
+        if numbers.average < as_fraction(self.config.min_performance_for_advance):
+            return "low_performance"
+        return None
+
+    def _is_unclear(self, numbers: Decision, step: int, *, is_extended: bool) -> bool:
+        """Return whether the rule `progress` extends a trial: noise could change its result."""
+        config, end = self.config, step + self.config.trial_steps
+        if config.decision != "progress" or not config.rollback_enabled or is_extended:
+            return False
+        if self.max_steps is not None and end > self.max_steps:
+            return False
+        # Squares with their signs: the comparison with two standard errors stays exact.
+        squares = [(x * abs(x), 4 * v) for x, v in self._excesses(numbers) if v is not None]
+        none_failed = all(square < limit for square, limit in squares)
+        return none_failed and any(square >= -limit for square, limit in squares)
+
+    def _excesses(self, numbers: Decision) -> list[tuple[Fraction, Fraction | None]]:
+        """Return how far forgetting and progress are beyond their limits, with their variances.
+
+        A negative excess is within the limit.
+        """
+        progress, forgetting = numbers.progress, numbers.forgetting
+        assert progress is not None and forgetting is not None
+        return [
+            (forgetting.value + as_fraction(self.config.rollback_threshold), forgetting.variance),
+            (as_fraction(self.config.min_progress) - progress.value, progress.variance),
+        ]
 
     def _apply(self, state: CurriculumState, step: int, kind: str) -> None:
         trial, state.trial = state.trial, None
