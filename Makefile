@@ -12,6 +12,12 @@ STORE ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 TORCH_INDEX ?=
 SHARD ?= answers
 SEEDS ?= 1
+# A wrong SHARD ends `make demo` before the install.
+ifneq ($(filter demo,$(MAKECMDGOALS)),)
+ifneq ($(words $(SHARD)) $(filter-out answers images noise clean,$(SHARD)),1 )
+$(error SHARD must be answers, images, noise or clean, got '$(SHARD)')
+endif
+endif
 # What is broken in each shard of `make demo`, against configs/data_prep_broken_shard.yaml.
 BROKEN_answers :=
 BROKEN_images := --corrupt.kind images
@@ -23,6 +29,7 @@ DEMO = outputs/demo/$(SHARD)
 STAMP := $(VENV)/.installed
 # MLflow takes `python` from PATH, so the environment has to be active, not only its mlflow called.
 ACTIVE := PATH="$(abspath $(VENV))/bin:$$PATH"
+AT_STORE = $(ACTIVE) MLFLOW_TRACKING_URI="$(STORE)"
 # A file's tests stay in one process, since they share what is slow to make.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 PYTEST = $(ACTIVE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -n $(WORKERS) $(BY_FILE)
@@ -50,13 +57,11 @@ sft: install ## train, evaluate and record the default run: 5 to 7 min (ARGS="-P
 	$(ACTIVE) mlflow run . -e sft --env-manager local $(if $(MLFLOW_EXPERIMENT_ID),,--experiment-name sft_curriculum) $(ARGS)
 
 demo: install ## a rollback saves a run: a broken shard, three arms, one seed: about 6 min (SEEDS=5; SHARD=images, noise, clean)
-	@$(if $(filter $(SHARD),answers images noise clean),,$(error SHARD must be answers, images, noise or clean, got $(SHARD)))
 	@echo "demo: data with a broken shard ($(SHARD)), then $(SEEDS) training(s) of each of three arms; about 6 min for one"
-	@test -d data/demo/trusted || $(ACTIVE) $(DEMO_PREP) --corrupt.share 0 --seed 7 --num_samples 300 --output_dir data/demo/trusted
-	@test -d data/demo/$(SHARD) || $(ACTIVE) $(DEMO_PREP) $(BROKEN_$(SHARD)) --output_dir data/demo/$(SHARD)
-	$(ACTIVE) pixelis ablate --config configs/demo_broken_shard.yaml --seeds $(SEEDS) --data.path data/demo/$(SHARD) --training.output_dir $(DEMO) $(ARGS)
-	@$(ACTIVE) MLFLOW_TRACKING_URI="$(STORE)" python -c 'import json, mlflow; run = json.load(open("$(DEMO)/rollback/seed-0/sft/finished.json"))["run_id"]; mlflow.artifacts.download_artifacts(run_id=run, artifact_path="curriculum/timeline.png", dst_path="$(DEMO)")'
-	@echo "demo: the table is $(DEMO)/table.md, the timeline of the arm rollback $(DEMO)/timeline.png. Look at the runs with: make ui"
+	@test -d data/demo/trusted || $(AT_STORE) $(DEMO_PREP) --corrupt.share 0 --seed 7 --num_samples 300 --output_dir data/demo/trusted
+	@test -d data/demo/$(SHARD) || $(AT_STORE) $(DEMO_PREP) $(BROKEN_$(SHARD)) --output_dir data/demo/$(SHARD)
+	$(AT_STORE) pixelis ablate --config configs/demo_broken_shard.yaml --seeds $(SEEDS) --data.path data/demo/$(SHARD) --training.output_dir $(DEMO) $(ARGS)
+	@echo "demo: the table is $(DEMO)/table.md, the timeline of a training $(DEMO)/<arm>/seed-<n>/sft/timeline.png. Look at the runs with: make ui"
 
 test: install ## run the tests: about 15 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
 	@echo "test: about 15 min in $(WORKERS) processes (FULL=1: 25 min)"

@@ -97,6 +97,9 @@ def test_the_curriculum_of_a_training_file_is_valid(file):
 @pytest.mark.parametrize("file", TRAINING_FILES, ids=str)
 def test_missing_data_would_be_made_in_the_folder_that_is_then_read(file):
     data = load_config(config_class(file), file).data
+    if data.prep is None:  # the demo's folders, which the Makefile makes
+        assert file.stem == "demo_broken_shard"
+        return
     assert load_config(DataPrepConfig, ROOT / data.prep).output_dir == data.path
 
 

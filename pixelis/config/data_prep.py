@@ -55,7 +55,10 @@ class CorruptConfig(Section):
     """Section `corrupt` of data_prep.yaml: examples that are broken on purpose."""
 
     share: float = key(
-        0.0, "share of its train and validation examples that is broken; 0: none", ge=0, le=1
+        0.0,
+        "share of the difficulty's train and validation examples that is broken; 0: none",
+        ge=0,
+        le=1,
     )
     difficulty: Literal["simple", "medium", "hard"] = key("hard", "difficulty that is broken")
     kind: Literal["answers", "images"] = key(

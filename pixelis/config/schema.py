@@ -34,7 +34,9 @@ class TrainingDataConfig(Section):
     """Section `data` of training_params.yaml."""
 
     path: Text = key("data/cota", "folder that data-prep wrote; made where it is missing")
-    prep: Text = key("configs/data_prep.yaml", "the file by which missing data is made")
+    prep: Text | None = key(
+        "configs/data_prep.yaml", "the file by which missing data is made; null: an error"
+    )
     trusted: Text | None = key(None, "data-prep's file or folder that strata are measured on")
     exclude: Many[Text] = key((), "ids of examples that are left out")
 
@@ -47,7 +49,9 @@ class TrainingDataConfig(Section):
 class TrainingConfig(Section):
     """Section `training` of training_params.yaml."""
 
-    output_dir: Text = key("outputs/sft", "folder for checkpoints, final/, best/, events.json")
+    output_dir: Text = key(
+        "outputs/sft", "folder for checkpoints, final/, best/, events.json, timeline.png"
+    )
     seed: int = key(0, "seed of adapter, order and dropout", ge=0, le=MAX_SEED)
     max_steps: int = key(10000, "optimiser steps", ge=1)
     batch_size: int = key(4, "examples in one forward pass", ge=1)
@@ -133,7 +137,9 @@ class AblateFileConfig(Section):
         (5e-05, 0.0001, 0.0002), "tried for the arm uniform, on the validation split"
     )
     tuning_seeds: int = key(2, "trainings at each of these, with other seeds", ge=1)
-    target_share: float = key(0.95, "of the first arm's end: the target of steps_to_target", gt=0)
+    target_share: float = key(
+        0.95, "of the first arm's final performance: steps_to_target's target", gt=0
+    )
     num_workers: int = key(1, "trainings side by side, each on its share of cores", ge=1)
     data: TrainingDataConfig = TrainingDataConfig()
     training: TrainingConfig = TrainingConfig(output_dir="outputs/ablate")

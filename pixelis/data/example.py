@@ -15,7 +15,6 @@ SAMPLE_TYPES = (
     "trap_logical",
     "self_correction",
 )
-NO_CHANCE = "–"  # shown in place of a chance level that is not known
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,12 @@ def chance_level(provenance: Mapping[str, Any]) -> float | None:
     """Return the accuracy of a guesser who knows an example's question but not its images.
 
     It is 1 / `num_options`, the number of answers that the question allows: names that it lists,
-    yes or no, directions, colours, shapes, counts, places. It is 0 for free text
-    (`num_options` is 0), and None if the number is not known, as in imported records.
+    yes or no, directions, colours, shapes, counts, places. Where the question shows a flawed
+    solution (`flawed`), whose answer is always wrong, it is one answer fewer, but at least one. It
+    is 0 for free text (`num_options` is 0), and None if the number is not known, as in imported
+    records.
     """
     num = provenance.get("num_options")
     if type(num) is not int or num < 0:
         return None
-    return 1 / num if num else 0.0
+    return 1 / max(1, num - ("flawed" in provenance)) if num else 0.0

@@ -1,4 +1,4 @@
-"""Break a share of the training and validation examples of one difficulty, to rehearse bad data.
+"""Break a share of the training and validation examples of one difficulty, for trials of bad data.
 
 | kind | what is broken |
 | --- | --- |
@@ -31,9 +31,10 @@ CORRUPTED_SPLITS = ("train", "validation")
 def choose_sources(facts: pd.DataFrame, rules: CorruptConfig, seed: int) -> dict[int, int]:
     """Choose the rows to break, and for each the row whose images it gets (`answers`: itself).
 
-    Of n examples of the difficulty in a split, round(share * n) are chosen, by seed and ids alone.
-    The rows of a smaller share are among those of a larger one. Where more than half of them have
-    the same images, some of these cannot get others and stay as they are.
+    Of n examples of the difficulty in a split, round(share * n) are chosen. The choice depends on
+    the seed and the examples' ids alone, and the rows of a smaller share are among those of a
+    larger one. Where more than half of them have the same images, some of these cannot get others
+    and stay as they are.
 
     Args:
         facts: a facts table (see `pixelis.data_prep.rows.facts_of`) with the column `difficulty`.
@@ -60,7 +61,8 @@ def choose_sources(facts: pd.DataFrame, rules: CorruptConfig, seed: int) -> dict
 def _other_images(chosen: list[int], images: Any) -> list[int]:
     """Return the rows in another order, in which each has other images than in its own place.
 
-    Rows with the same images stand together, and the order is turned by the largest such group.
+    Rows with the same images are placed together; each takes the images of the row that is n places
+    further, where n is the size of the largest such group.
     """
     groups: dict[int, list[int]] = {}
     for row in chosen:
@@ -79,9 +81,10 @@ class Corruption:
         self._kind = rules.kind
         self._sources = choose_sources(facts, rules, seed)
         splits = Counter(facts.loc[list(self._sources), "split"])
-        # Split, difficulty and kind, as in "train/hard/answers" -> number of rows.
+        # Split, difficulty and kind, as in "train/hard/answers" -> number of rows, which may be 0.
         self.counts = {
-            f"{split}/{rules.difficulty}/{rules.kind}": splits[split] for split in splits
+            f"{split}/{rules.difficulty}/{rules.kind}": splits[split]
+            for split in (CORRUPTED_SPLITS if rules.share else ())
         }
         self._stored: list[pa.RecordBatch] = []
         if self._kind == IMAGES and self._sources:

@@ -140,11 +140,11 @@ def _finish(
     correlation = None
     if answer_losses is not None and correlated:
         with progress("rank correlation", len(correlated)) as advance:
-            examples = [chosen[index] for index in correlated]
+            examples = [chosen[index][0] for index in correlated]
             correlation = correlate(examples, config, answer_losses)
             advance(len(examples))
     difficulty_figure(facts, thresholds).savefig(folder / DIFFICULTY_FIGURE)
-    pictures = {name: [chosen[index] for index in indices] for name, indices in shown.items()}
+    pictures = {name: [chosen[index][1] for index in indices] for name, indices in shown.items()}
     examples_figure(pictures).savefig(folder / EXAMPLES_FIGURE)
     summary = summarise(
         facts,
@@ -202,8 +202,12 @@ def _check_rejected(
 
 def _write_files(
     folder: Path, difficulties: Sequence[str], wanted: set[int], corruption: Corruption
-) -> dict[int, Example]:
-    """Move the rows to the file of their difficulty; return the wanted ones as examples."""
+) -> dict[int, tuple[Example, Example]]:
+    """Move the rows to the file of their difficulty.
+
+    Returns:
+        The wanted rows as examples, before and after the corruption.
+    """
     chosen = {}
     start = 0
     with ExitStack() as stack:
@@ -215,11 +219,14 @@ def _write_files(
         for batch in pa.ipc.open_stream(file):
             end = start + batch.num_rows
             batch = with_column(batch, "difficulty", difficulties[start:end])
-            batch = corruption.apply(batch, start)
+            clean, batch = batch, corruption.apply(batch, start)
             for difficulty, writer in writers.items():
                 writer.write(batch.filter(pc.equal(batch.column("difficulty"), difficulty)))
             for index in sorted(wanted.intersection(range(start, end))):
-                chosen[index] = from_row(batch.slice(index - start, 1).to_pylist()[0])
+                before, after = (
+                    from_row(rows.slice(index - start, 1).to_pylist()[0]) for rows in (clean, batch)
+                )
+                chosen[index] = before, after
             start = end
     (folder / ROWS_FILE).unlink()
     return chosen

@@ -9,7 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
-from pixelis.data.example import DIFFICULTIES, NO_CHANCE, SPLITS
+from pixelis.data.example import DIFFICULTIES, SPLITS
 from pixelis.data_prep.rows import COMPONENT
 
 WIDTH = 100
@@ -118,7 +118,7 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
         table.add_row(difficulty, *counts, *span)
     console.print(table)
     chances = {
-        task: NO_CHANCE if chance is None else f"{100 * chance:.1f}"
+        task: "–" if chance is None else f"{100 * chance:.1f}"
         for task, chance in summary["chance_by_task"].items()
     }
     for heading, name, last in (
@@ -134,7 +134,8 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
     for reason, count in summary["rejected"].items():
         console.print(f"refused: {count} ({reason})")
     for name, count in summary["corrupted"].items():
-        console.print(f"corrupted on purpose: {count} ({name})")
+        num = by_split.get(name.rpartition("/")[0], 0)
+        console.print(f"corrupted on purpose: {count} of {num} ({name})")
     console.print(format_correlation(summary["rank_correlation"]), soft_wrap=True)
     return out.getvalue()
 

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
-from pixelis.data.example import NO_CHANCE
 from pixelis.evaluation.evaluate import AGAINST, BASE, EvaluationResult
 from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Score, chance_levels, is_cell, strata
 
@@ -111,9 +110,9 @@ def format_p_value(p_value: float) -> str:
 
 
 def format_chance(levels: Mapping[str, float | None], group: str) -> str:
-    """Format a group's chance level in percent, or as NO_CHANCE if it is not known."""
+    """Format a group's chance level in percent, or as a dash if it is not known."""
     level = levels.get(group)
-    return NO_CHANCE if level is None else f"{100 * level:.1f}"
+    return "–" if level is None else f"{100 * level:.1f}"
 
 
 def _format_percent(score: Score, sign: str = "") -> str:
@@ -135,18 +134,17 @@ def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str =
     The last column is the chance level (`pixelis.data.example.chance_level`).
     """
     compared = result.comparisons.get(other)
-    # The table fits into 110 columns; in 80 its first column wraps.
     table = _new_table(title, P_NOTE if compared is not None else None)
-    table.add_column("", overflow="fold")
+    table.add_column("")
     table.add_column("n", justify="right")
     labels = [label for label in (other, "adapter") if label in result.models]
     for label in labels:
-        table.add_column(f"{label} %", no_wrap=True)
+        table.add_column(f"{label} %")
     if compared is not None:
-        table.add_column("gain in points", no_wrap=True)
-        table.add_column("won/ lost", justify="right", min_width=5)
-        table.add_column("p", justify="right", no_wrap=True)
-    table.add_column("chance %", justify="right", min_width=6)
+        table.add_column("gain in points")
+        table.add_column("won/lost", justify="right")
+        table.add_column("p", justify="right")
+    table.add_column("chance %", justify="right")
     groups, chances = shown_groups(result), chance_levels(result.examples)
     for position, name in enumerate(groups):
         cells = [name.removeprefix(TASK_PREFIX), str(result.adapter.accuracy[name].num)]
@@ -188,14 +186,14 @@ def measures_table(result: EvaluationResult, *, title: str, group: str = ALL) ->
     table.add_column("")
     table.add_column("n", justify="right")
     for label in result.models:
-        table.add_column(label, no_wrap=True)
+        table.add_column(label)
     for name, num, cells in measure_cells(result, group):
         table.add_row(name, str(num), *cells)
     return table
 
 
-def as_text(table: Table) -> str:
-    """Return a table as plain text without a limit on its width."""
+def as_text(table: RenderableType) -> str:
+    """Return a table as plain text of the width that it needs: no cell is cut or folded."""
     console = Console(file=io.StringIO(), width=UNLIMITED, color_system=None)
     with console.capture() as captured:
         console.print(table)

@@ -19,7 +19,8 @@ from pixelis.experiments.estimate import Estimate, estimate
 from pixelis.figures import COLOURS
 
 ALL, BASE = "all", "base"
-NO_WINNER = "no arm beats the base: this budget cannot tell arms apart"
+NO_WINNER = "no arm beats the base"
+ALL_ALIKE = f"{NO_WINNER}: this budget cannot tell arms apart"
 ONE_SEED = "one seed has no interval: it cannot tell whether an arm beats the base"
 SIZE = (12.0, 5.6)  # inches at 100 dots: 1200 x 560 pixels
 # The first arm, with which the others are compared, is black.
@@ -131,14 +132,21 @@ class AblationTable:
 
     @property
     def verdict(self) -> str:
-        """Which arms beat the base: the interval of their gain over it is above 0."""
+        """Which arms beat the base: the interval of their gain over it is above 0.
+
+        If none does, it also says whether any arm's gain over the first arm has an interval
+        without 0.
+        """
         if self.base is None:
             return ""
         if self.base.num_seeds == 1:
             return ONE_SEED
         winners = [row.arm for row in self.rows if row.over_base[ALL].low > 0]
         count = f"{len(winners)} of {len(self.rows)} arms beat the base"
-        return f"{count}: {', '.join(winners)}" if winners else NO_WINNER
+        if winners:
+            return f"{count}: {', '.join(winners)}"
+        gains = [row.gain[ALL] for row in self.rows[1:]]
+        return NO_WINNER if any(each.low > 0 or each.high < 0 for each in gains) else ALL_ALIKE
 
 
 def compare_arms(

@@ -19,7 +19,8 @@ from pixelis.errors import ConfigError
 Settings = dict[str, Any]
 
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
-NAME = re.compile(r"\w[\w -]*", re.ASCII)  # a folder, and a part of MLflow's names of metrics
+# A folder, and a part of MLflow's names of metrics.
+NAME = re.compile(r"\w([\w -]*[\w-])?", re.ASCII)
 TAKEN = ("base", "tuning")  # the row of the untrained base, and the folder of the tuning
 UNIFORM = "uniform"
 STAGED = "staged"
@@ -76,6 +77,8 @@ ARMS: dict[str, Callable[[Settings, int], Settings] | None] = {
     "adaptive": None,
     "reverse": _reverse,
 }
+# Keys by which arms are measured, so that they have to be the same in all.
+MEASURED = ("performance_metric", "eval_samples_per_difficulty")
 
 
 def check_arms(arms: Mapping[str, Mapping[str, Any]]) -> None:
@@ -96,8 +99,8 @@ def check_arms(arms: Mapping[str, Mapping[str, Any]]) -> None:
             )
         if name in TAKEN or not NAME.fullmatch(name):
             raise ConfigError(
-                "arms must have names of letters, digits, spaces and the characters _ -, other "
-                f"than {' and '.join(TAKEN)}, got {name!r}"
+                "arms must have names of letters, digits, the characters _ - and spaces between, "
+                f"other than {' and '.join(TAKEN)}, got {name!r}"
             )
     if SAME_TOKENS in names and not {UNIFORM, STAGED} <= set(names):
         raise ConfigError(
@@ -123,7 +126,8 @@ def build_curriculum(
     """Build and check the section `curriculum` of one arm's training from the one they share.
 
     Args:
-        arm: Name of the arm. One of `ARMS` makes its own change after `changes`.
+        arm: Name of the arm. One of `ARMS` makes its own change after `changes`, which must not
+            name what it sets.
         settings: The shared section.
         max_steps: Steps of a training.
         changes: What this arm changes in it; a section in it, such as `adaptive`, is merged.
@@ -145,12 +149,20 @@ def build_curriculum(
             f"arms.{arm} must have every difficulty of the shared last stage, on which arms are "
             f"compared, in its stages: {', '.join(lacking)} is not"
         )
-    if built.performance_metric != shared.performance_metric:
-        raise ConfigError(
-            f"arms.{arm} must have the performance_metric that arms are compared by, "
-            f"{shared.performance_metric}, got {built.performance_metric}"
-        )
-    return built.to_dict()
+    for key in MEASURED:
+        if (own := getattr(built, key)) != (common := getattr(shared, key)):
+            raise ConfigError(
+                f"arms.{arm} must have the {key} that arms are compared by, {common}, got {own}"
+            )
+    made = built.to_dict()
+    own_keys = ("enabled", "strategy", "stages")[: 3 if ARMS.get(arm) is _uniform else 2]
+    for key in own_keys if arm in ARMS else ():
+        if changes.get(key, made[key]) != made[key]:
+            raise ConfigError(
+                f"arms.{arm} must not change curriculum.{key}, which the arm of this name sets "
+                f"itself, got {changes[key]}; give the arm another name"
+            )
+    return made
 
 
 def _merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.markdown import Markdown
 from tqdm import tqdm
 
@@ -26,6 +25,7 @@ from pixelis.config import (
 )
 from pixelis.curriculum import CurriculumConfig
 from pixelis.errors import CheckpointError, UserError
+from pixelis.evaluation.tables import as_text
 from pixelis.experiments.ablation import (
     ALL,
     BASE,
@@ -94,7 +94,8 @@ class PlannedTraining:
             {key: value for key, value in flatten(each).items() if key.startswith("curriculum.")}
             for each in (saved, self.config)
         )
-        advice = "go on with the same values, name the arm otherwise, or move the training away"
+        advice = f"go on with the same values, give the arm {self.arm} another name, or move the "
+        advice += "training away"
         check_same_config(before, now, self.folder, what="training", advice=advice)
 
     def read(self) -> Outcome:
@@ -114,8 +115,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
     digests, trusted = data_digest(data_dir), config.data.trusted_path
     # Check before anything is written; base and test examples are the same for all arms.
     seeds = range(config.training.seed, config.training.seed + config.seeds)
-    for plan in (plan_training(config, arm, seed) for arm in config.arms for seed in seeds):
-        plan.check_finished()
+    plans = [plan_training(config, arm, seed) for arm in config.arms for seed in seeds]
     first, *others = (plan_training(config, arm, config.training.seed) for arm in config.arms)
     curriculum = CurriculumConfig.from_dict(first.config.curriculum)
     check_training(first.config, model.model, curriculum)
@@ -141,7 +141,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
                 run_name=f"{config.exp_name} {len(config.arms)} arms, {config.seeds} seeds",
                 params=params,
                 tags={"pixelis.base_model": model.model.model_name},
-                resume_run_id=_run_to_resume(root, identity),
+                resume_run_id=_run_to_resume(root, identity, plans),
                 output_dir=root,
             ) as recorder:
                 write_json({"run_id": recorder.run_id, "identity": identity}, root / STATE_FILE)
@@ -163,8 +163,13 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
         ) from error
 
 
-def _run_to_resume(root: Path, identity: Mapping[str, Any]) -> str | None:
-    """Return the run of an earlier start of this comparison, or None."""
+def _run_to_resume(
+    root: Path, identity: Mapping[str, Any], plans: Sequence[PlannedTraining]
+) -> str | None:
+    """Return the run of an earlier start of this comparison, or None.
+
+    Refuse a comparison with other settings, then trainings of arms that were changed since.
+    """
     # Without a training, settings cannot mix.
     has_trainings = any(root.rglob(FINISHED_FILE)) or any(root.rglob("checkpoint-*"))
     if not has_trainings and not (root / STATE_FILE).exists():
@@ -181,6 +186,8 @@ def _run_to_resume(root: Path, identity: Mapping[str, Any]) -> str | None:
         what="comparison",
         advice="go on with the same values, or name another training.output_dir",
     )
+    for plan in plans:
+        plan.check_finished()
     return str(state["run_id"])
 
 
@@ -342,7 +349,7 @@ def _record(
     data_line: str,
 ) -> None:
     text, rows = arms_markdown(table), arms_rows(table)
-    Console(width=140).print(Markdown(text))
+    print(as_text(Markdown(text)), end="")
     print(table.verdict, flush=True)
     text += f"\n\n{table.verdict}"
     recorder.table(rows, "ablation/table.json")

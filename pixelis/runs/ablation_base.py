@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,6 +15,7 @@ from pixelis.config import AblateFileConfig, ModelConfig
 from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES, Example
 from pixelis.data.store import load_split
+from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import choose_examples
 from pixelis.evaluation.matching import answers_match
 from pixelis.evaluation.metrics import ALL
@@ -37,8 +39,7 @@ def measure_base(
     rules, first = config.evaluation, config.training.seed
     file = Path(config.training.output_dir) / BASE_FILE
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    kept = read_json(file) if file.exists() else {}
-    right: dict[str, bool] = kept["right"] if kept.get("identity") == digest else {}
+    right = _read_kept(file, digest)
     rows = load_split(Path(config.data.path), "test")
     loaded: tuple[Any, Encoder] | None = None
     accuracies = []
@@ -54,6 +55,15 @@ def measure_base(
         del loaded
         clear_device_cache(garbage_collection=True)  # the trainings need the memory
     return accuracies
+
+
+def _read_kept(file: Path, digest: str) -> dict[str, bool]:
+    """Return the verdicts that were kept, or none if the file is missing or not as written."""
+    with suppress(CheckpointError, LookupError, TypeError, AttributeError):
+        kept = read_json(file)
+        if kept["identity"] == digest:
+            return {key: right for key, right in kept["right"].items() if type(right) is bool}
+    return {}
 
 
 def _load(model: ModelConfig) -> Any:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from rich.console import Console
 from tqdm import tqdm
 
 from pixelis import figures
@@ -32,7 +31,6 @@ from pixelis.evaluation.page import report_page
 from pixelis.evaluation.rollout_store import RolloutStore
 from pixelis.evaluation.spans import build_spans, marked_frames
 from pixelis.evaluation.tables import (
-    UNLIMITED,
     accuracy_table,
     as_text,
     measure_rows,
@@ -108,19 +106,17 @@ def evaluate_and_record(
             progress=progress,
         )
     title = evaluation_set.title
-    plain = Console()
-    # Into a file or a pipe each row is one line.
-    console = Console(width=max(80, plain.width) if plain.is_terminal else UNLIMITED)
-    table = accuracy_table(result, title=f"Answer accuracy on {title}, 95 % intervals")
-    console.print(table)
-    recorder.text(as_text(table), f"{FOLDER}/table.txt")
+    table = as_text(accuracy_table(result, title=f"Answer accuracy on {title}, 95 % intervals"))
+    print(table, end="", flush=True)
+    recorder.text(table, f"{FOLDER}/table.txt")
     if AGAINST in result.models:
         second = "The same examples, against the second adapter"
-        table = accuracy_table(result, title=second, other=AGAINST)
-        console.print(table)
-        recorder.text(as_text(table), f"{FOLDER}/against.txt")
+        table = as_text(accuracy_table(result, title=second, other=AGAINST))
+        print(table, end="", flush=True)
+        recorder.text(table, f"{FOLDER}/against.txt")
     if show_measures:
-        console.print(measures_table(result, title=f"Measures on {title}, 95 % intervals"))
+        measures = measures_table(result, title=f"Measures on {title}, 95 % intervals")
+        print(as_text(measures), end="", flush=True)
     tables = [
         as_text(measures_table(result, title=f"{group}, 95 % intervals", group=group))
         for group in result.adapter.measures

@@ -1,6 +1,6 @@
-"""Files that show a running training: events.json and the curriculum's figures.
+"""Files that show a running training: events.json, timeline.png and the curriculum's figures.
 
-Both are made from the run's journal. After each attempt to advance, a thread draws new figures,
+All are made from the run's journal. After each attempt to advance, a thread draws new figures,
 which replace the older ones.
 """
 
@@ -33,7 +33,7 @@ CHARTS = {
 History = Mapping[str, list[tuple[int, float]]]
 # Beginnings of the names of metrics that a figure is drawn from.
 DRAWN_METRICS = ("eval/", "train/loss", "curriculum/mix/")
-EVENTS_FILE = "events.json"
+EVENTS_FILE, TIMELINE_FILE = "events.json", "timeline.png"
 
 
 def curriculum_rules(curriculum: CurriculumConfig, examples_per_step: int) -> FigureSettings:
@@ -140,6 +140,7 @@ class LiveFigures:
             drawn = build_history(events, history, max_steps=self._max_steps, rules=self._rules)
             for name, chart in CHARTS.items():
                 record_chart(self._recorder, chart(drawn), f"curriculum/{name}")
+            as_figure(timeline(drawn)).savefig(self._events_path.with_name(TIMELINE_FILE))
         # An error of a drawing library must not stop a training.
         except Exception as error:
             why = f"({type(error).__name__}: {error}); the training goes on"

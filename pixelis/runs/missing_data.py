@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pixelis.config import DataPrepConfig, find_config, load_config
+from pixelis.errors import ConfigError
 
 
 def unrecorded_mark(out: Path) -> Path:
@@ -15,10 +16,15 @@ def is_missing(out: Path) -> bool:
     return not out.exists() or unrecorded_mark(out).exists()
 
 
-def load_prep(out: Path, prep: str) -> DataPrepConfig:
+def load_prep(out: Path, prep: str | None) -> DataPrepConfig:
     """Load the configuration (`data.prep`) by which a missing data folder is made.
 
     Raises:
-        ConfigError: when the file cannot be used.
+        ConfigError: when there is no file, or it cannot be used.
     """
+    if prep is None:
+        raise ConfigError(
+            f"data.path must be a folder that data-prep wrote where data.prep is null, got {out}, "
+            "which is missing or not complete"
+        )
     return load_config(DataPrepConfig, find_config(prep), {"output_dir": str(out)})

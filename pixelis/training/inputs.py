@@ -120,8 +120,10 @@ def trusted_digests(path: Path | None) -> dict[str, str]:
 def _trusted_files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
+        missing = "" if path.exists() else ", which does not exist"
         raise DataError(
-            f"data.trusted must be a parquet file of data-prep, or a folder of them, got {path}"
+            "data.trusted must be a parquet file of data-prep, or a folder of them, got "
+            f"{path}{missing}"
         )
     return files
 

@@ -14,6 +14,10 @@ from PIL import Image
 
 from pixelis.cli.ablate import main
 from pixelis.cli.arguments import run_cli
+from pixelis.config import AblateFileConfig, ModelConfig, to_yaml
+from pixelis.errors import CheckpointError
+from pixelis.runs.ablate import plan_training
+from pixelis.runs.ablation_base import measure_base
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent.parent
@@ -157,7 +161,15 @@ def test_a_comparison_stopped_and_gone_on_with_for_another_arm(workdir, words, r
             {"arms": "{staged: {}, mine: {curriculum: {trial_steps: -1}}}"},
             "arms.mine must hold valid settings: curriculum.trial_steps must be >= 0, got -1",
         ),
-        ({"data__trusted": "no.parquet"}, "data.trusted must be a parquet file of data-prep"),
+        ({"data__trusted": "no.parquet"}, "got no.parquet, which does not exist"),
+        (
+            {"data__path": "none", "data__prep": "null"},
+            "where data.prep is null, got none, which is",
+        ),
+        (
+            {"arms": "{uniform: {}, staged: {curriculum: {strategy: competence}}}"},
+            "arms.staged must not change curriculum.strategy, ",
+        ),
         ({"arms": "[uniform, uniform_same_tokens]"}, "must hold uniform and staged, got"),
         ({"training__seed": 2**32 - 1000}, "training.seed must leave room for seeds and tuning"),
         ({"learning_rates": "[0.002, 2e-3]"}, "learning_rates must differ in their first six"),
@@ -181,7 +193,11 @@ def test_a_comparison_with_other_settings_is_not_mixed_with_the_first(workdir, w
     (workdir / "arms").mkdir()
     state = {"run_id": "0" * 32, "identity": {"training.max_steps": 9}}
     (workdir / "arms" / "ablate.json").write_text(json.dumps(state))
-    (workdir / "arms" / "uniform" / "seed-0" / "sft" / "checkpoint-9").mkdir(parents=True)
+    folder = workdir / "arms" / "uniform" / "seed-0"
+    (folder / "sft" / "checkpoint-9").mkdir(parents=True)
+    # A training that differs too is not named: its difference may follow from the comparison's.
+    (folder / "sft" / "finished.json").write_text("{}")
+    (folder / "training_params.yaml").write_text("curriculum: {trial_steps: 4}")
     assert run_cli(main, words()) == 2
     err = capfd.readouterr().err
     assert "comparison arms is from another configuration" in err
@@ -199,15 +215,40 @@ def test_a_comparison_that_has_made_nothing_yet_is_begun_anew(workdir, words, ca
     assert [run.info.status for run in parents] == ["FAILED", "FAILED"]
 
 
-def test_a_finished_training_of_an_arm_that_was_changed_since_is_not_taken(workdir, words, capfd):
-    folder = workdir / "arms" / "mine" / "seed-1"
-    (folder / "sft").mkdir(parents=True)
-    (folder / "sft" / "finished.json").write_text("{}")
-    (folder / "training_params.yaml").write_text("curriculum: {trial_steps: 4}")
-    assert run_cli(main, words(arms="{uniform: {}, mine: {curriculum: {trial_steps: 5}}}")) == 2
-    err = capfd.readouterr().err
-    assert "training arms/mine/seed-1 is from another configuration" in err
-    assert "curriculum.trial_steps was 4, is 5" in err and "name the arm otherwise" in err
+def test_a_finished_training_of_an_arm_that_was_changed_since_is_not_taken(tmp_path):
+    changed = AblateFileConfig(
+        arms={"uniform": {}, "mine": {"curriculum": {"trial_steps": 5}}},
+        training={"output_dir": str(tmp_path)},
+    )
+    planned = plan_training(changed, "mine", 1)
+    planned.check_finished()
+    planned.finished_file.parent.mkdir(parents=True)
+    planned.finished_file.write_text("{}")
+    before = to_yaml(planned.config).replace("trial_steps: 5", "trial_steps: 4")
+    (planned.folder / "training_params.yaml").write_text(before)
+    with pytest.raises(CheckpointError) as refused:
+        planned.check_finished()
+    assert str(refused.value) == (
+        f"training {tmp_path}/mine/seed-1 is from another configuration: curriculum.trial_steps "
+        "was 4, is 5; go on with the same values, give the arm mine another name, or move the "
+        "training away"
+    )
+
+
+def test_verdicts_of_the_base_that_are_not_as_written_are_measured_anew(made_data, tmp_path):
+    config = AblateFileConfig(
+        seeds=1,
+        data={"path": str(made_data)},
+        training={"output_dir": str(tmp_path)},
+        evaluation={"samples_per_difficulty": 1},
+    )
+    file = tmp_path / "base.json"
+    first = measure_base(config, ModelConfig(), {})
+    kept = json.loads(file.read_text())
+    for damaged in ([], kept | {"right": []}, {"identity": kept["identity"]}):
+        file.write_text(json.dumps(damaged))
+        assert measure_base(config, ModelConfig(), {}) == first
+        assert json.loads(file.read_text()) == kept
 
 
 @pytest.mark.parametrize("content", ["{}", "[]"])

@@ -86,7 +86,8 @@ def test_a_share_of_one_difficulty_is_broken_outside_of_the_test_split(
     counts = {f"{split}/{difficulty}/{kind}": number for split, number in expected.items()}
     assert summary["corrupted"] == counts
     for name, number in counts.items():
-        assert f"corrupted on purpose: {number} ({name})" in format_summary(summary)
+        line = f"corrupted on purpose: {number} of {sizes[name.split('/')[0]]} ({name})"
+        assert line in format_summary(summary)
 
     free = {"answers": ("conclusion", "answer"), "images": ("images",)}[kind]
     for name, row in changed.items():
@@ -120,6 +121,30 @@ def test_what_is_broken_follows_from_the_seed_and_a_smaller_share_is_part_of_a_l
     assert broken("b", num_workers=2) == first
     assert [path.read_bytes() for path in data_files(tmp_path / "b")] == files
     assert first < broken("c", corrupt=CorruptConfig(share=0.8))
+
+
+def test_a_share_that_breaks_nothing_is_said(tmp_path):
+    summary = prepare_folder(corrupt(share=1e-6), tmp_path / "cota")
+    assert summary["corrupted"] == {"train/hard/answers": 0, "validation/hard/answers": 0}
+    num = summary["by_split_and_difficulty"]["train/hard"]
+    line = f"corrupted on purpose: 0 of {num} (train/hard/answers)"
+    assert line in format_summary(summary)
+
+
+def test_the_rank_correlation_is_measured_on_the_clean_rows(tmp_path):
+    def measured(name, share):
+        seen = []
+
+        def answer_losses(examples):
+            seen.extend(example.answer for example in examples)
+            return [float(i) for i in range(len(examples))]
+
+        rules = CONFIG.difficulty.replace(correlation_samples=30)
+        config = corrupt(share=share).replace(difficulty=rules)
+        summary = prepare_folder(config, tmp_path / name, answer_losses=answer_losses)
+        return seen, summary["rank_correlation"]
+
+    assert measured("broken", 1.0) == measured("clean", 0.0)
 
 
 def facts(images, difficulty="hard"):

@@ -83,7 +83,7 @@ def test_the_console_shows_counts_scores_and_the_correlation(summary):
     assert ("count", "2", "1", "0", "1", "20.0") in cells
     assert ("trap_logical", "1", "0", "0", "1") in cells
     assert "refused: 2 (too long)" in lines
-    assert "corrupted on purpose: 1 (train/hard/answers)" in lines
+    assert "corrupted on purpose: 1 of 2 (train/hard/answers)" in lines
     assert lines[-1] == format_correlation(FOUND)
     assert max(map(len, lines)) <= WIDTH
 

@@ -117,12 +117,15 @@ def test_the_number_of_answers_that_a_question_allows(understood, oracles, task)
         else:
             expected = OPTIONS[asked.form]
         assert example.provenance["num_options"] == expected
-        assert chance_level(example.provenance) == (1 / expected if expected else 0)
+        options = max(1, expected - 1) if "flawed" in example.provenance else expected
+        assert chance_level(example.provenance) == (1 / options if expected else 0)
 
 
 def test_a_chance_level_is_not_known_without_a_number_of_answers():
     for num in (None, "4", 2.0, True, -1):
         assert chance_level({"num_options": num}) is None
+    shown = [chance_level({"num_options": num, "flawed": {}}) for num in (0, 1, 2, 4)]
+    assert shown == [0, 1, 1, 1 / 3]  # the answer that is shown is wrong
     assert chance_level({}) is None
 
 

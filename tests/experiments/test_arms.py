@@ -59,6 +59,7 @@ def test_matched_steps_see_as_many_tokens(tokens, steps):
             ".*, got 'random'",
         ),
         ({"base": {"trial_steps": 5}}, "other than base and tuning, got 'base'"),
+        ({"mine ": {"trial_steps": 5}}, r"spaces between, other than .*, got 'mine '"),
         ({"../a": {"trial_steps": 5}}, r"arms must have names of letters.*, got '../a'"),
         (
             ["uniform", "uniform_same_tokens", "reverse"],
@@ -107,11 +108,31 @@ def test_an_arm_of_any_name_is_the_shared_settings_with_its_changes():
             {"performance_metric": "likelihood"},
             r"^arms\.mine must have the performance_metric .*, token_accuracy, got likelihood$",
         ),
+        (
+            {"eval_samples_per_difficulty": 7},
+            r"^arms\.mine must have the eval_samples_per_difficulty .*, got 7$",
+        ),
     ],
 )
 def test_changes_of_an_arm_that_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         build_curriculum("mine", SETTINGS, 90, changes)
+
+
+@pytest.mark.parametrize(
+    ("arm", "key", "value"),
+    [
+        ("staged", "strategy", "competence"),
+        ("schedule", "enabled", False),
+        ("uniform", "stages", SETTINGS["stages"]),
+    ],
+)
+def test_what_a_known_arm_sets_itself_cannot_be_changed(arm, key, value):
+    with pytest.raises(ConfigError, match=rf"^arms\.{arm} must not change curriculum\.{key}, "):
+        build_curriculum(arm, SETTINGS, 90, {key: value})
+    own = build_curriculum(arm, SETTINGS, 90)
+    assert build_curriculum(arm, SETTINGS, 90, {key: own[key]}) == own
+    assert build_curriculum("reverse", SETTINGS, 90, {"stages": SETTINGS["stages"][1:]})
 
 
 @pytest.mark.parametrize(

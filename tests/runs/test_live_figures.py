@@ -61,7 +61,9 @@ def whole(client):
     """The artifacts of a training that nobody stopped."""
     with opened("whole") as (recorder, build), build(recorder) as figures:
         tell(figures, range(7))
-    return content(client, recorder.run_id)
+    artifacts = content(client, recorder.run_id)
+    assert Path("whole/timeline.png").read_bytes() == artifacts["timeline.png"]
+    return artifacts
 
 
 def test_a_run_has_every_figure_as_image_and_as_page(whole):
