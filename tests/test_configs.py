@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,27 @@ def test_missing_data_would_be_made_in_the_folder_that_is_then_read(file):
         assert file.stem == "demo_broken_shard"
         return
     assert load_config(DataPrepConfig, ROOT / data.prep).output_dir == data.path
+
+
+def make_demo(*words):
+    command = ["make", "--dry-run", "demo", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("shard", ["answers images", "other", ""])
+def test_make_demo_refuses_another_shard_before_it_does_anything(shard):
+    done = make_demo(f"SHARD={shard}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"SHARD must be answers, images, noise or clean, got '{shard}'" in done.stderr
+
+
+def test_make_demo_makes_and_trains_at_the_store_and_reads_nothing_back():
+    done = make_demo("STORE=http://away", "SHARD=images", "ARGS=--training.seed 3")
+    *_, trusted, shard, ablate, said = done.stdout.splitlines()
+    for line in (trusted, shard, ablate):
+        assert 'MLFLOW_TRACKING_URI="http://away" pixelis ' in line
+    assert "--corrupt.kind images" in shard and ablate.endswith("--training.seed 3")
+    assert said.startswith("echo ")
 
 
 def test_the_demo_changes_the_rollback_alone_and_its_shard_is_wholly_broken():
