@@ -143,7 +143,8 @@ def test_trusted_files_that_cannot_be_read(folder, trusted, tmp_path):
         with pytest.raises(DataError) as caught:
             check_inputs(folder, CURRICULUM, trusted=path)
         assert str(caught.value) == (
-            f"data.trusted must be a parquet file of data-prep, or a folder of them, got {path}"
+            f"data.trusted must be a parquet file of data-prep, or a folder of them, got "
+            f"{path}{'' if path.is_dir() else ', which does not exist'}"
         )
 
     def harm(rows):
