@@ -2,7 +2,7 @@
 
 from pixelis.curriculum.config import CurriculumConfig, Stage, check_examples
 from pixelis.curriculum.event import (
-    ON_TRIAL,
+    TRIAL_KINDS,
     CurriculumEvent,
     Visit,
     event_line,
@@ -19,7 +19,7 @@ __all__ = [
     "CurriculumEvent",
     "CurriculumManager",
     "MixtureSampler",
-    "ON_TRIAL",
+    "TRIAL_KINDS",
     "Stage",
     "Visit",
     "check_examples",
