@@ -235,7 +235,7 @@ def _build(
         seed=training.seed,
         shard=processes.shard,
     )
-    validation, untrusted = build_validation(measured), None
+    untrusted = None
     if TRUSTED in datasets:
         untrusted = build_validation(datasets["validation"], needs_all=False)
     weights = TrainedWeights(model, settings.output_dir, processes, initial)
@@ -266,7 +266,7 @@ def _build(
             "not_measured": [list(key) for key in sorted(measured.excluded)],
         },
         loader=loader,
-        validation=validation,
+        validation=build_validation(measured),
         untrusted=untrusted,
         curriculum=callback,
         bad_steps=bad_steps,
