@@ -149,7 +149,7 @@ def _missed_limit(event: CurriculumEvent, config: "CurriculumConfig") -> str:
 
 def _compare(value: float, sign: str, limit: float, num_digits: int = 2) -> str:
     """Return a comparison as text, with more digits where rounding would make both equal."""
-    digits = range(num_digits, 17)
+    digits = range(num_digits, 10)  # beyond, floats differ by rounding alone
     enough = (n for n in digits if round(value, n) != round(limit, n))
     n = next(enough, num_digits)
     return f"{value:.{n}f} {sign} {limit:.{n}f}"
