@@ -4,6 +4,7 @@ All are made from the run's journal. After each attempt to advance, a thread dra
 which replace the older ones.
 """
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -140,7 +141,9 @@ class LiveFigures:
             drawn = build_history(events, history, max_steps=self._max_steps, rules=self._rules)
             for name, chart in CHARTS.items():
                 record_chart(self._recorder, chart(drawn), f"curriculum/{name}")
-            as_figure(timeline(drawn)).savefig(self._events_path.with_name(TIMELINE_FILE))
+            picture = io.BytesIO()
+            as_figure(timeline(drawn)).savefig(picture, format="png")
+            write_atomic(self._events_path.with_name(TIMELINE_FILE), picture.getvalue())
         # An error of a drawing library must not stop a training.
         except Exception as error:
             why = f"({type(error).__name__}: {error}); the training goes on"
