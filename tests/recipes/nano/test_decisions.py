@@ -8,7 +8,6 @@ import re
 import pytest
 
 from pixelis.data.encode import IGNORE_INDEX
-from pixelis.data_prep.generate import generate_example
 from recipes.nano.decisions import (
     COMPARISONS,
     LESSONS,
@@ -209,39 +208,6 @@ LISTED = re.compile(
 FIRST_DECIDED = re.compile(
     r"(?<=\d )(?:stays|moves)|(?<=: )(?:same|different)|(?<=is the )\w+ \w+(?=, so)"
 )
-
-
-def decided_by_a_task(task, index):
-    """The text of an example with `_` for what is decided, and what stands there."""
-    example = generate_example(seed=6, index=index, task=task, sample_type="positive")
-    if task == "object_counting":
-        said = " ".join(step.thought for step in example.trajectory)
-        return LISTED.sub("_", said), LISTED.findall(said)
-    said, _, end = example.conclusion.rpartition(example.answer)
-    if said.endswith(" to "):
-        result, first = json.dumps(example.trajectory[-1].result), said[5:-4]
-        return f"{result}\nFrom _ to _{end}", [first, example.answer]
-    return f"{FIRST_DECIDED.sub('_', said)}_{end}", [*FIRST_DECIDED.findall(said), example.answer]
-
-
-@pytest.mark.parametrize(
-    ("task", "num_forms"),
-    [
-        ("object_counting", 1),
-        ("geometric_comparison", 1),
-        ("spatial_reasoning", 2),
-        ("relationship_detection", 3),
-        ("temporal_tracking", 3),
-    ],
-)
-def test_the_tasks_conclude_in_the_form_of_the_lessons(task, num_forms, oracles):
-    used = set()
-    for index in range(40):
-        said, words = decided_by_a_task(task, index)
-        form, answers = understand(said, oracles)
-        assert answers == words, said
-        used.add(form)
-    assert len(used) == num_forms
 
 
 @pytest.mark.parametrize(
