@@ -52,8 +52,8 @@ class Recipe:
     recall_steps: int = 600  # the next: mostly recall
     decision_steps: int = 3200  # these two included
     decision_learning_rate: float = 1e-3
-    decision_rows: int = 32
-    decision_length: int = 96  # tokens of a row
+    decision_rows: int = 24
+    decision_length: int = 128  # tokens of a row; in shorter ones long lists are rare
     lookup_steps: int = 600
     lookup_learning_rate: float = 1.5e-3
     blend_steps: int = 1900
