@@ -116,9 +116,9 @@ def test_scores_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
 
     monkeypatch.setattr(measuring, "generate_replies", replies)
     scores = measure(None, encoder, 10)
-    listed = {f"list_{count}" for count in range(1, MAX_COUNT + 1)}
+    lists = {f"list_{count}" for count in range(1, MAX_COUNT + 1)}
     seen = {"caption", "attribute", "where", "frames"}
-    assert set(scores) == seen | {"order_2", "order_3", "order_4", "recall"} | listed
+    assert set(scores) == seen | {"order_2", "order_3", "order_4", "recall"} | lists
     assert scores["caption"] == 6 / 10 and scores["frames"] == 5 / 10
     assert [scores[f"order_{count}"] for count in (2, 3, 4)] == [0.1, 0.2, 0.3]
     assert scores["recall"] == 0.4
