@@ -114,6 +114,20 @@ def data(made_data, workdir):
     return workdir / "data"
 
 
+@pytest.fixture
+def hard_data(data):
+    """The same data with hard examples alone."""
+    from pixelis.data.store import write_rows
+    from pixelis.files import file_sha256
+
+    summary = json.loads((data / "summary.json").read_text())
+    for name in ("cota_simple.parquet", "cota_medium.parquet"):
+        write_rows([], data / name)
+        summary["sha256"][name] = file_sha256(data / name)
+    (data / "summary.json").write_text(json.dumps(summary))
+    return data
+
+
 @pytest.fixture(scope="session")
 def made_adapter(tmp_path_factory):
     """An adapter of the embedded base that changes nothing yet."""

@@ -2,7 +2,7 @@
 
 from pixelis.curriculum.config import CurriculumConfig, Stage, check_examples
 from pixelis.curriculum.event import (
-    ON_TRIAL,
+    TRIAL_KINDS,
     CurriculumEvent,
     Visit,
     event_line,
@@ -19,8 +19,8 @@ __all__ = [
     "CurriculumEvent",
     "CurriculumManager",
     "MixtureSampler",
-    "ON_TRIAL",
     "Stage",
+    "TRIAL_KINDS",
     "Visit",
     "check_examples",
     "draw_scored",

@@ -1,6 +1,6 @@
 """The settings of the curriculum: every key with its default, its rule and its meaning."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
@@ -171,16 +171,16 @@ class CurriculumConfig(Section):
         """Return every setting as plain JSON, from which `from_dict` builds an equal config."""
         return self.model_dump(mode="json")
 
-    def fit_to_data(self, sizes: Mapping[str, int]) -> Self:
-        """Return the settings for training data with so many examples of each difficulty.
+    def fit_to_data(self, difficulties: Collection[str]) -> Self:
+        """Return the settings for data that have these difficulties, left-out examples included.
 
-        With the curriculum off, data of one difficulty are trained on whole, whatever the last mix.
+        With the curriculum off and one difficulty, the last mix is that difficulty alone; else the
+        settings are unchanged.
         """
-        present = [name for name, size in sizes.items() if size > 0]
-        if self.enabled or len(present) != 1:
+        if self.enabled or len(difficulties) != 1:
             return self
         last = self.stages[-1]
-        mix = {**dict.fromkeys(last.difficulty_mix, 0.0), present[0]: 1.0}
+        mix = {**dict.fromkeys(last.difficulty_mix, 0.0), **dict.fromkeys(difficulties, 1.0)}
         return self.replace(stages=(*self.stages[:-1], last.replace(difficulty_mix=mix)))
 
     @property
@@ -210,25 +210,22 @@ class CurriculumConfig(Section):
         return tuple(name for name in self.difficulties if any(mix.get(name, 0) for mix in mixes))
 
 
-def check_examples(
-    config: CurriculumConfig, sizes: Mapping[str, Mapping[str, int]], *, without: str = ""
-) -> None:
-    """Check that every difficulty a stage uses has an example wherever one is needed.
+def check_examples(config: CurriculumConfig, sizes: Mapping[str, Mapping[str, int]]) -> None:
+    """Check that each place has an example of every difficulty that an active stage uses.
 
     Args:
         config: the configuration with the stages.
-        sizes: `{"the train split": {"simple": 10, ...}, "the validation split": {...}}`.
-        without: the examples that `sizes` does not count, as text for the message.
+        sizes: place, as text for the message -> difficulty -> number of examples:
+            `{"the train split": {"simple": 10, ...}, "the validation split": {...}}`.
 
     Raises:
         ConfigError: naming stage, difficulty and place.
     """
-    given = f"without {without}, " if without else ""
     for stage in config.active_stages:
         for difficulty, fraction in stage.difficulty_mix.items():
             for place, counts in sizes.items():
                 if fraction > 0 and counts.get(difficulty, 0) < 1:
                     raise ConfigError(
                         f"Stage '{stage.name}' takes {fraction:g} of its examples from difficulty "
-                        f"'{difficulty}', but {given}{place} has no example of it."
+                        f"'{difficulty}', but {place} has no example of it."
                     )

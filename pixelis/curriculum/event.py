@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the manager records events
 
 RULE = "=" * 40
 OPEN = "open"  # the outcome of a visit that has not ended
-ON_TRIAL = ("trial", "extend")  # kinds of events after which the next stage is tried
+TRIAL_KINDS = ("trial", "extend")  # kinds of events after which the next stage is tried
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,9 @@ def _missed_limit(event: CurriculumEvent, config: "CurriculumConfig") -> str:
     reason, _, difficulty = (event.reason or "").partition(": ")
     if reason == "low_performance" and event.average is not None:
         limit = config.min_performance_for_advance
-        return f" (low performance: average {event.average:.2f} < {limit:.2f})"
-    if reason == "no_progress":
-        values = f"{_round_four(event.progress)} < {_round_four(config.min_progress)}"
+        return f" (low performance: average {_compare(event.average, '<', limit)})"
+    if reason == "no_progress" and event.progress is not None:
+        values = _compare(event.progress, "<", config.min_progress, num_digits=4)
         return f" (no progress: {f'{difficulty} {values}'.strip()})"
     if reason == "forgetting" and event.strata is not None:
         # After the rollback, the event's mix is the old one, and perf_before was measured on it.
@@ -143,8 +143,16 @@ def _missed_limit(event: CurriculumEvent, config: "CurriculumConfig") -> str:
         forgetting, limit = (event.perf_before or 0.0) - kept, -config.rollback_threshold
         if config.decision == "progress":
             forgetting = event.forgetting or 0.0
-        return f" (forgetting: {forgetting:.2f} >= {limit:.2f})"
+        return f" (forgetting: {_compare(forgetting, '>=', limit)})"
     return ""
+
+
+def _compare(value: float, sign: str, limit: float, num_digits: int = 2) -> str:
+    """Return a comparison as text, with more digits where rounding would make both equal."""
+    digits = range(num_digits, 10)  # beyond, floats differ by rounding alone
+    enough = (n for n in digits if round(value, n) != round(limit, n))
+    n = next(enough, num_digits)
+    return f"{value:.{n}f} {sign} {limit:.{n}f}"
 
 
 def _round_four(value: float | None) -> str:

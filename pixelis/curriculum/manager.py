@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pixelis.curriculum.config import CurriculumConfig
-from pixelis.curriculum.event import ON_TRIAL, CurriculumEvent, compute_numbers
+from pixelis.curriculum.event import TRIAL_KINDS, CurriculumEvent, compute_numbers
 from pixelis.curriculum.performance import Examples, compute_performance
 from pixelis.curriculum.state import CurriculumState
 from pixelis.curriculum.strategies import Decision
@@ -194,10 +194,11 @@ class CurriculumManager:
         return event
 
     def _read_examples(self, examples: Examples) -> dict[str, list[float]]:
-        """Return a copy of examples' performances as plain JSON.
+        """Return the checked performances of examples by difficulty, as plain JSON.
 
         Raises:
-            ConfigError: when one is not in [0, 1], or there were others at the trial's beginning.
+            ConfigError: when one is not in [0, 1], or a difficulty has another number of them than
+                at the open trial's beginning.
         """
         before = (self._state.trial or {}).get("examples") or {}
         for name, values in examples.items():
@@ -282,7 +283,7 @@ class CurriculumManager:
             kind=kind,
             reason=reason,
             from_stage=from_stage or self.stage,
-            to_stage=self._stage_name(state.stage_index + (kind in ON_TRIAL)),
+            to_stage=self._stage_name(state.stage_index + (kind in TRIAL_KINDS)),
             mix=self.mix_at(step + 1),
             **compute_numbers(decision, strata, counts),
             interval=state.interval,

@@ -66,15 +66,20 @@ def compute_changes(
     strata: tuple[Mapping[str, float], Mapping[str, float]],
     examples: tuple[Examples | None, Examples | None],
 ) -> dict[str, Change]:
-    """Compute the change of each difficulty: the mean of its examples' own differences.
+    """Compute the change of each difficulty: the mean of after - before over its examples.
 
-    Its variance is `var_d / n_d`, with the sample variance of the differences. Where a difficulty
-    has fewer than two examples at either end, all changes are those of the strata.
+    The variance of the mean is `var_d / n_d`, with the sample variance of the differences. Where
+    any difficulty has fewer than two examples, before or after, the changes of all are those of
+    the strata, without a variance.
 
     Args:
-        difficulties: the difficulties of both mixes.
+        difficulties: the difficulties that are compared.
         strata: difficulty -> performance, before and after.
-        examples: of the same examples in the same order, before and after; None if unknown.
+        examples: performances before and after, of the same examples in the same order; None where
+            they are not known one by one.
+
+    Returns:
+        Difficulty -> change.
     """
     before, after = (known or {} for known in examples)
     changes = {}

@@ -224,12 +224,14 @@ def read_rows(path: Path, split: str | None = None) -> Any:
 def load_split(folder: Path, split: str) -> dict[str, datasets.Dataset]:
     """Return the rows of one split by difficulty; images stay encoded until a row is converted.
 
+    A difficulty that no split has a row of is left out: data may be of one difficulty.
+
     Raises:
         DataError: when files are missing, unreadable or lack columns, or the split is unknown.
     """
     if split not in SPLITS:
         raise DataError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    return {
-        difficulty: datasets.Dataset(read_rows(path, split))
-        for difficulty, path in zip(DIFFICULTIES, data_files(folder), strict=True)
-    }
+    files = dict(zip(DIFFICULTIES, data_files(folder), strict=True))
+    rows = {difficulty: read_rows(path, split) for difficulty, path in files.items()}
+    present = [name for name, path in files.items() if pq.read_metadata(path).num_rows]
+    return {name: datasets.Dataset(rows[name]) for name in present or files}

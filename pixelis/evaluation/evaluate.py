@@ -103,16 +103,14 @@ def choose_examples(
 ) -> list[Example]:
     """Choose examples of every difficulty by the seed, alternating between its tasks.
 
-    The rows are those of one split (`pixelis.data.store.load_split`); errors name the split. Data
-    may be of one difficulty alone.
+    The rows are those of one split (`pixelis.data.store.load_split`); errors name the split.
 
     Raises:
         DataError: when a difficulty has no examples, or an image does not open.
     """
     chosen = []
-    is_of_one = sum(len(rows) > 0 for rows in rows_by_difficulty.values()) == 1
     for difficulty, rows in rows_by_difficulty.items():
-        if not len(rows) and not is_of_one:
+        if not len(rows):
             raise DataError(
                 f"the {split} split has no {difficulty} examples; run data-prep with more samples"
             )

@@ -148,7 +148,7 @@ class Batches:
 
 
 class Validation:
-    """A fixed, stratified subset of the validation split, encoded once and sorted by length."""
+    """A fixed, stratified subset of a dataset, encoded once and sorted by length."""
 
     def __init__(
         self,
@@ -159,28 +159,34 @@ class Validation:
         batch_size: int,
         seed: int,
         shard: Shard = in_this_process,
+        needs_all: bool = True,
     ) -> None:
         """Choose at most `samples_per_difficulty` examples of each difficulty by the seed.
 
+        An excluded example is replaced; the others stay. A difficulty whose examples hold no
+        supervised token is an error, or left out where not all are needed.
+
         Raises:
-            DataError: when a difficulty's examples hold no supervised token.
+            DataError: naming such a difficulty.
         """
-        self.difficulties = tuple(difficulties)
+        self.difficulties: list[str] = []
         self.shard = shard
         self.keys: list[Key] = []
         for difficulty in difficulties:
-            size, excluded = dataset.sizes[difficulty], dataset.excluded
-            indices = [i for i in range(size) if (difficulty, i) not in excluded]
+            indices = list(range(dataset.sizes[difficulty]))
             random.Random(f"validation:{seed}:{difficulty}").shuffle(indices)
-            keys = [(difficulty, i) for i in sorted(indices[:samples_per_difficulty])]
-            if all(label == IGNORE_INDEX for key in keys for label in dataset[key].labels):
+            left = [(difficulty, i) for i in indices if (difficulty, i) not in dataset.excluded]
+            keys = sorted(left[:samples_per_difficulty])
+            if any(label != IGNORE_INDEX for key in keys for label in dataset[key].labels):
+                self.difficulties.append(difficulty)
+                self.keys += keys
+            elif needs_all:
                 raise DataError(
-                    f"the validation split of {difficulty} has no supervised token in the "
-                    f"{len(keys)} examples that its stratum is measured on (at most "
+                    f"the validation examples of {difficulty} have no supervised token in the "
+                    f"{len(keys)} that its stratum is measured on (at most "
                     f"curriculum.eval_samples_per_difficulty={samples_per_difficulty}): at least "
                     "one must have words of the assistant to predict"
                 )
-            self.keys += keys
         self.batches = Batches(dataset, self.keys, batch_size)
 
     def __call__(self, model: Any) -> dict[str, Stratum]:

@@ -60,7 +60,7 @@ def plan_stages(
     if strategy in ("self_paced", "adaptive") or (strategy == "competence" and not scores):
         return None
     if scores:
-        curriculum = curriculum.fit_to_data({name: len(values) for name, values in scores.items()})
+        curriculum = curriculum.fit_to_data(scores)
     # Perfect performance makes no progress, and yet every attempt has to succeed.
     manager = CurriculumManager(curriculum.replace(rollback_enabled=False), max_steps)
     if scores:

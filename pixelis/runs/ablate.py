@@ -41,7 +41,7 @@ from pixelis.experiments.ablation import (
 from pixelis.experiments.arms import SAME_TOKENS, STAGED, UNIFORM, build_curriculum, matched_steps
 from pixelis.files import write_atomic
 from pixelis.runs.ablation_base import measure_base
-from pixelis.runs.inputs import link_data_run, record_inputs, record_measured
+from pixelis.runs.inputs import link_data_run, record_inputs, record_validation
 from pixelis.runs.jobs import STOP_SECONDS, Job, log_above_bar, run_jobs
 from pixelis.runs.train import lock_file
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
@@ -118,7 +118,8 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
         plan.check_finished()
     first, *others = (plan_training(config, arm, config.training.seed) for arm in config.arms)
     curriculum = CurriculumConfig.from_dict(first.config.curriculum)
-    check_training(first.config, model.model, curriculum)
+    # Arms are measured on the mix of the files, which data of one difficulty do not have.
+    check_training(first.config, model.model, curriculum.replace(enabled=True))
     for other in others:
         check_inputs(data_dir, CurriculumConfig.from_dict(other.config.curriculum), trusted=trusted)
     params = flatten(config) | flatten(model)
@@ -147,7 +148,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
                 write_json({"run_id": recorder.run_id, "identity": identity}, root / STATE_FILE)
                 write_atomic(root / "model_arch.yaml", to_yaml(model))
                 record_inputs(recorder, data_dir, digests, context="training")
-                record_measured(recorder, data_dir, digests, trusted)
+                record_validation(recorder, data_dir, digests, trusted)
                 data_line = link_data_run(recorder, digests)
                 # Trainings that were killed after their last step may have undelivered records.
                 finished = [file.parent for file in root.rglob(FINISHED_FILE)]

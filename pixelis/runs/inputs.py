@@ -31,10 +31,13 @@ def record_split(
     return name, digest
 
 
-def record_measured(
+def record_validation(
     recorder: MlflowRecorder, folder: Path, digests: Mapping[str, str], trusted: Path | None
 ) -> None:
-    """Record what strata are measured on: the validation split, or `data.trusted` in its place."""
+    """Record the validation split and `data.trusted`, which strata are measured on if there is one.
+
+    The context of that input is `validation`; the validation split is then `untrusted`.
+    """
     context = "validation" if trusted is None else "untrusted"
     record_split(recorder, folder, digests, "validation", context)
     if trusted is not None:

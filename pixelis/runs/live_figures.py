@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pixelis.curriculum import ON_TRIAL, CurriculumConfig
+from pixelis.curriculum import TRIAL_KINDS, CurriculumConfig
 from pixelis.figures import (
     Chart,
     FigureSettings,
@@ -24,7 +24,7 @@ from pixelis.figures import (
 from pixelis.files import write_atomic
 from pixelis.tracking import MlflowRecorder
 
-DRAWN = (*ON_TRIAL, "advance", "rollback", "hold")
+DRAWN = (*TRIAL_KINDS, "advance", "rollback", "hold")
 CHARTS = {
     "timeline": timeline,
     "samples_drawn": samples_drawn,

@@ -32,8 +32,8 @@ from pixelis.runs.inputs import (
     link_data_run,
     link_parent,
     record_inputs,
-    record_measured,
     record_split,
+    record_validation,
 )
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
 from pixelis.runs.missing_data import is_missing, load_prep
@@ -260,7 +260,7 @@ def _open_run(sft: _Sft, start: Start) -> AbstractContextManager[MlflowRecorder]
 def _record_configuration(sft: _Sft, recorder: MlflowRecorder) -> str:
     """Record data and configuration; return links to the parent and the data's run in Markdown."""
     record_inputs(recorder, sft.data_dir, sft.digests, context="training")
-    record_measured(recorder, sft.data_dir, sft.digests, sft.config.data.trusted_path)
+    record_validation(recorder, sft.data_dir, sft.digests, sft.config.data.trusted_path)
     data_link = link_data_run(recorder, sft.digests)
     resolved = sft.config.replace(curriculum=sft.curriculum.to_dict())
     recorder.text(to_yaml(resolved), "config/training_params.yaml")

@@ -1,6 +1,7 @@
 """Checks of a training before it begins, its parameters and its identity."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_enco
 from pixelis.training.inputs import check_inputs, check_model, data_digest
 from pixelis.training.precision import resolve_precision
 
+logger = logging.getLogger(__name__)
+
 # Keys that may change at a resume, because they do not change the trained weights. The number of
 # processes is checked separately.
 NOT_IDENTITY = (
@@ -21,6 +24,7 @@ NOT_IDENTITY = (
     "training.vision_cache_gib",
     *("evaluation.num_traces", "evaluation.num_reported"),
     *("training.max_bad_steps", "data.exclude"),  # what stopped a training may change
+    *("data.path", "data.trusted"),  # their content is compared
     # How a step is split into forward passes; the identity holds the product instead.
     *("training.batch_size", "training.gradient_accumulation_steps", "training.auto_batch_size"),
 )
@@ -58,9 +62,19 @@ def check_training(
 ) -> None:
     """Check base, data and the number of test examples before anything is written.
 
+    A warning says where the rule `progress` is used with a metric that it was not made for.
+
     Raises:
         UserError: naming what is wrong.
     """
+    metric = curriculum.performance_metric
+    if curriculum.decision == "progress" and metric != "answer_likelihood":
+        logger.warning(
+            "curriculum.decision progress compares examples by curriculum.performance_metric %s; "
+            "answer_likelihood, its default, measures the answer alone: set "
+            "--curriculum.performance_metric answer_likelihood",
+            metric,
+        )
     data_dir = Path(config.data.path)
     check_model(model, config.training)
     load_encoder(model)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pixelis.config import TrainingFileConfig
-from pixelis.curriculum import ON_TRIAL, CurriculumConfig
+from pixelis.curriculum import TRIAL_KINDS, CurriculumConfig
 from pixelis.data.example import DIFFICULTIES
 from pixelis.tracking import MlflowRecorder, event_rows, log_adapter
 from pixelis.training.checkpoint import FINAL
@@ -106,7 +106,7 @@ def _stages_reached(events: Sequence[Event], curriculum: CurriculumConfig) -> di
 
 def _stage(event: Event) -> str:
     """Return the stage that an event leaves the training in, not a stage on trial."""
-    return str(event["from_stage" if event["kind"] in ON_TRIAL else "to_stage"])
+    return str(event["from_stage" if event["kind"] in TRIAL_KINDS else "to_stage"])
 
 
 def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig, label: str) -> list[str]:
@@ -114,7 +114,7 @@ def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig, label: st
     parts, rollbacks = [curriculum.strategy_label], newest["rollback_count"]
     parts = [label, *parts] if label else parts
     if curriculum.enabled and curriculum.strategy_class.uses_stages:
-        tries = f" (tries {newest['to_stage']})" if newest["kind"] in ON_TRIAL else ""
+        tries = f" (tries {newest['to_stage']})" if newest["kind"] in TRIAL_KINDS else ""
         parts.append(f"reached {_stage(newest)}{tries}")
     if curriculum.strategy_class.rolls_back:
         parts.append(f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}")
@@ -124,6 +124,7 @@ def _name_parts(events: Sequence[Event], curriculum: CurriculumConfig, label: st
 def _event_table(events: Sequence[Event]) -> str:
     lines = event_rows(events)
     if (num_left_out := len(events) - FIRST_SHOWN - LAST_SHOWN) > 0:
-        more = f"| | | | | {num_left_out} more in curriculum/events.json |"
+        empty = "| " * (lines[0].count("|") - 1)
+        more = f"{empty}{num_left_out} more in curriculum/events.json |"
         lines = [*lines[: 2 + FIRST_SHOWN], more, *lines[-LAST_SHOWN:]]
     return "\n".join(lines)

@@ -33,7 +33,7 @@ from pixelis.experiments.tune.study import (
     open_phases,
 )
 from pixelis.files import write_atomic
-from pixelis.runs.inputs import link_data_run, record_inputs, record_measured
+from pixelis.runs.inputs import link_data_run, record_inputs, record_validation
 from pixelis.runs.jobs import Job, log_above_bar, run_jobs
 from pixelis.runs.training_checks import check_training
 from pixelis.tracking import MlflowRecorder, nested_environment, open_run
@@ -58,7 +58,8 @@ def run_search(spec: SearchSpec) -> Verdict | None:
     config, data_dir = spec.config, Path(spec.config.data.path)
     digests = data_digest(data_dir)
     first = spec.training({}, config.training.seed, spec.root)
-    check_training(first.config, first.model, first.curriculum)
+    # Trials are measured on the mix of the files, which data of one difficulty do not have.
+    check_training(first.config, first.model, first.curriculum.replace(enabled=True))
     phases = open_phases(spec)
     search, study = phases[TRIALS], phases[TRIALS].study
     spec.root.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,7 @@ def run_search(spec: SearchSpec) -> Verdict | None:
     ) as recorder:
         study.set_user_attr(RUN_ID, recorder.run_id)
         record_inputs(recorder, data_dir, digests, context="training")
-        record_measured(recorder, data_dir, digests, config.data.trusted_path)
+        record_validation(recorder, data_dir, digests, config.data.trusted_path)
         links = link_data_run(recorder, digests)
         _run_workers(spec, list(phases.values()), recorder, title="tune")
         if search.best_trial() is None:

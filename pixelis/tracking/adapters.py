@@ -290,7 +290,7 @@ def build_card(fields: Mapping[str, Any], measured: Mapping[str, float]) -> str:
         origin["data"],
         "",
     ]
-    lines += _table("Measured on the validation split", "metric", measured)
+    lines += _table("Measured on the validation examples", "metric", measured)
     lines += _table("Results on the test split", "answer accuracy", fields["results"])
     if fields["events"]:
         lines += ["## Events", "", *event_rows(fields["events"]), ""]
@@ -306,10 +306,18 @@ def _table(title: str, head: str, values: Mapping[str, float]) -> list[str]:
 
 
 def event_rows(events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines of a table of curriculum events in Markdown, the first two its head."""
-    lines = ["| step | event | stage | delta | reason |", "| --- | --- | --- | --- | --- |"]
+    """Return the lines of a table of curriculum events in Markdown, the first two its head.
+
+    Progress and forgetting are columns where an event has one.
+    """
+    trials = ("progress", "forgetting")
+    numbers = ("delta", *(n for n in trials if any(e.get(n) is not None for e in events)))
+    head = ("step", "event", "stage", *numbers, "reason")
+    rows: list[tuple[Any, ...]] = [head, ("---",) * len(head)]
     for event in events:
-        delta = "" if event["delta"] is None else f"{event['delta']:+.4f}"
-        cells = (event["step"], event["kind"], event["to_stage"], delta, event["reason"] or "")
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines
+        values = [event.get(name) for name in numbers]
+        cells = ["" if value is None else f"{value:+.4f}" for value in values]
+        rows.append(
+            (event["step"], event["kind"], event["to_stage"], *cells, event["reason"] or "")
+        )
+    return [f"| {' | '.join(map(str, row))} |" for row in rows]

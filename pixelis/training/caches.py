@@ -42,11 +42,11 @@ def load_data(
     exclude: Collection[str] = (),
     trusted: Path | None = None,
 ) -> tuple[Encoder, dict[str, CurriculumDataset]]:
-    """Return the encoder of a model's processor, and the train and validation splits of a folder.
+    """Return the encoder of a model's processor, and the datasets `train` and `validation`.
 
-    With `trusted` (`data.trusted`) there is a third dataset of that name. Tokens are cached next to
-    the data. Examples with more tokens than `max_length`, or of the splits those whose id is
-    excluded, are left out.
+    With the path `trusted` (`data.trusted`) there is a third one, `trusted`. Tokens are cached next
+    to the data. Examples with more tokens than `max_length` are left out, and of the two splits
+    those whose id is in `exclude`.
 
     Raises:
         CheckpointError, DataError: when the processor or the data cannot be used.
@@ -57,17 +57,19 @@ def load_data(
         split: CurriculumDataset(load_split(folder, split), encoder) for split in SPLITS_READ
     }
     use_token_cache(datasets, encoder, folder, model)
-    sizes = {f"the {split} split": each.exclude(exclude) for split, each in datasets.items()}
+    without = f", without examples longer than training.max_length {max_length}"
+    of_exclude = " and those of data.exclude" if exclude else ""
+    sizes = {
+        f"the {split} split{without}{of_exclude},": each.exclude(exclude)
+        for split, each in datasets.items()
+    }
     if trusted is not None:
         datasets[TRUSTED] = CurriculumDataset(load_trusted(trusted), encoder)
         digests = trusted_digests(trusted)
         use_token_cache({TRUSTED: datasets[TRUSTED]}, encoder, folder, model, digests)
-        del sizes["the validation split"]
-        sizes[f"data.trusted {trusted}"] = datasets[TRUSTED].sizes
-    without = f"those longer than training.max_length {max_length}"
-    if exclude:
-        without += " and those of data.exclude"
-    check_examples(curriculum.fit_to_data(datasets["train"].remaining), sizes, without=without)
+        sizes.popitem()  # of the validation split, which decides nothing
+        sizes[f"data.trusted {trusted}{without},"] = datasets[TRUSTED].sizes
+    check_examples(curriculum.fit_to_data(datasets["train"].rows), sizes)
     return encoder, datasets
 
 

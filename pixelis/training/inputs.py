@@ -75,7 +75,7 @@ def check_inputs(
         del needed["the validation split"]
         needed[f"data.trusted {trusted}"] = measured
     sizes = {place: {d: len(rows) for d, rows in by.items()} for place, by in needed.items()}
-    check_examples(curriculum.fit_to_data(sizes["the train split"]), sizes)
+    check_examples(curriculum.fit_to_data(splits["train"]), sizes)
     known = {id for rows in splits.values() for each in rows.values() for id in each["id"]}
     if unknown := sorted(set(exclude) - known):
         raise ConfigError(
@@ -102,19 +102,23 @@ def load_trusted(path: Path) -> dict[str, datasets.Dataset]:
     """Return all rows of `data.trusted` by difficulty, whatever split they are in.
 
     Raises:
-        DataError: when there is no such parquet file or folder with some, or one cannot be read.
+        DataError: when there is no such parquet file or folder with some, one cannot be read, or a
+            row has another difficulty.
     """
     rows = pa.concat_tables([read_rows(file) for file in _trusted_files(path)])
-    return {
-        name: datasets.Dataset(rows.filter(pc.equal(rows.column("difficulty"), name)))
-        for name in DIFFICULTIES
-    }
+    known = {name: rows.filter(pc.equal(rows.column("difficulty"), name)) for name in DIFFICULTIES}
+    if num_others := len(rows) - sum(map(len, known.values())):
+        raise DataError(
+            f"data.trusted {path} must hold rows of the difficulties {', '.join(DIFFICULTIES)}, "
+            f"got {num_others} of others"
+        )
+    return {name: datasets.Dataset(chosen) for name, chosen in known.items()}
 
 
 def trusted_digests(path: Path | None) -> dict[str, str]:
-    """Return the SHA-256 of each file of `data.trusted`; none without it."""
+    """Return the SHA-256 of each file of `data.trusted` by its place; none without it."""
     files = [] if path is None else _trusted_files(path)
-    return {f"trusted {file.name}": _sha256(file, *_stamp(file)) for file in files}
+    return {f"trusted {i}": _sha256(file, *_stamp(file)) for i, file in enumerate(files, 1)}
 
 
 def _trusted_files(path: Path) -> list[Path]:
@@ -127,15 +131,18 @@ def _trusted_files(path: Path) -> list[Path]:
 
 
 def _image_digests(datasets: Iterable[Any]) -> Iterator[str]:
-    """Yield the digest of each example's images: that of data-prep, else computed."""
+    """Yield the digest of each image in a question: data-prep's of an only one, else computed."""
     for rows in datasets:
-        for index, text in enumerate(rows["provenance"]):
+        counts = pc.list_value_length(rows.data.column("images")).to_pylist()
+        for index, (text, count) in enumerate(zip(rows["provenance"], counts, strict=True)):
             try:
                 digest = json.loads(text).get("image_digest")
             except (TypeError, ValueError, AttributeError, RecursionError):
                 digest = None  # converting the row says what is wrong
-            is_text = isinstance(digest, str)
-            yield digest if is_text else image_digest(*from_row(rows[index]).images)
+            if count == 1 and isinstance(digest, str):
+                yield digest
+            else:
+                yield from map(image_digest, from_row(rows[index]).images)
 
 
 def file_digests(folder: Path) -> dict[str, str]:

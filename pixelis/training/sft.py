@@ -211,7 +211,7 @@ def _build(
         processes.rank,
         processes.world_size,
     ), "a process that a launcher started has to join the others"
-    curriculum = settings.curriculum.fit_to_data(datasets["train"].remaining)
+    curriculum = settings.curriculum.fit_to_data(datasets["train"].rows)
     manager = CurriculumManager(curriculum, max_steps=training.max_steps)
     # `competence` ranks by the difficulty scores.
     rows = datasets["train"].rows
@@ -226,20 +226,18 @@ def _build(
         rank=processes.rank,
         world_size=processes.world_size,
     )
-    other = datasets["validation"]
+    measured = datasets.get(TRUSTED, datasets["validation"])
     build_validation = partial(
         Validation,
+        difficulties=manager.required_difficulties,
         samples_per_difficulty=curriculum.eval_samples_per_difficulty,
         batch_size=training.eval_batch_size,
         seed=training.seed,
         shard=processes.shard,
     )
-    validation = build_validation(datasets.get(TRUSTED, other), manager.required_difficulties)
     untrusted = None
     if TRUSTED in datasets:
-        present = {name for name, _ in {*other.all_keys()} - other.excluded}
-        names = [name for name in manager.required_difficulties if name in present]
-        untrusted = build_validation(other, names)
+        untrusted = build_validation(datasets["validation"], needs_all=False)
     weights = TrainedWeights(model, settings.output_dir, processes, initial)
     bad_steps = BadSteps(training.max_bad_steps, recorder)
     callback = CurriculumCallback(
@@ -262,9 +260,13 @@ def _build(
         weights,
         arguments,
         training,
-        {**settings.run_state, "vision_features": datasets["train"].features is not None},
+        {
+            **settings.run_state,
+            "vision_features": datasets["train"].features is not None,
+            "not_measured": [list(key) for key in sorted(measured.excluded)],
+        },
         loader=loader,
-        validation=validation,
+        validation=build_validation(measured),
         untrusted=untrusted,
         curriculum=callback,
         bad_steps=bad_steps,

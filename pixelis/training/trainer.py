@@ -287,6 +287,9 @@ class CurriculumTrainer(Trainer):
                 folder,
                 advice="go on where the cache can be written, or set training.vision_cache anew",
             )
+            if state["not_measured"] != self.run_state["not_measured"]:  # by data.exclude
+                # A trial's `before` is of other examples: it is compared by the strata.
+                (state["callback"]["manager"]["trial"] or {})["examples"] = None
             self.curriculum.load_state_dict(state["callback"])
             self.loader.load_state_dict(state["loader"])
             self.bad_steps.load_state_dict(state["bad_steps"])

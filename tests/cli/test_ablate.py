@@ -177,6 +177,13 @@ def test_what_it_refuses_leaves_nothing(workdir, words, capfd, changed, message)
     assert not (workdir / "arms").exists()
 
 
+def test_data_of_one_difficulty_have_no_mix_to_compare_on(workdir, hard_data, words, capfd):
+    arms = "{uniform: {}, mine: {curriculum: {enabled: false}}}"
+    assert run_cli(main, words(arms=arms, data__path=hard_data)) == 2
+    assert "'simple', but the train split has no example of it" in capfd.readouterr().err
+    assert not (workdir / "arms").exists()
+
+
 def test_a_comparison_with_other_settings_is_not_mixed_with_the_first(workdir, words, capfd):
     (workdir / "arms").mkdir()
     state = {"run_id": "0" * 32, "identity": {"training.max_steps": 9}}

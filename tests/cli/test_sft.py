@@ -463,7 +463,7 @@ def test_trusted_examples_are_an_input_and_part_of_what_a_resume_compares(
     rows = pq.read_table(file).to_pylist()
     write_rows(rows[:-1], file)
     told = one_error(sft("--resume", "auto", *words, **settings))
-    assert "data trusted cota_hard.parquet was " in told
+    assert "data trusted 1 was " in told
     before = files_below(workdir)
     write_rows([*rows, *pq.read_table(data / "cota_hard.parquet").to_pylist()], file)
     told = one_error(sft(*words, **settings))
@@ -478,8 +478,8 @@ def test_an_error_that_comes_later_is_one_line_too_and_the_run_says_it(workdir, 
     assert code == 2
     last = err.splitlines()[-1]
     assert last == (
-        "error: Stage 'simple' takes 1 of its examples from difficulty 'simple', but without those "
-        "longer than training.max_length 20, the train split has no example of it."
+        "error: Stage 'simple' takes 1 of its examples from difficulty 'simple', but the train "
+        "split, without examples longer than training.max_length 20, has no example of it."
     )
     assert "Traceback" not in err
     (run,) = runs()

@@ -210,7 +210,7 @@ def test_examples_of_an_unused_difficulty_are_not_needed():
 
 @pytest.mark.parametrize("name", ["simple", "hard"])
 def test_where_the_curriculum_is_off_data_of_one_difficulty_are_trained_on_whole(name):
-    sizes = {"simple": 0, "medium": 0, "hard": 0} | {name: 7}
+    sizes = {name: 7}
     config = CurriculumConfig(enabled=False).fit_to_data(sizes)
     assert config.required_difficulties == (name,)
     assert config.stages[-1].difficulty_mix == {"simple": 0, "medium": 0, "hard": 0} | {name: 1}
@@ -218,11 +218,11 @@ def test_where_the_curriculum_is_off_data_of_one_difficulty_are_trained_on_whole
 
 
 @pytest.mark.parametrize(
-    ("enabled", "sizes"), [(True, {"simple": 7}), (False, {"simple": 7, "hard": 1}), (False, {})]
+    ("enabled", "difficulties"), [(True, ["simple"]), (False, ["simple", "hard"]), (False, [])]
 )
-def test_otherwise_the_mixes_are_what_they_are(enabled, sizes):
+def test_otherwise_the_mixes_are_what_they_are(enabled, difficulties):
     config = CurriculumConfig(enabled=enabled)
-    assert config.fit_to_data(sizes) is config
+    assert config.fit_to_data(difficulties) is config
 
 
 def test_only_the_last_stage_counts_where_the_curriculum_is_off():

@@ -52,6 +52,23 @@ def test_a_record_has_the_fields_in_their_order_and_shares_nothing():
         ),
         (CONFIG, LOW, "drop: -0.0100 (low performance: average 0.41 < 0.60)"),
         (CONFIG, FORGETTING, "drop: 0.0100 (forgetting: 0.10 >= 0.05)"),
+        # As many digits as show the difference.
+        (
+            CONFIG,
+            LOW | {"average": 0.5996},
+            "drop: -0.0100 (low performance: average 0.5996 < 0.6000)",
+        ),
+        (
+            PROGRESS,
+            FORGETTING | {"forgetting": 0.0512},
+            "drop: 0.0100 (forgetting: 0.051 >= 0.050)",
+        ),
+        (PROGRESS, FORGETTING | {"forgetting": 0.05}, "drop: 0.0100 (forgetting: 0.05 >= 0.05)"),
+        (
+            PROGRESS.replace(min_progress=0.0),
+            LOW | {"reason": "no_progress: hard", "progress": -0.00003},
+            "drop: -0.0100 (no progress: hard -0.00003 < 0.00000)",
+        ),
         # By the rule `progress`, the number that it compared.
         (PROGRESS, FORGETTING | {"forgetting": 0.2}, "drop: 0.0100 (forgetting: 0.20 >= 0.05)"),
         (

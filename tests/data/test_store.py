@@ -248,8 +248,13 @@ def test_any_reader_of_datasets_gets_images(folder, tmp_path, one_of_each):
 
 
 def test_an_empty_difficulty_is_readable(folder, tmp_path, one_of_each):
-    write_rows([], folder / "cota_hard.parquet")
-    assert {d: len(rows) for d, rows in load_split(folder, "train").items()}["hard"] == 0
+    difficulties, path = list(load_split(folder, "train")), folder / "cota_hard.parquet"
+    assert difficulties == list(DIFFICULTIES)
+    kept = [row for row in pq.read_table(path).to_pylist() if row["split"] == "train"]
+    write_rows(kept, path)
+    assert len(load_split(folder, "test")["hard"]) == 0 < len(load_split(folder, "train")["hard"])
+    write_rows([], path)  # then the data have no such difficulty
+    assert list(load_split(folder, "train")) == difficulties[:-1]
     assert pq.read_schema(folder / "cota_hard.parquet").names == list(FEATURES)
     # `load_dataset` knows no split without rows; beside the others the file is no stumbling block.
     files = [str(path) for path in data_files(folder)]

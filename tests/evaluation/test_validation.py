@@ -40,10 +40,9 @@ def dataset(rows, encoder):
     return CurriculumDataset(rows, encoder)
 
 
-def build(dataset, names=NAMES, *, samples=8, batch_size=3, seed=0):
-    return Validation(
-        dataset, names, samples_per_difficulty=samples, batch_size=batch_size, seed=seed
-    )
+def build(dataset, names=NAMES, *, samples=8, batch_size=3, seed=0, **words):
+    numbers = {"samples_per_difficulty": samples, "batch_size": batch_size, "seed": seed}
+    return Validation(dataset, names, **numbers, **words)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +168,15 @@ def test_the_subset_is_fixed_stratified_and_follows_the_seed(dataset):
     assert alone == [key for key in build(dataset, samples=2, seed=3).keys if key[0] == "medium"]
 
 
+def test_an_excluded_example_is_replaced_and_the_others_stay(rows, encoder):
+    dataset = CurriculumDataset(rows, encoder)
+    before = set(build(dataset, samples=2).keys)
+    gone = sorted(before)[0]
+    dataset.excluded = frozenset({gone})
+    after = set(build(dataset, samples=2).keys)
+    assert before - after == {gone} and len(after) == len(before)
+
+
 class Silent(CurriculumDataset):
     """Whose hard examples have nothing to learn from, or some of them."""
 
@@ -183,9 +191,10 @@ class Silent(CurriculumDataset):
 
 def test_examples_without_supervised_tokens(rows, encoder, lively, by_hand):
     dataset = Silent(rows, encoder)
-    message = r"^the validation split of hard has no supervised token in the 4 examples that its"
+    message = r"^the validation examples of hard have no supervised token in the 4 that its"
     with pytest.raises(DataError, match=message):
         build(dataset)
+    assert list(build(dataset, needs_all=False)(lively)) == ["simple", "medium"]
     assert list(build(dataset, ("simple", "medium"))(lively)) == ["simple", "medium"]
     dataset.silent = (1,)
     stratum = build(dataset)(lively)["hard"]

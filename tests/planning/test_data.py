@@ -39,7 +39,7 @@ def test_a_schedule_is_exact_and_no_curriculum_is_one_mix():
     assert [(s.first_step, s.steps) for s in planned] == [(1, 10), (11, 60), (71, 30)]
     (only,) = stages(enabled=False)
     assert only.examples == pytest.approx({"simple": 200, "medium": 300, "hard": 500})
-    (only,) = stages(enabled=False, scores={"simple": [], "medium": [0.5, 0.6], "hard": []})
+    (only,) = stages(enabled=False, scores={"medium": [0.5, 0.6]})
     assert only.examples == pytest.approx({"simple": 0, "medium": 1000, "hard": 0})
 
 

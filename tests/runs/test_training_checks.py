@@ -1,8 +1,10 @@
 """What makes two trainings the same one."""
 
+import pytest
+
 from pixelis.config import ModelConfig, TrainingConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
-from pixelis.runs.training_checks import resolved_params, training_identity
+from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 
 MODEL = ModelConfig()
 
@@ -19,7 +21,19 @@ def test_how_a_step_is_split_and_what_is_left_out_is_no_part_of_what_is_trained(
     one = identity(with_training(gradient_accumulation_steps=2))
     assert one["examples a step and process"] == 16
     split = with_training(batch_size=4, gradient_accumulation_steps=4, auto_batch_size=True)
-    assert identity(split.replace(data=split.data.replace(exclude=("an-id",)))) == one
+    data = split.data.replace(exclude=("an-id",), path="moved", trusted="moved too")
+    assert identity(split.replace(data=data)) == one
+
+
+@pytest.mark.parametrize("metric", ["likelihood", "answer_likelihood"])
+def test_progress_by_another_metric_is_warned_of(made_data, caplog, metric):
+    curriculum = {"decision": "progress", "trial_steps": 5, "performance_metric": metric}
+    config = TrainingFileConfig()
+    config = config.replace(data=config.data.replace(path=str(made_data)))
+    check_training(config, MODEL, CurriculumConfig.from_dict(curriculum))
+    assert ("--curriculum.performance_metric answer_likelihood" in caplog.text) == (
+        metric == "likelihood"
+    )
 
 
 def test_how_many_examples_a_step_has_is():

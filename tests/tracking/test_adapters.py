@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pixelis.tracking import MlflowRecorder, Origin, find_champion, log_adapter, resolve_adapter
+from pixelis.tracking import (
+    MlflowRecorder,
+    Origin,
+    event_rows,
+    find_champion,
+    log_adapter,
+    resolve_adapter,
+)
 
 ORIGIN = Origin(
     base_model="pixelis-nano",
@@ -101,6 +108,12 @@ def test_a_card_says_what_it_is_and_what_it_came_from(client, recorder, adapter)
     assert text.startswith('---\nbase_model: "pixelis-nano"\nlibrary_name: peft\n')
     assert "| 9 | rollback | simple | -0.2500 | drop |" in text and "| 500 |" not in text
     assert "| eval/hard/likelihood | 0.7000 |" in text and "| all | 0.5000 |" in text
+    # Of trials, their own numbers as well.
+    trial = {**EVENT, **event, **rollback, "progress": 0.02, "forgetting": 0.5}
+    assert event_rows([EVENT | event, trial])[::3] == [
+        "| step | event | stage | delta | progress | forgetting | reason |",
+        "| 9 | rollback | simple | -0.2500 | +0.0200 | +0.5000 | drop |",
+    ]
     needs = resolve_adapter(f"models:/{model.model_id}") / "requirements.txt"
     lines = needs.read_text().split()
     # An index may have a package of our name that is not ours.

@@ -98,7 +98,8 @@ def test_trusted_examples_take_the_place_of_the_validation_split(folder, trusted
     }
     assert all(len(rows) for rows in found.values())
     digest = hashlib.sha256(trusted.read_bytes()).hexdigest()
-    assert trusted_digests(trusted) == {"trusted mended.parquet": digest}
+    moved = trusted.rename(trusted.with_name("moved.parquet"))
+    assert trusted_digests(moved) == {"trusted 1": digest}
     assert trusted_digests(None) == {}
 
 
@@ -110,6 +111,26 @@ def test_a_difficulty_that_trusted_examples_lack(folder, trusted):
         "Stage 'balanced' takes 0.4 of its examples from difficulty 'medium', "
         f"but data.trusted {trusted} has no example of it."
     )
+
+
+def test_trusted_rows_of_an_unknown_difficulty(folder, trusted):
+    edit_trusted(
+        trusted, lambda rows: [*rows, *(rows[0] | {"difficulty": x} for x in ("Hard", ""))]
+    )
+    with pytest.raises(DataError) as caught:
+        check_inputs(folder, CURRICULUM, trusted=trusted)
+    assert str(caught.value) == (
+        f"data.trusted {trusted} must hold rows of the difficulties simple, medium, hard, "
+        "got 2 of others"
+    )
+
+
+def test_one_trained_image_among_others_is_enough(folder, trusted):
+    rows = load_split(folder, "train")["simple"]
+    (seen,) = next(row["images"] for row in rows if len(row["images"]) == 1)
+    edit_trusted(trusted, lambda own: [own[0] | {"images": [*own[0]["images"], seen]}, *own[1:]])
+    with pytest.raises(DataError, match=r", got 1 that are$"):
+        check_inputs(folder, CURRICULUM, trusted=trusted)
 
 
 @pytest.mark.parametrize("has_digest", [True, False])

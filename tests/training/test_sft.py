@@ -167,10 +167,18 @@ def test_where_all_of_a_difficulty_are_too_long_it_says_so(train, advancing, tmp
     with pytest.raises(ConfigError) as caught:
         train(advancing, max_length=20)
     assert str(caught.value) == (
-        "Stage 'simple' takes 1 of its examples from difficulty 'simple', but without those longer "
-        "than training.max_length 20, the train split has no example of it."
+        "Stage 'simple' takes 1 of its examples from difficulty 'simple', but the train split, "
+        "without examples longer than training.max_length 20, has no example of it."
     )
     assert not (tmp_path / "sft" / "final").exists()
+
+
+def test_what_is_left_out_does_not_make_data_of_one_difficulty(train, advancing, data_dir):
+    rows = load_split(data_dir, "train")
+    without = tuple(id for name in ("simple", "hard") for id in rows[name]["id"])
+    pattern = r" and those of data\.exclude, has no example of it\.$"
+    with pytest.raises(ConfigError, match=pattern):
+        train(advancing | {"enabled": False}, exclude=without)
 
 
 def test_with_the_curriculum_off_data_of_one_difficulty_are_trained_on_whole(

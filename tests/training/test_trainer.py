@@ -279,6 +279,29 @@ def test_a_training_resumed_inside_an_extended_trial_is_the_same_to_the_bit(
     assert not (whole.final_dir.with_name("checkpoint-8") / SNAPSHOT_FILE).exists()
 
 
+def test_a_trial_resumed_with_other_validation_examples_is_compared_by_the_strata(
+    train, retreating, data_dir, tmp_path
+):
+    settings = {"max_steps": 4, "save_steps": 3}
+    whole, _, _ = train(retreating | PROGRESS, **settings)
+    checkpoint = whole.final_dir.with_name("checkpoint-3")
+    unwanted = tuple(load_split(data_dir, "validation")["medium"]["id"][1:])
+    for place, exclude in (("same", ()), ("other", unwanted)):
+        resumed, _, _ = train(
+            retreating | PROGRESS,
+            **settings,
+            exclude=exclude,
+            resume_from=checkpoint,
+            output_dir=tmp_path / place,
+        )
+        event = resumed.events[2]
+        assert (event.kind, event.step) == (whole.events[2].kind, 4)
+        assert (event.progress_standard_error is None) == bool(exclude)
+    (_, before), (_, after), _ = resumed.evaluations
+    rises = {name: after[name] - before[name] for name in after}
+    assert event.progress == pytest.approx(min(rises["medium"], rises["hard"]))
+
+
 class BestWeights(TrainedWeights):
     """Notes the adapter of every improvement."""
 

@@ -2,8 +2,8 @@
 
 The guide's rule compares two mixes with the same weights (a readiness test); a trial measures the
 effect of training in the next stage, by the two mixes or, with `decision: progress`, by each
-difficulty compared with itself. All are an engineering control with hysteresis and back-off, not an
-established algorithm: no paper was found that uses exactly this rule.
+difficulty compared with itself. Each is an engineering control with hysteresis and back-off, not an
+established algorithm: no paper was found that uses exactly one of them.
 """
 
 import math
@@ -100,12 +100,15 @@ class Staged(Strategy):
     def _judge(self, numbers: Decision, now: Mix) -> tuple[str, str | None]:
         """Return kind and reason of the decision, by the values."""
         is_progress = self.config.decision == "progress"
-        reason = self._lack_of_progress(numbers) if is_progress else self._failure(numbers, now)
+        if is_progress:
+            reason = self._progress_failure(numbers)
+        else:
+            reason = self._guide_failure(numbers, now)
         if not self.config.rollback_enabled:
             return "advance", "rollback_disabled" if reason or is_progress else None
         return "advance" if reason is None else "rollback", reason
 
-    def _failure(self, numbers: Decision, now: Mix) -> str | None:
+    def _guide_failure(self, numbers: Decision, now: Mix) -> str | None:
         """Return the reason for a rollback by the guide's rule."""
         before, after, average = numbers.perf_before, numbers.perf_after, numbers.average
         assert before is not None and after is not None and average is not None
@@ -120,7 +123,7 @@ class Staged(Strategy):
                 return "forgetting"
         return None
 
-    def _lack_of_progress(self, numbers: Decision) -> str | None:
+    def _progress_failure(self, numbers: Decision) -> str | None:
         """Return the reason for a rollback by the rule `progress`."""
         assert numbers.progress is not None and numbers.average is not None
         (forgotten, _), (missing, _) = self._excesses(numbers)
@@ -145,9 +148,10 @@ class Staged(Strategy):
         return none_failed and any(square >= -limit for square, limit in squares)
 
     def _excesses(self, numbers: Decision) -> list[tuple[Fraction, Fraction | None]]:
-        """Return how far forgetting and progress are beyond their limits, with their variances.
+        """Return two pairs of an excess and its variance: of forgetting, and of progress.
 
-        A negative excess is within the limit.
+        They are forgetting + rollback_threshold and min_progress - progress: above 0, the limit is
+        missed.
         """
         progress, forgetting = numbers.progress, numbers.forgetting
         assert progress is not None and forgetting is not None
