@@ -90,6 +90,6 @@ ui: install ## the MLflow UI on the local store, PORT=5000: starts in 10 s, runs
 	@echo "ui: http://127.0.0.1:$(PORT) in about 10 s; Ctrl-C ends it"
 	$(ACTIVE) mlflow ui --backend-store-uri $(STORE) --port $(PORT)
 
-base: install ## rebuild the embedded base model from nothing: about 20 min
-	@echo "base: about 20 min"
+base: install ## rebuild the embedded base model: about an hour; a stopped build goes on
+	@echo "base: about an hour; a stopped build goes on (build/nano)"
 	$(ACTIVE) python -m recipes.nano $(ARGS)

@@ -1,9 +1,9 @@
 """The conversations that the embedded base is trained on.
 
 Each is a function of (seed, index). Most are about seeing: the complete scene cell by cell, the
-object at a position, one object close up, positions in several frames. Some are text to repeat,
-recall and compare (`text_lessons`). Counting is rare, and trajectories are rare and short: the
-curriculum teaches the rest.
+object at a position, one object close up, positions in several frames, all of a class. Some are
+text to repeat, recall and compare (`text_lessons`, `decisions`). Trajectories are rare and short:
+the curriculum teaches the rest.
 """
 
 import random
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from pixelis.data.chat import Message, example_messages
+from pixelis.data_prep.annotated_image import AnnotatedImage
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.scenes import (
     CELLS,
@@ -24,17 +25,31 @@ from pixelis.data_prep.scenes import (
     random_scene,
     render,
 )
-from pixelis.data_prep.sources.drawn import DIRECTIONS, DrawnScenes
+from pixelis.data_prep.sources.drawn import DIRECTIONS, DrawnScenes, to_picture
 from pixelis.data_prep.tasks import TASKS
+from pixelis.data_prep.tasks.attribute_recognition import RELATIONS
+from pixelis.data_prep.tasks.object_counting import conclude_found, countable_groups
 from pixelis.operations import execute
+from recipes.nano.decisions import QUESTIONS, build_question
 from recipes.nano.text_lessons import build_turns
 
-KINDS = ("caption", "quiz", "locate", "closeup", "words", "trajectory", "frames")
-WEIGHTS = (20, 20, 12, 5, 27, 7, 9)
+KINDS = {
+    "caption": 14,
+    "quiz": 14,
+    "locate": 8,
+    "closeup": 5,
+    "words": 12,
+    "questions": 14,
+    "found": 16,
+    "beside": 5,
+    "trajectory": 3,
+    "frames": 9,
+}
 QUESTIONS_IN_QUIZ = 6
 OBJECTS_TO_LOCATE = 5
+NUM_QUESTIONS = 4
 # Longer trajectories are left to fine-tuning.
-MAX_STEPS = 2
+MAX_STEPS = 1
 
 # Numbers of texts and of digits in a scene, one pair drawn for each.
 NUM_TEXTS_AND_DIGITS = ((0, 0), (0, 0), (0, 0), (1, 0), (1, 1), (2, 0), (0, 1), (3, 0), (0, 2))
@@ -97,6 +112,22 @@ def _about_item(rng: random.Random, scene: Scene) -> tuple[str, str]:
     return where_question(item), item.place
 
 
+def _about_neighbour(rng: random.Random, scene: Scene) -> tuple[str, str]:
+    """Ask what is in the cell beside a thing, which may be empty."""
+    relation, (down, right) = rng.choice(list(RELATIONS.items()))
+    inside = [
+        (item, (item.cell[0] + down, item.cell[1] + right))
+        for item in _unique(scene)
+        if (item.cell[0] + down, item.cell[1] + right) in CELLS
+    ]
+    if not inside:
+        return _about_place(rng, scene)
+    item, cell = rng.choice(inside)
+    there = scene.at(cell)
+    answer = f"{Item(cell).place}: {there.name if there else 'none'}"
+    return f"What is {relation} the {item.name}?", answer
+
+
 def _about_count(scene: Scene) -> tuple[str, str]:
     return "How many objects are there?", str(len(scene.items))
 
@@ -132,11 +163,13 @@ class Lesson:
 def build_lesson(seed: int, index: int) -> Lesson:
     """Build conversation number `index`."""
     rng = random.Random(f"base:{seed}:{index}")
-    kind = rng.choices(KINDS, WEIGHTS)[0]
+    kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
     if kind == "trajectory":
         return _trajectory(rng, index)
     if kind == "frames":
         return _frames(rng)
+    if kind == "found":
+        return _found(rng)
     scene = draw_scene(rng)
     image = render(scene)
     if kind == "closeup":
@@ -148,11 +181,41 @@ def build_lesson(seed: int, index: int) -> Lesson:
         turns = _quiz(rng, scene)
     elif kind == "words":
         turns = build_turns(rng)
+    elif kind == "questions":
+        turns = [build_question(rng, rng.choice(QUESTIONS)) for _ in range(NUM_QUESTIONS)]
+    elif kind == "beside":
+        turns = [_about_neighbour(rng, scene) for _ in range(NUM_QUESTIONS)]
     elif kind == "locate" and _unique(scene):
         turns = [_locate(rng, scene)]
     else:
         turns = [(CAPTION_QUESTION, scene.caption())]
     return Lesson(_dialogue([image], *turns), {item.cell: item.name for item in scene.items})
+
+
+def found_question(asked: str) -> str:
+    """Return the question of the model card's `list by class` score."""
+    return f"List the {asked}."
+
+
+def draw_found(rng: random.Random) -> tuple[AnnotatedImage, str, str, int]:
+    """Draw a picture, a class of things in it, their list in reading order, and their number."""
+    while True:
+        # Half of the pictures have many things of one class, of which some share a name.
+        picture = (
+            DrawnScenes().picture(rng, "object_counting")
+            if rng.random() < 0.5
+            else to_picture(draw_scene(rng))
+        )
+        groups = countable_groups(picture)
+        if groups:
+            asked = rng.choice(list(groups))
+            return picture, asked, conclude_found(picture, asked, groups[asked]), len(groups[asked])
+
+
+def _found(rng: random.Random) -> Lesson:
+    picture, asked, listed, _ = draw_found(rng)
+    names = {each.cell: each.name for each in picture.instances if each.cell}
+    return Lesson(_dialogue(picture.draw(), (found_question(asked), listed)), names)
 
 
 def _frames(rng: random.Random) -> Lesson:
@@ -167,8 +230,8 @@ def _frames(rng: random.Random) -> Lesson:
 
 
 def _trajectory(rng: random.Random, index: int) -> Lesson:
-    task = rng.choice(list(TASKS))
     while True:
+        task = rng.choice(list(TASKS))
         example = generate_example(
             seed=rng.getrandbits(40), index=index, task=task, sample_type="positive"
         )

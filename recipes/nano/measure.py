@@ -1,7 +1,8 @@
 """Score the embedded base on held-out scenes by exact match of its generated answers."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,13 +13,23 @@ from pixelis.data.encode import Encoder, collate
 from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
 from pixelis.data_prep.scenes import Item, Scene, render
 from pixelis.data_prep.sources.drawn import DrawnScenes
+from pixelis.data_prep.tasks.object_counting import MAX_COUNT
 from pixelis.models.forward import model_inputs
 from recipes.nano.blend import (
     CAPTION_QUESTION,
+    draw_found,
     draw_scene,
+    found_question,
     frame_question,
     place_question,
     where_question,
+)
+from recipes.nano.decisions import (
+    MAX_NAMED,
+    Lesson,
+    build_order,
+    build_question,
+    recall_one,
 )
 
 HELD_OUT_SEED = 20_000_000
@@ -60,8 +71,11 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
     Returns:
         `caption`: all 16 cells right; `attribute`: colour and shape at the place of a shape;
         `where`: row and column of a shape that is named; `frames`: the same, of a shape that
-        moves, in one of several images, which the question names by its number.
+        moves, in one of several images, which the question names by its number; `order_N`: N names
+        put in the order of their values; `recall`: the name of a value, or the value of a name;
+        `list_N`: everything in the scene listed, with the N things of one class counted.
     """
+    assert num_scenes % MAX_COUNT == 0, f"num_scenes must be a multiple of {MAX_COUNT}"
 
     def unique_shapes(scene: Scene) -> list[Item]:
         names = [item.name for item in scene.items]
@@ -83,7 +97,21 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
             for frames, question in zip(shown, questions, strict=True)
         ]
         replies = generate_replies(model, encoder, prompts, max_new_tokens)
-        return sum(r == a for r, a in zip(replies, answers, strict=True)) / num_scenes
+        return sum(r == a for r, a in zip(replies, answers, strict=True)) / len(answers)
+
+    def share_decided(kind: Callable[[random.Random], Lesson]) -> float:
+        pairs = [build_question(rng, kind) for _ in range(num_scenes)]
+        questions, answers = zip(*pairs, strict=True)
+        return share_right(list(questions), list(answers), 24)
+
+    def share_listed(count: int) -> float:
+        drawn: list[Any] = []
+        while len(drawn) < num_scenes // MAX_COUNT:
+            found = draw_found(rng)
+            drawn += [found] if found[-1] == count else []
+        pictures, asked, answers, _ = zip(*drawn, strict=True)
+        frames = [picture.draw() for picture in pictures]
+        return share_right(list(map(found_question, asked)), list(answers), 128, frames)
 
     captions = [scene.caption() for scene in scenes]
     names, places = [item.name for item in targets], [item.place for item in targets]
@@ -99,4 +127,10 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
             [picture.draw() for picture in pictures],
         ),
         "where": share_right([where_question(item) for item in targets], places, 8),
+        **{
+            f"order_{count}": share_decided(partial(build_order, num_names=count))
+            for count in range(2, MAX_NAMED + 1)
+        },
+        "recall": share_decided(recall_one),
+        **{f"list_{count}": share_listed(count) for count in range(1, MAX_COUNT + 1)},
     }

@@ -1,4 +1,4 @@
-"""Conversations without looking at the image: repeat, recall and compare earlier text.
+"""Conversations without looking at the image: repeat and recall earlier text.
 
 A trajectory needs these skills: a relation in the question is used a hundred tokens later, a result
 is copied letter by letter, a name is given with its number. Large models already have them.
@@ -18,7 +18,6 @@ RELATIONS = (
 )
 NUM_REPEATED = (2, 7)  # smallest and largest number
 NUM_PAIRS = (2, 5)
-NUM_ORDERED = (2, 4)
 NUM_TURNS = 3
 
 
@@ -65,17 +64,9 @@ def build_recall(rng: random.Random) -> Turn:
     return f"Given {listed}, match {asked}.", answer
 
 
-def build_compare(rng: random.Random) -> Turn:
-    """Ask to order numbers."""
-    numbers = list(dict.fromkeys(_number(rng) for _ in range(rng.randint(*NUM_ORDERED))))
-    word = rng.choice(("largest", "smallest"))
-    ordered = sorted(numbers, key=int, reverse=word == "largest")
-    return f"Order {', '.join(numbers)}, the {word} first.", ", ".join(ordered)
-
-
 def build_turns(rng: random.Random) -> list[Turn]:
     """Build some turns; the last may ask for the first question again."""
-    kinds = (build_repeat, build_repeat, build_recall, build_recall, build_compare)
+    kinds = (build_repeat, build_repeat, build_recall, build_recall)
     turns = [rng.choice(kinds)(rng) for _ in range(NUM_TURNS)]
     if rng.random() < 0.5:
         question = turns[0][0]

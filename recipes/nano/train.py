@@ -1,10 +1,11 @@
-"""Train the embedded base: the vision tower, lookups, then the blend of conversations.
+"""Train the embedded base: the vision tower, lookups and decisions, then the blend.
 
 With the language loss alone, the model would have to learn the content of a visual token, its
 position, and the reference of a word to it at the same time, and makes no progress for a thousand
-steps. So the first two phases train all of this directly, for every cell. Hidden states are read
-through the model's own tied embeddings (like a logit lens), so that a cell and its words get
-similar directions.
+steps. So the phases of vision and lookup train all of this directly, for every cell. Hidden states
+are read through the model's own tied embeddings (like a logit lens), so that a cell and its words
+get similar directions. Decisions are rows of text whose decided words alone have a loss; some rows
+stay in the blend, without which the skill is lost again.
 """
 
 import random
@@ -23,6 +24,7 @@ from pixelis.data_prep.scenes import CELLS, Cell, render
 from pixelis.models.forward import model_inputs
 from pixelis.operations.pixels import PALETTE, SHAPES
 from recipes.nano.blend import build_lesson, draw_scene
+from recipes.nano.decisions import COMPARISONS, LESSONS, RECALL, build_row
 
 # After two of four layers a visual token must encode its position; after the third, a name or a
 # position in the text must encode its referent. The last layer is left for the answer.
@@ -33,7 +35,7 @@ PLACES_ASKED = 12
 # Conversations with more tokens are in the second part of a batch.
 LONG = 90
 BETAS = (0.9, 0.98)
-WARMUP_SHARE = 0.1  # of a phase with one cycle of the learning rate
+WARMUP_STEPS = 100  # up to the peak of a phase with one cycle of the learning rate
 
 Batch = dict[str, torch.Tensor]
 Report = Callable[[int, float, float], None]  # step, loss, share of right answers
@@ -46,11 +48,19 @@ class Recipe:
     seed: int = 0
     vision_steps: int = 120
     vision_learning_rate: float = 1e-3
-    lookup_steps: int = 500
-    lookup_learning_rate: float = 2e-3
+    comparison_steps: int = 600  # the first decision steps: comparisons of small numbers alone
+    recall_steps: int = 600  # the next: mostly recall
+    decision_steps: int = 3200  # these two included
+    decision_learning_rate: float = 1e-3
+    decision_rows: int = 24
+    decision_length: int = 128  # tokens of a row; in shorter ones long lists are rare
+    lookup_steps: int = 600
+    lookup_learning_rate: float = 1.5e-3
     blend_steps: int = 1900
-    blend_learning_rate: float = 1.5e-3
+    blend_learning_rate: float = 1.2e-3
     lookup_weight: float = 0.3
+    image_rows: int = 12  # rows of decisions behind an image, beside the conversations of a step
+    decision_weight: float = 0.5
     batch_size: int = 32
     weight_decay: float = 0.01
     # The number of threads changes the order of sums, and so the weights.
@@ -87,21 +97,21 @@ def _scenes(seed: str, batch_size: int) -> list[Any]:
     return [draw_scene(rng) for _ in range(batch_size)]
 
 
-def train_vision(model: Any, processor: Any, recipe: Recipe, report: Report) -> None:
+def train_vision(model: Any, encoder: Encoder, recipe: Recipe, report: Report) -> None:
     """Train each merged visual token to encode the colour and shape in its cell.
 
     The vision tower and the embeddings are trained; reported is the share of cells that are right.
     """
-    words = class_words(processor.tokenizer)
-    names = word_ids(processor.tokenizer, CELL_CLASSES)
-    everything = torch.arange(len(processor.tokenizer))
+    words = class_words(encoder.tokenizer)
+    names = word_ids(encoder.tokenizer, CELL_CLASSES)
+    everything = torch.arange(len(encoder.tokenizer))
     parameters = [*model.model.visual.parameters(), model.lm_head.weight]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_learning_rate)
     for step in range(1, recipe.vision_steps + 1):
         scenes = _scenes(f"vision:{recipe.seed}:{step}", recipe.batch_size)
         cells = [scene.at(cell) for scene in scenes for cell in CELLS]
         classes = torch.tensor([CELL_CLASSES.index(i.name if i else "none") for i in cells])
-        inputs = processor.image_processor(images=[render(s) for s in scenes], return_tensors="pt")
+        inputs = encoder.process_images([render(scene) for scene in scenes])
         grid = inputs["image_grid_thw"]
         tokens = model.model.visual(inputs["pixel_values"], grid_thw=grid).pooler_output
         logits = read_out(model, tokens, everything)
@@ -161,13 +171,18 @@ class Lookups:
                 batch[key][row, : len(pairs)] = torch.tensor([pair[column] for pair in pairs])
 
 
+def visual_ids(encoder: Encoder, image: Any) -> list[int]:
+    """Return the token ids of an image, with those that begin and end it."""
+    to_id = encoder.tokenizer.convert_tokens_to_ids
+    visual = [encoder.image_token_id] * encoder.num_image_tokens(image)
+    return [to_id("<|vision_start|>"), *visual, to_id("<|vision_end|>")]
+
+
 def build_lookups(encoder: Encoder, recipe: Recipe, lookups: Lookups, step: int) -> Batch:
     """Build a batch for lookups: an image, then the names in it and some places in random order.
 
     It is a function of the seed and the step, so that any worker can build it.
     """
-    to_id = encoder.tokenizer.convert_tokens_to_ids
-    start, end = to_id("<|vision_start|>"), to_id("<|vision_end|>")
     rng = random.Random(f"lookup:{recipe.seed}:{step}")
     encoded, targets = [], []
     for scene in _scenes(f"lookup scenes:{recipe.seed}:{step}", recipe.batch_size):
@@ -176,14 +191,75 @@ def build_lookups(encoder: Encoder, recipe: Recipe, lookups: Lookups, step: int)
         asked += rng.sample(lookups.places.tolist(), PLACES_ASKED)
         rng.shuffle(asked)
         image = render(scene)
-        visual = [encoder.image_token_id] * encoder.num_image_tokens(image)
-        ids = [start, *visual, end, *asked]
+        ids = [*visual_ids(encoder, image), *asked]
         encoded.append(Encoded(ids, [IGNORE_INDEX] * len(ids), 0, (image,)))
         targets.append(lookups.targets(encoded[-1], contents))
     batch = collate(encoded, encoder)
     del batch["labels"]
     lookups.add_targets(batch, targets)
     return batch
+
+
+def build_rows(
+    encoder: Encoder, recipe: Recipe, step: int, lessons: Mapping[Any, int] = LESSONS
+) -> Batch:
+    """Build rows of decisions: `input_ids` and `labels`, both (decision_rows, decision_length)."""
+    rng = random.Random(f"decisions:{recipe.seed}:{step}")
+    rows = [
+        build_row(rng, encoder.tokenizer, recipe.decision_length, lessons)
+        for _ in range(recipe.decision_rows)
+    ]
+    ids, labels = (torch.tensor(column) for column in zip(*rows, strict=True))
+    return {"input_ids": ids, "labels": labels}
+
+
+def build_image_rows(encoder: Encoder, recipe: Recipe, step: int) -> Batch:
+    """Build rows of decisions, each behind a scene that has nothing to do with it."""
+    rng = random.Random(f"image decisions:{recipe.seed}:{step}")
+    encoded = []
+    for scene in _scenes(f"image decisions:{recipe.seed}:{step}", recipe.image_rows):
+        image = render(scene)
+        visual = visual_ids(encoder, image)
+        ids, labels = build_row(rng, encoder.tokenizer, recipe.decision_length)
+        no_labels = [IGNORE_INDEX] * len(visual)
+        encoded.append(Encoded([*visual, *ids], [*no_labels, *labels], 0, (image,)))
+    return collate(encoded, encoder)
+
+
+def train_decisions(model: Any, encoder: Encoder, recipe: Recipe, report: Report) -> None:
+    """Train the language model on decisions in text, in stages: comparisons, recall, all.
+
+    Reported is the share of decided tokens that are right.
+    """
+    language = model.model.language_model
+
+    def build(step: int) -> Batch:
+        if step < recipe.comparison_steps:
+            return build_rows(encoder, recipe, step, COMPARISONS)
+        is_recall = step < recipe.comparison_steps + recipe.recall_steps
+        return build_rows(encoder, recipe, step, RECALL if is_recall else LESSONS)
+
+    def backward(rows: Batch) -> tuple[float, float]:
+        embedded = language.embed_tokens(rows["input_ids"])
+        hidden = language(inputs_embeds=embedded).last_hidden_state
+        loss, right = decision_loss(model, hidden, rows["labels"])
+        loss.backward()
+        return loss.item(), right
+
+    optimizer = torch.optim.AdamW(
+        language.parameters(), lr=recipe.decision_learning_rate, betas=BETAS
+    )
+    _train(model, build, recipe.decision_steps, optimizer, backward, report)
+
+
+def decision_loss(
+    model: Any, hidden: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """Compute mean loss and accuracy of the decided tokens from hidden states (B, T, width)."""
+    decided = labels[:, 1:] != IGNORE_INDEX
+    logits, targets = model.lm_head(hidden[:, :-1][decided]), labels[:, 1:][decided]
+    right = (logits.argmax(-1) == targets).float().mean()
+    return cross_entropy(logits, targets), right.item()
 
 
 def lookup_loss(
@@ -218,28 +294,38 @@ def lookup_loss(
 
 
 def train_lookup(model: Any, encoder: Encoder, recipe: Recipe, report: Report) -> None:
-    """Train the language model to look up names and places among the visual tokens.
+    """Train the language model to look up what is among the visual tokens, and to decide.
 
     Every weight is trained; reported is the share of correct lookups.
     """
     lookups = Lookups(encoder.tokenizer)
+    language = model.model.language_model
 
-    def backward(batch: Batch) -> tuple[float, float]:
+    def build(step: int) -> tuple[Batch, Batch]:
+        return build_lookups(encoder, recipe, lookups, step), build_rows(encoder, recipe, step)
+
+    def backward(parts: tuple[Batch, Batch]) -> tuple[float, float]:
+        batch, rows = parts
+        embedded = language.embed_tokens(rows["input_ids"])
+        hidden = language(inputs_embeds=embedded).last_hidden_state
+        decision_loss(model, hidden, rows["labels"])[0].backward()
         states = model.model(**_inputs(batch), output_hidden_states=True).hidden_states
         loss, right = lookup_loss(model, states, batch, lookups)
         loss.backward()
         return loss.item(), right
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lookup_learning_rate, betas=BETAS)
-    build = partial(build_lookups, encoder, recipe, lookups)
     _train(model, build, recipe.lookup_steps, optimizer, backward, report)
 
 
-def build_blend(encoder: Encoder, recipe: Recipe, lookups: Lookups, step: int) -> list[Batch]:
-    """Build the parts of one batch of the blend, a function of the seed and the step.
+def build_blend(
+    encoder: Encoder, recipe: Recipe, lookups: Lookups, step: int
+) -> tuple[list[Batch], Batch]:
+    """Build one batch of the blend, a function of the seed and the step.
 
-    The parts are short and long conversations: padded together, a third of the tokens would be
-    padding. No conversation is repeated.
+    Returns:
+        Short and long conversations apart (padded together, a third of the tokens would be
+        padding; none is repeated), and rows of decisions.
     """
     start = step * recipe.batch_size
     lessons = [build_lesson(recipe.seed, i) for i in range(start, start + recipe.batch_size)]
@@ -250,7 +336,7 @@ def build_blend(encoder: Encoder, recipe: Recipe, lookups: Lookups, step: int) -
     for part in filter(None, (encoded[:cut], encoded[cut:])):
         batches.append(collate([item for item, _ in part], encoder))
         lookups.add_targets(batches[-1], [lookups.targets(*pair) for pair in part])
-    return batches
+    return batches, build_image_rows(encoder, recipe, step)
 
 
 def sum_losses(
@@ -284,7 +370,11 @@ def train_blend(model: Any, encoder: Encoder, recipe: Recipe, report: Report) ->
     """Train all weights on the blend; only matrices decay."""
     lookups = Lookups(encoder.tokenizer)
 
-    def backward(parts: list[Batch]) -> tuple[float, float]:
+    def backward(batch: tuple[list[Batch], Batch]) -> tuple[float, float]:
+        parts, rows = batch
+        hidden = model.model(**_inputs(rows)).last_hidden_state
+        decisions, _ = decision_loss(model, hidden, rows["labels"])
+        (recipe.decision_weight * decisions).backward()
         return sum_losses(model, lookups, parts, recipe.lookup_weight)
 
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -307,7 +397,10 @@ def _train(
 ) -> None:
     """Train with a one-cycle learning rate and clipping at 1; one worker prepares the batches."""
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=optimizer.defaults["lr"], total_steps=steps, pct_start=WARMUP_SHARE
+        optimizer,
+        max_lr=optimizer.defaults["lr"],
+        total_steps=steps,
+        pct_start=min(0.5, WARMUP_STEPS / steps),
     )
     batches: Iterable[Any] = DataLoader(
         range(steps),  # type: ignore[arg-type]
@@ -326,4 +419,5 @@ def _train(
 
 
 def _inputs(batch: Batch) -> dict[str, Any]:
-    return {name: x for name, x in model_inputs(batch).items() if name not in ("find", "look")}
+    left_out = ("find", "look", "labels")
+    return {name: x for name, x in model_inputs(batch).items() if name not in left_out}

@@ -1,5 +1,6 @@
 import collections
 import os
+import random
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pixelis.data_prep.scenes import CELLS, OVERLAP_OFFSET, RADII, SIDE, Item, draw_item
+from pixelis.data_prep.tasks.object_counting import MAX_COUNT, MAX_LISTED
 from pixelis.operations import execute
 from pixelis.operations.pixels import PALETTE, SHAPES, colour_name, grow_region, pixel_array
 from recipes.nano.blend import (
@@ -19,9 +21,10 @@ from recipes.nano.blend import (
     MAX_STEPS,
     OBJECTS_TO_LOCATE,
     QUESTIONS_ABOUT_FRAMES,
-    WEIGHTS,
     build_lesson,
     build_texts,
+    draw_found,
+    found_question,
     frame_question,
     place_question,
 )
@@ -46,6 +49,7 @@ def kind_of_question(question):
         return "frames"
     known = {CAPTION_QUESTION: "caption", CLOSEUP_QUESTION: "closeup", COUNT_QUESTION: "count"}
     starts = {"Where is the ": "where", "Where are the ": "locate", "What is in row": "place"}
+    starts |= {"What is ": "beside", "List the ": "found", "Complete: ": "questions"}
     by_start = (kind for start, kind in starts.items() if question.startswith(start))
     return known.get(question) or next(by_start, "words")
 
@@ -54,7 +58,7 @@ def kind_of(messages):
     if messages[0].role == "system":
         return "trajectory"
     first = kind_of_question(messages[0].parts[-1])
-    return "quiz" if len(messages) > 2 and first not in ("words", "frames") else first
+    return "quiz" if len(messages) > 2 and first in ("place", "where", "count") else first
 
 
 def answers(items, kind):
@@ -152,8 +156,8 @@ def test_another_process_builds_the_same_whatever_its_hashes():
 
 def test_kinds_come_in_their_shares(items):
     counts = collections.Counter(map(kind_of, items))
-    for kind, weight in zip(KINDS, WEIGHTS, strict=True):
-        assert abs(counts[kind] / len(items) - weight / sum(WEIGHTS)) < 0.04, kind
+    for kind, weight in KINDS.items():
+        assert abs(counts[kind] / len(items) - weight / sum(KINDS.values())) < 0.04, kind
     assert set(counts) == set(KINDS)
     for messages in items:
         assert messages[-1].role == "assistant"
@@ -226,6 +230,59 @@ def test_located_things_are_where_it_is_said(items):
         for sentence in said:
             name, place = sentence.split(" is in ")
             assert name == seen_at(image, cell_of(place))
+
+
+def test_what_is_beside_a_thing_is_named_with_its_place(items):
+    found = answers(items, "beside")[:80]
+    steps = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
+    relations = set()
+    for image, question, answer in found:
+        relation, name = re.fullmatch(r"What is ([a-z ]+) the ([\w ]+)\?", question).groups()
+        (cell,) = [cell for cell in CELLS if seen_at(image, cell) == name]
+        row, column = (a + b for a, b in zip(cell, steps[relation], strict=True))
+        assert answer == f"row {row + 1} column {column + 1}: {seen_at(image, (row, column))}"
+        relations.add(relation)
+    assert relations == set(steps)
+    beside = {answer.partition(": ")[2] for *_, answer in found}
+    assert {"none", "text", "digit"} < beside
+
+
+def check_list(image, asked, listed, oracles):
+    """Everything that is seen is listed in reading order; what is of the class is counted."""
+    said, count = [], 0
+    seen = [(cell, name) for cell in CELLS if (name := seen_at(image, cell)) != "none"]
+    for (row, column), name in seen:
+        count += oracles.fits(asked, name)
+        verdict = "yes" if oracles.fits(asked, name) else "no"
+        said.append(f"row {row + 1} column {column + 1} {name} {verdict} {count}, ")
+    if len(seen) > MAX_LISTED:
+        said = [each for each in said if " yes " in each]
+    assert listed == f"The {asked}: {''.join(said)}no more: {count}."
+    return count
+
+
+def test_what_is_of_a_class_is_listed_and_counted(items, oracles):
+    counts = collections.Counter(
+        check_list(image, question[len("List the ") : -1], listed, oracles)
+        for image, question, listed in answers(items, "found")
+    )
+    assert set(counts) == set(range(1, MAX_COUNT + 1))
+
+
+def test_a_list_is_drawn_with_its_picture_and_its_count(oracles):
+    rng = random.Random(0)
+    for _ in range(20):
+        picture, asked, listed, count = draw_found(rng)
+        (image,) = picture.draw()
+        assert check_list(image, asked, listed, oracles) == count
+        assert found_question(asked) == f"List the {asked}."
+
+
+def test_decisions_are_asked_for_behind_an_image(items):
+    found = answers(items, "questions")
+    assert len(found) > 200 and all(image.size == (SIDE, SIDE) for image, *_ in found)
+    first = {question.split()[1] for _, question, _ in found}
+    assert first == {"The", "By", "Given", "From"}
 
 
 def test_what_is_said_of_frames_is_true_of_the_frame_it_is_said_of(items):

@@ -46,11 +46,9 @@ def test_a_thing_is_read_as_its_name_its_colour_and_its_shape(tokenizer):
         assert tokenizer.decode([token]) == f" {name}"
 
 
-def test_the_first_steps_move_the_tower_and_the_embeddings_alone(
-    fresh_model, processor, one_thread
-):
+def test_the_first_steps_move_the_tower_and_the_embeddings_alone(fresh_model, encoder, one_thread):
     model, before, reports = fresh_model(), fresh_model().state_dict(), []
-    train_vision(model, processor, TINY, lambda *report: reports.append(report))
+    train_vision(model, encoder, TINY, lambda *report: reports.append(report))
     moved = {name for name, x in model.state_dict().items() if not x.equal(before[name])}
     tower = {name for name in before if ".visual." in name}
     assert moved == tower | {"lm_head.weight", "model.language_model.embed_tokens.weight"}
@@ -137,7 +135,7 @@ def test_a_close_up_has_no_places_and_nothing_to_look_up(fresh_model, tokenizer,
 
 def test_of_several_frames_nothing_is_looked_up(encoder):
     lookups = Lookups(encoder.tokenizer)
-    lessons = [build_lesson(0, index) for index in range(120)]
+    lessons = [build_lesson(0, index) for index in range(400)]
     lessons = [
         lesson for lesson in lessons if any(len(message.images) > 1 for message in lesson.messages)
     ]

@@ -7,11 +7,13 @@ from PIL import Image
 
 from pixelis.data.chat import Message
 from pixelis.data_prep.scenes import CELLS, SIDE, Item, render
+from pixelis.data_prep.tasks.object_counting import MAX_COUNT
 from pixelis.operations import execute
 from recipes.nano import measure as measuring
-from recipes.nano.blend import CAPTION_QUESTION, draw_scene
+from recipes.nano.blend import CAPTION_QUESTION, draw_scene, found_question
 from recipes.nano.measure import HELD_OUT_SEED, generate_replies, measure
 
+PLACE = r"row \d column \d"
 FRAME_QUESTION = re.compile(r"Where is the (\w+ \w+) in image (\d)\?")
 
 
@@ -45,7 +47,7 @@ def test_replies_come_in_the_order_of_the_prompts_batched_by_length(encoder, mon
 @pytest.fixture
 def scenes():
     rng = random.Random(f"held-out:{HELD_OUT_SEED}")
-    return [draw_scene(rng) for _ in range(8)]
+    return [draw_scene(rng) for _ in range(10)]
 
 
 def place_in_frame(prompt):
@@ -61,25 +63,73 @@ def place_in_frame(prompt):
     return found[name]
 
 
-def test_figures_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
-    asked = []
+def answers_to_list(prompt, drawn):
+    """The list that was drawn with the image of a prompt."""
+    (message,) = prompt
+    shown, question = message.images[0].tobytes(), message.parts[-1]
+    (listed,) = {
+        listed
+        for picture, asked, listed, _ in drawn
+        if found_question(asked) == question and picture.draw()[0].tobytes() == shown
+    }
+    return listed
+
+
+def decide(question):
+    """The end of an order or of a recall, from the question."""
+    pairs = dict(re.findall(rf"(\w+ \w+):? ({PLACE}|\d+)", question))
+    if question.startswith("Complete: Given "):
+        known = question.split(", ")[-1].removesuffix(":").removesuffix(" of")
+        return {**pairs, **{value: name for name, value in pairs.items()}}[known] + "."
+    word = question.split()[2]
+    back = word in ("largest", "rightmost", "bottommost")
+    return ", ".join(sorted(pairs, key=lambda name: int(pairs[name]), reverse=back)) + "."
+
+
+def test_scores_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
+    asked, drawn, decided, listed = [], [], [], []
+    draw_found = measuring.draw_found
+    monkeypatch.setattr(
+        measuring, "draw_found", lambda rng: drawn.append(draw_found(rng)) or drawn[-1]
+    )
 
     def replies(model, encoder, prompts, max_new_tokens):
+        questions = [message.parts[-1] for (message,) in prompts]
+        if questions[0].startswith("Complete: "):
+            decided.append(questions)
+            # One more of ten is right each time.
+            right = len(decided)
+            return [decide(question) + "!" * (n >= right) for n, question in enumerate(questions)]
+        if questions[0].startswith("List the "):
+            listed.append(prompts)
+            return [answers_to_list(prompt, drawn) + "!" * n for n, prompt in enumerate(prompts)]
         asked.append(prompts)
         if FRAME_QUESTION.fullmatch(prompts[0][0].parts[-1]):
             right = [place_in_frame(prompt) for prompt in prompts]
-            return [*right[:5], right[5] + ".", "row 5 column 1", ""]
+            return [*right[:5], *(place + "." for place in right[5:])]
         if prompts[0][0].parts[1].startswith("Where"):
             return ["row 1 column 1"] * len(prompts)
         if prompts[0][0].parts[1] != CAPTION_QUESTION:
             return ["red circle"] * len(prompts)
         right = [scene.caption() for scene in scenes]
-        return [*right[:6], right[6] + " none", ""]
+        return [*right[:6], right[6] + " none", "", "", ""]
 
     monkeypatch.setattr(measuring, "generate_replies", replies)
-    figures = measure(None, encoder, 8)
-    assert set(figures) == {"caption", "attribute", "frames", "where"}
-    assert figures["caption"] == 6 / 8 and figures["frames"] == 5 / 8
+    scores = measure(None, encoder, 10)
+    lists = {f"list_{count}" for count in range(1, MAX_COUNT + 1)}
+    seen = {"caption", "attribute", "where", "frames"}
+    assert set(scores) == seen | {"order_2", "order_3", "order_4", "recall"} | lists
+    assert scores["caption"] == 6 / 10 and scores["frames"] == 5 / 10
+    assert [scores[f"order_{count}"] for count in (2, 3, 4)] == [0.1, 0.2, 0.3]
+    assert scores["recall"] == 0.4
+    for count, questions in zip((2, 3, 4), decided, strict=False):
+        assert {question.count(": ") - 1 for question in questions} == {count}
+        assert len(set(questions)) == 10
+    assert len(decided) == 4
+    for count, prompts in enumerate(listed, 1):
+        assert scores[f"list_{count}"] == 1 / 2 and len(prompts) == 2
+        assert all(answers_to_list(prompt, drawn).endswith(f": {count}.") for prompt in prompts)
+    assert len(listed) == MAX_COUNT
     captions, places, frames, things = asked
     for prompts in (captions, places, things):
         for (message,), scene in zip(prompts, scenes, strict=True):
@@ -91,17 +141,17 @@ def test_figures_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
         item = scene.at((int(row) - 1, int(col) - 1))
         assert item is not None and not item.text
         named += item.name == "red circle"
-    assert figures["attribute"] == named / 8
+    assert scores["attribute"] == named / 10
     at_first = 0
     for (message,), scene in zip(things, scenes, strict=True):
         name = message.parts[1].removeprefix("Where is the ").removesuffix("?")
         (item,) = [item for item in scene.items if item.name == name]
         at_first += item.place == "row 1 column 1"
-    assert figures["where"] == at_first / 8
+    assert scores["where"] == at_first / 10
     # Of several frames any may be asked about, and no two questions show the same.
     numbers = {FRAME_QUESTION.fullmatch(message.parts[-1])[2] for (message,) in frames}
     assert len(numbers) > 1
     for (message,) in frames:
         assert 2 <= len(message.images) <= 4
         assert {image.size for image in message.images} == {(SIDE, SIDE)}
-    assert len({message.images[0].tobytes() for (message,) in frames}) == 8
+    assert len({message.images[0].tobytes() for (message,) in frames}) == 10

@@ -4,10 +4,8 @@ import re
 import pytest
 
 from recipes.nano.text_lessons import (
-    NUM_ORDERED,
     NUM_PAIRS,
     NUM_TURNS,
-    build_compare,
     build_recall,
     build_repeat,
     build_turns,
@@ -36,15 +34,6 @@ def test_pairs_are_recalled_as_they_were_given_in_both_directions():
             directions.add(key in pairs)
             assert pairs.get(key) == value or pairs[value] == key
     assert directions == {True, False}
-
-
-def test_numbers_are_put_in_the_order_that_is_asked_for():
-    for question, answer in many(build_compare):
-        given, word = re.fullmatch(r"Order (.*), the (\w+) first\.", question).groups()
-        numbers = [int(number) for number in given.split(", ")]
-        assert len(set(numbers)) == len(numbers) <= NUM_ORDERED[1]
-        expected = sorted(numbers, reverse=word == "largest")
-        assert [int(number) for number in answer.split(", ")] == expected
 
 
 @pytest.mark.parametrize("seed", range(20))
