@@ -468,7 +468,8 @@ def test_trusted_examples_are_an_input_and_part_of_what_a_resume_compares(
     write_rows([*rows, *pq.read_table(data / "cota_hard.parquet").to_pylist()], file)
     told = one_error(sft(*words, **settings))
     assert told.startswith("data.trusted clean must hold images that are not in the train or test")
-    assert one_error(sft("--data.trusted", "no", "--data.path", "new")).endswith(", got no")
+    told = one_error(sft("--data.trusted", "no", "--data.path", "new"))
+    assert told.endswith(", got no, which does not exist")
     after = files_below(workdir)
     assert after.keys() == before.keys() and len(runs()) == 1
 
