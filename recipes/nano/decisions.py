@@ -15,8 +15,8 @@ from typing import Any
 
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data_prep.annotated_image import plural
-from pixelis.data_prep.scenes import CELL, CELLS, GRID, RADII, Cell, Item
-from pixelis.data_prep.sources.drawn import FRAMES, full_area
+from pixelis.data_prep.scenes import CELL, CELLS, GRID, RADII, Cell
+from pixelis.data_prep.sources.drawn import FRAMES, full_area, location_of
 from pixelis.data_prep.tasks.attribute_recognition import RELATIONS
 from pixelis.data_prep.tasks.conclusions import (
     conclude_common,
@@ -32,8 +32,9 @@ from pixelis.data_prep.tasks.conclusions import (
 from pixelis.data_prep.tasks.geometric_comparison import MIN_RATIO
 from pixelis.data_prep.tasks.geometric_comparison import WORDS as SIZE_WORDS
 from pixelis.data_prep.tasks.proposal import DIRECTIONS, direction
+from pixelis.data_prep.tasks.relationship_detection import name_shared
 from pixelis.data_prep.tasks.spatial_reasoning import WORDS as SIDE_WORDS
-from pixelis.data_prep.tasks.temporal_tracking import HEADINGS
+from pixelis.data_prep.tasks.temporal_tracking import heading
 from pixelis.operations.pixels import PALETTE, SHAPES
 
 # A lesson is a text in parts, each with whether it is decided (supervised).
@@ -53,13 +54,7 @@ JITTER = 2  # pixels by which a tracked box may be off its cell
 
 def place(cell: Cell) -> str:
     """Return the name of a cell."""
-    return Item(cell).place
-
-
-def cell_box(cell: Cell) -> tuple[int, int, int, int]:
-    """Return the box of a cell, in pixels."""
-    row, column = cell
-    return column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL
+    return location_of(cell).name
 
 
 def decide(sentence: str, *words: str) -> Lesson:
@@ -130,7 +125,7 @@ def build_direction(rng: random.Random) -> Lesson:
     while True:
         first, second = rng.sample(CELLS, 2)
         # As in the tasks, places that lie aslant have no direction.
-        if answer := direction(cell_box(first), cell_box(second), CELL / 2):
+        if answer := direction(location_of(first).box, location_of(second).box, CELL / 2):
             places = (place(first), place(second))
             return decide(conclude_direction(rng.sample(NAMES, 2), places, answer), answer)
 
@@ -140,10 +135,8 @@ def build_common(rng: random.Random) -> Lesson:
     a, b = ((rng.choice(list(PALETTE)), rng.choice(SHAPES)) for _ in range(2))
     if rng.random() < 0.7:
         b = rng.choice([(a[0], b[1]), (b[0], a[1])])
-    same = [x == y for x, y in zip(a, b, strict=True)]
-    shared = " and ".join(w for w, is_same in zip(("color", "shape"), same, strict=True) if is_same)
-    words = shared or "nothing"
-    verdicts = ["same" if is_same else "different" for is_same in same]
+    words = name_shared(a, b)
+    verdicts = ["same" if x == y else "different" for x, y in zip(a, b, strict=True)]
     return decide(conclude_common((a, b), words), *verdicts, words)
 
 
@@ -212,7 +205,7 @@ def build_path(rng: random.Random) -> Lesson:
     cells = [rng.choice(CELLS) for _ in range(rng.choice(FRAMES))]
     boxes = []
     for cell in cells:
-        x1, y1, x2, y2 = cell_box(cell)
+        x1, y1, x2, y2 = location_of(cell).box
         x, y = (rng.choice((*[0] * 8, -JITTER, JITTER)) for _ in range(2))
         side = GRID * CELL
         boxes.append([max(0, x1 + x), max(0, y1 + y), min(side, x2 + x), min(side, y2 + y)])
@@ -234,7 +227,7 @@ def build_heading(rng: random.Random) -> Lesson:
     """State the direction from one place to another in the same row or column."""
     first = rng.choice(CELLS)
     last = rng.choice([cell for cell in CELLS if cell[0] == first[0] or cell[1] == first[1]])
-    answer = HEADINGS[direction(cell_box(last), cell_box(first), CELL / 2)]
+    answer = heading(location_of(first).box, location_of(last).box, CELL / 2)
     path = describe_path(place(first), place(last))
     return decide(f"{path}, so it moves: {answer}.", answer)
 

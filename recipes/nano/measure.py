@@ -1,7 +1,7 @@
 """Score the embedded base on held-out scenes by exact match of its generated answers."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from recipes.nano.blend import (
 )
 from recipes.nano.decisions import (
     MAX_NAMED,
-    Lesson,
+    Build,
     build_order,
     build_question,
     recall_one,
@@ -99,7 +99,7 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
         replies = generate_replies(model, encoder, prompts, max_new_tokens)
         return sum(r == a for r, a in zip(replies, answers, strict=True)) / len(answers)
 
-    def share_decided(kind: Callable[[random.Random], Lesson]) -> float:
+    def share_decided(kind: Build) -> float:
         pairs = [build_question(rng, kind) for _ in range(num_scenes)]
         questions, answers = zip(*pairs, strict=True)
         return share_right(list(questions), list(answers), 24)

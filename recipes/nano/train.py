@@ -419,5 +419,4 @@ def _train(
 
 
 def _inputs(batch: Batch) -> dict[str, Any]:
-    left_out = ("find", "look", "labels")
-    return {name: x for name, x in model_inputs(batch).items() if name not in left_out}
+    return {name: x for name, x in model_inputs(batch).items() if name not in ("find", "look")}

@@ -64,7 +64,7 @@ def _propose_direction(
     )
 
 
-def _shared(a: Sequence[str], b: Sequence[str]) -> str:
+def name_shared(a: Sequence[str], b: Sequence[str]) -> str:
     """Return which of colour and shape two objects share."""
     same = [word for word, x, y in zip(("color", "shape"), a, b, strict=True) if x == y]
     return " and ".join(same) or "nothing"
@@ -75,7 +75,7 @@ def _propose_shared(
 ) -> Proposal | None:
     if not all(instance.colour and instance.kind in SHAPES for instance in (a, b)):
         return None
-    answer = _shared((a.colour, a.kind), (b.colour, b.kind))
+    answer = name_shared((a.colour, a.kind), (b.colour, b.kind))
     if answer == "nothing" and rng.random() < SKIPPED_NOTHINGS:
         return None
     names = [a.name, b.name]
@@ -85,10 +85,10 @@ def _propose_shared(
 
     def measured(results: Results) -> str:
         # No answer follows if an object was not recognised.
-        return _shared(*found(results)) if list(map(" ".join, found(results))) == names else ""
+        return name_shared(*found(results)) if list(map(" ".join, found(results))) == names else ""
 
     def conclude(results: Results) -> str:
-        shared = _shared(*found(results))
+        shared = name_shared(*found(results))
         verdict = "Nothing is the same." if shared == "nothing" else f"The {shared} is the same."
         return f"Found: {', '.join(map(' '.join, found(results)))}. {verdict}"
 
