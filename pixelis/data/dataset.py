@@ -87,11 +87,6 @@ class CurriculumDataset(Dataset[Encoded]):
             for index, example_id in enumerate(rows["id"] if unwanted else ())
             if example_id in unwanted
         )
-        return self.remaining
-
-    @property
-    def remaining(self) -> dict[str, int]:
-        """The number of examples of each difficulty that are not excluded."""
         out = Counter(difficulty for difficulty, _ in self.excluded)
         return {difficulty: size - out[difficulty] for difficulty, size in self.sizes.items()}
 

@@ -116,7 +116,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
     # Check before anything is written; base and test examples are the same for all arms.
     seeds = range(config.training.seed, config.training.seed + config.seeds)
     plans = [plan_training(config, arm, seed) for arm in config.arms for seed in seeds]
-    first, *others = (plan_training(config, arm, config.training.seed) for arm in config.arms)
+    first, *others = plans[:: len(seeds)]
     curriculum = CurriculumConfig.from_dict(first.config.curriculum)
     # Arms are measured on the mix of the files, which data of one difficulty do not have.
     check_training(first.config, model.model, curriculum.replace(enabled=True))

@@ -17,8 +17,7 @@ from pixelis.data.example import DIFFICULTIES, Example
 from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
 from pixelis.evaluation.evaluate import choose_examples
-from pixelis.evaluation.matching import answers_match
-from pixelis.evaluation.metrics import ALL
+from pixelis.evaluation.metrics import ALL, correct_answers
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.evaluation.turns import Rollout
 from pixelis.models.load import best_device, load_encoder
@@ -82,8 +81,8 @@ def _roll_out(
             bar.update(1)
 
         rollouts = roll_out(base, encoder, conversations, settings, progress=progress)
-    pairs = zip(examples, rollouts, strict=True)
-    return {example.id: answers_match(rollout.answer, example) for example, rollout in pairs}
+    right = correct_answers(rollouts, examples)
+    return {example.id: is_right for example, is_right in zip(examples, right, strict=True)}
 
 
 def _accuracy(examples: Sequence[Example], right: Mapping[str, bool]) -> dict[str, float]:

@@ -68,7 +68,7 @@ def read_history(run: TrainingRun) -> TrainingHistory:
     params = run.info.params
     decides = any(event.get("perf_after") is not None for event in run.events)
     decides = decides and params.get("curriculum.rollback_enabled", "").lower() == "true"
-    by_delta = decides and "progress" not in params.get("curriculum.decision", "")
+    by_delta = decides and params.get("curriculum.decision") != "progress"
     rules = FigureSettings(
         metric=params.get("curriculum.performance_metric", "performance"),
         # Only strategies with stages record the stage at each step.

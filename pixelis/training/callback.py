@@ -19,10 +19,7 @@ logger = logging.getLogger(__name__)
 # Without a terminal (a log file, a CI job) a line every few seconds is enough.
 LOG_INTERVAL_SECONDS = 15.0
 MIX = "curriculum/mix/"
-STRATUM_METRICS = (
-    *("loss", "token_accuracy", "answer_accuracy", "likelihood"),
-    "answer_likelihood",
-)
+STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood", "answer_likelihood")
 
 Evaluations = Sequence[tuple[int, Mapping[str, float]]]
 
