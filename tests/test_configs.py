@@ -1,6 +1,7 @@
 """The files in configs/: each loads, names every key of its class, and says what each is for."""
 
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -22,6 +23,7 @@ from pixelis.curriculum import CurriculumConfig
 from pixelis.experiments.arms import build_curriculum, check_arms
 
 ROOT = Path(__file__).parent.parent
+OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "SHARD")
 CLASSES = {Path(name).stem: kind for name, kind in CONFIG_FILES.items()}
 CLASSES["demo_broken_shard"] = CLASSES["ablate"]
 ACCELERATE = ROOT / "configs" / "accelerate"  # in accelerate's own format
@@ -106,7 +108,9 @@ def test_missing_data_would_be_made_in_the_folder_that_is_then_read(file):
 
 def make_demo(*words):
     command = ["make", "--dry-run", "demo", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Under `make test` this make would print the folders that it enters and leaves.
+    env = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("shard", ["answers images", "other", ""])
