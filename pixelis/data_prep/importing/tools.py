@@ -50,7 +50,7 @@ def map_call(
     if size is None:
         raise RejectedError("no_image", f"a call of {name} needs an image")
     known = OPERATIONS[tool.operation].parameters
-    mapped = dict(tool.fixed)
+    mapped: dict[str, Any] = dict(tool.fixed)
     given: dict[str, str] = {}  # our argument -> its name in the call
     for key, value in arguments.items():
         ours = tool.arguments.get(key, key)
@@ -95,13 +95,11 @@ def _to_pixels(
             f"{unit}; {hint}",
             f"{what} is empty or outside its image in {unit}; {hint}",
         )
-    pixels = [
+    pixels = []
+    for position, (each, axis) in enumerate(zip(values, axes, strict=True)):
         # Rounded first, since 0.28 * 100 is a little more than 28.
-        (math.ceil if position >= 2 else math.floor)(
-            round(each * size[axis] / _span(unit, axis, size), 6)
-        )
-        for position, (each, axis) in enumerate(zip(values, axes, strict=True))
-    ]
+        exact = round(each * size[axis] / _span(unit, axis, size), 6)
+        pixels.append(math.ceil(exact) if position >= 2 else math.floor(exact))
     return pixels if isinstance(value, list) else pixels[0]
 
 
