@@ -36,9 +36,7 @@ MAX_DIFFERENCE = 16
 REPLAYED, DISAGREED, NOT_REPLAYED = REPLAYS = ("replayed", "disagreed", "not_replayed")
 
 
-def read_sample(
-    data: Mapping[str, Any], folder: Path, tools: Mapping[str, ToolConfig]
-) -> Example:
+def read_sample(data: Mapping[str, Any], folder: Path, tools: Mapping[str, ToolConfig]) -> Example:
     """Read a CoTA record: an example without id, task and type, whose steps may lack results."""
     answer = check_answer(get_field(data, "answer"), "answer")
     truth = check_answer(get_field(data, "ground_truth"), "ground_truth")

@@ -103,9 +103,7 @@ def _to_pixels(
     return pixels if isinstance(value, list) else pixels[0]
 
 
-def _fits(
-    values: list[float], axes: tuple[int, ...], unit: str, size: tuple[int, int]
-) -> bool:
+def _fits(values: list[float], axes: tuple[int, ...], unit: str, size: tuple[int, int]) -> bool:
     """Return whether coordinates can be meant in a unit: inside the image, and not empty."""
     is_box = len(values) == 4
     # A box of one pixel at most, or a point between two pixels, is meant in fractions.

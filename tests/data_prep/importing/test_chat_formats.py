@@ -101,7 +101,7 @@ def test_tool_calls_in_openais_form(take, as_text):
 def test_one_function_call_in_the_older_form(take, arguments):
     turns = said(("u", "What?"), ("a", "I look."), ("a", "A circle."))
     turns[1]["function_call"] = {"name": CALL["name"], "arguments": arguments}
-    turns.insert(2, {"role": "function", "name": CALL["name"], "content": "{\"area\": 3}"})
+    turns.insert(2, {"role": "function", "name": CALL["name"], "content": '{"area": 3}'})
     (example,) = take({"messages": turns, "images": ["c.jpg"]}, "messages")
     (step,) = example.trajectory
     assert (step.thought, step.result) == ("I look.", {"area": 3})
