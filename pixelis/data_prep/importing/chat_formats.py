@@ -131,7 +131,7 @@ def _read_turn(raw: Any, number: int) -> Turn:
             named = [name for name in ("text", "image") if part.get(name) is not None]
             kind = part.get("type") or (named[0] if len(named) == 1 else None)
             text = part.get("text") if kind == "text" else None
-        if kind in ("image", "image_url"):
+        if isinstance(part, dict) and kind in ("image", "image_url"):
             images.append(_read_image(part))
         elif isinstance(text, str):
             texts.append(text)
