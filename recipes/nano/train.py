@@ -50,7 +50,7 @@ class Recipe:
     vision_learning_rate: float = 1e-3
     comparison_steps: int = 600  # the first decision steps: comparisons of small numbers alone
     recall_steps: int = 600  # the next: mostly recall
-    decision_steps: int = 3200  # these two included
+    decision_steps: int = 4400  # these two included
     decision_learning_rate: float = 1e-3
     decision_rows: int = 24
     decision_length: int = 128  # tokens of a row; in shorter ones long lists are rare
