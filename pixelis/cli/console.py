@@ -31,7 +31,8 @@ class _Console(logging.Handler):
                     # Imported here, because it takes a tenth of a second that `--help` can save.
                     from rich.console import Console
 
-                    Console(file=stream).print(text, markup=False, soft_wrap=True)
+                    # Lines are not wrapped, but COLUMNS=0 without a width would hide them.
+                    Console(file=stream, width=80).print(text, markup=False, soft_wrap=True)
                 else:
                     print(text, file=stream, flush=True)
         except Exception:  # like logging's own handlers: a log line must not end a training

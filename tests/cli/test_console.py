@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,31 @@ def test_a_process_outlives_its_terminal(tmp_path):
     os.close(terminal)  # the kernel sends SIGHUP to the process that the terminal belongs to
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 7 and (tmp_path / "done").exists()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"COLUMNS": "0", "LINES": "0", "TERM": "xterm"},
+        {"COLUMNS": "-1", "TERM": "xterm-256color"},
+        {"COLUMNS": "wide", "LINES": "", "TERM": "dumb"},
+        {"TERM": ""},
+    ],
+)
+def test_a_terminal_of_any_kind_and_size_shows_every_line(tmp_path, variables):
+    main_end, terminal = pty.openpty()
+    process = subprocess.Popen(
+        COMMAND, cwd=tmp_path, env=environment(**variables), stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    said = b""
+    with suppress(OSError):  # the end of the terminal
+        while True:
+            said += os.read(main_end, 10_000)
+    os.close(main_end)
+    assert process.wait(60) == 7 and b"Traceback" not in said
+    assert said.count("مرحلة".encode()) == said.count("warning: 🧿".encode()) == 3
 
 
 @pytest.mark.integration
