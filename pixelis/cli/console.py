@@ -101,7 +101,7 @@ def protect_process() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="replace"))
         elif type(stream) is io.TextIOWrapper:  # not what a test or a notebook put there
             file = getattr(stream.buffer, "raw", stream.buffer)
             if isinstance(file, _LossyFile):
