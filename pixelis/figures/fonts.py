@@ -18,8 +18,9 @@ def fit_fonts(figure: Figure) -> None:
     What no installed font has is drawn as boxes, and the first figure with such a character logs
     a line.
     """
-    # matplotlib's own warning would come for every such character, at every drawing.
+    # matplotlib warns of every such character at every drawing, and of fonts without bold letters.
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     texts = figure.findobj(Text)
     own = FT2Font(findfont(FontProperties()))
     characters = {character for text in texts for character in text.get_text()}
