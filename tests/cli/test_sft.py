@@ -366,8 +366,8 @@ def test_all_files_have_the_mode_that_umask_gives(workdir, data, sft):
     }
     assert {name: each for name, each in modes.items() if each != "0o660"} == {}
     folders = {name.partition("/")[0] for name in modes}
-    assert folders >= {"out", "artifacts", ".data.cache"}
-    kinds = ("out/checkpoint-4/", "out/visits/", "out/best/", "out/final/", "artifacts/")
+    assert folders >= {"out", "mlruns", ".data.cache"}
+    kinds = ("out/checkpoint-4/", "out/visits/", "out/best/", "out/final/", "mlruns/")
     for kind in kinds:
         assert [n for n in modes if n.startswith(kind) and n.endswith(".safetensors")], kind
 
