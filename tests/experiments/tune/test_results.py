@@ -83,3 +83,10 @@ def test_a_verdict_says_what_is_better_worse_lucky_failed_or_alone():
     alone = compute_verdict({"best": [0.5]}, {})
     assert alone.sentence == "On 1 fresh seed of best: nothing to compare it with."
     assert "| best |  | 0.5000 (one seed: no interval) |  |" in alone.as_markdown()
+
+
+@pytest.mark.parametrize("other", [[0.5, 0.6], [0.50001, 0.60001], [0.49, 0.59]])
+def test_equal_gains_tell_no_difference_and_0_has_no_minus(other):
+    text = compute_verdict({"best": [0.5, 0.6], "other": other}, {}).sentence
+    assert "no difference can be told from other (+0.0" in text
+    assert "-0.0000" not in text and "(equal seeds: no interval)" in text
