@@ -183,9 +183,7 @@ def evaluate_model(
 
     evaluations = {name: evaluate(name) for name in models}
     comparisons = {
-        name: paired_comparison(
-            evaluations[name].rollouts, evaluations[ADAPTER].rollouts, examples
-        )
+        name: paired_comparison(evaluations[name].rollouts, evaluations[ADAPTER].rollouts, examples)
         for name in (BASE, AGAINST)
         if name in models
     }

@@ -11,8 +11,8 @@ from scipy.stats import binom, binomtest, ttest_1samp
 
 from pixelis.evaluation.intervals import (
     MIN_EXAMPLES,
-    Z,
     Score,
+    Z,
     difference_score,
     mean_score,
     share_score,
