@@ -191,7 +191,7 @@ def test_evaluate_moves_the_alias_to_the_version_that_wins(trained, client, capf
             "samples_per_difficulty": 4,
             "max_operations": 2,
             "max_new_tokens": 48,
-            "champion.p_value": 0.5,
+            "champion.p_value": 1.0,
             "champion.min_examples": 12,
             "data.path": "data",
             "planted_errors": "false",
