@@ -193,6 +193,9 @@ FAULTS = [
     (MODEL, {"model.lora_dropout": "1"}, "model.lora_dropout must be in [0, 1), got 1"),
     (MODEL, {"model.lora_r": "0"}, "model.lora_r must be in [1, 1024] or auto, got 0"),
     (EVALUATE, {"split": "tests"}, "split must be one of train, validation, test, got 'tests'"),
+    (EVALUATE, {"champion.p_value": "0"}, "champion.p_value must be in (0, 1], got 0 (the command"),
+    (EVALUATE, {"champion.p_value": "5"}, "champion.p_value must be in (0, 1], got 5 (the command"),
+    (EVALUATE, {"champion.min_examples": "0"}, "champion.min_examples must be >= 1, got 0 (the"),
     (DATA, {"input_format": "csv"}, "input_format must be one of cota, messages, conversations,"),
     # rules that join keys
     (DATA, {"difficulty.errors": 0.2}, "difficulty: trajectory, operations, reasoning, errors, "),
