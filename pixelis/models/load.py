@@ -148,7 +148,7 @@ def load_processor(
     """Load the processor of a model and set the smallest and largest area of an image, in pixels.
 
     Raises:
-        CheckpointError: when it cannot be loaded, has no chat template or does not encode.
+        CheckpointError: when it cannot be loaded, lacks a part or a token, or does not encode.
         ConfigError: when min_pixels is larger than the largest area.
     """
     path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
@@ -157,6 +157,13 @@ def load_processor(
     for part in ("tokenizer", "image_processor", "chat_template"):
         if not getattr(processor, part, None):
             raise CheckpointError(f"the processor of {model_name!r} has no {part}")
+    tokenizer = processor.tokenizer
+    if tokenizer.eos_token is None:
+        raise CheckpointError(
+            f"the tokenizer of {model_name!r} has no eos_token, which ends the assistant's turns"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding has labels of its own
     try:
         check_processor(processor)
     except Exception as error:  # a chat template can raise anything
