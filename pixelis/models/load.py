@@ -1,6 +1,7 @@
 """Load a base model and its processor: the embedded one, a hub name, or a folder."""
 
 import importlib.util
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -68,12 +69,13 @@ def check_for_gpu(key: str, value: str, package: str) -> None:
 
 
 def silence_libraries() -> None:
-    """Hide the progress bar of transformers and two warnings of peft that no user can act on.
+    """Hide the progress bar of transformers, and warnings that no user can act on.
 
-    One warning lists an adapter's missing tensors in thousands of characters; `pixelis.models.lora`
-    refuses such an adapter in one line.
+    One lists an adapter's missing tensors in thousands of characters; `pixelis.models.lora` refuses
+    such an adapter in one line. Another repeats, in several lines, what a resume says in one.
     """
     transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
     warnings.filterwarnings("ignore", message="Found missing adapter keys.*")
 

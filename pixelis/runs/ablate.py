@@ -44,7 +44,12 @@ from pixelis.runs.ablation_base import measure_base
 from pixelis.runs.inputs import link_data_run, record_inputs, record_validation
 from pixelis.runs.jobs import STOP_SECONDS, Job, log_above_bar, run_jobs
 from pixelis.runs.train import lock_file
-from pixelis.runs.training_checks import check_training, resolved_params, training_identity
+from pixelis.runs.training_checks import (
+    WITHOUT_EFFECT,
+    check_training,
+    resolved_params,
+    training_identity,
+)
 from pixelis.tracking import (
     MlflowRecorder,
     deliver_journals,
@@ -62,9 +67,12 @@ from pixelis.training.checkpoint import (
 from pixelis.training.inputs import check_inputs, data_digest, trusted_digests
 
 STATE_FILE, SETTINGS_FILE = "ablate.json", "training_params.yaml"
-# Keys that may differ when a comparison is resumed: they add trainings, or change only folders.
+# Keys that may differ when a comparison is resumed: they add trainings, or change no result.
 # What an arm changes is compared with the settings beside its finished trainings.
-FREE = ("arms", "seeds", "target_share", "num_workers", "training.output_dir")
+FREE = (
+    *("arms", "seeds", "target_share", "num_workers", "training.output_dir"),
+    *WITHOUT_EFFECT,
+)
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,7 @@ def _run_to_resume(
     if not has_trainings:
         return None
     check_same_config(
-        state["identity"],
+        {key: value for key, value in state["identity"].items() if key not in FREE},
         identity,
         root,
         what="comparison",

@@ -38,7 +38,12 @@ from pixelis.runs.inputs import (
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
 from pixelis.runs.missing_data import is_missing, load_prep
 from pixelis.runs.prepare import make_data
-from pixelis.runs.training_checks import check_training, resolved_params, training_identity
+from pixelis.runs.training_checks import (
+    check_training,
+    free_settings,
+    resolved_params,
+    training_identity,
+)
 from pixelis.runs.training_record import (
     record_result,
     record_status,
@@ -124,7 +129,11 @@ class _Sft:
             self.data_dir,
             exclude=self.config.data.exclude,
             trusted=self.config.data.trusted_path,
-            run_state={"identity": self.identity, "run_id": run_id},
+            run_state={
+                "identity": self.identity,
+                "settings": free_settings(self.params),
+                "run_id": run_id,
+            },
             resume_from=resume_from,
         )
 
@@ -197,7 +206,13 @@ def lock_file(output_dir: Path) -> Path:
 
 def _run(sft: _Sft) -> None:
     """Start or resume, train, evaluate, record."""
-    start = choose_start(sft.config.resume, sft.output_dir, sft.identity, sft.processes.world_size)
+    start = choose_start(
+        sft.config.resume,
+        sft.output_dir,
+        sft.identity,
+        sft.processes.world_size,
+        free_settings(sft.params),
+    )
     sft.processes.run_on_main(lambda: (start.finished, str(start.resume_from or "")))
     if start.finished:
         # It may have been killed while it sent its last records.

@@ -17,14 +17,20 @@ from pixelis.training.precision import resolve_precision
 
 logger = logging.getLogger(__name__)
 
-# Keys that may change at a resume, because they do not change the trained weights. The number of
-# processes is checked separately.
-NOT_IDENTITY = (
-    *("resume", "register", "training.output_dir"),
-    "training.vision_cache_gib",
-    *("evaluation.num_traces", "evaluation.num_reported"),
-    *("training.max_bad_steps", "data.exclude"),  # what stopped a training may change
+# Keys that change neither weights nor results: names, places, and how often something is written.
+WITHOUT_EFFECT = (
+    *("exp_name", "register", "data.prep"),
     *("data.path", "data.trusted"),  # their content is compared
+    *("training.logging_steps", "training.save_steps", "training.save_total_limit"),
+    *("training.num_workers", "training.vision_cache_gib"),
+    *("evaluation.num_traces", "evaluation.num_reported"),
+)
+# Keys that may change at a resume. The number of processes is checked separately.
+NOT_IDENTITY = (
+    *WITHOUT_EFFECT,
+    *("resume", "training.output_dir"),
+    "training.vision_cache",  # whether features are cached is compared
+    *("training.max_bad_steps", "data.exclude"),  # what stopped a training may change
     # How a step is split into forward passes; the identity holds the product instead.
     *("training.batch_size", "training.gradient_accumulation_steps", "training.auto_batch_size"),
 )
@@ -36,6 +42,12 @@ def resolved_params(
     """Return the complete configuration as dotted keys, with the curriculum's defaults."""
     params = flatten(config.replace(curriculum=curriculum.to_dict()))
     return params | {f"model.{key}": value for key, value in flatten(model).items()}
+
+
+def free_settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that may differ at a resume, which then says so; `params` as below."""
+    silent = ("resume", "training.output_dir")
+    return {key: params[key] for key in NOT_IDENTITY if key in params and key not in silent}
 
 
 def training_identity(

@@ -437,6 +437,27 @@ def test_a_checkpoint_from_another_configuration(workdir, data, rewrite, sft, ru
     assert after.keys() == before.keys()
 
 
+def test_what_changes_no_result_may_change_at_a_resume_and_is_told(workdir, data, sft, runs):
+    assert sft(training__max_steps=2)[0] == 0
+    adapter = workdir / "out" / "final" / "adapter_model.safetensors"
+    before = adapter.read_bytes()
+    (workdir / "out" / "finished.json").unlink()
+    data.rename(workdir / "elsewhere")
+    words = ("--data.path", "./elsewhere", "--data.prep", "null", "--exp_name", "another")
+    changed = {"logging_steps": 1, "save_steps": 1, "save_total_limit": 5, "num_workers": 2}
+    settings = {f"training__{name}": value for name, value in changed.items()}
+    code, out, err = sft("--resume", "auto", *words, **settings, training__max_steps=2)
+    assert code == 0, err
+    (told,) = [line for line in out.splitlines() if line.startswith("changed since this check")]
+    assert "data.path was 'data', is './elsewhere'" in told
+    assert "exp_name was 'sft_smoke', is 'another'" in told
+    for name, value in changed.items():
+        assert re.search(rf"training\.{name} was \d, is {value}", told)
+    assert "does not match" not in out + err and "do not match" not in out + err
+    (run,) = runs()
+    assert run.info.status == "FINISHED" and adapter.read_bytes() == before
+
+
 def test_trusted_examples_are_an_input_and_part_of_what_a_resume_compares(
     workdir, data, sft, client, runs, files_below
 ):
