@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pixelis.config import DataPrepConfig
 from pixelis.data.example import Example
+from pixelis.data.images import open_header
 from pixelis.data.store import ROWS_IN_BATCH
 from pixelis.data_prep.difficulty import COMPONENTS
 from pixelis.data_prep.generate import generate_example
@@ -42,6 +43,8 @@ BYTES_IN_CHUNK = 32 << 20
 MAX_SALT = 50
 
 CountTokens = Callable[[Example], int]
+# Why the base's processor refuses images of a size (width, height); empty if it takes them.
+ExplainRefusal = Callable[[tuple[int, int]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +183,14 @@ class ImportedStream(Stream):
     """A stream of the usable records of the user's files; duplicates are rejected."""
 
     records: Iterable[Record] = ()
+    explain_refusal: ExplainRefusal | None = None  # None: the base is not known
 
     def read(self, folder: Path) -> Iterator[Chunk]:
         """See Stream."""
         seen: set[str] = set()
         with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
-            for chunk in map_ordered(self.make_chunk, self._parts(), self.num_workers):
+            for made in map_ordered(self.make_chunk, self._parts(), self.num_workers):
+                chunk = _without_refused(made, self.explain_refusal)
                 kept, twice = _split_duplicates(chunk, seen)
                 self._write(file, [*chunk.rejections, *_reject_duplicates(chunk.batch, twice)])
                 yield kept
@@ -206,13 +211,18 @@ class ImportedStream(Stream):
             yield part
 
 
-def open_stream(config: DataPrepConfig, count_tokens: CountTokens | None) -> Stream:
+def open_stream(
+    config: DataPrepConfig,
+    count_tokens: CountTokens | None,
+    explain_refusal: ExplainRefusal | None = None,
+) -> Stream:
     """Open the stream of a configuration: check its files, without reading any chunk.
 
     Args:
         config: the checked configuration.
         count_tokens: counts the tokens of an example; needed if `max_length` is set. Sent to
             workers.
+        explain_refusal: see ExplainRefusal; None where the base is not known.
 
     Raises:
         ConfigError: when a task is unknown, or the configuration does not suit the input.
@@ -230,7 +240,9 @@ def open_stream(config: DataPrepConfig, count_tokens: CountTokens | None) -> Str
         name = "coco" if is_photographs else config.source
         return _open_source(config, open_source(name, path=path, image_folder=images), rows)
     found = open_input(path, input_format=config.input_format, images=images)
-    return open_import(found, rows, config.num_workers, config.max_length, count_tokens)
+    return open_import(
+        found, rows, config.num_workers, config.max_length, count_tokens, explain_refusal
+    )
 
 
 def open_import(
@@ -239,6 +251,7 @@ def open_import(
     num_workers: int,
     max_length: int | None = None,
     count_tokens: CountTokens | None = None,
+    explain_refusal: ExplainRefusal | None = None,
 ) -> ImportedStream:
     """Return the stream of the records of an input; see `import_chunk`."""
     make_chunk = partial(
@@ -251,6 +264,7 @@ def open_import(
         {"name": "input", "format": found.format, "files": names},
         found.describe(),
         records=read_records(found),
+        explain_refusal=explain_refusal,
     )
 
 
@@ -328,6 +342,27 @@ def _split_duplicates(chunk: Chunk, seen: set[str]) -> tuple[Chunk, list[int]]:
     if twice:
         chunk = chunk._replace(batch=chunk.batch.take(pa.array(kept, pa.int64())))
     return chunk, twice
+
+
+def _without_refused(chunk: Chunk, explain_refusal: ExplainRefusal | None) -> Chunk:
+    """Reject the records with an image of a size that the base's processor refuses."""
+    if explain_refusal is None:
+        return chunk
+    kept: list[int] = []
+    rejections: dict[tuple[str, int], Rejection] = {}
+    columns = chunk.batch.select(["images", "trajectory", "provenance"])
+    for position, row in enumerate(columns.to_pylist()):
+        steps = [step["image"] for step in row["trajectory"] if step["image"]]
+        sizes = [open_header(image["bytes"]).size for image in (*row["images"], *steps)]
+        reason = next(filter(None, map(explain_refusal, sizes)), "")
+        if reason:
+            provenance = json.loads(row["provenance"])
+            source = str(provenance["file"]), int(provenance["line"])
+            rejections.setdefault(source, Rejection(*source, "unreadable_image", reason))
+        else:
+            kept.append(position)
+    batch = chunk.batch.take(pa.array(kept, pa.int64())) if rejections else chunk.batch
+    return Chunk(batch, [*chunk.rejections, *rejections.values()])
 
 
 def _reject_duplicates(batch: pa.RecordBatch, positions: Sequence[int]) -> list[Rejection]:

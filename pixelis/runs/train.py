@@ -332,15 +332,20 @@ def _record_missing_events(recorder: MlflowRecorder, checkpoint: Path) -> None:
 def _evaluate(sft: _Sft, recorder: MlflowRecorder, result: TrainingResult) -> dict[str, float]:
     """Roll out the final adapter on the test split; return its answer accuracy by difficulty."""
     training, rules = sft.config.training, sft.config.evaluation
+    # Without training's max_length: a long test question is no reason to stop here.
+    encoder = Encoder(result.encoder.processor)
     examples = choose_examples(
-        load_split(sft.data_dir, "test"), rules.samples_per_difficulty, training.seed, split="test"
+        load_split(sft.data_dir, "test"),
+        rules.samples_per_difficulty,
+        training.seed,
+        split="test",
+        encoder=encoder,
     )
     evaluation_set = EvaluationSet(examples, "test", "the test split", path=sft.config.data.path)
     evaluation = evaluate_and_record(
         recorder,
         result.model,
-        # Without training's max_length: a long test question is no reason to stop here.
-        Encoder(result.encoder.processor),
+        encoder,
         evaluation_set,
         EvaluationSettings(
             max_operations=rules.max_operations,

@@ -89,10 +89,10 @@ def check_training(
         )
     data_dir = Path(config.data.path)
     check_model(model, config.training)
-    load_encoder(model)
+    encoder = load_encoder(model)
     check_weights(model.model_name)
     check_inputs(data_dir, curriculum, config.data.exclude, config.data.trusted_path)
     if config.evaluation.enabled:  # without this check it would fail after hours of training
-        wanted = config.evaluation.samples_per_difficulty
-        choose_examples(load_split(data_dir, "test"), wanted, config.training.seed, split="test")
+        rows, wanted = load_split(data_dir, "test"), config.evaluation.samples_per_difficulty
+        choose_examples(rows, wanted, config.training.seed, split="test", encoder=encoder)
     data_digest(data_dir)

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sft import main
 from pixelis.data.store import difficulty_file, write_rows
-from tests.small_data import make_small_data
+from tests.small_data import make_small_data, make_thin
 
 pytestmark = pytest.mark.integration
 
@@ -364,6 +364,52 @@ def test_an_empty_difficulty_that_a_mix_needs(rewrite, refused, split):
             "Stage 'balanced' takes 0.4 of its examples from difficulty 'medium', "
             f"but the {split} split has no example of it."
         )
+
+
+@pytest.fixture
+def whole_summary(data):
+    """Write the digests of changed files into the summary, as data-prep would."""
+
+    def write():
+        summary = json.loads((data / "summary.json").read_text())
+        for name in summary["sha256"]:
+            summary["sha256"][name] = hashlib.sha256((data / name).read_bytes()).hexdigest()
+        (data / "summary.json").write_text(json.dumps(summary))
+
+    return write
+
+
+def test_thin_images_in_every_split_are_left_out_and_end_nothing(
+    data, rewrite, whole_summary, sft, runs
+):
+    ids = {}
+
+    def thin(rows):
+        for split in ("train", "validation", "test"):
+            chosen = next(row for row in rows if row["split"] == split)
+            ids[split] = make_thin(chosen)["id"]
+        return rows
+
+    rewrite("hard", thin)
+    whole_summary()
+    one = {"evaluation__enabled": "true", "evaluation__samples_per_difficulty": 40}
+    code, out, err = sft(training__max_steps=2, **one)
+    assert code == 0, err
+    assert "left out: 1 of train hard, 1 of validation hard (example " in out
+    refused = "the model's processor refuses an image of 900 x 4 pixels: absolute aspect ratio must"
+    for example_id in ids.values():
+        assert f"example {example_id}: {refused}" in out
+    assert "Traceback" not in out + err
+    (run,) = runs()
+    assert run.info.status == "FINISHED" and run.data.metrics["data/train/hard/left_out"] == 1
+
+
+def test_where_no_test_example_can_be_shown_it_says_so(rewrite, whole_summary, refused):
+    rewrite("hard", lambda rows: [make_thin(r) if r["split"] == "test" else r for r in rows])
+    whole_summary()
+    assert refused(evaluation__enabled="true") == (
+        "the test split has no hard examples that the model's processor takes"
+    )
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
