@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pixelis.config import (
     FIRST_TUNING_SEED,
+    WITHOUT_EFFECT,
     AblateFileConfig,
     ModelFileConfig,
     TrainingFileConfig,
@@ -44,12 +45,7 @@ from pixelis.runs.ablation_base import measure_base
 from pixelis.runs.inputs import link_data_run, record_inputs, record_validation
 from pixelis.runs.jobs import STOP_SECONDS, Job, log_above_bar, run_jobs
 from pixelis.runs.train import lock_file
-from pixelis.runs.training_checks import (
-    WITHOUT_EFFECT,
-    check_training,
-    resolved_params,
-    training_identity,
-)
+from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 from pixelis.tracking import (
     MlflowRecorder,
     deliver_journals,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pixelis.config import ModelConfig, TrainingFileConfig, flatten
+from pixelis.config import WITHOUT_EFFECT, ModelConfig, TrainingFileConfig, flatten
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.store import load_split
 from pixelis.evaluation.evaluate import choose_examples
@@ -17,14 +17,6 @@ from pixelis.training.precision import resolve_precision
 
 logger = logging.getLogger(__name__)
 
-# Keys that change neither weights nor results: names, places, and how often something is written.
-WITHOUT_EFFECT = (
-    *("exp_name", "register", "data.prep"),
-    *("data.path", "data.trusted"),  # their content is compared
-    *("training.logging_steps", "training.save_steps", "training.save_total_limit"),
-    *("training.num_workers", "training.vision_cache_gib"),
-    *("evaluation.num_traces", "evaluation.num_reported"),
-)
 # Keys that may change at a resume. The number of processes is checked separately.
 NOT_IDENTITY = (
     *WITHOUT_EFFECT,
