@@ -392,8 +392,9 @@ def test_thin_images_in_every_split_are_left_out_and_end_nothing(
 
     rewrite("hard", thin)
     whole_summary()
-    one = {"evaluation__enabled": "true", "evaluation__samples_per_difficulty": 40}
-    code, out, err = sft(training__max_steps=2, **one)
+    rules = {"samples_per_difficulty": 40, "max_operations": 1, "compare_base": "false"}
+    words = {f"evaluation__{name}": value for name, value in rules.items()}
+    code, out, err = sft(training__max_steps=2, evaluation__enabled="true", **words)
     assert code == 0, err
     assert "left out: 1 of train hard, 1 of validation hard (example " in out
     refused = "the model's processor refuses an image of 900 x 4 pixels: absolute aspect ratio must"
