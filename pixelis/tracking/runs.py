@@ -183,9 +183,7 @@ def _end_others(
     """End other runs whose processes have died; see `sync.end_dead_runs`."""
     lines = recorder.attempt(
         "ending killed runs",
-        lambda: end_dead_runs(
-            recorder.client, but=recorder.run_id, grace=grace, suspects=suspects
-        ),
+        lambda: end_dead_runs(recorder.client, but=recorder.run_id, grace=grace, suspects=suspects),
     )
     for line in lines or ():
         logger.warning("%s", line)

@@ -144,9 +144,7 @@ def test_a_base_without_a_pad_token_trains_as_one_that_has_it(train, advancing, 
     adapters = []
     for number, name in enumerate(("pixelis-nano", str(folder))):
         place = tmp_path / str(number)
-        result, _, _ = train(
-            advancing, model={"model_name": name}, output_dir=place, max_steps=3
-        )
+        result, _, _ = train(advancing, model={"model_name": name}, output_dir=place, max_steps=3)
         adapters.append(load_file(result.final_dir / ADAPTER_FILE))
     one, other = adapters
     assert one.keys() == other.keys()
