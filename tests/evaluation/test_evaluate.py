@@ -16,7 +16,7 @@ from pixelis.evaluation.rollout import Conversation, roll_out
 from tests.small_data import make_thin
 
 TASKS = ("object_counting", "text_extraction", "attribute_recognition")
-LIMITS = {"max_operations": 1, "max_new_tokens": 6, "batch_size": 4, "bootstrap_samples": 20}
+LIMITS = {"max_operations": 1, "max_new_tokens": 6, "batch_size": 4}
 
 
 def as_dataset(examples):
