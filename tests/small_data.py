@@ -1,5 +1,9 @@
 """A small data folder, made in a second."""
 
+import io
+
+from PIL import Image
+
 from pixelis.config import DataPrepConfig
 from pixelis.data_prep.prepare import prepare_folder
 
@@ -16,3 +20,15 @@ def make_small_data(folder, **changed):
     }
     prepare_folder(DataPrepConfig(**settings | changed), folder)
     return folder
+
+
+def make_thin(row, *, in_step=False):
+    """Give a row an image that no processor of Qwen's takes, in its question or in a step."""
+    content = io.BytesIO()
+    Image.new("RGB", (900, 4)).save(content, "PNG")
+    stored = {"bytes": content.getvalue(), "path": None}
+    if in_step:
+        row["trajectory"][0]["image"] = stored
+    else:
+        row["images"] = [stored]
+    return row

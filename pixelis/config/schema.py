@@ -28,6 +28,14 @@ MAX_RANK = 1024  # of an adapter; above it, training the layers themselves needs
 FIRST_TUNING_SEED = 1000  # beyond the first: far from the seeds that are compared
 PART_ENDINGS = (" baselines", " final")
 FIRST_FINAL_SEED = 2000  # beyond training.seed: far from those of the search
+# Keys of a training that change neither weights nor results: names, places, and how often something
+# is written. The content of data is compared instead of its place.
+WITHOUT_EFFECT = (
+    *("exp_name", "register", "data.path", "data.prep", "data.trusted"),
+    *("training.logging_steps", "training.save_steps", "training.save_total_limit"),
+    *("training.num_workers", "training.vision_cache_gib"),
+    *("evaluation.num_traces", "evaluation.num_reported"),
+)
 
 
 class TrainingDataConfig(Section):

@@ -22,7 +22,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from pixelis.data.chat import system_prompt
-from pixelis.data.encode import Encoder, encode_example
+from pixelis.data.encode import Encoder, RefusedImageError, encode_example
 from pixelis.data.store import difficulty_file, from_row
 from pixelis.errors import DataError
 from pixelis.files import folder_bytes, staged_folder
@@ -31,8 +31,8 @@ from pixelis.files import folder_bytes, staged_folder
 Positions = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # Features (visual tokens, hidden size) of each image of a batch.
 ComputeFeatures = Callable[[Sequence[bytes]], Sequence[torch.Tensor]]
-# Increase this when the encoding of a text changes.
-TOKENS_VERSION = 2
+# Increase this when the encoding of a text, or TOKEN_COLUMNS, changes.
+TOKENS_VERSION = 3
 TOKEN_COLUMNS = datasets.Features(
     {
         "input_ids": datasets.List(datasets.Value("int32")),
@@ -41,6 +41,7 @@ TOKEN_COLUMNS = datasets.Features(
         "positions": datasets.List(datasets.Value("int32")),
         "images": datasets.List(datasets.Value("string")),
         "kinds": datasets.List(datasets.Value("int8")),
+        "refused": datasets.Value("string"),  # why there are no tokens; else empty
     }
 )
 INDEX_FILE, VALUES_FILE = "index.json", "features.bf16"
@@ -135,6 +136,8 @@ def open_tokens(
 ) -> dict[str, datasets.Dataset]:
     """Return the memory-mapped tokens of one split by difficulty; build the cache if needed.
 
+    An example whose image the processor refuses has no tokens, and the reason in `refused`.
+
     Args:
         path: the cache of this split.
         rows: rows of the split, by difficulty.
@@ -171,17 +174,21 @@ def _token_row(
 ) -> dict[str, Any]:
     try:
         encoded = encode_example(from_row(row), encoder)
+        grids = [encoder.image_grid(image) for image in encoded.images]
+    except RefusedImageError as error:
+        empty: dict[str, Any] = {name: [] for name in TOKEN_COLUMNS}
+        return empty | {"answer_start": 0, "refused": str(error)}
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
-    ids = torch.tensor(encoded.input_ids)
-    grids = torch.tensor([encoder.image_grid(image) for image in encoded.images]).view(-1, 3)
+    ids, grid_rows = torch.tensor(encoded.input_ids), torch.tensor(grids).view(-1, 3)
     return {
         "input_ids": encoded.input_ids,
         "labels": encoded.labels,
         "answer_start": encoded.answer_start,
-        "positions": [] if positions is None else positions(ids, grids).flatten().tolist(),
+        "positions": [] if positions is None else positions(ids, grid_rows).flatten().tolist(),
         "images": [hashlib.sha256(content).hexdigest() for content in image_bytes(row)],
         "kinds": encoded.kinds,
+        "refused": "",
     }
 
 

@@ -26,7 +26,8 @@ class CurriculumDataset(Dataset[Encoded]):
     Attributes:
         rows: rows by difficulty, from `pixelis.data.store.load_split`.
         features: the cached vision features of every image, or None.
-        left_out: difficulty -> number of examples longer than the encoder's max_length.
+        left_out: difficulty -> number of examples left out by `use_tokens`.
+        refused: difficulty -> the reason of each of these whose image the processor refuses.
         excluded: keys that are never drawn (see `exclude`).
     """
 
@@ -36,6 +37,7 @@ class CurriculumDataset(Dataset[Encoded]):
         self.encoder = encoder
         self.features: VisionCache | None = None
         self.left_out: dict[str, int] = {}
+        self.refused: dict[str, list[str]] = {}
         self.excluded: frozenset[Key] = frozenset()
         self._tokens: dict[str, datasets.Dataset] = {}
         self._lengths: dict[str, list[int]] = {}
@@ -50,7 +52,7 @@ class CurriculumDataset(Dataset[Encoded]):
         return sum(self.sizes.values())
 
     def use_tokens(self, tokens: Mapping[str, datasets.Dataset]) -> dict[str, int]:
-        """Read tokens from a cache, and leave out examples longer than the encoder's max_length.
+        """Read tokens from a cache; leave out examples that are too long or have no tokens.
 
         Args:
             tokens: the tokens of these rows, from `pixelis.data.cache.open_tokens`.
@@ -61,8 +63,14 @@ class CurriculumDataset(Dataset[Encoded]):
         limit = self.encoder.max_length
         for difficulty, rows in self.rows.items():
             table = tokens[difficulty]
+            refusals = table.data.column("refused").to_pylist()
             lengths = table.data.column("input_ids").combine_chunks().value_lengths().to_pylist()
-            kept = [i for i, length in enumerate(lengths) if limit is None or length <= limit]
+            kept = [
+                i
+                for i, length in enumerate(lengths)
+                if not refusals[i] and (limit is None or length <= limit)
+            ]
+            self.refused[difficulty] = [reason for reason in refusals if reason]
             self.left_out[difficulty] = len(lengths) - len(kept)
             if self.left_out[difficulty]:
                 rows, table = rows.select(kept), table.select(kept)

@@ -7,7 +7,8 @@ and the supervised ids are exactly the assistant's texts and the end of each of 
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 from pixelis.data.chat import CALL, CALL_OPEN, Message, example_messages
 from pixelis.data.coordinates import as_seen, frames_of
 from pixelis.data.example import Example
-from pixelis.errors import DataError
+from pixelis.errors import DataError, in_one_line
 
 IGNORE_INDEX = -100
 # Rendered templates in the cache; there are about as many as different trajectory lengths.
@@ -29,6 +30,10 @@ OPERATION = 1
 # memory for every shape. With 16 a training takes a fifth less memory, in the same time.
 PAD_TO = 16
 _SENTINEL = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+
+
+class RefusedImageError(DataError):
+    """An image that the model's processor refuses, for its shape or its size."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,14 @@ class Encoder:
         """Return the number of the image's patches: frames, rows, columns.
 
         It depends only on the size, so it is computed from a blank image, once per size.
+
+        Raises:
+            RefusedImageError: when the processor refuses it.
         """
         if image.size not in self._grids:
-            inputs = self.process_images([Image.new("RGB", image.size)])
-            self._grids[image.size] = inputs["image_grid_thw"][0].tolist()
+            with _convert_refusal(image):
+                inputs = self.process_images([Image.new("RGB", image.size)])
+                self._grids[image.size] = inputs["image_grid_thw"][0].tolist()
         return self._grids[image.size]
 
     def seen_size(self, image: Image.Image) -> tuple[int, int]:
@@ -89,9 +98,14 @@ class Encoder:
         return columns * side, rows * side
 
     def num_image_tokens(self, image: Image.Image) -> int:
-        """Return the number of the image's visual tokens, by the processor's own resizing rule."""
+        """Return the number of the image's visual tokens, by the processor's own resizing rule.
+
+        Raises:
+            RefusedImageError: when the processor refuses it.
+        """
         width, height = image.size
-        patches = self.image_processor.get_number_of_image_patches(height, width, {})
+        with _convert_refusal(image):
+            patches = self.image_processor.get_number_of_image_patches(height, width, {})
         return int(patches) // int(self.image_processor.merge_size) ** 2
 
     def encode(
@@ -101,6 +115,7 @@ class Encoder:
 
         Raises:
             DataError: when it is longer than `max_length`, or a text holds a private-use sentinel.
+            RefusedImageError: when the processor refuses an image.
         """
         texts: list[tuple[str, bool]] = []
         chat = []
@@ -192,11 +207,33 @@ def encode_example(example: Example, encoder: Encoder) -> Encoded:
     Raises:
         DataError: as `Encoder.encode`, with the example's id.
     """
-    frames = frames_of(example.images, encoder.seen_size)
-    try:
+    with naming_example(example):
+        frames = frames_of(example.images, encoder.seen_size)
         return encoder.encode(example_messages(as_seen(example, frames)))
+
+
+@contextmanager
+def naming_example(example: Example) -> Iterator[None]:
+    """Put an example's id before the text of a DataError."""
+    try:
+        yield
     except DataError as error:
-        raise DataError(f"example {example.id}: {error}") from error
+        raise type(error)(f"example {example.id}: {error}") from error
+
+
+@contextmanager
+def _convert_refusal(image: Image.Image) -> Iterator[None]:
+    """Convert the errors of processors, which are of many types, into RefusedImageError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        why = in_one_line(error) or type(error).__name__
+        width, height = image.size
+        raise RefusedImageError(
+            f"the model's processor refuses an image of {width} x {height} pixels: {why}"
+        ) from error
 
 
 def collate(encoded: Sequence[Encoded], encoder: Encoder) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 
 from pixelis.data.example import Example, chance_level
+from pixelis.data.images import open_header
 from pixelis.data.store import SCHEMA, to_row
 from pixelis.data_prep.difficulty import build_scorer
 from pixelis.data_prep.importing import Rejection
@@ -18,6 +19,8 @@ from pixelis.data_prep.tasks import TASK_WEIGHTS
 
 # Prefix of the columns of a facts table that hold the components of the score.
 COMPONENT = "component:"
+# Why the base's processor refuses images of a size (width, height); empty if it takes them.
+ExplainRefusal = Callable[[tuple[int, int]], str]
 
 
 class Chunk(NamedTuple):
@@ -51,6 +54,27 @@ class RowBuilder:
             )
             rows.append(to_row(finished))
         return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+
+
+def without_refused(chunk: Chunk, explain_refusal: ExplainRefusal | None) -> Chunk:
+    """Reject the records with an image of a size that the base's processor refuses."""
+    if explain_refusal is None:
+        return chunk
+    kept: list[int] = []
+    rejections: dict[tuple[str, int], Rejection] = {}
+    columns = chunk.batch.select(["images", "trajectory", "provenance"])
+    for position, row in enumerate(columns.to_pylist()):
+        steps = [step["image"] for step in row["trajectory"] if step["image"]]
+        sizes = [open_header(image["bytes"]).size for image in (*row["images"], *steps)]
+        reason = next(filter(None, map(explain_refusal, sizes)), "")
+        if reason:
+            provenance = json.loads(row["provenance"])
+            source = str(provenance["file"]), int(provenance["line"])
+            rejections.setdefault(source, Rejection(*source, "unreadable_image", reason))
+        else:
+            kept.append(position)
+    batch = chunk.batch.take(pa.array(kept, pa.int64())) if rejections else chunk.batch
+    return Chunk(batch, [*chunk.rejections, *rejections.values()])
 
 
 def split_of(digest: str, validation_fraction: float, test_fraction: float) -> str:

@@ -30,7 +30,7 @@ from pixelis.data_prep.importing import (
 )
 from pixelis.data_prep.output_folder import REJECTED_FILE
 from pixelis.data_prep.parallel import map_ordered
-from pixelis.data_prep.rows import Chunk, RowBuilder
+from pixelis.data_prep.rows import Chunk, ExplainRefusal, RowBuilder, without_refused
 from pixelis.data_prep.sources import Source, open_source
 from pixelis.data_prep.sources.coco import is_coco
 from pixelis.data_prep.sources.drawn import DrawnScenes
@@ -190,13 +190,15 @@ class ImportedStream(Stream):
     """A stream of the usable records of the user's files; duplicates are rejected."""
 
     records: Iterable[Record] = ()
+    explain_refusal: ExplainRefusal | None = None  # None: the base is not known
 
     def read(self, folder: Path) -> Iterator[Chunk]:
         """See Stream."""
         seen: set[str] = set()
         calls = dict.fromkeys(REPLAYS, 0)
         with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
-            for chunk in map_ordered(self.make_chunk, self._parts(), self.num_workers):
+            for made in map_ordered(self.make_chunk, self._parts(), self.num_workers):
+                chunk = without_refused(made, self.explain_refusal)
                 kept, twice = _split_duplicates(chunk, seen)
                 self._write(file, [*chunk.rejections, *_reject_duplicates(chunk.batch, twice)])
                 for text in kept.batch.column("provenance").to_pylist():
@@ -221,13 +223,18 @@ class ImportedStream(Stream):
             yield part
 
 
-def open_stream(config: DataPrepConfig, count_tokens: CountTokens | None) -> Stream:
+def open_stream(
+    config: DataPrepConfig,
+    count_tokens: CountTokens | None,
+    explain_refusal: ExplainRefusal | None = None,
+) -> Stream:
     """Open the stream of a configuration: check its files, without reading any chunk.
 
     Args:
         config: the checked configuration.
         count_tokens: counts the tokens of an example; needed if `max_length` is set. Sent to
             workers.
+        explain_refusal: see ExplainRefusal; None where the base is not known.
 
     Raises:
         ConfigError: when a task is unknown, or the configuration does not suit the input.
@@ -247,7 +254,13 @@ def open_stream(config: DataPrepConfig, count_tokens: CountTokens | None) -> Str
     check_tools(config.tools)
     found = open_input(path, input_format=config.input_format, images=images)
     return open_import(
-        found, rows, config.num_workers, config.max_length, count_tokens, config.tools
+        found,
+        rows,
+        config.num_workers,
+        config.max_length,
+        count_tokens,
+        config.tools,
+        explain_refusal,
     )
 
 
@@ -258,6 +271,7 @@ def open_import(
     max_length: int | None = None,
     count_tokens: CountTokens | None = None,
     tools: Mapping[str, ToolConfig] | None = None,
+    explain_refusal: ExplainRefusal | None = None,
 ) -> ImportedStream:
     """Return the stream of the records of an input; see `import_chunk`."""
     make_chunk = partial(
@@ -275,6 +289,7 @@ def open_import(
         {"name": "input", "format": found.format, "files": names},
         found.describe(),
         records=read_records(found),
+        explain_refusal=explain_refusal,
     )
 
 

@@ -1,14 +1,17 @@
 """The evaluation of a model: choose examples, roll out adapter and base, compare them."""
 
+import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import datasets
 
-from pixelis.data.encode import Encoder
+from pixelis.data.dataset import example_images
+from pixelis.data.encode import Encoder, RefusedImageError, naming_example
 from pixelis.data.example import Example
 from pixelis.data.store import from_row
 from pixelis.errors import DataError
@@ -29,6 +32,8 @@ from pixelis.evaluation.rollout import Conversation, RolloutSettings, planted_st
 from pixelis.evaluation.rollout_store import RolloutStore
 from pixelis.evaluation.turns import Rollout
 from pixelis.evaluation.validation import Tally, tally_examples
+
+logger = logging.getLogger(__name__)
 
 ADAPTER, BASE, AGAINST = "adapter", "base", "against"
 
@@ -99,15 +104,17 @@ def choose_examples(
     seed: int,
     *,
     split: str,
+    encoder: Encoder,
 ) -> list[Example]:
     """Choose examples of every difficulty by the seed, alternating between its tasks.
 
     The rows are those of one split (`pixelis.data.store.load_split`); errors name the split.
+    Another example takes the place of one with an image that the encoder's processor refuses.
 
     Raises:
         DataError: when a difficulty has no examples, or an image does not open.
     """
-    chosen = []
+    chosen: list[Example] = []
     for difficulty, rows in rows_by_difficulty.items():
         if not len(rows):
             raise DataError(
@@ -124,8 +131,33 @@ def choose_examples(
             for task, indices in by_task.items()
             for rank, index in enumerate(indices)
         )
-        chosen += [from_row(rows[index]) for _, _, index in ranked[:samples_per_difficulty]]
+        refused: list[str] = []
+        examples = (from_row(rows[index]) for _, _, index in ranked)
+        taken = (example for example in examples if _is_taken(example, encoder, refused))
+        shown = list(islice(taken, samples_per_difficulty))
+        if not shown:
+            raise DataError(
+                f"the {split} split has no {difficulty} examples that the model's processor takes"
+            )
+        if refused:
+            logger.info(
+                "refused by the model's processor and left out: %d of %s %s (%s)",
+                *(len(refused), split, difficulty, refused[0]),
+            )
+        chosen += shown
     return chosen
+
+
+def _is_taken(example: Example, encoder: Encoder, refused: list[str]) -> bool:
+    """Return whether the processor takes all images of an example; append the reason if not."""
+    try:
+        with naming_example(example):
+            for image in example_images(example):
+                encoder.image_grid(image)
+    except RefusedImageError as error:
+        refused.append(str(error))
+        return False
+    return True
 
 
 def evaluate_model(

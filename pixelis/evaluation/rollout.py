@@ -31,9 +31,8 @@ from pixelis.data.coordinates import (
     text_as_seen,
     values_as_seen,
 )
-from pixelis.data.encode import Encoded, Encoder
+from pixelis.data.encode import Encoded, Encoder, RefusedImageError, naming_example
 from pixelis.data.example import Example, Step
-from pixelis.errors import DataError
 from pixelis.evaluation.decoder import Decoder, GeneratedTurn
 from pixelis.evaluation.turns import (
     ANSWER,
@@ -218,15 +217,16 @@ def encode_prompt(encoder: Encoder, conversation: Conversation) -> Encoded:
         DataError: when they cannot be encoded, naming the example.
     """
     example = conversation.example
-    example = as_seen(example, frames_of(example.images, encoder.seen_size))
-    messages = prompt_messages(example.question, example.images)
-    for step in planted_steps(example) if conversation.planted else ():
-        text = format_step(step.thought, step.operation, step.arguments)
-        messages += [Message("assistant", (text,)), response_message(step.result, step.image)]
-    try:
+    with naming_example(example):
+        example = as_seen(example, frames_of(example.images, encoder.seen_size))
+        messages = prompt_messages(example.question, example.images)
+        for step in planted_steps(example) if conversation.planted else ():
+            text = format_step(step.thought, step.operation, step.arguments)
+            messages += [
+                Message("assistant", (text,)),
+                response_message(step.result, step.image),
+            ]
         return encoder.encode(messages, add_generation_prompt=True)
-    except DataError as error:
-        raise DataError(f"example {example.id}: {error}") from error
 
 
 def process_turn(
@@ -298,8 +298,7 @@ def _observe(
     if observation.image is not None:
         try:
             encoder.num_image_tokens(observation.image)
-        except ValueError as error:
-            # The processor refuses extreme shapes, such as a thin crop: the model gets the error.
+        except RefusedImageError as error:  # such as a thin crop: the model gets the error
             message = f"the image cannot be shown: {error}"
             observation = Observation({"error": message}, problem=FAILED_OPERATION)
     return observation, arguments

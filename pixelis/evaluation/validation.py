@@ -278,7 +278,7 @@ class _ExampleDataset(CurriculumDataset):
     def is_readable(self, key: Key) -> bool:
         try:
             return len(self[key]) > 0
-        except ValueError:  # a DataError, or an image of a form that the processor refuses
+        except DataError:
             return False
 
 

@@ -1,6 +1,7 @@
 """Load a base model and its processor: the embedded one, a hub name, or a folder."""
 
 import importlib.util
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -68,12 +69,13 @@ def check_for_gpu(key: str, value: str, package: str) -> None:
 
 
 def silence_libraries() -> None:
-    """Hide the progress bar of transformers and two warnings of peft that no user can act on.
+    """Hide the progress bar of transformers, and warnings that no user can act on.
 
-    One warning lists an adapter's missing tensors in thousands of characters; `pixelis.models.lora`
-    refuses such an adapter in one line.
+    One lists an adapter's missing tensors in thousands of characters; `pixelis.models.lora` refuses
+    such an adapter in one line. Another repeats, in several lines, what a resume says in one.
     """
     transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*activation_checkpointing.*")
     warnings.filterwarnings("ignore", message="Found missing adapter keys.*")
 
@@ -148,7 +150,7 @@ def load_processor(
     """Load the processor of a model and set the smallest and largest area of an image, in pixels.
 
     Raises:
-        CheckpointError: when it cannot be loaded, has no chat template or does not encode.
+        CheckpointError: when it cannot be loaded, lacks a part or a token, or does not encode.
         ConfigError: when min_pixels is larger than the largest area.
     """
     path = _resolve_and_check(model_name, trust_remote_code=trust_remote_code)
@@ -157,6 +159,13 @@ def load_processor(
     for part in ("tokenizer", "image_processor", "chat_template"):
         if not getattr(processor, part, None):
             raise CheckpointError(f"the processor of {model_name!r} has no {part}")
+    tokenizer = processor.tokenizer
+    if tokenizer.eos_token is None:
+        raise CheckpointError(
+            f"the tokenizer of {model_name!r} has no eos_token, which ends the assistant's turns"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding has labels of its own
     try:
         check_processor(processor)
     except Exception as error:  # a chat template can raise anything

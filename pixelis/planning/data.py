@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pixelis.config import ModelConfig
 from pixelis.curriculum import CurriculumConfig, CurriculumManager
-from pixelis.data.encode import IGNORE_INDEX, encode_example
+from pixelis.data.encode import IGNORE_INDEX, RefusedImageError, encode_example
 from pixelis.data.store import from_row, load_split
 from pixelis.errors import CheckpointError
 from pixelis.models.load import load_encoder
@@ -107,7 +107,10 @@ def read_statistics(folder: Path, model: ModelConfig) -> DataStatistics | None:
     for name, rows in split.items():
         lengths = []
         for index in range(0, len(rows), max(1, len(rows) // EXAMPLES_READ)):
-            encoded = encode_example(from_row(rows[index]), encoder)
+            try:
+                encoded = encode_example(from_row(rows[index]), encoder)
+            except RefusedImageError:  # training leaves it out
+                continue
             predicted = sum(label != IGNORE_INDEX for label in encoded.labels)
             lengths.append(len(encoded))
             shares.append(predicted / len(encoded))

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pixelis.config import (
     FIRST_TUNING_SEED,
+    WITHOUT_EFFECT,
     AblateFileConfig,
     ModelFileConfig,
     TrainingFileConfig,
@@ -62,9 +63,12 @@ from pixelis.training.checkpoint import (
 from pixelis.training.inputs import check_inputs, data_digest, trusted_digests
 
 STATE_FILE, SETTINGS_FILE = "ablate.json", "training_params.yaml"
-# Keys that may differ when a comparison is resumed: they add trainings, or change only folders.
+# Keys that may differ when a comparison is resumed: they add trainings, or change no result.
 # What an arm changes is compared with the settings beside its finished trainings.
-FREE = ("arms", "seeds", "target_share", "num_workers", "training.output_dir")
+FREE = (
+    *("arms", "seeds", "target_share", "num_workers", "training.output_dir"),
+    *WITHOUT_EFFECT,
+)
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ def _run_to_resume(
     if not has_trainings:
         return None
     check_same_config(
-        state["identity"],
+        {key: value for key, value in state["identity"].items() if key not in FREE},
         identity,
         root,
         what="comparison",

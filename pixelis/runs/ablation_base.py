@@ -40,18 +40,21 @@ def measure_base(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     right = _read_kept(file, digest)
     rows = load_split(Path(config.data.path), "test")
-    loaded: tuple[Any, Encoder] | None = None
+    encoder = load_encoder(model)
+    base: Any = None
     accuracies = []
     for seed in range(first, first + config.seeds):
-        examples = choose_examples(rows, rules.samples_per_difficulty, seed, split="test")
+        examples = choose_examples(
+            rows, rules.samples_per_difficulty, seed, split="test", encoder=encoder
+        )
         if missing := [example for example in examples if example.id not in right]:
-            loaded = loaded or (_load(model), load_encoder(model))
+            base = _load(model) if base is None else base
             settings = RolloutSettings(max_operations=rules.max_operations, seed=seed)
-            right |= _roll_out(*loaded, missing, settings)
+            right |= _roll_out(base, encoder, missing, settings)
             write_json({"identity": digest, "right": right}, file)
         accuracies.append(_accuracy(examples, right))
-    if loaded is not None:
-        del loaded
+    if base is not None:
+        del base
         clear_device_cache(garbage_collection=True)  # the trainings need the memory
     return accuracies
 

@@ -56,7 +56,7 @@ def choose_evaluation_set(
         DataError: when the examples cannot be read, or there are none.
     """
     if config.input is None:
-        return _from_split(config)
+        return _from_split(config, encoder)
     questions = read_questions(
         Path(config.input),
         record_format=config.format,
@@ -71,11 +71,12 @@ def choose_evaluation_set(
     return _from_questions(questions, Path(config.input))
 
 
-def _from_split(config: EvaluateConfig) -> EvaluationSet:
+def _from_split(config: EvaluateConfig, encoder: Encoder) -> EvaluationSet:
     folder, split = Path(config.data.path), config.split
     digests = data_digest(folder)
     num = config.samples_per_difficulty
-    examples = choose_examples(load_split(folder, split), num, config.seed, split=split)
+    rows = load_split(folder, split)
+    examples = choose_examples(rows, num, config.seed, split=split, encoder=encoder)
 
     def record(recorder: MlflowRecorder) -> tuple[str, str]:
         record_inputs(recorder, folder, digests, context=split)

@@ -28,7 +28,7 @@ from pixelis.data_prep.prepare import prepare_folder
 from pixelis.data_prep.streams import Stream, open_stream
 from pixelis.data_prep.summary import format_summary
 from pixelis.files import recover_folders
-from pixelis.models.token_count import count_tokens
+from pixelis.models.token_count import count_tokens, explain_refusal
 from pixelis.runs.inputs import record_inputs
 from pixelis.runs.missing_data import unrecorded_mark
 from pixelis.tracking import (
@@ -79,7 +79,10 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
         counter = None
         if config.max_length is not None:
             counter = partial(count_tokens, config.difficulty.model_name)
-        stream = open_stream(config, counter)
+        refusal = None
+        if _uses_base(config):
+            refusal = partial(explain_refusal, config.difficulty.model_name)
+        stream = open_stream(config, counter, refusal)
         if stream.description:
             logger.info("%s", stream.description)
         answer_losses = _load_answer_losses(config)
@@ -103,16 +106,20 @@ def make_data(config: DataPrepConfig, out: Path, *, missing_from: str | None = N
     return summary
 
 
+def _uses_base(config: DataPrepConfig) -> bool:
+    """Return whether the base model is loaded: then it is known, and must take imported images."""
+    return config.difficulty.correlation_samples > 0 or config.difficulty.scorer == "model"
+
+
 def _load_answer_losses(config: DataPrepConfig) -> AnswerLosses | None:
     """Return the function that computes the base model's losses, if the configuration needs it."""
-    rules = config.difficulty
-    if not rules.correlation_samples and rules.scorer != "model":
+    if not _uses_base(config):
         return None
     from pixelis.evaluation.validation import build_answer_losses  # imports torch
     from pixelis.models.load import resolve_model
 
-    resolve_model(rules.model_name)
-    return build_answer_losses(rules.model_name)
+    resolve_model(config.difficulty.model_name)
+    return build_answer_losses(config.difficulty.model_name)
 
 
 def _open_run(config: DataPrepConfig, name: str) -> AbstractContextManager[MlflowRecorder]:

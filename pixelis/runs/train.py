@@ -39,7 +39,12 @@ from pixelis.runs.inputs import (
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
 from pixelis.runs.missing_data import is_missing, load_prep
 from pixelis.runs.prepare import make_data
-from pixelis.runs.training_checks import check_training, resolved_params, training_identity
+from pixelis.runs.training_checks import (
+    check_training,
+    free_settings,
+    resolved_params,
+    training_identity,
+)
 from pixelis.runs.training_record import (
     record_result,
     record_status,
@@ -125,7 +130,11 @@ class _Sft:
             self.data_dir,
             exclude=self.config.data.exclude,
             trusted=self.config.data.trusted_path,
-            run_state={"identity": self.identity, "run_id": run_id},
+            run_state={
+                "identity": self.identity,
+                "settings": free_settings(self.params),
+                "run_id": run_id,
+            },
             resume_from=resume_from,
         )
 
@@ -198,7 +207,13 @@ def lock_file(output_dir: Path) -> Path:
 
 def _run(sft: _Sft) -> None:
     """Start or resume, train, evaluate, record."""
-    start = choose_start(sft.config.resume, sft.output_dir, sft.identity, sft.processes.world_size)
+    start = choose_start(
+        sft.config.resume,
+        sft.output_dir,
+        sft.identity,
+        sft.processes.world_size,
+        free_settings(sft.params),
+    )
     sft.processes.run_on_main(lambda: (start.finished, str(start.resume_from or "")))
     if start.finished:
         # It may have been killed while it sent its last records.
@@ -323,15 +338,20 @@ def _evaluate(
     `about` is the run's description so far; the result is put before it.
     """
     training, rules = sft.config.training, sft.config.evaluation
+    # Without training's max_length: a long test question is no reason to stop here.
+    encoder = Encoder(result.encoder.processor)
     examples = choose_examples(
-        load_split(sft.data_dir, "test"), rules.samples_per_difficulty, training.seed, split="test"
+        load_split(sft.data_dir, "test"),
+        rules.samples_per_difficulty,
+        training.seed,
+        split="test",
+        encoder=encoder,
     )
     evaluation_set = EvaluationSet(examples, "test", "the test split", path=sft.config.data.path)
     evaluation = evaluate_and_record(
         recorder,
         result.model,
-        # Without training's max_length: a long test question is no reason to stop here.
-        Encoder(result.encoder.processor),
+        encoder,
         evaluation_set,
         EvaluationSettings(
             max_operations=rules.max_operations,

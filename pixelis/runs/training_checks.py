@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pixelis.config import ModelConfig, TrainingFileConfig, flatten
+from pixelis.config import WITHOUT_EFFECT, ModelConfig, TrainingFileConfig, flatten
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.store import load_split
 from pixelis.evaluation.evaluate import choose_examples
@@ -17,14 +17,12 @@ from pixelis.training.precision import resolve_precision
 
 logger = logging.getLogger(__name__)
 
-# Keys that may change at a resume, because they do not change the trained weights. The number of
-# processes is checked separately.
+# Keys that may change at a resume. The number of processes is checked separately.
 NOT_IDENTITY = (
-    *("resume", "register", "training.output_dir"),
-    "training.vision_cache_gib",
-    *("evaluation.num_traces", "evaluation.num_reported"),
+    *WITHOUT_EFFECT,
+    *("resume", "training.output_dir"),
+    "training.vision_cache",  # whether features are cached is compared
     *("training.max_bad_steps", "data.exclude"),  # what stopped a training may change
-    *("data.path", "data.trusted"),  # their content is compared
     # How a step is split into forward passes; the identity holds the product instead.
     *("training.batch_size", "training.gradient_accumulation_steps", "training.auto_batch_size"),
 )
@@ -36,6 +34,12 @@ def resolved_params(
     """Return the complete configuration as dotted keys, with the curriculum's defaults."""
     params = flatten(config.replace(curriculum=curriculum.to_dict()))
     return params | {f"model.{key}": value for key, value in flatten(model).items()}
+
+
+def free_settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that may differ at a resume, which then says so; `params` as below."""
+    silent = ("resume", "training.output_dir")
+    return {key: params[key] for key in NOT_IDENTITY if key in params and key not in silent}
 
 
 def training_identity(
@@ -77,10 +81,10 @@ def check_training(
         )
     data_dir = Path(config.data.path)
     check_model(model, config.training)
-    load_encoder(model)
+    encoder = load_encoder(model)
     check_weights(model.model_name)
     check_inputs(data_dir, curriculum, config.data.exclude, config.data.trusted_path)
     if config.evaluation.enabled:  # without this check it would fail after hours of training
-        wanted = config.evaluation.samples_per_difficulty
-        choose_examples(load_split(data_dir, "test"), wanted, config.training.seed, split="test")
+        rows, wanted = load_split(data_dir, "test"), config.evaluation.samples_per_difficulty
+        choose_examples(rows, wanted, config.training.seed, split="test", encoder=encoder)
     data_digest(data_dir)

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 TRUSTED = "trusted"  # the dataset of data.trusted
 GIB = 2**30
 IMAGES_AT_ONCE = 16
+MOST_SHOWN = 3  # examples that are named in a line
 Opened = TypeVar("Opened")
 
 
@@ -45,8 +46,8 @@ def load_data(
     """Return the encoder of a model's processor, and the datasets `train` and `validation`.
 
     With the path `trusted` (`data.trusted`) there is a third one, `trusted`. Tokens are cached next
-    to the data. Examples with more tokens than `max_length` are left out, and of the two splits
-    those whose id is in `exclude`.
+    to the data. Examples with more tokens than `max_length`, or with an image that the processor
+    refuses, are left out, and of the two splits those whose id is in `exclude`.
 
     Raises:
         CheckpointError, DataError: when the processor or the data cannot be used.
@@ -57,10 +58,9 @@ def load_data(
         split: CurriculumDataset(load_split(folder, split), encoder) for split in SPLITS_READ
     }
     use_token_cache(datasets, encoder, folder, model)
-    without = f", without examples longer than training.max_length {max_length}"
     of_exclude = " and those of data.exclude" if exclude else ""
     sizes = {
-        f"the {split} split{without}{of_exclude},": each.exclude(exclude)
+        f"the {split} split{_without(each)}{of_exclude},": each.exclude(exclude)
         for split, each in datasets.items()
     }
     if trusted is not None:
@@ -68,9 +68,15 @@ def load_data(
         digests = trusted_digests(trusted)
         use_token_cache({TRUSTED: datasets[TRUSTED]}, encoder, folder, model, digests)
         sizes.popitem()  # of the validation split, which decides nothing
-        sizes[f"data.trusted {trusted}{without},"] = datasets[TRUSTED].sizes
+        sizes[f"data.trusted {trusted}{_without(datasets[TRUSTED])},"] = datasets[TRUSTED].sizes
     check_examples(curriculum.fit_to_data(datasets["train"].rows), sizes)
     return encoder, datasets
+
+
+def _without(dataset: CurriculumDataset) -> str:
+    """Say which examples a dataset is without, for an error."""
+    text = f", without examples longer than training.max_length {dataset.encoder.max_length}"
+    return f"{text} or refused by the model's processor" if any(dataset.refused.values()) else text
 
 
 def use_token_cache(
@@ -80,7 +86,7 @@ def use_token_cache(
     model: ModelConfig,
     digests: Mapping[str, str] | None = None,
 ) -> None:
-    """Make the splits read their tokens from disk; leave out and count examples that are too long.
+    """Make the splits read their tokens from disk; leave out and count examples that do not fit.
 
     The model's own class computes the positions. `digests` are those of the rows' files, by default
     of the data folder, next to which the cache is.
@@ -97,17 +103,37 @@ def use_token_cache(
                 return open_tokens(path, rows, unbounded, positions, bar.update)
 
         dataset.use_tokens(_open_in_first(cache_folders(folder), tokens_in, "tokens"))
-    if numbers := left_out(datasets):
-        listed = ", ".join(
-            f"{num} of {split} {difficulty}" for (split, difficulty), num in numbers.items()
-        )
+    _log_left_out(datasets, encoder.max_length)
+
+
+def _log_left_out(datasets: Mapping[str, CurriculumDataset], max_length: int | None) -> None:
+    """Log how many examples are left out, and of those that are refused the first ones."""
+
+    def listed(counts: Mapping[tuple[str, str], int]) -> str:
+        return ", ".join(f"{number} of {' '.join(key)}" for key, number in counts.items() if number)
+
+    refused = {
+        (split, difficulty): reasons
+        for split, dataset in datasets.items()
+        for difficulty, reasons in dataset.refused.items()
+    }
+    too_long = {key: number - len(refused[key]) for key, number in left_out(datasets).items()}
+    if any(too_long.values()):
         logger.info(
-            "longer than training.max_length %s and left out: %s", encoder.max_length, listed
+            "longer than training.max_length %s and left out: %s", max_length, listed(too_long)
+        )
+    reasons = [reason for each in refused.values() for reason in each]
+    if reasons:
+        more = f"; and {len(reasons) - MOST_SHOWN} more" if len(reasons) > MOST_SHOWN else ""
+        logger.info(
+            "refused by the model's processor and left out: %s (%s%s)",
+            listed({key: len(each) for key, each in refused.items()}),
+            *("; ".join(reasons[:MOST_SHOWN]), more),
         )
 
 
 def left_out(datasets: Mapping[str, CurriculumDataset]) -> dict[tuple[str, str], int]:
-    """Return (split, difficulty) -> number of examples that are too long, where there are any."""
+    """Return (split, difficulty) -> number of examples left out, where there are any."""
     return {
         (split, difficulty): number
         for split, dataset in datasets.items()

@@ -81,6 +81,8 @@ class CurriculumCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Score examples before the first step where the strategy wants it; record the start."""
+        # A checkpoint's state has the steps between logs and saves that it was saved with.
+        state.compute_steps(args, state.max_steps)
         if state.global_step == 0:
             self._score_losses(0)
         self._record_events()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -198,6 +199,7 @@ def choose_start(
     output_dir: Path,
     identity: Mapping[str, Any],
     num_processes: int = 1,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Start:
     """Decide where to begin, and log the decision in one line.
 
@@ -207,6 +209,7 @@ def choose_start(
         identity: the configuration and data digests, flat; a checkpoint must have the same.
         num_processes: number of processes, on which examples and dropout of a step depend; a
             checkpoint must have the same.
+        settings: other values, flat; those that differ from the checkpoint's are logged.
 
     Raises:
         CheckpointError: when the named checkpoint is incomplete or is from another configuration or
@@ -219,7 +222,7 @@ def choose_start(
     if finished.is_file():
         with convert_errors(finished):
             done = read_json(finished)
-            check_same_config(done["identity"], identity, output_dir)
+            check_same_config(_without(done["identity"], settings), identity, output_dir)
             logger.info("%s is finished (%s steps): nothing to do", output_dir, done["step"])
             return Start(finished=True, run_id=done["run_id"])
     chosen = Path(resume) if resume != AUTO else _newest_whole(output_dir)
@@ -230,11 +233,17 @@ def choose_start(
     check_whole(chosen)
     with convert_errors(chosen):
         state = read_json(chosen / CURRICULUM_FILE)
-        saved = {**state["identity"], "number of processes": state["num_processes"]}
+        before = {**state["identity"], **state.get("settings", {})}
+        saved = _without(state["identity"], settings)
+        saved["number of processes"] = state["num_processes"]
         check_same_config(saved, {**identity, "number of processes": num_processes}, chosen)
         start, step = Start(resume_from=chosen, run_id=state["run_id"]), int(state["step"])
         int(state["journal"])  # a checkpoint of an earlier version has none
     logger.info("going on from %s (step %s)", chosen, step)
+    changed = [key for key in settings if key in before and before[key] != settings[key]]
+    if changed:
+        listed = (f"{key} was {before[key]!r:.60}, is {settings[key]!r:.60}" for key in changed)
+        logger.info("changed since this checkpoint: %s", "; ".join(listed))
     clear_leftovers(chosen.parent)
     if chosen.parent.resolve() != output_dir.resolve():
         set_aside(output_dir)
@@ -243,6 +252,11 @@ def choose_start(
             shutil.copytree(chosen.parent / BEST, staged, dirs_exist_ok=True)
             replace_folder(staged, output_dir / BEST)
     return start
+
+
+def _without(identity: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are compared; an older version may have saved others with them."""
+    return {key: value for key, value in identity.items() if key not in settings}
 
 
 def _newest_whole(output_dir: Path) -> Path | None:

@@ -198,7 +198,8 @@ def test_data_of_one_difficulty_have_no_mix_to_compare_on(workdir, hard_data, wo
 
 def test_a_comparison_with_other_settings_is_not_mixed_with_the_first(workdir, words, capfd):
     (workdir / "arms").mkdir()
-    state = {"run_id": "0" * 32, "identity": {"training.max_steps": 9}}
+    free = {"training.logging_steps": 99, "data.path": "moved", "training.num_workers": 9}
+    state = {"run_id": "0" * 32, "identity": {"training.max_steps": 9, **free}}
     (workdir / "arms" / "ablate.json").write_text(json.dumps(state))
     folder = workdir / "arms" / "uniform" / "seed-0"
     (folder / "sft" / "checkpoint-9").mkdir(parents=True)
@@ -209,6 +210,7 @@ def test_a_comparison_with_other_settings_is_not_mixed_with_the_first(workdir, w
     err = capfd.readouterr().err
     assert "comparison arms is from another configuration" in err
     assert "training.max_steps was 9, is 3" in err and "name another training.output_dir" in err
+    assert not [key for key in free if key in err]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sft import main
 from pixelis.data.store import difficulty_file, write_rows
-from tests.small_data import make_small_data
+from tests.small_data import make_small_data, make_thin
 
 pytestmark = pytest.mark.integration
 
@@ -459,6 +459,53 @@ def test_an_empty_difficulty_that_a_mix_needs(rewrite, refused, split):
         )
 
 
+@pytest.fixture
+def whole_summary(data):
+    """Write the digests of changed files into the summary, as data-prep would."""
+
+    def write():
+        summary = json.loads((data / "summary.json").read_text())
+        for name in summary["sha256"]:
+            summary["sha256"][name] = hashlib.sha256((data / name).read_bytes()).hexdigest()
+        (data / "summary.json").write_text(json.dumps(summary))
+
+    return write
+
+
+def test_thin_images_in_every_split_are_left_out_and_end_nothing(
+    data, rewrite, whole_summary, sft, runs
+):
+    ids = {}
+
+    def thin(rows):
+        for split in ("train", "validation", "test"):
+            chosen = next(row for row in rows if row["split"] == split)
+            ids[split] = make_thin(chosen)["id"]
+        return rows
+
+    rewrite("hard", thin)
+    whole_summary()
+    rules = {"samples_per_difficulty": 40, "max_operations": 1, "compare_base": "false"}
+    words = {f"evaluation__{name}": value for name, value in rules.items()}
+    code, out, err = sft(training__max_steps=2, evaluation__enabled="true", **words)
+    assert code == 0, err
+    assert "left out: 1 of train hard, 1 of validation hard (example " in out
+    refused = "the model's processor refuses an image of 900 x 4 pixels: absolute aspect ratio must"
+    for example_id in ids.values():
+        assert f"example {example_id}: {refused}" in out
+    assert "Traceback" not in out + err
+    (run,) = runs()
+    assert run.info.status == "FINISHED" and run.data.metrics["data/train/hard/left_out"] == 1
+
+
+def test_where_no_test_example_can_be_shown_it_says_so(rewrite, whole_summary, refused):
+    rewrite("hard", lambda rows: [make_thin(r) if r["split"] == "test" else r for r in rows])
+    whole_summary()
+    assert refused(evaluation__enabled="true") == (
+        "the test split has no hard examples that the model's processor takes"
+    )
+
+
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_an_image_that_does_not_open(rewrite, refused, split):
     broken = []
@@ -528,6 +575,27 @@ def test_a_checkpoint_from_another_configuration(workdir, data, rewrite, sft, ru
     after = files_below(workdir)
     assert ours and all(after[name] == before[name] for name in ours)
     assert after.keys() == before.keys()
+
+
+def test_what_changes_no_result_may_change_at_a_resume_and_is_told(workdir, data, sft, runs):
+    assert sft(training__max_steps=2)[0] == 0
+    adapter = workdir / "out" / "final" / "adapter_model.safetensors"
+    before = adapter.read_bytes()
+    (workdir / "out" / "finished.json").unlink()
+    data.rename(workdir / "elsewhere")
+    words = ("--data.path", "./elsewhere", "--data.prep", "null", "--exp_name", "another")
+    changed = {"logging_steps": 1, "save_steps": 1, "save_total_limit": 5, "num_workers": 2}
+    settings = {f"training__{name}": value for name, value in changed.items()}
+    code, out, err = sft("--resume", "auto", *words, **settings, training__max_steps=2)
+    assert code == 0, err
+    (told,) = [line for line in out.splitlines() if line.startswith("changed since this check")]
+    assert "data.path was 'data', is './elsewhere'" in told
+    assert "exp_name was 'sft_smoke', is 'another'" in told
+    for name, value in changed.items():
+        assert re.search(rf"training\.{name} was \d, is {value}", told)
+    assert "does not match" not in out + err and "do not match" not in out + err
+    (run,) = runs()
+    assert run.info.status == "FINISHED" and adapter.read_bytes() == before
 
 
 def test_trusted_examples_are_an_input_and_part_of_what_a_resume_compares(

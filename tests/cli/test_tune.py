@@ -267,9 +267,11 @@ def test_a_study_with_other_parameters_is_refused(workdir, data, tune_arguments,
     config = load_config(TuneFileConfig, ROOT / "configs/smoke/tune.yaml", mine)
     spec = SearchSpec(config, load_config(ModelFileConfig, ROOT / "configs/model_arch.yaml", model))
     open_phases(spec)
-    message = refused([*words, "--training.learning_rate", "0.5"])
+    free = ("--training.logging_steps", "7", "--training.num_workers", "1")  # change no result
+    message = refused([*words, "--training.learning_rate", "0.5", *free])
     assert "study smoke is from another configuration: training.learning_rate was 0.002" in message
     assert "name another study" in message
+    assert "logging_steps" not in message and "num_workers" not in message
 
     # Other data in the same folder, as data-prep would have written it.
     file, summary = data / "cota_hard.parquet", data / "summary.json"

@@ -1,12 +1,20 @@
 import copy
+import re
 
 import pytest
 import torch
 from PIL import Image
 
 from pixelis.data.chat import CALL_CLOSE, CALL_OPEN, Message, example_messages, prompt_messages
-from pixelis.data.encode import IGNORE_INDEX, OPERATION, Encoder, collate
-from pixelis.data.example import SAMPLE_TYPES
+from pixelis.data.encode import (
+    IGNORE_INDEX,
+    OPERATION,
+    Encoder,
+    RefusedImageError,
+    collate,
+    encode_example,
+)
+from pixelis.data.example import SAMPLE_TYPES, Example, Step
 from pixelis.errors import DataError
 
 TURN_END = "<|im_end|>"
@@ -366,3 +374,76 @@ def test_the_tokens_of_a_call_are_those_of_its_json_in_supervised_turns(encoder,
         assert [text.strip() for text in found] == [text.strip() for text in expected]
         calls += len(found)
     assert calls > 100
+
+
+# Images that the processor refuses
+
+
+class LeastSide:
+    """An image processor with a rule of its own, as those of other models have."""
+
+    def __init__(self, wrapped, error):
+        self.wrapped, self.error = wrapped, error
+
+    def __getattr__(self, name):
+        return getattr(self.wrapped, name)
+
+    def __call__(self, images, **words):
+        if min(images[0].size) < 28:
+            raise self.error
+        return self.wrapped(images=images, **words)
+
+    def get_number_of_image_patches(self, height, width, words):
+        if min(height, width) < 28:
+            raise self.error
+        return self.wrapped.get_number_of_image_patches(height, width, words)
+
+
+def refused_example(size, in_step=False):
+    image = Image.new("RGB", size)
+    shown = Image.new("RGB", (56, 56)) if in_step else image
+    zoom = {"bbox": [0, 0, 9, 9]}, {"size": list(size)}
+    steps = (Step("I look.", "ZOOM_IN", *zoom, image),) if in_step else ()
+    return Example("e1", "t", "positive", "What?", (shown,), steps, "So.", "1", "1")
+
+
+@pytest.mark.parametrize("in_step", [False, True])
+@pytest.mark.parametrize("size", [(900, 4), (3, 601), (201, 1)])
+def test_a_thin_image_is_refused_with_its_size_and_its_example(encoder, size, in_step):
+    width, height = size
+    expected = (
+        f"example e1: the model's processor refuses an image of {width} x {height} pixels: "
+        "absolute aspect ratio must be smaller than 200, got "
+    )
+    with pytest.raises(RefusedImageError, match=re.escape(expected)):
+        encode_example(refused_example(size, in_step), encoder)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (ValueError("height and width must be larger than 28"), "height and width must be larg"),
+        (TypeError("Unable to infer channel dimension"), "Unable to infer channel dimension"),
+        (AssertionError(), "AssertionError"),
+        (RuntimeError("first line\nsecond line\nthird line"), "first line second line$"),
+    ],
+)
+def test_whatever_a_processor_raises_about_an_image_is_one_line(processor, error, why):
+    other = copy.copy(processor)
+    other.image_processor = LeastSide(processor.image_processor, error)
+    encoder = Encoder(other)
+    for in_step in (False, True):
+        with pytest.raises(RefusedImageError, match=f"27 x 60 pixels: {why}"):
+            encode_example(refused_example((27, 60), in_step), encoder)
+    encode_example(refused_example((28, 60)), encoder)
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_image(processor):
+    other = copy.copy(processor)
+    other.image_processor = LeastSide(processor.image_processor, MemoryError())
+    with pytest.raises(MemoryError):
+        encode_example(refused_example((27, 60)), Encoder(other))
+
+
+def test_the_widest_image_that_is_taken(encoder):
+    assert len(encode_example(refused_example((800, 4)), encoder)) > 0

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -27,6 +28,7 @@ from pixelis.data_prep.streams import (
     open_import,
 )
 from pixelis.errors import CheckpointError, DataError
+from pixelis.models.token_count import explain_refusal
 
 WEIGHTS = dict(zip(COMPONENTS, (0.3, 0.25, 0.2, 0.15, 0.1), strict=True))
 BUILDER = RowBuilder((0.12, 0.12), "composite", WEIGHTS)
@@ -300,7 +302,7 @@ def test_large_records_go_in_smaller_chunks(write, tmp_path, monkeypatch):
     assert [line for chunk in seen for line in chunk] == list(range(1, len(sizes) + 1))
 
 
-@pytest.mark.parametrize("error", [DataError("U+E000"), ValueError("aspect ratio must be small")])
+@pytest.mark.parametrize("error", [DataError("U+E000"), DataError("aspect ratio must be small")])
 def test_what_the_model_s_processor_refuses_is_rejected(write, tmp_path, error):
     def refuse(example):
         if example.images[0].height == 21:
@@ -312,6 +314,27 @@ def test_what_the_model_s_processor_refuses_is_rejected(write, tmp_path, error):
     assert ids(found, tmp_path) == ["r2"]
     (one,) = rejected(tmp_path)
     assert one["line"] == 1 and str(error) in one["detail"]
+
+
+@pytest.mark.parametrize("size", [(900, 4), (2, 500)])
+def test_an_image_that_the_base_refuses_is_rejected_with_file_and_line(write, tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "source" / "thin.png")
+    Image.new("RGB", (600, 40)).save(tmp_path / "source" / "wide.png")
+    zoom = {"operation": "ZOOM_IN", "arguments": {"bbox": [0, 0, 600, 1], "factor": 1}}
+    steps = [{"thought": "I look.", **zoom}]
+    records = [record(2, image="thin.png"), record(3, image="wide.png", trajectory=steps)]
+    stream = write([record(1), *records, record(4), record(5, image="wide.png")])
+    stream.explain_refusal = partial(explain_refusal, "pixelis-nano")
+    assert ids(stream, tmp_path) == ["r1", "r4", "r5"]
+    found = rejected(tmp_path)
+    assert [(each["file"], each["line"], each["reason"]) for each in found] == [
+        ("some.jsonl", 2, "unreadable_image"),
+        ("some.jsonl", 3, "unreadable_image"),
+    ]
+    for each, (width, height) in zip(found, (size, (600, 1)), strict=True):
+        assert each["detail"].startswith(
+            f"the model's processor refuses an image of {width} x {height} pixels: absolute aspect "
+        )
 
 
 def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_record(write):

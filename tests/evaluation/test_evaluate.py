@@ -13,6 +13,7 @@ from pixelis.evaluation.evaluate import (
     evaluate_model,
 )
 from pixelis.evaluation.rollout import Conversation, roll_out
+from tests.small_data import make_thin
 
 TASKS = ("object_counting", "text_extraction", "attribute_recognition")
 LIMITS = {"max_operations": 1, "max_new_tokens": 6, "batch_size": 4}
@@ -40,11 +41,14 @@ def rows():
     }
 
 
-def choose(rows, count, seed=0):
-    return choose_examples(rows, count, seed, split="test")
+@pytest.fixture
+def choose(encoder):
+    return lambda rows, count, seed=0: choose_examples(
+        rows, count, seed, split="test", encoder=encoder
+    )
 
 
-def test_examples_are_chosen_by_the_seed_with_tasks_in_turn(rows):
+def test_examples_are_chosen_by_the_seed_with_tasks_in_turn(rows, choose):
     chosen = choose(rows, 3)
     assert [e.difficulty for e in chosen] == ["simple"] * 3 + ["hard"] * 3
     assert {e.task for e in chosen[:3]} == {e.task for e in chosen[3:]} == set(TASKS)
@@ -54,7 +58,7 @@ def test_examples_are_chosen_by_the_seed_with_tasks_in_turn(rows):
     assert {e.id for e in choose(rows, 2)} < {e.id for e in choose(rows, 5)}
 
 
-def test_all_examples_are_chosen_where_there_are_few(rows):
+def test_all_examples_are_chosen_where_there_are_few(rows, choose):
     assert len({e.id for e in choose(rows, 100)}) == 15
     # Other tasks fill up where one has no more.
     hard = [e for e in choose(rows, 5) if e.difficulty == "hard"]
@@ -62,13 +66,30 @@ def test_all_examples_are_chosen_where_there_are_few(rows):
     assert sum(e.task == "attribute_recognition" for e in hard) == 1
 
 
-def test_difficulty_without_examples_is_named(rows):
+def test_difficulty_without_examples_is_named(rows, choose):
     empty = {**rows, "medium": as_dataset([])}
     with pytest.raises(DataError, match="the test split has no medium examples"):
         choose(empty, 2)
     # Though the split has examples of one difficulty alone: the data have others.
     with pytest.raises(DataError, match="the test split has no medium examples"):
         choose({"medium": as_dataset([]), "hard": rows["hard"]}, 2)
+
+
+@pytest.mark.parametrize("in_step", [False, True])
+def test_another_takes_the_place_of_one_that_the_processor_refuses(rows, choose, caplog, in_step):
+    caplog.set_level("INFO", logger="pixelis")
+    first, second = (example.id for example in choose({"hard": rows["hard"]}, 2))
+    thin = [
+        make_thin(row, in_step=in_step and bool(row["trajectory"])) if row["id"] == first else row
+        for row in rows["hard"]
+    ]
+    ids = [example.id for example in choose({"hard": datasets.Dataset.from_list(thin)}, 2)]
+    assert len(ids) == 2 and ids[0] == second and first not in ids
+    (line,) = caplog.messages
+    assert line.startswith(
+        "refused by the model's processor and left out: 1 of test hard (example "
+        f"{first}: the model's processor refuses an image of 900 x 4 pixels: "
+    )
 
 
 def evaluate(model, encoder, examples, **kwargs):

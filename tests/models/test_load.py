@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
+    AutoTokenizer,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -124,6 +125,31 @@ def test_a_processor_without_a_chat_template(folder):
     with pytest.raises(CheckpointError) as caught:
         load_processor(str(folder))
     assert one_line(caught) == f"the processor of '{folder}' has no chat_template"
+
+
+def edit_tokenizer(folder, **changes):
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in config.items() if v != "gone"}))
+
+
+@pytest.mark.parametrize("pad_token", [None, "gone"])
+def test_a_tokenizer_without_a_pad_token_pads_with_its_end(folder, pad_token):
+    edit_tokenizer(folder, pad_token=pad_token)
+    assert AutoTokenizer.from_pretrained(folder).pad_token is None
+    tokenizer = load_processor(str(folder)).tokenizer
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id is not None
+    assert load_processor(NANO).tokenizer.pad_token == "<|endoftext|>"
+
+
+@pytest.mark.parametrize("pad_token", ["gone", "<|endoftext|>"])
+def test_a_tokenizer_without_an_end_is_refused(folder, pad_token):
+    edit_tokenizer(folder, pad_token=pad_token, eos_token=None)
+    with pytest.raises(CheckpointError) as caught:
+        load_processor(str(folder))
+    assert one_line(caught) == (
+        f"the tokenizer of '{folder}' has no eos_token, which ends the assistant's turns"
+    )
 
 
 def test_how_many_tokens_a_model_was_made_for(folder):

@@ -9,7 +9,7 @@ from pixelis.data.chat import example_messages
 from pixelis.data.encode import Encoder
 from pixelis.data_prep.generate import generate_example
 from pixelis.models import token_count
-from pixelis.models.token_count import count_tokens
+from pixelis.models.token_count import count_tokens, explain_refusal
 
 
 @pytest.fixture
@@ -22,9 +22,11 @@ def loads(processor, monkeypatch):
         return processor
 
     monkeypatch.setattr("pixelis.models.load.load_processor", load_processor)
-    token_count._load_encoder.cache_clear()
+    for cached in (token_count._load_encoder, explain_refusal):
+        cached.cache_clear()
     yield loaded
-    token_count._load_encoder.cache_clear()
+    for cached in (token_count._load_encoder, explain_refusal):
+        cached.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +57,11 @@ def test_importing_it_imports_neither_torch_nor_transformers():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.stdout == "set()\n", found.stderr
+
+
+def test_sizes_that_the_processor_refuses_are_explained(loads):
+    for size in ((900, 4), (4, 900), (201, 1)):
+        assert explain_refusal("m", size).startswith(
+            f"the model's processor refuses an image of {size[0]} x {size[1]} pixels: absolute "
+        )
+    assert explain_refusal("m", (800, 4)) == explain_refusal("m", (1, 1)) == ""

@@ -1,9 +1,15 @@
 """The stages of a training in which every attempt succeeds."""
 
+import shutil
+
+import pyarrow.parquet as pq
 import pytest
 
+from pixelis.config import ModelConfig
 from pixelis.curriculum import CurriculumConfig
-from pixelis.planning.data import plan_stages, sum_examples
+from pixelis.data.store import write_rows
+from pixelis.planning.data import plan_stages, read_statistics, sum_examples
+from tests.small_data import make_thin
 
 
 def stages(max_steps=100, scores=None, **changed):
@@ -55,3 +61,14 @@ def test_competence_needs_the_scores():
 @pytest.mark.parametrize("strategy", ["self_paced", "adaptive"])
 def test_what_losses_decide_is_not_known_before(strategy):
     assert stages(strategy=strategy, scores={"simple": [0.1]}) is None
+
+
+def test_examples_that_training_leaves_out_are_not_measured(made_data, tmp_path):
+    folder = shutil.copytree(made_data, tmp_path / "data")
+    path = folder / "cota_simple.parquet"
+    rows = pq.read_table(path).to_pylist()
+    write_rows([make_thin(row) if n % 2 else row for n, row in enumerate(rows)], path)
+    found, whole = (read_statistics(each, ModelConfig()) for each in (folder, made_data))
+    assert found.sizes == whole.sizes
+    assert found.tokens["hard"] == whole.tokens["hard"]
+    assert found.tokens["simple"] != whole.tokens["simple"]

@@ -41,8 +41,9 @@ def encoder():
 
 
 @pytest.fixture
-def examples(made_data):
-    return tuple(choose_examples(load_split(made_data, "test"), 2, 0, split="test"))
+def examples(made_data, encoder):
+    rows = load_split(made_data, "test")
+    return tuple(choose_examples(rows, 2, 0, split="test", encoder=encoder))
 
 
 @pytest.fixture

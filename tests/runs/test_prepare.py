@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
+from PIL import Image
 
 from pixelis.config import DataPrepConfig, DifficultyConfig
 from pixelis.errors import ConfigError
@@ -156,3 +157,26 @@ def test_a_task_that_is_not_known_is_refused_before_a_run_is_opened(workdir, run
     with pytest.raises(ConfigError, match="tasks must be among attribute_recognition, .* got 'x'"):
         make_data(CONFIG.replace(tasks=("x",)), workdir / "data")
     assert runs() == []
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_an_imported_image_is_rejected_where_the_base_that_refuses_it_is_known(workdir, is_known):
+    for number in range(12):
+        size = (900, 4) if number == 5 else (60, 40 + number)
+        Image.new("RGB", size).save(workdir / f"{number}.png")
+    fields = {"question": "What?", "answer": "a", "conclusion": "So."}
+    lines = [json.dumps(fields | {"image": f"{n}.png"}) for n in range(12)]
+    (workdir / "mine.jsonl").write_text("\n".join(lines))
+    config = DataPrepConfig(
+        input="mine.jsonl",
+        num_workers=1,
+        max_rejected=0.2,
+        difficulty=DifficultyConfig(correlation_samples=2 if is_known else 0),
+    )
+    summary = make_data(config, workdir / "data")
+    assert summary["rejected"] == ({"unreadable_image": 1} if is_known else {})
+    if is_known:
+        (rejection,) = (workdir / "data" / "rejected.jsonl").read_text().splitlines()
+        found = json.loads(rejection)
+        assert (found["file"], found["line"]) == ("mine.jsonl", 6)
+        assert "refuses an image of 900 x 4 pixels: absolute aspect ratio" in found["detail"]

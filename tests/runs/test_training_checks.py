@@ -4,7 +4,12 @@ import pytest
 
 from pixelis.config import ModelConfig, TrainingConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
-from pixelis.runs.training_checks import check_training, resolved_params, training_identity
+from pixelis.runs.training_checks import (
+    check_training,
+    free_settings,
+    resolved_params,
+    training_identity,
+)
 
 MODEL = ModelConfig()
 
@@ -15,6 +20,54 @@ def identity(config):
 
 def with_training(**changed):
     return TrainingFileConfig(training=TrainingConfig(batch_size=8).replace(**changed))
+
+
+FREE = {
+    "logging_steps": 1,
+    "save_steps": 7,
+    "save_total_limit": 9,
+    "num_workers": 3,
+    "vision_cache": "off",
+    "vision_cache_gib": 1.0,
+    "max_bad_steps": 9,
+    "output_dir": "elsewhere",
+}
+
+
+def test_names_places_and_what_is_written_are_no_part_of_what_is_trained():
+    config = with_training(gradient_accumulation_steps=2)
+    changed = config.replace(
+        exp_name="another",
+        register="reader",
+        resume="auto",
+        training=config.training.replace(**FREE),
+        data=config.data.replace(prep=None, path="moved"),
+        evaluation=config.evaluation.replace(num_traces=1, num_reported=2),
+    )
+    assert identity(changed) == identity(config)
+    free = free_settings(resolved_params(changed, MODEL, CurriculumConfig()))
+    told = {f"training.{name}": value for name, value in FREE.items() if name != "output_dir"}
+    assert told.items() <= free.items() and not {"resume", "training.output_dir"} & set(free)
+    assert (free["exp_name"], free["data.path"], free["data.prep"]) == ("another", "moved", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", 9),
+        ("max_steps", 9),
+        ("learning_rate", 0.5),
+        ("eval_steps", 9),
+        ("eval_batch_size", 9),
+        ("max_length", 9),
+        ("precision", "bf16"),
+    ],
+)
+def test_what_decides_the_result_is(name, value):
+    config = with_training(precision="fp32")
+    changed = config.replace(training=config.training.replace(**{name: value}))
+    one, other = identity(config), identity(changed)
+    assert {key for key in one if one[key] != other[key]} == {f"training.{name}"}
 
 
 def test_how_a_step_is_split_and_what_is_left_out_is_no_part_of_what_is_trained():

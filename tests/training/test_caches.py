@@ -14,13 +14,14 @@ from pixelis.config import ModelConfig
 from pixelis.data.cache import cache_folder
 from pixelis.data.dataset import CurriculumDataset
 from pixelis.data.encode import IGNORE_INDEX, PAD_TO, Encoder
-from pixelis.data.example import DIFFICULTIES
+from pixelis.data.example import DIFFICULTIES, SPLITS
 from pixelis.data.store import SUMMARY_FILE, difficulty_file, load_split, write_rows
 from pixelis.errors import CheckpointError
 from pixelis.models.load import load_model, load_processor
 from pixelis.models.vision import vision_digest
 from pixelis.training import caches as caches_module
 from pixelis.training.caches import left_out, use_token_cache, use_vision_cache
+from tests.small_data import make_thin
 from tests.training.conftest import logged_lines
 
 pytestmark = pytest.mark.integration
@@ -199,6 +200,56 @@ def test_what_is_longer_than_max_length_is_left_out_and_counted(open_splits, enc
     assert len(lines) == 1
     assert lines[0].startswith(f"longer than training.max_length {limit} and left out: ")
     assert all(f"{n} of {' '.join(name)}" in lines[0] for name, n in numbers.items())
+
+
+# Examples with an image that the processor refuses
+
+
+@pytest.fixture
+def thin(folder):
+    """Thin images in every fourth example of `simple`, in the question or in a step; their ids."""
+    path = folder / difficulty_file("simple")
+    rows = pq.read_table(path).to_pylist()
+    for number, row in enumerate(rows[::4]):
+        make_thin(row, in_step=bool(number % 2 and row["trajectory"]))
+    write_rows(rows, path)
+    return {split: [r["id"] for r in rows[::4] if r["split"] == split] for split in SPLITS}
+
+
+def test_what_the_processor_refuses_is_left_out_and_counted_with_example_and_reason(
+    open_splits, encoded, thin
+):
+    for _ in range(2):  # tokenised, and from the cache
+        splits, lines = open_splits(vision=True)
+        dataset = splits["train"]
+        expected = [id for id in encoded.rows["simple"]["id"] if id not in thin["train"]]
+        assert 0 < len(expected) < len(encoded.rows["simple"])
+        assert list(dataset.rows["simple"]["id"]) == expected
+        assert [dataset.example(("simple", i)).id for i in range(len(expected))] == expected
+        counts = {split: len(thin[split]) for split in splits}
+        assert left_out(splits) == {(s, "simple"): n for s, n in counts.items() if n}
+        (line,) = lines
+        listed = ", ".join(f"{n} of {split} simple" for split, n in counts.items() if n)
+        assert line.startswith(f"refused by the model's processor and left out: {listed} (")
+        reason = "the model's processor refuses an image of 900 x 4 pixels: absolute aspect ratio"
+        shown = [*thin["train"], *thin["validation"]]
+        for example_id in shown[:3]:
+            assert f"example {example_id}: {reason}" in line
+        assert line.endswith(f"; and {len(shown) - 3} more)") == (len(shown) > 3)
+        assert line.isprintable()
+    for key in dataset.all_keys():
+        assert len(dataset[key]) == dataset.length(key) > 0
+    dataset.collate([dataset[key] for key in dataset.all_keys()])
+
+
+def test_long_examples_and_refused_ones_are_told_apart(open_splits, encoded, thin):
+    lengths = [len(encoded[key]) for key in encoded.all_keys() if key[0] == "hard"]
+    splits, lines = open_splits(max_length=max(lengths) - 1)
+    too_long, refused = lines
+    assert too_long.startswith(f"longer than training.max_length {max(lengths) - 1} and left out: ")
+    assert refused.startswith("refused by the model's processor and left out: ")
+    assert f"{len(thin['train'])} of train simple" in refused
+    assert max(splits["train"].length(key) for key in splits["train"].all_keys()) < max(lengths)
 
 
 # Where it cannot be

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from transformers import TrainerState
+from transformers import TrainerState, TrainingArguments
 
 from pixelis.curriculum import CurriculumConfig, CurriculumManager
 from pixelis.recorder import NullRecorder
@@ -149,5 +149,5 @@ def test_the_state_is_restored_and_nothing_is_recorded_or_logged_again(lines):
     assert callback.recorder.told == [(2, {"train/loss": 0.5})] and other.recorder.told == []
     assert other.strata == strata
     assert [event.kind for event in other.manager.events] == ["start", "advance"]
-    other.on_train_begin(None, TrainerState(), None)
+    other.on_train_begin(TrainingArguments(use_cpu=True), TrainerState(), None)
     assert lines == []

@@ -21,6 +21,7 @@ from pixelis.training.checkpoint import (
     checkpoints,
     choose_start,
     find_fault,
+    read_json,
     seal,
     write_json,
 )
@@ -125,6 +126,23 @@ def test_a_kill_inside_a_trial_resumes_into_the_trial(fork_run, retreating, tmp_
     assert_same(run, whole)
     # Outside a trial there is nothing to go back to.
     assert not (place / "checkpoint-8" / SNAPSHOT_FILE).exists()
+
+
+def test_settings_without_effect_may_change_at_a_resume(fork_run, whole, advancing, tmp_path):
+    place = tmp_path / "sft"
+    before = {"logging_steps": 1, "save_steps": 2, "save_total_limit": 5, "num_workers": 2}
+    fork_run(place, advancing, fault=("record", 5, "SIGKILL"), code=KILLED, **before)
+    assert {path.name for path in checkpoints(place)} == {"checkpoint-2", "checkpoint-4"}
+    run = fork_run(place, advancing, resume="auto", logging_steps=3, save_steps=4)
+    assert run.adapter == whole.adapter and run.events == whole.events
+    measured, expected = (
+        {key: value for key, value in each.metrics.items() if not key[0].startswith("train/")}
+        for each in (run, whole)
+    )
+    assert measured == expected
+    # The new values hold from the checkpoint on; a saved step is logged too.
+    assert [step for key, step in run.metrics if key == "train/loss"] == [1, 2, 3, 4, 6, 8]
+    assert {path.name for path in checkpoints(place)} == {"checkpoint-4", "checkpoint-8"}
 
 
 # Asked to stop
@@ -238,6 +256,30 @@ def test_a_checkpoint_from_another_configuration(output, begin, named):
             **{"model.lora_r": 8, "curriculum.strategy": "adaptive"},
         )
     assert state_of(output) == before
+
+
+def test_what_may_change_is_told_in_one_line(output):
+    free = {"data.path": "data", "training.logging_steps": 10, "register": None, "gone": 1}
+    newest = output / "checkpoint-8"
+    state = read_json(newest / CURRICULUM_FILE) | {"settings": free}
+    # An earlier version compared what may change now.
+    state["identity"] = IDENTITY | {"training.num_workers": 0}
+    write_json(state, newest / CURRICULUM_FILE)
+    seal(newest)
+    now = free | {"training.num_workers": 0, "new": 2}
+    del now["gone"]
+    changed = {"data.path": "moved", "training.logging_steps": 5, "training.num_workers": 2}
+    told = (
+        "changed since this checkpoint: data.path was 'data', is 'moved'; "
+        "training.logging_steps was 10, is 5; training.num_workers was 0, is 2"
+    )
+    for settings, lines_after in ((now, []), (now | changed, [told])):
+        with logged_lines() as lines:
+            start = choose_start("auto", output, IDENTITY, settings=settings)
+        assert start.resume_from == newest
+        assert lines == [f"going on from {newest} (step 8)", *lines_after]
+    with pytest.raises(CheckpointError, match="max_steps was 8, is 9; go on with the same values"):
+        choose_start("auto", output, IDENTITY | {"training.max_steps": 9}, settings=now | changed)
 
 
 def test_a_checkpoint_that_is_not_there(begin, tmp_path):

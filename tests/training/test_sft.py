@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 
 import pyarrow.parquet as pq
@@ -15,10 +16,11 @@ from pixelis.data.encode import Encoder, encode_example
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import difficulty_file, from_row, load_split, write_rows
 from pixelis.errors import CheckpointError, ConfigError, DataError, UserError
-from pixelis.models.load import load_model, load_processor
+from pixelis.models.load import EMBEDDED_DIR, load_model, load_processor
 from pixelis.models.lora import load_adapter
 from pixelis.recorder import UNTRUSTED
 from pixelis.training.checkpoint import ADAPTER_FILE
+from tests.small_data import make_thin
 
 pytestmark = pytest.mark.integration
 
@@ -134,6 +136,21 @@ def test_a_base_that_is_not_there(train, advancing, tmp_path):
         train(advancing, model={"model_name": place})
 
 
+def test_a_base_without_a_pad_token_trains_as_one_that_has_it(train, advancing, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(EMBEDDED_DIR, folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": None}))
+    adapters = []
+    for number, name in enumerate(("pixelis-nano", str(folder))):
+        place = tmp_path / str(number)
+        result, _, _ = train(advancing, model={"model_name": name}, output_dir=place, max_steps=3)
+        adapters.append(load_file(result.final_dir / ADAPTER_FILE))
+    one, other = adapters
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.fixture(scope="module")
 def lengths(data_dir):
     """Tokens of each training example by difficulty."""
@@ -192,6 +209,33 @@ def test_with_the_curriculum_off_data_of_one_difficulty_are_trained_on_whole(
     start, end = seen.result.events
     assert start.mix == end.mix == {"simple": 0.0, "medium": 1.0, "hard": 0.0}
     assert list(end.strata) == ["medium"] and end.perf_after == end.strata["medium"]
+
+
+@pytest.mark.parametrize("in_step", [False, True])
+def test_a_training_leaves_out_what_the_processor_refuses(trained, advancing, folder, in_step):
+    path = folder / difficulty_file("simple")
+    rows = pq.read_table(path).to_pylist()
+    thin = [make_thin(row, in_step=in_step and bool(row["trajectory"])) for row in rows[::3]]
+    write_rows(rows, path)
+    seen = trained(advancing, data=folder, max_steps=3)
+    num_train = sum(row["split"] == "train" for row in thin)
+    assert seen.recorder.values["data/train/simple/left_out", 0] == num_train > 0
+    assert any(f"left out: {num_train} of train simple" in line for line in seen.lines)
+    num_left = sum(row["split"] == "train" for row in rows) - num_train
+    drawn = {i for keys in seen.keys.values() for name, i in keys if name == "simple"}
+    assert drawn and max(drawn) < num_left
+
+
+def test_where_all_of_a_difficulty_are_refused_it_says_so(train, advancing, folder):
+    path = folder / difficulty_file("simple")
+    write_rows([make_thin(row) for row in pq.read_table(path).to_pylist()], path)
+    with pytest.raises(ConfigError) as caught:
+        train(advancing, data=folder)
+    assert str(caught.value) == (
+        "Stage 'simple' takes 1 of its examples from difficulty 'simple', but the train split, "
+        "without examples longer than training.max_length 512 or refused by the model's processor, "
+        "has no example of it."
+    )
 
 
 def break_images(folder):

@@ -21,7 +21,7 @@ from pixelis.data_prep.importing.values import (
     get_field,
     show,
 )
-from pixelis.errors import CheckpointError
+from pixelis.errors import DataError
 
 # Record format -> function that makes CoTA records of a record, one for each question.
 READERS: dict[str, Callable[[Mapping[str, Any], Path], Sequence[Mapping[str, Any]]]] = {
@@ -146,22 +146,19 @@ def _check_judged(drafts: Sequence[Example], sample_type: str, truth: str | None
 def check_length(
     example: Example, count_tokens: Callable[[Example], int] | None, limit: int | None, rule: str
 ) -> None:
-    """Refuse an example with more tokens than a limit, or one that the processor refuses.
+    """Refuse an example with more tokens than a limit, or that the model's processor refuses.
 
     Args:
         example: the example.
         count_tokens: counts its tokens; None: no check.
-        limit: the largest number of tokens; None: no check.
+        limit: the largest number of tokens; None: any number.
         rule: the limit's name.
     """
-    if count_tokens is None or limit is None:
+    if count_tokens is None:
         return
     try:
         length = count_tokens(example)
-    except CheckpointError:
-        raise
-    except ValueError as error:  # such as an image as thin as a line
-        detail = f"the model's processor refuses it: {error}"
-        raise RejectedError("unreadable_image", detail) from error
-    if length > limit:
+    except DataError as error:  # such as an image as thin as a line
+        raise RejectedError("unreadable_image", str(error)) from error
+    if limit is not None and length > limit:
         raise RejectedError("too_long", f"{length} tokens, more than {rule} {limit}")

@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution
 from pixelis.config import (
     FIRST_FINAL_SEED,
     SECTION,
+    WITHOUT_EFFECT,
     ModelConfig,
     ModelFileConfig,
     TrainingFileConfig,
@@ -54,10 +55,11 @@ FIXED = {
     "model.max_pixels": "the trials share the images",
     "model.trust_remote_code": "no search decides that",
 }
-# Keys that may differ when a study is resumed: they add trials, or change only folders.
+# Keys that may differ when a study is resumed: they add trials, or change no result.
 FREE = (
     *("num_trials", "num_workers", "final_seeds", "best_config", "storage", "exp_name", "study"),
     *("prune_after", "sampler", "pruner", "data", "training.output_dir", "evaluation"),
+    *WITHOUT_EFFECT,
 )
 BATCH_KEYS = ("training.batch_size", "training.gradient_accumulation_steps")
 Strata = Mapping[str, float]

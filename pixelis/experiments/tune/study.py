@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from pixelis.config import WITHOUT_EFFECT
 from pixelis.errors import UserError
 from pixelis.experiments.tune.spec import SearchSpec
 from pixelis.experiments.tune.storage import (
@@ -124,7 +125,9 @@ def open_study(spec: SearchSpec, phase: str = TRIALS) -> SearchStudy:
                     "training.output_dir, or remove the folder"
                 )
             study.set_user_attr(IDENTITY, now)
-        before = study.user_attrs[IDENTITY]
+        saved = study.user_attrs[IDENTITY]
+    # An earlier version compared more.
+    before = {key: value for key, value in saved.items() if key not in WITHOUT_EFFECT}
     if before != now:
         # Imported only here, because it imports torch, which takes seconds.
         from pixelis.training.checkpoint import check_same_config
