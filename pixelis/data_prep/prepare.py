@@ -192,7 +192,10 @@ def _check_rejected(
         return
     kept = _kept_rejections(out)
     os.replace(folder / REJECTED_FILE, kept)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in stream.rejected.most_common())
+    first = stream.source.get("first_rejected", {})
+    reasons = ", ".join(
+        f"{count} {reason} ({first[reason]})" for reason, count in stream.rejected.most_common()
+    )
     allowed = f"more than max_rejected {config.max_rejected:g} allows" if num_examples else "all"
     raise DataError(
         f"{rejected} of {total} records of {config.input} were rejected ({rejected / total:.1%}), "

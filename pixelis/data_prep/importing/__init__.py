@@ -1,20 +1,23 @@
 """Import of a user's own data: CoTA records and chats are converted to examples or rejected.
 
-`files` finds and reads the data files, `cota_format` and `chat_formats` read one record of a
-format, `convert` makes it examples.
+`files` finds and reads the data files, `cota_format`, `question_answer` and `chat_formats` read one
+record of a format, `convert` makes it examples, `identity` gives these their ids.
 """
 
 from pixelis.data_prep.importing.convert import check_length, convert
 from pixelis.data_prep.importing.files import FORMATS, Input, Record, open_input, read_records
+from pixelis.data_prep.importing.identity import Ids, content_digest
 from pixelis.data_prep.importing.values import RejectedError, Rejection
 
 __all__ = [
     "FORMATS",
+    "Ids",
     "Input",
     "Record",
     "RejectedError",
     "Rejection",
     "check_length",
+    "content_digest",
     "convert",
     "open_input",
     "read_records",
