@@ -357,9 +357,9 @@ def test_too_many_rejections_are_an_error_that_leaves_its_reasons(photos, tmp_pa
         prepare_folder(imported(path), out)
     assert str(error.value) == (
         f"2 of 20 records of {path} were rejected (10.0%), more than max_rejected 0.05 allows: "
-        "1 broken_json (some.jsonl:19: not JSON: Expecting property name enclosed in double quotes: "
-        "line 1 column 2 (char 1)), 1 duplicate_id (some.jsonl:20: the id 'r0' and its content came "
-        f"before); see {kept}"
+        "1 broken_json (some.jsonl:19: not JSON: Expecting property name enclosed in double "
+        "quotes: line 1 column 2 (char 1)), 1 duplicate_id (some.jsonl:20: the id 'r0' and its "
+        f"content came before); see {kept}"
     )
     assert len(kept.read_text(encoding="utf-8").splitlines()) == 2
     assert names_in(tmp_path) == {"mine", kept.name}
@@ -379,7 +379,10 @@ def test_old_data_survives_an_input_that_is_refused(photos, tmp_path):
 def test_an_input_of_which_nothing_can_be_used(photos, tmp_path):
     path = photos / "some.jsonl"
     write_lines([sample(number, answer=None) for number in range(3)], path)
-    message = rf"^3 of 3 records of {path} were rejected \(100.0%\), all: 3 no_answer \(some.jsonl:1: "
+    message = (
+        rf"^3 of 3 records of {path} were rejected \(100.0%\), all: 3 no_answer \(some.jsonl:1: "
+        r"the question has no answer: 'What is in 0\?'\); see "
+    )
     with pytest.raises(DataError, match=message):
         prepare_folder(imported(path, max_rejected=1.0), tmp_path / "cota")
     assert names_in(tmp_path) == {"mine", "cota.rejected.jsonl"}

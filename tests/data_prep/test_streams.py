@@ -176,7 +176,10 @@ def test_what_a_source_refused_of_its_own_is_written_and_counted(tmp_path):
 
 
 def test_a_rejected_record_of_coco_has_its_id(tmp_path):
-    rejections = [Rejection("a.json", None, "broken_box", "a box", 7), Rejection("a.json", 2, "x", "y")]
+    rejections = [
+        Rejection("a.json", None, "broken_box", "a box", 7),
+        Rejection("a.json", 2, "x", "y"),
+    ]
     stream = generated(FakeGenerate(lambda index, salt: f"{index}"), 1, rejections=rejections)
     ids(stream, tmp_path)
     assert rejected(tmp_path) == [

@@ -13,6 +13,7 @@ from pixelis.data_prep.importing.question_answer import THOUGHTS
 from pixelis.data_prep.importing.values import (
     UNSUPPORTED,
     RejectedError,
+    check_object,
     check_text,
     read_list,
     show,
@@ -89,7 +90,7 @@ def read_turn(raw: Any, number: int) -> Turn:
         raise RejectedError("wrong_turns", f"turn {number}: only an assistant makes calls")
     content = raw.get("content") if raw.get("content") is not None else raw.get("value")
     if isinstance(content, dict) and role in TAGGED and "type" not in content:
-        content = json.dumps(content)  # a call or a result as an object
+        content = json.dumps(check_object(content, f"turn {number}"))  # a call or a result
     held: dict[str, list[Any]] = {"text": [], "thought": [], "image": []}
     held["thought"] += [raw[name] for name in THOUGHTS if isinstance(raw.get(name), str)]
     for part in content if isinstance(content, list) else [content]:
@@ -142,7 +143,7 @@ def _read_part(part: Any, number: int) -> tuple[str, Any]:
         if holds == "unsupported":
             raise RejectedError("unsupported", f"turn {number}: {UNSUPPORTED}")
         if holds == "image":
-            return holds, _read_image(part)
+            return "image", _read_image(part)
         if holds is not None and text is not None:
             return holds, text
     raise RejectedError(

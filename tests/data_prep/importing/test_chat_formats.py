@@ -167,7 +167,8 @@ def test_a_last_question_without_an_answer_leaves_the_rounds_before_it(take):
     first = [("u", "What?"), ("a", "A circle."), ("u", "Which colour?"), ("a", "red")]
     for last in ([("u", "Sure?")], [("u", "Sure?"), LOOK], [("u", "Sure?"), ("a", "")]):
         examples = take(chat(*first, *last, id="x"), "messages")
-        assert [(each.id, each.answer) for each in examples] == [("x#1", "A circle."), ("x#2", "red")]
+        assert [each.id for each in examples] == ["x#1", "x#2"]
+        assert [each.answer for each in examples] == ["A circle.", "red"]
     (example,) = take(chat(*first[:2], ("u", "Sure?"), id="x"), "messages")
     assert (example.id, example.question) == ("x", "What?")
 

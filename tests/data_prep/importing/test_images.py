@@ -125,7 +125,7 @@ def test_no_message_quotes_base64(refuse, folder):
     text = encoded(folder)
     broken = [text[:-40] + "*" * 36, "data:image/jpeg;base64," + text[:40], "x" + text]
     broken += [text[:4] + "A" * 3000]
-    broken += [f"/{text}.png", f"http://x.org/{text}", {"bytes": None, "path": "x" + text}, [[text]]]
+    broken += [f"/{text}.png", f"http://x.org/{text}", {"path": "x" + text}, [[text]]]
     for image in broken:
         reason, detail = refuse(sample(image), "cota")
         longest = max(len(word) for word in re.split(r"[^\w+/=]", detail))

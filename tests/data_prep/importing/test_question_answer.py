@@ -58,7 +58,7 @@ def test_a_history_that_is_no_pairs(refuse, history):
     [
         ("<think>Round.</think><answer>a circle</answer>", {}, "Round.", "a circle"),
         ("<think>Round.</think>a circle", {}, "Round.", "a circle"),
-        ("It is round.\n<answer>a circle</answer>", {"answer": "a circle"}, "It is round.", "a circle"),
+        ("Round.<answer>a circle</answer>", {"answer": "a circle"}, "Round.", "a circle"),
         ("It is round.", {"answer": "a circle"}, "It is round.", "a circle"),
         ("a circle", {"answer": "a circle"}, "", "a circle"),
         ("a circle", {"reasoning_content": "Round."}, "Round.", "a circle"),

@@ -78,7 +78,10 @@ def test_a_mark_that_is_neither_yes_nor_no(refuse, value):
     ("data", "record_format"),
     [
         (chat(ASK, turn("assistant", "WRONG")), "messages"),
-        ({"prompt": [ASK], "completion": [turn("assistant", "WRONG")], "image": "c.jpg"}, "messages"),
+        (
+            {"prompt": [ASK], "completion": [turn("assistant", "WRONG")], "image": "c.jpg"},
+            "messages",
+        ),
         ({"prompt": "What?", "completion": "WRONG", "image": "c.jpg"}, "cota"),
     ],
 )
