@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pixelis.data_prep.importing.values import RejectedError, check_object, check_text, show
@@ -38,9 +38,9 @@ def fill_objects(
                 "object_count",
                 f"the turns have {count} <{name}>, the record's objects {len(values[name])}",
             )
-    left = {
-        REF: iter([check_text(value, "a name of objects") for value in values[REF]]),
-        BOX: iter([_format(held, index, sizes) for index in range(len(values[BOX]))]),
+    left: dict[str, Iterator[str]] = {
+        REF: (check_text(value, "a name of objects") for value in values[REF]),
+        BOX: (_format(held, index, sizes) for index in range(len(values[BOX]))),
     }
     return [_MARK.sub(lambda match: next(left[match[1]]), text) for text in texts]
 
