@@ -346,10 +346,12 @@ def _settle_ids(chunk: Chunk, ids: Ids) -> tuple[Chunk, list[Rejection]]:
     taken = [ids.take(*each) for each in zip(given, chunk.contents, strict=True)]
     kept = [position for position, name in enumerate(taken) if name is not None]
     batch = with_column(chunk.batch, "id", [name or "" for name in taken])
+    if len(kept) < len(taken):
+        batch = batch.take(pa.array(kept, pa.int64()))
     used = {places[position] for position in kept}
     rejections = {
         place: Rejection(*place, "duplicate_id", f"the id {own!r:.80} and its content came before")
         for place, own in zip(places, given, strict=True)
         if place not in used
     }
-    return chunk._replace(batch=batch.take(pa.array(kept, pa.int64()))), [*rejections.values()]
+    return chunk._replace(batch=batch), [*rejections.values()]

@@ -14,9 +14,7 @@ MAX_COORDINATE = 1e9
 _MARK = re.compile(rf"<({REF}|{BOX})>(?![^<]*</\1>)")
 
 
-def fill_objects(
-    texts: Sequence[str], objects: Any, sizes: Sequence[tuple[int, int]]
-) -> list[str]:
+def fill_objects(texts: Sequence[str], objects: Any, sizes: Sequence[tuple[int, int]]) -> list[str]:
     """Replace the marks in texts by the names and boxes of `objects`, in order.
 
     Args:
