@@ -94,7 +94,8 @@ def prepare_folder(
                 pa.ipc.new_stream(file, SCHEMA) as writer,
                 progress("examples", stream.total) as advance,
             ):
-                for batch, _ in stream.read(folder):
+                for chunk in stream.read(folder):
+                    batch = chunk.batch
                     if config.difficulty.scorer == "model":
                         batch = _score_by_model(batch, answer_losses)
                     if batch.num_rows:
