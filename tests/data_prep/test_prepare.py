@@ -358,7 +358,7 @@ def test_too_many_rejections_are_an_error_that_leaves_its_reasons(photos, tmp_pa
     assert str(error.value) == (
         f"2 of 20 records of {path} were rejected (10.0%), more than max_rejected 0.05 allows: "
         "1 broken_json (some.jsonl:19: not JSON: Expecting property name enclosed in double "
-        "quotes: line 1 column 2 (char 1)), 1 duplicate_id (some.jsonl:20: the id 'r0' and its "
+        "quotes: line 2 column 1 (char 2)), 1 duplicate_id (some.jsonl:20: the id 'r0' and its "
         f"content came before); see {kept}"
     )
     assert len(kept.read_text(encoding="utf-8").splitlines()) == 2
