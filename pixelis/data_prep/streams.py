@@ -12,17 +12,19 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
-from pixelis.config import DataPrepConfig
+from pixelis.config import DataPrepConfig, ToolConfig
 from pixelis.data.example import Example
 from pixelis.data.store import ROWS_IN_BATCH
 from pixelis.data_prep.difficulty import COMPONENTS
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import (
+    REPLAYS,
     Ids,
     Input,
     Record,
     RejectedError,
     Rejection,
+    check_tools,
     content_digest,
     convert,
     open_input,
@@ -42,6 +44,8 @@ RECORDS_IN_CHUNK = 16
 BYTES_IN_CHUNK = 32 << 20
 # Attempts to replace an example that equals an earlier one.
 MAX_SALT = 50
+# Most of what rejections tell that the summary counts: a file may name any number of tools.
+MAX_TOLD = 10
 
 CountTokens = Callable[[Example], int]
 
@@ -128,6 +132,8 @@ class Stream(ABC):
     total: int | None = None  # how many examples there will be, if known
     num_records: int = 0  # number of records of the user's files read so far
     rejected: Counter[str] = field(default_factory=Counter)  # reason -> number of records
+    # What the rejections tell besides, such as a tool without a mapping -> number of records.
+    told: Counter[str] = field(default_factory=Counter)
 
     @abstractmethod
     def read(self, folder: Path) -> Iterator[Chunk]:
@@ -144,6 +150,8 @@ class Stream(ABC):
             place = rejection.line if rejection.id is None else f"id {rejection.id}"
             first = f"{rejection.file}:{place}: {rejection.detail:.120}"
             self.source.setdefault("first_rejected", {}).setdefault(rejection.reason, first)
+            if rejection.told:
+                self.told[rejection.told] += 1
 
 
 @dataclass
@@ -189,12 +197,17 @@ class ImportedStream(Stream):
     def read(self, folder: Path) -> Iterator[Chunk]:
         """See Stream."""
         ids = Ids()
+        calls = dict.fromkeys(REPLAYS, 0)
         with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
             for chunk in map_ordered(self.make_chunk, self._parts(), self.num_workers):
                 kept, rejections = _settle_ids(chunk, ids)
                 self._write(file, [*chunk.rejections, *rejections])
+                for text in kept.batch.column("provenance").to_pylist():
+                    for word in json.loads(text)["replays"]:
+                        calls[word] += 1
                 yield kept
-        self.source["records"] = self.num_records
+        told = dict(self.told.most_common(MAX_TOLD))
+        self.source |= {"records": self.num_records, "calls": calls, "told": told}
 
     def _parts(self) -> Iterator[list[Record]]:
         """Divide the records: a part is bounded in number and, unless it is one record, in size."""
@@ -234,8 +247,11 @@ def open_stream(config: DataPrepConfig, count_tokens: CountTokens | None) -> Str
     if path is None or is_photographs:
         name = "coco" if is_photographs else config.source
         return _open_source(config, open_source(name, path=path, image_folder=images), rows)
+    check_tools(config.tools)
     found = open_input(path, input_format=config.input_format, images=images)
-    return open_import(found, rows, config.num_workers, config.max_length, count_tokens)
+    return open_import(
+        found, rows, config.num_workers, config.max_length, count_tokens, config.tools
+    )
 
 
 def open_import(
@@ -244,10 +260,16 @@ def open_import(
     num_workers: int,
     max_length: int | None = None,
     count_tokens: CountTokens | None = None,
+    tools: Mapping[str, ToolConfig] | None = None,
 ) -> ImportedStream:
     """Return the stream of the records of an input; see `import_chunk`."""
     make_chunk = partial(
-        import_chunk, found=found, rows=rows, max_length=max_length, count_tokens=count_tokens
+        import_chunk,
+        found=found,
+        rows=rows,
+        max_length=max_length,
+        count_tokens=count_tokens,
+        tools=tools,
     )
     names = [path.name for path in found.files]
     return ImportedStream(
@@ -295,6 +317,7 @@ def import_chunk(
     rows: RowBuilder,
     max_length: int | None = None,
     count_tokens: CountTokens | None = None,
+    tools: Mapping[str, ToolConfig] | None = None,
 ) -> Chunk:
     """Convert the records of a chunk.
 
@@ -304,6 +327,7 @@ def import_chunk(
         rows: builds the rows.
         max_length: the largest number of tokens of an example; None: they are not counted.
         count_tokens: counts the tokens of an example; needed if there is a max_length.
+        tools: what the tools of the records are here, by name; others are called as ours.
     """
     rejections: list[Rejection] = []
     contents: list[str] = []
@@ -315,6 +339,7 @@ def import_chunk(
                     record,
                     folder=found.folder,
                     record_format=found.format,
+                    tools=tools,
                     count_tokens=count_tokens,
                     max_length=max_length,
                 ):

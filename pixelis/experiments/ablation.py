@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from pixelis.errors import CheckpointError
 from pixelis.experiments.estimate import Estimate, estimate
-from pixelis.figures import COLOURS
+from pixelis.figures import COLOURS, fit_fonts
 
 ALL, BASE = "all", "base"
 NO_WINNER = "no arm beats the base"
@@ -285,7 +285,7 @@ def arms_markdown(table: AblationTable) -> str:
 
 
 def _gain_cell(gain: Estimate | None) -> str:
-    return "" if gain is None else _cell(gain, "+.1f", 100)
+    return "" if gain is None else _cell(gain, "+z.1f", 100)
 
 
 def _cell(value: Estimate, spec: str, factor: float = 1) -> str:
@@ -323,6 +323,7 @@ def ablation_figure(table: AblationTable, *, metric: str, steps: int) -> Figure:
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False
     )
+    fit_fonts(figure)
     return figure
 
 

@@ -4,6 +4,7 @@ It draws the parts of plotly's JSON that this folder's charts use: lines, marks,
 and heatmaps, with their shapes and annotations.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from html import unescape
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from pixelis.figures.chart import Chart
+from pixelis.figures.fonts import fit_fonts
 
 DPI = 100
 SYMBOLS = {"triangle-up": "^", "triangle-down": "v", "triangle-right": ">", "square": "s"}
@@ -45,6 +47,7 @@ def as_figure(chart: Chart) -> Figure:
         legend = figure.legend(list(handles.values()), list(handles), **style)
         for text in legend.get_texts():
             text.set_parse_math(False)
+    fit_fonts(figure)
     return figure
 
 
@@ -172,10 +175,12 @@ def _bars(axes: Axes, traces: Sequence[Part], *, is_stacked: bool) -> list[tuple
         if is_stacked:
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
             continue
-        below, above = trace["error_y"]["arrayminus"], trace["error_y"]["array"]
+        # Not a number: no whiskers are drawn.
+        above = [math.nan if up is None else up for up in trace["error_y"]["array"]]
+        below = [math.nan if down is None else down for down in trace["error_y"]["arrayminus"]]
         axes.errorbar(at, values, [below, above], fmt="none", ecolor="#222222", capsize=5)
-        for x, value, up in zip(at, values, above, strict=True):
-            axes.text(x, value + up + 0.015, f"{value:.2f}", ha="center", fontsize=10)
+        for x, value, up in zip(at, values, trace["error_y"]["array"], strict=True):
+            axes.text(x, value + (up or 0) + 0.015, f"{value:.2f}", ha="center", fontsize=10)
     slanted: Part = {"rotation": 25, "ha": "right"} if len(groups) > MAX_HORIZONTAL else {}
     axes.set_xticks(range(len(groups)), groups, **slanted)
     axes.spines[["top", "right"]].set_visible(False)

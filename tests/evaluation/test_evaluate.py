@@ -15,7 +15,7 @@ from pixelis.evaluation.evaluate import (
 from pixelis.evaluation.rollout import Conversation, roll_out
 
 TASKS = ("object_counting", "text_extraction", "attribute_recognition")
-LIMITS = {"max_operations": 1, "max_new_tokens": 6, "batch_size": 4, "bootstrap_samples": 20}
+LIMITS = {"max_operations": 1, "max_new_tokens": 6, "batch_size": 4}
 
 
 def as_dataset(examples):

@@ -78,8 +78,8 @@ def _is_system(turn: Turn) -> bool:
 
 def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
     """Read the turns of a record, each with its images loaded."""
-    raw = data.get("messages") if data.get("conversations") is None else data["conversations"]
-    raw = read_list(raw)
+    raw = data.get("conversations")
+    raw = read_list(get_field(data, "messages") if raw is None else raw)
     halves = [read_list(data.get(key)) for key in ("prompt", "completion")]
     if raw is None and all(isinstance(half, list) for half in halves):
         raw = halves[0] + halves[1]  # TRL's other form
@@ -165,6 +165,11 @@ class _Round:
     waiting: dict[int, Any] = field(default_factory=dict)
     reply: list[Turn] = field(default_factory=list)  # the assistant's turns since the last call
 
+    @property
+    def is_called(self) -> bool:
+        """Whether the assistant called last, and has no result yet."""
+        return bool(self.waiting) and not self.reply
+
     def add_calls(self, turn: Turn, calls: list[Any]) -> None:
         """Add calls, of which the first gets all text since the last call as its thought."""
         turns = [*self.reply, turn]
@@ -185,7 +190,7 @@ class _Round:
 
     def add_result(self, text: str, images: tuple[Image.Image, ...], call_id: Any) -> None:
         """Add a result to the call of the id, or to the first one that waits for its result."""
-        if not self.waiting or self.reply:
+        if not self.is_called:
             raise RejectedError("wrong_turns", f"a result without a call: {show(text)}")
         same = (at for at, known in self.waiting.items() if known == call_id)
         position = next(same, next(iter(self.waiting)))
@@ -197,7 +202,9 @@ def _divide(turns: list[Turn]) -> Iterator[_Round]:
     """Yield the rounds, without system turns."""
     current: _Round | None = None
     for turn in turns:
-        if turn.role == "user" and RESPONSE_OPEN not in turn.text:
+        # Pixel-Reasoner shows a result in a plain turn: an image right after the call.
+        shows_result = current is not None and current.is_called and bool(turn.images)
+        if turn.role == "user" and RESPONSE_OPEN not in turn.text and not shows_result:
             if current is None or current.reply or current.steps:
                 if current is not None:
                     yield current
@@ -216,12 +223,19 @@ def _divide(turns: list[Turn]) -> Iterator[_Round]:
 def _continue_round(current: _Round, turn: Turn) -> None:
     if turn.role == "user":
         outside, tagged = split_tags(turn.text, RESPONSE_OPEN, RESPONSE_CLOSE)
+        if not tagged:
+            outside, tagged = "", [outside]
         if outside:
             raise RejectedError("wrong_turns", f"text stands beside a result: {show(outside)}")
-        if len(tagged) > 1 and turn.images:
-            raise RejectedError("image_count", "a turn with several results may hold no image")
-        for text in tagged:
-            current.add_result(text, turn.images, turn.call_id)
+        shown = [turn.images] * len(tagged)
+        if len(tagged) > 1 and len(turn.images) == len(tagged):
+            shown = [(image,) for image in turn.images]
+        elif len(tagged) > 1 and turn.images:
+            raise RejectedError(
+                "image_count", "a turn with several results may hold no image, or one for each"
+            )
+        for text, images in zip(tagged, shown, strict=True):
+            current.add_result(text, images, turn.call_id)
         return
     outside, tagged = split_tags(turn.text, CALL_OPEN, CALL_CLOSE)
     calls = [*turn.calls]

@@ -84,6 +84,8 @@ def read_turn(raw: Any, number: int) -> Turn:
             "wrong_type", f"turn {number}: the role must be one of {choices}, got {show(name)}"
         )
     calls = read_list(raw.get("tool_calls")) or []
+    if not calls and raw.get("function_call") is not None:  # the older form, for one call
+        calls = [raw["function_call"]]
     if not isinstance(calls, list):
         raise RejectedError("broken_call", f"tool_calls must be a list, got {show(calls)}")
     if calls and role != "assistant":

@@ -25,6 +25,7 @@ show = reprlib.repr  # a value as short text on one line
 FIELD_NAMES = {
     "id": ("id", "sample_id", "question_id"),
     "task": ("task", "task_type", "category"),
+    "messages": ("messages", "message_list"),
     "question": ("question", "query", "prompt", "instruction", "problem"),
     # What a reply is called where it may be more than the answer alone.
     "reply": ("response", "output", "completion", "solution"),
@@ -53,27 +54,31 @@ class Rejection:
     line: int | None  # see Record; None where there is an id
     reason: str
     detail: str
+    told: str = ""  # what the summary counts besides the reason, such as a tool without a mapping
     id: int | str | None = None  # of a COCO record, its id
 
     def as_row(self) -> dict[str, Any]:
         """Return what is known, for a file or a table."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        names = ("file", "line", "id", "reason", "detail")
+        row = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in row.items() if value is not None}
 
 
 class RejectedError(Exception):
     """A broken rule of a record, raised by the checks and readers of this package."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        """Store the reason, a word of the list in docs/data-formats.md, and the detail."""
+    def __init__(self, reason: str, detail: str, told: str = "") -> None:
+        """Store the reason, a word of the list in docs/data-formats.md; else see `Rejection`."""
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.told = told
 
     def at(self, file: str, line: int | None, own_id: int | str | None = None) -> Rejection:
         """Return the rejection of a record, with a short detail on one line."""
         # Through `backslashreplace` because a detail may quote what is not UTF-8.
         detail = " ".join(self.detail.encode("utf-8", "backslashreplace").decode("utf-8").split())
-        return Rejection(file, line, self.reason, detail[:MAX_DETAIL], own_id)
+        return Rejection(file, line, self.reason, detail[:MAX_DETAIL], self.told, own_id)
 
 
 def get_field(data: Mapping[str, Any], name: str) -> Any:
