@@ -57,7 +57,7 @@ def write_image(path):
     image.save(path)
 
 
-@pytest.mark.parametrize("key", ["trajectory", "messages", "conversations"])
+@pytest.mark.parametrize("key", ["trajectory", "messages", "conversations", "problem"])
 def test_a_record_of_the_formats_page_is_imported(tmp_path, key):
     from pixelis.config import DataPrepConfig
     from pixelis.data_prep.prepare import prepare_folder

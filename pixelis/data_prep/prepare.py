@@ -94,7 +94,8 @@ def prepare_folder(
                 pa.ipc.new_stream(file, SCHEMA) as writer,
                 progress("examples", stream.total) as advance,
             ):
-                for batch, _ in stream.read(folder):
+                for chunk in stream.read(folder):
+                    batch = chunk.batch
                     if config.difficulty.scorer == "model":
                         batch = _score_by_model(batch, answer_losses)
                     if batch.num_rows:
@@ -192,7 +193,10 @@ def _check_rejected(
         return
     kept = _kept_rejections(out)
     os.replace(folder / REJECTED_FILE, kept)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in stream.rejected.most_common())
+    first = stream.source.get("first_rejected", {})
+    reasons = ", ".join(
+        f"{count} {reason} ({first[reason]})" for reason, count in stream.rejected.most_common()
+    )
     told = stream.source.get("told", {}).items()
     reasons += "".join(f"; {text}, records: {count}" for text, count in told)
     allowed = f"more than max_rejected {config.max_rejected:g} allows" if num_examples else "all"

@@ -28,6 +28,7 @@ class Chunk(NamedTuple):
 
     batch: pa.RecordBatch
     rejections: list[Rejection]
+    contents: Sequence[str] = ()  # of imported rows, the digest of each one's content
 
 
 @dataclass(frozen=True)

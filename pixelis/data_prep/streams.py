@@ -19,18 +19,26 @@ from pixelis.data_prep.difficulty import COMPONENTS
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import (
     REPLAYS,
+    Ids,
     Input,
     Record,
     RejectedError,
     Rejection,
     check_tools,
+    content_digest,
     convert,
     open_input,
     read_records,
 )
 from pixelis.data_prep.output_folder import REJECTED_FILE
 from pixelis.data_prep.parallel import map_ordered
-from pixelis.data_prep.rows import Chunk, ExplainRefusal, RowBuilder, without_refused
+from pixelis.data_prep.rows import (
+    Chunk,
+    ExplainRefusal,
+    RowBuilder,
+    with_column,
+    without_refused,
+)
 from pixelis.data_prep.sources import Source, open_source
 from pixelis.data_prep.sources.coco import is_coco
 from pixelis.data_prep.sources.drawn import DrawnScenes
@@ -143,12 +151,13 @@ class Stream(ABC):
 
     def _write(self, file: TextIO, rejections: Iterable[Rejection]) -> None:
         for rejection in rejections:
-            line = asdict(rejection)
-            told = line.pop("told")
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(rejection.as_row()) + "\n")
             self.rejected[rejection.reason] += 1
-            if told:
-                self.told[told] += 1
+            place = rejection.line if rejection.id is None else f"id {rejection.id}"
+            first = f"{rejection.file}:{place}: {rejection.detail:.120}"
+            self.source.setdefault("first_rejected", {}).setdefault(rejection.reason, first)
+            if rejection.told:
+                self.told[rejection.told] += 1
 
 
 @dataclass
@@ -194,13 +203,13 @@ class ImportedStream(Stream):
 
     def read(self, folder: Path) -> Iterator[Chunk]:
         """See Stream."""
-        seen: set[str] = set()
+        ids = Ids()
         calls = dict.fromkeys(REPLAYS, 0)
         with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
             for made in map_ordered(self.make_chunk, self._parts(), self.num_workers):
                 chunk = without_refused(made, self.explain_refusal)
-                kept, twice = _split_duplicates(chunk, seen)
-                self._write(file, [*chunk.rejections, *_reject_duplicates(chunk.batch, twice)])
+                kept, rejections = _settle_ids(chunk, ids)
+                self._write(file, [*chunk.rejections, *rejections])
                 for text in kept.batch.column("provenance").to_pylist():
                     for word in json.loads(text)["replays"]:
                         calls[word] += 1
@@ -342,22 +351,25 @@ def import_chunk(
         tools: what the tools of the records are here, by name; others are called as ours.
     """
     rejections: list[Rejection] = []
+    contents: list[str] = []
 
     def examples() -> Iterator[Example]:
         for record in records:
             try:
-                yield from convert(
+                for example in convert(
                     record,
                     folder=found.folder,
                     record_format=found.format,
                     tools=tools,
                     count_tokens=count_tokens,
                     max_length=max_length,
-                )
+                ):
+                    contents.append(content_digest(example))
+                    yield example
             except RejectedError as error:
                 rejections.append(error.at(record.file, record.line))
 
-    return Chunk(rows.build(examples()), rejections)
+    return Chunk(rows.build(examples()), rejections, contents)
 
 
 def _split_duplicates(chunk: Chunk, seen: set[str]) -> tuple[Chunk, list[int]]:
@@ -372,13 +384,20 @@ def _split_duplicates(chunk: Chunk, seen: set[str]) -> tuple[Chunk, list[int]]:
     return chunk, twice
 
 
-def _reject_duplicates(batch: pa.RecordBatch, positions: Sequence[int]) -> list[Rejection]:
-    """Return one rejection per record, even if several of its examples are duplicates."""
-    rejections: dict[tuple[str, int], Rejection] = {}
-    for position in positions:
-        provenance = json.loads(batch.column("provenance")[position].as_py())
-        example_id = batch.column("id")[position].as_py()
-        source = str(provenance["file"]), int(provenance["line"])
-        detail = f"the id {example_id!r:.80} was seen before"
-        rejections.setdefault(source, Rejection(*source, "duplicate_id", detail))
-    return list(rejections.values())
+def _settle_ids(chunk: Chunk, ids: Ids) -> tuple[Chunk, list[Rejection]]:
+    """Return a chunk whose ids are free, and a rejection of each record that came before."""
+    provenance = [json.loads(text) for text in chunk.batch.column("provenance").to_pylist()]
+    places = [(str(each["file"]), int(each["line"])) for each in provenance]
+    given = chunk.batch.column("id").to_pylist()
+    taken = [ids.take(*each) for each in zip(given, chunk.contents, strict=True)]
+    kept = [position for position, name in enumerate(taken) if name is not None]
+    batch = with_column(chunk.batch, "id", [name or "" for name in taken])
+    if len(kept) < len(taken):
+        batch = batch.take(pa.array(kept, pa.int64()))
+    used = {places[position] for position in kept}
+    rejections = {
+        place: Rejection(*place, "duplicate_id", f"the id {own!r:.80} and its content came before")
+        for place, own in zip(places, given, strict=True)
+        if place not in used
+    }
+    return chunk._replace(batch=batch), [*rejections.values()]

@@ -131,14 +131,16 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
             counts = [str(by_difficulty.get(f"{each}/{kind}", 0)) for each in DIFFICULTIES]
             table.add_row(kind, str(count), *counts, *(cells[kind] for cells in last.values()))
         console.print(table)
+    first = summary["source"].get("first_rejected", {})
     for reason, count in summary["rejected"].items():
-        console.print(f"refused: {count} ({reason})")
+        shown = f", first {first[reason]}" if reason in first else ""
+        console.print(f"refused: {count} ({reason}){shown}", soft_wrap=True)
     for text, count in summary["source"].get("told", {}).items():
         console.print(f"{text}, records: {count}", soft_wrap=True)
     calls = summary["source"].get("calls", {})
     if any(calls.values()):
-        shares = (f"{count} {word.replace('_', ' ')}" for word, count in calls.items())
-        console.print(f"calls: {' / '.join(shares)}")
+        counts = (f"{count} {word.replace('_', ' ')}" for word, count in calls.items())
+        console.print(f"calls: {' / '.join(counts)}")
     for name, count in summary["corrupted"].items():
         num = by_split.get(name.rpartition("/")[0], 0)
         console.print(f"corrupted on purpose: {count} of {num} ({name})")

@@ -103,7 +103,7 @@ def _from_questions(questions: QuestionSet, path: Path) -> EvaluationSet:
         num = len(questions.examples)
         log_questions(recorder, path, name=name, digest=digest, num_rows=num)
         if rejections:
-            recorder.table([vars(each) for each in rejections], "evaluation/rejected.json")
+            recorder.table([each.as_row() for each in rejections], "evaluation/rejected.json")
         return name, digest
 
     return EvaluationSet(

@@ -360,7 +360,9 @@ def test_too_many_rejections_are_an_error_that_leaves_its_reasons(photos, tmp_pa
         prepare_folder(imported(path), out)
     assert str(error.value) == (
         f"2 of 20 records of {path} were rejected (10.0%), more than max_rejected 0.05 allows: "
-        f"1 broken_json, 1 duplicate_id; see {kept}"
+        "1 broken_json (some.jsonl:19: not JSON: Expecting property name enclosed in double "
+        "quotes: line 2 column 1 (char 2)), 1 duplicate_id (some.jsonl:20: the id 'r0' and its "
+        f"content came before); see {kept}"
     )
     assert len(kept.read_text(encoding="utf-8").splitlines()) == 2
     assert names_in(tmp_path) == {"mine", kept.name}
@@ -380,7 +382,10 @@ def test_old_data_survives_an_input_that_is_refused(photos, tmp_path):
 def test_an_input_of_which_nothing_can_be_used(photos, tmp_path):
     path = photos / "some.jsonl"
     write_lines([sample(number, answer=None) for number in range(3)], path)
-    message = rf"^3 of 3 records of {path} were rejected \(100.0%\), all: 3 no_answer; see "
+    message = (
+        rf"^3 of 3 records of {path} were rejected \(100.0%\), all: 3 no_answer \(some.jsonl:1: "
+        r"the question has no answer: 'What is in 0\?'\); see "
+    )
     with pytest.raises(DataError, match=message):
         prepare_folder(imported(path, max_rejected=1.0), tmp_path / "cota")
     assert names_in(tmp_path) == {"mine", "cota.rejected.jsonl"}
@@ -465,19 +470,19 @@ def test_calls_of_mapped_tools_are_counted_in_summary_and_table(zooms, tmp_path)
     [
         (
             None,
-            "20 unknown_operation; tool 'image_zoom_in_tool' is not mapped; "
+            "); tool 'image_zoom_in_tool' is not mapped; "
             "import.tools=deepeyes or qwen would map it, records: 20; see ",
         ),
         (
             {"image_zoom_in_tool": {"operation": "ZOOM_IN", "arguments": {"bbox_2d": "bbox"}}},
-            "20 unknown_operation; argument 'label' of tool 'image_zoom_in_tool' is not mapped, "
-            "records: 20; see ",
+            "); argument 'label' of tool 'image_zoom_in_tool' is not mapped, records: 20; see ",
         ),
     ],
 )
 def test_an_import_of_unmapped_calls_says_which(zooms, tmp_path, tools, told):
     with pytest.raises(DataError, match=r"^20 of 20 records of ") as error:
         prepare_folder(with_tools(zooms, tools), tmp_path / "cota")
+    assert "all: 20 unknown_operation (some.jsonl:1: " in str(error.value)
     assert told in str(error.value)
 
 
@@ -489,7 +494,8 @@ def test_few_unmapped_calls_and_boxes_are_told_in_the_table(zooms, tmp_path):
     write_lines([*others, *(zoomed(number) for number in range(3, 20))], zooms)
     config = with_tools(zooms, "deepeyes", max_rejected=0.2)
     lines = format_summary(prepare_folder(config, tmp_path / "cota")).splitlines()
-    assert "refused: 2 (outside_image)" in lines and "refused: 1 (unknown_operation)" in lines
+    for refused in ("2 (outside_image)", "1 (unknown_operation)"):
+        assert any(line.startswith(f"refused: {refused}, first some.jsonl:") for line in lines)
     assert "tool 'image_rotate_tool' is not mapped, records: 1" in lines
     assert (
         "bbox_2d of image_zoom_in_tool is empty or outside its image in pixels; thousandths would "

@@ -175,6 +175,21 @@ def test_what_a_source_refused_of_its_own_is_written_and_counted(tmp_path):
     stream = generated(make, 3, rejections=rejections)
     assert len(ids(stream, tmp_path)) == 3 and stream.rejected == {"unknown_image": 2}
     assert [one["line"] for one in rejected(tmp_path)] == [4, 9]
+    assert stream.source["first_rejected"] == {"unknown_image": "a.json:4: no image"}
+
+
+def test_a_rejected_record_of_coco_has_its_id(tmp_path):
+    rejections = [
+        Rejection("a.json", None, "broken_box", "a box", id=7),
+        Rejection("a.json", 2, "x", "y"),
+    ]
+    stream = generated(FakeGenerate(lambda index, salt: f"{index}"), 1, rejections=rejections)
+    ids(stream, tmp_path)
+    assert rejected(tmp_path) == [
+        {"file": "a.json", "id": 7, "reason": "broken_box", "detail": "a box"},
+        {"file": "a.json", "line": 2, "reason": "x", "detail": "y"},
+    ]
+    assert stream.source["first_rejected"]["broken_box"] == "a.json:id 7: a box"
 
 
 # Imported
@@ -263,13 +278,26 @@ def test_of_many_tools_the_commonest_are_told(write, tmp_path):
 
 
 @pytest.mark.parametrize("distance", [1, 3 * RECORDS_IN_CHUNK])
-def test_the_second_of_two_with_the_same_id_is_rejected(write, tmp_path, distance):
+def test_the_same_record_again_is_a_duplicate(write, tmp_path, distance):
     records = [record(number) for number in range(distance)]
-    stream = write([*records, record(0, answer="another")])
+    stream = write([*records, record(0)])
     assert len(ids(stream, tmp_path)) == distance
     (found,) = rejected(tmp_path)
     assert (found["line"], found["reason"]) == (distance + 1, "duplicate_id")
-    assert found["detail"] == "the id 'r0' was seen before"
+    assert found["detail"] == "the id 'r0' and its content came before"
+
+
+@pytest.mark.parametrize("distance", [1, 3 * RECORDS_IN_CHUNK])
+@pytest.mark.parametrize(
+    "change", [{"answer": "another"}, {"question": "Which?"}, {"image": "7.png"}]
+)
+def test_the_same_id_with_other_content_gets_a_number(write, tmp_path, distance, change):
+    # In LLaVA's files the id is the image's: many questions share it.
+    records = [record(number) for number in range(distance)]
+    stream = write([*records, record(0, **change), record(0, answer="a third"), record(0)])
+    assert ids(stream, tmp_path)[distance:] == ["r0#2", "r0#3"]
+    assert [one["line"] for one in rejected(tmp_path)] == [distance + 3]
+    assert stream.rejected == {"duplicate_id": 1}
 
 
 def test_a_chat_of_several_questions_is_one_rejection(write, tmp_path):
@@ -284,6 +312,18 @@ def test_a_chat_of_several_questions_is_one_rejection(write, tmp_path):
     assert len(ids(stream, tmp_path)) == 3
     assert [(one["line"], one["reason"]) for one in rejected(tmp_path)] == [(2, "duplicate_id")]
     assert stream.rejected == {"duplicate_id": 1}
+
+
+def test_of_a_chat_that_begins_as_another_only_what_differs_is_kept(write, tmp_path):
+    def chat(*texts):
+        roles = ("user", "assistant") * len(texts)
+        turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+        return {"id": "c", "images": ["0.png"], "messages": turns}
+
+    same = ("What?", "A circle.", "Which colour?")
+    stream = write([chat(*same, "red"), chat(*same, "blue"), chat(*same, "red")])
+    assert ids(stream, tmp_path) == ["c#1", "c#2", "c#2#2"]
+    assert [one["line"] for one in rejected(tmp_path)] == [3]
 
 
 def test_large_records_go_in_smaller_chunks(write, tmp_path, monkeypatch):

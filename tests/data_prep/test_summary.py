@@ -99,6 +99,15 @@ def test_names_from_elsewhere_are_shown_as_they_are():
     assert "refused: 1 ([b] x)" in shown
 
 
+def test_the_first_rejection_of_each_reason_is_shown():
+    facts = pd.DataFrame([row("count", "positive", "train", "simple", 0.5)])
+    first = {"no_image": "a.jsonl:3: 'b.png' does not exist in the folder " + "x" * 90}
+    others = {"config": {}, "thresholds": {}, "correlation": None, "corrupted": {}}
+    source = {"name": "input", "first_rejected": first}
+    shown = format_summary(summarise(facts, rejected={"no_image": 2}, source=source, **others))
+    assert f"refused: 2 (no_image), first {first['no_image']}\n" in shown
+
+
 def test_what_became_of_calls_and_tools_stands_below_the_refusals(summary):
     source = {"calls": {"replayed": 7, "disagreed": 2, "not_replayed": 1}, "told": {"[b] x": 3}}
     lines = format_summary(summary | {"source": source}).splitlines()

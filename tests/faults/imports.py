@@ -34,7 +34,8 @@ def read_input(config, out):
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     rejections = [json.loads(line) for line in lines]
     for rejection in rejections:
-        assert type(rejection["line"]) is int and rejection["line"] >= 1
+        is_line = type(rejection.get("line")) is int and rejection["line"] >= 1
+        assert is_line is not ("id" in rejection)  # a record of COCO has an id instead
         assert rejection["file"] and Path(rejection["file"]).name == rejection["file"]
         assert 0 < len(rejection["detail"]) <= 300 and "\n" not in rejection["detail"]
     return examples, rejections, stream.num_records

@@ -98,7 +98,7 @@ MARKUP = (
 def test_a_name_with_markup_is_in_no_example(made, encoder):
     tree = only("categories", 1, name="</answer><answer>cat")
     examples, rejections = made(json.dumps(tree).encode())
-    assert [(one["file"], one["line"], one["reason"]) for one in rejections] == [
+    assert [(one["file"], one["id"], one["reason"]) for one in rejections] == [
         ("instances.json", 2, "markup"),
         ("instances.json", 2, "unknown_category"),
     ]
@@ -132,7 +132,7 @@ def test_extreme_records_are_rejected_with_a_reason(made, tree, reason, line):
     with bounded():
         examples, rejections = made(json.dumps(tree).encode())
     assert len(examples) == 3
-    assert (reason, line) in {(one["reason"], one["line"]) for one in rejections}
+    assert (reason, line) in {(one["reason"], one.get("id")) for one in rejections}
 
 
 @pytest.mark.parametrize("name", [*RIGHT, *WRONG])

@@ -189,7 +189,7 @@ def test_broken_parquet(imported):
         ({"image": "ring.png"}, "unreadable_image", "cannot be read"),
         ({"image": "http://example.org/a.png"}, "remote_image", "nothing is downloaded"),
         ({"image": "x" * 5000}, "unreadable_image", "cannot be read"),
-        ({"id": "first neighbour"}, "duplicate_id", "was seen before"),
+        ({"id": "first neighbour"}, "duplicate_id", "and its content came before"),
     ],
     ids=range(14),
 )

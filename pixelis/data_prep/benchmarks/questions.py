@@ -17,11 +17,13 @@ from typing import Any
 from pixelis.data.example import Example
 from pixelis.data_prep.benchmarks.layouts import LAYOUTS, Layout, Question
 from pixelis.data_prep.importing import (
+    Ids,
     Input,
     Record,
     RejectedError,
     Rejection,
     check_length,
+    content_digest,
     convert,
     open_input,
     read_records,
@@ -93,11 +95,12 @@ def read_questions(
         limit=max_positions,
         rule="the model's max_position_embeddings",
     )
+    ids = Ids()
     examples: list[Example] = []
     for group in sorted(groups):
         members = groups[group]
         random.Random(f"questions:{seed}:{group}").shuffle(members)
-        chosen = _choose(members, source, {example.id for example in examples}, rejections, check)
+        chosen = _choose(members, source, ids, rejections, check)
         examples += [
             replace(example, difficulty=group, split="test")
             for example in islice(chosen, samples_per_group)
@@ -131,7 +134,7 @@ def _read(record: Record, layout: Layout | None) -> Question | None:
 def _choose(
     members: Sequence[tuple[Record, Question | None]],
     source: Input,
-    ids: set[str],
+    ids: Ids,
     rejections: list[Rejection],
     check: Callable[[Example], None],
 ) -> Iterator[Example]:
@@ -139,12 +142,12 @@ def _choose(
     for record, question in members:
         try:
             for example in _build_examples(record, question, source):
-                if example.id in ids:
-                    detail = f"the id {example.id!r:.80} was seen before"
-                    raise RejectedError("duplicate_id", detail)
                 check(example)
-                ids.add(example.id)
-                yield example
+                name = ids.take(example.id, content_digest(example))
+                if name is None:
+                    detail = f"the id {example.id!r:.80} and its content came before"
+                    raise RejectedError("duplicate_id", detail)
+                yield replace(example, id=name)
         except RejectedError as error:
             rejections.append(error.at(record.file, record.line))
 

@@ -1,17 +1,20 @@
 """Import of a user's own data: CoTA records and chats are converted to examples or rejected.
 
-`files` finds and reads the data files, `cota_format` and `chat_formats` read one record of a
-format, `tools` maps the calls of other tools to our operations, `convert` makes it examples.
+`files` finds and reads the data files, `cota_format`, `question_answer` and `chat_formats` read one
+record of a format, `tools` maps the calls of other tools to our operations, `convert` makes it
+examples, `identity` gives these their ids.
 """
 
 from pixelis.data_prep.importing.convert import check_length, convert
 from pixelis.data_prep.importing.cota_format import REPLAYS
 from pixelis.data_prep.importing.files import FORMATS, Input, Record, open_input, read_records
+from pixelis.data_prep.importing.identity import Ids, content_digest
 from pixelis.data_prep.importing.tools import check_tools
 from pixelis.data_prep.importing.values import RejectedError, Rejection
 
 __all__ = [
     "FORMATS",
+    "Ids",
     "Input",
     "REPLAYS",
     "Record",
@@ -19,6 +22,7 @@ __all__ = [
     "Rejection",
     "check_length",
     "check_tools",
+    "content_digest",
     "convert",
     "open_input",
     "read_records",

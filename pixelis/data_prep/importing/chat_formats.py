@@ -1,8 +1,7 @@
 """Read a chat: `messages` or `conversations` in any dialect become one CoTA record per question.
 
-First every turn becomes a `Turn` of the user or the assistant, with calls and results in our own
-tags; then the turns are divided into rounds: a question, its calls and results, its answer. To
-accept another name of a role, add it to ROLES.
+`turns` reads every turn, with calls and results in our own tags; here the turns are divided into
+rounds: a question, its calls and results, its answer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,150 +11,102 @@ from typing import Any
 
 from PIL import Image
 
-from pixelis.data.chat import CALL_CLOSE, CALL_OPEN, RESPONSE_CLOSE, RESPONSE_OPEN
+from pixelis.data.chat import CALL_CLOSE, CALL_OPEN, RESPONSE_CLOSE, RESPONSE_OPEN, system_prompt
+from pixelis.data_prep.importing.grounding import fill_objects
 from pixelis.data_prep.importing.images import as_references, load_images
+from pixelis.data_prep.importing.question_answer import reply_turn
+from pixelis.data_prep.importing.turns import Turn, join_lines, read_turn, split_tags
 from pixelis.data_prep.importing.values import (
     RejectedError,
-    check_text,
     get_field,
     parse_json,
+    read_list,
     show,
 )
 
 MAX_TURNS = 512
 MAX_ROUNDS = 64
 MARK = "<image>"
-
-# Role -> who speaks in our own template, and in which tags.
-TAGGED = {
-    "call": ("assistant", CALL_OPEN, CALL_CLOSE),
-    "tool": ("user", RESPONSE_OPEN, RESPONSE_CLOSE),
-}
-# Name of a role in files -> our role.
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-    "function_call": "call",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-    "tool_response": "tool",
-}
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One turn of a chat."""
-
-    role: str  # `system`, `user` or `assistant`
-    text: str  # its texts, joined
-    # Its images; before they are loaded, their references, of which None stands for the next image
-    # of the record's list.
-    images: tuple[Any, ...] = ()
-    calls: tuple[Any, ...] = ()  # its `tool_calls`, unchanged from the record
-    call_id: Any = None  # of a result, the id of the call that it answers
+# A system turn that describes tools is left out, since ours describes the operations.
+TOOLS_OPEN = "<tools>"
 
 
 def read_chat(data: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Read `messages`, `conversations` or `prompt`, `completion`: a CoTA record per question."""
-    rounds = list(_divide(_read_turns(data, folder)))
+    """Read `messages`, `conversations` or `prompt`, `completion`: a CoTA record per question.
+
+    An answer that is marked as not trained is context of the later questions only. The system turn
+    begins the first question; in a chat with calls ours takes its place.
+    """
+    turns = _read_turns(data, folder)
+    rounds = list(_divide(turns))
+    if len(rounds) > 1 and not rounds[-1].reply:
+        rounds.pop()  # the last question has no answer
     if len(rounds) > MAX_ROUNDS:
         raise RejectedError(
             "too_large", f"a chat may have {MAX_ROUNDS} questions, got {len(rounds)}"
         )
     records: list[dict[str, Any]] = []
     images: list[Image.Image] = []
-    earlier = ""
+    has_calls = any(each.steps for each in rounds)
+    systems = [] if has_calls else [turn.text for turn in turns if _is_system(turn)]
+    earlier = "".join(f"{text}\n" for text in systems)
     for each in rounds:
         images = images + each.images
         question = "\n".join(filter(None, each.questions))
-        conclusion, answer = split_answer("\n".join(each.reply))
+        conclusion, answer = split_answer(join_lines(turn.text for turn in each.reply))
         record = {
             # Text from before must not replace a question that a round lacks.
             "question": f"{earlier}{question}" if question else "",
             "images": images,
             "trajectory": each.steps,
-            "conclusion": conclusion,
+            "conclusion": join_lines((*(turn.thought for turn in each.reply), conclusion)),
             "answer": answer,
         }
-        records.append(record)
+        if all(turn.is_trained for turn in each.reply):
+            records.append(record)
         earlier += f"Earlier: {question}\nAnswer: {answer}\n"
+    if not records:
+        raise RejectedError("not_trained", "every answer is marked as not trained")
     return records
+
+
+def _is_system(turn: Turn) -> bool:
+    """Return whether a turn is the system's and more than a description of tools."""
+    describes = TOOLS_OPEN in turn.text or turn.text == system_prompt()
+    return turn.role == "system" and bool(turn.text) and not describes
 
 
 def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
     """Read the turns of a record, each with its images loaded."""
     raw = data.get("conversations")
-    raw = get_field(data, "messages") if raw is None else raw
-    if raw is None and all(isinstance(data.get(key), list) for key in ("prompt", "completion")):
-        raw = data["prompt"] + data["completion"]  # TRL's other form
+    raw = read_list(get_field(data, "messages") if raw is None else raw)
+    halves = [read_list(data.get(key)) for key in ("prompt", "completion")]
+    if raw is None and all(isinstance(half, list) for half in halves):
+        raw = halves[0] + halves[1]  # TRL's other form
     if not isinstance(raw, list) or not raw:
         raise RejectedError("wrong_type", f"a chat must be a list of turns, got {show(raw)}")
     if len(raw) > MAX_TURNS:
         raise RejectedError("too_large", f"a chat may have {MAX_TURNS} turns, got {len(raw)}")
-    turns = [_read_turn(turn, number) for number, turn in enumerate(raw, 1)]
+    if system := get_field(data, "system"):
+        raw = [{"role": "system", "content": system}, *raw]
+    turns = [read_turn(turn, number) for number, turn in enumerate(raw, 1)]
+    if turns[-1].role == "user" and (reply := reply_turn(data)):
+        turns.append(read_turn(reply, len(turns) + 1))
     turns = _place_images(turns, as_references(get_field(data, "images")))
     # All images in one call, because the limits are per record.
-    loaded = iter(load_images([image for turn in turns for image in turn.images], folder))
-    return [replace(turn, images=tuple(next(loaded) for _ in turn.images)) for turn in turns]
-
-
-def _read_turn(raw: Any, number: int) -> Turn:
-    if not isinstance(raw, dict):
-        raise RejectedError("wrong_type", f"turn {number} must be an object, got {show(raw)}")
-    name = raw.get("role") if raw.get("role") is not None else raw.get("from")
-    role = ROLES.get(name) if isinstance(name, str) else None
-    if role is None:
-        choices = ", ".join(ROLES)
-        raise RejectedError(
-            "wrong_type", f"turn {number}: the role must be one of {choices}, got {show(name)}"
+    images = load_images([image for turn in turns for image in turn.images], folder)
+    sizes = [image.size for image in images]
+    texts = [text for turn in turns for text in (turn.thought, turn.text)]
+    loaded, filled = iter(images), iter(fill_objects(texts, data.get("objects"), sizes))
+    return [
+        replace(
+            turn,
+            images=tuple(next(loaded) for _ in turn.images),
+            thought=next(filled),
+            text=next(filled),
         )
-    calls = raw.get("tool_calls") or []
-    if not calls and raw.get("function_call") is not None:  # the older form, for one call
-        calls = [raw["function_call"]]
-    if not isinstance(calls, list):
-        raise RejectedError("broken_call", f"tool_calls must be a list, got {show(calls)}")
-    if calls and role != "assistant":
-        raise RejectedError("wrong_turns", f"turn {number}: only an assistant makes calls")
-    content = raw.get("content") if raw.get("content") is not None else raw.get("value")
-    texts: list[str] = []
-    images: list[Any] = []
-    for part in content if isinstance(content, list) else [content]:
-        text, kind = part, None
-        if isinstance(part, dict):  # Qwen writes parts without a type, such as {"image": "a.png"}
-            named = [name for name in ("text", "image") if part.get(name) is not None]
-            kind = part.get("type") or (named[0] if len(named) == 1 else None)
-            text = part.get("text") if kind == "text" else None
-        if isinstance(part, dict) and kind in ("image", "image_url"):
-            images.append(_read_image(part))
-        elif isinstance(text, str):
-            texts.append(text)
-        elif part is not None:
-            raise RejectedError(
-                "wrong_type", f"turn {number}: content must be texts and images, got {show(part)}"
-            )
-    text = check_text("\n".join(texts), f"turn {number}")
-    role, opening, closing = TAGGED.get(role, (role, "", ""))
-    if opening not in text:
-        text = f"{opening}{text}{closing}"
-    return Turn(role, text, tuple(images), tuple(calls), raw.get("tool_call_id"))
-
-
-def _read_image(part: dict[str, Any]) -> Any:
-    """Return the reference of an image part; None if it stands for a listed image."""
-    names = ("image", "path", "url", "image_url", "bytes")
-    given = [part[name] for name in names if part.get(name) is not None]
-    if len(given) > 1:
-        raise RejectedError("wrong_type", "an image part names more than one image")
-    reference = given[0] if given else None
-    if isinstance(reference, dict) and reference.get("url") is not None:
-        return reference["url"]
-    return reference
+        for turn in turns
+    ]
 
 
 def _place_images(turns: list[Turn], listed: list[Any]) -> list[Turn]:
@@ -212,16 +163,18 @@ class _Round:
     steps: list[dict[str, Any]] = field(default_factory=list)
     # Position in `steps` -> id of each call that has no result yet.
     waiting: dict[int, Any] = field(default_factory=dict)
-    reply: list[str] = field(default_factory=list)  # the assistant's texts since the last call
+    reply: list[Turn] = field(default_factory=list)  # the assistant's turns since the last call
 
     @property
     def is_called(self) -> bool:
         """Whether the assistant called last, and has no result yet."""
         return bool(self.waiting) and not self.reply
 
-    def add_calls(self, text: str, calls: list[Any]) -> None:
+    def add_calls(self, turn: Turn, calls: list[Any]) -> None:
         """Add calls, of which the first gets all text since the last call as its thought."""
-        thought = "\n".join(filter(None, (*self.reply, text)))
+        turns = [*self.reply, turn]
+        thought = join_lines(text for each in turns for text in (each.thought, each.text))
+        is_trained = all(each.is_trained for each in turns)
         self.reply = []
         for raw in calls:
             call = raw
@@ -232,7 +185,7 @@ class _Round:
             self.waiting[len(self.steps)] = raw.get("id")
             arguments = get_field(call, "arguments")
             step = {"thought": thought, "operation": call.get("name"), "arguments": arguments}
-            self.steps.append(step)
+            self.steps.append(step | {"supervised": is_trained})
             thought = ""
 
     def add_result(self, text: str, images: tuple[Image.Image, ...], call_id: Any) -> None:
@@ -246,7 +199,7 @@ class _Round:
 
 
 def _divide(turns: list[Turn]) -> Iterator[_Round]:
-    """Yield the rounds; system turns are left out, since ours describes the operations."""
+    """Yield the rounds, without system turns."""
     current: _Round | None = None
     for turn in turns:
         # Pixel-Reasoner shows a result in a plain turn: an image right after the call.
@@ -292,28 +245,11 @@ def _continue_round(current: _Round, turn: Turn) -> None:
         except ValueError as error:
             raise RejectedError("broken_call", f"a call is not JSON: {error}") from error
         calls += call if isinstance(call, list) else [call]
+    said = replace(turn, text=outside)
     if calls:
-        current.add_calls(outside, calls)
-    elif outside:
-        current.reply.append(outside)
-
-
-def split_tags(text: str, opening: str, closing: str) -> tuple[str, list[str]]:
-    """Split a text into the text outside of a pair of tags, and each text inside.
-
-    It searches tag by tag, since the obvious regular expression is quadratic on unclosed tags.
-    """
-    outside, inside = [], []
-    position = 0
-    while (start := text.find(opening, position)) >= 0:
-        end = text.find(closing, start)
-        if end < 0:
-            raise RejectedError("markup", f"{opening} is not closed by {closing}")
-        outside.append(text[position:start].strip())
-        inside.append(text[start + len(opening) : end].strip())
-        position = end + len(closing)
-    outside.append(text[position:].strip())
-    return "\n".join(filter(None, outside)), inside
+        current.add_calls(said, calls)
+    elif outside or turn.thought:
+        current.reply.append(said)
 
 
 def split_answer(text: str) -> tuple[str, str]:

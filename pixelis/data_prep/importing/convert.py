@@ -13,19 +13,31 @@ from pixelis.data.images import image_digest
 from pixelis.data_prep.importing.chat_formats import read_chat
 from pixelis.data_prep.importing.cota_format import read_sample, run_steps
 from pixelis.data_prep.importing.files import Record
+from pixelis.data_prep.importing.question_answer import is_trajectory, question_turns
 from pixelis.data_prep.importing.values import (
+    UNSUPPORTED,
     RejectedError,
-    check_answer,
+    check_answers,
     check_id,
     check_text,
+    get_answers,
     get_field,
     show,
 )
 from pixelis.errors import DataError
 
+
+def _read_cota(data: Mapping[str, Any], folder: Path) -> Sequence[Mapping[str, Any]]:
+    """Read a record with its steps as it is, and a question with its answer as a chat."""
+    if is_trajectory(data):
+        return [data]
+    chat = {**data, "messages": question_turns(data), "conversations": None}
+    return [{**each, "provenance": data.get("provenance")} for each in read_chat(chat, folder)]
+
+
 # Record format -> function that makes CoTA records of a record, one for each question.
 READERS: dict[str, Callable[[Mapping[str, Any], Path], Sequence[Mapping[str, Any]]]] = {
-    "cota": lambda data, folder: [data],
+    "cota": _read_cota,
     "messages": read_chat,
     "conversations": read_chat,
 }
@@ -43,8 +55,7 @@ def convert(
 ) -> list[Example]:
     """Convert a record into examples: a chat gives one for each question.
 
-    System turns are dropped, since our own system turn describes the operations. The result depends
-    only on the arguments and the image files.
+    The result depends only on the arguments and the image files.
 
     Args:
         record: the raw record.
@@ -59,13 +70,22 @@ def convert(
     """
     if record.data is None:
         raise RejectedError(record.reason, record.error)
+    _check_use(record.data)
     own_id = check_id(get_field(record.data, "id"))
     task, sample_type = _read_kind(record.data)
     samples = READERS[record_format](record.data, folder)
     drafts = [read_sample(each, folder, tools or {}) for each in samples]
-    truth = check_answer(get_field(record.data, "ground_truth"), "ground_truth")
-    _check_answers(drafts, truth)
-    _check_judged(drafts, sample_type, truth)
+    # Beside a chat, other keys than the truth may hold anything.
+    names = ["ground_truth"]
+    if record_format == "cota":
+        names.append("answers" if get_field(record.data, "answer") is None else "answer")
+    known = {name: check_answers(get_field(record.data, name), name) for name in names}
+    _check_answers(drafts, known)
+    _check_judged(drafts, sample_type, known["ground_truth"])
+    right = get_answers(record.data) if record_format == "cota" else known["ground_truth"]
+    if others := [answer for answer in right if answer != drafts[-1].answer]:
+        provenance = {**drafts[-1].provenance, "alternatives": others}
+        drafts[-1] = replace(drafts[-1], provenance=provenance)
     examples = []
     for number, draft in enumerate(drafts, 1):
         several = own_id is not None and len(drafts) > 1
@@ -95,6 +115,15 @@ def convert(
     return examples
 
 
+def _check_use(data: Mapping[str, Any]) -> None:
+    """Refuse a record of video or audio, and a completion that its label calls a wrong one."""
+    if any(data.get(name) for name in ("video", "videos", "audio", "audios")):
+        raise RejectedError("unsupported", UNSUPPORTED)
+    is_chat = any(data.get(name) for name in ("messages", "conversations", "completion"))
+    if data.get("label") is False and is_chat:
+        raise RejectedError("not_trained", "the label is false: the completion is a wrong one")
+
+
 def _read_kind(data: Mapping[str, Any]) -> tuple[str, str]:
     """Read task and sample type of a record of any format."""
     sample_type = get_field(data, "sample_type") or "positive"
@@ -112,7 +141,7 @@ def _read_kind(data: Mapping[str, Any]) -> tuple[str, str]:
     return task or "imported", sample_type
 
 
-def _check_answers(drafts: Sequence[Example], truth: str | None) -> None:
+def _check_answers(drafts: Sequence[Example], known: Mapping[str, Sequence[str]]) -> None:
     """Check that no part is missing, and that no wrong answer becomes a target."""
     for draft in drafts:
         if not draft.question:
@@ -121,21 +150,23 @@ def _check_answers(drafts: Sequence[Example], truth: str | None) -> None:
             if not part:
                 missing = reason.replace("_", " ")
                 raise RejectedError(reason, f"the question has {missing}: {draft.question!r:.60}")
-    if truth not in (None, drafts[-1].answer):
-        raise RejectedError(
-            "answer_differs",
-            f"answer {show(drafts[-1].answer)} and ground_truth {show(truth)} differ",
-        )
+    answer = drafts[-1].answer
+    for name, right in known.items():
+        if right and answer not in right:
+            raise RejectedError(
+                "answer_differs",
+                f"answer {show(answer)} and {name} {' or '.join(map(show, right))} differ",
+            )
 
 
-def _check_judged(drafts: Sequence[Example], sample_type: str, truth: str | None) -> None:
+def _check_judged(drafts: Sequence[Example], sample_type: str, truths: Sequence[str]) -> None:
     """Refuse a flawed record that does not mark its flaw, since training would teach the flaw."""
     if sample_type == "self_correction":
         if all(step.supervised for draft in drafts for step in draft.trajectory):
             raise RejectedError(
                 "unjudged", "a self_correction must mark its wrong step with supervised: false"
             )
-    elif sample_type != "positive" and truth is None:
+    elif sample_type != "positive" and not truths:
         raise RejectedError(
             "unjudged",
             f"a record of type {sample_type} must have the right answer as ground_truth and its "

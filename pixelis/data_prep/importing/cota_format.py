@@ -16,12 +16,13 @@ from pixelis.data_prep.importing.images import as_references, load_images
 from pixelis.data_prep.importing.tools import describe_unmapped, map_call
 from pixelis.data_prep.importing.values import (
     RejectedError,
-    check_answer,
     check_assistant_text,
     check_object,
     check_text,
+    get_answers,
     get_field,
     parse_json,
+    read_list,
     show,
 )
 from pixelis.operations import OPERATIONS, Observation, execute
@@ -38,10 +39,8 @@ REPLAYED, DISAGREED, NOT_REPLAYED = REPLAYS = ("replayed", "disagreed", "not_rep
 
 def read_sample(data: Mapping[str, Any], folder: Path, tools: Mapping[str, ToolConfig]) -> Example:
     """Read a CoTA record: an example without id, task and type, whose steps may lack results."""
-    answer = check_answer(get_field(data, "answer"), "answer")
-    truth = check_answer(get_field(data, "ground_truth"), "ground_truth")
-    answer = check_assistant_text(answer or truth or "", "answer")
-    steps = get_field(data, "trajectory") or []
+    answer = check_assistant_text(next(iter(get_answers(data)), ""), "answer")
+    steps = read_list(get_field(data, "trajectory")) or []
     if not isinstance(steps, list):
         raise RejectedError("wrong_type", f"trajectory must be a list, got {show(steps)}")
     kept = get_field(data, "provenance")

@@ -5,6 +5,7 @@ A record that cannot be read is yielded as an error. Memory is bounded by a few 
 
 import codecs
 import io
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -18,12 +19,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pixelis.data.store import SUMMARY_FILE
-from pixelis.data_prep.importing.values import FIELD_NAMES, MAX_DEPTH, check_depth, parse_json, show
+from pixelis.data_prep.importing.values import (
+    FIELD_NAMES,
+    MAX_DEPTH,
+    check_depth,
+    parse_json,
+    read_list,
+    show,
+)
 from pixelis.errors import DataError
 
 # Record format -> its name in errors and the report.
 FORMATS = {
-    "cota": "question, image, trajectory, answer",
+    "cota": "question, image, answer, perhaps trajectory",
     "messages": "messages with role and content",
     "conversations": "conversations with from and value",
 }
@@ -32,6 +40,7 @@ SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 OWN_FILES = (SUMMARY_FILE, "rejected.jsonl")
 # Keys of a JSON object that may have the list of records as their value.
 LIST_KEYS = ("samples", "data")
+_CHAT_KEYS = ("conversations", "prompt", "completion")
 # Bytes that are read to detect a file's container, and records to detect their format.
 HEAD = 8 << 20
 NUM_DETECTED = 50
@@ -129,11 +138,15 @@ def detect_container(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(HEAD).removeprefix(codecs.BOM_UTF8)
+            head = file.read(HEAD)
     except OSError as error:
         raise DataError(f"input {path} cannot be read: {error.strerror}") from error
     if head.startswith(b"PAR1"):
         return "parquet"
+    encoding = json.detect_encoding(head)
+    if not encoding.startswith("utf-8"):
+        raise DataError(f"input {path} looks like {encoding.upper()} text; save it as UTF-8")
+    head = head.removeprefix(codecs.BOM_UTF8)
     lines = head.split(b"\n", NUM_DETECTED)
     values = [_parse_line(line, path.name, 1).data for line in lines if line.strip()]
     first = values[0] if values else None
@@ -147,6 +160,11 @@ def detect_container(path: Path) -> str:
             return "list"
     if any(value is not None for value in values):
         return "lines"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # its end may be half a character
+    except UnicodeDecodeError as error:
+        place = f"byte 0x{head[error.start]:02x} at {error.start}"
+        raise DataError(f"input {path} is not UTF-8 ({place}); save it as UTF-8") from error
     raise DataError(
         f"input {path} holds no records; it must be JSON with a list of samples, "
         "JSON Lines (one record a line) or parquet"
@@ -155,13 +173,13 @@ def detect_container(path: Path) -> str:
 
 def format_of(data: Mapping[str, Any]) -> str:
     """Return the format of one record, detected from its keys; empty if no format fits."""
-    if any(isinstance(data.get(name), list) for name in FIELD_NAMES["messages"]) or (
-        isinstance(data.get("prompt"), list) and isinstance(data.get("completion"), list)
-    ):
+    names = (*FIELD_NAMES["messages"], *_CHAT_KEYS)
+    lists = {name for name in names if isinstance(read_list(data.get(name)), list)}
+    if lists.intersection(FIELD_NAMES["messages"]) or {"prompt", "completion"} <= lists:
         return "messages"
-    if isinstance(data.get("conversations"), list):
+    if "conversations" in lists:
         return "conversations"
-    if any(isinstance(data.get(name), str) for name in FIELD_NAMES["question"]):
+    if any(isinstance(data.get(name), str) for name in (*FIELD_NAMES["question"], "input")):
         return "cota"
     return ""
 

@@ -4,7 +4,9 @@ import json
 import math
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 64
 MAX_ID = 200
 MAX_DETAIL = 300
+UNSUPPORTED = "video and audio are not supported; give the frames of a video as images"
 
 show = reprlib.repr  # a value as short text on one line
 
@@ -23,10 +26,12 @@ FIELD_NAMES = {
     "id": ("id", "sample_id", "question_id"),
     "task": ("task", "task_type", "category"),
     "messages": ("messages", "message_list"),
-    "question": ("question", "query", "prompt", "instruction"),
+    "question": ("question", "query", "prompt", "instruction", "problem"),
+    # What a reply is called where it may be more than the answer alone.
+    "reply": ("response", "output", "completion", "solution"),
     "images": ("images", "image", "image_path", "image_paths"),
     "trajectory": ("trajectory", "steps", "trace"),
-    "answer": ("answer", "final_answer"),
+    "answer": ("answer", "final_answer", "multiple_choice_answer"),
     "ground_truth": ("ground_truth", "expected_answer"),
     "thought": ("thought", "reasoning"),
     "operation": ("operation", "action", "tool", "name"),
@@ -46,10 +51,17 @@ class Rejection:
     """The reason why a record was rejected (docs/data-formats.md), and one line of detail."""
 
     file: str
-    line: int
+    line: int | None  # see Record; None where there is an id
     reason: str
     detail: str
     told: str = ""  # what the summary counts besides the reason, such as a tool without a mapping
+    id: int | str | None = None  # of a COCO record, its id
+
+    def as_row(self) -> dict[str, Any]:
+        """Return what is known, for a file or a table."""
+        names = ("file", "line", "id", "reason", "detail")
+        row = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in row.items() if value is not None}
 
 
 class RejectedError(Exception):
@@ -62,17 +74,17 @@ class RejectedError(Exception):
         self.detail = detail
         self.told = told
 
-    def at(self, file: str, line: int) -> Rejection:
+    def at(self, file: str, line: int | None, own_id: int | str | None = None) -> Rejection:
         """Return the rejection of a record, with a short detail on one line."""
         # Through `backslashreplace` because a detail may quote what is not UTF-8.
         detail = " ".join(self.detail.encode("utf-8", "backslashreplace").decode("utf-8").split())
-        return Rejection(file, line, self.reason, detail[:MAX_DETAIL], self.told)
+        return Rejection(file, line, self.reason, detail[:MAX_DETAIL], self.told, own_id)
 
 
 def get_field(data: Mapping[str, Any], name: str) -> Any:
-    """Return a field's value under any of its names; None if it is absent or null."""
+    """Return a field's value under any of its names; None if it is absent, null or empty."""
     names = FIELD_NAMES.get(name, (name,))
-    given = [key for key in names if data.get(key) is not None]
+    given = [key for key in names if data.get(key) not in (None, "", [])]
     for key in given[1:]:
         if data[key] != data[given[0]]:
             raise RejectedError("wrong_type", f"{given[0]} and {key} differ; give one of them")
@@ -159,6 +171,35 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for inner in [*value, *value.values()] if isinstance(value, dict) else value:
             yield from _texts(inner)
+
+
+def read_list(value: Any) -> Any:
+    """Return a value; a list that is kept as JSON text in a column is parsed."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError):
+            parsed = parse_json(value)
+            return parsed if isinstance(parsed, list) else value
+    return value
+
+
+def check_answers(value: Any, what: str) -> list[str]:
+    """Return the different answers of a field of one or several, the most frequent first.
+
+    Of several people each may have answered; an answer may be an object (`answer`), as in VQA.
+    """
+    given = value if isinstance(value, list) else [value]
+    texts = [
+        check_answer(each.get("answer", each) if isinstance(each, dict) else each, what)
+        for each in given
+    ]
+    return [text for text, _ in Counter(filter(None, texts)).most_common()]
+
+
+def get_answers(data: Mapping[str, Any]) -> list[str]:
+    """Return all right answers that a record names beside its question, its own answer first."""
+    names = ("answer", "answers", "ground_truth")
+    found = (check_answers(get_field(data, name), name) for name in names)
+    return list(dict.fromkeys(text for texts in found for text in texts))
 
 
 def check_answer(value: Any, what: str) -> str | None:

@@ -24,7 +24,7 @@ from pixelis.data.images import FORMATS, MAX_PIXELS, ImageError, load_image
 from pixelis.data_prep.annotated_image import AnnotatedImage
 from pixelis.data_prep.importing.files import check_inside
 from pixelis.data_prep.importing.images import find_image
-from pixelis.data_prep.importing.values import RejectedError, Rejection, show
+from pixelis.data_prep.importing.values import MAX_ID, RejectedError, Rejection, show
 from pixelis.data_prep.sources.coco_annotations import (
     ILLEGIBLE,
     LEFT_OUT,
@@ -68,8 +68,8 @@ class CocoInstances:
     Attributes:
         tasks: the tasks for which at least one image is suitable.
         num_records: categories, images and annotations listed in the JSON.
-        rejections: the rejected records; `line` is the record's id if that is an integer, else its
-            position in its list.
+        rejections: the rejected records, with their ids; one without an id has its position in its
+            list as `line`.
     """
 
     name = "coco"
@@ -121,8 +121,10 @@ class CocoInstances:
                 check(record)
             except RejectedError as error:
                 own = record.get("id") if isinstance(record, dict) else None
-                line = own if type(own) is int else number
-                self.rejections.append(error.at(self.file.name, line))
+                if type(own) is int or (isinstance(own, str) and 0 < len(own) <= MAX_ID):
+                    self.rejections.append(error.at(self.file.name, None, own))
+                else:
+                    self.rejections.append(error.at(self.file.name, number))
 
     def picture(self, rng: random.Random, task: str) -> AnnotatedImage:
         """Draw a random image among those that suit the task.

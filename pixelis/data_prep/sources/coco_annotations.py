@@ -112,9 +112,12 @@ def check_annotation(record: Mapping[str, Any], name: str, size: tuple[int, int]
     runs = None
     if segmentation is not None and segmentation not in ([], {}):
         rle = _check_segmentation(segmentation, size)
-        runs = rle["counts"]
         x, y, width, height = (float(side) for side in coco_mask.toBbox(rle))
-        if box_iou(box, (x, y, x + width, y + height)) < MIN_FIT:
+        if width and height:
+            runs = rle["counts"]
+        # Of an object as thin as a pixel the mask may be empty: the box is the mask then.
+        is_thin = min(box[2] - box[0], box[3] - box[1]) <= 2 * MARGIN
+        if not (_fits(box, (x, y, x + width, y + height)) if runs else is_thin):
             raise RejectedError(
                 "broken_mask",
                 f"the segmentation reaches over {[x, y, width, height]}, bbox over "
@@ -127,6 +130,12 @@ def check_annotation(record: Mapping[str, Any], name: str, size: tuple[int, int]
     else:
         use = LEFT_OUT if crowd else OBJECT
     return Annotation(name, use, box, runs, text)
+
+
+def _fits(box: Box, seen: tuple[float, float, float, float]) -> bool:
+    """Return whether a mask's box is the annotated one within a pixel, or in most of its area."""
+    differences = [abs(one - other) for one, other in zip(box, seen, strict=True)]
+    return max(differences) <= MARGIN or box_iou(box, seen) >= MIN_FIT
 
 
 def is_text(record: Mapping[str, Any]) -> bool:

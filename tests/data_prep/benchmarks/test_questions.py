@@ -111,10 +111,18 @@ def test_only_chosen_images_are_opened(tallyqa):
         read(tallyqa)
 
 
-def test_a_repeated_id_counts_once(change):
-    found = read(change(question_id=TALLY[1]["question_id"], issimple=False))
-    assert len(found.examples) == 2
+def test_the_same_question_again_counts_once(tallyqa):
+    (tallyqa / "test.json").write_text(json.dumps([*TALLY, TALLY[0]]))
+    found = read(tallyqa)
+    assert len(found.examples) == 3
     assert [each.reason for each in found.rejections] == ["duplicate_id"]
+
+
+def test_a_repeated_id_of_another_question_gets_a_number(change):
+    own = TALLY[1]["question_id"]
+    found = read(change(question_id=own, issimple=False))
+    assert len(found.examples) == 3 and found.rejections == ()
+    assert {f"{own}", f"{own}#2"} < {example.id for example in found.examples}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pixelis.data.chat import example_messages, format_call
+from pixelis.data.chat import example_messages, format_call, system_prompt
 from pixelis.data.images import encode_image
 
 CALL = {"name": "SEGMENT_OBJECT_AT", "arguments": {"x": 20, "y": 20}}
@@ -34,7 +34,7 @@ def test_a_plain_question_and_answer(take):
     (example,) = take(
         chat(("s", "Be kind."), ("u", " What? "), ("a", "A circle."), id=5), "messages"
     )
-    assert (example.id, example.question, example.answer) == ("5", "What?", "A circle.")
+    assert (example.id, example.question, example.answer) == ("5", "Be kind.\nWhat?", "A circle.")
     assert (example.conclusion, example.trajectory, len(example.images)) == ("", (), 1)
     assert example.provenance["format"] == "messages"
 
@@ -183,6 +183,58 @@ def test_every_question_becomes_an_example(take):
     assert len({example.id for example in unnamed}) == 3
 
 
+def test_a_last_question_without_an_answer_leaves_the_rounds_before_it(take):
+    first = [("u", "What?"), ("a", "A circle."), ("u", "Which colour?"), ("a", "red")]
+    for last in ([("u", "Sure?")], [("u", "Sure?"), LOOK], [("u", "Sure?"), ("a", "")]):
+        examples = take(chat(*first, *last, id="x"), "messages")
+        assert [each.id for each in examples] == ["x#1", "x#2"]
+        assert [each.answer for each in examples] == ["A circle.", "red"]
+    (example,) = take(chat(*first[:2], ("u", "Sure?"), id="x"), "messages")
+    assert (example.id, example.question) == ("x", "What?")
+
+
+@pytest.mark.parametrize("key", ["solution", "response", "answer", "ground_truth"])
+def test_the_answer_of_the_last_question_may_stand_beside_the_chat(take, key):
+    (example,) = take(chat(("u", "<image>What?"), **{key: "A circle."}), "messages")
+    assert (example.question, example.answer) == ("What?", "A circle.")
+
+
+def test_a_system_turn_begins_the_first_question_unless_it_describes_tools(take):
+    turns = [("u", "What?"), ("a", "A."), ("u", "Why?"), ("a", "B.")]
+    first, second = take(chat(("s", "Be kind."), *turns), "messages")
+    assert first.question == "Be kind.\nWhat?"
+    assert second.question == "Be kind.\nEarlier: What?\nAnswer: A.\nWhy?"
+    (beside,) = take(chat(*turns[:2], system="Be kind."), "messages")
+    assert beside.question == "Be kind.\nWhat?"
+    for left_out in ("Use <tools>zoom</tools>.", system_prompt(), ""):
+        assert take(chat(("s", left_out), *turns), "messages")[0].question == "What?"
+    called = take(chat(("s", "Call ZOOM_IN."), ASK, LOOK, END), "messages")
+    assert called[0].question == "A?"
+
+
+@pytest.mark.parametrize("images", [{"image": "c.jpg"}, {"images": ["c.jpg"]}, {"images": "c.jpg"}])
+def test_images_without_a_mark_stand_before_the_first_question(take, images):
+    turns = [("system", "Be kind."), ("human", "What?"), ("gpt", "A."), ("human", "Why?")]
+    data = shared(*turns, ("gpt", "B."))
+    del data["images"]
+    first, second = take(data | images, "conversations")
+    assert [len(each.images) for each in (first, second)] == [1, 1]
+    assert first.question == "Be kind.\nWhat?"
+
+
+@pytest.mark.parametrize("name", ["messages", "conversations"])
+def test_a_chat_kept_as_json_text(take, name):
+    data = chat(ASK, END) if name == "messages" else shared(("human", "A?"), ("gpt", "A."))
+    data |= {name: json.dumps(data[name]), "images": json.dumps(["c.jpg"])}
+    (example,) = take(data, name)
+    assert (example.question, example.answer, len(example.images)) == ("A?", "A.", 1)
+
+
+def test_trl_halves_kept_as_json_text(take):
+    halves = {"prompt": json.dumps(said(ASK)), "completion": json.dumps(said(END))}
+    assert take({**halves, "image": "c.jpg"}, "messages")[0].answer == "A."
+
+
 def test_user_turns_in_a_row_are_one_question(take):
     (example,) = take(chat(("u", "Look."), ("u", "What?"), ("a", "It"), ("a", "is.")), "messages")
     assert (example.question, example.answer) == ("Look.\nWhat?", "It\nis.")
@@ -210,7 +262,6 @@ RESULT = "<tool_response>1</tool_response>"
     ("data", "reason", "text"),
     [
         (chat(("u", "What?")), "no_answer", "the question has no answer: 'What?'"),
-        (chat(ASK, ("a", "1"), ("u", "B?")), "no_answer", "Answer: 1\\nB?'"),
         (chat(ASK, ("a", "<answer> </answer>")), "no_answer", "has no answer: 'A?'"),
         (chat(ASK, LOOK), "no_answer", "has no answer: 'A?'"),
         (chat(ASK, LOOK, ("u", "B?"), END), "no_answer", "has no answer: 'A?'"),
@@ -234,7 +285,7 @@ RESULT = "<tool_response>1</tool_response>"
         ({"messages": [{"role": "dog"}]}, "wrong_type", "turn 1: the role must be one of system"),
         ({"messages": [{"role": ["user"]}]}, "wrong_type", "turn 1: the role must be one of"),
         (chat(("u", 3)), "wrong_type", "turn 1: content must be texts and"),
-        (chat(("u", [{"type": "video"}])), "wrong_type", "content must be texts and images"),
+        (chat(("u", [{"type": "file"}])), "wrong_type", "content must be texts and images"),
         (chat(("u", [{"type": "text"}])), "wrong_type", "content must be texts and images"),
         (chat(("u", [{"text": "A?", "image": "c.jpg"}])), "wrong_type", "content must be texts"),
         (chat(("u", [IMAGE | {"url": "a", "path": "b"}])), "wrong_type", "more than one image"),

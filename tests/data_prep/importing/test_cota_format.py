@@ -229,7 +229,7 @@ def test_our_own_files_come_back(take, one_of_each, tmp_path):
         ),
         ({"answer": True}, "wrong_type", "answer must be a text or a number, got True"),
         ({"answer": float("nan")}, "wrong_type", "answer must be a text or a number, got nan"),
-        ({"answer": ["1"]}, "wrong_type", "answer must be a text or a number, got ['1']"),
+        ({"answer": [["1"]]}, "wrong_type", "answer must be a text or a number, got ['1']"),
         ({"answer": "1</answer>"}, "markup", "answer may not hold </answer>"),
         ({"sample_type": "good"}, "wrong_type", "sample_type must be one of positive, outcome_"),
         ({"sample_type": ["positive"]}, "wrong_type", "sample_type must be one of positive"),

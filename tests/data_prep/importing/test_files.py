@@ -116,7 +116,6 @@ def test_what_cannot_be_told_is_an_error(tmp_path):
         "{",
         '{"a": 1',
         "3\n4\n",
-        b"\xff\xfe{\x00",
         "\0",
     ):
         written(tmp_path, "x.json", content)
@@ -130,6 +129,50 @@ def test_what_cannot_be_told_is_an_error(tmp_path):
     fails("holds no data file; a data file ends in .json, .jsonl, .ndjson, .parquet", empty)
     (empty / "out.json").symlink_to(path)
     fails(f"{empty / 'out.json'} is a link that leaves the folder", empty)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16-LE"),
+        ("utf-16-be", "UTF-16-BE"),
+        ("utf-32", "UTF-32"),
+        ("utf-32-be", "UTF-32-BE"),
+    ],
+)
+@pytest.mark.parametrize("content", [lines(COTA, COTA), json.dumps([COTA, COTA], indent=1)])
+def test_text_of_two_or_four_bytes_is_refused_by_name(tmp_path, encoding, name, content):
+    path = written(tmp_path, "x.json", content.encode(encoding))
+    with pytest.raises(DataError, match=f"^input {path} looks like {name} text; save it as UTF-8$"):
+        open_input(path)
+
+
+def test_a_file_in_an_older_encoding_is_not_called_empty(tmp_path):
+    text = json.dumps({"question": "Où?", "answer": "là"}, ensure_ascii=False) + "\n"
+    path = written(tmp_path, "x.jsonl", (text * 3).encode("latin-1"))
+    message = rf"^input {path} is not UTF-8 \(byte 0xf9 at 15\); save it as UTF-8$"
+    with pytest.raises(DataError, match=message):
+        open_input(path)
+
+
+@pytest.mark.parametrize("content", [lines(COTA, COTA), json.dumps([COTA, COTA])])
+def test_a_mark_of_utf_8_is_no_part_of_the_text(tmp_path, content):
+    _, records = read_all(written(tmp_path, "x.json", content.encode("utf-8-sig")))
+    assert [record.data for record in records] == [COTA, COTA]
+
+
+@pytest.mark.parametrize(
+    ("record", "record_format"),
+    [
+        ({"messages": json.dumps(CHAT["messages"])}, "messages"),
+        ({"conversations": json.dumps(SHARED["conversations"])}, "conversations"),
+        ({"prompt": json.dumps(CHAT["messages"]), "completion": "[]"}, "messages"),
+    ],
+)
+def test_a_chat_kept_as_json_text_is_told_by_content(tmp_path, record, record_format):
+    for name, content in (("a.jsonl", lines(record)), ("b.parquet", as_parquet(record))):
+        assert open_input(written(tmp_path, name, content)).format == record_format
 
 
 def test_files_of_two_formats_are_an_error(tmp_path):

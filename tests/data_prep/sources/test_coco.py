@@ -672,7 +672,10 @@ def test_a_wrong_category_is_left_out_and_counted(broken, category, reason, deta
     source = broken(lambda content, folder: content["categories"].append(category))
     assert reasons(source) == {reason: 1}
     assert detail in source.rejections[0].detail
-    assert source.rejections[0].line in (len(CATEGORIES) + 1, 900, NUMBERS["flower"])
+    (rejection,) = source.rejections
+    own = category.get("id") if isinstance(category, dict) else None
+    expected = (own, None) if isinstance(own, int) else (None, len(CATEGORIES) + 1)
+    assert (rejection.id, rejection.line) == expected
 
 
 def test_of_a_kind_with_a_wrong_annotation_nothing_is_counted(broken):
@@ -685,6 +688,24 @@ def test_of_a_kind_with_a_wrong_annotation_nothing_is_counted(broken):
     picture = draw_all(source)["rocket.jpg"]
     assert len(picture.instances) == 4
     assert picture.uncounted == {"tower", ""}
+
+
+@pytest.mark.parametrize(
+    ("bbox", "polygon", "box"),
+    [
+        # Less than a pixel, and a line: their masks hold no pixel.
+        ([10.2, 10.2, 0.5, 0.5], [10.2, 10.2, 10.7, 10.2, 10.7, 10.7], (10, 10, 11, 11)),
+        ([10.2, 5, 0.4, 20], [10.2, 5, 10.6, 5, 10.6, 25, 10.2, 25], (10, 5, 11, 25)),
+        ([10, 10, 1, 1], [10, 10, 11, 10, 11, 11, 10, 11], (10, 10, 11, 11)),
+        ([10.3, 10.3, 1.5, 1], [10.3, 10.3, 11.8, 10.3, 11.8, 11.3], (10, 10, 12, 12)),
+        ([10.9, 5, 1.2, 20], [10.9, 5, 12.1, 5, 12.1, 25, 10.9, 25], (10, 5, 13, 25)),
+    ],
+)
+def test_a_mask_as_thin_as_a_pixel_is_not_broken(bbox, polygon, box):
+    found = check_annotation({"bbox": bbox, "segmentation": [polygon]}, "", (50, 31))
+    assert (found.use, found.box) == ("object", box)
+    if found.runs is not None:
+        assert coco_mask.area({"size": [31, 50], "counts": found.runs}) > 0
 
 
 def test_rounding_errors_at_the_edge_are_no_errors():
@@ -754,7 +775,7 @@ def test_a_text_with_markup_is_not_told_and_its_image_not_asked_about(written):
     )
     assert reasons(source) == {"markup": 1}
     (rejection,) = source.rejections
-    assert (rejection.file, rejection.line) == ("instances_photos.json", 4)
+    assert (rejection.file, rejection.id) == ("instances_photos.json", 4)
     assert rejection.detail == "utf8_string may not hold <answer>"
     assert len(source._suited["text_extraction"]) == 1
 
