@@ -18,6 +18,8 @@ from pixelis.data_prep.tasks import TASK_WEIGHTS
 
 # Prefix of the columns of a facts table that hold the components of the score.
 COMPONENT = "component:"
+# Characters by which answers are told apart.
+MAX_ANSWER = 100
 
 
 class Chunk(NamedTuple):
@@ -72,10 +74,11 @@ def facts_of(batch: pa.RecordBatch) -> pd.DataFrame:
     """Return the facts of rows that stay in memory, about a hundred bytes each.
 
     Returns:
-        Columns `task`, `sample_type`, `split`, `score`; `chance`, the chance level (NaN if it
-        is not known); `num_objects` of the image and `key` (64 bits of the SHA-256 of the id),
-        which order examples of equal scores; `image`, 64 bits of the images' digest; and the
-        components of the score under COMPONENT and their name.
+        Columns `task`, `sample_type`, `split`, `score`; `answer`, its first MAX_ANSWER characters;
+        `chance`, the chance level (NaN if it is not known); `iou`, the least IoU of an annotated
+        mask with what an operation measures (NaN without one); `num_objects` of the image and `key`
+        (64 bits of the SHA-256 of the id), which order examples of equal scores; `image`, 64 bits
+        of the images' digest; and the components of the score under COMPONENT and their name.
     """
     provenance = [json.loads(text) for text in batch.column("provenance").to_pylist()]
     names = provenance[0]["difficulty_components"]
@@ -83,7 +86,9 @@ def facts_of(batch: pa.RecordBatch) -> pd.DataFrame:
         {
             **{name: batch.column(name).to_pylist() for name in ("task", "sample_type", "split")},
             "score": batch.column("difficulty_score").to_numpy(),
+            "answer": [each[:MAX_ANSWER] for each in batch.column("answer").to_pylist()],
             "chance": np.array([chance_level(each) for each in provenance], dtype=np.float64),
+            "iou": np.array([each.get("iou", np.nan) for each in provenance], dtype=np.float64),
             "num_objects": [len(each.get("objects", ())) for each in provenance],
             # With its type: in a small chunk all keys could fit int64, and a mix becomes float64.
             "key": np.array(

@@ -36,7 +36,8 @@ def extreme(areas: Sequence[int], names: Sequence[str], word: str) -> str:
 def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     """Ask for the extreme of two to four objects."""
     word = rng.choice(WORDS)
-    unique = picture.unique()
+    # Without an outline no area is measured.
+    unique = [each for each in picture.unique() if each.outlined]
     num_named = rng.choice((2, 2, 3, 4))
     if len(unique) < num_named:
         return None
