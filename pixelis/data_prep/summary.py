@@ -139,7 +139,9 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
         task: "–" if chance is None else f"{100 * chance:.1f}"
         for task, chance in summary["chance_by_task"].items()
     }
-    tops = {task: f"{100 * top['share']:.1f}" for task, top in summary["top_answer_by_task"].items()}
+    tops = {
+        task: f"{100 * top['share']:.1f}" for task, top in summary["top_answer_by_task"].items()
+    }
     by_task = {"chance %": chances, "top answer %": tops}
     if ious := summary["iou_by_task"]:
         by_task["IoU"] = {

@@ -472,8 +472,7 @@ def write_coco(folder, *, broken=0, num_images=20):
         annotations[number]["bbox"] = "none"
     content = {
         "images": [
-            {"id": n, "file_name": f"{n}.png", "width": 32, "height": 24}
-            for n in range(num_images)
+            {"id": n, "file_name": f"{n}.png", "width": 32, "height": 24} for n in range(num_images)
         ],
         "categories": [{"id": 0, "name": "dog"}, {"id": 1, "name": "cat"}],
         "annotations": annotations,
@@ -533,10 +532,8 @@ def test_in_a_small_set_a_task_that_runs_out_gives_its_share_to_the_others(
     assert summary["source"]["ran_out"] == {
         "object_counting": {"planned": planned, "made": counted}
     }
-    assert (
-        f"ran out: object_counting has {counted} of {planned} planned examples; the other tasks have the "
-        "rest"
-    ) in format_summary(summary).splitlines()
+    line = f"ran out: object_counting has {counted} of {planned} planned examples; "
+    assert f"{line}the other tasks have the rest" in format_summary(summary).splitlines()
     assert summary["top_answer_by_task"]["object_counting"]["share"] <= 0.5 + 0.5 / counted
 
 

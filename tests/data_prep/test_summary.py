@@ -120,8 +120,7 @@ def test_what_was_not_made_as_asked_is_told(scorer, finer):
     assert "ran out: count has 1 of 9 planned examples; the other tasks have the rest" in lines
     (line,) = (line for line in lines if line.startswith("one difficulty: most examples of "))
     assert line.endswith(
-        " ... have the same score, so all of them are simple; "
-        f"difficulty.scorer {finer} sees more"
+        f" ... have the same score, so all of them are simple; difficulty.scorer {finer} sees more"
     )
 
 

@@ -48,7 +48,8 @@ THINGS = {
 }
 THINGS["square"][1].append((block(150, 30, 164, 45), STRIPE))
 AGREEING = {
-    name: THINGS[name][1][0][0].sum() / THINGS[name][0].sum() for name in ("plate", "ball", "circle")
+    name: THINGS[name][1][0][0].sum() / THINGS[name][0].sum()
+    for name in ("plate", "ball", "circle")
 }
 
 
@@ -97,7 +98,9 @@ def test_operations_agree_with_the_mask_or_not(source):
             {"SEGMENT_OBJECT_AT", "GET_PROPERTIES"} if name in AGREEING else set()
         )
         assert each.outlined == (name in AGREEING)
-        assert list(dict(each.ious).values()) == pytest.approx([AGREEING.get(name)] * len(each.ious))
+        assert list(dict(each.ious).values()) == pytest.approx(
+            [AGREEING.get(name)] * len(each.ious)
+        )
         assert each.area == THINGS[name][0].sum()
     assert AGREEING["circle"] < 0.9 and min(AGREEING.values()) > MIN_IOU
     colours = {name: each.colour for name, each in found.items()}
