@@ -8,7 +8,7 @@ A box or point belongs to the example's first image; those of TRACK_OBJECT belon
 the call names. Converted are boxes and points that lie inside the image, masks, areas and the size
 of a crop: in arguments and results of calls, also those written in a question as a flawed solution;
 in any text as `[x1, y1, x2, y2]` and `(x, y)`; and as the numbers that a conclusion compares
-(`Area of ...`, `Center x of ...`). Crops have no coordinates, since no operation accepts them.
+(`by area, ...`, `by center x, ...`). Crops have no coordinates, since no operation accepts them.
 
 Rounding: an edge of a box lies between pixels and goes to the nearest edge, halves up; a point is a
 pixel and goes to the pixel that holds its centre; a side of a box that would be empty becomes that
@@ -44,10 +44,10 @@ _POINT = re.compile(r"\( *\d{1,6}, *\d{1,6} *\)")
 _CALL = re.compile(rf"(?P<operation>{'|'.join(OPERATIONS)}) (?={{)")
 # Lines that are read as steps, as many as a trajectory may have: each may resize a mask.
 MAX_DESCRIBED_STEPS = 64
-# The pixel values that a conclusion compares (`pixelis.data_prep.tasks.proposal.list_values`). Rows
+# The pixel values that a conclusion compares (`pixelis.data_prep.tasks.conclusions`). Rows
 # and columns are not pixels. Repetitions are bounded, so that no text takes long.
 _VALUE = r"[^.:]{1,80}: \d{1,20}(?!\d)"
-_MEASURED = re.compile(rf"\b(Area|Box area|Center [xy]) of {_VALUE}(?:, {_VALUE}){{0,9}}")
+_MEASURED = re.compile(rf"\b[Bb]y (area|box area|center [xy]), {_VALUE}(?:, {_VALUE}){{0,9}}")
 
 
 @dataclass(frozen=True)
@@ -273,9 +273,9 @@ def _conclusion_as_seen(example: Example, frame: Frame) -> str:
     def convert(match: re.Match[str]) -> str:
         def value(number: re.Match[str]) -> str:
             amount = int(number[0])
-            if match[1].startswith("Center"):
+            if match[1].startswith("center"):
                 return str(frame.coordinate("xy".index(match[1][-1]), amount))
-            known = areas.get(amount) if match[1] == "Box area" else None
+            known = areas.get(amount) if match[1] == "box area" else None
             return str(known or frame.area(amount))
 
         return re.sub(r"(?<=: )\d+", value, match[0])

@@ -78,7 +78,7 @@ class AnnotatedImage:
     draw: Callable[[], tuple[Image.Image, ...]] = field(compare=False)
     free: tuple[Location, ...] = ()  # locations that hold no instance
     # The names of a position across and down, such as `Column` and `Row`.
-    axes: tuple[str, str] = ("Column", "Row")
+    axes: tuple[str, str] = ("column", "row")
     # Two centres closer than this (pixels) have no direction to each other.
     min_distance: float = 14.0
     occlusions: tuple[Occlusion, ...] = ()  # which instances cover which

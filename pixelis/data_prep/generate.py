@@ -19,7 +19,7 @@ from pixelis.data_prep.tasks.proposal import PlannedCall, Proposal, zoom_in
 from pixelis.errors import DataError
 from pixelis.operations import execute
 
-GENERATOR_VERSION = "2"
+GENERATOR_VERSION = "3"
 MAX_ATTEMPTS = 400
 
 

@@ -120,6 +120,16 @@ def _format_percent(score: Score, sign: str = "") -> str:
     return f"{100 * score.value:{sign}5.1f} [{low:{sign}.0f}, {high:{sign}.0f}]"
 
 
+def result_line(result: EvaluationResult, split: str) -> str:
+    """Return `Test accuracy 33.7 -> 46.6 % (+12.9 [+9, +17])`, the result on all examples."""
+    adapter = result.adapter.accuracy[ALL]
+    if BASE not in result.models:
+        return f"{split.capitalize()} accuracy {_format_percent(adapter).strip()} %"
+    base, gain = result.models[BASE].accuracy[ALL], result.comparisons[BASE][ALL].gain
+    shares = f"{100 * base.value:.1f} -> {100 * adapter.value:.1f} %"
+    return f"{split.capitalize()} accuracy {shares} ({_format_percent(gain, '+').strip()})"
+
+
 def _new_table(title: str, caption: str | None = None) -> Table:
     left: Any = {"title_justify": "left", "caption_justify": "left"}
     narrow: Any = {"show_edge": False, "pad_edge": False, "collapse_padding": True}

@@ -30,8 +30,8 @@ from pixelis.models.load import (
 from pixelis.models.lora import check_adapter, load_adapter, temporary_adapter
 from pixelis.runs.evaluation_record import (
     RecordSettings,
+    describe_evaluation,
     evaluate_and_record,
-    record_description,
     record_rollouts,
 )
 from pixelis.runs.evaluation_set import choose_evaluation_set, record_benchmark_scores
@@ -127,7 +127,8 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
             show_measures=True,
         )
         record_benchmark_scores(recorder, evaluation_set, result, settings)
-        record_description(recorder, result, f"{address} on {evaluation_set.title}")
+        title = f"{address} on {evaluation_set.title}"
+        recorder.note(describe_evaluation(recorder, result, evaluation_set.name, title))
         record_rollouts(
             recorder,
             result,

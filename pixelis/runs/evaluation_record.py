@@ -35,6 +35,7 @@ from pixelis.evaluation.tables import (
     as_text,
     measure_rows,
     measures_table,
+    result_line,
     result_rows,
     result_values,
 )
@@ -212,12 +213,14 @@ def rollout_rows(
     return rows
 
 
-def record_description(recorder: MlflowRecorder, result: EvaluationResult, title: str) -> None:
-    """Put the table and links to report and traces into the run's description."""
+def describe_evaluation(
+    recorder: MlflowRecorder, result: EvaluationResult, split: str, title: str
+) -> str:
+    """Return the result in one line, the table, and links to report and traces, in Markdown."""
     table = as_text(accuracy_table(result, title=title))
     url = f"#/experiments/{recorder.experiment_id}/runs/{recorder.run_id}"
     links = f"[Report]({url}/artifacts/{FOLDER}/{REPORT_FILE}) · [Traces]({url}/traces)"
-    recorder.note(f"```\n{table}\n```\n\n{links}")
+    return f"{result_line(result, split)}\n\n```\n{table}\n```\n\n{links}"
 
 
 def record_rollouts(

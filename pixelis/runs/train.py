@@ -24,6 +24,7 @@ from pixelis.recorder import NullRecorder
 from pixelis.runs.evaluation_record import (
     FOLDER,
     RecordSettings,
+    describe_evaluation,
     evaluate_and_record,
     record_rollouts,
 )
@@ -211,12 +212,12 @@ def _run(sft: _Sft) -> None:
         links = _record_configuration(sft, recorder)
         result = _train(sft, start, recorder, links)
         print(result.statistics, flush=True)
-        record_result(recorder, result, sft.config, sft.curriculum, links, sft.search.label)
+        about = record_result(recorder, result, sft.config, sft.curriculum, links, sft.search.label)
         trained = time.monotonic()
         logger.info("training took %.0f s, with start-up", trained - began)
         accuracy: dict[str, float] = {}
         if sft.config.evaluation.enabled:
-            accuracy = _evaluate(sft, recorder, result)
+            accuracy = _evaluate(sft, recorder, result, about)
             logger.info("evaluation took %.0f s", time.monotonic() - trained)
         finished = {
             "step": sft.config.training.max_steps,
@@ -314,8 +315,13 @@ def _record_missing_events(recorder: MlflowRecorder, checkpoint: Path) -> None:
             recorder.event(event)
 
 
-def _evaluate(sft: _Sft, recorder: MlflowRecorder, result: TrainingResult) -> dict[str, float]:
-    """Roll out the final adapter on the test split; return its answer accuracy by difficulty."""
+def _evaluate(
+    sft: _Sft, recorder: MlflowRecorder, result: TrainingResult, about: str
+) -> dict[str, float]:
+    """Roll out the final adapter on the test split; return its answer accuracy by difficulty.
+
+    `about` is the run's description so far; the result is put before it.
+    """
     training, rules = sft.config.training, sft.config.evaluation
     examples = choose_examples(
         load_split(sft.data_dir, "test"), rules.samples_per_difficulty, training.seed, split="test"
@@ -334,6 +340,8 @@ def _evaluate(sft: _Sft, recorder: MlflowRecorder, result: TrainingResult) -> di
         ),
         step=training.max_steps,
     )
+    told = describe_evaluation(recorder, evaluation, "test", f"On {evaluation_set.title}")
+    recorder.note(f"{told}\n\n{about}")
     measured = evaluation.adapter.accuracy
     accuracy = {name: measured[name].value for name in (*DIFFICULTIES, ALL) if name in measured}
     keys = [f"summary/{FINAL}/{d}" for d in result.evaluations[-1][1]]

@@ -11,6 +11,11 @@ from pixelis.training.checkpoint import FINAL
 from pixelis.training.distributed import Stopped
 from pixelis.training.sft import TrainingResult
 
+# A training alone does not say whether its curriculum helped.
+UNIFORM = (
+    "What a uniform mix of equally many tokens gives was not measured here: `pixelis ablate` "
+    "trains both on the same data."
+)
 FIRST_SHOWN, LAST_SHOWN = 10, 40  # events in a run's description, which MLflow bounds
 
 Event = Mapping[str, Any]
@@ -23,8 +28,8 @@ def record_result(
     curriculum: CurriculumConfig,
     links: str,
     label: str = "",
-) -> None:
-    """Record statistics, summary, name, description and adapters."""
+) -> str:
+    """Record statistics, summary, name, description and adapters; return the description."""
     events = [event.to_dict() for event in result.events]
     max_steps = config.training.max_steps
     recorder.text(result.statistics, "curriculum/final_statistics.txt")
@@ -46,7 +51,10 @@ def record_result(
     hard = "hard" if "hard" in last else max(last)
     parts = [*_name_parts(events, curriculum, label), f"{hard} {last[hard]:.2f}"]
     recorder.tags({"mlflow.runName": " · ".join(parts)})
-    recorder.note(f"```\n{result.statistics}\n```\n\n{links}\n\n{_event_table(events)}")
+    description = "\n\n".join(
+        filter(None, [f"```\n{result.statistics}\n```", UNIFORM, links, _event_table(events)])
+    )
+    recorder.note(description)
     best_step = int(result.best["step"])
     # The first at its step: after a rollback, strata of the restored weights follow at this step.
     best = next(strata for step, strata in result.evaluations if step == best_step)
@@ -62,6 +70,7 @@ def record_result(
             {f"summary/{name}/{d}": value for d, value in strata.items()},
             register_as=config.register if name == FINAL else None,
         )
+    return description
 
 
 def record_status(

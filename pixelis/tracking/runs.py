@@ -28,9 +28,9 @@ from pixelis.tracking.journal import Past
 from pixelis.tracking.lookup import open_experiment
 from pixelis.tracking.privacy import first_line, logger, public
 from pixelis.tracking.recorder import MlflowRecorder, Scalar
-from pixelis.tracking.send import ERROR_TAG
+from pixelis.tracking.send import DIED_TAG, ERROR_TAG
 from pixelis.tracking.store import connect, retry_locked
-from pixelis.tracking.sync import ALIVE_TAG, DIED_TAG, claim, end_dead_runs
+from pixelis.tracking.sync import ALIVE_TAG, claim, end_dead_runs
 
 HEARTBEAT_SECONDS = 60.0
 GRACE_SECONDS = 600.0  # after which a heartbeat has stopped
@@ -168,19 +168,22 @@ def _in_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
 def _beat(recorder: MlflowRecorder, over: threading.Event) -> None:
     """Record heartbeats, and end the runs of other machines whose heartbeat has stopped."""
     since = time.monotonic()  # when the store began to answer
+    suspects: set[str] = set()
     while not over.wait(HEARTBEAT_SECONDS):
         recorder.tags({ALIVE_TAG: str(int(time.time()))})
         if not recorder.answers():
             since = time.monotonic()
         elif time.monotonic() - since >= GRACE_SECONDS:
-            _end_others(recorder, GRACE_SECONDS)
+            _end_others(recorder, GRACE_SECONDS, suspects)
 
 
-def _end_others(recorder: MlflowRecorder, grace: float | None = None) -> None:
+def _end_others(
+    recorder: MlflowRecorder, grace: float | None = None, suspects: set[str] | None = None
+) -> None:
     """End other runs whose processes have died; see `sync.end_dead_runs`."""
     lines = recorder.attempt(
         "ending killed runs",
-        lambda: end_dead_runs(recorder.client, but=recorder.run_id, grace=grace),
+        lambda: end_dead_runs(recorder.client, but=recorder.run_id, grace=grace, suspects=suspects),
     )
     for line in lines or ():
         logger.warning("%s", line)
@@ -220,7 +223,8 @@ def _cleaned(run: Run) -> dict[str, str]:
 
 
 def _find(client: MlflowClient, run_id: str) -> Run | None:
-    """Return the run to resume; if this store does not have it, log a warning and return None."""
+    """Return the run to resume; if it is not there any more, log a warning and return None."""
+    why = "is not in this MLflow store"
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
@@ -229,10 +233,8 @@ def _find(client: MlflowClient, run_id: str) -> Run | None:
     else:
         if run.info.lifecycle_stage == "active":
             return run
-    logger.warning(
-        "the checkpoint's run %s is not in this MLflow store; the training goes on in a new run",
-        run_id,
-    )
+        why = f"was deleted (mlflow runs restore --run-id {run_id} undoes that)"
+    logger.warning("the checkpoint's run %s %s; the training goes on in a new run", run_id, why)
     return None
 
 

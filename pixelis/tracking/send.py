@@ -23,6 +23,7 @@ from pixelis.tracking.traces import send_trace
 from pixelis.tracking.visits import event_metrics, send_visit
 
 ERROR_TAG = "pixelis.error"
+DIED_TAG = "pixelis.died"  # why a run was ended from outside
 # Number of records that MLflow takes in one call; one for every other kind.
 BATCH_LIMITS = {"metric": 1000, "param": 100, "tag": 100}
 
@@ -195,4 +196,7 @@ class Sender:
         for visit in visits(self._events):
             if visit.end is None:
                 send_visit(self._client, self._run_id, visit, status, record.timestamp)
+        if status != "KILLED" and DIED_TAG in self._client.get_run(self._run_id).data.tags:
+            # Others took it for dead, since a run that was deleted for a time is silent meanwhile.
+            self._client.delete_tag(self._run_id, DIED_TAG)
         self._client.set_terminated(self._run_id, status, record.timestamp or None)

@@ -5,6 +5,7 @@ Across machines the age of a heartbeat decides, a tag that a writing process ren
 store has answered the observer for so long: otherwise the heartbeats could not arrive either.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -24,13 +25,12 @@ from pixelis.tracking.delivery import Delivery
 from pixelis.tracking.journal import PREFIX, SUFFIX, Journal, Record, now
 from pixelis.tracking.lookup import search_everywhere
 from pixelis.tracking.privacy import WarnOnce, first_line, public, without_secrets
-from pixelis.tracking.send import Sender
+from pixelis.tracking.send import DIED_TAG, Sender
 from pixelis.tracking.store import connect
 from pixelis.tracking.visits import VISIT_TAG
 
 PROCESS_TAG = "pixelis.process"  # JSON: a list of the processes that write to the run
 ALIVE_TAG = "pixelis.alive"  # seconds since 1970 of the last heartbeat
-DIED_TAG = "pixelis.died"  # why a run was ended from outside
 
 
 def find_journals(trees: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
@@ -167,7 +167,12 @@ def is_dead(writer: Mapping[str, Any]) -> bool | None:
 
 
 def _journal_of(writer: Mapping[str, Any]) -> Journal:
-    return Journal(Path(writer["journal"]).expanduser())
+    """Return a process's journal, also where a later start has moved its folder aside."""
+    path = Path(writer["journal"]).expanduser()
+    if not path.is_file():
+        folder, name = glob.escape(path.parent.name), glob.escape(path.name)
+        path = next(path.parent.parent.glob(f"{folder}.*/{name}"), path)
+    return Journal(path)
 
 
 def end_killed_runs() -> list[str]:
@@ -180,13 +185,22 @@ def end_killed_runs() -> list[str]:
         return [f"killed runs stay as they are: MLflow cannot be reached ({why})"]
 
 
-def end_dead_runs(client: MlflowClient, *, but: str = "", grace: float | None = None) -> list[str]:
+def end_dead_runs(
+    client: MlflowClient,
+    *,
+    but: str = "",
+    grace: float | None = None,
+    suspects: set[str] | None = None,
+) -> list[str]:
     """End the runs that are RUNNING in MLflow although their processes have ended.
 
     The remaining records of their journals are sent first. The runs become KILLED, or FINISHED if
     the training was finished; a resume sets them to RUNNING again. The run `but` is left alone.
     `grace` is the age in seconds at which a heartbeat from another machine means that its process
     has ended; None leaves other machines' runs alone.
+    `suspects`, if given, are the runs that seemed dead at the last call, and become those that seem
+    dead now; only a run that is among both is ended: one that was deleted for a time and has just
+    been restored needs some seconds for its next heartbeat.
 
     Returns:
         One line per run.
@@ -195,6 +209,11 @@ def end_dead_runs(client: MlflowClient, *, but: str = "", grace: float | None = 
     runs = [
         run for run in search_everywhere(query) if run.info.run_id != but and _has_died(run, grace)
     ]
+    if suspects is not None:
+        before = set(suspects)
+        suspects.clear()
+        suspects.update(run.info.run_id for run in runs)
+        runs = [run for run in runs if run.info.run_id in before]
     # Read them again: one may have been resumed, or have ended, after it was listed.
     again = [client.get_run(run.info.run_id) for run in runs]
     return [
@@ -229,4 +248,5 @@ def _end_run(client: MlflowClient, run: Run) -> str:
     if status == "KILLED":
         why = f"its process {last.get('pid')} on {last.get('host')} ended without a word"
         client.set_tag(run_id, DIED_TAG, why)
-    return f"{run.info.run_name} ({run_id}) was killed: it is {status} in MLflow now"
+    how = "was killed" if status == "KILLED" else "had ended"
+    return f"{run.info.run_name} ({run_id}) {how}: it is {status} in MLflow now"

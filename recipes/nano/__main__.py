@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
+from torch.multiprocessing import start_processes
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from pixelis.data.encode import Encoder
@@ -46,6 +49,8 @@ def build_base(
 ) -> dict[str, float]:
     """Train the base, save it in a folder, and return its scores on held-out scenes.
 
+    Each process of a group calls it; all but the first return no scores.
+
     Args:
         output_dir: where the base is written, with its card.
         recipe: the settings.
@@ -53,7 +58,9 @@ def build_base(
         work_dir: keeps the weights after each phase; a later call goes on after the last phase that
             was finished with the same recipe.
     """
-    console = Console()
+    torch.set_num_threads(1)
+    is_main = not dist.is_initialized() or dist.get_rank() == 0
+    console = Console(quiet=not is_main)
     started = time.monotonic()
 
     def log(text: str) -> None:
@@ -71,7 +78,6 @@ def build_base(
 
         return report
 
-    torch.set_num_threads(recipe.num_threads)
     template = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
     tokenizer = train_tokenizer(iter(build_texts(recipe.seed, NUM_TEXTS)), template)
     processor = build_processor(tokenizer)
@@ -96,10 +102,14 @@ def build_base(
         train(model, encoder, recipe, reporter(name, getattr(recipe, f"{name}_steps")))
         seconds = time.monotonic() - begun
         trained_seconds += seconds
-        model.save_pretrained(kept)
-        stored = json.dumps(settings | {"seconds": seconds}, indent=2)
-        (kept / "recipe.json").write_text(stored, encoding="utf-8")
+        if is_main:
+            model.save_pretrained(kept)
+            stored = json.dumps(settings | {"seconds": seconds}, indent=2)
+            (kept / "recipe.json").write_text(stored, encoding="utf-8")
+    if not is_main:
+        return {}
 
+    torch.set_num_threads(recipe.num_processes)  # the other processes have ended
     output_dir.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(output_dir)
     model.to(torch.bfloat16).save_pretrained(output_dir)
@@ -119,6 +129,19 @@ def build_base(
     return scores
 
 
+def build_in_processes(output_dir: Path, recipe: Recipe, num_scenes: int, work_dir: Path) -> None:
+    """Build the base (`build_base`) in a group of `recipe.num_processes` processes."""
+    with TemporaryDirectory() as folder:
+        given = (f"file://{folder}/group", output_dir, recipe, num_scenes, work_dir)
+        start_processes(_join_and_build, given, recipe.num_processes, start_method="fork")
+
+
+def _join_and_build(rank: int, group: str, output_dir: Path, recipe: Recipe, *given: Any) -> None:
+    dist.init_process_group("gloo", init_method=group, rank=rank, world_size=recipe.num_processes)
+    build_base(output_dir, recipe, *given)
+    dist.destroy_process_group()
+
+
 def main() -> None:
     """Parse the command line and build the base."""
     parser = argparse.ArgumentParser(prog="python -m recipes.nano", description=__doc__)
@@ -133,7 +156,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     recipe = Recipe(seed=arguments.seed)
-    build_base(arguments.output_dir, recipe, arguments.num_scenes, arguments.work_dir)
+    build_in_processes(arguments.output_dir, recipe, arguments.num_scenes, arguments.work_dir)
 
 
 if __name__ == "__main__":

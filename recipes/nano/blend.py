@@ -40,9 +40,9 @@ KINDS = {
     "closeup": 5,
     "words": 12,
     "questions": 14,
-    "found": 16,
+    "found": 17,
     "beside": 5,
-    "trajectory": 3,
+    "trajectory": 2,
     "frames": 9,
 }
 QUESTIONS_IN_QUIZ = 6

@@ -23,6 +23,7 @@ from pixelis.data_prep.tasks.conclusions import (
     conclude_direction,
     conclude_extreme,
     conclude_front,
+    conclude_heading,
     conclude_mover,
     conclude_relation,
     describe_path,
@@ -228,8 +229,7 @@ def build_heading(rng: random.Random) -> Lesson:
     first = rng.choice(CELLS)
     last = rng.choice([cell for cell in CELLS if cell[0] == first[0] or cell[1] == first[1]])
     answer = heading(location_of(first).box, location_of(last).box, CELL / 2)
-    path = describe_path(place(first), place(last))
-    return decide(f"{path}, so it moves: {answer}.", answer)
+    return decide(conclude_heading(place(first), place(last), answer), answer)
 
 
 def build_mover(rng: random.Random) -> Lesson:
@@ -300,7 +300,7 @@ def encode_lesson(tokenizer: Any, lesson: Lesson) -> tuple[list[int], list[int]]
 def build_row(
     rng: random.Random, tokenizer: Any, length: int, lessons: Mapping[Build, int] = LESSONS
 ) -> tuple[list[int], list[int]]:
-    """Build a row of lessons, `length` tokens and labels, padded at its end.
+    """Build a row of lessons, `length` tokens and labels; the last lesson is cut.
 
     Args:
         rng: draws the lessons.
@@ -311,11 +311,8 @@ def build_row(
     ids: list[int] = []
     labels: list[int] = []
     kinds, weights = list(lessons), list(lessons.values())
-    while True:
+    while len(ids) < length:
         more, their = encode_lesson(tokenizer, [*rng.choices(kinds, weights)[0](rng), (" ", False)])
-        if len(ids) + len(more) > length:
-            break
         ids += more
         labels += their
-    rest = length - len(ids)
-    return ids + [tokenizer.pad_token_id] * rest, labels + [IGNORE_INDEX] * rest
+    return ids[:length], labels[:length]

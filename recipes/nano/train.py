@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -50,21 +51,22 @@ class Recipe:
     vision_learning_rate: float = 1e-3
     comparison_steps: int = 600  # the first decision steps: comparisons of small numbers alone
     recall_steps: int = 600  # the next: mostly recall
-    decision_steps: int = 3200  # these two included
+    decision_steps: int = 4400  # these two included
     decision_learning_rate: float = 1e-3
-    decision_rows: int = 24
+    decision_rows: int = 12  # of each process, as are image_rows and batch_size
     decision_length: int = 128  # tokens of a row; in shorter ones long lists are rare
     lookup_steps: int = 600
     lookup_learning_rate: float = 1.5e-3
     blend_steps: int = 1900
     blend_learning_rate: float = 1.2e-3
     lookup_weight: float = 0.3
-    image_rows: int = 12  # rows of decisions behind an image, beside the conversations of a step
+    image_rows: int = 6  # rows of decisions behind an image, beside the conversations of a step
     decision_weight: float = 0.5
-    batch_size: int = 32
+    batch_size: int = 16
     weight_decay: float = 0.01
-    # The number of threads changes the order of sums, and so the weights.
-    num_threads: int = 2
+    # Processes of one thread each, whose gradients are averaged: threads would wait for each other
+    # at every operation.
+    num_processes: int = 2
 
 
 def word_ids(tokenizer: Any, words: Sequence[str]) -> torch.Tensor:
@@ -107,8 +109,8 @@ def train_vision(model: Any, encoder: Encoder, recipe: Recipe, report: Report) -
     everything = torch.arange(len(encoder.tokenizer))
     parameters = [*model.model.visual.parameters(), model.lm_head.weight]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_learning_rate)
-    for step in range(1, recipe.vision_steps + 1):
-        scenes = _scenes(f"vision:{recipe.seed}:{step}", recipe.batch_size)
+    for step in range(recipe.vision_steps):
+        scenes = _scenes(f"vision:{recipe.seed}:{_index(step)}", recipe.batch_size)
         cells = [scene.at(cell) for scene in scenes for cell in CELLS]
         classes = torch.tensor([CELL_CLASSES.index(i.name if i else "none") for i in cells])
         inputs = encoder.process_images([render(scene) for scene in scenes])
@@ -118,10 +120,11 @@ def train_vision(model: Any, encoder: Encoder, recipe: Recipe, report: Report) -
         optimizer.zero_grad()
         loss = cross_entropy(logits, words[classes])
         loss.backward()
+        _average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         right = (logits[:, names].argmax(-1) == classes).float().mean()
-        report(step, loss.item(), right.item())
+        report(step + 1, loss.item(), right.item())
 
 
 class Lookups:
@@ -233,11 +236,12 @@ def train_decisions(model: Any, encoder: Encoder, recipe: Recipe, report: Report
     """
     language = model.model.language_model
 
-    def build(step: int) -> Batch:
+    def build(index: int) -> Batch:
+        step = index // recipe.num_processes
         if step < recipe.comparison_steps:
-            return build_rows(encoder, recipe, step, COMPARISONS)
+            return build_rows(encoder, recipe, index, COMPARISONS)
         is_recall = step < recipe.comparison_steps + recipe.recall_steps
-        return build_rows(encoder, recipe, step, RECALL if is_recall else LESSONS)
+        return build_rows(encoder, recipe, index, RECALL if is_recall else LESSONS)
 
     def backward(rows: Batch) -> tuple[float, float]:
         embedded = language.embed_tokens(rows["input_ids"])
@@ -395,7 +399,10 @@ def _train(
     backward: Callable[[Any], tuple[float, float]],
     report: Report,
 ) -> None:
-    """Train with a one-cycle learning rate and clipping at 1; one worker prepares the batches."""
+    """Train with a one-cycle learning rate and clipping at 1; one worker prepares the batches.
+
+    Each process has batches of its own, and the mean of all gradients.
+    """
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=optimizer.defaults["lr"],
@@ -403,7 +410,7 @@ def _train(
         pct_start=min(0.5, WARMUP_STEPS / steps),
     )
     batches: Iterable[Any] = DataLoader(
-        range(steps),  # type: ignore[arg-type]
+        [_index(step) for step in range(steps)],  # type: ignore[arg-type]
         batch_size=None,
         collate_fn=build_batch,
         num_workers=1,
@@ -412,10 +419,29 @@ def _train(
     for step, batch in enumerate(batches, 1):
         optimizer.zero_grad()
         loss, right = backward(batch)
+        _average_gradients(model.parameters())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         report(step, loss, right)
+
+
+def _index(step: int) -> int:
+    """Return the number of this process's batch at a step; no two processes share one."""
+    return step * dist.get_world_size() + dist.get_rank() if dist.is_initialized() else step
+
+
+def _average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average the gradients over the processes."""
+    if dist.is_initialized():
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for gradient, mean in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(mean.view_as(gradient))
 
 
 def _inputs(batch: Batch) -> dict[str, Any]:

@@ -85,6 +85,10 @@ def test_an_evaluation_prints_its_table_and_records_all_of_it(data, adapter, cli
     note = run.data.tags["mlflow.note.content"]
     report_url = f"runs/{run.info.run_id}/artifacts/evaluation/report.html"
     assert "gain in points" in note and report_url in note
+    metrics = run.data.metrics
+    base, tuned = (100 * metrics[f"test/{of}/all/answer_accuracy"] for of in ("base", "adapter"))
+    result = f"Test accuracy {base:.1f} -> {tuned:.1f} % ({tuned - base:+.1f} ["
+    assert note.startswith(result)
     inputs = client.get_run(run.info.run_id).inputs
     assert [each.model_id for each in inputs.model_inputs] == [model.model_id]
     linked = client.get_logged_model(model.model_id).metrics

@@ -57,8 +57,8 @@ GAPS = {
     "known": r"\w+",
     "word": r"\w+",
     "anchor": r"\w+ \w+",
-    "a": r"\w+ \w+",
-    "b": r"\w+ \w+",
+    "a": r"\w+ \w+|row \d column \d",
+    "b": r"\w+ \w+|row \d column \d",
 }
 # Rows down and columns right, from the one that the words end with.
 STEPS = {"right of": (0, 1), "left of": (0, -1), "below": (1, 0), "above": (-1, 0)}
@@ -203,10 +203,13 @@ def colour_at(image, x, y):
 
 
 def _relationship(example, form, gaps, objects):
-    first, second = (named(gaps[name], objects) for name in ("a", "b"))
     if form == "common":
+        first, second = (
+            next(t for t in objects if tuple(t["cell"]) == cell_of(gaps[name])) for name in "ab"
+        )
         pairs = zip(first["name"].split(), second["name"].split(), ("color", "shape"), strict=True)
         return [first, second], " and ".join(w for p, q, w in pairs if p == q) or "nothing"
+    first, second = (named(gaps[name], objects) for name in "ab")
     if form == "cover":
         # Both reach the middle between their cells (a fact of test_scenes): seen is who is in front
         (row, column), (other_row, other_column) = first["cell"], second["cell"]

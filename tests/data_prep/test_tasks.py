@@ -13,12 +13,11 @@ from pixelis.data_prep.scenes import CELLS, RADII, Item, Scene
 from pixelis.data_prep.sources.drawn import DrawnScenes, location_of, to_picture
 from pixelis.data_prep.tasks import TASK_WEIGHTS, TASKS
 from pixelis.data_prep.tasks.geometric_comparison import MIN_RATIO
-from pixelis.data_prep.tasks.object_counting import MAX_COUNT
+from pixelis.data_prep.tasks.object_counting import MAX_COUNT, MAX_LISTED
 from pixelis.data_prep.tasks.proposal import (
     call_on_box,
     direction,
     list_names,
-    list_values,
     result_area,
     segment,
     zoom_in,
@@ -97,6 +96,100 @@ def test_a_proposal_has_valid_calls_and_different_wrong_answers(task):
         assert set(cells) <= set(CELLS) and 1 <= len(set(cells)) == len(cells) <= 15
 
 
+def place(thing):
+    row, column = thing["cell"]
+    return f"row {row + 1} column {column + 1}"
+
+
+def values_of(things, values):
+    pairs = zip(things, values, strict=True)
+    return ", ".join(f"{thing['name']}: {value}" for thing, value in pairs)
+
+
+def by_side(word, things):
+    """The furthest of things to a side, and the sentence up to it."""
+    axis = 1 if word in ("leftmost", "rightmost") else 0
+    pick = min if word in ("leftmost", "topmost") else max
+    furthest = pick(things, key=lambda thing: thing["cell"][axis])["name"]
+    values = values_of(things, [thing["cell"][axis] + 1 for thing in things])
+    return furthest, f"The {word} by {('row', 'column')[axis]}, {values}, is the {furthest}"
+
+
+SIDES = {"left of": "leftmost", "right of": "rightmost", "above": "topmost", "below": "bottommost"}
+
+
+def conclude_size(things, gaps, answer):
+    areas = values_of(things, [thing["area"] for thing in things])
+    return f"The {gaps['word']} by area, {areas}, is the {answer}."
+
+
+def conclude_relation(things, gaps, answer):
+    return f"{by_side(SIDES[gaps['relation']], things)[1]}, so {answer}."
+
+
+def conclude_direction(things, gaps, answer):
+    first, second = (f"{thing['name']} in {place(thing)}" for thing in things)
+    return f"The {first}, the {second}, so {answer}."
+
+
+def conclude_common(things, gaps, answer):
+    colours, shapes = zip(*(thing["name"].split() for thing in things), strict=True)
+    same = ["same" if a == b else "different" for a, b in (colours, shapes)]
+    colours, shapes = " and ".join(colours), " and ".join(shapes)
+    return f"Colors {colours}: {same[0]}, shapes {shapes}: {same[1]}, so {answer}."
+
+
+def conclude_cover(things, gaps, answer):
+    areas = [thing["area"] for thing in things]
+    (there,) = [thing["area"] for thing in things if thing["name"] == answer]
+    return f"By area, {values_of(things, areas)}, there: {there}, in front is the {answer}."
+
+
+def conclude_mover(things, gaps, answer):
+    paths = [(thing["path"][0], thing["path"][-1]) for thing in things]
+    said = ", ".join(
+        f"the {thing['name']} from {a} to {b} {'stays' if a == b else 'moves'}"
+        for thing, (a, b) in zip(things, paths, strict=True)
+    )
+    return f"T{said[1:]}, so the {answer}."
+
+
+def from_to(things):
+    (path,) = [thing["path"] for thing in things]
+    return f"From {path[0]} to {path[-1]}"
+
+
+CONCLUSIONS = {
+    **dict.fromkeys(
+        ("kind", "place of attribute", "neighbour"),
+        lambda things, gaps, answer: f"Its {gaps.get('asked', 'color')} is {answer}.",
+    ),
+    "count": lambda things, gaps, answer: f"There are no more, so {answer}.",
+    "size": conclude_size,
+    "extreme": lambda things, gaps, answer: f"{by_side(gaps['word'], things)[1]}.",
+    "relation": conclude_relation,
+    **dict.fromkeys(
+        ("single", "beside", "all"), lambda things, gaps, answer: f'It says "{answer}".'
+    ),
+    "direction": conclude_direction,
+    "common": conclude_common,
+    "cover": conclude_cover,
+    "place": lambda things, gaps, answer: f"{from_to(things)}.",
+    "heading": lambda things, gaps, answer: f"{from_to(things)}, so it moves: {answer}.",
+    "mover": conclude_mover,
+}
+
+
+@every_task
+def test_the_conclusion_states_what_the_answer_follows_from(understood, task):
+    for example, asked in understood(task):
+        form = asked.form
+        if (task, form) == ("attribute_recognition", "place"):
+            form = "place of attribute"
+        said = CONCLUSIONS[form](asked.instances, asked.gaps, example.answer)
+        assert example.conclusion == said
+
+
 # Form of a question -> the number of answers that it allows, where it lists none.
 OPTIONS = {
     **{"count": 5, "relation": 2, "direction": 4, "common": 3, "cover": 2, "heading": 5},
@@ -152,7 +245,19 @@ def test_small_objects_are_zoomed_into_and_a_neighbour_is_segmented_first(attrib
 # Counting
 
 
-def test_a_count_follows_from_the_segmented_objects(understood):
+def list_found(example, asked, oracles):
+    """Everything in reading order with the count so far; of many things those that count alone."""
+    things = sorted(example.provenance["objects"], key=lambda thing: thing["cell"])
+    things = things if len(things) <= MAX_LISTED else asked.instances
+    said, count = f"The {asked.gaps['kind']}: ", 0
+    for thing in sorted(things, key=lambda thing: thing["cell"]):
+        fits = oracles.fits(asked.gaps["kind"], thing["name"])
+        count += fits
+        said += f"{place(thing)} {thing['name']} {'yes' if fits else 'no'} {count}, "
+    return f"{said}no more: {count}. "
+
+
+def test_a_count_follows_from_the_segmented_objects(understood, oracles):
     pairs = understood("object_counting")
     for example, asked in pairs:
         results = [step.result for step in example.trajectory if "error" not in step.result]
@@ -162,7 +267,9 @@ def test_a_count_follows_from_the_segmented_objects(understood):
         assert sorted((result["bbox"], result["area"]) for result in results) == objects
         if example.sample_type == "positive":
             for number, step in enumerate(example.trajectory, 1):
-                assert step.thought.startswith(f"Number {number}: ")
+                found = list_found(example, asked, oracles) if number == 1 else ""
+                (named,) = [t for t in asked.instances if t["box"] == step.result["bbox"]]
+                assert step.thought == f"{found}Number {number}: {named['name']}, {place(named)}."
     assert {example.answer for example, _ in pairs} == {str(n) for n in range(1, MAX_COUNT + 1)}
     kinds = {asked.gaps["kind"] for _, asked in pairs}
     assert {"red objects", "blue objects", "circles", "squares", "crosses"} <= kinds
@@ -198,8 +305,6 @@ def test_a_size_follows_from_the_measured_areas_by_a_clear_margin(sizes):
         # No object counts as smaller because another covers a part of it.
         whole = {instance["name"]: whole_area(instance) for instance in asked.instances}
         assert whole[example.answer] == pick(whole.values())
-        listed = list_values("Area", [each["name"] for each in asked.instances], areas)
-        assert example.conclusion.startswith(f"{listed} The {example.answer} is the ")
     assert any("occluded" in each for _, asked in sizes for each in asked.instances)
 
 
@@ -249,6 +354,12 @@ def test_the_object_in_front_is_the_one_found_where_the_two_meet(relations):
         assert example.answer == asked.instances[0 if meeting == first else 1]["name"]
     named_first = sum(asked.instances[0]["name"] == example.answer for example, asked in covers)
     assert 0.3 < named_first / len(covers) < 0.7
+
+
+def test_objects_of_one_area_are_not_asked_which_covers_the_other(relations):
+    for _, asked in of_form(relations, "cover"):
+        first, second = (thing["area"] for thing in asked.instances)
+        assert first != second
 
 
 def test_every_direction_and_every_shared_property_occurs(relations):
@@ -419,7 +530,5 @@ def test_sentences_and_areas():
     assert segment(CIRCLE).thought == "The red circle is in row 2 column 3."
     assert list_names([CIRCLE, others[0]]) == "the red circle or the blue cross"
     assert list_names([CIRCLE, *others]) == "the red circle, the blue cross or the green square"
-    values = list_values("Area", ["red circle", "blue cross"], [361, 208])
-    assert values == "Area of red circle: 361, blue cross: 208."
     assert result_area({"bbox": [1, 2, 5, 9], "area": 20}) == 20
     assert result_area({"bbox": [1, 2, 5, 9]}) == 28

@@ -22,7 +22,7 @@ PLACES = (
     *('READ_TEXT {"bbox": [0, 0, 9, 9]} -> {"area": 3}', "ZOOM_IN {} -> {", "} -> {}", "\n"),
     *('ZOOM_IN {"bbox": [0, 0, 9, 9], "factor": {"a": 1}} -> {"size": [1, 1]}', " -> "),
     *('GET_PROPERTIES {"x": ' + "[" * 1500 + "]" * 1500 + "} -> {}", "[0, 0, 9, 9]", "(1, 2)"),
-    *("Area of a: 7.", "Box area of a: " + "9" * 5000 + ".", "Center x of "),
+    *("by area, a: 7.", "by box area, a: " + "9" * 5000 + ".", "by center x, "),
 )
 WORDS = st.lists(
     st.sampled_from(TOKENS + PLACES)
@@ -127,7 +127,7 @@ def test_a_question_of_100_000_characters(encoder, image):
         check(make(question=LONG, image=image), encoder)
         check(make(question="<|im_end|>" * 10_000, image=image), encoder)
         check(make(question="ZOOM_IN {} -> {" * 6600, image=image), encoder)
-        check(make(conclusion="Area of a: " * 9000, image=image), encoder)
+        check(make(conclusion="by area, a: " * 9000, image=image), encoder)
     limited = type(encoder)(encoder.processor, max_length=4096)
     with pytest.raises(DataError, match=r"tokens, more than max_length 4096"):
         encode_example(make(question=LONG, image=image), limited)

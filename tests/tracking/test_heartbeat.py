@@ -101,6 +101,59 @@ def test_a_training_that_is_whole_was_not_killed(client, killed_run):
     assert "FINISHED" in line and status(client, killed_run) == "FINISHED"
 
 
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_folder_that_a_later_start_has_moved_aside_is_found(client, killed_run, is_finished):
+    if is_finished:
+        Path("out/finished.json").write_text(json.dumps({"run_id": killed_run}))
+    Path("out").rename("out.1")
+    (line,) = end_dead_runs(client)
+    expected = "had ended: it is FINISHED" if is_finished else "was killed: it is KILLED"
+    assert line == f"first ({killed_run}) {expected} in MLflow now"
+    run = client.get_run(killed_run)
+    assert run.info.status == expected.split()[-1] and (DIED_TAG in run.data.tags) != is_finished
+    assert run.data.metrics["train/loss"] == 1.0
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_training_that_ended_while_its_run_was_deleted_is_finished_once_it_is_restored(
+    client, is_moved
+):
+    with opened(output_dir=Path("out")) as recorder:
+        run_id = recorder.run_id
+        client.delete_run(run_id)
+        recorder.metrics({"train/loss": 1.0}, 1)
+    if is_moved:  # by a start without resume in the same folder
+        Path("out").rename("out.1")
+    client.restore_run(run_id)
+    assert status(client, run_id) == "RUNNING"
+    with opened():
+        pass
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"train/loss": 1.0})
+    assert DIED_TAG not in run.data.tags
+
+
+def test_a_run_that_others_took_for_dead_is_finished_in_the_end(client):
+    with opened(output_dir=Path("out")) as recorder:
+        client.set_terminated(recorder.run_id, "KILLED")
+        client.set_tag(recorder.run_id, DIED_TAG, "silence")
+    run = client.get_run(recorder.run_id)
+    assert run.info.status == "FINISHED" and DIED_TAG not in run.data.tags
+
+
+def test_a_run_that_was_just_restored_has_time_for_its_next_heartbeat(client, running_run):
+    run_id, suspects = running_run(machine="elsewhere"), set()
+
+    def observe(beat):
+        client.set_tag(run_id, ALIVE_TAG, str(beat))
+        return end_dead_runs(client, grace=1.0, suspects=suspects)
+
+    assert observe(1) == [] and suspects == {run_id}
+    assert observe(10**10) == [] and suspects == set()
+    assert observe(1) == [] and status(client, run_id) == "RUNNING"
+    assert len(observe(1)) == 1 and status(client, run_id) == "KILLED"
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [

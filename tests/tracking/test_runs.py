@@ -155,7 +155,8 @@ def test_a_run_that_is_not_in_the_store_is_replaced_by_a_new_one(client, caplog,
     with run_of(resume_run_id=run_id) as recorder:
         pass
     assert recorder.run_id != run_id
-    assert f"run {run_id} is not in this MLflow store" in caplog.text
+    why = "was deleted (mlflow runs restore" if gone == "deleted" else "is not in this MLflow store"
+    assert f"run {run_id} {why}" in caplog.text
 
 
 def test_a_run_inside_a_run_is_its_child(client):

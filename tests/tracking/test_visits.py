@@ -115,3 +115,24 @@ def test_after_a_resume_the_visits_are_those_of_a_run_that_was_never_stopped(
     for run in visits_of(client, recorder.run_id):
         for key in run.data.metrics:
             assert len(client.get_metric_history(run.info.run_id, key)) == 1, key
+
+
+@pytest.mark.parametrize("with_visits", [False, True])
+def test_a_run_that_is_deleted_for_a_time_has_every_visit(client, recorder, events, with_visits):
+    for event in events[:2]:
+        recorder.event(event)
+    assert recorder.flush()
+    deleted = [run.info.run_id for run in visits_of(client, recorder.run_id) if with_visits]
+    deleted.append(recorder.run_id)
+    for run_id in deleted:
+        client.delete_run(run_id)
+    for event in events[2:4]:
+        recorder.event(event)
+    assert not recorder.flush()
+    for run_id in deleted:
+        client.restore_run(run_id)
+    for event in events[4:]:
+        recorder.event(event)
+    recorder.close("FINISHED")
+    assert outcomes(client, recorder.run_id) == WHOLE
+    assert client.get_run(recorder.run_id).info.status == "FINISHED"

@@ -259,7 +259,7 @@ def annotate(
         instances=tuple(instances),
         draw=draw,
         free=_free_locations(pixels, boxes, random.Random(repr(origin))),
-        axes=("Center x", "Center y"),
+        axes=("center x", "center y"),
         min_distance=max(MIN_DISTANCE, MIN_DISTANCE_SHARE * max(image.size)),
         uncounted=frozenset(uncounted),
         origin=origin,

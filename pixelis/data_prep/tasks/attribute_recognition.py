@@ -69,7 +69,7 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
             return None
         relation, anchor = rng.choice(beside)
         question = BY_NEIGHBOUR[phrasing].format(asked=asked, relation=relation, anchor=anchor.name)
-        thought = f"The object {relation} it is in {where}."
+        thought = f"The object {relation} {anchor.location.name} is in {where}."
         calls.append(segment(anchor))
     elif form == "place":
         question = BY_PLACE[phrasing].format(asked=asked, place=where)

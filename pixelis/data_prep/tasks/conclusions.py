@@ -1,7 +1,7 @@
 """Texts that state a comparison, a list or a path, and with it an answer.
 
-The recipe of the embedded base teaches in exactly these words (`recipes.nano.decisions`). The tasks
-will conclude in them as soon as weights of this recipe ship.
+The tasks conclude in them, and the recipe of the embedded base teaches in exactly these words
+(`recipes.nano.decisions`).
 """
 
 from collections.abc import Collection, Sequence
@@ -59,6 +59,11 @@ def conclude_front(names: Sequence[str], areas: Sequence[int], met: int, answer:
 def describe_path(first: str, last: str) -> str:
     """Write `From row 2 column 1 to row 2 column 3`."""
     return f"From {first} to {last}"
+
+
+def conclude_heading(first: str, last: str, answer: str) -> str:
+    """Write `From row 2 column 1 to row 2 column 3, so it moves: right.`."""
+    return f"{describe_path(first, last)}, so it moves: {answer}."
 
 
 def conclude_mover(names: Sequence[str], paths: Sequence[tuple[str, str]], answer: str) -> str:

@@ -4,11 +4,11 @@ import random
 from collections.abc import Sequence
 
 from pixelis.data_prep.annotated_image import AnnotatedImage
+from pixelis.data_prep.tasks.conclusions import conclude_extreme
 from pixelis.data_prep.tasks.proposal import (
     Proposal,
     Results,
     list_names,
-    list_values,
     others,
     result_area,
     segment,
@@ -53,9 +53,9 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
         return extreme([result_area(result) for result in results], names, word)
 
     def conclude(results: Results) -> str:
-        measure = "Area" if all("area" in result for result in results) else "Box area"
-        values = list_values(measure, names, [result_area(result) for result in results])
-        return f"{values} The {measured(results)} is the {word}."
+        measure = "area" if all("area" in result for result in results) else "box area"
+        areas = [result_area(result) for result in results]
+        return conclude_extreme(measure, names, areas, word, measured(results))
 
     return Proposal(
         picture=picture,

@@ -56,13 +56,15 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     kind = rng.choice(largest if rng.random() < 0.8 else list(groups))
     counted = sorted(groups[kind], key=_reading_order)
     count = len(counted)
+    thoughts = [
+        f"Number {number}: {each.name}, {each.location.name}."
+        for number, each in enumerate(counted, 1)
+    ]
+    thoughts[0] = f"{conclude_found(picture, kind, counted)} {thoughts[0]}"
     return Proposal(
         picture=picture,
         question=rng.choice(PHRASINGS).format(kind=kind),
-        calls=tuple(
-            segment(each, f"Number {number}: {each.name}, {each.location.name}.")
-            for number, each in enumerate(counted, 1)
-        ),
+        calls=tuple(map(segment, counted, thoughts)),
         conclusion=f"There are no more, so {count}.",
         answer=str(count),
         answer_from=lambda results: str(len({tuple(result["bbox"]) for result in results})),

@@ -99,12 +99,6 @@ def direction(first: Sequence[int], second: Sequence[int], min_distance: float) 
     )
 
 
-def list_values(measure: str, names: Sequence[str], values: Sequence[int]) -> str:
-    """Write the compared values, such as `Area of red circle: 361, blue cross: 208.`."""
-    listed = ", ".join(f"{name}: {value}" for name, value in zip(names, values, strict=True))
-    return f"{measure} of {listed}."
-
-
 def list_names(instances: Sequence[Instance]) -> str:
     """Write `the red circle, the blue cross or the green square`."""
     names = [f"the {instance.name}" for instance in instances]

@@ -4,6 +4,11 @@ import random
 from collections.abc import Sequence
 
 from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
+from pixelis.data_prep.tasks.conclusions import (
+    conclude_common,
+    conclude_direction,
+    conclude_front,
+)
 from pixelis.data_prep.tasks.proposal import (
     DIRECTIONS,
     PlannedCall,
@@ -11,8 +16,8 @@ from pixelis.data_prep.tasks.proposal import (
     Results,
     call_on_box,
     direction,
-    list_values,
     others,
+    result_area,
     segment,
 )
 from pixelis.operations.pixels import SHAPES
@@ -25,11 +30,11 @@ DIRECTION = (
     "Tell me how the {a} is placed relative to the {b}.",
 )
 COMMON = (
-    "What do the {a} and the {b} have in common?",
-    "What do the {a} and the {b} share?",
-    "In what are the {a} and the {b} alike?",
-    "Which property is the same for the {a} and the {b}?",
-    "Tell me what the {a} has in common with the {b}.",
+    "What do the objects in {a} and {b} have in common?",
+    "What do the objects in {a} and {b} share?",
+    "In what are the objects in {a} and {b} alike?",
+    "Which property is the same for the objects in {a} and {b}?",
+    "Tell me what the objects in {a} and {b} have in common.",
 )
 COVER = (
     "Which is in front: the {a} or the {b}?",
@@ -49,13 +54,12 @@ def _propose_direction(
     answer = direction(a.extent, b.extent, picture.min_distance)
     if not answer:
         return None
-    axis, _ = DIRECTIONS[answer]
-    values = list_values(picture.axes[axis], (a.name, b.name), (a.position[axis], b.position[axis]))
+    names, places = (a.name, b.name), (a.location.name, b.location.name)
     return Proposal(
         picture=picture,
         question=rng.choice(DIRECTION).format(a=a.name, b=b.name),
         calls=(segment(a), segment(b)),
-        conclusion=f"{values} The {a.name} is {answer} the {b.name}.",
+        conclusion=conclude_direction(names, places, answer),
         answer=answer,
         answer_from=lambda results: direction(
             results[0]["bbox"], results[1]["bbox"], picture.min_distance
@@ -87,16 +91,14 @@ def _propose_shared(
         # No answer follows if an object was not recognised.
         return name_shared(*found(results)) if list(map(" ".join, found(results))) == names else ""
 
-    def conclude(results: Results) -> str:
-        shared = name_shared(*found(results))
-        verdict = "Nothing is the same." if shared == "nothing" else f"The {shared} is the same."
-        return f"Found: {', '.join(map(' '.join, found(results)))}. {verdict}"
-
     return Proposal(
         picture=picture,
-        question=rng.choice(COMMON).format(a=a.name, b=b.name),
-        calls=(call_on_box("GET_PROPERTIES", a), call_on_box("GET_PROPERTIES", b)),
-        conclusion=conclude,
+        # Asked by place: the names would give the answer away.
+        question=rng.choice(COMMON).format(a=a.location.name, b=b.location.name),
+        calls=tuple(
+            call_on_box("GET_PROPERTIES", each, f"Look at {each.location.name}.") for each in (a, b)
+        ),
+        conclusion=lambda results: conclude_common(found(results), answer),
         answer=answer,
         answer_from=measured,
         wrong_answers=others(SHARED, answer),
@@ -113,16 +115,26 @@ def _propose_occlusion(rng: random.Random, picture: AnnotatedImage) -> Proposal:
         "Now where they meet.", "SEGMENT_OBJECT_AT", {"x": x, "y": y}, occlusion.location
     )
 
+    def areas_of(results: Results) -> list[int]:
+        return [result_area(result) for result in results]
+
+    def conclude(results: Results) -> str:
+        *areas, met = areas_of(results)
+        return conclude_front((a.name, b.name), areas, met, occlusion.front.name)
+
     def measured(results: Results) -> str:
         """Return the object whose box is also found at the point where the two meet."""
         first, second, met = (result["bbox"] for result in results)
+        areas = areas_of(results)
+        if areas[0] == areas[1]:  # the conclusion could not tell them apart
+            return ""
         return a.name if met == first else b.name if met == second else ""
 
     return Proposal(
         picture=picture,
         question=rng.choice(COVER).format(a=a.name, b=b.name),
         calls=(segment(a), segment(b), meeting),
-        conclusion=f"It is the {occlusion.front.name} that is found there, so it is in front.",
+        conclusion=conclude,
         answer=occlusion.front.name,
         answer_from=measured,
         wrong_answers=(occlusion.back.name,),

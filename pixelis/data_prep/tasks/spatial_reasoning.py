@@ -3,6 +3,7 @@
 import random
 
 from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
+from pixelis.data_prep.tasks.conclusions import conclude_extreme, conclude_relation
 from pixelis.data_prep.tasks.geometric_comparison import PHRASINGS
 from pixelis.data_prep.tasks.proposal import (
     DIRECTIONS,
@@ -10,7 +11,6 @@ from pixelis.data_prep.tasks.proposal import (
     Results,
     box_centre,
     list_names,
-    list_values,
     others,
     segment,
 )
@@ -28,10 +28,10 @@ WORDS = {"leftmost": "left of", "rightmost": "right of", "topmost": "above", "bo
 def _propose_relation(
     rng: random.Random, picture: AnnotatedImage, a: Instance, b: Instance
 ) -> Proposal:
-    relation = rng.choice(list(DIRECTIONS))
+    word, relation = rng.choice(list(WORDS.items()))
     axis, sign = DIRECTIONS[relation]
     answer = "yes" if sign * a.position[axis] < sign * b.position[axis] else "no"
-    values = list_values(picture.axes[axis], (a.name, b.name), (a.position[axis], b.position[axis]))
+    names, values = (a.name, b.name), (a.position[axis], b.position[axis])
 
     def measured(results: Results) -> str:
         first, second = (sign * box_centre(result["bbox"], axis) for result in results)
@@ -43,7 +43,7 @@ def _propose_relation(
         picture=picture,
         question=rng.choice(RELATION).format(a=a.name, b=b.name, relation=relation),
         calls=(segment(a), segment(b)),
-        conclusion=f"{values} It is {'' if answer == 'yes' else 'not '}{relation} it.",
+        conclusion=conclude_relation(picture.axes[axis], names, values, word, answer),
         answer=answer,
         answer_from=measured,
         wrong_answers=others(("yes", "no"), answer),
@@ -57,7 +57,7 @@ def _propose_extreme(
     axis, sign = DIRECTIONS[WORDS[word]]
     names = [instance.name for instance in named]
     answer = min(named, key=lambda each: sign * each.position[axis]).name
-    values = list_values(picture.axes[axis], names, [each.position[axis] for each in named])
+    values = [each.position[axis] for each in named]
 
     def measured(results: Results) -> str:
         centres = [sign * box_centre(result["bbox"], axis) for result in results]
@@ -68,7 +68,7 @@ def _propose_extreme(
         picture=picture,
         question=rng.choice(PHRASINGS).format(word=word, names=list_names(named)),
         calls=tuple(segment(instance) for instance in named),
-        conclusion=f"{values} The {answer} is the {word}.",
+        conclusion=conclude_extreme(picture.axes[axis], names, values, word, answer),
         answer=answer,
         answer_from=measured,
         wrong_answers=others(names, answer),

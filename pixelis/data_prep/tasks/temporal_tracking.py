@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pixelis.data_prep.annotated_image import AnnotatedImage, Instance, Location
+from pixelis.data_prep.tasks.conclusions import conclude_heading, conclude_mover, describe_path
 from pixelis.data_prep.tasks.proposal import (
     PlannedCall,
     Proposal,
@@ -79,6 +80,7 @@ def _propose_mover(
     named = [mover, *rng.sample(still, num_still)]
     rng.shuffle(named)
     names = [instance.name for instance in named]
+    paths = [(each.path[0].name, each.path[-1].name) for each in named]
 
     def measured(results: Results) -> str:
         moving = [
@@ -92,7 +94,7 @@ def _propose_mover(
         picture=picture,
         question=rng.choice(MOVER).format(names=list_names(named)),
         calls=tuple(_track(picture, instance) for instance in named),
-        conclusion=f"Only the {mover.name} moves.",
+        conclusion=conclude_mover(names, paths, mover.name),
         answer=mover.name,
         answer_from=measured,
         wrong_answers=others(names, mover.name),
@@ -108,7 +110,7 @@ def _propose_place(rng: random.Random, picture: AnnotatedImage, instance: Instan
         picture=picture,
         question=rng.choice(PLACE).format(a=instance.name),
         calls=(_track(picture, instance),),
-        conclusion=f"It ends in {last.name}.",
+        conclusion=f"{describe_path(instance.path[0].name, last.name)}.",
         answer=last.name,
         answer_from=lambda results: nearest(results[0]["boxes"][-1], locations).name,
         wrong_answers=tuple(location.name for location in locations if location != last),
@@ -118,13 +120,12 @@ def _propose_place(rng: random.Random, picture: AnnotatedImage, instance: Instan
 def _propose_heading(rng: random.Random, picture: AnnotatedImage, instance: Instance) -> Proposal:
     first, last = instance.path[0], instance.path[-1]
     answer = heading(first.box, last.box, picture.min_distance)
-    moves = "does not move" if answer == "not at all" else f"moves {answer}"
 
     return Proposal(
         picture=picture,
         question=rng.choice(HEADING).format(a=instance.name),
         calls=(_track(picture, instance),),
-        conclusion=f"From {first.name} to {last.name}: it {moves}.",
+        conclusion=conclude_heading(first.name, last.name, answer),
         answer=answer,
         answer_from=lambda results: _heading(results[0], picture),
         wrong_answers=others(tuple(HEADINGS.values()), answer),

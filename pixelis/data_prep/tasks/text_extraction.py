@@ -59,7 +59,10 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
         question = BESIDE[phrasing].format(word=word, relation=relation, anchor=anchor.name)
         calls = [
             segment(anchor),
-            zoom_in(text.location, f"The {word} {relation} it is in {text.location.name}."),
+            zoom_in(
+                text.location,
+                f"The {word} {relation} {anchor.location.name} is in {text.location.name}.",
+            ),
             call_on_box("READ_TEXT", text, "Now read it."),
         ]
         texts = [text]

@@ -254,7 +254,7 @@ def test_things_are_what_is_annotated(source, content):
         assert told == [
             box for box in boxes_of(content, file) if file != "china.png" or box in told
         ]
-        assert picture.axes == ("Center x", "Center y")
+        assert picture.axes == ("center x", "center y")
         assert picture.min_distance == max(14.0, 0.05 * max(image.size))
         for thing in picture.instances:
             x1, y1, x2, y2 = thing.location.box

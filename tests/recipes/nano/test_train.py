@@ -37,7 +37,7 @@ TINY = Recipe(
     blend_steps=3,
     image_rows=2,
     batch_size=3,
-    num_threads=1,
+    num_processes=1,
 )
 
 
@@ -188,7 +188,7 @@ def test_building_leaves_a_base_that_loads_and_a_card_with_its_scores(
 ):
     base = tmp_path / "base"
     scores = building.build_base(base, TINY, 5, tmp_path / "kept")
-    assert threads_asked_for == [1], "the weights depend on it"
+    assert threads_asked_for == [1, 1], "the weights depend on the first"
     assert set(scores) > {"caption", "frames", "order_4", "recall", "list_5"}
     weights = load_file(base / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
@@ -203,6 +203,18 @@ def test_building_leaves_a_base_that_loads_and_a_card_with_its_scores(
     assert all(f"{score:.1%}" in card for score in scores.values())
     assert "3 steps of dense look-ups" in card and "3 steps on rows of text" in card
     assert "python -m recipes.nano" in card
+
+
+def test_two_processes_train_on_batches_of_their_own_and_agree(
+    tmp_path, few_texts, threads_asked_for
+):
+    folders = [tmp_path / "one", tmp_path / "two", tmp_path / "two again"]
+    for folder, num_processes in zip(folders, (1, 2, 2), strict=True):
+        recipe = replace(TINY, num_processes=num_processes)
+        building.build_in_processes(folder, recipe, 5, tmp_path / f"kept {folder.name}")
+    one, two, again = (load_file(folder / "model.safetensors") for folder in folders)
+    assert same(two, again)
+    assert not same(one, two), "the second process has other batches"
 
 
 def test_a_build_that_was_stopped_goes_on_after_its_last_finished_phase(
