@@ -49,13 +49,14 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     if not answer or extreme(whole_areas, names, word) != answer:
         return None
 
+    def areas_of(results: Results) -> list[int]:
+        return [result_area(result) for result in results]
+
     def measured(results: Results) -> str:
-        return extreme([result_area(result) for result in results], names, word)
+        return extreme(areas_of(results), names, word)
 
     def conclude(results: Results) -> str:
-        measure = "area" if all("area" in result for result in results) else "box area"
-        areas = [result_area(result) for result in results]
-        return conclude_extreme(measure, names, areas, word, measured(results))
+        return conclude_extreme("area", names, areas_of(results), word, measured(results))
 
     return Proposal(
         picture=picture,
