@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,17 +110,15 @@ def staged_folder(
         OSError: when it cannot be written, naming the path; nothing is left behind.
     """
     recover_folders(path)
-    staged = path
+    staged = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        staged = Path(tempfile.mkdtemp(".new", f".{path.name}.", path.parent))
-        staged.chmod(0o755)  # readable for other users of a team
+        staged.mkdir()
         yield staged
         replace_folder(staged, path)
     except OSError as error:
         raise describe_write_error(error, path, needed(staged)) from error
     finally:
-        if staged != path:
-            shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def fsync(path: Path) -> None:
@@ -134,10 +131,19 @@ def fsync(path: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Flush everything below a folder to the disk, contents before names."""
+    """Flush everything below a folder to the disk, contents before names.
+
+    Files get the permissions of any new file, as umask or the parent folder's rules gave them to
+    the folder: safetensors makes its files for their owner alone.
+    """
+    given = folder.stat().st_mode & 0o666
     for path in sorted(folder.rglob("*"), reverse=True):
-        if not path.is_symlink():
-            fsync(path)
+        if path.is_symlink():
+            continue
+        mode = path.stat().st_mode
+        if given & ~mode:
+            path.chmod(mode | given)
+        fsync(path)
     fsync(folder)
 
 

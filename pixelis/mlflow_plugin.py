@@ -45,6 +45,8 @@ def making_tables(uri: str) -> Iterator[None]:
     # Without a lock file, on a read-only disk, the tables could not be created either.
     with suppress(OSError, Timeout):
         lock.acquire()
+        if not file.exists():
+            file.touch()  # with the mode of any new file; SQLite would let only the owner write
     try:
         yield
     finally:

@@ -4,6 +4,7 @@
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,8 +21,9 @@ _VISIT = re.compile(r"visit-(\d+)-")
 
 
 def visit_name(index: int, stage: str) -> str:
-    """Return the name of the adapter from the end of a stage's visit."""
-    fit = re.sub(r"[^\w.-]+", "-", stage)
+    """Return the name of the adapter from the end of a stage's visit, which a folder can have."""
+    encoding = sys.getfilesystemencoding()  # where it is not UTF-8, it lacks characters
+    fit = re.sub(r"[^\w.-]+", "-", stage.encode(encoding, "replace").decode(encoding))
     return f"visit-{index:02d}-{fit}"
 
 

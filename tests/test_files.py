@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from pixelis.files import (
     describe_full_disk,
     describe_write_error,
     explain_write_errors,
     folder_bytes,
+    fsync_folder,
     is_disk_full,
     replace_folder,
+    staged_folder,
     write_atomic,
 )
 
@@ -76,6 +79,43 @@ def test_a_folder_is_put_back_when_the_second_of_two_moves_fails(tmp_path, monke
         replace_folder(tmp_path / ".best.new", tmp_path / "best")
     assert (tmp_path / "best" / "file").read_text() == "best"
     assert sorted(os.listdir(tmp_path)) == [".best.new", "best"]
+
+
+def modes(folder):
+    return {path.name: path.stat().st_mode & 0o777 for path in [folder, *folder.rglob("*")]}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o027, 0o077])
+def test_every_file_gets_the_mode_that_umask_gives(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with staged_folder(tmp_path / "cache") as staged:
+            (staged / "inner").mkdir()
+            save_file({"a": torch.zeros(2)}, staged / "inner" / "model.safetensors")
+            (staged / "private").touch(0o600)
+        (tmp_path / "checkpoint-2").mkdir()
+        save_file({"a": torch.zeros(2)}, tmp_path / "checkpoint-2" / "adapter.safetensors")
+        fsync_folder(tmp_path / "checkpoint-2")
+        write_atomic(tmp_path / "checkpoint-2" / "complete.json", "{}")
+    finally:
+        os.umask(before)
+    of_file, of_folder = 0o666 & ~umask, 0o777 & ~umask
+    assert modes(tmp_path / "cache") == {
+        **{"cache": of_folder, "inner": of_folder},
+        **{"model.safetensors": of_file, "private": of_file},
+    }
+    assert modes(tmp_path / "checkpoint-2") == {
+        "checkpoint-2": of_folder,
+        **{"adapter.safetensors": of_file, "complete.json": of_file},
+    }
+
+
+def test_modes_that_allow_more_stay(tmp_path):
+    (tmp_path / "tool").touch(0o755)
+    (tmp_path / "tool").chmod(0o755)
+    tmp_path.chmod(0o700)
+    fsync_folder(tmp_path)
+    assert modes(tmp_path)["tool"] == 0o755
 
 
 def test_what_says_that_a_disk_is_full():

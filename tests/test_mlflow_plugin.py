@@ -1,5 +1,7 @@
 """The plugin of MLflow: what opens a fresh SQLite store at once with others finds its tables."""
 
+import os
+import sqlite3
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -35,6 +37,17 @@ def test_a_store_is_opened_inside_of_the_lock_that_its_opener_has(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with making_tables(uri):
         assert _get_store(uri).search_experiments()
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o027])
+def test_a_fresh_store_has_the_mode_that_umask_gives(tmp_path, umask):
+    file, before = tmp_path / "mlflow.db", os.umask(umask)
+    try:
+        with making_tables(f"sqlite:///{file}"), sqlite3.connect(file) as store:
+            store.execute("CREATE TABLE runs (id)")
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_only_files_are_locked(tmp_path, monkeypatch):

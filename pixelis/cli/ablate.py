@@ -6,11 +6,13 @@ from pathlib import Path
 from pixelis.cli.arguments import INTERRUPTED, parse_arguments, run_cli
 from pixelis.experiments.arms import build_curriculum, check_arms
 from pixelis.runs.missing_data import is_missing, load_prep
+from pixelis.training.distributed import check_launcher
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, check every arm, make missing data, and run the comparison."""
     config, model = parse_arguments("ablate", argv)
+    check_launcher()
     check_arms(config.arm_changes)
     for arm, changes in config.arm_changes.items():
         build_curriculum(arm, config.curriculum, config.training.max_steps, changes)

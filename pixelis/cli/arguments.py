@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from pixelis.cli.console import configure_logging
+from pixelis.cli.console import configure_logging, protect_process
 from pixelis.config import CONFIG_FILES, find_config, load_config, unknown_key, walk_fields
 from pixelis.errors import ConfigError, UserError
 from pixelis.files import describe_full_disk, is_disk_full
@@ -145,6 +145,7 @@ class Parser(argparse.ArgumentParser):
 
 def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Run an entry point; a user's error becomes one line and exit code 2."""
+    protect_process()
     configure_logging()
     try:
         return main(list(sys.argv[1:] if argv is None else argv))

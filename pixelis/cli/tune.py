@@ -5,11 +5,13 @@ from pathlib import Path
 
 from pixelis.cli.arguments import INTERRUPTED, parse_arguments, run_cli
 from pixelis.runs.missing_data import is_missing, load_prep
+from pixelis.training.distributed import check_launcher
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, check every range, make missing data, and run the search."""
     config, model = parse_arguments("tune", argv)
+    check_launcher()
     data_dir = Path(config.data.path)
     prep = load_prep(data_dir, config.data.prep) if is_missing(data_dir) else None
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pixelis.data.example import DIFFICULTIES, SAMPLE_TYPES, Example
 from pixelis.data_prep.regions import LabelledRegion, draw_regions, find_regions
-from pixelis.figures import COLOURS
+from pixelis.figures import COLOURS, fit_fonts
 
 CATEGORY_COLOURS = dict(zip(DIFFICULTIES, COLOURS, strict=False))
 WIDTH = 12.0  # inches at 100 dots: 1200 pixels
@@ -78,6 +78,7 @@ def difficulty_figure(facts: pd.DataFrame, thresholds: Mapping[str, Any]) -> Fig
     handles: list[Any] = [Patch(color=c, label=name) for name, c in CATEGORY_COLOURS.items()]
     handles.append(Line2D([], [], color="#222222", linestyle=":", label="threshold"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
+    fit_fonts(figure)
     return figure
 
 
@@ -121,6 +122,7 @@ def examples_figure(examples_by_category: Mapping[str, Sequence[Example]]) -> Fi
             axes.set_anchor("N")
             if example.images:
                 axes.imshow(_picture(example))
+    fit_fonts(figure)
     return figure
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from pixelis.errors import CheckpointError
 from pixelis.experiments.estimate import Estimate, estimate
-from pixelis.figures import COLOURS
+from pixelis.figures import COLOURS, fit_fonts
 
 ALL, BASE = "all", "base"
 NO_WINNER = "no arm beats the base"
@@ -323,6 +323,7 @@ def ablation_figure(table: AblationTable, *, metric: str, steps: int) -> Figure:
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False
     )
+    fit_fonts(figure)
     return figure
 
 

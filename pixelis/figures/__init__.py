@@ -8,6 +8,7 @@ from pixelis.figures.chart import COLOURS, Chart
 from pixelis.figures.draw_html import as_page
 from pixelis.figures.draw_png import as_figure
 from pixelis.figures.evaluation import accuracy_bars, confusions, outcome_bars
+from pixelis.figures.fonts import fit_fonts
 from pixelis.figures.history import FigureSettings, TrainingHistory, build_history
 from pixelis.figures.layer_ranks import layer_ranks, layer_spectra
 from pixelis.figures.timeline import (
@@ -29,6 +30,7 @@ __all__ = [
     "build_history",
     "compare_timelines",
     "confusions",
+    "fit_fonts",
     "layer_ranks",
     "layer_spectra",
     "loss_by_difficulty",

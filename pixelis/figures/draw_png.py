@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from pixelis.figures.chart import Chart
+from pixelis.figures.fonts import fit_fonts
 
 DPI = 100
 SYMBOLS = {"triangle-up": "^", "triangle-down": "v", "triangle-right": ">", "square": "s"}
@@ -45,6 +46,7 @@ def as_figure(chart: Chart) -> Figure:
         legend = figure.legend(list(handles.values()), list(handles), **style)
         for text in legend.get_texts():
             text.set_parse_math(False)
+    fit_fonts(figure)
     return figure
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from pixelis.errors import ConfigError, UserError
+from pixelis.errors import ConfigError, UserError, in_one_line
 
 Value = TypeVar("Value")
 
@@ -22,6 +22,10 @@ FAILED = "failed"
 POLL_SECONDS = 0.1
 JOIN_SECONDS = 300.0
 NO_MESSAGE = "another process ended without a word (killed, or out of memory?)"
+TORCHRUN = "torchrun --nproc_per_node N -m pixelis.cli.sft"
+LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what every launcher sets
+# By each of these accelerate would take a process for one of several.
+NUMBERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 class OtherProcessFailed(RuntimeError):
@@ -192,7 +196,13 @@ class Pruned(Stopped):
 
 @contextmanager
 def stop_on_signals(request_stop: Callable[[], None], processes: Processes) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end training after the current step, with a checkpoint."""
+    """Let SIGINT and SIGTERM end training after the current step, with a checkpoint.
+
+    So does SIGHUP under a launcher: torchrun passes it on, and kills what goes on.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if processes.world_size > 1:
+        numbers.append(signal.SIGHUP)
 
     def stop(number: int, frame: FrameType | None) -> None:
         request_stop()
@@ -201,7 +211,7 @@ def stop_on_signals(request_stop: Callable[[], None], processes: Processes) -> I
             # signal to processes that may already have received it from the terminal.
             signal.signal(number, signal.default_int_handler)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
@@ -224,11 +234,12 @@ def _is_lost_connection(error: BaseException) -> bool:
     )
 
 
-def _check_launcher() -> None:
-    """Refuse launches of accelerate that would not train what was asked for.
+def check_launcher() -> None:
+    """Refuse an environment in which a training would not be what was asked for.
 
     Raises:
-        ConfigError: for DeepSpeed, and where only one of several processes was started.
+        ConfigError: for DeepSpeed, where only one of several processes was started, and where the
+            variables of several processes are incomplete, such as those that a job left behind.
     """
     is_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
     # accelerate's launcher for CPUs sets the address of several processes but starts only one.
@@ -236,19 +247,32 @@ def _check_launcher() -> None:
     if is_deepspeed or ("RANK" not in os.environ and is_one_of_several):
         raise ConfigError(
             f"accelerate launch {'with DeepSpeed' if is_deepspeed else 'on CPUs'} is not supported:"
-            " use torchrun --nproc_per_node N -m pixelis.cli.sft, or accelerate launch "
-            "--config_file configs/accelerate/fsdp.yaml"
+            f" use {TORCHRUN}, or accelerate launch --config_file configs/accelerate/fsdp.yaml"
         )
+    several = [name for name in NUMBERS if os.environ.get(name, "1") != "1"]
+    if "LOCAL_RANK" in os.environ:
+        several.append("LOCAL_RANK")
+    missing = [name for name in LAUNCHED if name not in os.environ]
+    if several and missing:
+        raise ConfigError(
+            f"{_listed(several)} in the environment announces several processes, which also need "
+            f"{', '.join(missing)}: unset it to train in one process, or use {TORCHRUN}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"{name}={os.environ[name]}" for name in names)
 
 
 def join() -> Processes:
     """Join the processes that a launcher started; a process without a launcher is alone.
 
     Raises:
-        ConfigError: when the launcher cannot be used (`_check_launcher`).
+        ConfigError: when the launcher cannot be used (`check_launcher`), or the processes do not
+            meet.
     """
-    _check_launcher()
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+    check_launcher()
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return ALONE
     import torch
     import torch.distributed as dist
@@ -256,9 +280,16 @@ def join() -> Processes:
     from torch.distributed.rendezvous import rendezvous
 
     on_cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "True"
-    store, rank, world_size = next(rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
     backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    try:
+        timeout = timedelta(seconds=JOIN_SECONDS)
+        store, rank, world_size = next(rendezvous("env://", timeout=timeout))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    except (dist.DistError, ValueError) as error:
+        raise ConfigError(
+            f"the processes of {_listed(LAUNCHED)} do not meet ({in_one_line(error)}): "
+            f"unset these to train in one process, or use {TORCHRUN}"
+        ) from error
     # A launcher that restarts the processes keeps its store; the prefix keeps attempts apart.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return Processes(

@@ -1,6 +1,71 @@
+"""What an entry point prints, and that nothing which happens to its streams ends it."""
+
 import logging
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
 
 from pixelis.cli.console import configure_logging
+
+ROOT = Path(__file__).parent.parent.parent
+# Says something in every way that a training does, and ends with a code of its own.
+TALKING = """
+import logging, os, sys, time, warnings
+from tqdm import tqdm
+from pixelis.cli.arguments import run_cli
+
+def main(argv):
+    logger = logging.getLogger("pixelis.training")
+    if argv:
+        print("ready", flush=True)
+    while argv and os.isatty(1):
+        time.sleep(0.01)
+    for number in tqdm(range(3), mininterval=0):
+        print("✅ 进度 \\udcff", "x" * 9000, flush=True)
+        logger.info("مرحلة %d", number)
+        logger.warning("🧿")
+        warnings.warn(f"é {number}")
+    open("done", "w").close()
+    return 7
+
+raise SystemExit(run_cli(main))
+"""
+COMMAND = [sys.executable, "-c", TALKING]
+
+
+def environment(**variables):
+    return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+
+
+def closed_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def full_disk():
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def gone_terminal():
+    main_end, terminal = pty.openpty()
+    os.close(main_end)
+    return terminal
+
+
+def unread_pipe():
+    """A pipe without room, which does not wait for its reader."""
+    _, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writer, bytes(1000))
+    return writer
 
 
 def test_progress_goes_to_standard_output_and_warnings_to_standard_error(capsys):
@@ -21,3 +86,100 @@ def test_a_process_beside_the_first_one_shows_errors_only(capsys):
         assert capsys.readouterr().out == ""
     finally:
         configure_logging()
+
+
+@pytest.mark.integration  # a process for each
+@pytest.mark.parametrize("options", [[], ["-u"]], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("broken", [closed_pipe, full_disk, gone_terminal, unread_pipe])
+def test_a_stream_that_takes_nothing_ends_nothing(tmp_path, broken, options):
+    for streams in ({"stdout"}, {"stdout", "stderr"}):
+        handles = {name: broken() for name in streams}
+        command = [sys.executable, *options, *COMMAND[1:]]
+        given = {"stderr": subprocess.PIPE} | handles
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), timeout=60, **given)
+        assert done.returncode == 7, done.stderr
+        (tmp_path / "done").unlink()
+        if streams == {"stdout"}:
+            assert b"warning: " in done.stderr and b"Traceback" not in done.stderr
+        for handle in handles.values():
+            os.close(handle)
+
+
+@pytest.mark.integration
+def test_streams_that_the_shell_closed_end_nothing(tmp_path):
+    command = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *COMMAND]
+    assert subprocess.run(command, cwd=tmp_path, env=environment(), timeout=60).returncode == 7
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "gbk", "utf-8"])
+def test_a_character_that_the_encoding_lacks_is_written_as_its_number(tmp_path, encoding):
+    done = subprocess.run(
+        COMMAND,
+        cwd=tmp_path,
+        env=environment(PYTHONIOENCODING=encoding),
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 7 and b"Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("✅ 进度 \\udcff x".encode(encoding, "backslashreplace"))
+    assert lines[1] == "مرحلة 0".encode(encoding, "backslashreplace")
+    assert "warning: 🧿\n".encode(encoding, "backslashreplace") in done.stderr
+
+
+@pytest.mark.integration
+def test_a_process_outlives_its_terminal(tmp_path):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execve(sys.executable, [*COMMAND, "hang up"], environment())
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)  # the kernel sends SIGHUP to the process that the terminal belongs to
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 7 and (tmp_path / "done").exists()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"COLUMNS": "0", "LINES": "0", "TERM": "xterm"},
+        {"COLUMNS": "-1", "TERM": "xterm-256color"},
+        {"COLUMNS": "wide", "LINES": "", "TERM": "dumb"},
+        {"TERM": ""},
+    ],
+)
+def test_a_terminal_of_any_kind_and_size_shows_every_line(tmp_path, variables):
+    main_end, terminal = pty.openpty()
+    process = subprocess.Popen(
+        COMMAND, cwd=tmp_path, env=environment(**variables), stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    said = b""
+    with suppress(OSError):  # the end of the terminal
+        while True:
+            said += os.read(main_end, 10_000)
+    os.close(main_end)
+    assert process.wait(60) == 7 and b"Traceback" not in said
+    assert said.count("مرحلة".encode()) == said.count("warning: 🧿".encode()) == 3
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "backend", ["module://matplotlib_inline.backend_inline", "module://nothing", "TkAgg", "nothing"]
+)
+def test_figures_are_drawn_whatever_backend_a_notebook_left(backend):
+    code = (
+        "from pixelis.cli.arguments import run_cli\n"
+        "def main(argv):\n"
+        "    from pixelis.figures import as_figure, layer_spectra\n"
+        "    as_figure(layer_spectra([])).savefig('/dev/null', format='png')\n"
+        "    return 7\n"
+        "raise SystemExit(run_cli(main))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(MPLBACKEND=backend), capture_output=True)
+    assert (done.returncode, done.stderr) == (7, b"")

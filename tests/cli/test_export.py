@@ -50,6 +50,9 @@ def test_it_saves_compares_tells_and_records(data, adapter, client, runs, capfd)
     assert run.data.params["save_dtype"] == "float32"
     kept = client.download_artifacts(run.info.run_id, "export/pixelis_export.json")
     assert json.loads(Path(kept).read_text()) == about
+    Path("new").touch()
+    modes = {path.name: path.stat().st_mode for path in Path("merged").iterdir()}
+    assert set(modes.values()) == {Path("new").stat().st_mode} and "model.safetensors" in modes
 
 
 def test_the_folder_is_a_model_for_the_other_entry_points(data, adapter, capfd, runs):

@@ -283,6 +283,99 @@ def test_a_stop_in_the_rollouts_loses_no_training(workdir, data, sft, runs, monk
     assert (workdir / "out" / "final" / "adapter_model.safetensors").read_bytes() == before
 
 
+# What surrounds a process
+
+
+LEFT_BEHIND = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "JPY_PARENT_PID": "7",
+    "SLURM_JOB_ID": "7",
+    "SLURM_JOB_NODELIST": "node[1-2]",
+    "SLURM_NTASKS": "8",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "3",
+    "PYTHONPATH": os.pathsep.join(["/nowhere", str(ROOT)]),
+    "PYTHONIOENCODING": "latin-1",
+    "COLUMNS": "0",
+    "LINES": "0",
+    "TERM": "dumb",
+    "RANK": "0",
+    "MASTER_ADDR": "node1",
+}
+
+
+def test_variables_of_a_notebook_or_cluster_change_nothing(data, sft_arguments, runs):
+    done = subprocess.run(
+        [sys.executable, "-m", "pixelis.cli.sft", *sft_arguments(training__max_steps=4)],
+        env=os.environ | LEFT_BEHIND,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr and b"warning: " not in done.stderr
+    assert b"\\u2705 Advanced curriculum at step 2." in done.stdout  # latin-1 has no check mark
+    assert [run.info.status for run in runs()] == ["FINISHED"]
+
+
+def test_a_training_that_nobody_can_read_is_finished(workdir, data, sft_arguments, runs):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pixelis.cli.sft", *sft_arguments(training__max_steps=2)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=writer,
+            stderr=full,
+            timeout=120,
+        )
+    os.close(writer)
+    assert done.returncode == 0
+    assert [run.info.status for run in runs()] == ["FINISHED"]
+    assert (workdir / "out" / "final" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("variables", "missing"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "4"}, "MASTER_ADDR, MASTER_PORT"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "node1"}, "RANK, MASTER_PORT"),
+    ],
+)
+def test_variables_of_several_processes_that_are_incomplete(
+    data, run_process, sft_arguments, monkeypatch, variables, missing
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = run_process("sft", sft_arguments())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: WORLD_SIZE={variables['WORLD_SIZE']} in the environment announces several "
+        f"processes, which also need {missing}: unset it to train in one process, or use "
+        "torchrun --nproc_per_node N -m pixelis.cli.sft\n"
+    )
+
+
+def test_all_files_have_the_mode_that_umask_gives(workdir, data, sft):
+    evaluated = {"evaluation__enabled": "true", "evaluation__samples_per_difficulty": 1}
+    before = os.umask(0o007)
+    try:
+        assert sft(training__max_steps=4, **evaluated)[0] == 0
+    finally:
+        os.umask(before)
+    modes = {
+        str(path.relative_to(workdir)): oct(path.stat().st_mode & 0o777)
+        for path in workdir.rglob("*")
+        # The store's template and the data were there before.
+        if path.is_file() and path.name != "mlflow.db" and data not in path.parents
+    }
+    assert {name: each for name, each in modes.items() if each != "0o660"} == {}
+    folders = {name.partition("/")[0] for name in modes}
+    assert folders >= {"out", "mlruns", ".data.cache"}
+    kinds = ("out/checkpoint-4/", "out/visits/", "out/best/", "out/final/", "mlruns/")
+    for kind in kinds:
+        assert [n for n in modes if n.startswith(kind) and n.endswith(".safetensors")], kind
+
+
 # Bad input
 
 

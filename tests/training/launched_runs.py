@@ -84,6 +84,7 @@ HURTS = {
     "user": user_error,
     "bug": bug,
     "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "SIGHUP": lambda: os.kill(os.getpid(), signal.SIGHUP),
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
 }
 

@@ -13,8 +13,9 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from pixelis.errors import CheckpointError, ConfigError
+from pixelis.training import distributed
 from pixelis.training.checkpoint import ADAPTER_FILE, choose_start, find_fault
-from pixelis.training.distributed import ALONE, join
+from pixelis.training.distributed import ALONE, LAUNCHED, NUMBERS, join
 from pixelis.training.weights import SNAPSHOT_FILE
 from tests.forking import ROOT, ForkServer
 from tests.training.conftest import MODEL
@@ -46,6 +47,9 @@ SFT_OPTIONS = {
     "curriculum.eval_samples_per_difficulty": 2,
     "evaluation.enabled": "false",
 }
+
+
+PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # where nobody listens
 
 
 def identity(curriculum, max_steps):
@@ -261,6 +265,13 @@ def test_a_sharded_model_is_trained_stopped_and_taken_up_again_alike(
         assert run.decided(0)[name] == run.decided(1)[name]
 
 
+def test_a_launcher_s_hang_up_leaves_a_checkpoint(launch, advancing, tmp_path):
+    place = tmp_path / "sft"
+    stopped = launch(place, advancing, save_steps=8, hurt=[1, 1, "SIGHUP"])
+    assert stopped.codes[0] == 130, stopped.printed
+    assert find_fault(place / "checkpoint-1") is None
+
+
 @pytest.mark.slow
 def test_a_sharded_model_in_bf16_is_trained_as_a_whole_one(launch, advancing, tmp_path):
     """Nobody but us wraps a sharded model in autocast."""
@@ -357,12 +368,31 @@ def test_a_process_alone_asks_nobody():
     assert not torch.distributed.is_initialized()
 
 
-def test_nothing_is_joined_where_nothing_was_launched(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "ACCELERATE_USE_CPU"):
-        monkeypatch.delenv(name, raising=False)
-    assert join() is ALONE
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "1")
+@pytest.fixture
+def set_variables(monkeypatch):
+    """Set environment variables beside which no launcher's are left."""
+
+    def change(variables):
+        for name in (*LAUNCHED, *NUMBERS, "LOCAL_RANK", "ACCELERATE_USE_CPU"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"RANK": "0", "WORLD_SIZE": "1"},
+        {"RANK": "3", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"},
+        {"PMI_RANK": "0", "PMI_SIZE": "1"},
+        {"SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"},
+    ],
+)
+def test_nothing_is_joined_where_nothing_was_launched(set_variables, variables):
+    set_variables(variables)
     assert join() is ALONE
 
 
@@ -377,11 +407,30 @@ def test_nothing_is_joined_where_nothing_was_launched(monkeypatch):
             {"ACCELERATE_USE_DEEPSPEED": "true"},
             "^accelerate launch with DeepSpeed is not supported: use torchrun",
         ),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2"},
+            "^WORLD_SIZE=2 in the environment announces several processes, which also need "
+            "MASTER_ADDR, MASTER_PORT: unset it to train in one process, or use torchrun",
+        ),
+        ({"WORLD_SIZE": "2"}, "^WORLD_SIZE=2 .* also need RANK, MASTER_ADDR, MASTER_PORT: "),
+        ({"WORLD_SIZE": ""}, "^WORLD_SIZE= in the environment announces"),
+        ({"LOCAL_RANK": "0", "RANK": "0"}, "^LOCAL_RANK=0 .* need WORLD_SIZE, MASTER_ADDR, MASTER"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "^OMPI_COMM_WORLD_SIZE=4 .* also need RANK, WORLD_SIZE, "),
+        ({"PMI_SIZE": "4", "LOCAL_RANK": "1"}, "^PMI_SIZE=4, LOCAL_RANK=1 in the environment"),
+        (
+            PLACE | {"RANK": "1", "WORLD_SIZE": "2"},
+            "^the processes of RANK=1, WORLD_SIZE=2, MASTER_ADDR=127.0.0.1, MASTER_PORT=1 do not "
+            r"meet \(.*\): unset these to train in one process, or use torchrun",
+        ),
+        (PLACE | {"RANK": "x", "WORLD_SIZE": "2"}, "^the processes of RANK=x, .* do not meet"),
+        (PLACE | {"RANK": "0", "WORLD_SIZE": "x"}, "^the processes of .* do not meet"),
     ],
 )
-def test_a_launcher_that_would_train_something_else_is_refused(monkeypatch, variables, message):
-    monkeypatch.delenv("RANK", raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=message):
+def test_an_environment_that_would_train_something_else_is_refused(
+    set_variables, monkeypatch, variables, message
+):
+    monkeypatch.setattr(distributed, "JOIN_SECONDS", 1.0)
+    set_variables(variables)
+    with pytest.raises(ConfigError, match=message) as raised:
         join()
+    assert len(str(raised.value).splitlines()) == 1
