@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -115,7 +116,8 @@ class Stream(ABC):
 class GeneratedStream(Stream):
     """A stream of exactly the planned examples; what cannot be kept is replaced.
 
-    A task that has no other example of a sample type gives its share to the other tasks.
+    A task that has no other example of a sample type gives its share to the other tasks, and a type
+    that no task has gives its share to `positive`.
     """
 
     planned: Sequence[PlannedExample] = ()  # the examples to generate
@@ -130,23 +132,25 @@ class GeneratedStream(Stream):
                 self._write(file, self.rejections)
         selection = Selection(self.max_answer_share)
         ran_out: set[tuple[str, str]] = set()
+        made: Counter[str] = Counter()  # tasks and sample types
         starts = range(0, len(self.planned), ROWS_IN_BATCH)
         parts = [self.planned[start : start + ROWS_IN_BATCH] for start in starts]
         chunks = map_ordered(self.make_chunk, parts, self.num_workers)
         for part, chunk in zip(parts, chunks, strict=True):
-            made = {_index_of(row): row for row in _rows(chunk.batch)}
+            found = {_index_of(row): row for row in _rows(chunk.batch)}
             kept = []
             for planned in part:  # in order, so that no example depends on a later one
-                row = made.get(planned.index)
+                row = found.get(planned.index)
                 if row is None or not selection.keep(row):
                     row = self._replace(planned, selection, ran_out)
                 kept.append(row)
+                made.update(str(row.column(key)[0].as_py()) for key in ("task", "sample_type"))
             yield chunk._replace(batch=pa.concat_batches(kept))
-        asked = Counter(each.task for each in self.planned)
+        asked = Counter(name for each in self.planned for name in (each.task, each.sample_type))
         self.source["ran_out"] = {
-            task: {"planned": asked[task], "made": selection.made[task]}
-            for task in sorted(asked)
-            if selection.made[task] < asked[task]
+            name: {"planned": asked[name], "made": made[name]}
+            for name in sorted(asked)
+            if made[name] < asked[name]
         }
 
     def _replace(
@@ -154,14 +158,17 @@ class GeneratedStream(Stream):
     ) -> pa.RecordBatch:
         """Make another example of the type, of the same task or of the one with the fewest so far.
 
-        `ran_out` holds the tasks and types that have no other one.
+        Where no task has one, it is a positive one. `ran_out` holds the tasks and types without
+        another example.
         """
-        made, kind = selection.made, planned.sample_type
-        for task in sorted(self.tasks, key=lambda task: (task != planned.task, made[task])):
+        made = selection.made
+        tasks = sorted(self.tasks, key=lambda task: (task != planned.task, made[task]))
+        kinds = dict.fromkeys((planned.sample_type, "positive"))
+        for kind, task in product(kinds, tasks):
             if (task, kind) in ran_out:
                 continue
             for salt in range(1, MAX_SALT + 1):
-                batch = self.make_chunk([replace(planned, task=task)], salt).batch
+                batch = self.make_chunk([replace(planned, task=task, sample_type=kind)], salt).batch
                 if not batch.num_rows:
                     break
                 if selection.keep(batch):
@@ -172,7 +179,7 @@ class GeneratedStream(Stream):
         limit = f"; of a task at most {share:.0%} with one answer" if share < 1 else ""
         raise DataError(
             f"num_samples must be at most {planned.index}, got {len(self.planned)} (the source "
-            f"{self.source['name']} has no other example of type {kind}, after {counts}{limit}); "
+            f"{self.source['name']} has no other example after {counts}{limit}); "
             "lower it or add images"
         )
 

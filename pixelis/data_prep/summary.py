@@ -169,7 +169,7 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
 
 
 def _warnings(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what was not made as asked: difficulties that are one, tasks that ran out."""
+    """Yield what was not made as asked: difficulties that are one, what ran out."""
     if undivided := summary["thresholds"].get("undivided"):
         tasks = textwrap.shorten(", ".join(undivided), LISTED, placeholder=" ...")
         used = summary["config"].get("difficulty.scorer")
@@ -178,10 +178,10 @@ def _warnings(summary: Mapping[str, Any]) -> Iterator[str]:
             f"one difficulty: most examples of {tasks} have the same score, so all of them are "
             f"{DIFFICULTIES[0]}; difficulty.scorer {finer} sees more"
         )
-    for task, counts in summary["source"].get("ran_out", {}).items():
+    for name, counts in summary["source"].get("ran_out", {}).items():
         yield (
-            f"ran out: {task} has {counts['made']} of {counts['planned']} planned examples; "
-            "the other tasks have the rest"
+            f"ran out: {name} has {counts['made']} of {counts['planned']} planned examples; "
+            "others have the rest"
         )
 
 

@@ -517,7 +517,7 @@ COUNT_AND_PLACE = ("object_counting", "spatial_reasoning")
 POSITIVE = {"source": "coco", "self_correction_ratio": 0.0}
 
 
-@pytest.mark.parametrize(("num_images", "num_samples"), [(2, 40), (3, 60)])
+@pytest.mark.parametrize(("num_images", "num_samples"), [(2, 40), (3, 54)])
 @pytest.mark.parametrize("negatives", [False, True])
 def test_in_a_small_set_a_task_that_runs_out_gives_its_share_to_the_others(
     photos, tmp_path, num_images, num_samples, negatives
@@ -533,7 +533,7 @@ def test_in_a_small_set_a_task_that_runs_out_gives_its_share_to_the_others(
         "object_counting": {"planned": planned, "made": counted}
     }
     line = f"ran out: object_counting has {counted} of {planned} planned examples; "
-    assert f"{line}the other tasks have the rest" in format_summary(summary).splitlines()
+    assert f"{line}others have the rest" in format_summary(summary).splitlines()
     assert summary["top_answer_by_task"]["object_counting"]["share"] <= 0.5 + 0.5 / counted
 
 
@@ -548,7 +548,9 @@ def test_a_small_set_names_the_largest_number_that_works(photos, tmp_path, tasks
 
     with pytest.raises(DataError) as caught:
         make(2000)
-    message = r"num_samples must be at most (\d+), got 2000 \(the source coco has no other example"
+    message = (
+        r"num_samples must be at most (\d+), got 2000 \(the source coco has no other example after "
+    )
     most = int(re.match(message, str(caught.value))[1])
     assert make(most)["num_samples"] == most
     with pytest.raises(DataError, match=f"^num_samples must be at most {most}, got {most + 1} "):

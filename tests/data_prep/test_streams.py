@@ -233,13 +233,20 @@ def test_several_tasks_may_run_out_and_one_may_run_out_of_one_type_alone(limited
     assert stream.source["ran_out"] == {"text_extraction": {"planned": 40, "made": 20}}
 
 
+def test_a_type_that_runs_out_in_all_tasks_gives_its_share_to_positive_ones(limited, tmp_path):
+    tasks, kinds = ("object_counting", "spatial_reasoning"), (*["positive"] * 4, "trap_logical")
+    stream = generated(limited(trap_logical=3), 80, tasks, kinds)
+    found = Counter(row["sample_type"] for row in rows_in(stream, tmp_path))
+    assert found == {"positive": 74, "trap_logical": 6}
+    assert stream.source["ran_out"] == {"trap_logical": {"planned": 16, "made": 6}}
+
+
 @pytest.mark.parametrize(
     ("counts", "kinds", "most"),
     [
         ({"object_counting": 7, "spatial_reasoning": 9}, ("positive",), 16),
         ({"object_counting": 1, "spatial_reasoning": 40}, ("positive",), 41),
-        # Three traps of each of two tasks; every fifth example is one.
-        ({"trap_logical": 3}, (*["positive"] * 4, "trap_logical"), 34),
+        ({"positive": 5}, ("positive", "trap_logical"), 10),
     ],
 )
 def test_a_source_that_is_exhausted_names_the_largest_number_that_works(
@@ -262,8 +269,8 @@ def test_the_error_says_what_there_is_and_what_is_missing(limited, tmp_path):
     with pytest.raises(DataError) as caught:
         ids(stream, tmp_path)
     assert str(caught.value) == (
-        "num_samples must be at most 3, got 20 (the source fake has no other example of type "
-        "positive, after object_counting 3); lower it or add images"
+        "num_samples must be at most 3, got 20 (the source fake has no other example after "
+        "object_counting 3); lower it or add images"
     )
 
 

@@ -117,7 +117,7 @@ def test_what_was_not_made_as_asked_is_told(scorer, finer):
         **{"correlation": None, "corrupted": {}, "rejected": {}},
     )
     lines = format_summary(summary).splitlines()
-    assert "ran out: count has 1 of 9 planned examples; the other tasks have the rest" in lines
+    assert "ran out: count has 1 of 9 planned examples; others have the rest" in lines
     (line,) = (line for line in lines if line.startswith("one difficulty: most examples of "))
     assert line.endswith(
         f" ... have the same score, so all of them are simple; difficulty.scorer {finer} sees more"

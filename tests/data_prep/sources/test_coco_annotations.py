@@ -179,5 +179,5 @@ def test_one_answer_has_at_most_half_of_a_task_and_both_are_reported(tmp_path):
         "min": pytest.approx(iou, abs=1e-3),
         "mean": pytest.approx(iou, abs=1e-3),
     }
-    (line,) = (line for line in format_summary(summary).splitlines() if "attribute" in line)
+    (line,) = (line for line in format_summary(summary).splitlines() if "│ attribute" in line)
     assert line.replace("│", " ").split()[-2:] == [f"{100 * top['share']:.1f}", f"{iou:.2f}"]
