@@ -246,7 +246,7 @@ def test_a_type_that_runs_out_in_all_tasks_gives_its_share_to_positive_ones(limi
     [
         ({"object_counting": 7, "spatial_reasoning": 9}, ("positive",), 16),
         ({"object_counting": 1, "spatial_reasoning": 40}, ("positive",), 41),
-        ({"positive": 5}, ("positive", "trap_logical"), 10),
+        ({"positive": 5}, ("positive", "trap_logical"), 20),
     ],
 )
 def test_a_source_that_is_exhausted_names_the_largest_number_that_works(
