@@ -1,6 +1,6 @@
 """The settings of every entry point: their classes, and how to load them."""
 
-from pixelis.config.data_prep import CorruptConfig, DataPrepConfig, DifficultyConfig
+from pixelis.config.data_prep import CorruptConfig, DataPrepConfig, DifficultyConfig, ToolConfig
 from pixelis.config.load import (
     dump_yaml,
     find_config,
@@ -40,6 +40,7 @@ from pixelis.config.section import (
     walk_fields,
 )
 from pixelis.config.space import FIELDS, SECTION, flat_space, merge_space
+from pixelis.config.tool_profiles import PROFILES
 
 __all__ = [
     "AblateFileConfig",
@@ -59,10 +60,12 @@ __all__ = [
     "Many",
     "ModelConfig",
     "ModelFileConfig",
+    "PROFILES",
     "PlanFileConfig",
     "SECTION",
     "Section",
     "Text",
+    "ToolConfig",
     "TrainingConfig",
     "TrainingFileConfig",
     "TuneFileConfig",

@@ -1,10 +1,11 @@
 """Every key of data_prep.yaml: its default, its rule and its meaning."""
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
-from pixelis.config.section import Many, Section, Text, key
+from pixelis.config.section import NULL_WORDS, Many, OpenSection, Section, Text, key, suggest
+from pixelis.config.tool_profiles import PROFILES
 from pixelis.errors import ConfigError
 
 MAX_SEED = 2**32 - 1  # numpy's largest seed
@@ -66,7 +67,50 @@ class CorruptConfig(Section):
     )
 
 
-class DataPrepConfig(Section):
+class ToolConfig(Section):
+    """An entry of `import.tools`: what a tool of the input is here."""
+
+    operation: Text = key(..., "the operation that its calls become")
+    arguments: dict[Text, Text | int | None] = key(
+        {}, "its argument -> ours; null: left out; a number: left out, and must have this value"
+    )
+    fixed: OpenSection = key({}, "arguments of ours that every call gets, such as factor: 1")
+    unit: Literal["pixels", "fractions", "thousandths"] = key(
+        "pixels", "unit of its coordinates: pixels, [0, 1] or [0, 1000] of the image"
+    )
+
+
+class ImportConfig(Section):
+    """Section `import` of data_prep.yaml: how the records of `input` are read."""
+
+    tools: dict[Text, ToolConfig] | None = key(
+        None, f"what its tools are here, or a profile: {', '.join(PROFILES)}; null: as ours"
+    )
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _open_profile(cls, value: Any) -> Any:
+        """Replace the name of a profile by its tools."""
+        if not isinstance(value, str) or value.lower() in NULL_WORDS:
+            return value
+        if value not in PROFILES:
+            choices = ", ".join(PROFILES)
+            raise ValueError(
+                f"must be a section of tools or one of {choices}, got {value!r}"
+                f"{suggest(value, PROFILES)}"
+            )
+        return PROFILES[value]
+
+
+if TYPE_CHECKING:
+    _WithImport = Section
+else:  # no class body can hold a key named `import`, a word of Python
+    _WithImport = create_model(
+        "_WithImport", __base__=Section, **{"import": (ImportConfig, ImportConfig())}
+    )
+
+
+class DataPrepConfig(_WithImport):
     """Generated or imported data (`data-prep`)."""
 
     num_samples: int = key(8000, "examples to make; an import takes all", ge=1, le=MAX_SAMPLES)
@@ -92,6 +136,12 @@ class DataPrepConfig(Section):
     test_fraction: float = key(0.12, "share of the test split", gt=0, lt=1)
     difficulty: DifficultyConfig = DifficultyConfig()
     corrupt: CorruptConfig = CorruptConfig()
+
+    @property
+    def tools(self) -> dict[str, ToolConfig]:
+        """The tools of the input by name, as `import.tools` maps them."""
+        section: ImportConfig = getattr(self, "import")
+        return section.tools or {}
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

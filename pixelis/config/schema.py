@@ -239,6 +239,13 @@ class FolderConfig(Section):
     path: Text = key("data/cota", "folder that data-prep wrote")
 
 
+class ChampionConfig(Section):
+    """Section `champion` of evaluate.yaml: when a registered version gets the alias `champion`."""
+
+    p_value: float = key(0.05, "McNemar's exact p of its gain must be below this", gt=0, le=1)
+    min_examples: int = key(100, "test examples that the comparison must have", ge=1)
+
+
 class EvaluateConfig(Section):
     """Rollouts of an adapter on a split or on questions (`evaluate`)."""
 
@@ -261,9 +268,9 @@ class EvaluateConfig(Section):
     temperature: float = key(0.0, "of drawn tokens; 0: the most likely each time", ge=0)
     planted_errors: bool = key(True, "roll out from after planted errors as well")
     teacher_forced: bool = key(True, "measure accuracy with the right words given as well")
-    seed: int = key(0, "seed of samples, draws and intervals", ge=0, le=MAX_SEED)
+    seed: int = key(0, "seed of samples and drawn tokens", ge=0, le=MAX_SEED)
     compare_base: bool = key(True, "roll out the base too, side by side")
-    bootstrap_samples: int = key(1000, "resamples behind each 95 % interval", ge=1, le=100000)
+    champion: ChampionConfig = ChampionConfig()
     num_traces: int = key(12, "rollouts kept as MLflow traces, worst first", ge=0)
     num_reported: int = key(60, "trajectories in the HTML report; 0: none", ge=0)
     resume: Literal["auto", "never"] = key("auto", "go on where it was stopped, or never")

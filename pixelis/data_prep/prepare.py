@@ -193,6 +193,8 @@ def _check_rejected(
     kept = _kept_rejections(out)
     os.replace(folder / REJECTED_FILE, kept)
     reasons = ", ".join(f"{count} {reason}" for reason, count in stream.rejected.most_common())
+    told = stream.source.get("told", {}).items()
+    reasons += "".join(f"; {text}, records: {count}" for text, count in told)
     allowed = f"more than max_rejected {config.max_rejected:g} allows" if num_examples else "all"
     raise DataError(
         f"{rejected} of {total} records of {config.input} were rejected ({rejected / total:.1%}), "

@@ -13,16 +13,18 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
-from pixelis.config import DataPrepConfig
+from pixelis.config import DataPrepConfig, ToolConfig
 from pixelis.data.example import Example
 from pixelis.data.store import ROWS_IN_BATCH
 from pixelis.data_prep.difficulty import COMPONENTS
 from pixelis.data_prep.generate import NoExampleError, generate_example
 from pixelis.data_prep.importing import (
+    REPLAYS,
     Input,
     Record,
     RejectedError,
     Rejection,
+    check_tools,
     convert,
     open_input,
     read_records,
@@ -43,6 +45,8 @@ RECORDS_IN_CHUNK = 16
 BYTES_IN_CHUNK = 32 << 20
 # Attempts to replace an example that equals an earlier one, or whose answer is too frequent.
 MAX_SALT = 50
+# Most of what rejections tell that the summary counts: a file may name any number of tools.
+MAX_TOLD = 10
 
 CountTokens = Callable[[Example], int]
 
@@ -97,6 +101,8 @@ class Stream(ABC):
     total: int | None = None  # how many examples there will be, if known
     num_records: int = 0  # number of records of the user's files read so far
     rejected: Counter[str] = field(default_factory=Counter)  # reason -> number of records
+    # What the rejections tell besides, such as a tool without a mapping -> number of records.
+    told: Counter[str] = field(default_factory=Counter)
 
     @abstractmethod
     def read(self, folder: Path) -> Iterator[Chunk]:
@@ -108,8 +114,12 @@ class Stream(ABC):
 
     def _write(self, file: TextIO, rejections: Iterable[Rejection]) -> None:
         for rejection in rejections:
-            file.write(json.dumps(asdict(rejection)) + "\n")
+            line = asdict(rejection)
+            told = line.pop("told")
+            file.write(json.dumps(line) + "\n")
             self.rejected[rejection.reason] += 1
+            if told:
+                self.told[told] += 1
 
 
 @dataclass
@@ -193,12 +203,17 @@ class ImportedStream(Stream):
     def read(self, folder: Path) -> Iterator[Chunk]:
         """See Stream."""
         seen: set[str] = set()
+        calls = dict.fromkeys(REPLAYS, 0)
         with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
             for chunk in map_ordered(self.make_chunk, self._parts(), self.num_workers):
                 kept, twice = _split_duplicates(chunk, seen)
                 self._write(file, [*chunk.rejections, *_reject_duplicates(chunk.batch, twice)])
+                for text in kept.batch.column("provenance").to_pylist():
+                    for word in json.loads(text)["replays"]:
+                        calls[word] += 1
                 yield kept
-        self.source["records"] = self.num_records
+        told = dict(self.told.most_common(MAX_TOLD))
+        self.source |= {"records": self.num_records, "calls": calls, "told": told}
 
     def _parts(self) -> Iterator[list[Record]]:
         """Divide the records: a part is bounded in number and, unless it is one record, in size."""
@@ -238,8 +253,11 @@ def open_stream(config: DataPrepConfig, count_tokens: CountTokens | None) -> Str
     if path is None or is_photographs:
         name = "coco" if is_photographs else config.source
         return _open_source(config, open_source(name, path=path, image_folder=images), rows)
+    check_tools(config.tools)
     found = open_input(path, input_format=config.input_format, images=images)
-    return open_import(found, rows, config.num_workers, config.max_length, count_tokens)
+    return open_import(
+        found, rows, config.num_workers, config.max_length, count_tokens, config.tools
+    )
 
 
 def open_import(
@@ -248,10 +266,16 @@ def open_import(
     num_workers: int,
     max_length: int | None = None,
     count_tokens: CountTokens | None = None,
+    tools: Mapping[str, ToolConfig] | None = None,
 ) -> ImportedStream:
     """Return the stream of the records of an input; see `import_chunk`."""
     make_chunk = partial(
-        import_chunk, found=found, rows=rows, max_length=max_length, count_tokens=count_tokens
+        import_chunk,
+        found=found,
+        rows=rows,
+        max_length=max_length,
+        count_tokens=count_tokens,
+        tools=tools,
     )
     names = [path.name for path in found.files]
     return ImportedStream(
@@ -308,6 +332,7 @@ def import_chunk(
     rows: RowBuilder,
     max_length: int | None = None,
     count_tokens: CountTokens | None = None,
+    tools: Mapping[str, ToolConfig] | None = None,
 ) -> Chunk:
     """Convert the records of a chunk.
 
@@ -317,6 +342,7 @@ def import_chunk(
         rows: builds the rows.
         max_length: the largest number of tokens of an example; None: they are not counted.
         count_tokens: counts the tokens of an example; needed if there is a max_length.
+        tools: what the tools of the records are here, by name; others are called as ours.
     """
     rejections: list[Rejection] = []
 
@@ -327,6 +353,7 @@ def import_chunk(
                     record,
                     folder=found.folder,
                     record_format=found.format,
+                    tools=tools,
                     count_tokens=count_tokens,
                     max_length=max_length,
                 )

@@ -161,6 +161,12 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
         console.print(line, soft_wrap=True)
     for reason, count in summary["rejected"].items():
         console.print(f"refused: {count} ({reason})")
+    for text, count in summary["source"].get("told", {}).items():
+        console.print(f"{text}, records: {count}", soft_wrap=True)
+    calls = summary["source"].get("calls", {})
+    if any(calls.values()):
+        shares = (f"{count} {word.replace('_', ' ')}" for word, count in calls.items())
+        console.print(f"calls: {' / '.join(shares)}")
     for name, count in summary["corrupted"].items():
         num = by_split.get(name.rpartition("/")[0], 0)
         console.print(f"corrupted on purpose: {count} of {num} ({name})")

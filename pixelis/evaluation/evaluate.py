@@ -12,18 +12,18 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
 from pixelis.data.store import from_row
 from pixelis.errors import DataError
+from pixelis.evaluation.intervals import Score
 from pixelis.evaluation.matching import answers_match
 from pixelis.evaluation.measures import compute_measures, sample_fractions, teacher_forced_fractions
 from pixelis.evaluation.metrics import (
     Comparison,
-    Score,
     compute_rates,
     correct_answers,
     group_indices,
     is_cell,
-    mean_table,
     paired_comparison,
     score_table,
+    share_table,
 )
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, planted_steps, roll_out
 from pixelis.evaluation.rollout_store import RolloutStore
@@ -41,7 +41,6 @@ class EvaluationSettings(RolloutSettings):
     compare_base: bool = True
     planted_errors: bool = False  # roll out again after the planted wrong step of an example
     teacher_forced: bool = False  # measure the examples teacher-forced too
-    bootstrap_samples: int = 1000  # for each interval, drawn with `seed`
 
 
 @dataclass(frozen=True)
@@ -180,17 +179,11 @@ def evaluate_model(
             )
             if settings.teacher_forced:
                 tallies = tally_examples(active, encoder, examples, batch_size=settings.batch_size)
-        return summarise(rollouts, examples, settings, tallies)
+        return summarise(rollouts, examples, tallies)
 
     evaluations = {name: evaluate(name) for name in models}
     comparisons = {
-        name: paired_comparison(
-            evaluations[name].rollouts,
-            evaluations[ADAPTER].rollouts,
-            examples,
-            num_samples=settings.bootstrap_samples,
-            seed=settings.seed,
-        )
+        name: paired_comparison(evaluations[name].rollouts, evaluations[ADAPTER].rollouts, examples)
         for name in (BASE, AGAINST)
         if name in models
     }
@@ -239,7 +232,6 @@ def _roll_out_missing(
 def summarise(
     rollouts: Sequence[Rollout],
     examples: Sequence[Example],
-    settings: EvaluationSettings,
     tallies: Sequence[Tally] = (),
 ) -> Evaluation:
     """Compute all measures of a model's rollouts.
@@ -259,11 +251,10 @@ def summarise(
         fractions |= teacher_forced_fractions(tallies)
     groups = group_indices(examples)
     kept = {name: indices for name, indices in groups.items() if not is_cell(name)}
-    numbers = {"num_samples": settings.bootstrap_samples, "seed": settings.seed}
     return Evaluation(
         samples=samples,
-        accuracy=mean_table(correct_answers(firsts, examples), groups, **numbers),
+        accuracy=share_table(correct_answers(firsts, examples), groups),
         rates={name: compute_rates([firsts[i] for i in each]) for name, each in groups.items()},
-        measures=score_table(fractions, kept, **numbers),
+        measures=score_table(fractions, kept),
         planted=planted,
     )

@@ -1,6 +1,6 @@
 """Measures other than answer accuracy: of answers, calls, detected errors, several samples.
 
-Functions of one rollout return measure -> fraction (`metrics.Fraction`); `metrics.score_table`
+Functions of one rollout return measure -> fraction (`intervals.Fraction`); `metrics.score_table`
 computes the ratios of many and their intervals.
 """
 
@@ -10,6 +10,7 @@ from math import comb
 
 from pixelis.data.chat import format_answer, prose_of
 from pixelis.data.example import Example
+from pixelis.evaluation.intervals import Fraction
 from pixelis.evaluation.matching import (
     answer_key,
     answers_match,
@@ -19,7 +20,6 @@ from pixelis.evaluation.matching import (
     reference_steps,
     score_answer,
 )
-from pixelis.evaluation.metrics import Fraction
 from pixelis.evaluation.rollout import planted_steps
 from pixelis.evaluation.turns import ANSWER, ANSWERED, CALL, Rollout
 from pixelis.evaluation.validation import Tally

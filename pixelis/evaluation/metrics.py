@@ -1,4 +1,4 @@
-"""Groups of examples, scores with bootstrap intervals, paired comparison, rates, count errors.
+"""Groups of examples, scores by group, paired comparison, rates, count errors.
 
 Groups are `all`, difficulties (`simple`), tasks (`task/object_counting`), both together
 (`simple/object_counting`: a cell), sample types (`type/self_correction`) and operations of the
@@ -10,43 +10,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
-import numpy as np
 from scipy.stats import binomtest
 
 from pixelis.data.example import DIFFICULTIES, Example, chance_level
 from pixelis.data_prep.benchmarks import WORDS
+from pixelis.evaluation.intervals import (
+    Fraction,
+    Score,
+    difference_score,
+    mean_score,
+    share_score,
+)
 from pixelis.evaluation.matching import answers_match, normalise_text, parse_number
 from pixelis.evaluation.turns import FAILURES, OUTCOMES, Rollout
 
 ALL = "all"
 PREFIXES = TASK_PREFIX, TYPE_PREFIX, OPERATION_PREFIX = "task/", "type/", "operation/"
 MAX_COUNT_ERROR = 1000.0  # so that one very wrong number does not outweigh all others
-QUANTILES = (0.025, 0.975)  # of an interval of 95 %
-# Resampled positions are drawn in blocks of about this number, which limits memory to megabytes.
-_BLOCK = 1_000_000
-
-# Numerator and denominator of one example in a ratio; None if the ratio is not defined for it.
-Fraction = tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Score:
-    """A ratio or mean with its 95 % interval, and the number of examples that define it.
-
-    Accuracies are in [0, 1], gains in [-1, 1].
-    """
-
-    value: float
-    low: float
-    high: float
-    num: int
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The comparison of adapter and base on the same examples.
 
-    The interval of the gain resamples examples, not models.
+    The interval of the gain is about examples, not about models that were trained again.
     """
 
     gain: Score  # the adapter's accuracy minus the base's
@@ -82,59 +69,38 @@ def is_cell(group: str) -> bool:
     return "/" in group and not group.startswith(PREFIXES)
 
 
-def compute_score(fractions: Sequence[Fraction], *, num_samples: int, seed: int) -> Score | None:
-    """Return the sum of numerators over the sum of denominators, with its 95 % interval.
-
-    With denominators of 1 it is a mean. The interval is the percentile bootstrap (Efron 1979; Efron
-    and Tibshirani 1993, ch. 6): examples are resampled with replacement, both numbers together. The
-    seed determines it. If all ratios are equal, it has no width, even if there are only a few: read
-    it together with `num`.
-
-    Returns:
-        The ratio, with the number of examples whose denominator is not 0; None if there are none.
-    """
-    pairs = np.asarray([f for f in fractions if f is not None and f[1]], dtype=np.float64)
-    num = len(pairs)
-    if not num:
-        return None
-    generator, block = np.random.default_rng(seed), max(1, _BLOCK // num)
-    sums = [
-        pairs[generator.integers(0, num, (min(block, num_samples - start), num))].sum(1)
-        for start in range(0, num_samples, block)
-    ]
-    parts, wholes = np.concatenate(sums).T
-    low, high = np.quantile(parts / wholes, QUANTILES)
-    part, whole = pairs.sum(0)
-    return Score(float(part / whole), float(low), float(high), num)
+def is_share(measure: str) -> bool:
+    """Return whether a measure is a share in [0, 1]; others are mean numbers of steps."""
+    return not measure.startswith("steps_")
 
 
 def score_table(
-    fractions: Mapping[str, Sequence[Fraction]],
-    groups: Mapping[str, Sequence[int]],
-    *,
-    num_samples: int,
-    seed: int,
+    fractions: Mapping[str, Sequence[Fraction]], groups: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, Score]]:
-    """Return `compute_score` of every measure in every group: group -> measure -> score.
+    """Return the score of every measure in every group: group -> measure -> score.
 
     `fractions` has one per example. Measures that are not defined for a group are left out.
     """
     table: dict[str, dict[str, Score]] = {}
     for group, indices in groups.items():
         for name, values in fractions.items():
-            score = compute_score([values[i] for i in indices], num_samples=num_samples, seed=seed)
+            score = _compute_score(name, [values[i] for i in indices])
             if score is not None:
                 table.setdefault(group, {})[name] = score
     return table
 
 
-def mean_table(
-    values: Sequence[float], groups: Mapping[str, Sequence[int]], *, num_samples: int, seed: int
-) -> dict[str, Score]:
-    """Return the mean of one value per example in every group, with its 95 % interval."""
-    fractions = {"mean": [(value, 1) for value in values]}
-    table = score_table(fractions, groups, num_samples=num_samples, seed=seed)
-    return {group: scores["mean"] for group, scores in table.items()}
+def _compute_score(measure: str, fractions: Sequence[Fraction]) -> Score | None:
+    if is_share(measure):
+        return share_score(fractions)
+    numbers = [fraction[0] for fraction in fractions if fraction is not None]
+    return mean_score(numbers) if numbers else None
+
+
+def share_table(values: Sequence[bool], groups: Mapping[str, Sequence[int]]) -> dict[str, Score]:
+    """Return the share of true values in every group, with its 95 % interval."""
+    table = score_table({"share": [(value, 1) for value in values]}, groups)
+    return {group: scores["share"] for group, scores in table.items()}
 
 
 def chance_levels(examples: Sequence[Example]) -> dict[str, float | None]:
@@ -155,12 +121,7 @@ def correct_answers(rollouts: Sequence[Rollout], examples: Sequence[Example]) ->
 
 
 def paired_comparison(
-    base: Sequence[Rollout],
-    adapter: Sequence[Rollout],
-    examples: Sequence[Example],
-    *,
-    num_samples: int,
-    seed: int,
+    base: Sequence[Rollout], adapter: Sequence[Rollout], examples: Sequence[Example]
 ) -> dict[str, Comparison]:
     """Compare adapter and base by group, with McNemar's exact test (McNemar 1947).
 
@@ -169,13 +130,12 @@ def paired_comparison(
     p-values of several groups are not corrected for their number.
     """
     before, after = correct_answers(base, examples), correct_answers(adapter, examples)
-    differences = [int(b) - int(a) for a, b in zip(before, after, strict=True)]
-    groups = group_indices(examples)
     comparisons = {}
-    for name, gain in mean_table(differences, groups, num_samples=num_samples, seed=seed).items():
-        chosen = [differences[i] for i in groups[name]]
-        gained, lost = chosen.count(1), chosen.count(-1)
+    for name, indices in group_indices(examples).items():
+        gained = sum(after[i] and not before[i] for i in indices)
+        lost = sum(before[i] and not after[i] for i in indices)
         p_value = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+        gain = difference_score(gained, lost, len(indices))
         comparisons[name] = Comparison(gain, gained, lost, float(p_value))
     return comparisons
 
@@ -214,7 +174,7 @@ def parse_count(answer: str | None) -> float | None:
 
 
 def count_errors(
-    rollouts: Sequence[Rollout], examples: Sequence[Example], *, num_samples: int, seed: int
+    rollouts: Sequence[Rollout], examples: Sequence[Example]
 ) -> dict[str, tuple[Score, int]]:
     """Return the root mean squared error of counts (Acharya et al. 2019, "TallyQA", section 5).
 
@@ -237,9 +197,11 @@ def count_errors(
             )
         squares.append(min(abs((count or 0.0) - truth), MAX_COUNT_ERROR) ** 2)
         missing.append(count is None)
-    groups = {name: i for name, i in group_indices(examples).items() if "/" not in name}
     errors = {}
-    for name, mean in mean_table(squares, groups, num_samples=num_samples, seed=seed).items():
-        root = replace(mean, value=sqrt(mean.value), low=sqrt(mean.low), high=sqrt(mean.high))
-        errors[name] = root, sum(missing[i] for i in groups[name])
+    for name, indices in group_indices(examples).items():
+        if "/" not in name:
+            mean = mean_score([squares[i] for i in indices])
+            interval = mean.interval and (sqrt(mean.interval[0]), sqrt(mean.interval[1]))
+            root = replace(mean, value=sqrt(mean.value), interval=interval)
+            errors[name] = root, sum(missing[i] for i in indices)
     return errors

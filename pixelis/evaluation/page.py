@@ -26,11 +26,13 @@ from pixelis.data_prep.regions import (
 )
 from pixelis.evaluation.cases import LOST, MEANINGS, Case, build_cases, shorten, worst_first
 from pixelis.evaluation.evaluate import EvaluationResult
+from pixelis.evaluation.intervals import MIN_EXAMPLES, Score
 from pixelis.evaluation.metrics import ALL, TASK_PREFIX, chance_levels, strata
 from pixelis.evaluation.tables import (
     P_NOTE,
     format_chance,
     format_p_value,
+    format_percent,
     measure_cells,
     shown_groups,
 )
@@ -76,6 +78,7 @@ def report_page(
         compared=list(result.comparisons),
         measures=[(group, list(measure_cells(result, group))) for group in groups],
         p_note=P_NOTE,
+        min_examples=MIN_EXAMPLES,
         format_p_value=format_p_value,
         has_base=result.base is not None,
         cards=[_card(case) for case in worst_first(cases, limit, seed)],
@@ -98,13 +101,27 @@ def _rows(result: EvaluationResult) -> list[dict[str, Any]]:
             "name": group.removeprefix(TASK_PREFIX),
             "kind": "all" if group == ALL else "task" if "/" in group else "group",
             "n": result.adapter.accuracy[group].num,
-            "scores": [evaluation.accuracy[group] for evaluation in result.models.values()],
-            "gains": [compared[group] for compared in result.comparisons.values()],
+            "scores": [
+                (score, format_percent(score))
+                for evaluation in result.models.values()
+                for score in [evaluation.accuracy[group]]
+            ],
+            "gains": [
+                (pair, format_percent(pair.gain, "+"), _direction(pair.gain))
+                for compared in result.comparisons.values()
+                for pair in [compared[group]]
+            ],
             "chance": format_chance(chances, group),
             "chance_level": chances.get(group),
         }
         for group in shown_groups(result)
     ]
+
+
+def _direction(gain: Score) -> str:
+    """Return `up` or `down` if the interval of a gain leaves 0 out, else nothing."""
+    low, high = gain.interval or (0.0, 0.0)
+    return "up" if low > 0 else "down" if high < 0 else ""
 
 
 def _card(case: Case) -> dict[str, Any]:

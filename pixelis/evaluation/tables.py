@@ -1,6 +1,7 @@
 """The result of an evaluation as tables for the console, rows for files and metrics for charts."""
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,11 +10,20 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from pixelis.evaluation.evaluate import AGAINST, BASE, EvaluationResult
-from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Score, chance_levels, is_cell, strata
+from pixelis.evaluation.intervals import Score
+from pixelis.evaluation.metrics import (
+    ALL,
+    TASK_PREFIX,
+    chance_levels,
+    is_cell,
+    is_share,
+    strata,
+)
 
 TITLE = "Answer accuracy with 95 % intervals"
 P_NOTE = "p: McNemar's exact test, two-sided, not corrected for several groups"
 CHANCE = "chance"
+NOTHING = "–"  # in place of an interval or a chance level that is not known
 UNLIMITED = 10_000  # columns of a console in which no row wraps
 # Model -> metric of the adapter's gain over it, and suffix of the columns' names.
 GAINS = {BASE: ("gain", ""), AGAINST: ("gain_over_against", "_over_against")}
@@ -27,10 +37,11 @@ def shown_groups(result: EvaluationResult) -> list[str]:
 
 
 def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """Return one flat dict per group; shares are in [0, 1], an unknown chance level is None.
+    """Return one flat dict per group; shares are in [0, 1].
 
     The gain over the base is `gain`, `gained`, `lost`, `p_value`; over a second adapter the same
-    names end in `_over_against`.
+    names end in `_over_against`. An unknown chance level and the ends of a missing interval are
+    None.
     """
     shown = shown_groups(result)
     others = sorted(name for name in result.adapter.accuracy if name not in shown)
@@ -41,10 +52,11 @@ def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
         for label, evaluation in result.models.items():
             score = evaluation.accuracy[name]
             row[f"{label}_accuracy"] = score.value
-            row |= {f"{label}_low": score.low, f"{label}_high": score.high}
+            row[f"{label}_low"], row[f"{label}_high"] = score.ends
         for label, compared in result.comparisons.items():
             pair, end = compared[name], GAINS[label][1]
-            row |= {f"{key}{end}": value for key, value in _bounds("gain", pair.gain).items()}
+            row[f"gain{end}"] = pair.gain.value
+            row[f"gain_low{end}"], row[f"gain_high{end}"] = pair.gain.ends
             row |= {f"gained{end}": pair.num_gained, f"lost{end}": pair.num_lost}
             row |= {f"p_value{end}": pair.p_value}
         rows.append(row | {CHANCE: chances.get(name)})
@@ -58,7 +70,7 @@ def measure_rows(result: EvaluationResult) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = [
         {"model": label, "group": group, "measure": name}
-        | {"value": score.value, "low": score.low, "high": score.high, "n": score.num}
+        | {"value": score.value, "low": score.ends[0], "high": score.ends[1], "n": score.num}
         for label, evaluation in result.models.items()
         for group, measures in evaluation.measures.items()
         for name, score in measures.items()
@@ -84,7 +96,7 @@ def result_values(result: EvaluationResult, split: str) -> dict[str, float]:
     for label, evaluation in result.models.items():
         prefix = f"{split}/{label}"
         for group, score in evaluation.accuracy.items():
-            values |= _bounds(f"{prefix}/{group}/answer_accuracy", score)
+            values |= score.metrics(f"{prefix}/{group}/answer_accuracy")
         for group in (*strata(evaluation.rates), ALL):
             rates = evaluation.rates.get(group, {})
             values |= {f"{prefix}/{group}/{name}": value for name, value in rates.items()}
@@ -92,16 +104,12 @@ def result_values(result: EvaluationResult, split: str) -> dict[str, float]:
         for group, measures in evaluation.measures.items():
             for name, score in measures.items():
                 key = f"{prefix}/{group}/{name}"
-                values |= _bounds(key, score) if group in with_intervals else {key: score.value}
+                values |= score.metrics(key) if group in with_intervals else {key: score.value}
     for label, compared in result.comparisons.items():
         for group, pair in compared.items():
             key = f"{split}/{GAINS[label][0]}/{group}"
-            values |= {**_bounds(key, pair.gain), f"{key}_p_value": pair.p_value}
+            values |= {**pair.gain.metrics(key), f"{key}_p_value": pair.p_value}
     return values
-
-
-def _bounds(key: str, score: Score) -> dict[str, float]:
-    return {key: score.value, f"{key}_low": score.low, f"{key}_high": score.high}
 
 
 def format_p_value(p_value: float) -> str:
@@ -112,22 +120,36 @@ def format_p_value(p_value: float) -> str:
 def format_chance(levels: Mapping[str, float | None], group: str) -> str:
     """Format a group's chance level in percent, or as a dash if it is not known."""
     level = levels.get(group)
-    return "–" if level is None else f"{100 * level:.1f}"
+    return NOTHING if level is None else f"{100 * level:.1f}"
 
 
-def _format_percent(score: Score, sign: str = "") -> str:
-    low, high = 100 * score.low, 100 * score.high
-    return f"{100 * score.value:{sign}5.1f} [{low:{sign}.0f}, {high:{sign}.0f}]"
+def format_percent(score: Score, sign: str = "", unit: str = "") -> str:
+    """Format a share in percent, as in `41.0 [35, 47]`, or `41.0 –` without an interval.
+
+    Its ends are rounded outwards: an interval is never shown as narrower than it is.
+    """
+    text = f"{100 * score.value:{sign}z5.1f}{unit}"
+    if score.interval is None:
+        return f"{text} {NOTHING}"
+    low, high = (round(100 * end, 6) for end in score.interval)
+    return f"{text} [{math.floor(low):{sign}}, {math.ceil(high):{sign}}]"
+
+
+def format_number(score: Score) -> str:
+    """Format a mean with two digits, as in `2.50 [2.41, 2.59]`, or `2.50 –` without an interval."""
+    low, high = score.ends
+    ends = NOTHING if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
+    return f"{score.value:5.2f} {ends}"
 
 
 def result_line(result: EvaluationResult, split: str) -> str:
     """Return `Test accuracy 33.7 -> 46.6 % (+12.9 [+9, +17])`, the result on all examples."""
     adapter = result.adapter.accuracy[ALL]
     if BASE not in result.models:
-        return f"{split.capitalize()} accuracy {_format_percent(adapter).strip()} %"
+        return f"{split.capitalize()} accuracy {format_percent(adapter).strip()} %"
     base, gain = result.models[BASE].accuracy[ALL], result.comparisons[BASE][ALL].gain
     shares = f"{100 * base.value:.1f} -> {100 * adapter.value:.1f} %"
-    return f"{split.capitalize()} accuracy {shares} ({_format_percent(gain, '+').strip()})"
+    return f"{split.capitalize()} accuracy {shares} ({format_percent(gain, '+').strip()})"
 
 
 def _new_table(title: str, caption: str | None = None) -> Table:
@@ -158,10 +180,10 @@ def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str =
     groups, chances = shown_groups(result), chance_levels(result.examples)
     for position, name in enumerate(groups):
         cells = [name.removeprefix(TASK_PREFIX), str(result.adapter.accuracy[name].num)]
-        cells += [_format_percent(result.models[label].accuracy[name]) for label in labels]
+        cells += [format_percent(result.models[label].accuracy[name]) for label in labels]
         if compared is not None:
             pair = compared[name]
-            cells.append(_format_percent(pair.gain, "+"))
+            cells.append(format_percent(pair.gain, "+"))
             cells.append(f"{pair.num_gained}/{pair.num_lost}")
             cells.append(format_p_value(pair.p_value))
         cells.append(format_chance(chances, name))
@@ -181,13 +203,8 @@ def measure_cells(
     for name in dict.fromkeys(name for table in tables for name in table):
         scores = [table.get(name) for table in tables]
         num = max(score.num for score in scores if score is not None)
-        yield name.replace("_", " "), num, ["" if s is None else _cell(name, s) for s in scores]
-
-
-def _cell(name: str, score: Score) -> str:
-    if name.startswith("steps_"):
-        return f"{score.value:5.2f} [{score.low:.1f}, {score.high:.1f}]"
-    return _format_percent(score)
+        write = format_percent if is_share(name) else format_number
+        yield name.replace("_", " "), num, ["" if s is None else write(s) for s in scores]
 
 
 def measures_table(result: EvaluationResult, *, title: str, group: str = ALL) -> Table:

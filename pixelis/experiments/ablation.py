@@ -285,7 +285,7 @@ def arms_markdown(table: AblationTable) -> str:
 
 
 def _gain_cell(gain: Estimate | None) -> str:
-    return "" if gain is None else _cell(gain, "+.1f", 100)
+    return "" if gain is None else _cell(gain, "+z.1f", 100)
 
 
 def _cell(value: Estimate, spec: str, factor: float = 1) -> str:

@@ -157,5 +157,5 @@ def _cell(value: Any) -> str:
     """Return a value as the cell of a Markdown table."""
     if value is None:
         return NONE
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    text = f"{value:z.3f}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")

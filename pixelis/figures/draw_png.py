@@ -4,6 +4,7 @@ It draws the parts of plotly's JSON that this folder's charts use: lines, marks,
 and heatmaps, with their shapes and annotations.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from html import unescape
@@ -174,10 +175,12 @@ def _bars(axes: Axes, traces: Sequence[Part], *, is_stacked: bool) -> list[tuple
         if is_stacked:
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
             continue
-        below, above = trace["error_y"]["arrayminus"], trace["error_y"]["array"]
+        # Not a number: no whiskers are drawn.
+        above = [math.nan if up is None else up for up in trace["error_y"]["array"]]
+        below = [math.nan if down is None else down for down in trace["error_y"]["arrayminus"]]
         axes.errorbar(at, values, [below, above], fmt="none", ecolor="#222222", capsize=5)
-        for x, value, up in zip(at, values, above, strict=True):
-            axes.text(x, value + up + 0.015, f"{value:.2f}", ha="center", fontsize=10)
+        for x, value, up in zip(at, values, trace["error_y"]["array"], strict=True):
+            axes.text(x, value + (up or 0) + 0.015, f"{value:.2f}", ha="center", fontsize=10)
     slanted: Part = {"rotation": 25, "ha": "right"} if len(groups) > MAX_HORIZONTAL else {}
     axes.set_xticks(range(len(groups)), groups, **slanted)
     axes.spines[["top", "right"]].set_visible(False)

@@ -31,7 +31,7 @@ def accuracy_bars(table: Sequence[Row]) -> Chart:
 
     Args:
         table: Rows with `difficulty`, `model` (such as `base` and `adapter`), `accuracy`, `low` and
-            `high` (the ends of the interval), and `n` (the number of examples).
+            `high` (the ends of the interval, or None), and `n` (the number of examples).
     """
     counts = {str(row["difficulty"]): row["n"] for row in table}
     groups = [f"{name}\n(n = {n})" for name, n in counts.items()]
@@ -41,18 +41,23 @@ def accuracy_bars(table: Sequence[Row]) -> Chart:
         rows = {str(row["difficulty"]): row for row in table if row["model"] == model}
         ordered = [rows[name] for name in counts]
         notes = [
-            f"{model}, {name}: {row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            f"{model}, {name}: {row['accuracy']:.3f} {_ends(row)}"
             for name, row in zip(counts, ordered, strict=True)
         ]
         values = [float(row["accuracy"]) for row in ordered]
-        above = [max(0.0, float(row["high"]) - row["accuracy"]) for row in ordered]
-        below = [max(0.0, row["accuracy"] - float(row["low"])) for row in ordered]
+        # A bar without an interval has no whiskers.
+        above = [None if row["high"] is None else row["high"] - row["accuracy"] for row in ordered]
+        below = [None if row["low"] is None else row["accuracy"] - row["low"] for row in ordered]
         ends = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
         trace = _bar(model, groups, values, colours[i % len(colours)], notes)
         data.append({**trace, "error_y": {"color": "#222222", **ends}})
     label = "answer accuracy (0 to 1); whiskers: 95 % interval"
     # Above 1, for the numbers over the bars.
     return _bar_chart(data, label, "difficulty", "group", 1.1)
+
+
+def _ends(row: Row) -> str:
+    return "–" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def outcome_bars(table: Sequence[Row]) -> Chart:

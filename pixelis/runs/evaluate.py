@@ -19,6 +19,7 @@ from pixelis.evaluation.evaluate import BASE, EvaluationResult, EvaluationSettin
 from pixelis.evaluation.metrics import ALL, paired_comparison
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.evaluation.rollout_store import open_store
+from pixelis.evaluation.tables import format_p_value, format_percent
 from pixelis.models.load import (
     best_device,
     load_encoder,
@@ -53,7 +54,7 @@ from pixelis.tracking.lookup import ADAPTER_FILES
 NOT_IDENTITY = (
     *("adapter", "against", "experiment", "data"),  # paths and addresses; contents have digests
     *("input", "format", "image_folder", "max_rejected"),
-    *("batch_size", "teacher_forced", "bootstrap_samples"),
+    *("batch_size", "teacher_forced", "champion"),
     *("resume", "output_dir", "num_traces", "num_reported"),
 )
 
@@ -126,7 +127,7 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
             store=store,
             show_measures=True,
         )
-        record_benchmark_scores(recorder, evaluation_set, result, settings)
+        record_benchmark_scores(recorder, evaluation_set, result)
         title = f"{address} on {evaluation_set.title}"
         recorder.note(describe_evaluation(recorder, result, evaluation_set.name, title))
         record_rollouts(
@@ -194,11 +195,11 @@ def compare_with_champion(
     *,
     model_name: str,
 ) -> bool:
-    """Move the alias `champion` to a version that wins by more than its interval.
+    """Move the alias `champion` to a version whose gain is significant.
 
     The candidate's adapter is on `model`. It is compared with the champion on the same examples, or
-    with the base if there is no champion yet, and wins if the 95 % interval of the paired gain is
-    above 0.
+    with the base if there is no champion yet. It wins if it answers more of them right, McNemar's
+    exact p-value is below `champion.p_value`, and there are `champion.min_examples` or more.
 
     Returns:
         Whether the candidate is the champion now.
@@ -222,21 +223,16 @@ def compare_with_champion(
         conversations = [Conversation(example) for example in result.examples]
         with temporary_adapter(model, folder, model_name=model_name) as rival_model:
             rollouts = roll_out(rival_model, encoder, conversations, settings)
-        comparison = paired_comparison(
-            rollouts,
-            result.adapter.rollouts,
-            result.examples,
-            num_samples=config.bootstrap_samples,
-            seed=config.seed,
-        )[ALL]
-    gain = comparison.gain
-    wins = gain.low > 0
+        comparison = paired_comparison(rollouts, result.adapter.rollouts, result.examples)[ALL]
+    gain, rules = comparison.gain, config.champion
+    points = format_percent(gain, "+", " points").strip()
     verdict = (
         f"{name} version {number} against {rival} on {gain.num} test examples: "
-        f"{100 * gain.value:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+        f"{points}, p {format_p_value(comparison.p_value)}"
     )
-    outcome = "the champion stays"
-    if wins:
+    outcome, wins = "the champion stays", False
+    has_enough = gain.num >= rules.min_examples
+    if gain.value > 0 and has_enough and comparison.p_value < rules.p_value:
         beaten = None if champion is None else str(champion.version)
         moved = recorder.attempt(
             f"moving the alias {CHAMPION}",
@@ -244,8 +240,11 @@ def compare_with_champion(
         )
         wins = bool(moved)
         outcome = "it is the champion now" if wins else "it won, but the alias was not moved"
+    elif gain.value > 0:
+        rule = f"p must be below champion.p_value, {rules.p_value}"
+        outcome += f" ({rule if has_enough else f'champion.min_examples is {rules.min_examples}'})"
     print(f"{verdict}: {outcome}", flush=True)
-    values = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+    values = {**gain.metrics("gain"), "p_value": comparison.p_value}
     recorder.metrics({f"{CHAMPION}/{key}": value for key, value in values.items()}, 0)
     recorder.tags({f"pixelis.{CHAMPION}": "won" if wins else "stays"})
     return wins

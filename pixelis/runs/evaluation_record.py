@@ -133,8 +133,8 @@ def evaluate_and_record(
                 "difficulty": difficulty,
                 "model": label,
                 "accuracy": score.value,
-                "low": score.low,
-                "high": score.high,
+                "low": score.ends[0],
+                "high": score.ends[1],
                 "n": score.num,
             }
             for label, evaluation in result.models.items()

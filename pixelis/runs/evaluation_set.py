@@ -18,8 +18,10 @@ from pixelis.data_prep.benchmarks import (
     questions_digest,
     read_questions,
 )
-from pixelis.evaluation.evaluate import EvaluationResult, EvaluationSettings, choose_examples
-from pixelis.evaluation.metrics import ALL, Score, count_errors, strata
+from pixelis.evaluation.evaluate import EvaluationResult, choose_examples
+from pixelis.evaluation.intervals import Score
+from pixelis.evaluation.metrics import ALL, count_errors, strata
+from pixelis.evaluation.tables import format_number, format_percent
 from pixelis.runs.inputs import link_data_run, record_inputs, record_split
 from pixelis.tracking import MlflowRecorder, log_questions
 from pixelis.training.inputs import data_digest
@@ -115,10 +117,7 @@ def _from_questions(questions: QuestionSet, path: Path) -> EvaluationSet:
 
 
 def record_benchmark_scores(
-    recorder: MlflowRecorder,
-    evaluation_set: EvaluationSet,
-    result: EvaluationResult,
-    settings: EvaluationSettings,
+    recorder: MlflowRecorder, evaluation_set: EvaluationSet, result: EvaluationResult
 ) -> None:
     """Print and record a benchmark's own score, if its paper does not use accuracy."""
     layout, title = evaluation_set.layout, evaluation_set.title
@@ -128,21 +127,16 @@ def record_benchmark_scores(
 
     def add(label: str, group: str, name: str, score: Score) -> str:
         key = f"{evaluation_set.name}/{label}/{group}/{name}"
-        values.update({key: score.value, f"{key}_low": score.low, f"{key}_high": score.high})
+        values.update(score.metrics(key))
         return key
 
     if layout.counts:
         print(f"RMSE of counts on {title}, with 95 % intervals; no number counts as 0:")
         for label, evaluation in result.models.items():
-            errors = count_errors(
-                evaluation.rollouts,
-                result.examples,
-                num_samples=settings.bootstrap_samples,
-                seed=settings.seed,
-            )
+            errors = count_errors(evaluation.rollouts, result.examples)
             for group, (score, num_missing) in errors.items():
                 values[f"{add(label, group, 'rmse', score)}_no_number"] = num_missing
-                text = f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]"
+                text = format_number(score).strip()
                 print(f"  {label}, {group} (n = {score.num}, no number: {num_missing}): {text}")
     if layout.score != "answer_accuracy":
         print(f"{layout.score_name} on {title}, its paper's score, with 95 % intervals:")
@@ -150,7 +144,7 @@ def record_benchmark_scores(
             for group in (*strata(evaluation.measures), ALL):
                 score = evaluation.measures[group][layout.score]
                 add(label, group, layout.score_name.lower(), score)
-                text = f"{100 * score.value:.1f} [{100 * score.low:.0f}, {100 * score.high:.0f}]"
+                text = format_percent(score).strip()
                 print(f"  {label}, {group} (n = {score.num}): {text}", flush=True)
     if values:
         recorder.metrics(values, 0)

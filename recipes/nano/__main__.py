@@ -13,10 +13,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from torch.multiprocessing import start_processes
+from torch.multiprocessing.spawn import start_processes
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from pixelis.data.encode import Encoder
+from pixelis.files import fsync_folder
 from pixelis.models.load import EMBEDDED_DIR
 from recipes.nano.architecture import build_config, build_processor
 from recipes.nano.blend import build_texts
@@ -126,6 +127,7 @@ def build_base(
         minutes=round(trained_seconds / 60, 1),
     )
     (output_dir / "README.md").write_text(card, encoding="utf-8")
+    fsync_folder(output_dir)  # also gives the weights the mode of other files
     return scores
 
 

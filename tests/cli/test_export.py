@@ -71,7 +71,7 @@ def test_the_folder_is_a_model_for_the_other_entry_points(data, adapter, capfd, 
             *("--config", str(ROOT / "configs/evaluate.yaml"), *MODEL),
             *("--model.model_name", str(folder), "--adapter", "second", "--data.path", "data"),
             *("--samples_per_difficulty", "1", "--max_operations", "1", "--max_new_tokens", "8"),
-            *("--bootstrap_samples", "20", "--teacher_forced", "false"),
+            *("--teacher_forced", "false"),
         ],
     )
     assert code == 0, capfd.readouterr().err

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pixelis.config import (
     CONFIG_FILES,
+    PROFILES,
     AblateFileConfig,
     DataPrepConfig,
     EvaluateConfig,
@@ -129,6 +130,23 @@ def test_a_list_is_a_tuple_of_checked_values():
     assert config.difficulty.percentiles == (20.0, 50.5)
 
 
+def test_the_tools_of_an_import_are_a_profile_or_a_section(write):
+    text = "{look: {operation: ZOOM_IN, arguments: {box: bbox, of: 1, why: null}}}"
+    for config in (
+        load(("import.tools", text), config_class=DataPrepConfig),
+        load(path=write(f"import:\n  tools: {text}\n"), config_class=DataPrepConfig),
+    ):
+        (tool,) = config.tools.values()
+        assert tool.arguments == {"box": "bbox", "of": 1, "why": None} and tool.unit == "pixels"
+        assert load(path=write(to_yaml(config)), config_class=DataPrepConfig) == config
+    for text in ("null", "none"):
+        assert load(("import.tools", text), config_class=DataPrepConfig).tools == {}
+    for name, tools in PROFILES.items():
+        config = load(("import.tools", name), config_class=DataPrepConfig)
+        assert config.tools.keys() == tools.keys()
+        assert load(path=write(to_yaml(config)), config_class=DataPrepConfig) == config
+
+
 def test_a_number_or_a_word(write):
     for text, value in (("auto", "auto"), ("8", 8)):
         path = write(f"model: {{lora_r: {text}}}\n")
@@ -193,7 +211,24 @@ FAULTS = [
     (MODEL, {"model.lora_dropout": "1"}, "model.lora_dropout must be in [0, 1), got 1"),
     (MODEL, {"model.lora_r": "0"}, "model.lora_r must be in [1, 1024] or auto, got 0"),
     (EVALUATE, {"split": "tests"}, "split must be one of train, validation, test, got 'tests'"),
+    (EVALUATE, {"champion.p_value": "0"}, "champion.p_value must be in (0, 1], got 0 (the command"),
+    (EVALUATE, {"champion.p_value": "5"}, "champion.p_value must be in (0, 1], got 5 (the command"),
+    (EVALUATE, {"champion.min_examples": "0"}, "champion.min_examples must be >= 1, got 0 (the"),
     (DATA, {"input_format": "csv"}, "input_format must be one of cota, messages, conversations,"),
+    (DATA, {"import.tools": "deepeye"}, "import.tools must be a section of tools or one of pixel"),
+    (DATA, {"import.tools": "[a]"}, "import.tools must be a section of keys and values, got ["),
+    (DATA, {"import.tools": "{a: {}}"}, "import.tools.a.operation must be given, got {}"),
+    (
+        DATA,
+        {"import.tools": "{a: {operation: b, unit: mm}}"},
+        "import.tools.a.unit must be one of pixels, fractions, thousandths, got 'mm'",
+    ),
+    (
+        DATA,
+        {"import.tools": "{a: {operation: b, arguments: {c: 1.5}}}"},
+        "import.tools.a.arguments.c must be text or an integer, got 1.5",
+    ),
+    (DATA, {"import.tool": "qwen"}, "Unknown key 'import.tool' in the command line. Did you mean"),
     # rules that join keys
     (DATA, {"difficulty.errors": 0.2}, "difficulty: trajectory, operations, reasoning, errors, "),
     (DATA, {"difficulty.percentiles": [66, 33]}, "difficulty.percentiles must be two rising num"),

@@ -335,6 +335,8 @@ def test_every_format_in_every_file_becomes_data(photos, tmp_path, file, make, f
         "format": found_format,
         "files": [file],
         "records": 20,
+        "calls": {"replayed": 19 if make is sample else 0, "disagreed": 0, "not_replayed": 0},
+        "told": {},
     }
     rows = rows_of(tmp_path / "cota")
     assert {row["id"] for row in rows} == {f"r{number}" for number in range(20)}
@@ -449,6 +451,96 @@ def test_examples_longer_than_max_length_are_rejected(photos, tmp_path):
         config, tmp_path / "cota", count_tokens=lambda example: len(example.question)
     )
     assert (summary["num_samples"], summary["rejected"]) == (19, {"too_long": 1})
+
+
+# Calls of other tools
+
+
+def zoomed(number, **changes):
+    """A chat that zooms as DeepEyes does; of every fifth another image is shown."""
+    call = {"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 16, 12], "label": "a"}}
+    turns = [
+        ("user", f"<image>What is in {number}?"),
+        ("assistant", f"Look.<tool_call>{json.dumps(call | changes)}</tool_call>"),
+        ("user", "<tool_response><image></tool_response>"),
+        ("assistant", "noise"),
+    ]
+    shown = f"{number}.png" if number % 5 == 0 else f"crop{number}.png"
+    messages = [{"role": role, "content": text} for role, text in turns]
+    return {"id": f"r{number}", "messages": messages, "images": [f"{number}.png", shown]}
+
+
+@pytest.fixture
+def zooms(photos):
+    """A file of 20 such chats, with their images."""
+    for number in range(20):
+        with Image.open(photos / f"{number}.png") as image:
+            image.crop((0, 0, 16, 12)).save(photos / f"crop{number}.png")
+    path = photos / "some.jsonl"
+    write_lines([zoomed(number) for number in range(20)], path)
+    return path
+
+
+def with_tools(path, tools, **changes):
+    return imported(path, **{"import": {"tools": tools}}, **changes)
+
+
+def test_calls_of_mapped_tools_are_counted_in_summary_and_table(zooms, tmp_path):
+    summary = prepare_folder(with_tools(zooms, "deepeyes"), tmp_path / "cota")
+    calls = {"replayed": 16, "disagreed": 4, "not_replayed": 0}
+    assert (summary["num_samples"], summary["source"]["calls"]) == (20, calls)
+    assert "calls: 16 replayed / 4 disagreed / 0 not replayed" in format_summary(summary)
+    for row in rows_of(tmp_path / "cota"):
+        (step,) = from_row(row).trajectory
+        assert step.arguments == {"bbox": [0, 0, 16, 12], "factor": 1}
+        agrees = int(row["id"][1:]) % 5 > 0
+        expected = ["replayed" if agrees else "disagreed"]
+        assert json.loads(row["provenance"])["replays"] == expected
+        assert step.result == {"size": [16, 12] if agrees else [32, 24]}
+
+
+@pytest.mark.parametrize(
+    ("tools", "told"),
+    [
+        (
+            None,
+            "20 unknown_operation; tool 'image_zoom_in_tool' is not mapped; "
+            "import.tools=deepeyes or qwen would map it, records: 20; see ",
+        ),
+        (
+            {"image_zoom_in_tool": {"operation": "ZOOM_IN", "arguments": {"bbox_2d": "bbox"}}},
+            "20 unknown_operation; argument 'label' of tool 'image_zoom_in_tool' is not mapped, "
+            "records: 20; see ",
+        ),
+    ],
+)
+def test_an_import_of_unmapped_calls_says_which(zooms, tmp_path, tools, told):
+    with pytest.raises(DataError, match=r"^20 of 20 records of ") as error:
+        prepare_folder(with_tools(zooms, tools), tmp_path / "cota")
+    assert told in str(error.value)
+
+
+def test_few_unmapped_calls_and_boxes_are_told_in_the_table(zooms, tmp_path):
+    others = [
+        zoomed(0, name="image_rotate_tool"),
+        *(zoomed(n, arguments={"bbox_2d": [0, 0, 500, 500]}) for n in (1, 2)),
+    ]
+    write_lines([*others, *(zoomed(number) for number in range(3, 20))], zooms)
+    config = with_tools(zooms, "deepeyes", max_rejected=0.2)
+    lines = format_summary(prepare_folder(config, tmp_path / "cota")).splitlines()
+    assert "refused: 2 (outside_image)" in lines and "refused: 1 (unknown_operation)" in lines
+    assert "tool 'image_rotate_tool' is not mapped, records: 1" in lines
+    assert (
+        "bbox_2d of image_zoom_in_tool is empty or outside its image in pixels; thousandths would "
+        "fit, records: 2"
+    ) in lines
+
+
+def test_a_mapping_is_checked_before_any_work(zooms, tmp_path):
+    tools = {"image_zoom_in_tool": {"operation": "zoom"}}
+    with pytest.raises(ConfigError, match=r"^import\.tools\.image_zoom_in_tool\.operation must be"):
+        prepare_folder(with_tools(zooms, tools), tmp_path / "cota")
+    assert names_in(tmp_path) == {"mine"}
 
 
 # COCO

@@ -20,6 +20,7 @@ from pixelis.data_prep.plan import PlannedExample
 from pixelis.data_prep.rows import COMPONENT, Chunk, RowBuilder, facts_of, split_of
 from pixelis.data_prep.sources import open_source
 from pixelis.data_prep.streams import (
+    MAX_TOLD,
     RECORDS_IN_CHUNK,
     GeneratedStream,
     generate_chunk,
@@ -345,7 +346,8 @@ def test_every_record_is_read_once_in_order(write, tmp_path):
     assert ids(stream, tmp_path) == [f"r{number}" for number in range(count)]
     assert (stream.num_records, stream.rejected, rejected(tmp_path)) == (count, {}, [])
     expected = {"name": "input", "format": "cota", "files": ["some.jsonl"], "records": count}
-    assert stream.source == expected
+    calls = {"replayed": 0, "disagreed": 0, "not_replayed": 0}
+    assert stream.source == expected | {"calls": calls, "told": {}}
 
 
 def test_rejections_have_file_line_and_reason_and_are_counted(write, tmp_path):
@@ -359,6 +361,40 @@ def test_rejections_have_file_line_and_reason_and_are_counted(write, tmp_path):
     ]
     assert all(one["detail"] for one in found)
     assert stream.rejected == {"no_answer": 2, "broken_json": 1} and stream.num_records == 5
+
+
+def test_calls_and_tools_are_counted_over_all_chunks(write, tmp_path):
+    def zoom(number, tool, **step):
+        call = {"tool": tool, "args": {"bbox": [0, 0, 4, 4]}, **step}
+        return record(number, trajectory=[call])
+
+    records = [
+        [
+            zoom(4 * number, "ZOOM_IN"),
+            zoom(4 * number + 1, "ZOOM_IN", image="0.png"),
+            zoom(4 * number + 2, "crop_image"),
+            zoom(4 * number + 3, "READ_TEXT", result="a text alone"),
+        ]
+        for number in range(RECORDS_IN_CHUNK)
+    ]
+    stream = write([each for four in records for each in four])
+    assert len(ids(stream, tmp_path)) == 3 * RECORDS_IN_CHUNK
+    assert stream.source["calls"] == {
+        "replayed": RECORDS_IN_CHUNK,
+        "disagreed": RECORDS_IN_CHUNK,
+        "not_replayed": RECORDS_IN_CHUNK,
+    }
+    told = "tool 'crop_image' is not mapped; import.tools=pixel_reasoner would map it"
+    assert stream.source["told"] == {told: RECORDS_IN_CHUNK}
+    assert {*rejected(tmp_path)[0]} == {"file", "line", "reason", "detail"}
+
+
+def test_of_many_tools_the_commonest_are_told(write, tmp_path):
+    calls = [[{"tool": f"tool{number % 30}"}] for number in range(95)]
+    stream = write([record(number, trajectory=steps) for number, steps in enumerate(calls)])
+    ids(stream, tmp_path)
+    assert len(stream.source["told"]) == MAX_TOLD
+    assert stream.source["told"]["tool 'tool4' is not mapped"] == 4
 
 
 @pytest.mark.parametrize("distance", [1, 3 * RECORDS_IN_CHUNK])

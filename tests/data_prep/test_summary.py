@@ -135,6 +135,16 @@ def test_names_from_elsewhere_are_shown_as_they_are():
     assert "refused: 1 ([b] x)" in shown
 
 
+def test_what_became_of_calls_and_tools_stands_below_the_refusals(summary):
+    source = {"calls": {"replayed": 7, "disagreed": 2, "not_replayed": 1}, "told": {"[b] x": 3}}
+    lines = format_summary(summary | {"source": source}).splitlines()
+    at = lines.index("[b] x, records: 3")
+    assert lines[at - 1] == "refused: 2 (too long)"
+    assert lines[at + 1] == "calls: 7 replayed / 2 disagreed / 1 not replayed"
+    none = dict.fromkeys(source["calls"], 0)
+    assert "calls:" not in format_summary(summary | {"source": {"calls": none}})
+
+
 @pytest.mark.parametrize(
     ("correlation", "expected"),
     [

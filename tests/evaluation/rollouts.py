@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from pixelis.evaluation.evaluate import EvaluationResult, EvaluationSettings, summarise
+from pixelis.evaluation.evaluate import EvaluationResult, summarise
 from pixelis.evaluation.metrics import paired_comparison
 from pixelis.evaluation.turns import (
     ANSWER,
@@ -53,13 +53,11 @@ def example(example_id="e", truth="A9", steps=None, **more):
 
 def result(examples, adapter, base=None, against=None):
     """Return the evaluation of these rollouts with all numbers."""
-    settings = EvaluationSettings(bootstrap_samples=20)
     rollouts = {"base": base, "against": against, "adapter": adapter}
     rollouts = {name: each for name, each in rollouts.items() if each is not None}
-    models = {name: summarise(each, examples, settings) for name, each in rollouts.items()}
+    models = {name: summarise(each, examples) for name, each in rollouts.items()}
     del rollouts["adapter"]
     comparisons = {
-        name: paired_comparison(each, adapter, examples, num_samples=20, seed=0)
-        for name, each in rollouts.items()
+        name: paired_comparison(each, adapter, examples) for name, each in rollouts.items()
     }
     return EvaluationResult(tuple(examples), models, comparisons)

@@ -15,7 +15,7 @@ from pixelis.evaluation.evaluate import (
 from pixelis.evaluation.rollout import Conversation, roll_out
 
 TASKS = ("object_counting", "text_extraction", "attribute_recognition")
-LIMITS = {"max_operations": 1, "max_new_tokens": 6, "batch_size": 4, "bootstrap_samples": 20}
+LIMITS = {"max_operations": 1, "max_new_tokens": 6, "batch_size": 4}
 
 
 def as_dataset(examples):
@@ -102,7 +102,7 @@ def test_adapter_and_base_are_evaluated_on_the_same_examples(adapted, encoder, e
 
 
 def test_right_answers_of_the_embedded_base_are_counted(nano, encoder):
-    tasks = ("spatial_reasoning", "geometric_comparison")
+    tasks = ("attribute_recognition", "object_counting")
     easy = [
         replace(
             generate_example(seed=3, index=i, task=tasks[i % 2], sample_type="positive"),
@@ -118,7 +118,9 @@ def test_right_answers_of_the_embedded_base_are_counted(nano, encoder):
     assert seen[-1].accuracy > 0
     turns = [turn for rollout in result.adapter.rollouts for turn in rollout.turns]
     assert all(turn.seconds > 0 for turn in turns)
-    assert all((turn.operation_seconds > 0) == (turn.result is not None) for turn in turns)
+    for turn in turns:
+        was_run = turn.kind == "call" and turn.result is not None
+        assert (turn.operation_seconds > 0) == was_run
     assert result.adapter.rates["simple"]["mean_operations"] > 0
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pixelis.data.chat import format_step
 from pixelis.data_prep.generate import generate_example
 from pixelis.evaluation.evaluate import EvaluationSettings, evaluate_model, summarise
+from pixelis.evaluation.intervals import Score, mean_score, share_score
 from pixelis.evaluation.measures import (
     JUDGED,
     call_fractions,
@@ -28,7 +29,7 @@ from tests.evaluation.handmade import make_example, make_rollout, make_step, mak
 
 BOX, OTHER = {"bbox": [0, 0, 28, 28]}, {"bbox": [1, 1, 3, 3]}
 ERROR = {"error": "?"}
-LIMITS = {"max_operations": 2, "max_new_tokens": 20, "batch_size": 8, "bootstrap_samples": 20}
+LIMITS = {"max_operations": 2, "max_new_tokens": 20, "batch_size": 8}
 
 
 def call(arguments=BOX, operation="READ_TEXT", result=None, **more):
@@ -77,23 +78,23 @@ def test_call_rates_are_shares_of_acts_operations_and_calls():
 
 
 def test_measures_have_intervals_in_every_group():
-    examples = [
-        make_example(0),
-        make_example(1),
-        make_example(2, difficulty="hard", task="object_counting"),
-    ]
-    rollouts = [
-        make_rollout(examples[0], "red", [call(), call(OTHER)]),
-        make_rollout(examples[1], "red", [call(None, result=ERROR), call()]),
-        make_rollout(examples[2], "red", [make_turn("answer")]),
-    ]
-    settings = EvaluationSettings(bootstrap_samples=200)
-    measures = summarise(rollouts, examples, settings).measures
+    examples = [make_example(i) for i in range(10)]
+    examples.append(make_example(10, difficulty="hard", task="object_counting"))
+    half = [call(None, result=ERROR), call()]
+    turns = [half if i % 2 else [call(), call(OTHER)] for i in range(10)] + [[make_turn("answer")]]
+    rollouts = [make_rollout(e, "red", t) for e, t in zip(examples, turns, strict=True)]
+    measures = summarise(rollouts, examples).measures
     score = measures["simple"]["valid_call_rate"]
-    assert (score.value, score.num, score.low, score.high) == (3 / 4, 2, 0.5, 1)
+    assert (score.value, score.num) == (3 / 4, 10)
+    # Five rollouts with 2 of 2, five with 1 of 2: as precise as 20 independent calls at most.
+    assert score.interval == pytest.approx(share_score([(1, 1)] * 15 + [(0, 1)] * 5).interval)
     for group in ("all", "task/attribute_recognition", "type/positive"):
-        assert measures[group]["valid_call_rate"].value == 3 / 4
+        assert measures[group]["valid_call_rate"] == score
     assert "valid_call_rate" not in measures["hard"]  # it has no calls
+    # Means of numbers of steps are not shares.
+    steps = measures["all"]["steps_to_answer"]
+    assert steps == mean_score([rollout.num_operations for rollout in rollouts])
+    assert measures["hard"]["steps_to_answer"] == Score(0.0, None, 1)
 
 
 def read(x):

@@ -1,18 +1,13 @@
 from dataclasses import replace
 from math import sqrt
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import binom
 
-from pixelis.evaluation.evaluate import EvaluationSettings, summarise
+from pixelis.evaluation.evaluate import summarise
+from pixelis.evaluation.intervals import Score, difference_score, mean_score, share_score
 from pixelis.evaluation.metrics import (
     MAX_COUNT_ERROR,
-    Score,
     compute_rates,
-    compute_score,
     correct_answers,
     count_errors,
     group_indices,
@@ -23,59 +18,18 @@ from pixelis.evaluation.metrics import (
 from tests.evaluation.handmade import make_example, make_rollout, make_turn
 
 
-def mean(values, *, num_samples, seed=0):
-    return compute_score([(value, 1) for value in values], num_samples=num_samples, seed=seed)
-
-
-def test_an_interval_is_the_percentiles_of_the_resampled_means():
-    # The mean of resampled zeros and ones is binomial: its quantiles are known.
-    score = mean([1.0] * 30 + [0.0] * 70, num_samples=20_000)
-    assert (score.value, score.num) == (0.3, 100)
-    assert score.low == pytest.approx(binom(100, 0.3).ppf(0.025) / 100, abs=0.011)
-    assert score.high == pytest.approx(binom(100, 0.3).ppf(0.975) / 100, abs=0.011)
-
-
-def test_an_interval_follows_the_seed_and_not_the_size_of_blocks(monkeypatch):
-    values = list(np.random.default_rng(0).random(50))
-    first = mean(values, num_samples=200, seed=1)
-    assert mean(values, num_samples=200, seed=2) != first
-    monkeypatch.setattr("pixelis.evaluation.metrics._BLOCK", 350)
-    assert mean(values, num_samples=200, seed=1) == first
-
-
-def test_an_interval_covers_the_truth_about_as_often_as_its_level():
-    generator = np.random.default_rng(0)
-    covered = 0
-    for trial in range(200):
-        score = mean((generator.random(60) < 0.6).astype(float), num_samples=300, seed=trial)
-        covered += score.low <= 0.6 <= score.high
-    assert 0.88 <= covered / 200 <= 0.99
-
-
-@settings(max_examples=30)
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40))
-def test_an_interval_lies_within_the_values(values):
-    score = mean(values, num_samples=50)
-    slack = 1e-9
-    assert min(values) - slack <= score.low <= score.high <= max(values) + slack
-
-
-def test_a_ratio_is_parts_over_wholes():
-    score = compute_score([(1, 4), (3, 4), None, (0, 0)], num_samples=200, seed=0)
-    assert (score.value, score.num) == (0.5, 2)
-    assert 0.25 <= score.low <= score.value <= score.high <= 0.75
-    # Examples with larger wholes weigh more.
-    score = compute_score([(0, 1)] * 50 + [(9, 9)] * 50, num_samples=500, seed=0)
-    assert score.value == pytest.approx(0.9) and score.low < 0.9 < score.high
-
-
-def test_a_ratio_without_wholes_is_none_and_left_out_of_the_table():
-    assert compute_score([None, (0, 0)], num_samples=10, seed=0) is None
-    assert compute_score([], num_samples=10, seed=0) is None
+def test_measures_without_a_value_are_left_out_of_the_table():
     fractions = {"a": [(1, 1), None, None], "b": [None, None, None]}
     groups = {"all": [0, 1, 2], "late": [1, 2]}
-    table = score_table(fractions, groups, num_samples=10, seed=0)
-    assert table == {"all": {"a": Score(1.0, 1.0, 1.0, 1)}}
+    assert score_table(fractions, groups) == {"all": {"a": Score(1.0, None, 1)}}
+
+
+def test_shares_and_mean_numbers_of_steps_have_intervals_of_their_own():
+    fractions = {"steps_to_answer": [(0, 1), (1, 1)] * 10, "valid_call_rate": [(0, 1), (1, 1)] * 10}
+    scores = score_table(fractions, {"all": range(20)})["all"]
+    assert scores["steps_to_answer"] == mean_score([0, 1] * 10)
+    assert scores["valid_call_rate"] == share_score([(0, 1), (1, 1)] * 10)
+    assert scores["steps_to_answer"] != scores["valid_call_rate"]
 
 
 @pytest.fixture
@@ -121,7 +75,7 @@ def test_a_task_may_be_named_like_a_difficulty():
 
 def test_accuracies_and_rates_by_group(examples):
     rollouts = answer_all(examples, ["1", "XY", "2", None, "cd"])
-    evaluation = summarise(rollouts, examples, EvaluationSettings(bootstrap_samples=200))
+    evaluation = summarise(rollouts, examples)
     assert {name: (s.value, s.num) for name, s in evaluation.accuracy.items()} == {
         "simple": (pytest.approx(2 / 3), 3),
         "hard": (0.5, 2),
@@ -134,7 +88,7 @@ def test_accuracies_and_rates_by_group(examples):
         "hard/object_counting": (0.0, 1),
         "hard/text_extraction": (1.0, 1),
     }
-    assert all(s.low <= s.value <= s.high for s in evaluation.accuracy.values())
+    assert {s.interval for s in evaluation.accuracy.values()} == {None}  # of few examples
     assert evaluation.rates["hard"] == compute_rates(rollouts[3:])
     assert list(evaluation.rates)[:3] == ["simple", "hard", "all"]
 
@@ -149,7 +103,7 @@ def test_rollouts_of_other_examples_are_refused(examples):
 def test_paired_comparison(examples):
     base = answer_all(examples, ["1", None, None, None, None])
     adapter = answer_all(examples, ["9", "AB", "2", None, "CD"])
-    compared = paired_comparison(base, adapter, examples, num_samples=200, seed=0)
+    compared = paired_comparison(base, adapter, examples)
     simple, hard, whole = compared["simple"], compared["hard"], compared["all"]
     assert (simple.num_gained, simple.num_lost) == (2, 1)
     assert simple.gain.value == pytest.approx(1 / 3)
@@ -162,12 +116,13 @@ def test_paired_comparison(examples):
 
 def test_comparison_of_equals_and_of_many_gains(examples):
     same = answer_all(examples, ["1", None, None, None, "CD"])
-    equal = paired_comparison(same, same, examples, num_samples=50, seed=0)["all"]
-    assert (equal.gain, equal.p_value) == (Score(0.0, 0.0, 0.0, 5), 1.0)
+    equal = paired_comparison(same, same, examples)["all"]
+    assert (equal.gain, equal.p_value) == (Score(0.0, None, 5), 1.0)
     many = [make_example(i) for i in range(12)]
     base, adapter = answer_all(many, ["blue"] * 12), answer_all(many, ["red"] * 12)
-    better = paired_comparison(base, adapter, many, num_samples=50, seed=0)["simple"]
+    better = paired_comparison(base, adapter, many)["simple"]
     assert better.p_value == pytest.approx(2 * 0.5**12)
+    assert better.gain == difference_score(12, 0, 12)
 
 
 def acting_rollouts():
@@ -232,7 +187,7 @@ def test_count_errors_are_root_mean_squares_and_a_missing_number_counts_as_0():
     pairs = zip(truths, groups, strict=True)
     examples = [make_example(i, truth=t, difficulty=g) for i, (t, g) in enumerate(pairs)]
     rollouts = answer_all(examples, ("four", "5", None, "many"))
-    errors = count_errors(rollouts, examples, num_samples=200, seed=0)
+    errors = count_errors(rollouts, examples)
     values = {group: (score.value, missing) for group, (score, missing) in errors.items()}
     assert values == {
         "simple": (pytest.approx(sqrt(9 / 2)), 0),
@@ -240,13 +195,24 @@ def test_count_errors_are_root_mean_squares_and_a_missing_number_counts_as_0():
         "all": (pytest.approx(sqrt(43 / 4)), 2),
     }
     score, _ = errors["simple"]
-    assert (score.low, score.high, score.num) == (0, 3, 2)
+    assert (score.interval, score.num) == (None, 2)
+
+
+def test_the_interval_of_count_errors_is_the_root_of_that_of_the_mean_square():
+    examples = [make_example(i, truth="4") for i in range(12)]
+    rollouts = answer_all(examples, ["4", "5", "2"] * 4)
+    score, _ = count_errors(rollouts, examples)["all"]
+    low, high = mean_score([0, 1, 4] * 4).interval
+    assert score.value == pytest.approx(sqrt(5 / 3))
+    assert score.interval == pytest.approx((sqrt(low), sqrt(high)))
+    right, _ = count_errors(answer_all(examples, ["4"] * 12), examples)["all"]
+    assert right == Score(0.0, None, 12)
 
 
 def test_one_count_error_is_bounded_and_a_truth_that_is_no_number_is_named():
     example = make_example(truth="1")
     rollout = make_rollout(example, "1e300")
-    score, _ = count_errors([rollout], [example], num_samples=10, seed=0)["all"]
+    score, _ = count_errors([rollout], [example])["all"]
     assert score.value == MAX_COUNT_ERROR
     with pytest.raises(ValueError, match=r"must be a number, got 'red' \(example e0\)"):
-        count_errors([rollout], [make_example(truth="red")], num_samples=10, seed=0)
+        count_errors([rollout], [make_example(truth="red")])

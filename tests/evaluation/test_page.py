@@ -68,7 +68,7 @@ def evaluated():
 def test_numbers_then_trajectories_worst_first(evaluated):
     read = Reader(make(evaluated, title="Evaluation of x", about={"base": "nano"}))
     assert "Evaluation of x" in read.text and "base: nano" in read.text
-    assert len(read.all("line")) == 3 * 3 and "Chance (dashed)" in read.text
+    assert len(read.all("line")) == 3 and "Chance (dashed)" in read.text  # of the chance alone
     assert [card["data-verdict"] for card in read.all("article")] == [
         *("lost", "wrong", "gained", "right"),
     ]
@@ -103,15 +103,31 @@ def test_gains_over_base_and_second_adapter(evaluated):
     assert f"{heads} p chance % 0 to 100 %" in read.text
     # Against the base one is won and one lost; against the second adapter one is won.
     row = re.search(r"all 4 (.*?) text_extraction", read.text)[1]
-    assert "+0.0 [" in row and "1 / 1 1.000 +25.0 [" in row and row.endswith("1 / 0 1.000 25.0")
+    assert "+0.0 – 1 / 1 1.000 +25.0 – 1 / 0 1.000 25.0" in row
     assert "McNemar's exact test" in read.text and "not corrected" in read.text
     assert "Bars from above: base, against, adapter" in read.text
 
 
-def test_measures_have_intervals(evaluated):
+@pytest.fixture
+def many():
+    """Twelve examples, of which the adapter answers all right and the base none."""
+    examples = [example(f"e{i}") for i in range(12)]
+    mine = [rollout(call(), answer("A9"), example_id=e.id) for e in examples]
+    return result(examples, mine, [rollout(answer("B2"), example_id=e.id) for e in examples])
+
+
+def test_ten_examples_have_intervals_and_fewer_have_a_dash(evaluated, many):
+    read = Reader(make(many))
+    row = re.search(r"all 12 (.*?) text_extraction", read.text)[1]
+    assert row == "0.0 [0, 25] 100.0 [75, 100] +100.0 [+51, +100] 12 / 0 <0.001 –"
+    assert "valid call rate 12 100.0 [75, 100]" in read.text
+    assert len(read.all("line")) == 3 * 2
+    assert [cell["class"] for cell in read.all("td") if "up" in cell.get("class", "")]
+    assert "– instead with fewer than 10 examples" in read.text
     read = Reader(make(evaluated))
-    row = re.search(r"valid call rate (\d+) ([\d.]+ \[\d+, \d+\]) ([\d.]+ \[\d+, \d+\])", read.text)
-    assert row and row[3] == row[3].strip()
+    assert "all 4 50.0 – 50.0 – +0.0 – 1 / 1 1.000 25.0" in read.text
+    assert re.search(r"valid call rate \d [\d.]+ – [\d.]+ –", read.text)
+    assert not [cell for cell in read.all("td") if "up" in cell.get("class", "")]
     assert read.text.count("well formed call rate") == 2  # of all, and of the only difficulty
 
 

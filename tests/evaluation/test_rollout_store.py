@@ -105,7 +105,6 @@ class Stopped(Exception):
 def test_a_stopped_evaluation_resumes_to_the_same_result(tmp_path, adapted, encoder, examples):
     settings = EvaluationSettings(
         **LIMITS,
-        bootstrap_samples=20,
         temperature=0.7,
         num_samples=2,
         planted_errors=True,

@@ -3,11 +3,14 @@ import json
 import pytest
 
 from pixelis.evaluation.evaluate import Evaluation, EvaluationResult
-from pixelis.evaluation.metrics import Comparison, Score, group_indices
+from pixelis.evaluation.intervals import Score
+from pixelis.evaluation.metrics import Comparison, group_indices
 from pixelis.evaluation.tables import (
     accuracy_table,
     as_text,
+    format_number,
     format_p_value,
+    format_percent,
     measure_rows,
     measures_table,
     result_rows,
@@ -20,7 +23,7 @@ CELLS = ("simple/object_counting", "hard/text_extraction")
 
 
 def score(value, num=40):
-    return Score(value, value - 0.1, value + 0.1, num)
+    return Score(value, (value - 0.1, value + 0.1), num)
 
 
 def evaluation(value, *, groups=(*CELLS, *GROUPS), **measures):
@@ -33,9 +36,9 @@ def evaluation(value, *, groups=(*CELLS, *GROUPS), **measures):
 @pytest.fixture
 def comparison():
     pairs = {
-        name: Comparison(Score(0.5, 0.35, 0.65, 40), 22, 2, 0.00004) for name in (*CELLS, *GROUPS)
+        name: Comparison(Score(0.5, (0.35, 0.65), 40), 22, 2, 0.00004) for name in (*CELLS, *GROUPS)
     }
-    pairs["hard"] = Comparison(Score(-0.025, -0.1, 0.05, 40), 1, 2, 1.0)
+    pairs["hard"] = Comparison(Score(-0.025, (-0.1, 0.05), 40), 1, 2, 1.0)
     return pairs
 
 
@@ -91,8 +94,8 @@ def test_accuracy_table_of_a_second_adapter(against):
 
 def test_accuracy_table_cuts_and_folds_nothing_and_is_not_wider_than_it_needs():
     groups = ("simple", "all", "task/attribute_recognition")
-    full = Evaluation((), {name: Score(1.0, 0.9, 1.0, 360) for name in groups}, {})
-    gains = {name: Comparison(Score(0.9, 0.8, 1.0, 360), 108, 60, 0.0) for name in groups}
+    full = Evaluation((), {name: Score(1.0, (0.9, 1.0), 360) for name in groups}, {})
+    gains = {name: Comparison(Score(0.9, (0.8, 1.0), 360), 108, 60, 0.0) for name in groups}
     table = accuracy_table(EvaluationResult((), {"base": full, "adapter": full}, {"base": gains}))
     shown = as_text(table)
     assert "…" not in shown and max(map(len, shown.splitlines())) <= 110
@@ -107,6 +110,56 @@ def test_accuracy_table_cuts_and_folds_nothing_and_is_not_wider_than_it_needs():
 )
 def test_a_p_value_has_three_digits(p, text):
     assert format_p_value(p) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "sign", "text"),
+    [
+        (0.41, (0.3549, 0.4651), "", "41.0 [35, 47]"),
+        (0.41, (0.35, 0.47), "", "41.0 [35, 47]"),
+        (0.29, (0.29, 0.57), "", "29.0 [29, 57]"),  # 100 * .29 is a little less than 29
+        (0.0, (0.0, 0.0043), "", "0.0 [0, 1]"),  # of 900 examples
+        (0.999, (0.9953, 0.9998), "", "99.9 [99, 100]"),
+        (0.0, (-0.004, 0.004), "+", "+0.0 [-1, +1]"),
+        (-0.0001, (-0.0302, -0.0001), "+", "+0.0 [-4, +0]"),
+        (-0.0, (-0.02, 0.02), "+", "+0.0 [-2, +2]"),
+        (-0.0, None, "", "0.0 –"),
+        (0.5, None, "+", "+50.0 –"),
+    ],
+)
+def test_percentages_with_ends_rounded_outwards_and_no_minus_0(value, interval, sign, text):
+    assert format_percent(Score(value, interval, 40), sign).strip() == text
+
+
+def test_a_mean_has_two_digits():
+    assert format_number(Score(2.5, (2.414, 2.586), 40)).strip() == "2.50 [2.41, 2.59]"
+    assert format_number(Score(2.5, None, 9)).strip() == "2.50 –"
+
+
+@pytest.fixture
+def few():
+    """An evaluation of nine examples, which have no intervals."""
+    measures = {"all": {"diagnosis_rate": Score(1.0, None, 9)}}
+    short = Evaluation((), {"all": Score(0.0, None, 9)}, {}, measures)
+    gain = Comparison(Score(0.0, None, 9), 0, 0, 1.0)
+    return EvaluationResult((), {"base": short, "adapter": short}, {"base": {"all": gain}})
+
+
+def test_a_dash_is_in_place_of_an_interval_of_few_examples(few):
+    lines = [" ".join(line.split()) for line in as_text(accuracy_table(few)).splitlines()]
+    assert "all 9 0.0 – 0.0 – +0.0 – 0/0 1.000 –" in lines
+    shown = as_text(measures_table(few, title="T"))
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "diagnosis rate 9 100.0 – 100.0 –" in lines
+    (row,) = result_rows(few)
+    assert {key for key, value in row.items() if value is None} == {
+        *("base_low", "base_high", "adapter_low", "adapter_high", "gain_low", "gain_high", "chance")
+    }
+    assert {(row["low"], row["high"]) for row in measure_rows(few)} == {(None, None)}
+    # A metric has to be a number: the ends are left out.
+    values = result_values(few, "test")
+    assert values["test/gain/all"] == 0 and values["test/gain/all_p_value"] == 1
+    assert not [key for key in values if key.endswith(("_low", "_high"))]
 
 
 def test_rows_hold_every_group_and_are_json(result, alone):
@@ -237,5 +290,5 @@ def test_table_of_measures(result):
         rows = [" ".join(line.split()) for line in lines if "[" in line]
         assert rows == [
             "operation precision 10 25.0 [15, 35] 75.0 [65, 85]",
-            "steps to answer 8 0.75 [0.7, 0.8]",
+            "steps to answer 8 0.75 [0.65, 0.85]",
         ]

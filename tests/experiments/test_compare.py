@@ -90,6 +90,11 @@ def test_a_column_for_each_training(make):
     assert "[a](#/a)" in trainings_markdown(trainings, links=True)
 
 
+def test_a_gain_that_rounds_to_0_has_no_minus(make):
+    gains = [make(metrics={"test/gain/all": gain}) for gain in (-0.0004, -0.0, -0.0006)]
+    assert "| test all: gain | 0.000 | 0.000 | -0.001 |" in trainings_markdown(gains)
+
+
 def test_rows_have_the_same_keys(make):
     first, second = trainings_rows([make("a"), make("b", full_at=30)])
     assert list(first) == list(second)

@@ -13,7 +13,7 @@ ARGUMENTS = [
     *("--config", str(ROOT / "configs/evaluate.yaml")),
     *("--model", str(ROOT / "configs/model_arch.yaml")),
     *("--data.path", "data", "--adapter", "adapter", "--samples_per_difficulty", "2"),
-    *("--max_operations", "2", "--max_new_tokens", "40", "--bootstrap_samples", "20"),
+    *("--max_operations", "2", "--max_new_tokens", "40"),
     *("--batch_size", "2", "--temperature", "0.7", "--num_samples", "2"),
     *("--num_traces", "2"),
 ]

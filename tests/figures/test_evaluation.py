@@ -1,6 +1,7 @@
 """Bars and confusion matrices of an evaluation, as a figure and as a page."""
 
 import json
+import math
 import re
 
 import pytest
@@ -47,6 +48,21 @@ def test_accuracies_of_base_and_adapter_with_their_intervals():
     whiskers = [segment for c in axes.collections for segment in c.get_segments()]
     ends = [(round(s[0][1], 6), round(s[1][1], 6)) for s in whiskers]
     assert ends == [(0.3, 0.6), (0.1, 0.4), (0.6, 0.9), (0.5, 0.8)]
+
+
+def test_a_bar_without_an_interval_has_no_whiskers():
+    few = {"low": None, "high": None, "n": 9}
+    table = [row | few if row["difficulty"] == "hard" else row for row in ACCURACY]
+    chart = accuracy_bars(table)
+    base, _ = figure_of(as_page(chart, "accuracy"))["data"]
+    assert base["error_y"]["array"] == [pytest.approx(0.2), None]
+    assert base["error_y"]["arrayminus"] == [pytest.approx(0.1), None]
+    assert base["hovertext"][1] == "base, hard: 0.200 –"
+    axes = as_figure(chart).axes[0]
+    whiskers = [segment for c in axes.collections for segment in c.get_segments()]
+    drawn = [(s[0][1], s[1][1]) for s in whiskers if len(s) and not math.isnan(s[0][1])]
+    assert drawn == [pytest.approx((0.3, 0.6)), pytest.approx((0.6, 0.9))]
+    assert [text.get_text() for text in axes.texts] == ["0.40", "0.20", "0.70", "0.60"]
 
 
 def test_outcomes_are_shares_that_sum_to_one():

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.evaluate import main
 from pixelis.config import EvaluateConfig, ModelConfig
+from pixelis.config.schema import ChampionConfig
 from pixelis.data.encode import Encoder
 from pixelis.data.store import load_split
 from pixelis.evaluation.evaluate import Evaluation, EvaluationResult, choose_examples
@@ -19,11 +20,12 @@ from pixelis.models.load import load_model, load_processor
 from pixelis.models.lora import add_lora
 from pixelis.runs.evaluate import compare_with_champion
 from pixelis.tracking import MlflowRecorder, find_champion, find_version, log_adapter, set_champion
-from tests.evaluation.handmade import make_rollout
+from tests.evaluation.handmade import make_example, make_rollout
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent.parent
-CONFIG = EvaluateConfig(max_operations=1, max_new_tokens=24, bootstrap_samples=200)
+RULES = ChampionConfig(p_value=1.0, min_examples=6)
+CONFIG = EvaluateConfig(max_operations=1, max_new_tokens=24, champion=RULES)
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def result(examples, adapter, base=None):
     models = {"adapter": Evaluation(tuple((rollout,) for rollout in adapter), {}, {})}
     if base is None:
         return EvaluationResult(examples, models)
-    comparison = paired_comparison(base, adapter, examples, num_samples=200, seed=0)
+    comparison = paired_comparison(base, adapter, examples)
     return EvaluationResult(examples, models, {"base": comparison})
 
 
@@ -85,7 +87,7 @@ def test_the_first_champion_has_to_beat_the_base(
     assert "no champion yet: compare_base=true lets it be decided" in capsys.readouterr().out
     assert not decide(result(examples, wrong, base=wrong))
     assert find_champion(recorder.client, "reader") is None
-    assert "+0.0 points [+0.0, +0.0]: the champion stays" in capsys.readouterr().out
+    assert "+0.0 points –, p 1.000: the champion stays\n" in capsys.readouterr().out
     assert decide(result(examples, right, base=wrong))
     champion = find_champion(recorder.client, "reader")
     assert (champion.version, recorder.flush()) == (registered[0].version, True)
@@ -124,6 +126,41 @@ def test_another_has_to_beat_the_champion_on_the_same_examples(
     assert find_champion(recorder.client, "reader").version == second.version
 
 
+def test_a_win_needs_enough_examples_and_a_small_p_value(
+    recorder, registered, model, encoder, capsys
+):
+    def decide(gained, lost, num, **rules):
+        made = tuple(make_example(i) for i in range(num))
+        base = [make_rollout(e, None if i < gained else "red") for i, e in enumerate(made)]
+        lost_ones = range(gained, gained + lost)
+        adapter = [make_rollout(e, None if i in lost_ones else "red") for i, e in enumerate(made)]
+        config = EvaluateConfig(champion=ChampionConfig(**rules))
+        becomes = compare_with_champion(
+            recorder,
+            registered[0],
+            result(made, adapter, base=base),
+            model,
+            encoder,
+            config,
+            model_name="pixelis-nano",
+        )
+        assert becomes == (find_champion(recorder.client, "reader") is not None)
+        return capsys.readouterr().out.partition(" test examples: ")[2].strip()
+
+    stays, p_rule = "the champion stays", "(p must be below champion.p_value, 0.05)"
+    assert decide(1, 0, 100) == f"+1.0 points [-3, +6], p 1.000: {stays} {p_rule}"
+    # Its interval is above 0, but the exact test is stricter.
+    assert decide(5, 0, 100) == f"+5.0 points [+1, +12], p 0.062: {stays} {p_rule}"
+    few = f"{stays} (champion.min_examples is 100)"
+    assert decide(40, 0, 99) == f"+40.4 points [+31, +51], p <0.001: {few}"
+    assert decide(2, 0, 2) == f"+100.0 points –, p 0.500: {few}"
+    assert decide(0, 20, 100) == f"-20.0 points [-29, -13], p <0.001: {stays}"
+    assert decide(20, 20, 100) == f"+0.0 points [-13, +13], p 1.000: {stays}"
+    settings = "(p must be below champion.p_value, 0.01)"
+    assert decide(14, 4, 120, p_value=0.01).endswith(f"p 0.031: {stays} {settings}")
+    assert decide(14, 4, 120).endswith("p 0.031: it is the champion now")
+
+
 def harm(folder):
     """Change an adapter so much that it answers nothing right."""
     weights = load_file(folder / "adapter_model.safetensors")
@@ -154,7 +191,8 @@ def test_evaluate_moves_the_alias_to_the_version_that_wins(trained, client, capf
             "samples_per_difficulty": 4,
             "max_operations": 2,
             "max_new_tokens": 48,
-            "bootstrap_samples": 200,
+            "champion.p_value": 1.0,
+            "champion.min_examples": 12,
             "data.path": "data",
             "planted_errors": "false",
             "teacher_forced": "false",
@@ -190,4 +228,5 @@ def test_evaluate_moves_the_alias_to_the_version_that_wins(trained, client, capf
         [client.get_experiment_by_name("sft_curriculum").experiment_id],
         "tags.`pixelis.entry_point` = 'evaluate'",
     )
-    assert run.data.tags["pixelis.champion"] == "stays" and run.data.metrics["champion/gain"] == 0
+    assert run.data.tags["pixelis.champion"] == "stays"
+    assert (run.data.metrics["champion/gain"], run.data.metrics["champion/p_value"]) == (0, 1)

@@ -90,7 +90,8 @@ def read_chat(data: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
 
 def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
     """Read the turns of a record, each with its images loaded."""
-    raw = data.get("messages") if data.get("conversations") is None else data["conversations"]
+    raw = data.get("conversations")
+    raw = get_field(data, "messages") if raw is None else raw
     if raw is None and all(isinstance(data.get(key), list) for key in ("prompt", "completion")):
         raw = data["prompt"] + data["completion"]  # TRL's other form
     if not isinstance(raw, list) or not raw:
@@ -115,6 +116,8 @@ def _read_turn(raw: Any, number: int) -> Turn:
             "wrong_type", f"turn {number}: the role must be one of {choices}, got {show(name)}"
         )
     calls = raw.get("tool_calls") or []
+    if not calls and raw.get("function_call") is not None:  # the older form, for one call
+        calls = [raw["function_call"]]
     if not isinstance(calls, list):
         raise RejectedError("broken_call", f"tool_calls must be a list, got {show(calls)}")
     if calls and role != "assistant":
@@ -123,10 +126,12 @@ def _read_turn(raw: Any, number: int) -> Turn:
     texts: list[str] = []
     images: list[Any] = []
     for part in content if isinstance(content, list) else [content]:
-        text = part
-        if isinstance(part, dict):
-            text = part.get("text") if part.get("type") == "text" else None
-        if isinstance(part, dict) and part.get("type") in ("image", "image_url"):
+        text, kind = part, None
+        if isinstance(part, dict):  # Qwen writes parts without a type, such as {"image": "a.png"}
+            named = [name for name in ("text", "image") if part.get(name) is not None]
+            kind = part.get("type") or (named[0] if len(named) == 1 else None)
+            text = part.get("text") if kind == "text" else None
+        if isinstance(part, dict) and kind in ("image", "image_url"):
             images.append(_read_image(part))
         elif isinstance(text, str):
             texts.append(text)
@@ -209,6 +214,11 @@ class _Round:
     waiting: dict[int, Any] = field(default_factory=dict)
     reply: list[str] = field(default_factory=list)  # the assistant's texts since the last call
 
+    @property
+    def is_called(self) -> bool:
+        """Whether the assistant called last, and has no result yet."""
+        return bool(self.waiting) and not self.reply
+
     def add_calls(self, text: str, calls: list[Any]) -> None:
         """Add calls, of which the first gets all text since the last call as its thought."""
         thought = "\n".join(filter(None, (*self.reply, text)))
@@ -227,7 +237,7 @@ class _Round:
 
     def add_result(self, text: str, images: tuple[Image.Image, ...], call_id: Any) -> None:
         """Add a result to the call of the id, or to the first one that waits for its result."""
-        if not self.waiting or self.reply:
+        if not self.is_called:
             raise RejectedError("wrong_turns", f"a result without a call: {show(text)}")
         same = (at for at, known in self.waiting.items() if known == call_id)
         position = next(same, next(iter(self.waiting)))
@@ -239,7 +249,9 @@ def _divide(turns: list[Turn]) -> Iterator[_Round]:
     """Yield the rounds; system turns are left out, since ours describes the operations."""
     current: _Round | None = None
     for turn in turns:
-        if turn.role == "user" and RESPONSE_OPEN not in turn.text:
+        # Pixel-Reasoner shows a result in a plain turn: an image right after the call.
+        shows_result = current is not None and current.is_called and bool(turn.images)
+        if turn.role == "user" and RESPONSE_OPEN not in turn.text and not shows_result:
             if current is None or current.reply or current.steps:
                 if current is not None:
                     yield current
@@ -258,12 +270,19 @@ def _divide(turns: list[Turn]) -> Iterator[_Round]:
 def _continue_round(current: _Round, turn: Turn) -> None:
     if turn.role == "user":
         outside, tagged = split_tags(turn.text, RESPONSE_OPEN, RESPONSE_CLOSE)
+        if not tagged:
+            outside, tagged = "", [outside]
         if outside:
             raise RejectedError("wrong_turns", f"text stands beside a result: {show(outside)}")
-        if len(tagged) > 1 and turn.images:
-            raise RejectedError("image_count", "a turn with several results may hold no image")
-        for text in tagged:
-            current.add_result(text, turn.images, turn.call_id)
+        shown = [turn.images] * len(tagged)
+        if len(tagged) > 1 and len(turn.images) == len(tagged):
+            shown = [(image,) for image in turn.images]
+        elif len(tagged) > 1 and turn.images:
+            raise RejectedError(
+                "image_count", "a turn with several results may hold no image, or one for each"
+            )
+        for text, images in zip(tagged, shown, strict=True):
+            current.add_result(text, images, turn.call_id)
         return
     outside, tagged = split_tags(turn.text, CALL_OPEN, CALL_CLOSE)
     calls = [*turn.calls]

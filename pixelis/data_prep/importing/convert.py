@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pixelis.config import ToolConfig
 from pixelis.data.example import SAMPLE_TYPES, Example
 from pixelis.data.images import image_digest
 from pixelis.data_prep.importing.chat_formats import read_chat
@@ -36,6 +37,7 @@ def convert(
     *,
     folder: Path,
     record_format: str,
+    tools: Mapping[str, ToolConfig] | None = None,
     count_tokens: Callable[[Example], int] | None = None,
     max_length: int | None = None,
 ) -> list[Example]:
@@ -48,6 +50,7 @@ def convert(
         record: the raw record.
         folder: the folder that holds every image; image paths are relative to it.
         record_format: a key of `FORMATS`.
+        tools: what the tools of the record are here, by name; others are called as ours.
         count_tokens: counts the tokens of an example; None: no check of the length.
         max_length: the largest number of tokens of an example.
 
@@ -58,13 +61,15 @@ def convert(
         raise RejectedError(record.reason, record.error)
     own_id = check_id(get_field(record.data, "id"))
     task, sample_type = _read_kind(record.data)
-    drafts = [read_sample(each, folder) for each in READERS[record_format](record.data, folder)]
+    samples = READERS[record_format](record.data, folder)
+    drafts = [read_sample(each, folder, tools or {}) for each in samples]
     truth = check_answer(get_field(record.data, "ground_truth"), "ground_truth")
     _check_answers(drafts, truth)
     _check_judged(drafts, sample_type, truth)
     examples = []
     for number, draft in enumerate(drafts, 1):
         several = own_id is not None and len(drafts) > 1
+        trajectory, replays = run_steps(draft.trajectory, draft.images)
         digest = image_digest(*draft.images)
         content = [record.file, record.line, draft.question, draft.answer, digest]
         made_id = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
@@ -73,7 +78,7 @@ def convert(
             id=f"{own_id}#{number}" if several else own_id or made_id,
             task=task,
             sample_type=sample_type,
-            trajectory=run_steps(draft.trajectory, draft.images),
+            trajectory=trajectory,
             provenance={
                 **draft.provenance,
                 "source": "input",
@@ -82,6 +87,7 @@ def convert(
                 "line": record.line,
                 "generator": "import",
                 "image_digest": digest,
+                "replays": replays,
             },
         )
         check_length(example, count_tokens, max_length, "max_length")

@@ -155,7 +155,7 @@ def detect_container(path: Path) -> str:
 
 def format_of(data: Mapping[str, Any]) -> str:
     """Return the format of one record, detected from its keys; empty if no format fits."""
-    if isinstance(data.get("messages"), list) or (
+    if any(isinstance(data.get(name), list) for name in FIELD_NAMES["messages"]) or (
         isinstance(data.get("prompt"), list) and isinstance(data.get("completion"), list)
     ):
         return "messages"

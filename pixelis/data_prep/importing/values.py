@@ -22,6 +22,7 @@ show = reprlib.repr  # a value as short text on one line
 FIELD_NAMES = {
     "id": ("id", "sample_id", "question_id"),
     "task": ("task", "task_type", "category"),
+    "messages": ("messages", "message_list"),
     "question": ("question", "query", "prompt", "instruction"),
     "images": ("images", "image", "image_path", "image_paths"),
     "trajectory": ("trajectory", "steps", "trace"),
@@ -48,22 +49,24 @@ class Rejection:
     line: int
     reason: str
     detail: str
+    told: str = ""  # what the summary counts besides the reason, such as a tool without a mapping
 
 
 class RejectedError(Exception):
     """A broken rule of a record, raised by the checks and readers of this package."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        """Store the reason, a word of the list in docs/data-formats.md, and the detail."""
+    def __init__(self, reason: str, detail: str, told: str = "") -> None:
+        """Store the reason, a word of the list in docs/data-formats.md; else see `Rejection`."""
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.told = told
 
     def at(self, file: str, line: int) -> Rejection:
         """Return the rejection of a record, with a short detail on one line."""
         # Through `backslashreplace` because a detail may quote what is not UTF-8.
         detail = " ".join(self.detail.encode("utf-8", "backslashreplace").decode("utf-8").split())
-        return Rejection(file, line, self.reason, detail[:MAX_DETAIL])
+        return Rejection(file, line, self.reason, detail[:MAX_DETAIL], self.told)
 
 
 def get_field(data: Mapping[str, Any], name: str) -> Any:

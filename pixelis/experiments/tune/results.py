@@ -175,7 +175,7 @@ class Verdict:
         """The conclusion."""
         best, *_ = self.test
         searched, num = self.searched.get(best), self.test[best].num
-        parts = [f"{_relation(gain)} {name} ({gain:+.4f})" for name, gain in self.gains.items()]
+        parts = [f"{_relation(gain)} {name} ({gain:+z.4f})" for name, gain in self.gains.items()]
         seeds = f"{num} fresh seed{'' if num == 1 else 's'}"
         sentence = f"On {seeds} of {best}: {'; '.join(parts) or 'nothing to compare it with'}."
         if searched is not None and searched > self.test[best].mean:
@@ -196,8 +196,8 @@ class Verdict:
         for name, test in self.test.items():
             value, gain = self.searched.get(name), self.gains.get(name)
             searched = "" if value is None else f"{value:.4f}"
-            ahead = "" if gain is None else f"{gain:+.4f}"
-            lines.append(f"| {name} | {searched} | {test:.4f} | {ahead} |")
+            ahead = "" if gain is None else f"{gain:+z.4f}"
+            lines.append(f"| {name} | {searched} | {test:z.4f} | {ahead} |")
         lines += [
             f"| {name} | | failed on {reason} | not compared |"
             for name, reason in self.failed.items()

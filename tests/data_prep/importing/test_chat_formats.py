@@ -97,6 +97,26 @@ def test_tool_calls_in_openais_form(take, as_text):
     assert (step.arguments, step.result) == (CALL["arguments"], {"area": 3})
 
 
+@pytest.mark.parametrize("arguments", [CALL["arguments"], json.dumps(CALL["arguments"])])
+def test_one_function_call_in_the_older_form(take, arguments):
+    turns = said(("u", "What?"), ("a", "I look."), ("a", "A circle."))
+    turns[1]["function_call"] = {"name": CALL["name"], "arguments": arguments}
+    turns.insert(2, {"role": "function", "name": CALL["name"], "content": '{"area": 3}'})
+    (example,) = take({"messages": turns, "images": ["c.jpg"]}, "messages")
+    (step,) = example.trajectory
+    assert (step.thought, step.result) == ("I look.", {"area": 3})
+    assert step.arguments == CALL["arguments"]
+
+
+def test_an_image_right_after_a_call_is_its_result(take):
+    turns = [("u", [{"image": "c.jpg"}, {"text": "What?"}]), ("a", text_call(ZOOM, "Closer."))]
+    turns += [("u", ["Here it is:", {"image": "images/a.png"}]), ("a", "A."), ("u", "Sure?")]
+    first, second = take({"messages": said(*turns, ("a", "Yes."))}, "messages")
+    (step,) = first.trajectory
+    assert (step.result, step.image.size) == ({"text": "Here it is:"}, (64, 48))
+    assert len(first.images) == 1 and (second.answer, second.trajectory) == ("Yes.", ())
+
+
 def test_results_find_their_calls_by_id(take):
     turns = said(("u", "What?"), ("a", None), ("t", "second"), ("t", "first"), ("a", "A."))
     turns[1]["tool_calls"] = [openai(CALL, "1"), openai(CALL, "2")]
@@ -193,6 +213,7 @@ RESULT = "<tool_response>1</tool_response>"
         (chat(ASK, ("a", "1"), ("u", "B?")), "no_answer", "Answer: 1\\nB?'"),
         (chat(ASK, ("a", "<answer> </answer>")), "no_answer", "has no answer: 'A?'"),
         (chat(ASK, LOOK), "no_answer", "has no answer: 'A?'"),
+        (chat(ASK, LOOK, ("u", "B?"), END), "no_answer", "has no answer: 'A?'"),
         (chat(("u", ""), END), "missing_text", "the question is missing or empty"),
         (chat(ASK, END, images=[]), "no_image", "the record names no image"),
         (chat(SHOWN, END, images=[]), "no_image", "the record names no image"),
@@ -215,6 +236,7 @@ RESULT = "<tool_response>1</tool_response>"
         (chat(("u", 3)), "wrong_type", "turn 1: content must be texts and"),
         (chat(("u", [{"type": "video"}])), "wrong_type", "content must be texts and images"),
         (chat(("u", [{"type": "text"}])), "wrong_type", "content must be texts and images"),
+        (chat(("u", [{"text": "A?", "image": "c.jpg"}])), "wrong_type", "content must be texts"),
         (chat(("u", [IMAGE | {"url": "a", "path": "b"}])), "wrong_type", "more than one image"),
         ({"messages": [{"role": "user"}] * 513}, "too_large", "a chat may have 512 turns, got 513"),
         (chat(*[ASK, END] * 65), "too_large", "a chat may have 64 questions"),
@@ -301,7 +323,7 @@ def test_tool_turns_of_sharegpt(take):
     (example,) = take(shared(*turns, images=["c.jpg", "images/a.png"]), "conversations")
     first, second = example.trajectory
     assert (first.thought, first.result) == ("", {"area": 3})
-    assert (second.thought, second.result) == ("Closer.", {"size": [20, 10]})
+    assert (second.thought, second.result) == ("Closer.", {"size": [64, 48]})
     assert second.image.size == (64, 48) and example.answer == "A circle."
 
 

@@ -44,6 +44,7 @@ def test_a_sample_becomes_an_example_with_its_result_made(take, folder):
         "line": 7,
         "generator": "import",
         "image_digest": digest,
+        "replays": ["replayed"],
     }
     stored = to_row(example)["images"][0]["bytes"]
     assert stored == (folder / "images/a.png").read_bytes()
@@ -117,6 +118,64 @@ def test_zoom_in_gets_its_image_unless_the_record_brings_one(take):
     assert example.trajectory[0].image is None
 
 
+# What a record brings, and what the operation gives
+
+
+@pytest.mark.parametrize(
+    ("brought", "result", "size", "replay"),
+    [
+        ({}, {"size": [20, 10]}, (20, 10), "replayed"),
+        ({"image": "c.jpg"}, {"size": [64, 48]}, (64, 48), "disagreed"),
+        ({"image": "c.jpg", "result": "Here."}, {"text": "Here."}, (64, 48), "disagreed"),
+        ({"image": "c.jpg", "result": {"size": [9, 9]}}, {"size": [9, 9]}, (64, 48), "disagreed"),
+        ({"image": "same.jpg"}, {"size": [20, 10]}, (20, 10), "replayed"),
+        ({"image": "same.jpg", "result": {"size": [9]}}, {"size": [9]}, (20, 10), "disagreed"),
+        ({"image": "red.png"}, {"size": [20, 10]}, (20, 10), "disagreed"),
+        ({"result": {"size": [64, 48]}}, {"size": [20, 10]}, (20, 10), "disagreed"),
+        ({"result": {"size": [20, 10], "n": 1}}, {"size": [20, 10], "n": 1}, (20, 10), "replayed"),
+    ],
+)
+def test_the_image_of_a_zoom_and_its_result_tell_the_same(
+    take, folder, brought, result, size, replay
+):
+    with Image.open(folder / "images/a.png") as image:
+        same = image.crop((0, 0, 10, 5)).resize((20, 10), Image.Resampling.BILINEAR)
+        same.save(folder / "same.jpg", quality=75)
+    Image.new("RGB", (20, 10), "red").save(folder / "red.png")
+    zoom = {"operation": "ZOOM_IN", "arguments": {"bbox": [0, 0, 10, 5]}, **brought}
+    (example,) = take(without(trajectory=[zoom]), "cota")
+    (step,) = example.trajectory
+    assert (step.result, step.image.size) == (result, size)
+    assert example.provenance["replays"] == [replay]
+
+
+@pytest.mark.parametrize(
+    ("changes", "replay"),
+    [
+        ({"result": {"bbox": [10, 10, 31, 31]}}, "replayed"),
+        ({"result": {"bbox": [10, 10, 31, 31], "name": "ball"}}, "replayed"),
+        ({"result": {"bbox": [0, 0, 9, 9], "name": "ball"}}, "disagreed"),
+        ({"result": {"error": "nothing there"}}, "disagreed"),
+        ({"image": "c.jpg"}, "disagreed"),
+        ({"result": "a circle"}, "not_replayed"),
+        ({"result": {"bbox": [0, 0, 9, 9]}, "arguments": {"x": 999, "y": 1}}, "not_replayed"),
+        ({"result": {"error": "outside"}, "arguments": {"x": 999, "y": 1}}, "replayed"),
+    ],
+)
+def test_a_result_is_kept_and_compared_with_the_operation_s_own(take, changes, replay):
+    (example,) = take(without(trajectory=[LOOK | changes]), "cota")
+    assert example.provenance["replays"] == [replay]
+    if isinstance(changes.get("result"), dict):
+        assert example.trajectory[0].result == changes["result"]
+
+
+def test_what_needs_no_run_is_replayed_as_far_as_the_work_allows(take, monkeypatch):
+    monkeypatch.setattr("pixelis.data_prep.importing.cota_format.MAX_WORK", 2 * 64 * 48)
+    steps = [LOOK | {"result": {"area": 3}}] * 2 + [LOOK]
+    (example,) = take(without(trajectory=steps), "cota")
+    assert example.provenance["replays"] == ["disagreed", "not_replayed", "replayed"]
+
+
 def test_a_planted_wrong_step_stays_unsupervised_and_may_fail(take):
     wrong = {"operation": "GET_PROPERTIES", "arguments": {"bbox": [50, 40, 60, 47]}}
     data = without(sample_type="self_correction", trajectory=[wrong | {"supervised": False}, LOOK])
@@ -133,6 +192,7 @@ def test_our_own_files_come_back(take, one_of_each, tmp_path):
         (found,) = take(record.data, "cota")
         assert found.provenance["image_digest"] == image_digest(*known.images)
         assert found.provenance["original"].keys() == known.provenance.keys()
+        assert found.provenance["replays"] == ["replayed"] * len(known.trajectory)
         plain = [dataclasses.replace(e, provenance={}, images=(), split="") for e in (found, known)]
         assert to_row(plain[0]) | {"difficulty": ""} == to_row(plain[1]) | {"difficulty": ""}
 

@@ -70,12 +70,12 @@ def test_a_replay_stops_no_baseline_and_nothing_before_the_warm_up(pruner, make)
 
 
 def test_a_verdict_says_what_is_better_worse_lucky_failed_or_alone():
-    test = {"best": [0.5, 0.6], "low": [0.1, 0.2], "high": [0.9, 0.99], "near": [0.5, 0.61]}
+    test = {"best": [0.5, 0.6], "low": [0.1, 0.19], "high": [0.9, 0.99], "near": [0.5, 0.61]}
     verdict = compute_verdict(test, {"best": 0.6}, {"guide": "seed 2001 (diverged)"})
     table, text = verdict.as_markdown(), verdict.sentence
     assert "| guide | | failed on seed 2001 (diverged) | not compared |" in table
     assert "| best | 0.6000 | 0.5500 [" in table
-    assert text.startswith("On 2 fresh seeds of best: it is better than low (+0.4000 [")
+    assert text.startswith("On 2 fresh seeds of best: it is better than low (+0.4050 [")
     assert "it is worse than high (-0.39" in text
     assert "no difference can be told from near (-0.0050 [" in text
     assert "The search's own value of it, 0.6000, is the luckiest" in text
@@ -83,3 +83,10 @@ def test_a_verdict_says_what_is_better_worse_lucky_failed_or_alone():
     alone = compute_verdict({"best": [0.5]}, {})
     assert alone.sentence == "On 1 fresh seed of best: nothing to compare it with."
     assert "| best |  | 0.5000 (one seed: no interval) |  |" in alone.as_markdown()
+
+
+@pytest.mark.parametrize("other", [[0.5, 0.6], [0.50001, 0.60001], [0.49, 0.59]])
+def test_equal_gains_tell_no_difference_and_0_has_no_minus(other):
+    text = compute_verdict({"best": [0.5, 0.6], "other": other}, {}).sentence
+    assert "no difference can be told from other (+0.0" in text
+    assert "-0.0000" not in text and "(equal seeds: no interval)" in text
