@@ -20,7 +20,7 @@ from pixelis.config import DataPrepConfig
 from pixelis.data.chat import parse_reply, prompt_messages, response_message
 from pixelis.data.encode import IGNORE_INDEX, Encoded, Encoder, collate
 from pixelis.data_prep.generate import generate_example
-from pixelis.data_prep.streams import plan_samples
+from pixelis.data_prep.plan import plan_samples
 from pixelis.data_prep.tasks import TASKS
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, encode_response, roll_out
 from pixelis.models.load import load_model, load_processor

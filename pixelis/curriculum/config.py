@@ -210,13 +210,16 @@ class CurriculumConfig(Section):
         return tuple(name for name in self.difficulties if any(mix.get(name, 0) for mix in mixes))
 
 
-def check_examples(config: CurriculumConfig, sizes: Mapping[str, Mapping[str, int]]) -> None:
+def check_examples(
+    config: CurriculumConfig, sizes: Mapping[str, Mapping[str, int]], remedy: str = ""
+) -> None:
     """Check that each place has an example of every difficulty that an active stage uses.
 
     Args:
         config: the configuration with the stages.
         sizes: place, as text for the message -> difficulty -> number of examples:
             `{"the train split": {"simple": 10, ...}, "the validation split": {...}}`.
+        remedy: a sentence for the end of the message.
 
     Raises:
         ConfigError: naming stage, difficulty and place.
@@ -227,5 +230,5 @@ def check_examples(config: CurriculumConfig, sizes: Mapping[str, Mapping[str, in
                 if fraction > 0 and counts.get(difficulty, 0) < 1:
                     raise ConfigError(
                         f"Stage '{stage.name}' takes {fraction:g} of its examples from difficulty "
-                        f"'{difficulty}', but {place} has no example of it."
+                        f"'{difficulty}', but {place} has no example of it. {remedy}".rstrip()
                     )

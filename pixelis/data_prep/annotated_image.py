@@ -42,6 +42,8 @@ class Instance:
     text: str = ""  # the characters of a text or a handwritten digit
     occluded: float = 0.0  # the share of its pixels that another instance covers, in [0, 1)
     outlined: bool = True  # whether region growing finds its outline, so that it can be segmented
+    # Operation -> IoU of what it finds with the annotated mask, where they agree; photographs only.
+    ious: tuple[tuple[str, float], ...] = ()
     path: tuple[Location, ...] = ()  # its location in each frame of a video
 
     def provenance(self) -> dict[str, Any]:

@@ -23,6 +23,10 @@ GENERATOR_VERSION = "3"
 MAX_ATTEMPTS = 400
 
 
+class NoExampleError(DataError):
+    """The images of a source give no example of a task and a sample type."""
+
+
 def run_call(call: PlannedCall, images: Sequence[Image.Image], *, supervised: bool = True) -> Step:
     """Run a planned call; return its step with the observation."""
     seen = execute(call.operation, call.arguments, images)
@@ -145,6 +149,9 @@ def build_example(
         description, verdict, extra["flawed"] = flaw
         question = f"{question}\n{description}"
         steps[0] = replace(steps[0], thought=f"{verdict} {steps[0].thought}")
+    ious = _ious(proposal)
+    if ious:
+        extra["iou"] = round(min(ious), 4)
     num_options = proposal.num_options
     if num_options is None:
         num_options = 1 + len(proposal.wrong_answers)
@@ -172,6 +179,13 @@ def build_example(
     )
 
 
+def _ious(proposal: Proposal) -> list[float]:
+    """Return the IoU with the annotated mask of each call that measures an object, where known."""
+    known = {each.location: dict(each.ious) for each in proposal.picture.instances}
+    found = [known.get(call.location, {}).get(call.operation) for call in proposal.calls]
+    return [iou for iou in found if iou is not None]
+
+
 def generate_example(
     *,
     seed: int,
@@ -192,7 +206,8 @@ def generate_example(
         salt: another number gives another example, to replace a duplicate.
 
     Raises:
-        DataError: when MAX_ATTEMPTS images of the source give no such example.
+        NoExampleError: when MAX_ATTEMPTS images of the source give no such example.
+        DataError: when an image of the source cannot be read any more.
     """
     source = source or DrawnScenes()
     rng = random.Random(f"{seed}:{index}:{task}:{sample_type}" + (f":{salt}" if salt else ""))
@@ -206,7 +221,7 @@ def generate_example(
         )
         if example is not None:
             return example
-    raise DataError(
+    raise NoExampleError(
         f"the source {source.name!r} gave no {task} example of type {sample_type} in "
         f"{MAX_ATTEMPTS} tries; leave the task out (tasks) or add images"
     )

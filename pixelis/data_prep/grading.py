@@ -24,7 +24,8 @@ def grade(facts: pd.DataFrame, config: DataPrepConfig) -> dict[str, Any]:
 
     Percentiles cut the rank within each task (with `split_by_category`) and split, so that every
     split has examples of every category. Ties are ordered by the facts alone, so the result does
-    not depend on the order of the examples.
+    not depend on the order of the examples. A task whose scores cannot be cut, since both cuts lie
+    between equal examples, is `simple` as a whole: its other categories would be drawn by lot.
     """
     rules = config.difficulty
     if rules.method == "thresholds":
@@ -32,15 +33,44 @@ def grade(facts: pd.DataFrame, config: DataPrepConfig) -> dict[str, Any]:
         facts["difficulty"] = [DIFFICULTIES[cut] for cut in cuts]
         return {"method": "thresholds", "values": {"all": list(rules.thresholds)}}
     tasks = facts["task"].tolist() if config.split_by_category else ["all"] * len(facts)
-    facts["difficulty"] = categorise(
+    percentiles = rules.percentiles[0], rules.percentiles[1]
+    found = categorise(
         list(zip(facts["score"], facts["num_objects"], facts["key"], strict=True)),
         list(zip(tasks, facts["split"], strict=True)),
         tasks,
-        (rules.percentiles[0], rules.percentiles[1]),
+        percentiles,
     )
+    measured = list(zip(facts["score"], facts["num_objects"], strict=True))
+    undivided = find_undivided(measured, tasks, percentiles)
+    facts["difficulty"] = [
+        DIFFICULTIES[0] if task in undivided else name
+        for task, name in zip(tasks, found, strict=True)
+    ]
     groups = facts.groupby(pd.Series(tasks))
     values = {task: observed_thresholds(group) for task, group in groups}
-    return {"method": "percentiles", "values": values}
+    return {"method": "percentiles", "values": values, "undivided": sorted(undivided)}
+
+
+def find_undivided(
+    keys: Sequence[tuple[float, ...]], tasks: Sequence[str], percentiles: tuple[float, float]
+) -> set[str]:
+    """Return the tasks in which both percentiles cut between equal keys.
+
+    Args:
+        keys: what is known of each example's difficulty; larger is harder.
+        tasks: the task of each example.
+        percentiles: the two cuts, in percent, ascending.
+    """
+    members: dict[str, list[tuple[float, ...]]] = {}
+    for task, key in zip(tasks, keys, strict=True):
+        members.setdefault(task, []).append(key)
+    undivided = set()
+    for task, found in members.items():
+        found.sort()
+        low, high = (round(len(found) * percentile / 100) for percentile in percentiles)
+        if found[max(0, low - 1)] == found[min(high, len(found) - 1)]:
+            undivided.add(task)
+    return undivided
 
 
 def categorise(

@@ -1,12 +1,13 @@
 """Streams of chunks of rows: generated from a source, or imported from the user's files."""
 
 import json
-import random
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,7 +17,7 @@ from pixelis.config import DataPrepConfig, ToolConfig
 from pixelis.data.example import Example
 from pixelis.data.store import ROWS_IN_BATCH
 from pixelis.data_prep.difficulty import COMPONENTS
-from pixelis.data_prep.generate import generate_example
+from pixelis.data_prep.generate import NoExampleError, generate_example
 from pixelis.data_prep.importing import (
     REPLAYS,
     Ids,
@@ -32,6 +33,7 @@ from pixelis.data_prep.importing import (
 )
 from pixelis.data_prep.output_folder import REJECTED_FILE
 from pixelis.data_prep.parallel import map_ordered
+from pixelis.data_prep.plan import PlannedExample, plan_photographs, plan_samples, sample_ratios
 from pixelis.data_prep.rows import (
     Chunk,
     ExplainRefusal,
@@ -39,6 +41,7 @@ from pixelis.data_prep.rows import (
     with_column,
     without_refused,
 )
+from pixelis.data_prep.selection import Selection
 from pixelis.data_prep.sources import Source, open_source
 from pixelis.data_prep.sources.coco import is_coco
 from pixelis.data_prep.sources.drawn import DrawnScenes
@@ -48,44 +51,12 @@ from pixelis.errors import ConfigError, DataError
 RECORDS_IN_CHUNK = 16
 # Limit of a chunk's size: each worker has several chunks waiting.
 BYTES_IN_CHUNK = 32 << 20
-# Attempts to replace an example that equals an earlier one.
+# Attempts to replace an example that equals an earlier one, or whose answer is too frequent.
 MAX_SALT = 50
 # Most of what rejections tell that the summary counts: a file may name any number of tools.
 MAX_TOLD = 10
 
 CountTokens = Callable[[Example], int]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedExample:
-    """The number, task and sample type of an example to generate."""
-
-    index: int
-    task: str
-    sample_type: str
-
-
-def plan_samples(
-    num_samples: int, seed: int, tasks: Sequence[str], ratios: Mapping[str, float]
-) -> list[PlannedExample]:
-    """Plan every example: tasks in turn, sample types in exact shares, shuffled."""
-    types = [name for name, ratio in ratios.items() for _ in range(round(ratio * num_samples))]
-    types = types[:num_samples] + ["positive"] * (num_samples - len(types))
-    random.Random(f"types:{seed}").shuffle(types)
-    return [
-        PlannedExample(index, tasks[index % len(tasks)], kind) for index, kind in enumerate(types)
-    ]
-
-
-def sample_ratios(config: DataPrepConfig) -> dict[str, float]:
-    """Return the share of every sample type except `positive`, which gets the rest."""
-    traps = config.trap_ratio / 2 if config.include_traps else 0.0
-    return {
-        "self_correction": config.self_correction_ratio,
-        "outcome_negative": config.negative_ratio if config.include_negatives else 0.0,
-        "trap_perceptual": traps,
-        "trap_logical": traps,
-    }
 
 
 def choose_tasks(tasks: Sequence[str] | None, source: Source) -> tuple[str, ...]:
@@ -146,7 +117,7 @@ class Stream(ABC):
         """Make the chunks; what is rejected goes to `rejected.jsonl` in the folder.
 
         Raises:
-            DataError: when the source has too few different examples of a task.
+            DataError: when the source has too few different examples.
         """
 
     def _write(self, file: TextIO, rejections: Iterable[Rejection]) -> None:
@@ -162,9 +133,15 @@ class Stream(ABC):
 
 @dataclass
 class GeneratedStream(Stream):
-    """A stream of exactly the planned examples; duplicates are replaced."""
+    """A stream of exactly the planned examples; what cannot be kept is replaced.
+
+    A task that has no other example of a sample type gives its share to the other tasks, and a type
+    that no task has gives its share to `positive`.
+    """
 
     planned: Sequence[PlannedExample] = ()  # the examples to generate
+    tasks: Sequence[str] = ()  # all tasks that may be generated
+    max_answer_share: float = 1.0  # largest share of a task's examples with one answer
     rejections: Sequence[Rejection] = ()  # records of the source that could not be used
 
     def read(self, folder: Path) -> Iterator[Chunk]:
@@ -172,25 +149,57 @@ class GeneratedStream(Stream):
         if self.rejections:
             with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
                 self._write(file, self.rejections)
-        seen: set[str] = set()
+        selection = Selection(self.max_answer_share)
+        ran_out: set[tuple[str, str]] = set()
+        made: Counter[str] = Counter()  # tasks and sample types
         starts = range(0, len(self.planned), ROWS_IN_BATCH)
         parts = [self.planned[start : start + ROWS_IN_BATCH] for start in starts]
         chunks = map_ordered(self.make_chunk, parts, self.num_workers)
-        for planned, chunk in zip(parts, chunks, strict=True):
-            kept, twice = _split_duplicates(chunk, seen)
-            yield kept
-            for position in twice:
-                yield self._make_another(planned[position], seen)
+        for part, chunk in zip(parts, chunks, strict=True):
+            found = {_index_of(row): row for row in _rows(chunk.batch)}
+            kept = []
+            for planned in part:  # in order, so that no example depends on a later one
+                row = found.get(planned.index)
+                if row is None or not selection.keep(row):
+                    row = self._replace(planned, selection, ran_out)
+                kept.append(row)
+                made.update(str(row.column(key)[0].as_py()) for key in ("task", "sample_type"))
+            yield chunk._replace(batch=pa.concat_batches(kept))
+        asked = Counter(name for each in self.planned for name in (each.task, each.sample_type))
+        self.source["ran_out"] = {
+            name: {"planned": asked[name], "made": made[name]}
+            for name in sorted(asked)
+            if made[name] < asked[name]
+        }
 
-    def _make_another(self, planned: PlannedExample, seen: set[str]) -> Chunk:
-        for salt in range(1, MAX_SALT + 1):
-            chunk, twice = _split_duplicates(self.make_chunk([planned], salt), seen)
-            if not twice:
-                return chunk
+    def _replace(
+        self, planned: PlannedExample, selection: Selection, ran_out: set[tuple[str, str]]
+    ) -> pa.RecordBatch:
+        """Make another example of the type, of the same task or of the one with the fewest so far.
+
+        Where no task has one, it is a positive one. `ran_out` holds the tasks and types without
+        another example.
+        """
+        made = selection.made
+        tasks = sorted(self.tasks, key=lambda task: (task != planned.task, made[task]))
+        kinds = dict.fromkeys((planned.sample_type, "positive"))
+        for kind, task in product(kinds, tasks):
+            if (task, kind) in ran_out:
+                continue
+            for salt in range(1, MAX_SALT + 1):
+                batch = self.make_chunk([replace(planned, task=task, sample_type=kind)], salt).batch
+                if not batch.num_rows:
+                    break
+                if selection.keep(batch):
+                    return batch
+            ran_out.add((task, kind))
+        counts = ", ".join(f"{task} {count}" for task, count in sorted(made.items()))
+        share = self.max_answer_share
+        limit = f"; of a task at most {share:.0%} with one answer" if share < 1 else ""
         raise DataError(
-            f"the source {self.source['name']} has too few different {planned.task} examples "
-            f"of type {planned.sample_type}: number {planned.index + 1} of {len(self.planned)} "
-            f"came out as an earlier one {MAX_SALT + 1} times; lower num_samples or add images"
+            f"num_samples must be at most {planned.index}, got {len(self.planned)} (the source "
+            f"{self.source['name']} has no other example after {counts}{limit}); "
+            "lower it or add images"
         )
 
 
@@ -305,10 +314,14 @@ def open_import(
 def _open_source(config: DataPrepConfig, source: Source, rows: RowBuilder) -> GeneratedStream:
     tasks, ratios = choose_tasks(config.tasks, source), sample_ratios(config)
     left_out: dict[str, str] = {}
-    if config.tasks is None and not isinstance(source, DrawnScenes):
+    plan = plan_samples
+    if not isinstance(source, DrawnScenes):
+        plan = plan_photographs
         wanted = ["positive", *(kind for kind, ratio in ratios.items() if ratio)]
         tasks, left_out = find_possible_tasks(source, tasks, wanted, config.seed)
-    planned = plan_samples(config.num_samples, config.seed, tasks, ratios)
+        if config.tasks and left_out:
+            raise DataError("; ".join(left_out.values()))
+    planned = plan(config.num_samples, config.seed, tasks, ratios)
     return GeneratedStream(
         partial(generate_chunk, seed=config.seed, source=source, rows=rows),
         config.num_workers,
@@ -317,6 +330,8 @@ def _open_source(config: DataPrepConfig, source: Source, rows: RowBuilder) -> Ge
         len(planned),
         getattr(source, "num_records", 0),
         planned=planned,
+        tasks=tasks,
+        max_answer_share=getattr(source, "max_answer_share", 1.0),
         rejections=getattr(source, "rejections", ()),
     )
 
@@ -324,11 +339,14 @@ def _open_source(config: DataPrepConfig, source: Source, rows: RowBuilder) -> Ge
 def generate_chunk(
     planned: Sequence[PlannedExample], salt: int = 0, *, seed: int, source: Source, rows: RowBuilder
 ) -> Chunk:
-    """Generate the examples of a chunk; another salt gives other examples."""
-    examples = (
-        generate_example(**asdict(each), seed=seed, source=source, salt=salt) for each in planned
-    )
-    return Chunk(rows.build(examples), [])
+    """Generate the examples of a chunk that the source has; another salt gives other examples."""
+
+    def examples() -> Iterator[Example]:
+        for each in planned:
+            with suppress(NoExampleError):
+                yield generate_example(**asdict(each), seed=seed, source=source, salt=salt)
+
+    return Chunk(rows.build(examples()), [])
 
 
 def import_chunk(
@@ -372,16 +390,12 @@ def import_chunk(
     return Chunk(rows.build(examples()), rejections, contents)
 
 
-def _split_duplicates(chunk: Chunk, seen: set[str]) -> tuple[Chunk, list[int]]:
-    """Return a chunk without examples whose ids were seen, and the positions of these."""
-    kept: list[int] = []
-    twice: list[int] = []
-    for position, example_id in enumerate(chunk.batch.column("id").to_pylist()):
-        (twice if example_id in seen else kept).append(position)
-        seen.add(example_id)
-    if twice:
-        chunk = chunk._replace(batch=chunk.batch.take(pa.array(kept, pa.int64())))
-    return chunk, twice
+def _rows(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+    return [batch.slice(position, 1) for position in range(batch.num_rows)]
+
+
+def _index_of(row: pa.RecordBatch) -> int:
+    return int(json.loads(row.column("provenance")[0].as_py())["index"])
 
 
 def _settle_ids(chunk: Chunk, ids: Ids) -> tuple[Chunk, list[Rejection]]:

@@ -1,8 +1,9 @@
 """Summarise a data set for summary.json and for the console: counts, scores, components."""
 
 import io
+import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -13,6 +14,8 @@ from pixelis.data.example import DIFFICULTIES, SPLITS
 from pixelis.data_prep.rows import COMPONENT
 
 WIDTH = 100
+# Characters of a list of tasks; an import may have many.
+LISTED = 60
 # Name of a table in the summary -> the keys by which its examples are grouped.
 COUNTS = {
     "by_split": ("split",),
@@ -37,6 +40,9 @@ def summarise(
     """Summarise counts, chance levels, score ranges, mean components and thresholds.
 
     `chance_by_task` is the mean chance level of each task's examples, null if one has none.
+    `top_answer_by_task` has each task's most common answer and its share of the examples;
+    `iou_by_task` the least and the mean IoU of the annotated masks with what operations measured,
+    for the tasks that have it.
 
     Args:
         facts: a facts table (see `pixelis.data_prep.rows.facts_of`) with the column `difficulty`.
@@ -56,6 +62,13 @@ def summarise(
         "chance_by_task": {
             task: None if chances.isna().any() else _mean(chances)
             for task, chances in facts.groupby("task")["chance"]
+        },
+        "top_answer_by_task": {
+            task: _find_top(answers.tolist()) for task, answers in facts.groupby("task")["answer"]
+        },
+        "iou_by_task": {
+            task: {"min": float(ious.min()), "mean": _mean(ious)}
+            for task, ious in facts.dropna(subset="iou").groupby("task")["iou"]
         },
         "scores": {
             name: {
@@ -81,6 +94,11 @@ def summarise(
 def _count(facts: pd.DataFrame, keys: Sequence[str]) -> dict[str, int]:
     columns = (facts[key] for key in keys)
     return dict(sorted(Counter(map("/".join, zip(*columns, strict=True))).items()))
+
+
+def _find_top(answers: Sequence[str]) -> dict[str, Any]:
+    ((answer, count),) = Counter(answers).most_common(1)
+    return {"answer": answer, "share": count / len(answers)}
 
 
 def _mean(values: pd.Series) -> float:
@@ -121,8 +139,16 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
         task: "–" if chance is None else f"{100 * chance:.1f}"
         for task, chance in summary["chance_by_task"].items()
     }
+    tops = {
+        task: f"{100 * top['share']:.1f}" for task, top in summary["top_answer_by_task"].items()
+    }
+    by_task = {"chance %": chances, "top answer %": tops}
+    if ious := summary["iou_by_task"]:
+        by_task["IoU"] = {
+            task: f"{ious[task]['mean']:.2f}" if task in ious else "–" for task in chances
+        }
     for heading, name, last in (
-        ("task", "task", {"chance %": chances}),
+        ("task", "task", by_task),
         ("sample type", "sample_type", {}),
     ):
         table = _table("", heading, ("examples", *DIFFICULTIES, *last))
@@ -131,6 +157,8 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
             counts = [str(by_difficulty.get(f"{each}/{kind}", 0)) for each in DIFFICULTIES]
             table.add_row(kind, str(count), *counts, *(cells[kind] for cells in last.values()))
         console.print(table)
+    for line in _warnings(summary):
+        console.print(line, soft_wrap=True)
     first = summary["source"].get("first_rejected", {})
     for reason, count in summary["rejected"].items():
         shown = f", first {first[reason]}" if reason in first else ""
@@ -146,6 +174,23 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
         console.print(f"corrupted on purpose: {count} of {num} ({name})")
     console.print(format_correlation(summary["rank_correlation"]), soft_wrap=True)
     return out.getvalue()
+
+
+def _warnings(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was not made as asked: difficulties that are one, what ran out."""
+    if undivided := summary["thresholds"].get("undivided"):
+        tasks = textwrap.shorten(", ".join(undivided), LISTED, placeholder=" ...")
+        used = summary["config"].get("difficulty.scorer")
+        finer = " or ".join(name for name in ("multi", "model") if name != used)
+        yield (
+            f"one difficulty: most examples of {tasks} have the same score, so all of them are "
+            f"{DIFFICULTIES[0]}; difficulty.scorer {finer} sees more"
+        )
+    for name, counts in summary["source"].get("ran_out", {}).items():
+        yield (
+            f"ran out: {name} has {counts['made']} of {counts['planned']} planned examples; "
+            "others have the rest"
+        )
 
 
 def _table(title: str, heading: str, columns: Iterable[str]) -> Table:

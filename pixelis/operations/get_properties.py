@@ -7,6 +7,8 @@ edge. That works for drawn scenes; a photograph without an even background needs
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from pixelis.operations.base import (
@@ -19,6 +21,7 @@ from pixelis.operations.base import (
 )
 from pixelis.operations.masks import MASK_SCHEMA, decode_mask
 from pixelis.operations.pixels import (
+    Mask,
     background_colour,
     bounding_box,
     colour_name,
@@ -31,6 +34,19 @@ from pixelis.operations.pixels import (
 MIN_AREA = 12
 
 
+def object_in_box(pixels: npt.NDArray[np.int16], box: Sequence[int]) -> Mask:
+    """Return the mask, of the size of the box, of the largest object in a box of an image.
+
+    Raises:
+        NothingFound: when it has fewer than MIN_AREA pixels.
+    """
+    x1, y1, x2, y2 = box
+    region = largest_region(foreground(pixels[y1:y2, x1:x2], background_colour(pixels)))
+    if region.sum() < MIN_AREA:
+        raise NothingFound(f"no object in {list(box)}")
+    return region
+
+
 def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observation:
     image = images[0]
     if "mask" in arguments:
@@ -41,10 +57,8 @@ def _run(images: Sequence[Image.Image], arguments: Mapping[str, Any]) -> Observa
     else:
         x, y, x2, y2 = check_bbox(arguments["bbox"], image.size)
         whole = pixel_array(image)
+        region = object_in_box(whole, (x, y, x2, y2))
         pixels = whole[y:y2, x:x2]
-        region = largest_region(foreground(pixels, background_colour(whole)))
-        if region.sum() < MIN_AREA:
-            raise NothingFound(f"no object in {[x, y, x2, y2]}")
     left, top, right, bottom = bounding_box(region)
     return Observation(
         {

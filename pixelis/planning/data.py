@@ -64,7 +64,8 @@ def plan_stages(
     # Perfect performance makes no progress, and yet every attempt has to succeed.
     manager = CurriculumManager(curriculum.replace(rollback_enabled=False), max_steps)
     if scores:
-        manager.bind({name: list(values) for name, values in scores.items()})
+        names = manager.required_difficulties  # data may be of one difficulty
+        manager.bind({name: list(scores.get(name, ())) for name in names})
     perfect = dict.fromkeys(manager.required_difficulties, 1.0)
     stages: list[PlannedStage] = []
     for step in range(1, max_steps + 1):

@@ -75,7 +75,14 @@ def check_inputs(
         del needed["the validation split"]
         needed[f"data.trusted {trusted}"] = measured
     sizes = {place: {d: len(rows) for d, rows in by.items()} for place, by in needed.items()}
-    check_examples(curriculum.fit_to_data(splits["train"]), sizes)
+    remedy = ""
+    if curriculum.enabled and len(splits["train"]) == 1:
+        (only,) = splits["train"]
+        remedy = (
+            f"All examples in {folder} are {only}: make them again with another difficulty.scorer "
+            "(multi or model), or let sft train on all of them with curriculum.enabled=false"
+        )
+    check_examples(curriculum.fit_to_data(splits["train"]), sizes, remedy)
     known = {id for rows in splits.values() for each in rows.values() for id in each["id"]}
     if unknown := sorted(set(exclude) - known):
         raise ConfigError(

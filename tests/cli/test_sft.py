@@ -11,14 +11,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 from mlflow import MlflowClient
+from PIL import Image
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.sft import main
+from pixelis.config import DataPrepConfig, DifficultyConfig
 from pixelis.data.store import difficulty_file, write_rows
+from pixelis.data_prep.prepare import prepare_folder
 from tests.small_data import make_small_data, make_thin
 
 pytestmark = pytest.mark.integration
@@ -504,6 +508,37 @@ def test_where_no_test_example_can_be_shown_it_says_so(rewrite, whole_summary, r
     assert refused(evaluation__enabled="true") == (
         "the test split has no hard examples that the model's processor takes"
     )
+
+
+@pytest.fixture
+def plain_questions(workdir):
+    """Imported questions and answers without steps, whose scores are equal."""
+    noise = np.random.default_rng(0)
+    (workdir / "mine").mkdir()
+    lines = []
+    for number in range(40):
+        pixels = noise.integers(0, 256, (28, 28, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(workdir / "mine" / f"{number}.png")
+        record = {"question": f"What is {number}?", "image": f"{number}.png", "answer": "noise"}
+        lines.append(json.dumps(record))
+    (workdir / "mine" / "some.jsonl").write_text("\n".join(lines))
+    rules = DifficultyConfig(correlation_samples=0)
+    config = DataPrepConfig(input="mine", num_workers=1, difficulty=rules)
+    prepare_folder(config.replace(validation_fraction=0.2), workdir / "data")
+
+
+def test_plain_questions_are_of_one_difficulty_and_trained_on_whole(
+    workdir, plain_questions, refused, sft, runs
+):
+    message = refused()
+    assert message.endswith(
+        "All examples in data are simple: make them again with another difficulty.scorer (multi or "
+        "model), or let sft train on all of them with curriculum.enabled=false"
+    )
+    code, out, _ = sft("--curriculum.enabled", "false", training__max_steps=2)
+    (run,) = runs()
+    assert (code, run.info.status) == (0, "FINISHED")
+    assert "  Final weights: {'simple': 1.0, 'medium': 0.0, 'hard': 0.0}" in out.splitlines()
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -76,6 +76,42 @@ def test_equal_scores_are_cut_in_exact_shares_by_objects_first():
     assert backwards["difficulty"].tolist() == found[::-1], "the order is no matter"
 
 
+@pytest.mark.parametrize(
+    ("scores", "undivided"),
+    [
+        ({"a": [0.05] * 12}, {"a"}),
+        ({"a": [0.05] * 40, "b": [0.9] * 40}, {"a", "b"}),  # they differ between tasks alone
+        ({"a": [0.05] * 40, "b": [n / 40 for n in range(40)]}, {"a"}),
+        ({"a": [0.05] * 12 + [0.6]}, {"a"}),
+        ({"a": [0.01] * 5 + [0.05] * 30 + [0.6] * 5}, {"a"}),  # both cuts lie in one tie
+        ({"a": [0.05] * 20 + [n / 20 for n in range(1, 21)]}, set()),  # one cut does
+        ({"a": [0.1, 0.2] * 20}, set()),
+        ({"a": [0.3], "b": [0.3, 0.3]}, {"a", "b"}),
+        ({"a": [0.3, 0.4], "b": [0.3, 0.4, 0.5]}, set()),
+    ],
+)
+def test_a_task_whose_scores_cannot_be_cut_is_simple_as_a_whole(scores, undivided):
+    rows = [(task, "train", score) for task, values in scores.items() for score in values]
+    places = [(task, ("train", "test")[n % 2], score) for n, (task, _, score) in enumerate(rows)]
+    for facts in (facts_of(*rows), facts_of(*places)):
+        thresholds = grade(facts, CONFIG)
+        assert thresholds["undivided"] == sorted(undivided)
+        for task in scores:
+            found = set(facts["difficulty"][facts["task"] == task])
+            assert (found == {"simple"}) == (task in undivided)
+            assert (thresholds["values"][task] == [None, None]) == (task in undivided)
+
+
+def test_all_tasks_together_may_be_cut_though_none_alone_can():
+    facts = facts_of(*[(task, "train", score) for task, score in (("a", 0.1), ("b", 0.5))] * 20)
+    together = CONFIG.replace(split_by_category=False)
+    assert grade(facts, together)["undivided"] == []
+    assert set(facts["difficulty"]) == set(DIFFICULTIES)
+    same = facts_of(*[(task, "train", 0.1) for task in ("a", "b") * 20])
+    assert grade(same, together)["undivided"] == ["all"]
+    assert set(same["difficulty"]) == {"simple"}
+
+
 def test_fixed_thresholds_are_the_same_for_every_task():
     facts = facts_of(*[("a", "train", score) for score in (0.0, 0.39, 0.4, 0.59, 0.6, 1.0)])
     thresholds = grade(facts, with_difficulty(method="thresholds", thresholds=(0.4, 0.6)))

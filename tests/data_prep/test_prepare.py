@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -16,9 +17,10 @@ from pixelis.data.example import DIFFICULTIES, SPLITS
 from pixelis.data.store import from_row, load_split
 from pixelis.data_prep import prepare
 from pixelis.data_prep.difficulty import COMPONENTS
+from pixelis.data_prep.plan import plan_samples, sample_ratios
 from pixelis.data_prep.prepare import NOT_CONTENT, prepare_folder
 from pixelis.data_prep.sources import open_source
-from pixelis.data_prep.streams import choose_tasks, open_stream, plan_samples, sample_ratios
+from pixelis.data_prep.streams import choose_tasks, open_stream
 from pixelis.data_prep.summary import format_summary
 from pixelis.data_prep.tasks import TASKS
 from pixelis.errors import ConfigError, DataError
@@ -140,9 +142,8 @@ def test_the_summary_says_what_is_in_the_files(made, rows):
     assert summary == returned
     kept = {name: value for name, value in flatten(CONFIG).items() if name not in NOT_CONTENT}
     assert summary["num_samples"] == NUM_SAMPLES and summary["config"] == kept
-    assert (
-        summary["source"] == {"name": "scenes", "tasks_left_out": []} and summary["rejected"] == {}
-    )
+    assert summary["source"] == {"name": "scenes", "tasks_left_out": [], "ran_out": {}}
+    assert summary["rejected"] == {} == summary["iou_by_task"]
     assert summary["rank_correlation"] is None
     for name in PARQUET:
         assert summary["sha256"][name] == hashlib.sha256((out / name).read_bytes()).hexdigest()
@@ -157,6 +158,12 @@ def test_the_summary_says_what_is_in_the_files(made, rows):
         assert (found["min"], found["max"]) == (min(scores), max(scores))
         assert found["mean"] == pytest.approx(sum(scores) / len(scores))
     assert set(summary["thresholds"]["values"]) == set(TASKS)
+    assert summary["thresholds"]["undivided"] == []
+    for task in TASKS:
+        answers = Counter(row["answer"] for row in rows if row["task"] == task)
+        top = summary["top_answer_by_task"][task]
+        assert answers[top["answer"]] == max(answers.values())
+        assert top["share"] == max(answers.values()) / answers.total()
 
 
 def test_fixed_thresholds_cut_the_scores_and_stand_in_the_summary(tmp_path):
@@ -341,6 +348,38 @@ def test_every_format_in_every_file_becomes_data(photos, tmp_path, file, make, f
         assert len(example.trajectory) == (int(number) % 3 if make is sample else 0)
 
 
+def test_questions_without_steps_are_of_one_difficulty_and_it_says_so(photos, tmp_path):
+    records = [chat(number) for number in range(12)]
+    for number, record in enumerate(records):
+        record["messages"][0]["content"] += " Look again." * number
+    write_lines(records, photos / "chats.jsonl")
+    config = imported(photos / "chats.jsonl")
+    summary = prepare_folder(config, tmp_path / "cota")
+    assert {row["difficulty"] for row in rows_of(tmp_path / "cota")} == {"simple"}
+    assert summary["thresholds"]["undivided"] == ["imported"]
+    assert (
+        "one difficulty: most examples of imported have the same score, so all of them are simple; "
+        "difficulty.scorer multi or model sees more"
+    ) in format_summary(summary).splitlines()
+    # It does: the questions differ in length.
+    multi = config.replace(difficulty=ALONE.replace(scorer="multi"))
+    summary = prepare_folder(multi, tmp_path / "cota")
+    assert summary["thresholds"]["undivided"] == []
+    assert {row["difficulty"] for row in rows_of(tmp_path / "cota")} == set(DIFFICULTIES)
+    assert "one difficulty" not in format_summary(summary)
+
+
+def test_tasks_are_cut_or_not_each_by_itself(photos, tmp_path):
+    plain = [sample(number, task="plain", trajectory=[]) for number in range(9)]
+    stepped = [sample(number, task="stepped") for number in range(9, 18)]
+    write_lines([*plain, *stepped], photos / "some.jsonl")
+    summary = prepare_folder(imported(photos / "some.jsonl"), tmp_path / "cota")
+    assert summary["thresholds"]["undivided"] == ["plain"]
+    assert summary["by_difficulty_and_task"] == {
+        "hard/stepped": 3, "medium/stepped": 3, "simple/plain": 9, "simple/stepped": 3,
+    }  # fmt: skip
+
+
 @pytest.mark.integration
 def test_an_import_is_the_same_bytes_with_any_number_of_workers(photos, tmp_path):
     records = [sample(number) for number in range(20)] * 3
@@ -513,24 +552,25 @@ def test_a_mapping_is_checked_before_any_work(zooms, tmp_path):
 # COCO
 
 
-def write_coco(folder, *, broken=0):
+def write_coco(folder, *, broken=0, num_images=20):
+    """Two dogs, or a dog and a cat, in every image."""
     annotations = [
         {
             "id": number,
             "image_id": number // 2,
-            "category_id": number % 2,
+            "category_id": number % 2 if number % 4 > 1 else 0,
             "bbox": [2 + 14 * (number % 2), 4, 12, 12],
             "area": 144,
             "iscrowd": 0,
             "segmentation": [],
         }
-        for number in range(40)
+        for number in range(2 * num_images)
     ]
     for number in range(broken):
         annotations[number]["bbox"] = "none"
     content = {
         "images": [
-            {"id": n, "file_name": f"{n}.png", "width": 32, "height": 24} for n in range(20)
+            {"id": n, "file_name": f"{n}.png", "width": 32, "height": 24} for n in range(num_images)
         ],
         "categories": [{"id": 0, "name": "dog"}, {"id": 1, "name": "cat"}],
         "annotations": annotations,
@@ -568,3 +608,57 @@ def test_a_task_that_photographs_cannot_give_is_left_out_and_said(photos, tmp_pa
     assert not set(summary["by_task"]) & set(left_out)
     with pytest.raises(DataError, match="gave no attribute_recognition example of type positive"):
         prepare_folder(config.replace(tasks=("attribute_recognition",)), tmp_path / "asked")
+
+
+COUNT_AND_PLACE = ("object_counting", "spatial_reasoning")
+# In these images there is no place for a wrong look.
+POSITIVE = {"source": "coco", "self_correction_ratio": 0.0}
+
+
+@pytest.mark.parametrize(("num_images", "num_samples"), [(2, 40), (3, 54)])
+@pytest.mark.parametrize("negatives", [False, True])
+def test_in_a_small_set_a_task_that_runs_out_gives_its_share_to_the_others(
+    photos, tmp_path, num_images, num_samples, negatives
+):
+    write_coco(photos, num_images=num_images)
+    config = imported(photos, tasks=COUNT_AND_PLACE, num_samples=num_samples, **POSITIVE)
+    config = config.replace(include_negatives=negatives)
+    summary = prepare_folder(config, tmp_path / "cota")
+    counted = summary["by_task"]["object_counting"]
+    assert sum(summary["by_task"].values()) == num_samples and 0 < counted < num_samples // 2
+    planned = num_samples // 2
+    assert summary["source"]["ran_out"] == {
+        "object_counting": {"planned": planned, "made": counted}
+    }
+    line = f"ran out: object_counting has {counted} of {planned} planned examples; "
+    assert f"{line}others have the rest" in format_summary(summary).splitlines()
+    assert summary["top_answer_by_task"]["object_counting"]["share"] <= 0.5 + 0.5 / counted
+
+
+@pytest.mark.parametrize("tasks", [("object_counting",), COUNT_AND_PLACE, None])
+@pytest.mark.parametrize("num_images", [2, 3])
+def test_a_small_set_names_the_largest_number_that_works(photos, tmp_path, tasks, num_images):
+    write_coco(photos, num_images=num_images)
+
+    def make(num_samples):
+        config = imported(photos, tasks=tasks, num_samples=num_samples, **POSITIVE)
+        return prepare_folder(config, tmp_path / "cota")
+
+    with pytest.raises(DataError) as caught:
+        make(2000)
+    message = (
+        r"num_samples must be at most (\d+), got 2000 \(the source coco has no other example after "
+    )
+    most = int(re.match(message, str(caught.value))[1])
+    assert make(most)["num_samples"] == most
+    with pytest.raises(DataError, match=f"^num_samples must be at most {most}, got {most + 1} "):
+        make(most + 1)
+
+
+@pytest.mark.integration
+def test_a_small_set_is_the_same_bytes_with_any_number_of_workers(photos, tmp_path):
+    write_coco(photos, num_images=3)
+    for workers in (1, 2):
+        config = imported(photos, num_samples=66, num_workers=workers, **POSITIVE)
+        prepare_folder(config, tmp_path / f"cota{workers}")
+    assert contents(tmp_path / "cota1") == contents(tmp_path / "cota2")

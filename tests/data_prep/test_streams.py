@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import pytest
 from PIL import Image
@@ -15,14 +16,13 @@ from pixelis.data_prep import streams
 from pixelis.data_prep.difficulty import COMPONENTS, composite
 from pixelis.data_prep.generate import generate_example
 from pixelis.data_prep.importing import Rejection, open_input
+from pixelis.data_prep.plan import PlannedExample
 from pixelis.data_prep.rows import COMPONENT, Chunk, RowBuilder, facts_of, split_of
 from pixelis.data_prep.sources import open_source
 from pixelis.data_prep.streams import (
-    MAX_SALT,
     MAX_TOLD,
     RECORDS_IN_CHUNK,
     GeneratedStream,
-    PlannedExample,
     generate_chunk,
     import_chunk,
     open_import,
@@ -78,6 +78,8 @@ def test_a_chunk_holds_the_planned_examples_in_order_and_its_facts(batch):
         assert fact == {
             **{name: row[name] for name in ("task", "sample_type", "split")},
             "score": row["difficulty_score"],
+            "answer": row["answer"],
+            "iou": pytest.approx(math.nan, nan_ok=True),
             "chance": chance_level(provenance),
             "num_objects": len(provenance["objects"]),
             "key": int(hashlib.sha256(row["id"].encode()).hexdigest()[:16], 16),
@@ -119,23 +121,50 @@ def test_pixels_of_one_example_at_a_time_are_in_memory(monkeypatch):
 # Generated
 
 
-class FakeGenerate:
-    """One example under the ids that a function of index and salt gives."""
+@cache
+def plain_example():
+    return generate_example(seed=0, index=0, task="object_counting", sample_type="positive")
 
-    def __init__(self, name_of):
-        self.name_of = name_of
+
+class FakeGenerate:
+    """One example under the ids, and with the answers, that functions of its plan and salt give.
+
+    None instead of an id: the source has no such example.
+    """
+
+    def __init__(self, name_of, answer_of=lambda plan, salt: "1"):
+        self.name_of, self.answer_of = name_of, answer_of
         self.asked = []
 
     def __call__(self, planned, salt=0):
         self.asked += [(plan.index, salt) for plan in planned]
-        example = generate_example(seed=0, index=0, task="object_counting", sample_type="positive")
-        examples = (replace(example, id=self.name_of(plan.index, salt)) for plan in planned)
+        plain = plain_example()
+        examples = (
+            replace(
+                plain,
+                id=name,
+                task=plan.task,
+                sample_type=plan.sample_type,
+                answer=self.answer_of(plan, salt),
+                provenance={**plain.provenance, "index": plan.index},
+            )
+            for plan in planned
+            if (name := self.name_of(plan, salt)) is not None
+        )
         return Chunk(BUILDER.build(examples), [])
 
 
-def generated(make_chunk, count, **others):
-    planned = [PlannedExample(index, "object_counting", "positive") for index in range(count)]
-    return GeneratedStream(make_chunk, 1, {"name": "fake"}, planned=planned, **others)
+def generated(make_chunk, count, tasks=("object_counting",), kinds=("positive",), **others):
+    planned = [
+        PlannedExample(index, tasks[index % len(tasks)], kinds[index % len(kinds)])
+        for index in range(count)
+    ]
+    source = {"name": "fake"}
+    return GeneratedStream(make_chunk, 1, source, planned=planned, tasks=tasks, **others)
+
+
+def rows_in(stream, folder):
+    return [row for made in stream.read(folder) for row in made.batch.to_pylist()]
 
 
 def ids(stream, folder):
@@ -143,7 +172,7 @@ def ids(stream, folder):
 
 
 def test_chunks_hold_every_plan_once(tmp_path):
-    stream = generated(FakeGenerate(lambda index, salt: f"{index}"), 2 * ROWS_IN_BATCH + 1)
+    stream = generated(FakeGenerate(lambda plan, salt: f"{plan.index}"), 2 * ROWS_IN_BATCH + 1)
     sizes = [made.batch.num_rows for made in stream.read(tmp_path)]
     assert sizes == [ROWS_IN_BATCH, ROWS_IN_BATCH, 1]
     assert list(tmp_path.iterdir()) == [], "nothing was rejected"
@@ -152,26 +181,133 @@ def test_chunks_hold_every_plan_once(tmp_path):
 def test_an_example_that_came_before_is_made_anew_until_it_differs(tmp_path):
     # Number 2 is as number 0 twice, in the same chunk; number 60 is as number 1, in another.
     names = {(2, 0): "0", (2, 1): "1", (60, 0): "1", (0, 0): "0", (1, 0): "1"}
-    make = FakeGenerate(lambda index, salt: names.get((index, salt), f"{index}.{salt}"))
+    make = FakeGenerate(lambda plan, salt: names.get((plan.index, salt), f"{plan.index}.{salt}"))
     found = ids(generated(make, 70), tmp_path)
     assert len(found) == 70 == len(set(found))
-    assert {"2.2", "60.1"} < set(found)
+    assert (found[2], found[60]) == ("2.2", "60.1"), "in the place of the one it replaces"
     assert Counter(index for index, _ in make.asked).most_common(2) == [(2, 3), (60, 2)]
 
 
-def test_a_source_that_is_exhausted_says_of_what(tmp_path):
-    stream = generated(FakeGenerate(lambda index, salt: str(index % 7)), 20)
-    message = (
-        "^the source fake has too few different object_counting examples of type positive: "
-        f"number 8 of 20 came out as an earlier one {MAX_SALT + 1} times; "
+@pytest.fixture
+def limited():
+    """A source that has a number of different examples of some tasks and types, else any number."""
+
+    def limit(**counts):
+        def name_of(plan, salt):
+            number = plan.index + 13 * salt
+            for kind in (plan.task, plan.sample_type):
+                number = number % counts[kind] if kind in counts else number
+            return f"{plan.task} {plan.sample_type} {number}"
+
+        return FakeGenerate(name_of)
+
+    return limit
+
+
+def test_a_task_that_runs_out_gives_its_share_to_the_others(limited, tmp_path):
+    tasks = ("object_counting", "spatial_reasoning", "text_extraction")
+    stream = generated(limited(object_counting=4), 90, tasks)
+    rows = rows_in(stream, tmp_path)
+    assert len({row["id"] for row in rows}) == 90
+    assert Counter(row["task"] for row in rows) == dict(zip(tasks, (4, 43, 43), strict=True))
+    assert stream.source["ran_out"] == {"object_counting": {"planned": 30, "made": 4}}
+
+
+def test_several_tasks_may_run_out_and_one_may_run_out_of_one_type_alone(limited, tmp_path):
+    tasks = ("object_counting", "spatial_reasoning", "text_extraction")
+    stream = generated(limited(object_counting=4, text_extraction=9), 90, tasks)
+    counts = Counter(row["task"] for row in rows_in(stream, tmp_path))
+    assert counts == dict(zip(tasks, (4, 77, 9), strict=True))
+    make = FakeGenerate(
+        lambda plan, salt: (
+            None
+            if (plan.task, plan.sample_type) == ("text_extraction", "trap_logical")
+            else f"{plan.task} {plan.index}"
+        )
     )
-    with pytest.raises(DataError, match=message):
+    stream = generated(make, 80, tasks[1:], ("positive", "positive", "positive", "trap_logical"))
+    kinds = Counter((row["task"], row["sample_type"]) for row in rows_in(stream, tmp_path))
+    assert kinds == {
+        ("spatial_reasoning", "positive"): 40,
+        ("spatial_reasoning", "trap_logical"): 20,
+        ("text_extraction", "positive"): 20,
+    }
+    assert stream.source["ran_out"] == {"text_extraction": {"planned": 40, "made": 20}}
+
+
+def test_a_type_that_runs_out_in_all_tasks_gives_its_share_to_positive_ones(limited, tmp_path):
+    tasks, kinds = ("object_counting", "spatial_reasoning"), (*["positive"] * 4, "trap_logical")
+    stream = generated(limited(trap_logical=3), 80, tasks, kinds)
+    found = Counter(row["sample_type"] for row in rows_in(stream, tmp_path))
+    assert found == {"positive": 74, "trap_logical": 6}
+    assert stream.source["ran_out"] == {"trap_logical": {"planned": 16, "made": 6}}
+
+
+@pytest.mark.parametrize(
+    ("counts", "kinds", "most"),
+    [
+        ({"object_counting": 7, "spatial_reasoning": 9}, ("positive",), 16),
+        ({"object_counting": 1, "spatial_reasoning": 40}, ("positive",), 41),
+        ({"positive": 5}, ("positive", "trap_logical"), 20),
+    ],
+)
+def test_a_source_that_is_exhausted_names_the_largest_number_that_works(
+    limited, tmp_path, counts, kinds, most
+):
+    tasks = ("object_counting", "spatial_reasoning")
+
+    def make(count):
+        return len(ids(generated(limited(**counts), count, tasks, kinds), tmp_path))
+
+    for count in (most + 1, most + 90):
+        message = rf"^num_samples must be at most {most}, got {count} \(the source fake has no "
+        with pytest.raises(DataError, match=message):
+            make(count)
+    assert make(most) == most
+
+
+def test_the_error_says_what_there_is_and_what_is_missing(limited, tmp_path):
+    stream = generated(limited(object_counting=3), 20, max_answer_share=1.0)
+    with pytest.raises(DataError) as caught:
         ids(stream, tmp_path)
+    assert str(caught.value) == (
+        "num_samples must be at most 3, got 20 (the source fake has no other example after "
+        "object_counting 3); lower it or add images"
+    )
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.5, 50), (0.25, 25), (1.0, 90)])
+def test_no_answer_has_more_than_its_share_of_a_task(tmp_path, share, most):
+    make = FakeGenerate(
+        lambda plan, salt: f"{plan.index}.{salt}",
+        # Nine in ten are black.
+        lambda plan, salt: "black" if (plan.index + 7 * salt) % 10 else f"{plan.index % 9}",
+    )
+    rows = rows_in(generated(make, 100, max_answer_share=share), tmp_path)
+    black = [row["answer"] == "black" for row in rows]
+    assert len(rows) == 100 and sum(black) == most
+    for end in range(1, 100):
+        assert sum(black[:end]) <= math.ceil(share * end), "wherever the task ends"
+
+
+def test_a_task_with_one_answer_alone_gives_its_share_away(tmp_path):
+    tasks = ("object_counting", "spatial_reasoning")
+    make = FakeGenerate(
+        lambda plan, salt: f"{plan.index}.{salt}",
+        lambda plan, salt: "1" if plan.task == "object_counting" else f"{(plan.index + salt) % 3}",
+    )
+    stream = generated(make, 60, tasks, max_answer_share=0.5)
+    assert Counter(row["task"] for row in rows_in(stream, tmp_path)) == {
+        "object_counting": 1,
+        "spatial_reasoning": 59,
+    }
+    with pytest.raises(DataError, match="; of a task at most 50% with one answer"):
+        ids(generated(make, 60, tasks[:1], max_answer_share=0.5), tmp_path)
 
 
 def test_what_a_source_refused_of_its_own_is_written_and_counted(tmp_path):
     rejections = [Rejection("a.json", n, "unknown_image", "no image") for n in (4, 9)]
-    make = FakeGenerate(lambda index, salt: f"{index}")
+    make = FakeGenerate(lambda plan, salt: f"{plan.index}")
     stream = generated(make, 3, rejections=rejections)
     assert len(ids(stream, tmp_path)) == 3 and stream.rejected == {"unknown_image": 2}
     assert [one["line"] for one in rejected(tmp_path)] == [4, 9]

@@ -10,6 +10,7 @@ FOUND = {"spearman": 0.4131, "p_value": 1.04e-9, "num_samples": 300}
 def row(task, sample_type, split, difficulty, score, **components):
     made = {"task": task, "sample_type": sample_type, "split": split, "difficulty": difficulty}
     made["chance"] = 0.2 if task == "count" else 0.5 if difficulty == "hard" else 0.0
+    made |= {"answer": "yes" if task == "read" else sample_type, "iou": float("nan")}
     return made | {"score": score} | {COMPONENT + name: part for name, part in components.items()}
 
 
@@ -54,6 +55,11 @@ def test_the_whole_summary(summary):
             "simple/positive": 2,
         },
         "chance_by_task": {"count": 0.2, "read": 0.25},
+        "top_answer_by_task": {
+            "count": {"answer": "positive", "share": 0.5},
+            "read": {"answer": "yes", "share": 1.0},
+        },
+        "iou_by_task": {},
         "scores": {
             "simple": {"min": 0.2, "mean": pytest.approx(0.3), "max": 0.4},
             "hard": {"min": 0.6, "mean": pytest.approx(0.7), "max": 0.8},
@@ -80,12 +86,42 @@ def test_the_console_shows_counts_scores_and_the_correlation(summary):
     cells = {tuple(line.replace("│", " ").split()) for line in lines}
     assert ("simple", "1", "0", "1", "0.20", "0.30", "0.40") in cells
     assert ("medium", "0", "0", "0", "-", "-", "-") in cells
-    assert ("count", "2", "1", "0", "1", "20.0") in cells
+    assert ("count", "2", "1", "0", "1", "20.0", "50.0") in cells
     assert ("trap_logical", "1", "0", "0", "1") in cells
     assert "refused: 2 (too long)" in lines
     assert "corrupted on purpose: 1 of 2 (train/hard/answers)" in lines
     assert lines[-1] == format_correlation(FOUND)
     assert max(map(len, lines)) <= WIDTH
+
+
+def test_the_agreement_with_annotated_masks_is_told_where_there_is_one():
+    facts = pd.DataFrame(ROWS)
+    facts["iou"] = [0.75, 0.95, float("nan"), float("nan")]
+    others = {"config": {}, "thresholds": {}, "correlation": None, "corrupted": {}, "rejected": {}}
+    summary = summarise(facts, source={}, **others)
+    assert summary["iou_by_task"] == {"count": {"min": 0.75, "mean": pytest.approx(0.85)}}
+    cells = [line.replace("│", " ").split() for line in format_summary(summary).splitlines()]
+    assert [each[-1] for each in cells if each[:1] in (["count"], ["read"])] == ["0.85", "–"]
+
+
+@pytest.mark.parametrize(
+    ("scorer", "finer"), [("composite", "multi or model"), ("multi", "model"), ("model", "multi")]
+)
+def test_what_was_not_made_as_asked_is_told(scorer, finer):
+    tasks = [f"task {number:02}" for number in range(30)]
+    summary = summarise(
+        pd.DataFrame(ROWS),
+        config={"difficulty.scorer": scorer},
+        thresholds={"undivided": tasks},
+        source={"ran_out": {"count": {"planned": 9, "made": 1}}},
+        **{"correlation": None, "corrupted": {}, "rejected": {}},
+    )
+    lines = format_summary(summary).splitlines()
+    assert "ran out: count has 1 of 9 planned examples; others have the rest" in lines
+    (line,) = (line for line in lines if line.startswith("one difficulty: most examples of "))
+    assert line.endswith(
+        f" ... have the same score, so all of them are simple; difficulty.scorer {finer} sees more"
+    )
 
 
 def test_names_from_elsewhere_are_shown_as_they_are():
@@ -95,7 +131,7 @@ def test_names_from_elsewhere_are_shown_as_they_are():
     shown = format_summary(summarise(facts, rejected={"[b] x": 1}, **others))
     assert "not measured" in shown
     (line,) = (line for line in shown.splitlines() if "[red]count[/red]" in line)
-    assert line.replace("│", " ").split()[-1] == "–"
+    assert line.replace("│", " ").split()[-2:] == ["–", "100.0"]
     assert "refused: 1 ([b] x)" in shown
 
 

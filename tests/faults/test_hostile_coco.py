@@ -35,6 +35,8 @@ COCO = {
             "bbox": CIRCLE,
             "segmentation": {"size": [48, 64], "counts": [490, 20, 28, 20, 28, 20, 2466]},
         },
+        # Two balls in the second image: counts differ, so that one answer is not all of them.
+        {"id": 4, "image_id": 2, "category_id": 1, "bbox": [40, 30, 9, 9]},
     ],
 }
 RUNS = COCO["annotations"][2]["segmentation"]["counts"]

@@ -56,6 +56,8 @@ def test_competence_needs_the_scores():
     total = sum_examples(planned)
     assert total["simple"] > total["hard"] > 0
     assert sum(total.values()) == pytest.approx(1000)
+    total = sum_examples(stages(strategy="competence", scores={"simple": [0.1, 0.1, 0.1]}))
+    assert total == pytest.approx({"simple": 1000, "medium": 0, "hard": 0})
 
 
 @pytest.mark.parametrize("strategy", ["self_paced", "adaptive"])

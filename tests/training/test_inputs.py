@@ -60,12 +60,24 @@ def test_a_difficulty_that_no_mix_needs_may_be_empty(folder, rewrite):
     check_inputs(folder, CurriculumConfig.from_dict({"stages": easy}))
 
 
-def test_with_the_curriculum_off_data_may_be_of_one_difficulty(folder, rewrite):
-    for difficulty in ("simple", "hard"):
+@pytest.mark.parametrize(
+    ("only", "stage", "share", "missing"),
+    [("simple", "balanced", 0.4, "medium"), ("medium", "simple", 1, "simple")],
+)
+def test_data_of_one_difficulty_are_for_a_curriculum_that_is_off(
+    folder, rewrite, only, stage, share, missing
+):
+    for difficulty in {*DIFFICULTIES} - {only}:
         rewrite(difficulty, lambda rows: [])
     check_inputs(folder, CURRICULUM.replace(enabled=False))
-    with pytest.raises(ConfigError, match="Stage 'simple' takes 1 of its examples from difficulty"):
+    with pytest.raises(ConfigError) as caught:
         check_inputs(folder, CURRICULUM)
+    assert str(caught.value) == (
+        f"Stage '{stage}' takes {share} of its examples from difficulty '{missing}', but the train "
+        f"split has no example of it. All examples in {folder} are {only}: make them again with "
+        "another difficulty.scorer (multi or model), or let sft train on all of them with "
+        "curriculum.enabled=false"
+    )
 
 
 @pytest.fixture

@@ -73,6 +73,9 @@ class CocoInstances:
     """
 
     name = "coco"
+    # Largest share of a task's examples with one answer: in photographs most things are black or
+    # white, and most kinds are there once. A yes-or-no question cannot have less than half.
+    max_answer_share = 0.5
 
     def __init__(self, path: Path, image_folder: Path | None = None) -> None:
         """Read and check a data set.

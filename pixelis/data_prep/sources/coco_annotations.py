@@ -15,7 +15,8 @@ from scipy import ndimage
 from pixelis.data_prep.annotated_image import AnnotatedImage, Box, Instance, Location, Point
 from pixelis.data_prep.importing.values import RejectedError, check_assistant_text, show
 from pixelis.data_prep.regions import box_iou
-from pixelis.operations.get_properties import MIN_AREA
+from pixelis.operations.base import NothingFound
+from pixelis.operations.get_properties import MIN_AREA, object_in_box
 from pixelis.operations.pixels import (
     COLOURS,
     MAX_OBJECT_SHARE,
@@ -53,7 +54,9 @@ TEXT = "text"
 # cannot be counted. No category has this name (see `check_name`).
 ANY_KIND = ""
 MIN_COLOUR_SHARE = 0.6
-MIN_OUTLINE_IOU = 0.75
+# The least IoU of an annotated mask with what an operation finds, so that the operation may measure
+# its colour, shape or area.
+MIN_IOU = 0.75
 SMALL_SHARE = 0.02
 MIN_DISTANCE = 14.0
 MIN_DISTANCE_SHARE = 0.05
@@ -282,6 +285,11 @@ def _instance(annotation: Annotation, box: Box, pixels: Pixels) -> Instance:
     inside = pixels[mask]
     median = np.median(inside[:: max(1, len(inside) // MAX_SAMPLED)], axis=0)
     point = _inner_point(mask, pixels, median)
+    found = {
+        "SEGMENT_OBJECT_AT": _outline_iou(pixels, mask, inside, point),
+        "GET_PROPERTIES": _object_iou(pixels, mask, box),
+    }
+    agreeing = {operation: iou for operation, iou in found.items() if iou >= MIN_IOU}
     name = TEXT if annotation.text else annotation.name
     return Instance(
         name=name,
@@ -290,10 +298,11 @@ def _instance(annotation: Annotation, box: Box, pixels: Pixels) -> Instance:
         extent=box,
         area=int(mask.sum()),
         position=((x1 + x2) // 2, (y1 + y2) // 2),
-        colour=clear_colour(inside),
+        colour=clear_colour(inside) if "GET_PROPERTIES" in agreeing else "",
         small=(x2 - x1) * (y2 - y1) < SMALL_SHARE * width * height,
         text=annotation.text,
-        outlined=_is_outlined(pixels, mask, inside, point),
+        outlined="SEGMENT_OBJECT_AT" in agreeing,
+        ious=tuple(agreeing.items()),
     )
 
 
@@ -323,20 +332,34 @@ def _inner_point(mask: Mask, pixels: Pixels, median: npt.NDArray[np.float64]) ->
     return int(x[best]), int(y[best])
 
 
-def _is_outlined(pixels: Pixels, mask: Mask, inside: Pixels, point: Point) -> bool:
-    """Return whether region growing finds the mask; a cheap check of the mask comes first."""
+def _outline_iou(pixels: Pixels, mask: Mask, inside: Pixels, point: Point) -> float:
+    """Return the IoU of a mask and what region growing finds; 0 where they differ at first sight.
+
+    A cheap check of the mask comes first.
+    """
     x, y = point
     alike = np.abs(inside - pixels[y, x]).max(axis=1) <= TOLERANCE
-    if float(alike.mean()) < MIN_OUTLINE_IOU:
-        return False
+    if float(alike.mean()) < MIN_IOU:
+        return 0.0
     region = grow_region(pixels, x, y)
-    too_large = region.sum() > MAX_OBJECT_SHARE * region.size
     # Compare the boxes too: a thin part of the region outside of the mask would move its centre.
-    return (
-        not too_large
-        and mask_iou(region, mask) >= MIN_OUTLINE_IOU
-        and box_iou(bounding_box(region), bounding_box(mask)) >= MIN_OUTLINE_IOU
-    )
+    if (
+        region.sum() > MAX_OBJECT_SHARE * region.size
+        or box_iou(bounding_box(region), bounding_box(mask)) < MIN_IOU
+    ):
+        return 0.0
+    return mask_iou(region, mask)
+
+
+def _object_iou(pixels: Pixels, mask: Mask, box: Box) -> float:
+    """Return the IoU of a mask and the object that GET_PROPERTIES finds in its box."""
+    x1, y1, x2, y2 = box
+    region = np.zeros_like(mask)
+    try:
+        region[y1:y2, x1:x2] = object_in_box(pixels, box)
+    except NothingFound:
+        return 0.0
+    return mask_iou(region, mask)
 
 
 def _free_locations(

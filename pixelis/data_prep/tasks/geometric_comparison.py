@@ -36,7 +36,8 @@ def extreme(areas: Sequence[int], names: Sequence[str], word: str) -> str:
 def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     """Ask for the extreme of two to four objects."""
     word = rng.choice(WORDS)
-    unique = picture.unique()
+    # Without an outline no area is measured.
+    unique = [each for each in picture.unique() if each.outlined]
     num_named = rng.choice((2, 2, 3, 4))
     if len(unique) < num_named:
         return None
@@ -48,13 +49,14 @@ def propose(rng: random.Random, picture: AnnotatedImage) -> Proposal | None:
     if not answer or extreme(whole_areas, names, word) != answer:
         return None
 
+    def areas_of(results: Results) -> list[int]:
+        return [result_area(result) for result in results]
+
     def measured(results: Results) -> str:
-        return extreme([result_area(result) for result in results], names, word)
+        return extreme(areas_of(results), names, word)
 
     def conclude(results: Results) -> str:
-        measure = "area" if all("area" in result for result in results) else "box area"
-        areas = [result_area(result) for result in results]
-        return conclude_extreme(measure, names, areas, word, measured(results))
+        return conclude_extreme("area", names, areas_of(results), word, measured(results))
 
     return Proposal(
         picture=picture,

@@ -329,6 +329,10 @@ def test_a_colour_is_told_where_it_is_clear(colours, expected):
     assert clear_colour(np.array(colours, dtype=np.int16)) == expected
 
 
+# Where the areas of two coins are measured, there is no third thing to look at instead.
+IMPOSSIBLE = {("geometric_comparison", "trap_perceptual")}
+
+
 @pytest.fixture(scope="module")
 def examples(source):
     types = ("positive", "outcome_negative", "trap_logical", "trap_perceptual", "self_correction")
@@ -336,13 +340,14 @@ def examples(source):
         generate_example(seed=3, index=index, task=task, sample_type=kind, source=source)
         for task in source.tasks
         for kind in types
+        if (task, kind) not in IMPOSSIBLE
         for index in range(6)
     ]
 
 
 def test_every_task_gives_every_type(examples, source):
     kinds = Counter((example.task, example.sample_type) for example in examples)
-    assert len(kinds) == 5 * len(source.tasks)
+    assert len(kinds) == 5 * len(source.tasks) - len(IMPOSSIBLE)
     assert set(kinds.values()) == {6}
     assert {example.provenance["source"] for example in examples} == {"coco"}
 
