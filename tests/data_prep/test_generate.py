@@ -98,7 +98,7 @@ def test_provenance_holds_source_seed_version_and_images(examples):
     for example in examples:
         provenance = example.provenance
         assert (provenance["source"], provenance["seed"]) == ("scenes", 5)
-        assert provenance["generator"] == generate.GENERATOR_VERSION == "2"
+        assert provenance["generator"] == generate.GENERATOR_VERSION == "3"
         digest = hashlib.sha256()
         for image in example.images:
             digest.update(repr(image.size).encode() + image.tobytes())
@@ -185,7 +185,7 @@ def test_a_proposal_becomes_an_example_with_its_annotations_as_provenance():
     assert step.result["color"] == "red"
     assert example.provenance == {
         "a": 1,
-        "generator": "2",
+        "generator": "3",
         "image_digest": image_digest(image),
         "num_options": 2,
         "objects": [{"name": "red circle", "box": [3, 3, 26, 26], "area": 413, "cell": [0, 0]}],
