@@ -137,7 +137,7 @@ def test_the_data_notebook_shows_the_data(execute, capsys):
 def test_the_comparison_notebook_makes_the_second_training_and_compares_both(execute, smoke):
     picture, table = execute("compare_curricula.ipynb")
     assert picture.startswith(b"\x89PNG")
-    assert "stage reached" in table and "| `curriculum.rollback_threshold` | -0.2 | -0.4 |" in table
+    assert "stage reached" in table and "| `curriculum.rollback_threshold` | -0.04 | -0.4 |" in table
     _, _, client = smoke
     (experiment,) = (e for e in client.search_experiments() if e.name == "smoke")
     assert len(trainings(client, experiment)) == 2
