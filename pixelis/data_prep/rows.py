@@ -14,7 +14,7 @@ from pixelis.data.example import Example, chance_level
 from pixelis.data.images import open_header
 from pixelis.data.store import SCHEMA, to_row
 from pixelis.data_prep.difficulty import build_scorer
-from pixelis.data_prep.importing import Rejection
+from pixelis.data_prep.importing import Ids, Rejection
 from pixelis.data_prep.tasks import TASK_WEIGHTS
 
 # Prefix of the columns of a facts table that hold the components of the score.
@@ -76,8 +76,30 @@ def without_refused(chunk: Chunk, explain_refusal: ExplainRefusal | None) -> Chu
             rejections.setdefault(source, Rejection(*source, "unreadable_image", reason))
         else:
             kept.append(position)
-    batch = chunk.batch.take(pa.array(kept, pa.int64())) if rejections else chunk.batch
-    return Chunk(batch, [*chunk.rejections, *rejections.values()])
+    if not rejections:
+        return chunk
+    batch = chunk.batch.take(pa.array(kept, pa.int64()))
+    contents = [chunk.contents[position] for position in kept]
+    return Chunk(batch, [*chunk.rejections, *rejections.values()], contents)
+
+
+def settle_ids(chunk: Chunk, ids: Ids) -> tuple[Chunk, list[Rejection]]:
+    """Return a chunk whose ids are free, and a rejection of each record that came before."""
+    provenance = [json.loads(text) for text in chunk.batch.column("provenance").to_pylist()]
+    places = [(str(each["file"]), int(each["line"])) for each in provenance]
+    given = chunk.batch.column("id").to_pylist()
+    taken = [ids.take(*each) for each in zip(given, chunk.contents, strict=True)]
+    kept = [position for position, name in enumerate(taken) if name is not None]
+    batch = with_column(chunk.batch, "id", [name or "" for name in taken])
+    if len(kept) < len(taken):
+        batch = batch.take(pa.array(kept, pa.int64()))
+    used = {places[position] for position in kept}
+    rejections = {
+        place: Rejection(*place, "duplicate_id", f"the id {own!r:.80} and its content came before")
+        for place, own in zip(places, given, strict=True)
+        if place not in used
+    }
+    return chunk._replace(batch=batch), [*rejections.values()]
 
 
 def split_of(digest: str, validation_fraction: float, test_fraction: float) -> str:

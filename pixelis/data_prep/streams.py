@@ -38,7 +38,7 @@ from pixelis.data_prep.rows import (
     Chunk,
     ExplainRefusal,
     RowBuilder,
-    with_column,
+    settle_ids,
     without_refused,
 )
 from pixelis.data_prep.selection import Selection
@@ -217,7 +217,7 @@ class ImportedStream(Stream):
         with (folder / REJECTED_FILE).open("w", encoding="utf-8") as file:
             for made in map_ordered(self.make_chunk, self._parts(), self.num_workers):
                 chunk = without_refused(made, self.explain_refusal)
-                kept, rejections = _settle_ids(chunk, ids)
+                kept, rejections = settle_ids(chunk, ids)
                 self._write(file, [*chunk.rejections, *rejections])
                 for text in kept.batch.column("provenance").to_pylist():
                     for word in json.loads(text)["replays"]:
@@ -396,22 +396,3 @@ def _rows(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
 
 def _index_of(row: pa.RecordBatch) -> int:
     return int(json.loads(row.column("provenance")[0].as_py())["index"])
-
-
-def _settle_ids(chunk: Chunk, ids: Ids) -> tuple[Chunk, list[Rejection]]:
-    """Return a chunk whose ids are free, and a rejection of each record that came before."""
-    provenance = [json.loads(text) for text in chunk.batch.column("provenance").to_pylist()]
-    places = [(str(each["file"]), int(each["line"])) for each in provenance]
-    given = chunk.batch.column("id").to_pylist()
-    taken = [ids.take(*each) for each in zip(given, chunk.contents, strict=True)]
-    kept = [position for position, name in enumerate(taken) if name is not None]
-    batch = with_column(chunk.batch, "id", [name or "" for name in taken])
-    if len(kept) < len(taken):
-        batch = batch.take(pa.array(kept, pa.int64()))
-    used = {places[position] for position in kept}
-    rejections = {
-        place: Rejection(*place, "duplicate_id", f"the id {own!r:.80} and its content came before")
-        for place, own in zip(places, given, strict=True)
-        if place not in used
-    }
-    return chunk._replace(batch=batch), [*rejections.values()]

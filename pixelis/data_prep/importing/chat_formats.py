@@ -84,7 +84,8 @@ def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
     if raw is None and all(isinstance(half, list) for half in halves):
         raw = halves[0] + halves[1]  # TRL's other form
     if not isinstance(raw, list) or not raw:
-        raise RejectedError("wrong_type", f"a chat must be a list of turns, got {show(raw)}")
+        given = data.get("messages") if raw is None else raw
+        raise RejectedError("wrong_type", f"a chat must be a list of turns, got {show(given)}")
     if len(raw) > MAX_TURNS:
         raise RejectedError("too_large", f"a chat may have {MAX_TURNS} turns, got {len(raw)}")
     if system := get_field(data, "system"):

@@ -44,8 +44,7 @@ MARGIN = 1.0
 MIN_FIT = 0.5
 # A special token as chat templates write them, such as `<|im_end|>`.
 _SPECIAL = re.compile(r"<\|[^<|>]*\|>")
-MAX_NAME = 100
-MAX_TEXT = 400
+MAX_NAME, MAX_TEXT = 100, 400
 # Groups of five bits of one run: enough for the longest run of MAX_PIXELS, with its sign.
 _MAX_GROUPS = 7
 
@@ -54,8 +53,7 @@ TEXT = "text"
 # cannot be counted. No category has this name (see `check_name`).
 ANY_KIND = ""
 MIN_COLOUR_SHARE = 0.6
-# The least IoU of an annotated mask with what an operation finds, so that the operation may measure
-# its colour, shape or area.
+# The least IoU of an annotated mask with what an operation finds that may measure it.
 MIN_IOU = 0.75
 SMALL_SHARE = 0.02
 MIN_DISTANCE = 14.0
