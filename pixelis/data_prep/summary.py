@@ -167,8 +167,8 @@ def format_summary(summary: Mapping[str, Any], *, title: str = "") -> str:
         console.print(f"{text}, records: {count}", soft_wrap=True)
     calls = summary["source"].get("calls", {})
     if any(calls.values()):
-        counts = (f"{count} {word.replace('_', ' ')}" for word, count in calls.items())
-        console.print(f"calls: {' / '.join(counts)}")
+        numbers = (f"{count} {word.replace('_', ' ')}" for word, count in calls.items())
+        console.print(f"calls: {' / '.join(numbers)}")
     for name, count in summary["corrupted"].items():
         num = by_split.get(name.rpartition("/")[0], 0)
         console.print(f"corrupted on purpose: {count} of {num} ({name})")
