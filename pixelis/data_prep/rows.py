@@ -65,15 +65,13 @@ def without_refused(chunk: Chunk, explain_refusal: ExplainRefusal | None) -> Chu
         return chunk
     kept: list[int] = []
     rejections: dict[tuple[str, int], Rejection] = {}
-    columns = chunk.batch.select(["images", "trajectory", "provenance"])
-    for position, row in enumerate(columns.to_pylist()):
+    rows = chunk.batch.select(["images", "trajectory"]).to_pylist()
+    for position, (row, place) in enumerate(zip(rows, _places(chunk.batch), strict=True)):
         steps = [step["image"] for step in row["trajectory"] if step["image"]]
         sizes = [open_header(image["bytes"]).size for image in (*row["images"], *steps)]
         reason = next(filter(None, map(explain_refusal, sizes)), "")
         if reason:
-            provenance = json.loads(row["provenance"])
-            source = str(provenance["file"]), int(provenance["line"])
-            rejections.setdefault(source, Rejection(*source, "unreadable_image", reason))
+            rejections.setdefault(place, Rejection(*place, "unreadable_image", reason))
         else:
             kept.append(position)
     if not rejections:
@@ -85,8 +83,7 @@ def without_refused(chunk: Chunk, explain_refusal: ExplainRefusal | None) -> Chu
 
 def settle_ids(chunk: Chunk, ids: Ids) -> tuple[Chunk, list[Rejection]]:
     """Return a chunk whose ids are free, and a rejection of each record that came before."""
-    provenance = [json.loads(text) for text in chunk.batch.column("provenance").to_pylist()]
-    places = [(str(each["file"]), int(each["line"])) for each in provenance]
+    places = _places(chunk.batch)
     given = chunk.batch.column("id").to_pylist()
     taken = [ids.take(*each) for each in zip(given, chunk.contents, strict=True)]
     kept = [position for position, name in enumerate(taken) if name is not None]
@@ -100,6 +97,12 @@ def settle_ids(chunk: Chunk, ids: Ids) -> tuple[Chunk, list[Rejection]]:
         if place not in used
     }
     return chunk._replace(batch=batch), [*rejections.values()]
+
+
+def _places(batch: pa.RecordBatch) -> list[tuple[str, int]]:
+    """Return file and line of the record of each imported row."""
+    provenance = map(json.loads, batch.column("provenance").to_pylist())
+    return [(str(each["file"]), int(each["line"])) for each in provenance]
 
 
 def split_of(digest: str, validation_fraction: float, test_fraction: float) -> str:

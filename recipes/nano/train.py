@@ -435,13 +435,10 @@ def _average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Average the gradients over the processes."""
     if dist.is_initialized():
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = nn.utils.parameters_to_vector(gradients)
         dist.all_reduce(flat)
         flat /= dist.get_world_size()
-        for gradient, mean in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
-        ):
-            gradient.copy_(mean.view_as(gradient))
+        nn.utils.vector_to_parameters(flat, gradients)
 
 
 def _inputs(batch: Batch) -> dict[str, Any]:

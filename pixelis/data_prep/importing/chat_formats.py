@@ -52,7 +52,7 @@ def read_chat(data: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     earlier = "".join(f"{text}\n" for text in systems)
     for each in rounds:
         images = images + each.images
-        question = "\n".join(filter(None, each.questions))
+        question = join_lines(each.questions)
         conclusion, answer = split_answer(join_lines(turn.text for turn in each.reply))
         record = {
             # Text from before must not replace a question that a round lacks.

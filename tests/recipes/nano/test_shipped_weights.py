@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from scipy.stats import binom
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from pixelis.data.encode import Encoder
 from pixelis.models.load import EMBEDDED_DIR
@@ -46,8 +47,6 @@ def test_the_card_states_no_lower_figures():
 
 @pytest.mark.integration
 def test_the_weights_hold_them_on_scenes_measured_now():
-    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
-
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(EMBEDDED_DIR, dtype=torch.float32)
     encoder = Encoder(AutoProcessor.from_pretrained(EMBEDDED_DIR))
     scores = measure(model.eval(), encoder, NUM_SCENES)
