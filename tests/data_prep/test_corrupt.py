@@ -39,8 +39,9 @@ def rows_of(folder):
 
 
 def write_photos(folder):
-    """Records about thirty photographs, with two questions about each."""
+    """Records about thirty photographs, with two questions about each, of one to three steps."""
     folder.mkdir()
+    look = {"thought": "Look.", "operation": "ZOOM_IN", "arguments": {"bbox": [0, 0, 9, 9]}}
     records = []
     for number in range(30):
         noise = np.random.default_rng(number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -50,6 +51,7 @@ def write_photos(folder):
                 "id": f"{number}-{k}",
                 "question": f"What is {k}?",
                 "image": f"{number}.png",
+                "trajectory": [look] * (1 + number % 3),  # equal scores would be one difficulty
                 "answer": "7",
             }
             for k in range(2)
