@@ -70,6 +70,13 @@ def test_one_finished_run_holds_the_record(smoke):
     run = only_run(client)
     assert run.info.status == "FINISHED"
     assert run.data.params["curriculum.rollback_factor"] == "2.0"
+    assert len(run.data.metrics) <= 60
+    assert {
+        *(f"{name}/answer_accuracy" for name in ("test/adapter/all", "test/base/hard")),
+        *(f"curriculum/{name}" for name in ("performance_drop", "rollback_count", "mix/hard")),
+        *("test/gain/simple", "summary/final/hard", "summary/best/hard", "eval/medium/loss"),
+    } <= run.data.metrics.keys()
+    assert min(run.data.metrics) == "by_difficulty/hard"  # MLflow sorts charts by name
     stages = client.get_metric_history(run.info.run_id, "curriculum/stage")
     assert [metric.step for metric in stages] == list(range(1, 25))
     events = json.loads((folder / "sft" / "events.json").read_text())

@@ -63,53 +63,60 @@ def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """Return one flat dict per model, group and measure.
+def measure_row(model: str, group: str, measure: str, score: Score) -> dict[str, Any]:
+    """Return a measure of one model and group as a flat dict; a missing interval has None."""
+    low, high = score.ends
+    row = {"model": model, "group": group, "measure": measure}
+    return row | {"value": score.value, "low": low, "high": high, "n": score.num}
 
-    The model `chance` has the chance levels that are known, without intervals.
+
+def measure_rows(result: EvaluationResult) -> list[dict[str, Any]]:
+    """Return one flat dict per model, group and measure or rate.
+
+    Rates have no intervals, and neither have the chance levels that are known: those of the model
+    `chance`.
     """
-    rows: list[dict[str, Any]] = [
-        {"model": label, "group": group, "measure": name}
-        | {"value": score.value, "low": score.ends[0], "high": score.ends[1], "n": score.num}
-        for label, evaluation in result.models.items()
-        for group, measures in evaluation.measures.items()
-        for name, score in measures.items()
-    ]
     accuracy = result.adapter.accuracy
-    rows += [
-        {"model": CHANCE, "group": group, "measure": "answer_accuracy"}
-        | {"value": level, "low": None, "high": None, "n": accuracy[group].num}
-        for group, level in chance_levels(result.examples).items()
-        if level is not None and not is_cell(group)
+    scores = [
+        *(
+            (label, group, name, score)
+            for label, evaluation in result.models.items()
+            for group, measures in evaluation.measures.items()
+            for name, score in measures.items()
+        ),
+        *(
+            (label, group, name, Score(rate, None, accuracy[group].num))
+            for label, evaluation in result.models.items()
+            for group, rates in evaluation.rates.items()
+            for name, rate in rates.items()
+        ),
+        *(
+            (CHANCE, group, "answer_accuracy", Score(level, None, accuracy[group].num))
+            for group, level in chance_levels(result.examples).items()
+            if level is not None
+        ),
     ]
-    return rows
+    return [measure_row(*score) for score in scores if not is_cell(score[1])]
 
 
 def result_values(result: EvaluationResult, split: str) -> dict[str, float]:
-    """Return every metric of an evaluation by name.
+    """Return the metrics of an evaluation by name: accuracy and gain by difficulty and in all.
 
-    Names are `test/adapter/simple/answer_accuracy` and `test/gain/hard`, with the suffixes `_low`
-    and `_high` for intervals and `_p_value` for gains. Rates and intervals of measures are left out
-    for other groups than difficulties and all; the rows have them.
+    Names are `test/adapter/simple/answer_accuracy` and `test/gain/hard`. All other groups, measures
+    and intervals are in rows only, because MLflow's pages are slow with hundreds of metrics.
     """
-    values: dict[str, float] = {}
-    for label, evaluation in result.models.items():
-        prefix = f"{split}/{label}"
-        for group, score in evaluation.accuracy.items():
-            values |= score.metrics(f"{prefix}/{group}/answer_accuracy")
-        for group in (*strata(evaluation.rates), ALL):
-            rates = evaluation.rates.get(group, {})
-            values |= {f"{prefix}/{group}/{name}": value for name, value in rates.items()}
-        with_intervals = {*strata(evaluation.measures), ALL}
-        for group, measures in evaluation.measures.items():
-            for name, score in measures.items():
-                key = f"{prefix}/{group}/{name}"
-                values |= score.metrics(key) if group in with_intervals else {key: score.value}
-    for label, compared in result.comparisons.items():
-        for group, pair in compared.items():
-            key = f"{split}/{GAINS[label][0]}/{group}"
-            values |= {**pair.gain.metrics(key), f"{key}_p_value": pair.p_value}
-    return values
+    accuracy = result.adapter.accuracy
+    groups = [group for group in (*strata(accuracy), ALL) if group in accuracy]
+    values = {
+        f"{split}/{label}/{group}/answer_accuracy": evaluation.accuracy[group].value
+        for label, evaluation in result.models.items()
+        for group in groups
+    }
+    return values | {
+        f"{split}/{GAINS[label][0]}/{group}": compared[group].gain.value
+        for label, compared in result.comparisons.items()
+        for group in groups
+    }
 
 
 def format_p_value(p_value: float) -> str:

@@ -26,7 +26,7 @@ from pixelis.evaluation.evaluate import (
     evaluate_model,
 )
 from pixelis.evaluation.matching import answers_match
-from pixelis.evaluation.metrics import ALL, TASK_PREFIX, strata
+from pixelis.evaluation.metrics import strata
 from pixelis.evaluation.page import report_page
 from pixelis.evaluation.rollout_store import RolloutStore
 from pixelis.evaluation.spans import build_spans, marked_frames
@@ -238,7 +238,9 @@ def record_rollouts(
     """
     if model is not None:
         name, digest = dataset
-        keys = _model_metrics(result, evaluation_set.name)
+        about_it = (f"{evaluation_set.name}/{ADAPTER}/", f"{evaluation_set.name}/gain/")
+        values = result_values(result, evaluation_set.name)
+        keys = [key for key in values if key.startswith(about_it)]
         link_measured(recorder, model, keys, settings.step, name=name, digest=digest)
     cases = build_cases(result)
     traced = worst_first(cases, settings.num_traces, settings.seed)
@@ -260,26 +262,6 @@ def record_rollouts(
         )
         recorder.text(page, f"{FOLDER}/{REPORT_FILE}")
         _try(lambda: _write_report(settings.report_folder, page))
-
-
-def _model_metrics(result: EvaluationResult, split: str) -> list[str]:
-    """Return the metrics that are linked to the model: all of difficulties and of all examples.
-
-    Of tasks only accuracy and gain, because each link costs a search in the metric's history.
-    """
-    values = result_values(result, split)
-    accuracy = result.adapter.accuracy
-    groups = (*strata(accuracy), ALL)
-    starts = tuple(f"{split}/adapter/{group}/" for group in groups)
-    kept = {f"{split}/gain/{group}{end}" for group in groups for end in ("", "_low", "_high")}
-    for task in (name for name in accuracy if name.startswith(TASK_PREFIX)):
-        kept |= {f"{split}/adapter/{task}/answer_accuracy", f"{split}/gain/{task}"}
-    dropped = tuple(f"/{rate}" for rate in result.adapter.rates[ALL])
-    return [
-        key
-        for key in values
-        if key in kept or (key.startswith(starts) and not key.endswith(dropped))
-    ]
 
 
 def _try(record: Callable[[], None]) -> None:

@@ -19,9 +19,8 @@ from pixelis.data_prep.benchmarks import (
     read_questions,
 )
 from pixelis.evaluation.evaluate import EvaluationResult, choose_examples
-from pixelis.evaluation.intervals import Score
 from pixelis.evaluation.metrics import ALL, count_errors, strata
-from pixelis.evaluation.tables import format_number, format_percent
+from pixelis.evaluation.tables import format_number, format_percent, measure_row
 from pixelis.runs.inputs import link_data_run, record_inputs, record_split
 from pixelis.tracking import MlflowRecorder, log_questions
 from pixelis.training.inputs import data_digest
@@ -124,19 +123,14 @@ def record_benchmark_scores(
     layout, title = evaluation_set.layout, evaluation_set.title
     if layout is None:
         return
-    values: dict[str, float] = {}
-
-    def add(label: str, group: str, name: str, score: Score) -> str:
-        key = f"{evaluation_set.name}/{label}/{group}/{name}"
-        values.update(score.metrics(key))
-        return key
-
+    rows = []
     if layout.counts:
         print(f"RMSE of counts on {title}, with 95 % intervals; no number counts as 0:")
         for label, evaluation in result.models.items():
             errors = count_errors(evaluation.rollouts, result.examples)
             for group, (score, num_missing) in errors.items():
-                values[f"{add(label, group, 'rmse', score)}_no_number"] = num_missing
+                row = measure_row(label, group, "rmse", score)
+                rows.append(row | {"no_number": num_missing})
                 text = format_number(score).strip()
                 print(f"  {label}, {group} (n = {score.num}, no number: {num_missing}): {text}")
     if layout.score != "answer_accuracy":
@@ -144,8 +138,10 @@ def record_benchmark_scores(
         for label, evaluation in result.models.items():
             for group in (*strata(evaluation.measures), ALL):
                 score = evaluation.measures[group][layout.score]
-                add(label, group, layout.score_name.lower(), score)
+                rows.append(measure_row(label, group, layout.score_name.lower(), score))
                 text = format_percent(score).strip()
                 print(f"  {label}, {group} (n = {score.num}): {text}", flush=True)
-    if values:
-        recorder.metrics(values, 0)
+    recorder.table(rows, "evaluation/benchmark_scores.json")
+    name = evaluation_set.name
+    keys = [f"{name}/{row['model']}/{row['group']}/{row['measure']}" for row in rows]
+    recorder.metrics({key: row["value"] for key, row in zip(keys, rows, strict=True)}, 0)

@@ -224,6 +224,8 @@ def _run(sft: _Sft) -> None:
         return
     began = time.monotonic()
     with _open_run(sft, start) as recorder, sft.processes.fail_together():
+        # Before the first system metric: MLflow's comparison opens with the runs' first metric.
+        recorder.summary({"rollbacks": 0})
         links = _record_configuration(sft, recorder)
         result = _train(sft, start, recorder, links)
         print(result.statistics, flush=True)

@@ -39,7 +39,6 @@ def record_result(
         {
             **{f"final/{d}": last[d] for d in DIFFICULTIES if d in last},
             "best/full_mix": result.best["performance"],
-            "best/step": result.best["step"],
             "rollbacks": events[-1]["rollback_count"],
             "bad_steps": result.num_bad_steps,
             **stages,

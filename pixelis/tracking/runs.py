@@ -35,6 +35,8 @@ from pixelis.tracking.sync import ALIVE_TAG, claim, end_dead_runs
 HEARTBEAT_SECONDS = 60.0
 GRACE_SECONDS = 600.0  # after which a heartbeat has stopped
 FIRST_KEY = "system/cpu_utilization_percentage"  # of the system metrics
+# Endings of the system metrics that are recorded, of processor, memory and each GPU.
+SYSTEM_ENDINGS = ("utilization_percentage", "memory_usage_percentage")
 OPEN_SECONDS = 5.0  # how long to wait for the delivery of a run's first records
 _ENVIRONMENT = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 # The run that is open here. We do not use MLflow's stack of runs, because at Python's exit MLflow
@@ -93,7 +95,7 @@ def open_run(
         output_dir: Folder of the run's journal; by default the working folder, where the journal is
             removed once it is delivered.
         past: Point in the journal where a resumed training continues.
-        system_metrics: Whether to record processor, memory and disk use (`system/*`).
+        system_metrics: Whether to record processor, memory and GPU use (`system/*`).
         shared: Whether processes of several machines write to this run at once.
 
     Yields:
@@ -197,7 +199,7 @@ def _system_metrics(recorder: MlflowRecorder, wanted: bool) -> AbstractContextMa
 
 
 def measure_system(recorder: MlflowRecorder, over: threading.Event) -> None:
-    """Record processor, memory, disk and GPU use until an event is set.
+    """Record processor, memory and GPU use until an event is set.
 
     MLflow's own loop asks the server before each measurement and stops for good when the server
     does not answer.
@@ -210,8 +212,9 @@ def measure_system(recorder: MlflowRecorder, over: threading.Event) -> None:
             monitor.collect_metrics()
             if over.wait(monitor.sampling_interval):
                 return
-        values = monitor.aggregate_metrics()
-        recorder.metrics({f"system/{key}": value for key, value in values.items()}, step)
+        values = monitor.aggregate_metrics().items()
+        kept = {f"system/{key}": value for key, value in values if key.endswith(SYSTEM_ENDINGS)}
+        recorder.metrics(kept, step)
         step += 1
         for each in monitor.monitors:
             each.clear_metrics()

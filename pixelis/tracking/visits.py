@@ -15,18 +15,14 @@ EVENT_METRICS = {
     "performance_before": "perf_before",
     "performance_after": "perf_after",
     "performance_drop": "delta",
-    "progress": "progress",
-    "forgetting": "forgetting",
-    "average_performance": "average",
     "rollback_count": "rollback_count",
-    "interval": "interval",
 }
 
 Event = Mapping[str, Any]
 
 
 def event_metrics(event: Event) -> dict[str, float]:
-    """Return the numbers of an event as metrics `curriculum/*`; missing numbers are left out."""
+    """Return the numbers of an event that are charted, as `curriculum/*`, without missing ones."""
     values = {name: event.get(field) for name, field in EVENT_METRICS.items()}
     values["event"] = EVENT_SIGNS.get(event["kind"])
     values |= {f"mix/{name}": share for name, share in (event.get("mix") or {}).items()}

@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 # Without a terminal (a log file, a CI job) a line every few seconds is enough.
 LOG_INTERVAL_SECONDS = 15.0
 MIX = "curriculum/mix/"
-STRATUM_METRICS = ("loss", "token_accuracy", "answer_accuracy", "likelihood", "answer_likelihood")
+# Of the metric that decides. MLflow sorts charts by name: these come before `curriculum/`.
+FIRST_CHARTS = "by_difficulty/"
+CHARTED = ("loss", "token_accuracy", "answer_accuracy", "answer_likelihood")
+STRATUM_METRICS = (*CHARTED, "likelihood")
 
 Evaluations = Sequence[tuple[int, Mapping[str, float]]]
 
@@ -176,9 +179,13 @@ class CurriculumCallback(TrainerCallback):
             {f"validation loss of {d}": metrics[f"eval_{d}_loss"] for d in difficulties}, step
         )
         name = self.manager.config.performance_metric
-        self.evaluations.append((step, {d: metrics[f"eval_{d}_{name}"] for d in difficulties}))
-        values = {
-            f"eval/{d}/{m}": metrics[f"eval_{d}_{m}"] for d in difficulties for m in STRATUM_METRICS
+        strata = {d: metrics[f"eval_{d}_{name}"] for d in difficulties}
+        self.evaluations.append((step, strata))
+        # The likelihood is exp(-loss), and its chart says nothing new where no decision uses it.
+        recorded = sorted({*CHARTED, name})
+        values = {f"{FIRST_CHARTS}{d}": value for d, value in strata.items()}
+        values |= {
+            f"eval/{d}/{m}": metrics[f"eval_{d}_{m}"] for d in difficulties for m in recorded
         }
         values["eval/mix_performance"] = self._performance(self.manager.mix)
         self.recorder.metrics(values, step)

@@ -61,6 +61,9 @@ def test_a_benchmark_has_its_own_groups_and_score(
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.name == "infographicvqa"
     assert json.loads(dataset.dataset.profile) == {"num_rows": 2}
+    scores = client.download_artifacts(run.info.run_id, "evaluation/benchmark_scores.json")
+    columns = ["model", "group", "measure", "value", "low", "high", "n"]
+    assert json.loads(Path(scores).read_text())["columns"] == columns
     rejected = client.download_artifacts(run.info.run_id, "evaluation/rejected.json")
     assert json.loads(Path(rejected).read_text())["data"][0][2] == "no_image"
     report = (workdir / "outputs/evaluate/report.html").read_text()
