@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from pixelis.evaluation.evaluate import AGAINST, BASE, EvaluationResult
+from pixelis.evaluation.evaluate import ADAPTER, AGAINST, BASE, EvaluationResult
 from pixelis.evaluation.intervals import Score
 from pixelis.evaluation.metrics import (
     ALL,
@@ -22,6 +22,7 @@ from pixelis.evaluation.metrics import (
 
 TITLE = "Answer accuracy with 95 % intervals"
 P_NOTE = "p: McNemar's exact test, two-sided, not corrected for several groups"
+SIGNIFICANT = 0.05  # a p-value below it is called more than chance
 CHANCE = "chance"
 NOTHING = "–"  # in place of an interval or a chance level that is not known
 UNLIMITED = 10_000  # columns of a console in which no row wraps
@@ -151,12 +152,65 @@ def format_number(score: Score) -> str:
 
 def result_line(result: EvaluationResult, split: str) -> str:
     """Return `Test accuracy 33.7 -> 46.6 % (+12.9 [+9, +17])`, the result on all examples."""
-    adapter = result.adapter.accuracy[ALL]
-    if BASE not in result.models:
-        return f"{split.capitalize()} accuracy {format_percent(adapter).strip()} %"
-    base, gain = result.models[BASE].accuracy[ALL], result.comparisons[BASE][ALL].gain
-    shares = f"{100 * base.value:.1f} -> {100 * adapter.value:.1f} %"
-    return f"{split.capitalize()} accuracy {shares} ({format_percent(gain, '+').strip()})"
+    return f"{split.capitalize()} accuracy {_describe_group(result, ALL)}"
+
+
+def short_result(result: EvaluationResult) -> str:
+    """Return the result on all examples for a run's name, as in `46.6 % (base 33.7)`."""
+    text = f"{100 * result.adapter.accuracy[ALL].value:.1f} %"
+    base = result.base
+    return text if base is None else f"{text} (base {100 * base.accuracy[ALL].value:.1f})"
+
+
+def _describe_group(result: EvaluationResult, group: str) -> str:
+    adapter = result.adapter.accuracy[group]
+    if result.base is None:
+        return f"{format_percent(adapter).strip()} %"
+    gain = result.comparisons[BASE][group].gain
+    shares = f"{100 * result.base.accuracy[group].value:.1f} -> {100 * adapter.value:.1f} %"
+    return f"{shares} ({format_percent(gain, '+').strip()})"
+
+
+def result_markdown(result: EvaluationResult, split: str) -> str:
+    """Return an evaluation for a run's description: line, test, table by difficulty, extreme cells.
+
+    The cells of difficulty and task with the smallest and the largest gain (without a base:
+    accuracy) are those with an interval.
+    """
+    accuracy, parts = result.adapter.accuracy, [result_line(result, split)]
+    if result.base is not None:
+        pair = result.comparisons[BASE][ALL]
+        verdict = "more than chance" if pair.p_value < SIGNIFICANT else "not more than chance"
+        test = f"McNemar's exact p {format_p_value(pair.p_value)}, {pair.gain.num} examples"
+        parts.append(f"The difference is {verdict} ({test}).")
+    labels = [label for label in (BASE, ADAPTER) if label in result.models]
+    heads = ["", "n", *(f"{label} %" for label in labels)]
+    rows = []
+    for group in (*strata(accuracy), ALL):
+        scores = [result.models[label].accuracy[group] for label in labels]
+        rows.append([group, str(scores[-1].num), *map(format_percent, scores)])
+    if result.base is not None:
+        heads.append("gain in points")
+        for row in rows:
+            row.append(format_percent(result.comparisons[BASE][row[0]].gain, "+"))
+    lines = [heads, ["---"] * len(heads), *rows]
+    parts.append("\n".join(f"| {' | '.join(map(str.strip, line))} |" for line in lines))
+    order = (
+        accuracy
+        if result.base is None
+        else {group: pair.gain for group, pair in result.comparisons[BASE].items()}
+    )
+    cells = [name for name in order if is_cell(name) and accuracy[name].interval is not None]
+    cells.sort(key=lambda name: order[name].value)
+    if len(cells) > 1:
+        parts.append(
+            "\n".join(
+                f"- {word} cell: {cell.replace('/', ', ')}: {_describe_group(result, cell)}, "
+                f"{accuracy[cell].num} examples"
+                for word, cell in (("Worst", cells[0]), ("Best", cells[-1]))
+            )
+        )
+    return "\n\n".join(parts)
 
 
 def _new_table(title: str, caption: str | None = None) -> Table:

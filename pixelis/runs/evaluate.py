@@ -19,7 +19,7 @@ from pixelis.evaluation.evaluate import BASE, EvaluationResult, EvaluationSettin
 from pixelis.evaluation.metrics import ALL, paired_comparison
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.evaluation.rollout_store import open_store
-from pixelis.evaluation.tables import format_p_value, format_percent
+from pixelis.evaluation.tables import format_p_value, format_percent, result_markdown
 from pixelis.models.load import (
     best_device,
     load_encoder,
@@ -31,8 +31,8 @@ from pixelis.models.load import (
 from pixelis.models.lora import check_adapter, load_adapter, temporary_adapter
 from pixelis.runs.evaluation_record import (
     RecordSettings,
-    describe_evaluation,
     evaluate_and_record,
+    evaluation_links,
     record_rollouts,
 )
 from pixelis.runs.evaluation_set import choose_evaluation_set, record_benchmark_scores
@@ -128,8 +128,9 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
             show_measures=True,
         )
         record_benchmark_scores(recorder, evaluation_set, result)
+        told = result_markdown(result, evaluation_set.name)
         title = f"{address} on {evaluation_set.title}"
-        recorder.note(describe_evaluation(recorder, result, evaluation_set.name, title))
+        recorder.note("\n\n".join([told, title, evaluation_links(recorder)]))
         record_rollouts(
             recorder,
             result,

@@ -35,7 +35,6 @@ from pixelis.evaluation.tables import (
     as_text,
     measure_rows,
     measures_table,
-    result_line,
     result_rows,
     result_values,
 )
@@ -213,14 +212,11 @@ def rollout_rows(
     return rows
 
 
-def describe_evaluation(
-    recorder: MlflowRecorder, result: EvaluationResult, split: str, title: str
-) -> str:
-    """Return the result in one line, the table, and links to report and traces, in Markdown."""
-    table = as_text(accuracy_table(result, title=title))
-    url = f"#/experiments/{recorder.experiment_id}/runs/{recorder.run_id}"
-    links = f"[Report]({url}/artifacts/{FOLDER}/{REPORT_FILE}) · [Traces]({url}/traces)"
-    return f"{result_line(result, split)}\n\n```\n{table}\n```\n\n{links}"
+def evaluation_links(recorder: MlflowRecorder) -> str:
+    """Return links to the evaluation's report, tables and traces in its run, in Markdown."""
+    links = (("Report", REPORT_FILE), ("Table", "table.txt"), ("Measures", "measures.txt"))
+    shown = [f"[{name}]({recorder.page}/artifacts/{FOLDER}/{file})" for name, file in links]
+    return " · ".join([*shown, f"[Traces]({recorder.page}/traces)"])
 
 
 def record_rollouts(

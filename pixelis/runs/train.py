@@ -24,7 +24,6 @@ from pixelis.recorder import NullRecorder
 from pixelis.runs.evaluation_record import (
     FOLDER,
     RecordSettings,
-    describe_evaluation,
     evaluate_and_record,
     record_rollouts,
 )
@@ -46,6 +45,8 @@ from pixelis.runs.training_checks import (
     training_identity,
 )
 from pixelis.runs.training_record import (
+    RunText,
+    describe_result,
     record_result,
     record_status,
 )
@@ -120,6 +121,12 @@ class _Sft:
     def identity(self) -> dict[str, Any]:
         digests = self.digests | trusted_digests(self.config.data.trusted_path)
         return training_identity(self.params, self.model, digests)
+
+    def text(self, links: str = "") -> RunText:
+        """Return what the run's name and description say, with links in Markdown."""
+        training = self.config.training
+        seed, max_steps = training.seed, training.max_steps
+        return RunText(self.curriculum, seed, max_steps, links, self.search.label)
 
     def settings(self, resume_from: Path | None, run_id: str | None = None) -> TrainingSettings:
         """Return the settings of the training itself."""
@@ -226,15 +233,16 @@ def _run(sft: _Sft) -> None:
     with _open_run(sft, start) as recorder, sft.processes.fail_together():
         # Before the first system metric: MLflow's comparison opens with the runs' first metric.
         recorder.summary({"rollbacks": 0})
-        links = _record_configuration(sft, recorder)
-        result = _train(sft, start, recorder, links)
+        text = sft.text(_record_configuration(sft, recorder))
+        result = _train(sft, start, recorder, text)
         print(result.statistics, flush=True)
-        about = record_result(recorder, result, sft.config, sft.curriculum, links, sft.search.label)
+        record_result(recorder, result, text, sft.config.register)
+        describe_result(recorder, result, text)
         trained = time.monotonic()
         logger.info("training took %.0f s, with start-up", trained - began)
         accuracy: dict[str, float] = {}
         if sft.config.evaluation.enabled:
-            accuracy = _evaluate(sft, recorder, result, about)
+            accuracy = _evaluate(sft, recorder, result, text)
             logger.info("evaluation took %.0f s", time.monotonic() - trained)
         finished = {
             "step": sft.config.training.max_steps,
@@ -257,11 +265,12 @@ def _open_run(sft: _Sft, start: Start) -> AbstractContextManager[MlflowRecorder]
     if start.resume_from is not None and start.run_id is not None:
         length = read_json(start.resume_from / CURRICULUM_FILE)["journal"]
         past = Past(start.resume_from.parent, start.run_id, length)
-    seed, name = sft.config.training.seed, sft.search.label or sft.config.exp_name
+    seed = sft.config.training.seed
+    parts = (sft.search.label, sft.curriculum.strategy_label, f"seed {seed}")
     return open_run(
         entry_point="sft",
         experiment=sft.config.exp_name,
-        run_name=f"{name} {sft.curriculum.strategy_label} seed {seed}",
+        run_name=" · ".join(filter(None, parts)),
         params=sft.params,
         tags={
             "pixelis.seed": str(seed),
@@ -295,7 +304,7 @@ def _record_configuration(sft: _Sft, recorder: MlflowRecorder) -> str:
     return "\n\n".join(filter(None, [link_parent(recorder), data_link]))
 
 
-def _train(sft: _Sft, start: Start, recorder: MlflowRecorder, links: str) -> TrainingResult:
+def _train(sft: _Sft, start: Start, recorder: MlflowRecorder, text: RunText) -> TrainingResult:
     training = sft.config.training
     examples = training.batch_size * training.gradient_accumulation_steps
     if start.resume_from is not None:
@@ -305,14 +314,7 @@ def _train(sft: _Sft, start: Start, recorder: MlflowRecorder, links: str) -> Tra
         output_dir=sft.output_dir,
         max_steps=training.max_steps,
         rules=curriculum_rules(sft.curriculum, examples * sft.processes.world_size),
-        on_event=partial(
-            record_status,
-            recorder,
-            curriculum=sft.curriculum,
-            links=links,
-            max_steps=training.max_steps,
-            label=sft.search.label,
-        ),
+        on_event=partial(record_status, recorder, text),
     )
     with live as figures:
         return run_training(
@@ -333,12 +335,9 @@ def _record_missing_events(recorder: MlflowRecorder, checkpoint: Path) -> None:
 
 
 def _evaluate(
-    sft: _Sft, recorder: MlflowRecorder, result: TrainingResult, about: str
+    sft: _Sft, recorder: MlflowRecorder, result: TrainingResult, text: RunText
 ) -> dict[str, float]:
-    """Roll out the final adapter on the test split; return its answer accuracy by difficulty.
-
-    `about` is the run's description so far; the result is put before it.
-    """
+    """Roll out the final adapter on the test split; return its answer accuracy by difficulty."""
     training, rules = sft.config.training, sft.config.evaluation
     # Without training's max_length: a long test question is no reason to stop here.
     encoder = Encoder(result.encoder.processor)
@@ -362,8 +361,7 @@ def _evaluate(
         ),
         step=training.max_steps,
     )
-    told = describe_evaluation(recorder, evaluation, "test", f"On {evaluation_set.title}")
-    recorder.note(f"{told}\n\n{about}")
+    describe_result(recorder, result, text, evaluation)
     measured = evaluation.adapter.accuracy
     accuracy = {name: measured[name].value for name in (*DIFFICULTIES, ALL) if name in measured}
     keys = [f"summary/{FINAL}/{d}" for d in result.evaluations[-1][1]]

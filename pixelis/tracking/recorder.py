@@ -270,6 +270,11 @@ class MlflowRecorder:
             self.warn(f"failed {what}", why)
             return None
 
+    @property
+    def page(self) -> str:
+        """The address of the run's page, within MLflow's pages."""
+        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
     def url_hint(self) -> str:
         """Return a line for the console with the run's name, id and address."""
         uri = str(self.client.tracking_uri)
