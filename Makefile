@@ -87,7 +87,7 @@ docs: install ## build the documentation's site in build/site: 5 s
 	@echo "docs: open build/site/index.html"
 
 ui: install ## the MLflow UI on the local store, PORT=5000: starts in 10 s, runs until Ctrl-C
-	@echo "ui: http://127.0.0.1:$(PORT) in about 10 s; Ctrl-C ends it"
+	@echo "ui: http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning in about 10 s; Ctrl-C ends it"
 	$(ACTIVE) mlflow ui --backend-store-uri $(STORE) --port $(PORT)
 
 base: install ## rebuild the embedded base model: about an hour; a stopped build goes on

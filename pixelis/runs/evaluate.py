@@ -36,6 +36,7 @@ from pixelis.runs.evaluation_record import (
     record_rollouts,
 )
 from pixelis.runs.evaluation_set import choose_evaluation_set, record_benchmark_scores
+from pixelis.runs.run_params import place_tags, run_params
 from pixelis.tracking import (
     CHAMPION,
     MlflowRecorder,
@@ -105,8 +106,9 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
             entry_point="evaluate",
             experiment=config.experiment,
             run_name=f"evaluate {config.adapter or 'newest sft'} on {evaluation_set.name}",
-            params=flatten(config),
+            params=run_params(flatten(config)),
             tags={
+                **place_tags(flatten(config)),
                 "pixelis.seed": str(config.seed),
                 "pixelis.base_model": name,
                 "pixelis.adapter": address,

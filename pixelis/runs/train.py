@@ -38,6 +38,7 @@ from pixelis.runs.inputs import (
 from pixelis.runs.live_figures import LiveFigures, curriculum_rules
 from pixelis.runs.missing_data import is_missing, load_prep
 from pixelis.runs.prepare import make_data
+from pixelis.runs.run_params import place_tags, run_params
 from pixelis.runs.training_checks import (
     check_training,
     free_settings,
@@ -58,6 +59,7 @@ from pixelis.tracking import (
     deliver_journals,
     final_model,
     find_journals,
+    name_opened_run,
     open_run,
 )
 from pixelis.training.callback import Evaluations
@@ -165,6 +167,7 @@ def make_missing_data(
     trusted_digests(config.data.trusted_path)  # an error before the minutes of making data
 
     def make() -> None:
+        name_opened_run(f"making data · seed {config.training.seed}")
         make_data(prep, data_dir, missing_from=config.data.prep)
 
     processes.run_on_main(make)
@@ -271,8 +274,9 @@ def _open_run(sft: _Sft, start: Start) -> AbstractContextManager[MlflowRecorder]
         entry_point="sft",
         experiment=sft.config.exp_name,
         run_name=" · ".join(filter(None, parts)),
-        params=sft.params,
+        params=run_params(sft.params),
         tags={
+            **place_tags(sft.params),
             "pixelis.seed": str(seed),
             "pixelis.base_model": sft.model.model_name,
             **sft.search.tags,

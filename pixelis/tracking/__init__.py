@@ -20,6 +20,7 @@ from pixelis.tracking.lookup import (
 )
 from pixelis.tracking.recorder import (
     MlflowRecorder,
+    Scalar,
     final_model,
     link_measured,
     log_adapter,
@@ -34,6 +35,7 @@ from pixelis.tracking.registry import (
     set_champion,
 )
 from pixelis.tracking.runs import (
+    name_opened_run,
     nested_environment,
     open_run,
     without_environment,
@@ -48,6 +50,7 @@ __all__ = [
     "ModelVersion",
     "Origin",
     "Past",
+    "Scalar",
     "TrainingRun",
     "data_tag",
     "deliver_journals",
@@ -65,6 +68,7 @@ __all__ = [
     "log_questions",
     "log_trace",
     "measured_model",
+    "name_opened_run",
     "nested_environment",
     "open_run",
     "resolve_adapter",

@@ -22,6 +22,7 @@ from pixelis.recorder import ADAPTERS, UNTRUSTED, visit_index
 from pixelis.tracking.adapters import Origin, model_of
 from pixelis.tracking.datasets import DIGEST_LENGTH, VALIDATION, dataset_fields
 from pixelis.tracking.delivery import KILL_TIMEOUT, TIMEOUT, Delivery
+from pixelis.tracking.experiments import WORKFLOW
 from pixelis.tracking.journal import Past, Record, now, open_journal
 from pixelis.tracking.privacy import WarnOnce, cut, first_line, public, without_secrets
 from pixelis.tracking.send import Sender
@@ -35,6 +36,7 @@ T = TypeVar("T")
 Scalar = str | int | float | bool | None
 Model = Mapping[str, Any]
 
+LOCAL_SERVER = "http://127.0.0.1:5000"  # of `make ui` and `mlflow ui`
 MAX_PARAM, MAX_TAG = 6000, 8000  # characters; MLflow would silently cut off the rest
 
 
@@ -235,9 +237,9 @@ class MlflowRecorder:
         self.record(Record("dataset", name, public(fields)))
 
     def params(self, values: Mapping[str, Scalar]) -> None:
-        """Record parameters as text; MLflow does not allow changing those that the run has."""
+        """Record parameters in YAML's words; MLflow does not allow changing those that it has."""
         with self._lock:
-            fresh = {key: str(value) for key, value in values.items() if key not in self._params}
+            fresh = {key: _text(value) for key, value in values.items() if key not in self._params}
             self._params |= set(fresh)
         for key, value in fresh.items():
             self.record(Record("param", key, cut(value, MAX_PARAM)))
@@ -277,9 +279,10 @@ class MlflowRecorder:
 
     def url_hint(self) -> str:
         """Return a line for the console with the run's name, id and address."""
-        uri = str(self.client.tracking_uri)
-        address = f"{without_secrets(uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
-        look = address if uri.startswith("http") else "make ui"
+        uri = without_secrets(str(self.client.tracking_uri))
+        is_server = uri.startswith("http")
+        address = f"{uri if is_server else LOCAL_SERVER}/{self.page}?{WORKFLOW}"
+        look = address if is_server else f"make ui, then {address}"
         return f"MLflow run {self.run_name!r} ({self.run_id}); look at it with: {look}"
 
     def close(self, status: str, error: str | None = None) -> None:
@@ -302,6 +305,13 @@ class MlflowRecorder:
     def warn(self, kind: str, message: str) -> None:
         """Log a warning, once per kind."""
         self._warnings.warn(kind, message)
+
+
+def _text(value: Scalar) -> str:
+    """Return a setting as YAML and the command line write it: `true`, `null`, `0.1`."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def log_adapter(

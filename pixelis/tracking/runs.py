@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pixelis.errors import UserError
+from pixelis.tracking.experiments import describe_experiment
 from pixelis.tracking.journal import Past
 from pixelis.tracking.lookup import open_experiment
 from pixelis.tracking.privacy import first_line, logger, public
@@ -61,6 +62,13 @@ def nested_environment(recorder: MlflowRecorder) -> dict[str, str]:
         # MLflow puts these tags on every run that the process opens.
         "MLFLOW_RUN_CONTEXT": json.dumps({MLFLOW_PARENT_RUN_ID: recorder.run_id}),
     }
+
+
+def name_opened_run(name: str) -> None:
+    """Name the run that `mlflow run` opened for this process, if any, until `open_run` does."""
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        with suppress(MlflowException):  # `open_run` will say what is wrong
+            connect().update_run(run_id, name=public(name))
 
 
 @contextmanager
@@ -136,6 +144,8 @@ def open_run(
     for tag in {ERROR_TAG, "pixelis.stopped", DIED_TAG} & set(run.data.tags):
         recorder.attempt("clearing", partial(client.delete_tag, run.info.run_id, tag))
     if recorder.flush(OPEN_SECONDS):
+        describe = partial(describe_experiment, client, recorder.experiment_id)
+        recorder.attempt("describing the experiment", describe)
         _end_others(recorder)
     shell = None
     if resumed and shell_id:

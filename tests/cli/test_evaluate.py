@@ -97,7 +97,8 @@ def test_an_evaluation_prints_its_table_and_records_all_of_it(data, adapter, cli
     assert [t.data.spans[1].name for t in traces] == ["turn 1"] * 2
     note = run.data.tags["mlflow.note.content"]
     report_url = f"runs/{run.info.run_id}/artifacts/evaluation/report.html"
-    assert "gain in points" in note and report_url in note
+    assert "gain in points" in note and report_url in note and address in note
+    assert "pixelis.adapter" in run.data.tags and run.data.tags["data.path"] == "data"
     metrics = run.data.metrics
     assert len(metrics) <= 40
     base, tuned = (100 * metrics[f"test/{of}/all/answer_accuracy"] for of in ("base", "adapter"))

@@ -108,7 +108,7 @@ def stored(client, workdir):
                 for name in ("final", "best")
             },
             "status": run.info.status,
-            "params": {k: v for k, v in run.data.params.items() if k != "training.output_dir"},
+            "params": run.data.params,
         }
 
     return look

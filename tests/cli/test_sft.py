@@ -84,7 +84,14 @@ def test_a_run_from_nothing_to_a_table(workdir, sft, client, runs):
     assert made_by.data.tags["pixelis.entry_point"] == "data-prep"
     assert run.data.tags["pixelis.entry_point"] == "sft"
     assert run.data.tags["pixelis.data_run"] == made_by.info.run_id
-    assert made_by.info.run_id in run.data.tags["mlflow.note.content"]
+    note, metrics = run.data.tags["mlflow.note.content"], run.data.metrics
+    assert made_by.info.run_id in note
+    base, tuned = (100 * metrics[f"test/{of}/all/answer_accuracy"] for of in ("base", "adapter"))
+    result = f"{tuned:.1f} % (base {base:.1f})"
+    assert run.info.run_name == f"full · {result} · 0 rollbacks · seed 0"
+    assert note.startswith(f"Test accuracy {base:.1f} -> {tuned:.1f} % (")
+    table, events, timeline = map(note.index, ("| simple | 1 |", "| 0 | start |", "/timeline.html"))
+    assert table < events < timeline < note.index("/report.html")
     assert run.data.metrics["summary/stage_reached"] == 2
     finished = json.loads((workdir / "out" / "finished.json").read_text())
     assert finished["run_id"] == run.info.run_id and finished["step"] == 6
@@ -97,15 +104,15 @@ def test_a_run_from_nothing_to_a_table(workdir, sft, client, runs):
 @pytest.mark.parametrize(
     ("words", "name", "stages"),
     [
-        (("--curriculum.strategy", "competence"), "competence · hard", set()),
+        (("--curriculum.strategy", "competence"), "competence", set()),
         (
             ("--curriculum.strategy", "schedule", "--curriculum.schedule.steps", "[1, 5]"),
-            "schedule · reached balanced · hard",
+            "schedule balanced",
             {"stage_reached", "steps_to/simple", "steps_to/balanced"},
         ),
         (
             ("--curriculum.enabled", "false"),
-            "fixed mix · hard",
+            "fixed mix",
             {"stage_reached", "steps_to/full"},
         ),
     ],
@@ -117,12 +124,15 @@ def test_a_run_says_of_its_strategy_what_is_true_of_it(
     code, out, _ = sft(*words, training__max_steps=2, training__save_steps=2)
     (run,) = runs()
     assert code == 0 and f"MLflow run {run.info.run_name!r} (" in out
-    assert re.fullmatch(rf"{name} \d\.\d\d", run.data.tags["mlflow.runName"])
+    assert run.data.tags["mlflow.runName"] == f"{name} · trained 2 steps · seed 0"
     found = {key.removeprefix("summary/") for key in run.data.metrics if "summary/ste" in key}
     found |= {"stage_reached"} & {key.removeprefix("summary/") for key in run.data.metrics}
     assert found == stages
     assert ("pixelis.stage_reached" in run.data.tags) == bool(stages)
-    assert f"  Strategy: {name.partition(' · ')[0]}" in out.splitlines() and "rollbacks" not in out
+    assert (
+        f"  Strategy: {name.removesuffix(' balanced')}" in out.splitlines()
+        and "rollbacks" not in out
+    )
     assert ("curriculum/stage" in run.data.metrics) == bool(stages)
 
 
@@ -197,7 +207,7 @@ def test_a_terminated_process_says_how_to_go_on_and_the_next_one_does(
     assert how == "go on with the same command and -P resume=auto (or --resume auto)"
     (run,) = runs()
     assert run.info.status == "KILLED"
-    assert run.info.run_name.endswith(f" · stopped after step {step} of 24")
+    assert f" · stopped after step {step} of 24 · 0 rollbacks · seed " in run.info.run_name
     note = run.data.tags["mlflow.note.content"]
     assert note.startswith(f"Stopped after step {step} of 24.\n") and "| 0 | start |" in note
     assert (run.data.tags["pixelis.stopped"], run.data.metrics["summary/rollbacks"]) == ("true", 0)
@@ -643,7 +653,7 @@ def test_trusted_examples_are_an_input_and_part_of_what_a_resume_compares(
     assert sft(*words, **settings)[0] == 0
     (run,) = runs()
     steps = [metric.step for metric in client.get_metric_history(run.info.run_id, UNTRUSTED_LOSS)]
-    assert steps == [2, 3] and run.data.params["data.trusted"] == "clean"
+    assert steps == [2, 3] and run.data.tags["data.trusted"] == "clean"
     inputs = {
         each.dataset.name: each.tags[0].value
         for each in client.get_run(run.info.run_id).inputs.dataset_inputs

@@ -13,8 +13,10 @@ from pixelis.evaluation.tables import (
     format_percent,
     measure_rows,
     measures_table,
+    result_markdown,
     result_rows,
     result_values,
+    short_result,
 )
 from tests.evaluation.handmade import make_example
 
@@ -40,6 +42,7 @@ def comparison():
         name: Comparison(Score(0.5, (0.35, 0.65), 40), 22, 2, 0.00004) for name in (*CELLS, *GROUPS)
     }
     pairs["hard"] = Comparison(Score(-0.025, (-0.1, 0.05), 40), 1, 2, 1.0)
+    pairs["hard/text_extraction"] = Comparison(Score(-0.02, (-0.1, 0.06), 40), 1, 2, 1.0)
     return pairs
 
 
@@ -162,6 +165,32 @@ def test_a_dash_is_in_place_of_an_interval_of_few_examples(few):
         (*(f"test/{model}/all/answer_accuracy" for model in ("base", "adapter")), "test/gain/all"),
         0,
     )
+
+
+def test_a_result_for_a_description(result, alone):
+    assert short_result(result) == "75.0 % (base 25.0)" and short_result(alone) == "75.0 %"
+    assert result_markdown(result, "test").splitlines() == [
+        "Test accuracy 25.0 -> 75.0 % (+50.0 [+35, +65])",
+        "",
+        "The difference is more than chance (McNemar's exact p <0.001, 40 examples).",
+        "",
+        "|  | n | base % | adapter % | gain in points |",
+        "| --- | --- | --- | --- | --- |",
+        "| simple | 40 | 25.0 [15, 35] | 75.0 [65, 85] | +50.0 [+35, +65] |",
+        "| hard | 40 | 25.0 [15, 35] | 75.0 [65, 85] | -2.5 [-10, +5] |",
+        "| all | 40 | 25.0 [15, 35] | 75.0 [65, 85] | +50.0 [+35, +65] |",
+        "",
+        "- Worst cell: hard, text_extraction: 25.0 -> 75.0 % (-2.0 [-10, +6]), 40 examples",
+        "- Best cell: simple, object_counting: 25.0 -> 75.0 % (+50.0 [+35, +65]), 40 examples",
+    ]
+    told = result_markdown(alone, "validation")
+    assert told.startswith("Validation accuracy 75.0 [65, 85] %\n\n|  | n | adapter % |")
+
+
+def test_cells_without_an_interval_and_equal_answers_are_no_news(few):
+    told = result_markdown(few, "test")
+    assert "The difference is not more than chance (McNemar's exact p 1.000, 9 examples)." in told
+    assert told.endswith("| all | 9 | 0.0 – | 0.0 – | +0.0 – |")
 
 
 def test_rows_hold_every_group_and_are_json(result, alone):

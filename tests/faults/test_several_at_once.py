@@ -51,7 +51,7 @@ def test_trainings_and_a_search_at_once(tmp_path, starter, tell, is_full):
     assert made["tokens-train"] == made["tokens-validation"] == made["vision"] == 1, made
     assert not list(cache.glob(".*.part"))
 
-    runs = {run.data.params["training.output_dir"]: run for run in place.runs("sft")}
+    runs = {run.data.tags["training.output_dir"]: run for run in place.runs("sft")}
     for seed in seeds:
         run, out = runs[f"out-{seed}"], place.folder / f"out-{seed}"
         assert run.data.tags["pixelis.seed"] == run.data.params["training.seed"] == str(seed)

@@ -145,14 +145,16 @@ def test_the_digest_of_a_file_changes_with_its_last_row(recorder, tmp_path):
 
 
 def test_the_hint_says_where_to_look_and_hides_passwords(recorder):
-    assert recorder.url_hint() == f"MLflow run 'r' ({recorder.run_id}); look at it with: make ui"
+    page = f"#/experiments/0/runs/{recorder.run_id}?workflowType=machine_learning"
+    assert recorder.url_hint() == (
+        f"MLflow run 'r' ({recorder.run_id}); look at it with: make ui, then "
+        f"http://127.0.0.1:5000/{page}"
+    )
     run = recorder.client.get_run(recorder.run_id)
     there = MlflowRecorder(
         MlflowClient("http://me:secret@host:5000"), run, output_dir=Path("other")
     ).url_hint()
-    assert there.endswith(
-        f"look at it with: http://host:5000/#/experiments/0/runs/{run.info.run_id}"
-    )
+    assert there.endswith(f"look at it with: http://host:5000/{page}")
 
 
 def test_a_table_that_comes_again_is_not_appended(recorder, artifact):

@@ -11,7 +11,7 @@ import mlflow
 import pytest
 
 from pixelis.errors import ConfigError, UserError
-from pixelis.tracking.runs import FIRST_KEY, git_tags
+from pixelis.tracking.runs import FIRST_KEY, git_tags, name_opened_run
 from tests.tracking.conftest import opened
 
 
@@ -31,13 +31,24 @@ def test_a_new_run_has_its_name_experiment_params_and_tags(client):
     assert client.get_experiment(run.info.experiment_id).name == "pixelis"
     assert run.data.params == {
         "training.seed": "3",
-        "curriculum.enabled": "True",
-        "resume": "None",
+        "curriculum.enabled": "true",
+        "resume": "null",
     }
     assert run.data.tags["pixelis.entry_point"] == "sft"
     assert run.data.tags["base_model"] == "pixelis-nano"
     assert run.data.tags["mlflow.source.name"] == "pixelis"
     assert mlflow.active_run() is None
+
+
+def test_the_run_that_mlflow_run_opened_has_a_name_before_it_is_open(client, monkeypatch):
+    name_opened_run("no run")
+    outer = client.create_run("0", run_name="capable-auk-759")
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer.info.run_id)
+    name_opened_run("making data · seed 0")
+    assert client.get_run(outer.info.run_id).info.run_name == "making data · seed 0"
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    name_opened_run("a run that is not there")
+    assert os.environ["MLFLOW_RUN_ID"] == "0" * 32
 
 
 def test_the_run_that_mlflow_run_opened_is_used_and_keeps_its_params(client, monkeypatch, caplog):
