@@ -99,7 +99,7 @@ def run_name(text: RunText, events: Sequence[Event], outcome: str) -> str:
     if curriculum.enabled and strategy.uses_stages:
         # Only the default strategy rolls back: its name is left out, the others' are not.
         where = _stage(newest) if strategy.rolls_back else f"{where} {_stage(newest)}"
-        where += f", tries {newest['to_stage']}" if newest["kind"] in TRIAL_KINDS else ""
+        where += f" (tries {newest['to_stage']})" if newest["kind"] in TRIAL_KINDS else ""
     rollbacks = newest["rollback_count"]
     counted = f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}" if strategy.rolls_back else ""
     parts = [text.label, where, outcome, counted, f"seed {text.seed}"]

@@ -24,7 +24,7 @@ def event(kind, stage, tried=None, rollbacks=0):
             {},
             event("trial", "simple", "balanced", 2),
             "stopped after step 9 of 24",
-            "simple, tries balanced · {} · 2 rollbacks",
+            "simple (tries balanced) · {} · 2 rollbacks",
         ),
         ({"strategy": "competence"}, event("end", "full"), "46.6 %", "competence · {}"),
         ({"enabled": False}, event("end", "full"), "46.6 %", "fixed mix · {}"),
