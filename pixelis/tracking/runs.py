@@ -30,7 +30,7 @@ from pixelis.tracking.lookup import open_experiment
 from pixelis.tracking.privacy import first_line, logger, public
 from pixelis.tracking.recorder import MlflowRecorder, Scalar
 from pixelis.tracking.send import DIED_TAG, ERROR_TAG
-from pixelis.tracking.store import connect, retry_locked
+from pixelis.tracking.store import ATTEMPT_SECONDS, call_within, connect, retry_locked
 from pixelis.tracking.sync import ALIVE_TAG, claim, end_dead_runs
 
 HEARTBEAT_SECONDS = 60.0
@@ -144,8 +144,10 @@ def open_run(
     for tag in {ERROR_TAG, "pixelis.stopped", DIED_TAG} & set(run.data.tags):
         recorder.attempt("clearing", partial(client.delete_tag, run.info.run_id, tag))
     if recorder.flush(OPEN_SECONDS):
-        describe = partial(describe_experiment, client, recorder.experiment_id)
-        recorder.attempt("describing the experiment", describe)
+        # Without a warning: of several processes that set the same tags at once, some may fail.
+        with suppress(MlflowException, TimeoutError):
+            describe = partial(describe_experiment, client, recorder.experiment_id)
+            call_within(ATTEMPT_SECONDS, describe)
         _end_others(recorder)
     shell = None
     if resumed and shell_id:
