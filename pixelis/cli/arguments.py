@@ -43,6 +43,7 @@ ENTRY_POINTS = {
         {"config": "configs/evaluate.yaml", "model": MODEL},
         "--adapter outputs/sft/final --split validation",
     ),
+    "ask": EntryPoint("ask an adapter about images of your own", {"model": MODEL}),
     "export": EntryPoint(
         "merge an adapter into its base, compare, and save it for transformers and vLLM",
         {"config": "configs/export.yaml", "model": MODEL},
