@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from pixelis.cli.arguments import run_cli
 from pixelis.cli.ask import main
 from pixelis.runs.ask import AskSettings, save_marked
 from pixelis.tracking import MlflowRecorder, log_adapter
-from pixelis.tracking.adapters import input_example
 from tests.evaluation.rollouts import answer, call, rollout
 
 pytestmark = pytest.mark.integration
@@ -21,9 +20,9 @@ QUESTION = ("--question", "What is the colour of the circle?")
 
 @pytest.fixture
 def photo(workdir):
-    path = workdir / "photo.png"
-    path.write_bytes(input_example()["image"][0])
-    return path
+    picture = Image.new("RGB", (112, 112), "white")
+    ImageDraw.Draw(picture).ellipse((14, 20, 46, 52), fill=(220, 40, 40))
+    picture.save(workdir / "photo.png")
 
 
 def ask(*words):
@@ -87,7 +86,7 @@ def refused(refused):
         ),
         (
             ("--image", "photo.png", *QUESTION),
-            "no finished sft run in the experiment 'sft_curriculum'; experiments there are: Default",
+            "no finished sft run in the experiment 'sft_curriculum'; experiments there are: Def",
         ),
         (
             ("--image", "photo.png", *QUESTION, "--model.max_pixel", "9"),
