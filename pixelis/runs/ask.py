@@ -1,6 +1,7 @@
 """Ask an adapter, and its base beside it, about a user's own images."""
 
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
@@ -14,11 +15,11 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import Example, question_only
 from pixelis.data.images import ImageError, encode_image, load_image
 from pixelis.errors import DataError
-from pixelis.evaluation.cards import turn_act
+from pixelis.evaluation.cards import Act, turn_act
 from pixelis.evaluation.evaluate import ADAPTER, BASE
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.evaluation.spans import marked_frames
-from pixelis.evaluation.turns import MAX_OPERATIONS, NO_ANSWER, Rollout, Turn
+from pixelis.evaluation.turns import MAX_OPERATIONS, NO_ANSWER, Rollout
 from pixelis.files import write_atomic
 from pixelis.models.load import (
     best_device,
@@ -68,8 +69,7 @@ def run_ask(settings: AskSettings, model_config: ModelConfig) -> None:
     print(f"question: {settings.question}")
     for label in (ADAPTER, BASE) if settings.base else (ADAPTER,):
         print(f"\n{label}")
-        with model.disable_adapter() if label == BASE else nullcontext():
-            rollout = ask(model, encoder, example)
+        rollout = ask(model, encoder, example, label, lambda act: print(act.as_text(), flush=True))
         if rollout.answer is None:
             print(f"no answer: {ENDINGS[rollout.outcome]}")
         for path in save_marked(rollout, settings, images, label):
@@ -96,14 +96,19 @@ def load_asked(
     return model.eval(), encoder
 
 
-def ask(model: Any, encoder: Encoder, example: Example) -> Rollout:
-    """Roll out a model on an example, and print each turn when it ends."""
+def ask(
+    model: Any, encoder: Encoder, example: Example, label: str, on_turn: Callable[[Act], None]
+) -> Rollout:
+    """Ask the adapter or, with the label `base`, its base; call `on_turn` when a turn ends."""
     numbers = count(1)
-
-    def tell(_: int, turn: Turn) -> None:
-        print(turn_act(next(numbers), turn).as_text(), flush=True)
-
-    (rollout,) = roll_out(model, encoder, [Conversation(example)], SETTINGS, on_turn=tell)
+    with model.disable_adapter() if label == BASE else nullcontext():
+        (rollout,) = roll_out(
+            model,
+            encoder,
+            [Conversation(example)],
+            SETTINGS,
+            on_turn=lambda _, turn: on_turn(turn_act(next(numbers), turn)),
+        )
     return rollout
 
 
