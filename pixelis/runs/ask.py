@@ -62,7 +62,8 @@ def run_ask(settings: AskSettings, model_config: ModelConfig) -> None:
     silence_libraries()
     images = tuple(_read_image(path) for path in settings.images)
     example = question_only(settings.images[0].name, settings.question, images)
-    model, encoder = load_asked(settings.adapter, settings.experiment, model_config)
+    address = find_adapter(settings.adapter, settings.experiment)
+    model, encoder = load_asked(address, model_config)
     for path, image in zip(settings.images, images, strict=True):
         seen = " x ".join(map(str, encoder.seen_size(image)))
         print(f"{path}: {image.width} x {image.height} pixels, which the model sees as {seen}")
@@ -70,26 +71,34 @@ def run_ask(settings: AskSettings, model_config: ModelConfig) -> None:
     for label in (ADAPTER, BASE) if settings.base else (ADAPTER,):
         print(f"\n{label}")
         rollout = ask(model, encoder, example, label, lambda act: print(act.as_text(), flush=True))
-        if rollout.answer is None:
-            print(f"no answer: {ENDINGS[rollout.outcome]}")
+        if ending := describe_ending(rollout):
+            print(ending)
         for path in save_marked(rollout, settings, images, label):
             print(f"where it looked: {path}")
 
 
-def load_asked(
-    adapter: str | None, experiment: str, model_config: ModelConfig
-) -> tuple[Any, Encoder]:
+def find_adapter(adapter: str | None, experiment: str) -> str:
+    """Return the address of an adapter: the given one, or that of the newest finished training.
+
+    Raises:
+        UserError: when the experiment has no finished training.
+    """
+    if adapter is not None:
+        return adapter
+    newest = find_run(experiment)
+    address = f"runs:/{newest.run_id}"
+    logger.info("adapter: %s, of the newest finished sft run (%s)", address, newest.name)
+    return address
+
+
+def load_asked(address: str, model_config: ModelConfig) -> tuple[Any, Encoder]:
     """Load an adapter on its base, and the encoder of its processor.
 
     Raises:
         UserError: when there is no such adapter, or it is not for this base.
     """
     name, trust = model_config.model_name, model_config.trust_remote_code
-    if adapter is None:
-        newest = find_run(experiment)
-        adapter = f"runs:/{newest.run_id}"
-        logger.info("adapter: %s, of the newest finished sft run (%s)", adapter, newest.name)
-    folder = resolve_adapter(adapter)
+    folder = resolve_adapter(address)
     encoder = load_encoder(model_config, max_positions(name, trust_remote_code=trust))
     base = load_model(name, torch_dtype=model_config.torch_dtype, trust_remote_code=trust)
     model = load_adapter(base, folder, model_name=name).to(best_device())
@@ -110,6 +119,11 @@ def ask(
             on_turn=lambda _, turn: on_turn(turn_act(next(numbers), turn)),
         )
     return rollout
+
+
+def describe_ending(rollout: Rollout) -> str:
+    """Return why a rollout has no answer; empty if it has one."""
+    return "" if rollout.answer is not None else f"no answer: {ENDINGS[rollout.outcome]}"
 
 
 def save_marked(

@@ -61,7 +61,7 @@ def test_where_it_looked_is_marked_on_each_frame_in_the_pixels_of_the_image(tmp_
     assert saved == [tmp_path / f"out/photo-{frame}-adapter.png" for frame in (1, 2)]
     large, small = (np.asarray(Image.open(path)) for path in saved)
     assert large.shape == (512, 1024, 3) and small.shape == (800, 1000, 3)
-    assert not large[:250].any() and large[256, 512:].any(axis=-1).all()
+    assert not large[:230].any() and large[256, 512:].any(axis=-1).all()
     assert small[100, 100:300].any(axis=-1).all() and not small[310:].any()
     assert save_marked(rollout(answer("up")), settings, images, "base") == []
 
