@@ -33,6 +33,10 @@ from pixelis.evaluation.spans import build_spans, marked_frames
 from pixelis.evaluation.tables import (
     accuracy_table,
     as_text,
+    grid_of,
+    grid_rows,
+    grid_table,
+    loss_lines,
     measure_rows,
     measures_table,
     result_line,
@@ -115,6 +119,7 @@ def evaluate_and_record(
         table = as_text(accuracy_table(result, title=second, other=AGAINST))
         print(table, end="", flush=True)
         recorder.text(table, f"{FOLDER}/against.txt")
+    _record_grid(recorder, result, title)
     if show_measures:
         measures = measures_table(result, title=f"Measures on {title}, 95 % intervals")
         print(as_text(measures), end="", flush=True)
@@ -144,6 +149,16 @@ def evaluate_and_record(
     )
     record_chart(recorder, bars, f"{FOLDER}/accuracy")
     return result
+
+
+def _record_grid(recorder: MlflowRecorder, result: EvaluationResult, title: str) -> None:
+    """Print and record the accuracies by difficulty and task, and each significant loss."""
+    grid = grid_of(result)
+    heading = f"Difficulty and task on {title}, worst first, 95 % intervals"
+    text = "\n".join([as_text(grid_table(grid, title=heading)).rstrip(), *loss_lines(grid)]) + "\n"
+    print(text, end="", flush=True)
+    recorder.text(text, f"{FOLDER}/grid.txt")
+    recorder.table(grid_rows(grid), f"{FOLDER}/grid.json")
 
 
 def _record_rollout_table(recorder: MlflowRecorder, result: EvaluationResult) -> None:

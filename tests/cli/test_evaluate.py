@@ -59,6 +59,8 @@ def test_an_evaluation_prints_its_table_and_records_all_of_it(data, adapter, cli
     score, gain = r"\d+\.\d –", r"[+-]\d+\.\d –"  # too few examples for intervals
     row = rf"(?m)^attribute_recognition +\d +{score} +{score} +{gain} +\d/\d +1\.000 +\d+\.\d$"
     assert re.search(row, out), out  # into a pipe, one line
+    cell = rf"(?m)^simple/\w+ +1 +{score} +{score} +{gain} +\d/\d +1\.000 +\d+\.\d$"
+    assert re.search(cell, out), out
     assert "report: outputs/evaluate/report.html" in out
     (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
     assert run.info.status == "FINISHED"
@@ -119,6 +121,10 @@ def test_ten_examples_have_intervals_and_each_row_is_one_line(data, adapter, cli
     assert metrics["test/gain/all_high"] == -metrics["test/gain/all_low"] > 0.2
     assert metrics["test/adapter/all/answer_accuracy_low"] < 1
     assert not [key for key in metrics if re.search(r"/(simple|medium|hard)[/_].*(low|high)$", key)]
+    grid = artifact(client, run, "grid.txt")
+    assert grid in out and out.index("Answer accuracy on") < out.index(grid)
+    cells = json.loads(artifact(client, run, "grid.json"))
+    assert cells["columns"][:3] == ["group", "n", "base_accuracy"] and len(cells["data"]) > 3
     table = json.loads(artifact(client, run, "table.json"))
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     ends = {row["group"]: (row["adapter_low"], row["gain_low"]) for row in rows}
