@@ -15,7 +15,14 @@ from pixelis import figures
 from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
 from pixelis.data_prep.figures import side_by_side
-from pixelis.evaluation.cases import Case, build_cases, explain, verdict_of, worst_first
+from pixelis.evaluation.cases import (
+    Case,
+    build_cases,
+    explain,
+    spread_evenly,
+    verdict_of,
+    worst_first,
+)
 from pixelis.evaluation.evaluate import (
     ADAPTER,
     AGAINST,
@@ -256,10 +263,9 @@ def record_rollouts(
         keys = _model_metrics(result, evaluation_set.name)
         link_measured(recorder, model, keys, settings.step, name=name, digest=digest)
     cases = build_cases(result)
-    traced = worst_first(cases, settings.num_traces, settings.seed)
     _try(lambda: _record_figures(recorder, cases))
     _try(lambda: _record_images(recorder, worst_first(cases, TABLE_ROWS, settings.seed)))
-    _try(lambda: _record_traces(recorder, traced, model))
+    _try(lambda: _record_traces(recorder, cases, settings, model))
     if settings.num_reported:
         page = report_page(
             result,
@@ -363,15 +369,25 @@ def _record_images(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
 
 
 def _record_traces(
-    recorder: MlflowRecorder, cases: Sequence[Case], model: Mapping[str, Any] | None
+    recorder: MlflowRecorder,
+    cases: Sequence[Case],
+    settings: RecordSettings,
+    model: Mapping[str, Any] | None,
 ) -> None:
-    for case in cases:
-        example = case.example
+    traced = spread_evenly(cases, settings.num_traces, settings.seed)
+    for case in traced:
+        example, answer = case.example, case.rollout.answer
         log_trace(
             recorder,
             key=f"rollout {example.id}",
             name=f"{case.verdict}: {example.task}",
+            preview=(
+                example.question,
+                f"{'no answer' if answer is None else answer} ({example.ground_truth})",
+            ),
             spans=build_spans(case),
+            # MLflow shows the share of each assessment, which is not the accuracy.
+            assessment=f"right ({len(traced)} of {len(cases)} rollouts, even by verdict)",
             is_right=case.is_right,
             why=case.why,
             answered=case.rollout.outcome == ANSWERED,

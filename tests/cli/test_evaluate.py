@@ -84,6 +84,13 @@ def test_an_evaluation_prints_its_table_and_records_all_of_it(data, adapter, cli
     assert table["data"][0][0]["type"] == "image"
     traces = client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)
     assert [t.data.spans[1].name for t in traces] == ["turn 1"] * 2
+    for trace in traces:
+        root, (assessment,) = trace.data.spans[0], trace.info.assessments
+        answer, truth = root.outputs["answer"], root.outputs["truth"]
+        answer = "no answer" if answer is None else answer
+        assert trace.info.request_preview == root.inputs["question"]
+        assert trace.info.response_preview == f"{answer} ({truth})"
+        assert assessment.name == "right (2 of 3 rollouts, even by verdict)"
     note = run.data.tags["mlflow.note.content"]
     report_url = f"runs/{run.info.run_id}/artifacts/evaluation/report.html"
     assert "gain in points" in note and report_url in note
