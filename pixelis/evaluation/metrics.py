@@ -173,6 +173,15 @@ def compute_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
     return {name: total / len(rollouts) for name, total in sums.items()}
 
 
+def failure_shares(rollouts: Sequence[Rollout]) -> dict[str, Score]:
+    """Return failure (`Turn.failure`) -> share of at least one rollout's with it, and interval."""
+    scores = {
+        kind: share_score([(bool(rollout.failures[kind]), 1) for rollout in rollouts])
+        for kind in FAILURES
+    }
+    return {kind: score for kind, score in scores.items() if score is not None}
+
+
 def parse_count(answer: str | None) -> float | None:
     """Parse a count in digits or as a word up to fifteen; return None for any other answer.
 

@@ -25,7 +25,14 @@ from pixelis.evaluation.cards import (
 from pixelis.evaluation.cases import LOST, MEANINGS, Case, build_cases, worst_first
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.intervals import MIN_EXAMPLES
-from pixelis.evaluation.metrics import ALL, TASK_PREFIX, Comparison, chance_levels, strata
+from pixelis.evaluation.metrics import (
+    ALL,
+    TASK_PREFIX,
+    Comparison,
+    chance_levels,
+    failure_shares,
+    strata,
+)
 from pixelis.evaluation.tables import (
     P_NOTE,
     format_chance,
@@ -38,6 +45,7 @@ from pixelis.evaluation.tables import (
     measure_cells,
     shown_groups,
 )
+from pixelis.evaluation.turns import FAILURES
 
 COLOURS = {"base": "#b0b7bf", "against": "#E69F00", "adapter": "#0072B2"}
 MAX_TURNS = 12  # of one rollout; further turns are a loop
@@ -62,6 +70,7 @@ def report_page(
         rows=_rows(result, shown_groups(result), _leaves_0_out),
         cells=_rows(grid, list(grid.adapter.accuracy), is_significant),
         losses=loss_lines(grid),
+        failures=_failure_rows(result),
         colours=[COLOURS[label] for label in result.models],
         models=list(result.models),
         compared=list(result.comparisons),
@@ -107,6 +116,15 @@ def _rows(
             "chance_level": chances.get(group),
         }
         for group in groups
+    ]
+
+
+def _failure_rows(result: EvaluationResult) -> list[tuple[str, list[str]]]:
+    """Return each kind of failure with one text per model."""
+    shares = [failure_shares(evaluation.rollouts) for evaluation in result.models.values()]
+    return [
+        (kind.replace("_", " "), [format_percent(each[kind]) for each in shares])
+        for kind in FAILURES
     ]
 
 

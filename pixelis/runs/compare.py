@@ -8,7 +8,13 @@ from rich.markdown import Markdown
 
 from pixelis.config import CompareConfig, flatten
 from pixelis.experiments.compare import ComparedTraining, trainings_markdown, trainings_rows
-from pixelis.figures import FigureSettings, TrainingHistory, build_history, compare_timelines
+from pixelis.figures import (
+    FigureSettings,
+    TrainingHistory,
+    build_history,
+    compare_timelines,
+    titled,
+)
 from pixelis.runs.live_figures import DRAWN_METRICS, record_chart
 from pixelis.tracking import TrainingRun, find_trainings, open_run
 
@@ -36,7 +42,9 @@ def run_comparison(config: CompareConfig) -> None:
         system_metrics=False,
     ) as recorder:
         histories = {training.name: training.history for training in trainings}
-        record_chart(recorder, compare_timelines(histories), "comparison/timelines")
+        title = f"{len(trainings)} trainings compared, {recorder.date}"
+        chart = titled(compare_timelines(histories), title)
+        record_chart(recorder, chart, "comparison/timelines")
         recorder.table(trainings_rows(trainings), "comparison/table.json")
         table = trainings_markdown(trainings)
         recorder.text(f"{table}\n", "comparison/table.md")

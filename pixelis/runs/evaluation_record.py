@@ -11,7 +11,6 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from pixelis import figures
 from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
 from pixelis.data_prep.figures import side_by_side
@@ -23,6 +22,7 @@ from pixelis.evaluation.cases import (
     verdict_of,
     worst_first,
 )
+from pixelis.evaluation.charts import build_charts
 from pixelis.evaluation.evaluate import (
     ADAPTER,
     AGAINST,
@@ -50,7 +50,8 @@ from pixelis.evaluation.tables import (
     result_rows,
     result_values,
 )
-from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
+from pixelis.evaluation.turns import ANSWERED
+from pixelis.figures import Chart
 from pixelis.files import write_atomic
 from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.live_figures import record_chart
@@ -62,7 +63,6 @@ TABLE_ROWS, TABLE_SIDE = 60, 320  # of the table of images
 # Of the table of all rollouts: largest side of a picture, and pictures, which are uploaded singly.
 SIDE, MAX_PICTURES = 128, 1000
 LEFT_OUT = "left out: the table's images are full"
-ENDINGS = {ANSWERED: "wrong answer", MAX_OPERATIONS: "called until the limit"}
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +71,9 @@ logger = logging.getLogger(__name__)
 class RecordSettings:
     """The settings for recording single rollouts.
 
-    `adapter` is its name or address, for titles. With 0 trajectories in the report
-    (`num_reported`) none is written; `report_folder` is the folder of the user's copy; `step` is
-    that of the metrics.
+    For titles: `adapter` is its name or address, `curriculum` that of its training. With 0
+    trajectories in the report (`num_reported`) none is written; `report_folder` is the folder of
+    the user's copy; `step` is that of the metrics.
     """
 
     adapter: str
@@ -82,6 +82,7 @@ class RecordSettings:
     num_traces: int
     num_reported: int
     report_folder: Path
+    curriculum: str = ""
     step: int = 0
 
 
@@ -139,22 +140,6 @@ def evaluate_and_record(
     recorder.table(result_rows(result), f"{FOLDER}/table.json")
     _record_rollout_table(recorder, result)
     recorder.metrics(result_values(result, evaluation_set.name), step)
-    bars = figures.accuracy_bars(
-        [
-            {
-                "difficulty": difficulty,
-                "model": label,
-                "accuracy": score.value,
-                "low": score.ends[0],
-                "high": score.ends[1],
-                "n": score.num,
-            }
-            for label, evaluation in result.models.items()
-            for difficulty in strata(evaluation.accuracy)
-            for score in [evaluation.accuracy[difficulty]]
-        ]
-    )
-    record_chart(recorder, bars, f"{FOLDER}/accuracy")
     return result
 
 
@@ -194,7 +179,7 @@ def picture_cells(
 def rollout_rows(
     result: EvaluationResult, cells: Mapping[str, Image.Image | str]
 ) -> list[dict[str, Any]]:
-    """Return one row per rollout: question, turns, answer, verdict and reason.
+    """Return one row per rollout: question, answer, truth, verdict, then all else.
 
     `verdict` is `right` or `wrong`; for an adapter whose base was rolled out from the same start
     (example, sample, planted), it is `gained` or `lost` if exactly one of the two is right.
@@ -213,9 +198,12 @@ def rollout_rows(
             failures = [f"{kind} {num}" for kind, num in sorted(rollout.failures.items())]
             rows.append(
                 {
+                    "question": example.question,
+                    "answer": rollout.answer,
+                    "truth": example.ground_truth,
+                    "verdict": verdict_of(is_right, base.get(start) if label == ADAPTER else None),
                     "image": cells[example.id],
                     "model": label,
-                    "verdict": verdict_of(is_right, base.get(start) if label == ADAPTER else None),
                     "why": "" if is_right else explain(rollout, example),
                     "id": example.id,
                     "sample": rollout.sample,
@@ -223,9 +211,6 @@ def rollout_rows(
                     "difficulty": example.difficulty,
                     "task": example.task,
                     "sample_type": example.sample_type,
-                    "question": example.question,
-                    "truth": example.ground_truth,
-                    "answer": rollout.answer,
                     "right": is_right,
                     "outcome": rollout.outcome,
                     "failures": ", ".join(failures),
@@ -263,7 +248,9 @@ def record_rollouts(
         keys = _model_metrics(result, evaluation_set.name)
         link_measured(recorder, model, keys, settings.step, name=name, digest=digest)
     cases = build_cases(result)
-    _try(lambda: _record_figures(recorder, cases))
+    about = {"run": recorder.run_name, "date": recorder.date}
+    about |= {"curriculum": settings.curriculum} if settings.curriculum else {}
+    _try(lambda: _record_charts(recorder, build_charts(result, cases, about)))
     _try(lambda: _record_images(recorder, worst_first(cases, TABLE_ROWS, settings.seed)))
     _try(lambda: _record_traces(recorder, cases, settings, model))
     if settings.num_reported:
@@ -271,6 +258,7 @@ def record_rollouts(
             result,
             title=f"Evaluation of {settings.adapter} on {evaluation_set.name}",
             about={
+                **about,
                 "examples": str(len(result.examples)),
                 "base": settings.base,
                 "data": evaluation_set.path,
@@ -319,29 +307,9 @@ def _write_report(folder: Path, page: str) -> None:
     logger.info("report: %s", path)
 
 
-def _record_figures(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
-    endings = [
-        {"group": getattr(case.example, by), "kind": _ending(case)}
-        for by in ("difficulty", "task")
-        for case in cases
-    ]
-    record_chart(recorder, figures.outcome_bars(endings), f"{FOLDER}/failures")
-    matrices = figures.confusions(
-        [
-            {
-                "task": case.example.task,
-                "truth": case.example.ground_truth,
-                "answer": case.rollout.answer,
-                "right": case.is_right,
-            }
-            for case in cases
-        ]
-    )
-    record_chart(recorder, matrices, f"{FOLDER}/confusion")
-
-
-def _ending(case: Case) -> str:
-    return "right" if case.is_right else ENDINGS.get(case.rollout.outcome, "no answer")
+def _record_charts(recorder: MlflowRecorder, charts: Mapping[str, Chart]) -> None:
+    for name, chart in charts.items():
+        record_chart(recorder, chart, f"{FOLDER}/{name}")
 
 
 def _record_images(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:

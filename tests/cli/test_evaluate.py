@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -67,17 +68,22 @@ def test_an_evaluation_prints_its_table_and_records_all_of_it(data, adapter, cli
     assert run.info.run_name == f"evaluate {address} on test"
     assert run.data.params["samples_per_difficulty"] == "1"
     rows = rollout_rows(client, run)
-    columns = ["image", "model", "verdict", "why", "id", "sample", "planted"]
-    assert [*rows[0]][:7] == columns
+    assert [*rows[0]][:6] == ["question", "answer", "truth", "verdict", "image", "model"]
     assert sum(not row["planted"] for row in rows) == 6  # three examples, base and adapter
     assert all(bool(row["why"]) != row["right"] for row in rows)
     for row in rows:
         image = client.download_artifacts(run.info.run_id, row["image"]["filepath"])
         assert max(Image.open(image).size) <= 128
     names = {each.path for each in client.list_artifacts(run.info.run_id, "evaluation")}
-    charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures")}
+    charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures", "outcomes")}
     assert {f"{name}{kind}" for name in charts for kind in (".png", ".html")} <= names
+    today = date.today().isoformat()
+    for name in charts:
+        page = Path(client.download_artifacts(run.info.run_id, f"{name}.html")).read_text()
+        title = f"run {run.info.run_name} · date {today}"
+        assert title in page.replace("\\u003cbr>", " ")  # the title's lines
     report = Path("outputs/evaluate/report.html").read_text()
+    assert f"<span>run: {run.info.run_name}</span><span>date: {today}</span>" in report
     assert artifact(client, run, "report.html") == report and report.count("<article") == 3
     table = json.loads(artifact(client, run, "images.json"))
     assert table["columns"][:3] == ["image", "verdict", "why"] and len(table["data"]) == 3

@@ -11,6 +11,7 @@ from pixelis.evaluation.metrics import (
     compute_rates,
     correct_answers,
     count_errors,
+    failure_shares,
     group_indices,
     holm_corrected,
     paired_comparison,
@@ -182,9 +183,12 @@ def test_rates_are_means_over_rollouts():
 def test_failures_are_counted_by_kind():
     kinds = ("cut_off", "cut_off", "", "unknown_operation")
     turns = [replace(make_turn("call"), failure=kind) for kind in kinds]
-    rates = compute_rates([make_rollout(make_example(), "red", t) for t in (turns, turns[2:])])
+    rollouts = [make_rollout(make_example(), "red", t) for t in (turns, turns[2:])]
+    rates = compute_rates(rollouts)
     failures = {name: rate for name, rate in rates.items() if name.startswith("failure") and rate}
     assert failures == {"failure_cut_off": 1, "failure_unknown_operation": 1}
+    shares = {kind: score.value for kind, score in failure_shares(rollouts).items() if score.value}
+    assert shares == {"cut_off": 0.5, "unknown_operation": 1}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The report: its content, that hostile texts are escaped, that it stays small."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -104,6 +105,14 @@ def test_the_grid_of_difficulty_and_task_names_a_significant_loss(many):
     assert "Holm's correction for 2 cells." in after
     alone = Reader(make(result(many.examples, many.adapter.rollouts)))
     assert "simple/text_extraction 12 100.0 [75, 100]" in alone.text and "Holm" not in alone.text
+
+
+def test_each_kind_of_failure_is_a_row(evaluated):
+    mine = [*evaluated.adapter.rollouts]
+    mine[3] = replace(mine[3], turns=(replace(call(), failure="repeated_call"), answer("A9")))
+    read = Reader(make(result(evaluated.examples, mine, evaluated.base.rollouts)))
+    assert "repeated call 0.0 – 25.0 – " in read.text
+    assert "cut off 0.0 – 0.0 – " in read.text
 
 
 def test_without_a_base_it_is_not_mentioned(evaluated):
