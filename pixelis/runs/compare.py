@@ -35,7 +35,8 @@ def run_comparison(config: CompareConfig) -> None:
     trainings = read_trainings(runs)
     with open_run(
         entry_point="compare",
-        experiment=config.experiment,
+        # Of its own: MLflow's charts of the trainings' experiment would show it beside them.
+        experiment=f"{config.experiment}_comparisons",
         run_name=f"{len(trainings)} trainings compared",
         params=flatten(config),
         tags={"pixelis.compares": ",".join(training.run_id for training in trainings)},
@@ -64,7 +65,7 @@ def read_trainings(runs: Sequence[TrainingRun]) -> list[ComparedTraining]:
             run_id=run.info.run_id,
             link=f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
             params=run.info.params,
-            metrics=run.metrics,
+            tests={str(row["group"]): row for row in run.tests},
             history=read_history(run),
         )
         for run in runs
