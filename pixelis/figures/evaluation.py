@@ -42,7 +42,7 @@ def failure_bars(table: Sequence[Row]) -> Chart:
     Args:
         table: Rows as those of `accuracy_bars`, with `failure` and `share` (of rollouts).
     """
-    label = "share of rollouts with this failure (0 to 1)"
+    label = "share of rollouts (0 to 1)"
     return _score_bars(table, "failure", "share", label)
 
 

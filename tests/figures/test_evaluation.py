@@ -84,7 +84,7 @@ def test_every_kind_of_failure_has_bars_of_base_and_adapter():
     assert base["x"] == ["repeated call<br>(n = 100)", "cut off<br>(n = 100)"]
     assert (base["y"], adapter["y"]) == ([0.43, 0.3], [0.4, 0.35])
     assert base["hovertext"][0] == "base, repeated call: 0.430 [0.300, 0.500]"
-    assert chart.layout["yaxis"]["title"]["text"].startswith("share of rollouts with this failure")
+    assert chart.layout["yaxis"]["title"]["text"].startswith("share of rollouts (0 to 1)")
 
 
 def test_outcomes_are_shares_that_sum_to_one():
