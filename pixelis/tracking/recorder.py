@@ -345,8 +345,9 @@ def curriculum_of(recorder: MlflowRecorder, model: Model) -> str:
     def read() -> str:
         made = recorder.client.get_logged_model(model["model_id"])
         params = recorder.client.get_run(made.source_run_id).data.params
-        is_fixed = params.get("curriculum.enabled", "true").lower() == "false"
-        return "fixed mix" if is_fixed else params.get("curriculum.strategy", "")
+        if params.get("curriculum.enabled", "").lower() == "false":
+            return "fixed mix"
+        return str(params.get("curriculum.strategy", ""))
 
     return recorder.attempt("reading the adapter's curriculum", read) or ""
 
