@@ -100,6 +100,7 @@ def test_a_title_takes_the_lines_that_it_needs(make_history):
     assert as_figure(long).texts[0].get_text().count("\n") == 2
     assert long.layout["margin"]["t"] - short.layout["margin"]["t"] == 2 * 20
     assert short.size == chart.size and "title" not in chart.layout
+    plotly.graph_objects.Figure(list(short.data), short.layout)  # refuses what plotly lacks
     figure = as_figure(long)
     figure.draw_without_rendering()
     title = figure.texts[0].get_window_extent()
