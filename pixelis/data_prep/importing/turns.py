@@ -43,8 +43,11 @@ ROLES = {
     "observation": "tool",
     "tool_response": "tool",
 }
-# Keys of a turn that say whether it is trained: 0 or false, 1 or true; `masked` says the opposite.
-TRAINED = ("weight", "loss", "train", "training", "trainable", "masked")
+# Keys of a turn, or of a part of it, that say whether it is trained: 0 or false, 1 or true; `masked`
+# says the opposite.
+TRAINED = ("weight", "loss", "loss_scale", "train", "training", "trainable", "masked")
+# Keys of a turn whose parts may have such a key: one part that is not trained is enough.
+MARKED_PARTS = ("content", "value", "train_detail")
 # Keys of a part that hold its text, or its image.
 TEXTS = ("text", "value", "content", *THOUGHTS)
 IMAGES = ("image", "path", "url", "image_url", "bytes", "source")
@@ -128,7 +131,10 @@ def _is_trained(raw: Mapping[str, Any], number: int) -> bool:
         if raw[name] not in (0, 1):
             rule = f"turn {number}: {name} must be 0 or 1, false or true"
             raise RejectedError("wrong_type", f"{rule}, got {show(raw[name])}")
-    return all(bool(raw[name]) != (name == "masked") for name in given)
+    lists = [raw[name] for name in MARKED_PARTS if isinstance(raw.get(name), list)]
+    parts = [part for each in lists for part in each if isinstance(part, dict)]
+    is_marked = any(bool(raw[name]) == (name == "masked") for name in given)
+    return not is_marked and all(_is_trained(part, number) for part in parts)
 
 
 def _read_part(part: Any, number: int) -> tuple[str, Any]:

@@ -24,15 +24,20 @@ MARKS = [
     *({"loss": value} for value in (False, 0)),
     *({name: False} for name in ("train", "training", "trainable")),
     {"masked": True},
+    {"loss_scale": 0.0},
+    {"train_detail": [{"begin_offset": 0, "end_offset": 2, "train": False}, {"train": True}]},
+    {"content": [{"text": "WR", "train": True}, {"text": "ONG", "weight": 0}]},
+    {"content": [{"type": "text", "text": "WRONG", "loss": False}]},
 ]
 
 
 @pytest.mark.parametrize("mark", MARKS)
 def test_a_marked_answer_is_context_only(take, mark):
-    wrong = turn("assistant", "WRONG", **mark)
+    wrong = turn("assistant", "WRONG") | mark
     (example,) = take(chat(ASK, wrong, AGAIN, turn("assistant", "right")), "messages")
     assert (example.answer, example.ground_truth, example.conclusion) == ("right", "right", "")
-    assert example.question == "Earlier: What?\nAnswer: WRONG\nNo, look again."
+    question = example.question.replace("WR\nONG", "WRONG")
+    assert question == "Earlier: What?\nAnswer: WRONG\nNo, look again."
 
 
 @pytest.mark.parametrize("key", ["from", "role"])
@@ -62,7 +67,7 @@ def test_a_marked_call_is_context_and_the_answer_is_trained(take):
 
 @pytest.mark.parametrize("mark", MARKS)
 def test_where_nothing_is_trained_the_record_is_refused(refuse, mark):
-    wrong = turn("assistant", "WRONG", **mark)
+    wrong = turn("assistant", "WRONG") | mark
     for turns in ([ASK, wrong], [ASK, wrong, AGAIN], [ASK, wrong, AGAIN, wrong]):
         found = refuse(chat(*turns), "messages")
         assert found == ("not_trained", "every answer is marked as not trained")
