@@ -19,7 +19,8 @@ from pixelis.data_prep.importing.values import (
     show,
 )
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+# Tags around the assistant's thought, as models write them.
+THOUGHT_TAGS = ("think", "thinking", "thought", "reasoning")
 VIDEO = "<video>"
 # Role -> who speaks in our own template, and in which tags.
 TAGGED = {
@@ -105,10 +106,12 @@ def read_turn(raw: Any, number: int) -> Turn:
     text = check_text("\n".join(held["text"]), f"turn {number}")
     thoughts = [check_text(each, f"turn {number}") for each in held["thought"]]
     if role in ("assistant", "call"):
-        if THINK_CLOSE in text and THINK_OPEN not in text:  # the template wrote the opening tag
-            text = THINK_OPEN + text
-        text, tagged = split_tags(text, THINK_OPEN, THINK_CLOSE)
-        thoughts += tagged
+        for tag in THOUGHT_TAGS:
+            opening, closing = f"<{tag}>", f"</{tag}>"
+            if closing in text and opening not in text:  # the template wrote the opening tag
+                text = opening + text
+            text, tagged = split_tags(text, opening, closing)
+            thoughts += tagged
     elif role == "user" and VIDEO in text:
         raise RejectedError("unsupported", f"turn {number}: {UNSUPPORTED}")
     role, opening, closing = TAGGED.get(role, (role, "", ""))
@@ -144,9 +147,11 @@ def _read_part(part: Any, number: int) -> tuple[str, Any]:
     if isinstance(part, dict):
         text = next((part[name] for name in TEXTS if isinstance(part.get(name), str)), None)
         kind: Any = part.get("type")
-        if kind is None:  # Qwen writes {"image": "a.png"}
+        if kind is None:  # Qwen writes {"image": "a.png"} and {"video": "a.mp4"}
+            media = [name for name in ("video", "audio") if part.get(name) is not None]
             shows = any(part.get(name) is not None for name in IMAGES)
             kind = None if shows and text is not None else "image" if shows else "text"
+            kind = media[0] if media else kind
         holds = PARTS.get(kind) if isinstance(kind, str) else None
         if holds == "unsupported":
             raise RejectedError("unsupported", f"turn {number}: {UNSUPPORTED}")

@@ -103,6 +103,9 @@ def test_a_completion_with_a_false_label_is_refused(take, refuse, data, record_f
     [
         turn("assistant", "<think>I see one.</think>\nA circle."),
         turn("assistant", "I see one.</think>A circle."),  # the template wrote the opening tag
+        turn("assistant", "<thinking>I see one.</thinking>\n\nA circle."),
+        turn("assistant", "<reasoning>I see one.</reasoning><answer>A circle.</answer>"),
+        turn("assistant", "I see one.</thought>A circle."),
         turn("assistant", "A circle.", reasoning_content="I see one."),
         turn("assistant", "A circle.", reasoning="I see one.", thinking=None),
         turn("assistant", "A circle.", thinking="I see one."),
@@ -213,7 +216,9 @@ def test_tool_calls_kept_as_json_text(take):
         chat(ASK, turn("assistant", "A.")) | {"videos": ["a.mp4"]},
         chat(ASK, turn("assistant", "A.")) | {"video": "a.mp4"},
         chat(ASK, turn("assistant", "A.")) | {"audios": ["a.wav"]},
+        chat(ASK, turn("assistant", "A.")) | {"video_path": "a.mp4"},
         chat(turn("user", [{"type": "video", "video": "a.mp4"}]), turn("assistant", "A.")),
+        chat(turn("user", [{"video": "a.mp4"}, {"text": "What?"}]), turn("assistant", "A.")),
         chat(turn("user", [{"type": "video_url", "video_url": {"url": "a.mp4"}}])),
         chat(turn("user", "<video>What?"), turn("assistant", "A.")),
     ],
