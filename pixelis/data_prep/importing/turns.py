@@ -44,8 +44,8 @@ ROLES = {
     "observation": "tool",
     "tool_response": "tool",
 }
-# Keys of a turn, or of a part of it, that say whether it is trained: 0 or false, 1 or true; `masked`
-# says the opposite.
+# Keys of a turn, or of a part, that say whether it is trained: 0 or false, 1 or true; `masked` says
+# the opposite.
 TRAINED = ("weight", "loss", "loss_scale", "train", "training", "trainable", "masked")
 # Keys of a turn whose parts may have such a key: one part that is not trained is enough.
 MARKED_PARTS = ("content", "value", "train_detail")
