@@ -90,7 +90,7 @@ def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
         raise RejectedError("too_large", f"a chat may have {MAX_TURNS} turns, got {len(raw)}")
     if system := get_field(data, "system"):
         raw = [{"role": "system", "content": system}, *raw]
-    turns = [read_turn(turn, number) for number, turn in enumerate(raw, 1)]
+    turns = [_with_own_images(read_turn(turn, at), turn) for at, turn in enumerate(raw, 1)]
     if turns[-1].role == "user" and (reply := reply_turn(data)):
         turns.append(read_turn(reply, len(turns) + 1))
     turns = _place_images(turns, as_references(get_field(data, "images")))
@@ -108,6 +108,12 @@ def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
         )
         for turn in turns
     ]
+
+
+def _with_own_images(turn: Turn, raw: Mapping[str, Any]) -> Turn:
+    """Give a turn the images that are listed beside its text, as Ollama writes them."""
+    listed = as_references(get_field(raw, "images"))
+    return _place_images([turn], listed)[0] if listed else turn
 
 
 def _place_images(turns: list[Turn], listed: list[Any]) -> list[Turn]:

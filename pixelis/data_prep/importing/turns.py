@@ -51,7 +51,7 @@ TRAINED = ("weight", "loss", "loss_scale", "train", "training", "trainable", "ma
 MARKED_PARTS = ("content", "value", "train_detail")
 # Keys of a part that hold its text, or its image.
 TEXTS = ("text", "value", "content", *THOUGHTS)
-IMAGES = ("image", "path", "url", "image_url", "bytes", "source")
+IMAGES = ("image", "path", "url", "image_url", "bytes", "source", "data", "base64")
 # Type of a part -> what it holds.
 PARTS = {
     **dict.fromkeys(("text", "input_text", "output_text"), "text"),

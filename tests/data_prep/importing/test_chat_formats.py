@@ -222,6 +222,19 @@ def test_images_without_a_mark_stand_before_the_first_question(take, images):
     assert first.question == "Be kind.\nWhat?"
 
 
+def test_images_listed_in_their_turn(take, refuse):
+    turns = [("u", "What?"), ("a", "A."), ("u", "<image>\nAnd this?"), ("a", "B.")]
+    first, *_ = data = said(*turns)
+    first["images"], data[2]["image"] = ["c.jpg"], "images/a.png"
+    examples = take({"messages": data}, "messages")
+    assert [len(each.images) for each in examples] == [1, 2]
+    assert [each.question.splitlines()[-1] for each in examples] == ["What?", "And this?"]
+    data[2]["image"] = ["c.jpg", "c.jpg"]
+    assert refuse({"messages": data}, "messages")[0] == "image_count"
+    data[2]["image"], data[1]["images"] = None, ["c.jpg"]
+    assert refuse({"messages": data}, "messages")[0] == "wrong_turns"
+
+
 @pytest.mark.parametrize("name", ["messages", "conversations"])
 def test_a_chat_kept_as_json_text(take, name):
     data = chat(ASK, END) if name == "messages" else shared(("human", "A?"), ("gpt", "A."))

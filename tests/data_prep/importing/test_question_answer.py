@@ -89,6 +89,28 @@ def test_several_answers_are_alternatives(take, given, answer, others):
     assert example.provenance.get("alternatives") == others
 
 
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"choices": ["red", "blue"], "answer": 1}, "one of choices ['red', 'blue'], which"),
+        ({"options": {"A": "red", "B": "blue"}, "answer": "B"}, "show, got 'B'"),
+        ({"options": '["red", "blue"]', "answer": "B"}, "show, got 'B'"),
+        ({"choices": ["red", "blue"], "answer": "blue"}, ""),
+        ({"choices": [1, 2], "answer": 2}, ""),
+        ({"options": ["red", "blue"], "answer": "B", "question": "(A) red (B) blue"}, ""),
+        ({"options": [], "answer": "B"}, ""),
+        ({"options": None, "answer": "B"}, ""),
+    ],
+)
+def test_an_answer_that_stands_for_an_option(take, refuse, given, fault):
+    data = {"question": "What?", **given, **IMAGE}
+    if fault:
+        reason, text = refuse(data, "cota")
+        assert reason == "no_answer" and fault in text
+    else:
+        assert take(data, "cota")[0].answer == str(given["answer"])
+
+
 def test_a_chat_s_truth_may_be_several(take, refuse):
     turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "a net"}]
     data = {"messages": turns, "ground_truth": ["net", "a net"], **IMAGE}

@@ -173,6 +173,7 @@ def test_a_thought_that_cannot_be_told_from_the_answer(refuse, said, reason):
         {"image": "c.jpg"},
         {"type": "input_image", "image_url": "c.jpg"},
         {"type": "image", "path": "c.jpg", "text": None},
+        {"type": "image", "data": "c.jpg", "mimeType": "image/jpeg"},
     ],
 )
 def test_parts_of_every_kind(take, part, image):
