@@ -32,7 +32,7 @@ TOOLS_OPEN = "<tools>"
 
 
 def read_chat(data: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Read `messages`, `conversations` or `prompt`, `completion`: a CoTA record per question.
+    """Read `messages`, `conversations` or a list `prompt`: a CoTA record per question.
 
     An answer that is marked as not trained is context of the later questions only. The system turn
     begins the first question; in a chat with calls ours takes its place.
@@ -81,8 +81,10 @@ def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
     raw = data.get("conversations")
     raw = read_list(get_field(data, "messages") if raw is None else raw)
     halves = [read_list(data.get(key)) for key in ("prompt", "completion")]
-    if raw is None and all(isinstance(half, list) for half in halves):
-        raw = halves[0] + halves[1]  # TRL's other form
+    if raw is None and isinstance(
+        halves[0], list
+    ):  # TRL's other form; GRPO's has the answer beside
+        raw = halves[0] + (halves[1] if isinstance(halves[1], list) else [])
     if not isinstance(raw, list) or not raw:
         given = data.get("messages") if raw is None else raw
         raise RejectedError("wrong_type", f"a chat must be a list of turns, got {show(given)}")

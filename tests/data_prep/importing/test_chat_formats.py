@@ -4,6 +4,7 @@ import pytest
 
 from pixelis.data.chat import example_messages, format_call, system_prompt
 from pixelis.data.images import encode_image
+from pixelis.data_prep.importing.files import format_of
 
 CALL = {"name": "SEGMENT_OBJECT_AT", "arguments": {"x": 20, "y": 20}}
 ZOOM = {"name": "ZOOM_IN", "arguments": {"bbox": [0, 0, 10, 5]}}
@@ -79,6 +80,16 @@ def test_trl_prompt_and_completion(take):
         "images": ["c.jpg"],
     }
     assert take(data, "messages")[0].answer == "A circle."
+
+
+def test_trl_prompt_with_the_answer_beside(take, refuse):
+    data = {"prompt": said(("s", "Be brief."), ("u", "What?")), "images": ["c.jpg"]}
+    assert format_of(data) == format_of({"prompt": json.dumps(data["prompt"])}) == "messages"
+    for beside in ({"solution": "<think>Round.</think>A circle."}, {"answer": "A circle."}):
+        (example,) = take(data | beside, "messages")
+        assert (example.question, example.answer) == ("Be brief.\nWhat?", "A circle.")
+    chosen = {"chosen": said(("a", "A circle.")), "rejected": said(("a", "A square."))}
+    assert refuse(data | chosen, "messages")[0] == "no_answer"
 
 
 def openai(call, call_id=None, as_text=False):

@@ -76,6 +76,8 @@ def test_the_way_to_an_answer_is_its_conclusion(take, reply, more, conclusion, a
         ({"answers": ["a net", "net", "net"]}, "net", ["a net"]),
         ({"answers": [{"answer": "net", "answer_id": 1}, {"answer": "a net"}]}, "net", ["a net"]),
         ({"answer": ["net", "a net"]}, "net", ["a net"]),
+        ({"answers": '["net", "a net", 3]'}, "net", ["a net", "3"]),
+        ({"answer": "[3, 4]"}, "[3, 4]", None),
         ({"answer": "net", "answers": ["a net", "net"]}, "net", ["a net"]),
         ({"answer": "net", "ground_truth": ["a net", "net"]}, "net", ["a net"]),
         ({"ground_truth": ["net", 3]}, "net", ["3"]),
