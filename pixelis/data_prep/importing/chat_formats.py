@@ -83,7 +83,7 @@ def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
     halves = [read_list(data.get(key)) for key in ("prompt", "completion")]
     if raw is None and isinstance(
         halves[0], list
-    ):  # TRL's other form; GRPO's has the answer beside
+    ):  # of TRL, perhaps with the answer beside
         raw = halves[0] + (halves[1] if isinstance(halves[1], list) else [])
     if not isinstance(raw, list) or not raw:
         given = data.get("messages") if raw is None else raw
