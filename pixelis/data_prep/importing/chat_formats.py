@@ -81,9 +81,8 @@ def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
     raw = data.get("conversations")
     raw = read_list(get_field(data, "messages") if raw is None else raw)
     halves = [read_list(data.get(key)) for key in ("prompt", "completion")]
-    if raw is None and isinstance(
-        halves[0], list
-    ):  # of TRL, perhaps with the answer beside
+    # TRL writes both halves, or the answer beside the first one.
+    if raw is None and isinstance(halves[0], list):
         raw = halves[0] + (halves[1] if isinstance(halves[1], list) else [])
     if not isinstance(raw, list) or not raw:
         given = data.get("messages") if raw is None else raw

@@ -50,7 +50,8 @@ def _check_options(data: Mapping[str, Any], question: str) -> None:
         if not isinstance(options, list) or not options or not (answers := get_answers(data)):
             continue
         texts = [str(option) for option in options]
-        if answers[0] not in texts and not all(text in question for text in texts):
+        is_name = len(answers[0].strip("().:")) == 1 and answers[0] not in texts
+        if is_name and not all(text in question for text in texts):
             raise RejectedError(
                 "no_answer",
                 f"the answer must be one of {name} {show(texts)}, which the question does not "

@@ -99,6 +99,7 @@ def test_several_answers_are_alternatives(take, given, answer, others):
         ({"options": '["red", "blue"]', "answer": "B"}, "show, got 'B'"),
         ({"choices": ["red", "blue"], "answer": "blue"}, ""),
         ({"choices": [1, 2], "answer": 2}, ""),
+        ({"choices": ["red", "blue"], "answer": "Blue"}, ""),
         ({"options": ["red", "blue"], "answer": "B", "question": "(A) red (B) blue"}, ""),
         ({"options": [], "answer": "B"}, ""),
         ({"options": None, "answer": "B"}, ""),
