@@ -41,6 +41,7 @@ from pixelis.tracking import (
     CHAMPION,
     MlflowRecorder,
     ModelVersion,
+    curriculum_of,
     find_champion,
     find_run,
     find_version,
@@ -133,6 +134,7 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
         told = result_markdown(result, evaluation_set.name)
         title = f"{address} on {evaluation_set.title}"
         recorder.note("\n\n".join([told, title, evaluation_links(recorder)]))
+        measured = measured_model(recorder, exact)
         record_rollouts(
             recorder,
             result,
@@ -144,8 +146,9 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
                 num_traces=config.num_traces,
                 num_reported=config.num_reported,
                 report_folder=Path(config.output_dir),
+                curriculum=curriculum_of(recorder, measured) if measured else "",
             ),
-            model=measured_model(recorder, exact),
+            model=measured,
             dataset=dataset,
         )
         if version is not None and evaluation_set.name == "test":

@@ -18,15 +18,18 @@ from pixelis.tracking.lookup import (
     find_trainings,
     resolve_adapter,
 )
+from pixelis.tracking.measured import (
+    curriculum_of,
+    final_model,
+    link_measured,
+    measured_model,
+)
 from pixelis.tracking.recorder import (
     MlflowRecorder,
     Scalar,
-    final_model,
-    link_measured,
     log_adapter,
     log_questions,
     log_trace,
-    measured_model,
 )
 from pixelis.tracking.registry import (
     CHAMPION,
@@ -52,6 +55,7 @@ __all__ = [
     "Past",
     "Scalar",
     "TrainingRun",
+    "curriculum_of",
     "data_tag",
     "deliver_journals",
     "end_killed_runs",

@@ -8,18 +8,18 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
 
 from pixelis.recorder import ADAPTERS, UNTRUSTED, visit_index
-from pixelis.tracking.adapters import Origin, model_of
+from pixelis.tracking.adapters import Origin
 from pixelis.tracking.datasets import DIGEST_LENGTH, VALIDATION, dataset_fields
 from pixelis.tracking.delivery import KILL_TIMEOUT, TIMEOUT, Delivery
 from pixelis.tracking.experiments import WORKFLOW
@@ -73,6 +73,7 @@ class MlflowRecorder:
         self.run_id: str = run.info.run_id
         self.run_name: str = run.info.run_name
         self.experiment_id: str = run.info.experiment_id
+        self.date = date.fromtimestamp(run.info.start_time / 1000).isoformat()  # of the run's start
         self.parent_id: str | None = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
         self._keep = output_dir is not None
         folder = output_dir or (Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir()))
@@ -332,40 +333,6 @@ def log_adapter(
     recorder.artifact(folder, f"{ADAPTERS}/{name}")
     recorder.metrics(metrics, step)
     recorder.model(folder, name, step, list(metrics), register_as=register_as)
-
-
-def final_model(name: str) -> Model:
-    """Return a reference to the run's own adapter, for `link_measured` and `log_trace`."""
-    return {"tags": {"pixelis.adapter": name}}
-
-
-def measured_model(recorder: MlflowRecorder, address: str) -> Model | None:
-    """Return a reference to the LoggedModel at an adapter's address; None if there is none."""
-    try:
-        model_id = model_of(recorder.client, address)
-    except MlflowException as error:
-        recorder.warn("model", f"the model of {address} cannot be found ({first_line(error)})")
-        return None
-    return {"model_id": model_id} if model_id else None
-
-
-def link_measured(
-    recorder: MlflowRecorder,
-    model: Model,
-    metrics: Sequence[str],
-    step: int,
-    *,
-    name: str,
-    digest: str,
-) -> None:
-    """Show numbers of this run on the page of the model that they measure.
-
-    The model is the result of `final_model` or `measured_model`; `metrics` are the keys of the
-    numbers at a step; `name` and `digest` are those of `MlflowRecorder.dataset`.
-    """
-    dataset = {"name": name, "digest": digest[:DIGEST_LENGTH]}
-    value = {"model": dict(model), "metrics": list(metrics), "step": step, "dataset": dataset}
-    recorder.record(Record("measured", name, value))
 
 
 def log_questions(
