@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Scalar = str | int | float | bool | None
-Model = Mapping[str, Any]
 
 LOCAL_SERVER = "http://127.0.0.1:5000"  # of `make ui` and `mlflow ui`
 MAX_PARAM, MAX_TAG = 6000, 8000  # characters; MLflow would silently cut off the rest
