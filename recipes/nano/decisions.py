@@ -9,7 +9,7 @@ that have to be decided are supervised.
 import json
 import random
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -44,8 +44,6 @@ Build = Callable[[random.Random], Lesson]
 
 NAMES = tuple(f"{colour} {shape}" for colour in PALETTE for shape in SHAPES)
 AXES = ("column", "row")
-AREA = "area"
-MEASURES = (AREA, *AXES)
 MAX_COVERED = 0.25  # largest share of a shape that is covered
 MAX_NAMED = 4
 MAX_FOUND = 9
@@ -84,29 +82,31 @@ def draw_areas(rng: random.Random, count: int) -> list[int]:
 
 
 def draw_values(
-    rng: random.Random, count: int, measures: Collection[str]
+    rng: random.Random, count: int, area_share: float
 ) -> tuple[str, str, list[int], bool]:
     """Draw a measure, the word that is asked for, distinct values, and whether the least wins."""
-    if AREA in measures and rng.random() < AREA_SHARE:
+    if rng.random() < area_share:
         word = rng.choice(SIZE_WORDS)
-        return AREA, word, draw_areas(rng, count), word == "smallest"
+        return "area", word, draw_areas(rng, count), word == "smallest"
     word = rng.choice(list(SIDE_WORDS))
     axis, sign = DIRECTIONS[SIDE_WORDS[word]]
     return AXES[axis], word, rng.sample(range(1, GRID + 1), count), sign > 0
 
 
-def build_extreme(rng: random.Random, measures: Collection[str] = MEASURES) -> Lesson:
+def build_extreme(rng: random.Random, area_share: float = AREA_SHARE) -> Lesson:
     """State which of two to four names has the extreme value."""
     names = rng.sample(NAMES, rng.randint(2, MAX_NAMED))
-    measure, word, values, least = draw_values(rng, len(names), measures)
+    measure, word, values, least = draw_values(rng, len(names), area_share)
     answer = names[values.index(min(values) if least else max(values))]
     return decide(conclude_extreme(measure, names, values, word, answer), answer)
 
 
-def build_order(rng: random.Random, num_names: int | None = None) -> Lesson:
+def build_order(
+    rng: random.Random, num_names: int | None = None, area_share: float = AREA_SHARE
+) -> Lesson:
     """State two to four names in the order of their values."""
     names = rng.sample(NAMES, num_names or rng.randint(2, MAX_NAMED))
-    measure, word, values, least = draw_values(rng, len(names), MEASURES)
+    measure, word, values, least = draw_values(rng, len(names), area_share)
     ordered = sorted(names, key=lambda name: values[names.index(name)], reverse=not least)
     listed = list_values(names, values)
     return decide(f"The {word} first by {measure}, {listed}, is {', '.join(ordered)}.", *ordered)
@@ -276,36 +276,38 @@ def build_mover(rng: random.Random) -> Lesson:
 
 
 recall_one = partial(build_recall, max_asked=1)
+# A long lesson is drawn less often; comparisons and lists take the most decisions to learn.
+LESSONS: dict[Build, int] = {
+    build_extreme: 6,
+    build_order: 20,
+    build_relation: 2,
+    partial(build_recall, backwards=0.6): 12,
+    build_placed: 4,
+    build_copy: 4,
+    build_found: 10,
+    build_direction: 2,
+    build_common: 8,
+    build_front: 4,
+    build_path: 3,
+    build_beside: 2,
+    build_heading: 2,
+    build_mover: 8,
+}
 # Lessons in stages, each with how often it is drawn. All at once from the start, none is learned in
 # a thousand steps: a comparison of small numbers alone takes 500. The name of a place or a number
-# is not learned while half of what is asked for is the place or the number of a name.
+# is learned last, in a few hundred steps that mostly ask for it.
 STAGES: dict[str, dict[Build, int]] = {
-    "comparison": {partial(build_extreme, measures=AXES): 1},
+    "comparison": {partial(build_extreme, area_share=0): 1},
+    "decision": {kind: share for kind, share in LESSONS.items() if kind is not build_copy},
     "recall": {
-        partial(build_recall, backwards=0.75): 6,
-        build_copy: 3,
-        build_placed: 2,
-        partial(build_extreme, measures=AXES): 1,
-    },
-    # A long lesson is drawn less often; comparisons and lists take the most decisions to learn.
-    "decision": {
-        build_extreme: 6,
-        build_order: 20,
-        build_relation: 2,
-        partial(build_recall, backwards=0.6): 12,
-        build_placed: 4,
+        partial(build_recall, backwards=0.9): 8,
         build_copy: 4,
-        build_found: 10,
-        build_direction: 2,
-        build_common: 8,
-        build_front: 4,
-        build_path: 3,
-        build_beside: 2,
-        build_heading: 2,
-        build_mover: 8,
+        build_placed: 3,
+        build_order: 2,
+        build_found: 2,
     },
+    "review": LESSONS,
 }
-LESSONS = STAGES["decision"]
 
 
 def encode_lesson(tokenizer: Any, lesson: Lesson) -> tuple[list[int], list[int]]:

@@ -28,6 +28,7 @@ from recipes.nano.decisions import (
     MAX_NAMED,
     Build,
     build_copy,
+    build_found,
     build_order,
     build_placed,
     encode_lesson,
@@ -77,8 +78,9 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
         moves, in one of several images, which the question names by its number; `list_N`:
         everything in the scene listed, with the N things of one class counted. Of lessons behind a
         scene, all decided words right, each after the right words before it: `order_N`: N names put
-        in the order of their values; `recall`: the name of a value, or the value of a name;
-        `placed`: the rows or columns of places, and the extreme; `copy`: texts.
+        in the order of their rows, columns or areas; `order_area_N`: of areas alone; `recall`: the
+        name of a value, or the value of a name; `placed`: the rows or columns of places, and the
+        extreme; `copy`: texts; `listed`: what counts in a list, and its name and place.
     """
     assert num_scenes % MAX_COUNT == 0, f"num_scenes must be a multiple of {MAX_COUNT}"
 
@@ -141,11 +143,15 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
         ),
         "where": share_right([where_question(item) for item in targets], places, 8),
         **{
-            f"order_{count}": share_decided(partial(build_order, num_names=count))
+            f"{name}_{count}": share_decided(
+                partial(build_order, num_names=count, area_share=share)
+            )
+            for name, share in {"order": 1 / 3, "order_area": 1}.items()
             for count in range(2, MAX_NAMED + 1)
         },
         "recall": share_decided(recall_one),
         "placed": share_decided(build_placed),
         "copy": share_decided(build_copy),
+        "listed": share_decided(build_found),
         **{f"list_{count}": share_listed(count) for count in range(1, MAX_COUNT + 1)},
     }

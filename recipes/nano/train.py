@@ -51,8 +51,9 @@ class Recipe:
     vision_learning_rate: float = 1e-3
     # The stages of the decisions in text (`decisions.STAGES`).
     comparison_steps: int = 600
-    recall_steps: int = 1000
-    decision_steps: int = 2900
+    decision_steps: int = 3800
+    recall_steps: int = 900
+    review_steps: int = 1200
     decision_learning_rate: float = 1e-3
     decision_rows: int = 12  # of each process, as are image_rows and batch_size
     decision_length: int = 128  # tokens of a row; in shorter ones long lists are rare

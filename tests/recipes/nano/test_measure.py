@@ -115,16 +115,18 @@ def test_scores_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
     scores = measure(teller, encoder, 10)
     lists = {f"list_{count}" for count in range(1, MAX_COUNT + 1)}
     seen = {"caption", "attribute", "where", "frames"}
-    decided = ["order_2", "order_3", "order_4", "recall", "placed", "copy"]
+    orders = [f"{name}_{count}" for name in ("order", "order_area") for count in (2, 3, 4)]
+    decided = [*orders, "recall", "placed", "copy", "listed"]
     assert set(scores) == seen | set(decided) | lists
     assert scores["caption"] == 6 / 10 and scores["frames"] == 5 / 10
     # Every decided word of a lesson has to be right, behind the image of a scene.
-    assert [scores[name] for name in decided] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert [scores[name] for name in decided] == [right / 10 for right in range(1, 11)]
     texts = [encoder.tokenizer.batch_decode(ids) for ids in teller.seen]
-    for count, lessons in zip((2, 3, 4), texts, strict=False):
+    for count, lessons in zip((2, 3, 4) * 2, texts, strict=False):
         assert {lesson.count(": ") for lesson in lessons} == {count}
+    assert all(" by area, " in lesson for lessons in texts[3:6] for lesson in lessons)
     for lessons, word in zip(
-        texts, ["first", "first", "first", "Given", "The", "text"], strict=True
+        texts, ["first"] * 6 + ["Given", "The", "text", "no more"], strict=True
     ):
         assert len(set(lessons)) == 10
         assert all("<|image_pad|>" in lesson and word in lesson for lesson in lessons)

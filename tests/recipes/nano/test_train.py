@@ -221,7 +221,8 @@ def test_a_build_that_was_stopped_goes_on_after_its_last_finished_phase(
 ):
     """And ends with the weights of one that was not stopped; another recipe trains anew."""
     names = ["caption", "attribute", "frames", "where", "recall"]
-    names += ["placed", "copy"]
+    names += ["placed", "copy", "listed"]
+    names += [f"order_area_{count}" for count in (2, 3, 4)]
     names += [f"order_{count}" for count in (2, 3, 4)] + [f"list_{count}" for count in range(1, 6)]
     monkeypatch.setattr(building, "measure", lambda *args: dict.fromkeys(names, 0.0))
     trained = []
