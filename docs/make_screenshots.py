@@ -27,6 +27,7 @@ from mlflow import MlflowClient
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = "sft_curriculum"
+COMPARISONS = f"{EXPERIMENT}_comparisons"
 THRESHOLDS = (-0.1, -0.15, -0.25)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -66,8 +67,9 @@ def main() -> None:
 def train(folder: Path, store: str, steps: int) -> None:
     """Three trainings that differ in the threshold, and their comparison; what is there stays."""
     client = MlflowClient(store)
-    if client.get_experiment_by_name(EXPERIMENT) is None:
-        client.create_experiment(EXPERIMENT, artifact_location=f"file://{folder}/artifacts")
+    for name in (EXPERIMENT, COMPARISONS):
+        if client.get_experiment_by_name(name) is None:
+            client.create_experiment(name, artifact_location=f"file://{folder}/artifacts")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")},
         "MLFLOW_TRACKING_URI": store,
@@ -103,9 +105,9 @@ def call(entry_point: str, settings: dict[str, object], environment: dict[str, s
     subprocess.run(command, env=environment, cwd=ROOT, check=True)
 
 
-def finished(client: MlflowClient, entry_point: str) -> list[str]:
+def finished(client: MlflowClient, entry_point: str, experiment: str = EXPERIMENT) -> list[str]:
     """The ids of the finished runs of an entry point, oldest first."""
-    place = client.get_experiment_by_name(EXPERIMENT)
+    place = client.get_experiment_by_name(experiment)
     query = f"attributes.status = 'FINISHED' and tags.`pixelis.entry_point` = '{entry_point}'"
     order = ["attributes.start_time ASC"]
     runs = client.search_runs([place.experiment_id], query, order_by=order)
@@ -114,13 +116,15 @@ def finished(client: MlflowClient, entry_point: str) -> list[str]:
 
 def compared(client: MlflowClient) -> list[str]:
     """The comparisons that there are."""
-    return finished(client, "compare")
+    return finished(client, "compare", COMPARISONS)
 
 
 def find_pages(client: MlflowClient) -> dict[str, tuple[str, tuple[int, int]]]:
     """Picture -> the page of the UI that it shows, and its size in pixels."""
     trained, comparison = finished(client, "sft")[-len(THRESHOLDS) :], compared(client)[-1]
-    place = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    place, place_of_comparison = (
+        client.get_experiment_by_name(name).experiment_id for name in (EXPERIMENT, COMPARISONS)
+    )
     ids = urllib.request.quote(json.dumps(trained))
     runs = f"#/experiments/{place}/runs"
     experiments = urllib.request.quote(json.dumps([place]))
@@ -128,7 +132,8 @@ def find_pages(client: MlflowClient) -> dict[str, tuple[str, tuple[int, int]]]:
         "ui_run.png": (f"{runs}/{trained[1]}/model-metrics", (1400, 1100)),
         "ui_compare.png": (f"#/compare-runs?runs={ids}&experiments={experiments}", (1400, 1100)),
         "ui_comparison.png": (
-            f"{runs}/{comparison}/artifacts/comparison/timelines.html",
+            f"#/experiments/{place_of_comparison}/runs/{comparison}/artifacts/comparison/"
+            "timelines.html",
             (1400, 1150),
         ),
         "ui_timeline.png": (f"{runs}/{trained[1]}/artifacts/curriculum/timeline.html", (1400, 850)),

@@ -95,7 +95,7 @@ class EvaluationConfig(Section):
     samples_per_difficulty: int = key(40, "test examples of each difficulty", ge=1)
     max_operations: int = key(8, "operations before a rollout is cut off", ge=1)
     compare_base: bool = key(True, "roll out the base too, side by side")
-    num_traces: int = key(12, "rollouts kept as MLflow traces, worst first", ge=0)
+    num_traces: int = key(12, "rollouts kept as traces, of every difficulty and verdict", ge=0)
     num_reported: int = key(60, "trajectories in the HTML report; 0: none", ge=0)
 
 
@@ -279,7 +279,7 @@ class EvaluateConfig(Section):
     seed: int = key(0, "seed of samples and drawn tokens", ge=0, le=MAX_SEED)
     compare_base: bool = key(True, "roll out the base too, side by side")
     champion: ChampionConfig = ChampionConfig()
-    num_traces: int = key(12, "rollouts kept as MLflow traces, worst first", ge=0)
+    num_traces: int = key(12, "rollouts kept as traces, of every difficulty and verdict", ge=0)
     num_reported: int = key(60, "trajectories in the HTML report; 0: none", ge=0)
     resume: Literal["auto", "never"] = key("auto", "go on where it was stopped, or never")
     output_dir: Text = key("outputs/evaluate", "the report; finished rollouts until the end")

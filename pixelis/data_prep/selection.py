@@ -10,7 +10,7 @@ class Selection:
     """Decides of one example after the other whether it is kept.
 
     Attributes:
-        made: task -> number of examples kept so far.
+        made: task or sample type -> number of examples kept so far.
     """
 
     def __init__(self, max_answer_share: float) -> None:
@@ -27,13 +27,13 @@ class Selection:
 
     def keep(self, row: pa.RecordBatch) -> bool:
         """Return whether an example, a batch of one row, is kept, and count it then."""
-        example_id, task, answer = (
-            str(row.column(name)[0].as_py()) for name in ("id", "task", "answer")
+        example_id, task, kind, answer = (
+            str(row.column(name)[0].as_py()) for name in ("id", "task", "sample_type", "answer")
         )
         most = math.ceil(self._max_answer_share * (self.made[task] + 1))
         if example_id in self._seen or self._answers[task, answer] >= most:
             return False
         self._seen.add(example_id)
-        self.made[task] += 1
+        self.made.update((task, kind))
         self._answers[task, answer] += 1
         return True

@@ -151,7 +151,6 @@ class GeneratedStream(Stream):
                 self._write(file, self.rejections)
         selection = Selection(self.max_answer_share)
         ran_out: set[tuple[str, str]] = set()
-        made: Counter[str] = Counter()  # tasks and sample types
         starts = range(0, len(self.planned), ROWS_IN_BATCH)
         parts = [self.planned[start : start + ROWS_IN_BATCH] for start in starts]
         chunks = map_ordered(self.make_chunk, parts, self.num_workers)
@@ -163,13 +162,12 @@ class GeneratedStream(Stream):
                 if row is None or not selection.keep(row):
                     row = self._replace(planned, selection, ran_out)
                 kept.append(row)
-                made.update(str(row.column(key)[0].as_py()) for key in ("task", "sample_type"))
             yield chunk._replace(batch=pa.concat_batches(kept))
         asked = Counter(name for each in self.planned for name in (each.task, each.sample_type))
         self.source["ran_out"] = {
-            name: {"planned": asked[name], "made": made[name]}
+            name: {"planned": asked[name], "made": selection.made[name]}
             for name in sorted(asked)
-            if made[name] < asked[name]
+            if selection.made[name] < asked[name]
         }
 
     def _replace(
@@ -193,7 +191,7 @@ class GeneratedStream(Stream):
                 if selection.keep(batch):
                     return batch
             ran_out.add((task, kind))
-        counts = ", ".join(f"{task} {count}" for task, count in sorted(made.items()))
+        counts = ", ".join(f"{task} {made[task]}" for task in sorted(self.tasks) if made[task])
         share = self.max_answer_share
         limit = f"; of a task at most {share:.0%} with one answer" if share < 1 else ""
         raise DataError(

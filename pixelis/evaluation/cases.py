@@ -6,7 +6,7 @@ each, cases without an answer come first, then those with the lowest score.
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,28 @@ def worst_first(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
     right = [case for case in ranked if case.is_right]
     num_right = min(len(right), max(limit * RIGHT_IN_TEN // 10, limit - len(wrong)))
     return [*wrong[: limit - num_right], *right[:num_right]]
+
+
+def spread_evenly(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
+    """Select at most `limit` cases: verdicts alternate, and difficulties within each verdict.
+
+    The seed decides among equal cases. A share of right answers among these cases says nothing
+    about the accuracy.
+    """
+    mixed = random.Random(f"traces:{seed}").sample(cases, len(cases))
+    by_difficulty = _alternate(mixed, lambda case: (case.verdict, case.example.difficulty))
+    return _alternate(by_difficulty, lambda case: case.verdict)[:limit]
+
+
+def _alternate(cases: Sequence[Case], group: Callable[[Case], Hashable]) -> list[Case]:
+    """Sort cases so that the first of every group comes first, then the second of every group."""
+    seen: Counter[Hashable] = Counter()
+
+    def rank(case: Case) -> int:
+        seen[group(case)] += 1
+        return seen[group(case)]
+
+    return sorted(cases, key=rank)
 
 
 def explain(rollout: Rollout, example: Example) -> str:

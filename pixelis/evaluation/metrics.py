@@ -127,7 +127,7 @@ def paired_comparison(
 
     If both are equally good, an example that only one of them answers right is equally likely to be
     either's: a two-sided binomial test with p = 1/2. Without such examples the p-value is 1. The
-    p-values of several groups are not corrected for their number.
+    p-values of several groups are not corrected for their number (`holm_corrected`).
     """
     before, after = correct_answers(base, examples), correct_answers(adapter, examples)
     comparisons = {}
@@ -138,6 +138,17 @@ def paired_comparison(
         gain = difference_score(gained, lost, len(indices))
         comparisons[name] = Comparison(gain, gained, lost, float(p_value))
     return comparisons
+
+
+def holm_corrected(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    """Return the comparisons with p-values corrected for their number (Holm 1979)."""
+    corrected, p_value = dict(comparisons), 0.0
+    by_p_value = sorted(comparisons.items(), key=lambda item: item[1].p_value)
+    for rank, (name, pair) in enumerate(by_p_value):
+        # Never below the corrected p-value of a clearer difference.
+        p_value = max(p_value, min(1.0, (len(comparisons) - rank) * pair.p_value))
+        corrected[name] = replace(pair, p_value=p_value)
+    return corrected
 
 
 def compute_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -160,6 +171,15 @@ def compute_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
         **{f"failure_{kind}": failures[kind] for kind in FAILURES},
     }
     return {name: total / len(rollouts) for name, total in sums.items()}
+
+
+def failure_shares(rollouts: Sequence[Rollout]) -> dict[str, Score]:
+    """Return failure (`Turn.failure`) -> share of at least one rollout's with it, and interval."""
+    scores = {
+        kind: share_score([(bool(rollout.failures[kind]), 1) for rollout in rollouts])
+        for kind in FAILURES
+    }
+    return {kind: score for kind, score in scores.items() if score is not None}
 
 
 def parse_count(answer: str | None) -> float | None:

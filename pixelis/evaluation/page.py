@@ -7,7 +7,7 @@ its own script and no requests. It needs no network, as a file or in a sandbox.
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -24,16 +24,28 @@ from pixelis.evaluation.cards import (
 )
 from pixelis.evaluation.cases import LOST, MEANINGS, Case, build_cases, worst_first
 from pixelis.evaluation.evaluate import EvaluationResult
-from pixelis.evaluation.intervals import MIN_EXAMPLES, Score
-from pixelis.evaluation.metrics import ALL, TASK_PREFIX, chance_levels, strata
+from pixelis.evaluation.intervals import MIN_EXAMPLES
+from pixelis.evaluation.metrics import (
+    ALL,
+    TASK_PREFIX,
+    Comparison,
+    chance_levels,
+    failure_shares,
+    strata,
+)
 from pixelis.evaluation.tables import (
     P_NOTE,
     format_chance,
     format_p_value,
     format_percent,
+    grid_note,
+    grid_of,
+    is_significant,
+    loss_lines,
     measure_cells,
     shown_groups,
 )
+from pixelis.evaluation.turns import FAILURES
 
 COLOURS = {"base": "#b0b7bf", "against": "#E69F00", "adapter": "#0072B2"}
 MAX_TURNS = 12  # of one rollout; further turns are a loop
@@ -49,17 +61,22 @@ def report_page(
     cases = build_cases(result)
     script = resources.files("pixelis.evaluation").joinpath("page.js").read_text(encoding="utf-8")
     groups = [ALL, *strata(result.adapter.measures)]
+    grid = grid_of(result)
     counts = Counter(case.verdict for case in cases)
     return render(
         "page.html.jinja",
         title=title,
         about=about,
-        rows=_rows(result),
+        rows=_rows(result, shown_groups(result), _leaves_0_out),
+        cells=_rows(grid, list(grid.adapter.accuracy), is_significant),
+        losses=loss_lines(grid),
+        failures=_failure_rows(result),
         colours=[COLOURS[label] for label in result.models],
         models=list(result.models),
         compared=list(result.comparisons),
         measures=[(group, list(measure_cells(result, group))) for group in groups],
         p_note=P_NOTE,
+        grid_note=grid_note(grid),
         min_examples=MIN_EXAMPLES,
         format_p_value=format_p_value,
         has_base=result.base is not None,
@@ -74,8 +91,10 @@ def report_page(
     )
 
 
-def _rows(result: EvaluationResult) -> list[dict[str, Any]]:
-    """Return the rows of the table: difficulties, all, tasks; each with scores and gains."""
+def _rows(
+    result: EvaluationResult, groups: Sequence[str], is_clear: Callable[[Comparison], bool]
+) -> list[dict[str, Any]]:
+    """Return a row with scores and gains for each group; gains that are clear get a colour."""
     chances = chance_levels(result.examples)
     return [
         {
@@ -88,21 +107,31 @@ def _rows(result: EvaluationResult) -> list[dict[str, Any]]:
                 for score in [evaluation.accuracy[group]]
             ],
             "gains": [
-                (pair, format_percent(pair.gain, "+"), _direction(pair.gain))
+                (pair, format_percent(pair.gain, "+"), direction if is_clear(pair) else "")
                 for compared in result.comparisons.values()
                 for pair in [compared[group]]
+                for direction in ["up" if pair.gain.value > 0 else "down"]
             ],
             "chance": format_chance(chances, group),
             "chance_level": chances.get(group),
         }
-        for group in shown_groups(result)
+        for group in groups
     ]
 
 
-def _direction(gain: Score) -> str:
-    """Return `up` or `down` if the interval of a gain leaves 0 out, else nothing."""
-    low, high = gain.interval or (0.0, 0.0)
-    return "up" if low > 0 else "down" if high < 0 else ""
+def _failure_rows(result: EvaluationResult) -> list[tuple[str, list[str]]]:
+    """Return each kind of failure with one text per model."""
+    shares = [failure_shares(evaluation.rollouts) for evaluation in result.models.values()]
+    return [
+        (kind.replace("_", " "), [format_percent(each[kind]) for each in shares])
+        for kind in FAILURES
+    ]
+
+
+def _leaves_0_out(pair: Comparison) -> bool:
+    """Return whether the interval of a gain leaves 0 out."""
+    low, high = pair.gain.interval or (0.0, 0.0)
+    return low > 0 or high < 0
 
 
 def _card(case: Case) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,11 +11,13 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from pixelis.evaluation.evaluate import AGAINST, BASE, EvaluationResult
-from pixelis.evaluation.intervals import Score
+from pixelis.evaluation.intervals import LEVEL, Score
 from pixelis.evaluation.metrics import (
     ALL,
     TASK_PREFIX,
+    Comparison,
     chance_levels,
+    holm_corrected,
     is_cell,
     is_share,
     strata,
@@ -61,6 +64,63 @@ def result_rows(result: EvaluationResult) -> list[dict[str, Any]]:
             row |= {f"p_value{end}": pair.p_value}
         rows.append(row | {CHANCE: chances.get(name)})
     return rows
+
+
+def grid_of(result: EvaluationResult) -> EvaluationResult:
+    """Return the result with cells only, worst first, and p-values corrected for their number.
+
+    The worst cell has the lowest gain over the base or, without a base, the lowest accuracy.
+    """
+    accuracy, gains = result.adapter.accuracy, result.comparisons.get(BASE)
+
+    def rank(cell: str) -> float:
+        return accuracy[cell].value if gains is None else gains[cell].gain.value
+
+    cells = sorted(filter(is_cell, accuracy), key=rank)
+    return replace(
+        result,
+        models={
+            label: replace(evaluation, accuracy={cell: evaluation.accuracy[cell] for cell in cells})
+            for label, evaluation in result.models.items()
+        },
+        comparisons={
+            label: holm_corrected({cell: compared[cell] for cell in cells})
+            for label, compared in result.comparisons.items()
+        },
+    )
+
+
+def grid_note(grid: EvaluationResult) -> str:
+    """Return the note about the p-values of a grid (`grid_of`)."""
+    num = len(grid.adapter.accuracy)
+    return f"p: McNemar's exact test, two-sided, with Holm's correction for {num} cells"
+
+
+def grid_rows(grid: EvaluationResult) -> list[dict[str, Any]]:
+    """Return the rows of `result_rows` in the order of a grid (`grid_of`)."""
+    rows = {row["group"]: row for row in result_rows(grid)}
+    return [rows[cell] for cell in grid.adapter.accuracy]
+
+
+def is_significant(pair: Comparison) -> bool:
+    """Return whether the p-value of a comparison is below 5 %."""
+    return pair.p_value < 1 - LEVEL
+
+
+def loss_lines(grid: EvaluationResult) -> list[str]:
+    """Return a line for each cell of a grid (`grid_of`) with a significant loss over the base."""
+    compared = grid.comparisons.get(BASE, {})
+    return [
+        f"Significant loss on {cell}: {_percent(grid.models[BASE].accuracy[cell])} -> "
+        f"{_percent(grid.adapter.accuracy[cell])} % of {pair.gain.num} examples "
+        f"(p {format_p_value(pair.p_value)} with Holm's correction for {len(compared)} cells)"
+        for cell, pair in compared.items()
+        if pair.gain.value < 0 and is_significant(pair)
+    ]
+
+
+def _percent(score: Score) -> str:
+    return f"{100 * score.value:.1f}"
 
 
 def measure_rows(result: EvaluationResult) -> list[dict[str, Any]]:
@@ -148,7 +208,7 @@ def result_line(result: EvaluationResult, split: str) -> str:
     if BASE not in result.models:
         return f"{split.capitalize()} accuracy {format_percent(adapter).strip()} %"
     base, gain = result.models[BASE].accuracy[ALL], result.comparisons[BASE][ALL].gain
-    shares = f"{100 * base.value:.1f} -> {100 * adapter.value:.1f} %"
+    shares = f"{_percent(base)} -> {_percent(adapter)} %"
     return f"{split.capitalize()} accuracy {shares} ({format_percent(gain, '+').strip()})"
 
 
@@ -158,15 +218,23 @@ def _new_table(title: str, caption: str | None = None) -> Table:
     return Table(title=title, caption=caption, box=SIMPLE_HEAD, **left, **narrow)
 
 
-def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str = BASE) -> Table:
-    """Return the table of accuracies in percent: difficulties, all and tasks as rows.
+def accuracy_table(
+    result: EvaluationResult,
+    *,
+    title: str = TITLE,
+    other: str = BASE,
+    groups: Sequence[str] | None = None,
+    note: str = P_NOTE,
+) -> Table:
+    """Return the table of accuracies in percent, with the groups as rows (`shown_groups`).
 
     If the adapter was compared with the `other` model, the table also has the gain in points, the
     examples that only the adapter (won) or only the other (lost) answers right, and McNemar's p.
-    The last column is the chance level (`pixelis.data.example.chance_level`).
+    The last column is the chance level (`pixelis.data.example.chance_level`). The note about p is
+    below the table.
     """
     compared = result.comparisons.get(other)
-    table = _new_table(title, P_NOTE if compared is not None else None)
+    table = _new_table(title, note if compared is not None else None)
     table.add_column("")
     table.add_column("n", justify="right")
     labels = [label for label in (other, "adapter") if label in result.models]
@@ -177,7 +245,7 @@ def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str =
         table.add_column("won/lost", justify="right")
         table.add_column("p", justify="right")
     table.add_column("chance %", justify="right")
-    groups, chances = shown_groups(result), chance_levels(result.examples)
+    groups, chances = groups or shown_groups(result), chance_levels(result.examples)
     for position, name in enumerate(groups):
         cells = [name.removeprefix(TASK_PREFIX), str(result.adapter.accuracy[name].num)]
         cells += [format_percent(result.models[label].accuracy[name]) for label in labels]
@@ -190,6 +258,12 @@ def accuracy_table(result: EvaluationResult, *, title: str = TITLE, other: str =
         # A gap around the total separates difficulties and tasks.
         table.add_row(*cells, end_section=ALL in (name, *groups[position + 1 : position + 2]))
     return table
+
+
+def grid_table(grid: EvaluationResult, *, title: str) -> Table:
+    """Return the table of accuracies of the cells of a grid (`grid_of`)."""
+    cells = list(grid.adapter.accuracy)
+    return accuracy_table(grid, title=title, groups=cells, note=grid_note(grid))
 
 
 def measure_cells(

@@ -4,10 +4,10 @@ Each function that makes a figure returns a `Chart`; `as_figure` draws it with m
 as an interactive HTML page.
 """
 
-from pixelis.figures.chart import COLOURS, Chart
+from pixelis.figures.chart import COLOURS, Chart, titled
 from pixelis.figures.draw_html import as_page
 from pixelis.figures.draw_png import as_figure
-from pixelis.figures.evaluation import accuracy_bars, confusions, outcome_bars
+from pixelis.figures.evaluation import accuracy_bars, confusions, failure_bars, outcome_bars
 from pixelis.figures.fonts import fit_fonts
 from pixelis.figures.history import FigureSettings, TrainingHistory, build_history
 from pixelis.figures.layer_ranks import layer_ranks, layer_spectra
@@ -30,6 +30,7 @@ __all__ = [
     "build_history",
     "compare_timelines",
     "confusions",
+    "failure_bars",
     "fit_fonts",
     "layer_ranks",
     "layer_spectra",
@@ -38,4 +39,5 @@ __all__ = [
     "samples_drawn",
     "stage_names",
     "timeline",
+    "titled",
 ]

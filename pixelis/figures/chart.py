@@ -5,8 +5,9 @@ with one or more of plotly's parts: `trace`, `shape` and `annotation`. A label i
 legend, which shows every label once.
 """
 
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -21,6 +22,7 @@ DARK = "#111111"
 GREY = "#555555"
 GAP = 0.05  # between two panels, as a share of the height
 MAX_GAPS = 0.3  # of all gaps together
+LETTER, LINE = 9, 20  # width and height of a title's letters, in pixels
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,16 @@ class Panel:
     high: float | None = None
     ticks: Sequence[float] | None = None
     title: str = ""
+
+
+def titled(chart: Chart, text: str) -> Chart:
+    """Return a chart with a title, in as many lines as its width needs."""
+    lines = textwrap.wrap(text, chart.size[0] // LETTER)
+    place = {"x": 0.01, "xanchor": "left", "y": 0.99, "yanchor": "top", "yref": "container"}
+    title = {"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, **place}
+    margin = chart.layout["margin"]
+    margin = {**margin, "t": margin["t"] + LINE * len(lines)}
+    return replace(chart, layout={**chart.layout, "title": title, "margin": margin})
 
 
 def colour_of(index: int) -> str:

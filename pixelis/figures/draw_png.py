@@ -42,6 +42,9 @@ def as_figure(chart: Chart) -> Figure:
             if note["yref"].split()[0] == name:
                 _write(axes, note)
         _set_axes(axes, layout, name)
+    if "title" in layout:
+        title = _plain(layout["title"]["text"])
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, parse_math=False)
     if handles:
         style: Part = {"loc": "outside right upper", "frameon": False, "fontsize": 9}
         legend = figure.legend(list(handles.values()), list(handles), **style)

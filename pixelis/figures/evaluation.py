@@ -1,4 +1,4 @@
-"""Figures of an evaluation: accuracies, outcomes of rollouts, and confusion matrices by task."""
+"""Figures of an evaluation: accuracies, failures, outcomes and confusion matrices by task."""
 
 import math
 from collections import Counter
@@ -33,27 +33,41 @@ def accuracy_bars(table: Sequence[Row]) -> Chart:
         table: Rows with `difficulty`, `model` (such as `base` and `adapter`), `accuracy`, `low` and
             `high` (the ends of the interval, or None), and `n` (the number of examples).
     """
-    counts = {str(row["difficulty"]): row["n"] for row in table}
+    return _score_bars(table, "difficulty", "accuracy", "answer accuracy (0 to 1)")
+
+
+def failure_bars(table: Sequence[Row]) -> Chart:
+    """Return bars of base and adapter side by side by kind of failure, with 95 % intervals.
+
+    Args:
+        table: Rows as those of `accuracy_bars`, with `failure` and `share` (of rollouts).
+    """
+    label = "share of rollouts (0 to 1)"
+    return _score_bars(table, "failure", "share", label)
+
+
+def _score_bars(table: Sequence[Row], group: str, value: str, label: str) -> Chart:
+    """Return bars of the values of several models by group, with 95 % intervals."""
+    counts = {str(row[group]): row["n"] for row in table}
     groups = [f"{name}\n(n = {n})" for name, n in counts.items()]
     colours = (BASE_COLOUR, *COLOURS)
     data = []
     for i, model in enumerate(dict.fromkeys(str(row["model"]) for row in table)):
-        rows = {str(row["difficulty"]): row for row in table if row["model"] == model}
+        rows = {str(row[group]): row for row in table if row["model"] == model}
         ordered = [rows[name] for name in counts]
         notes = [
-            f"{model}, {name}: {row['accuracy']:.3f} {_ends(row)}"
+            f"{model}, {name}: {row[value]:.3f} {_ends(row)}"
             for name, row in zip(counts, ordered, strict=True)
         ]
-        values = [float(row["accuracy"]) for row in ordered]
+        values = [float(row[value]) for row in ordered]
         # A bar without an interval has no whiskers.
-        above = [None if row["high"] is None else row["high"] - row["accuracy"] for row in ordered]
-        below = [None if row["low"] is None else row["accuracy"] - row["low"] for row in ordered]
+        above = [None if row["high"] is None else row["high"] - row[value] for row in ordered]
+        below = [None if row["low"] is None else row[value] - row["low"] for row in ordered]
         ends = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
         trace = _bar(model, groups, values, colours[i % len(colours)], notes)
         data.append({**trace, "error_y": {"color": "#222222", **ends}})
-    label = "answer accuracy (0 to 1); whiskers: 95 % interval"
     # Above 1, for the numbers over the bars.
-    return _bar_chart(data, label, "difficulty", "group", 1.1)
+    return _bar_chart(data, f"{label}; whiskers: 95 % interval", group, "group", 1.1)
 
 
 def _ends(row: Row) -> str:

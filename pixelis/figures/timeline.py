@@ -33,7 +33,7 @@ from pixelis.figures.history import (
     stage_spans,
 )
 
-TRIAL = ("trial of the next mix", "#8fa6ba")
+TRIAL = ("trial of the next mix", "#74889c")
 MARKS = {  # event kind -> symbol, colour, label
     "advance": ("triangle-up", "#009E73", "advance"),
     "rollback": ("triangle-down", "#B2182B", "rollback"),

@@ -8,7 +8,13 @@ from rich.markdown import Markdown
 
 from pixelis.config import CompareConfig, flatten
 from pixelis.experiments.compare import ComparedTraining, trainings_markdown, trainings_rows
-from pixelis.figures import FigureSettings, TrainingHistory, build_history, compare_timelines
+from pixelis.figures import (
+    FigureSettings,
+    TrainingHistory,
+    build_history,
+    compare_timelines,
+    titled,
+)
 from pixelis.runs.live_figures import DRAWN_METRICS, record_chart
 from pixelis.tracking import TrainingRun, find_trainings, open_run
 
@@ -29,14 +35,17 @@ def run_comparison(config: CompareConfig) -> None:
     trainings = read_trainings(runs)
     with open_run(
         entry_point="compare",
-        experiment=config.experiment,
+        # Of its own: MLflow's charts of the trainings' experiment would show it beside them.
+        experiment=f"{config.experiment}_comparisons",
         run_name=f"{len(trainings)} trainings compared",
         params=flatten(config),
         tags={"pixelis.compares": ",".join(training.run_id for training in trainings)},
         system_metrics=False,
     ) as recorder:
         histories = {training.name: training.history for training in trainings}
-        record_chart(recorder, compare_timelines(histories), "comparison/timelines")
+        title = f"{len(trainings)} trainings compared, {recorder.date}"
+        chart = titled(compare_timelines(histories), title)
+        record_chart(recorder, chart, "comparison/timelines")
         recorder.table(trainings_rows(trainings), "comparison/table.json")
         table = trainings_markdown(trainings)
         recorder.text(f"{table}\n", "comparison/table.md")
@@ -56,7 +65,7 @@ def read_trainings(runs: Sequence[TrainingRun]) -> list[ComparedTraining]:
             run_id=run.info.run_id,
             link=f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
             params=run.info.params,
-            metrics=run.metrics,
+            tests={str(row["group"]): row for row in run.tests},
             history=read_history(run),
         )
         for run in runs

@@ -40,6 +40,7 @@ from pixelis.tracking import (
     CHAMPION,
     MlflowRecorder,
     ModelVersion,
+    curriculum_of,
     find_champion,
     find_run,
     find_version,
@@ -130,6 +131,7 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
         record_benchmark_scores(recorder, evaluation_set, result)
         title = f"{address} on {evaluation_set.title}"
         recorder.note(describe_evaluation(recorder, result, evaluation_set.name, title))
+        measured = measured_model(recorder, exact)
         record_rollouts(
             recorder,
             result,
@@ -141,8 +143,9 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
                 num_traces=config.num_traces,
                 num_reported=config.num_reported,
                 report_folder=Path(config.output_dir),
+                curriculum=curriculum_of(recorder, measured) if measured else "",
             ),
-            model=measured_model(recorder, exact),
+            model=measured,
             dataset=dataset,
         )
         if version is not None and evaluation_set.name == "test":

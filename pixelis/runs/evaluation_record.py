@@ -11,11 +11,18 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from pixelis import figures
 from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
 from pixelis.data_prep.figures import side_by_side
-from pixelis.evaluation.cases import Case, build_cases, explain, verdict_of, worst_first
+from pixelis.evaluation.cases import (
+    Case,
+    build_cases,
+    explain,
+    spread_evenly,
+    verdict_of,
+    worst_first,
+)
+from pixelis.evaluation.charts import build_charts
 from pixelis.evaluation.evaluate import (
     ADAPTER,
     AGAINST,
@@ -33,13 +40,18 @@ from pixelis.evaluation.spans import build_spans, marked_frames
 from pixelis.evaluation.tables import (
     accuracy_table,
     as_text,
+    grid_of,
+    grid_rows,
+    grid_table,
+    loss_lines,
     measure_rows,
     measures_table,
     result_line,
     result_rows,
     result_values,
 )
-from pixelis.evaluation.turns import ANSWERED, MAX_OPERATIONS
+from pixelis.evaluation.turns import ANSWERED
+from pixelis.figures import Chart
 from pixelis.files import write_atomic
 from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.live_figures import record_chart
@@ -51,7 +63,6 @@ TABLE_ROWS, TABLE_SIDE = 60, 320  # of the table of images
 # Of the table of all rollouts: largest side of a picture, and pictures, which are uploaded singly.
 SIDE, MAX_PICTURES = 128, 1000
 LEFT_OUT = "left out: the table's images are full"
-ENDINGS = {ANSWERED: "wrong answer", MAX_OPERATIONS: "called until the limit"}
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +71,9 @@ logger = logging.getLogger(__name__)
 class RecordSettings:
     """The settings for recording single rollouts.
 
-    `adapter` is its name or address, for titles. With 0 trajectories in the report
-    (`num_reported`) none is written; `report_folder` is the folder of the user's copy; `step` is
-    that of the metrics.
+    For titles: `adapter` is its name or address, `curriculum` that of its training. With 0
+    trajectories in the report (`num_reported`) none is written; `report_folder` is the folder of
+    the user's copy; `step` is that of the metrics.
     """
 
     adapter: str
@@ -71,6 +82,7 @@ class RecordSettings:
     num_traces: int
     num_reported: int
     report_folder: Path
+    curriculum: str = ""
     step: int = 0
 
 
@@ -115,6 +127,7 @@ def evaluate_and_record(
         table = as_text(accuracy_table(result, title=second, other=AGAINST))
         print(table, end="", flush=True)
         recorder.text(table, f"{FOLDER}/against.txt")
+    _record_grid(recorder, result, title)
     if show_measures:
         measures = measures_table(result, title=f"Measures on {title}, 95 % intervals")
         print(as_text(measures), end="", flush=True)
@@ -127,23 +140,17 @@ def evaluate_and_record(
     recorder.table(result_rows(result), f"{FOLDER}/table.json")
     _record_rollout_table(recorder, result)
     recorder.metrics(result_values(result, evaluation_set.name), step)
-    bars = figures.accuracy_bars(
-        [
-            {
-                "difficulty": difficulty,
-                "model": label,
-                "accuracy": score.value,
-                "low": score.ends[0],
-                "high": score.ends[1],
-                "n": score.num,
-            }
-            for label, evaluation in result.models.items()
-            for difficulty in strata(evaluation.accuracy)
-            for score in [evaluation.accuracy[difficulty]]
-        ]
-    )
-    record_chart(recorder, bars, f"{FOLDER}/accuracy")
     return result
+
+
+def _record_grid(recorder: MlflowRecorder, result: EvaluationResult, title: str) -> None:
+    """Print and record the accuracies by difficulty and task, and each significant loss."""
+    grid = grid_of(result)
+    heading = f"Difficulty and task on {title}, worst first, 95 % intervals"
+    text = "\n".join([as_text(grid_table(grid, title=heading)).rstrip(), *loss_lines(grid)]) + "\n"
+    print(text, end="", flush=True)
+    recorder.text(text, f"{FOLDER}/grid.txt")
+    recorder.table(grid_rows(grid), f"{FOLDER}/grid.json")
 
 
 def _record_rollout_table(recorder: MlflowRecorder, result: EvaluationResult) -> None:
@@ -172,7 +179,7 @@ def picture_cells(
 def rollout_rows(
     result: EvaluationResult, cells: Mapping[str, Image.Image | str]
 ) -> list[dict[str, Any]]:
-    """Return one row per rollout: question, turns, answer, verdict and reason.
+    """Return one row per rollout: question, answer, truth, verdict, then all else.
 
     `verdict` is `right` or `wrong`; for an adapter whose base was rolled out from the same start
     (example, sample, planted), it is `gained` or `lost` if exactly one of the two is right.
@@ -191,9 +198,12 @@ def rollout_rows(
             failures = [f"{kind} {num}" for kind, num in sorted(rollout.failures.items())]
             rows.append(
                 {
+                    "question": example.question,
+                    "answer": rollout.answer,
+                    "truth": example.ground_truth,
+                    "verdict": verdict_of(is_right, base.get(start) if label == ADAPTER else None),
                     "image": cells[example.id],
                     "model": label,
-                    "verdict": verdict_of(is_right, base.get(start) if label == ADAPTER else None),
                     "why": "" if is_right else explain(rollout, example),
                     "id": example.id,
                     "sample": rollout.sample,
@@ -201,9 +211,6 @@ def rollout_rows(
                     "difficulty": example.difficulty,
                     "task": example.task,
                     "sample_type": example.sample_type,
-                    "question": example.question,
-                    "truth": example.ground_truth,
-                    "answer": rollout.answer,
                     "right": is_right,
                     "outcome": rollout.outcome,
                     "failures": ", ".join(failures),
@@ -241,15 +248,17 @@ def record_rollouts(
         keys = _model_metrics(result, evaluation_set.name)
         link_measured(recorder, model, keys, settings.step, name=name, digest=digest)
     cases = build_cases(result)
-    traced = worst_first(cases, settings.num_traces, settings.seed)
-    _try(lambda: _record_figures(recorder, cases))
+    about = {"run": recorder.run_name, "date": recorder.date}
+    about |= {"curriculum": settings.curriculum} if settings.curriculum else {}
+    _try(lambda: _record_charts(recorder, build_charts(result, cases, about)))
     _try(lambda: _record_images(recorder, worst_first(cases, TABLE_ROWS, settings.seed)))
-    _try(lambda: _record_traces(recorder, traced, model))
+    _try(lambda: _record_traces(recorder, cases, settings, model))
     if settings.num_reported:
         page = report_page(
             result,
             title=f"Evaluation of {settings.adapter} on {evaluation_set.name}",
             about={
+                **about,
                 "examples": str(len(result.examples)),
                 "base": settings.base,
                 "data": evaluation_set.path,
@@ -298,29 +307,9 @@ def _write_report(folder: Path, page: str) -> None:
     logger.info("report: %s", path)
 
 
-def _record_figures(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
-    endings = [
-        {"group": getattr(case.example, by), "kind": _ending(case)}
-        for by in ("difficulty", "task")
-        for case in cases
-    ]
-    record_chart(recorder, figures.outcome_bars(endings), f"{FOLDER}/failures")
-    matrices = figures.confusions(
-        [
-            {
-                "task": case.example.task,
-                "truth": case.example.ground_truth,
-                "answer": case.rollout.answer,
-                "right": case.is_right,
-            }
-            for case in cases
-        ]
-    )
-    record_chart(recorder, matrices, f"{FOLDER}/confusion")
-
-
-def _ending(case: Case) -> str:
-    return "right" if case.is_right else ENDINGS.get(case.rollout.outcome, "no answer")
+def _record_charts(recorder: MlflowRecorder, charts: Mapping[str, Chart]) -> None:
+    for name, chart in charts.items():
+        record_chart(recorder, chart, f"{FOLDER}/{name}")
 
 
 def _record_images(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
@@ -348,15 +337,25 @@ def _record_images(recorder: MlflowRecorder, cases: Sequence[Case]) -> None:
 
 
 def _record_traces(
-    recorder: MlflowRecorder, cases: Sequence[Case], model: Mapping[str, Any] | None
+    recorder: MlflowRecorder,
+    cases: Sequence[Case],
+    settings: RecordSettings,
+    model: Mapping[str, Any] | None,
 ) -> None:
-    for case in cases:
-        example = case.example
+    traced = spread_evenly(cases, settings.num_traces, settings.seed)
+    for case in traced:
+        example, answer = case.example, case.rollout.answer
         log_trace(
             recorder,
             key=f"rollout {example.id}",
             name=f"{case.verdict}: {example.task}",
+            preview=(
+                example.question,
+                f"{'no answer' if answer is None else answer} ({example.ground_truth})",
+            ),
             spans=build_spans(case),
+            # MLflow shows the share of each assessment, which is not the accuracy.
+            assessment=f"right ({len(traced)} of {len(cases)} rollouts, even by verdict)",
             is_right=case.is_right,
             why=case.why,
             answered=case.rollout.outcome == ANSWERED,

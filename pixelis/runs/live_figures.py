@@ -21,6 +21,7 @@ from pixelis.figures import (
     loss_by_difficulty,
     samples_drawn,
     timeline,
+    titled,
 )
 from pixelis.files import write_atomic
 from pixelis.tracking import MlflowRecorder
@@ -71,15 +72,18 @@ class LiveFigures:
         output_dir: Path,
         max_steps: int,
         rules: FigureSettings,
+        about: str = "",
         on_event: Callable[..., None] = lambda events, step, error: None,
     ) -> None:
         """Set the recorder, and read the records that its journal already holds.
 
-        `rules` are of `curriculum_rules`. `on_event` is called after each event, and after a
-        resume, with all events, the newest step and the error that ended training, if any.
+        `rules` are of `curriculum_rules`; `about` is in the figures' titles. `on_event` is called
+        after each event, and after a resume, with all events, the newest step and the error that
+        ended training, if any.
         """
         self._recorder, self._events_path = recorder, output_dir / EVENTS_FILE
         self._max_steps, self._rules, self._on_event = max_steps, rules, on_event
+        self._about = about
         self._events: list[dict[str, Any]] = []
         self._history: dict[str, list[tuple[int, float]]] = {}  # of the metrics in the figures
         self._step = self._position = 0  # the newest step; how far the journal was read
@@ -139,10 +143,14 @@ class LiveFigures:
     def _draw(self, events: list[dict[str, Any]], history: History) -> None:
         try:
             drawn = build_history(events, history, max_steps=self._max_steps, rules=self._rules)
-            for name, chart in CHARTS.items():
-                record_chart(self._recorder, chart(drawn), f"curriculum/{name}")
+            charts = {
+                name: titled(make(drawn), f"{name.replace('_', ' ')}: {self._about}")
+                for name, make in CHARTS.items()
+            }
+            for name, chart in charts.items():
+                record_chart(self._recorder, chart, f"curriculum/{name}")
             picture = io.BytesIO()
-            as_figure(timeline(drawn)).savefig(picture, format="png")
+            as_figure(charts["timeline"]).savefig(picture, format="png")
             write_atomic(self._events_path.with_name(TIMELINE_FILE), picture.getvalue())
         # An error of a drawing library must not stop a training.
         except Exception as error:

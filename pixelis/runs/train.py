@@ -303,6 +303,9 @@ def _train(sft: _Sft, start: Start, recorder: MlflowRecorder, links: str) -> Tra
         output_dir=sft.output_dir,
         max_steps=training.max_steps,
         rules=curriculum_rules(sft.curriculum, examples * sft.processes.world_size),
+        # Not the run's name, which changes while it trains: a resume draws the same figures.
+        about=f"{sft.search.label or sft.config.exp_name} · curriculum "
+        f"{sft.curriculum.strategy_label} · seed {training.seed} · date {recorder.date}",
         on_event=partial(
             record_status,
             recorder,
@@ -377,6 +380,7 @@ def _evaluate(
             num_traces=rules.num_traces,
             num_reported=rules.num_reported,
             report_folder=sft.output_dir / FOLDER,
+            curriculum=sft.curriculum.strategy_label,
             step=training.max_steps,
         ),
         model=final_model(FINAL),

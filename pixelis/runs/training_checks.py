@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pixelis.config import WITHOUT_EFFECT, ModelConfig, TrainingFileConfig, flatten
 from pixelis.curriculum import CurriculumConfig
 from pixelis.data.store import load_split
 from pixelis.evaluation.evaluate import choose_examples
 from pixelis.models.load import EMBEDDED, EMBEDDED_DIR, check_weights, load_encoder
 from pixelis.training.inputs import check_inputs, check_model, data_digest
-from pixelis.training.precision import resolve_precision
+from pixelis.training.precision import FP32, resolve_precision
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ NOT_IDENTITY = (
     *("resume", "training.output_dir"),
     "training.vision_cache",  # whether features are cached is compared
     *("training.max_bad_steps", "data.exclude"),  # what stopped a training may change
+    "model.gradient_checkpointing",  # the same activations, computed again
     # How a step is split into forward passes; the identity holds the product instead.
     *("training.batch_size", "training.gradient_accumulation_steps", "training.auto_batch_size"),
 )
@@ -39,7 +42,16 @@ def resolved_params(
 def free_settings(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that may differ at a resume, which then says so; `params` as below."""
     silent = ("resume", "training.output_dir")
-    return {key: params[key] for key in NOT_IDENTITY if key in params and key not in silent}
+    return {key: params[key] for key in _free_keys(params) if key in params and key not in silent}
+
+
+def _free_keys(params: Mapping[str, Any]) -> tuple[str, ...]:
+    precision = resolve_precision(str(params["training.precision"]))
+    is_fp32 = precision == FP32 and params["model.torch_dtype"] == "float32"
+    if not is_fp32 or torch.cuda.is_available():
+        return NOT_IDENTITY
+    # Here the padding of other evaluation batches changes no bit.
+    return (*NOT_IDENTITY, "training.eval_batch_size")
 
 
 def training_identity(
@@ -49,7 +61,8 @@ def training_identity(
 
     `params` are of `resolved_params`; `digests` are the SHA-256 of the data's files.
     """
-    identity = {key: value for key, value in params.items() if key not in NOT_IDENTITY}
+    free = _free_keys(params)
+    identity = {key: value for key, value in params.items() if key not in free}
     precision = "training.precision"  # `auto` differs between machines, and so do the weights
     identity[precision] = resolve_precision(str(identity[precision]))
     split = (params[f"training.{key}"] for key in ("batch_size", "gradient_accumulation_steps"))

@@ -20,6 +20,7 @@ from pixelis.tracking.lookup import (
 )
 from pixelis.tracking.recorder import (
     MlflowRecorder,
+    curriculum_of,
     final_model,
     link_measured,
     log_adapter,
@@ -49,6 +50,7 @@ __all__ = [
     "Origin",
     "Past",
     "TrainingRun",
+    "curriculum_of",
     "data_tag",
     "deliver_journals",
     "end_killed_runs",

@@ -22,6 +22,7 @@ from pixelis.tracking.store import connect
 
 FINAL_ADAPTER = "adapters/final"
 EVENTS_FILE = "curriculum/events.json"
+TEST_FILE = "evaluation/table.json"  # MLflow table of a training's results on the test split
 # Tag of a data-prep run: digest of its files, by which runs that read the files find it.
 DATA_TAG = "pixelis.data_digest"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -147,8 +148,9 @@ class TrainingRun:
     """The data of a training in MLflow."""
 
     info: RunInfo  # the run
-    metrics: Mapping[str, float]  # the newest value of each metric
     events: Sequence[Mapping[str, Any]]  # events of the training's curriculum
+    # The rows of the table of results on the test split; none if they were not measured.
+    tests: Sequence[Mapping[str, Any]]
     # The values by step of the requested metrics.
     history: Mapping[str, Sequence[tuple[int, float]]]
 
@@ -225,8 +227,9 @@ def _label(run: Run) -> str:
 
 
 def _read(client: MlflowClient, run: Run, kept: tuple[str, ...]) -> TrainingRun:
-    run_id, folder = run.info.run_id, EVENTS_FILE.rpartition("/")[0]
-    if not any(each.path == EVENTS_FILE for each in client.list_artifacts(run_id, folder)):
+    run_id = run.info.run_id
+    events = _load(client, run_id, EVENTS_FILE)
+    if events is None:
         made_by = run.data.tags.get("pixelis.entry_point", "another program")
         raise UserError(
             f"the run {_label(run)}, of {made_by}, has no curriculum to compare (no "
@@ -237,9 +240,17 @@ def _read(client: MlflowClient, run: Run, kept: tuple[str, ...]) -> TrainingRun:
         for key in run.data.metrics
         if key.startswith(kept)
     }
-    events = mlflow.artifacts.load_dict(f"runs:/{run_id}/{EVENTS_FILE}")
-    assert isinstance(events, list)
-    return TrainingRun(_run_info(run), run.data.metrics, events, history)
+    table = _load(client, run_id, TEST_FILE) or {"columns": [], "data": []}
+    tests = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    return TrainingRun(_run_info(run), events, tests, history)
+
+
+def _load(client: MlflowClient, run_id: str, path: str) -> Any:
+    """Return the JSON of a run's artifact, or None if the run does not have it."""
+    folder = path.rpartition("/")[0]
+    if all(each.path != path for each in client.list_artifacts(run_id, folder)):
+        return None
+    return mlflow.artifacts.load_dict(f"runs:/{run_id}/{path}")
 
 
 def _candidates(client: MlflowClient, experiment: str) -> list[Experiment]:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,6 +72,7 @@ class MlflowRecorder:
         self.run_id: str = run.info.run_id
         self.run_name: str = run.info.run_name
         self.experiment_id: str = run.info.experiment_id
+        self.date = date.fromtimestamp(run.info.start_time / 1000).isoformat()  # of the run's start
         self.parent_id: str | None = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
         self._keep = output_dir is not None
         folder = output_dir or (Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir()))
@@ -332,6 +334,22 @@ def measured_model(recorder: MlflowRecorder, address: str) -> Model | None:
         recorder.warn("model", f"the model of {address} cannot be found ({first_line(error)})")
         return None
     return {"model_id": model_id} if model_id else None
+
+
+def curriculum_of(recorder: MlflowRecorder, model: Model) -> str:
+    """Return the curriculum of the training that made a model; empty if it is not known.
+
+    `model` is of `measured_model`.
+    """
+
+    def read() -> str:
+        made = recorder.client.get_logged_model(model["model_id"])
+        params = recorder.client.get_run(made.source_run_id).data.params
+        if params.get("curriculum.enabled", "").lower() == "false":
+            return "fixed mix"
+        return str(params.get("curriculum.strategy", ""))
+
+    return recorder.attempt("reading the adapter's curriculum", read) or ""
 
 
 def link_measured(

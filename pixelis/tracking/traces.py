@@ -39,7 +39,9 @@ def trace_fields(
     trace_id: str,
     *,
     name: str,
+    preview: tuple[str, str],
     spans: Sequence[Mapping[str, Any]],
+    assessment: str,
     is_right: bool,
     why: str,
     answered: bool,
@@ -50,8 +52,9 @@ def trace_fields(
 
     The spans are in order, the first one the parent of all others: `name`, `type`, `inputs`,
     `outputs`, and optionally `seconds` (wall time) and `error`. PIL images anywhere in inputs and
-    outputs are shown there. `is_right` and `why` are kept as the assessment `right`; a rollout that
-    ended without an answer has the state ERROR; `model` is of `adapters.find_measured`, or None.
+    outputs are shown there. `preview` is the text of request and response in the list of traces.
+    `is_right` and `why` are kept as the assessment of this name; a rollout that ended without an
+    answer has the state ERROR; `model` is of `adapters.find_measured`, or None.
     """
     images: dict[str, str] = {}
 
@@ -69,9 +72,10 @@ def trace_fields(
         return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
     return {
-        **public({"name": name, "why": why, "tags": dict(tags)}),
+        **public({"name": name, "preview": list(preview), "why": why, "tags": dict(tags)}),
         "spans": [plain(public(dict(span))) for span in spans],
         "images": images,
+        "assessment": assessment,
         "right": is_right,
         "answered": answered,
         "model": model,
@@ -101,16 +105,16 @@ def send_trace(
     model = find_measured(client, run, fields["model"])
     metadata = {TraceMetadataKey.SOURCE_RUN: run_id}
     metadata |= {TraceMetadataKey.MODEL_ID: str(model.model_id)} if model else {}
-    metadata |= {TraceMetadataKey.INPUTS: _json(spans[0]["inputs"])[:MAX_PREVIEW]}
-    metadata |= {TraceMetadataKey.OUTPUTS: _json(spans[0]["outputs"])[:MAX_PREVIEW]}
+    request, response = (text[:MAX_PREVIEW] for text in fields["preview"])
+    metadata |= {TraceMetadataKey.INPUTS: request, TraceMetadataKey.OUTPUTS: response}
     info = TraceInfo(
         trace_id=trace_id,
         trace_location=TraceLocation.from_experiment_id(run.info.experiment_id),
         request_time=began // 1_000_000,
         execution_duration=max(1, round(lengths[0] / 1e6)),
         state=TraceState.OK if fields["answered"] else TraceState.ERROR,
-        request_preview=metadata[TraceMetadataKey.INPUTS],
-        response_preview=metadata[TraceMetadataKey.OUTPUTS],
+        request_preview=request,
+        response_preview=response,
         trace_metadata=metadata,
         tags={TraceTagKey.TRACE_NAME: fields["name"], **fields["tags"]},
         assessments=[_feedback(fields, trace_id, timestamp)],
@@ -128,7 +132,7 @@ def send_trace(
 
 def _feedback(fields: Mapping[str, Any], trace_id: str, timestamp: int) -> Feedback:
     feedback = Feedback(
-        name="right",
+        name=fields["assessment"],
         value=fields["right"],
         rationale=fields["why"] or None,
         trace_id=trace_id,

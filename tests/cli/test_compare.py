@@ -52,7 +52,8 @@ def record(workdir):
                 recorder.metrics({**values, "curriculum/stage": 0, "train/loss": 1.0}, step)
             for each in events:
                 recorder.event(each)
-            recorder.metrics({"test/adapter/hard/answer_accuracy": 0.4, "test/gain/hard": 0.1}, 4)
+            result = {"adapter_accuracy": 0.4, "adapter_low": 0.35, "adapter_high": 0.45}
+            recorder.table([{"group": "hard", "n": 300, **result}], "evaluation/table.json")
         return recorder.run_id
 
     return record
@@ -73,7 +74,9 @@ def test_it_tells_draws_and_records(record, client, runs, capfd):
     assert run.info.run_name == "2 trainings compared"
     assert run.data.tags["pixelis.compares"] == f"{back},{on}"
     note = run.data.tags["mlflow.note.content"]
-    home = run.info.experiment_id
+    home = client.get_run(back).info.experiment_id
+    assert client.get_experiment(run.info.experiment_id).name == "sft_curriculum_comparisons"
+    assert "| test hard: answer accuracy in % (n = 300) | 40.0 [35, 45] | 40.0 [35, 45] |" in note
     assert f"[careful](#/experiments/{home}/runs/{back})" in note
     assert "| `curriculum.rollback_threshold` | -0.1 | -0.3 |" in note
     folder = Path(client.download_artifacts(run.info.run_id, "comparison"))
@@ -95,11 +98,14 @@ def test_without_words_it_takes_the_last_finished_trainings(record, runs, capfd)
     assert out.index("training 2") < out.index("training 3")  # oldest first
 
 
-def test_runs_of_one_name_are_told_apart_by_their_ids(record, runs, capfd):
+def test_runs_of_one_name_are_told_apart_by_their_ids(record, client, runs, capfd):
     ids = [record("twin", ON, -0.1), record("twin", BACK, -0.2)]
     assert call("--runs", ",".join(ids)) == 0
     out = " ".join(capfd.readouterr().out.split())
     assert all(f"twin ({each[:8]})" in out for each in ids)
+    (run,) = [run for run in runs() if run.data.tags["pixelis.entry_point"] == "compare"]
+    page = Path(client.download_artifacts(run.info.run_id, "comparison/timelines.html")).read_text()
+    assert all(f"twin ({each[:8]})\\u003c/b>" in page for each in ids)
 
 
 def test_a_word_that_names_no_run_is_one_line(record, capfd):

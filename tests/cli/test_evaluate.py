@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -59,29 +60,44 @@ def test_an_evaluation_prints_its_table_and_records_all_of_it(data, adapter, cli
     score, gain = r"\d+\.\d –", r"[+-]\d+\.\d –"  # too few examples for intervals
     row = rf"(?m)^attribute_recognition +\d +{score} +{score} +{gain} +\d/\d +1\.000 +\d+\.\d$"
     assert re.search(row, out), out  # into a pipe, one line
+    cell = rf"(?m)^simple/\w+ +1 +{score} +{score} +{gain} +\d/\d +1\.000 +\d+\.\d$"
+    assert re.search(cell, out), out
     assert "report: outputs/evaluate/report.html" in out
     (run,) = [r for r in runs() if r.data.tags.get("pixelis.entry_point") == "evaluate"]
     assert run.info.status == "FINISHED"
     assert run.info.run_name == f"evaluate {address} on test"
     assert run.data.params["samples_per_difficulty"] == "1"
     rows = rollout_rows(client, run)
-    columns = ["image", "model", "verdict", "why", "id", "sample", "planted"]
-    assert [*rows[0]][:7] == columns
+    assert [*rows[0]][:6] == ["question", "answer", "truth", "verdict", "image", "model"]
     assert sum(not row["planted"] for row in rows) == 6  # three examples, base and adapter
     assert all(bool(row["why"]) != row["right"] for row in rows)
     for row in rows:
         image = client.download_artifacts(run.info.run_id, row["image"]["filepath"])
         assert max(Image.open(image).size) <= 128
     names = {each.path for each in client.list_artifacts(run.info.run_id, "evaluation")}
-    charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures")}
+    charts = {f"evaluation/{name}" for name in ("accuracy", "confusion", "failures", "outcomes")}
     assert {f"{name}{kind}" for name in charts for kind in (".png", ".html")} <= names
+    today = date.today().isoformat()
+    for name in charts:
+        page = Path(client.download_artifacts(run.info.run_id, f"{name}.html")).read_text()
+        title = f"run {run.info.run_name} · date {today}"
+        # In lines, wherever these are broken.
+        assert title.replace(" ", "") in page.replace("\\u003cbr>", "").replace(" ", "")
     report = Path("outputs/evaluate/report.html").read_text()
+    assert f"<span>run: {run.info.run_name}</span><span>date: {today}</span>" in report
     assert artifact(client, run, "report.html") == report and report.count("<article") == 3
     table = json.loads(artifact(client, run, "images.json"))
     assert table["columns"][:3] == ["image", "verdict", "why"] and len(table["data"]) == 3
     assert table["data"][0][0]["type"] == "image"
     traces = client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)
     assert [t.data.spans[1].name for t in traces] == ["turn 1"] * 2
+    for trace in traces:
+        root, (assessment,) = trace.data.spans[0], trace.info.assessments
+        answer, truth = root.outputs["answer"], root.outputs["truth"]
+        answer = "no answer" if answer is None else answer
+        assert trace.info.request_preview == root.inputs["question"]
+        assert trace.info.response_preview == f"{answer} ({truth})"
+        assert assessment.name == "right (2 of 3 rollouts, even by verdict)"
     note = run.data.tags["mlflow.note.content"]
     report_url = f"runs/{run.info.run_id}/artifacts/evaluation/report.html"
     assert "gain in points" in note and report_url in note
@@ -119,6 +135,10 @@ def test_ten_examples_have_intervals_and_each_row_is_one_line(data, adapter, cli
     assert metrics["test/gain/all_high"] == -metrics["test/gain/all_low"] > 0.2
     assert metrics["test/adapter/all/answer_accuracy_low"] < 1
     assert not [key for key in metrics if re.search(r"/(simple|medium|hard)[/_].*(low|high)$", key)]
+    grid = artifact(client, run, "grid.txt")
+    assert grid in out and out.index("Answer accuracy on") < out.index(grid)
+    cells = json.loads(artifact(client, run, "grid.json"))
+    assert cells["columns"][:3] == ["group", "n", "base_accuracy"] and len(cells["data"]) > 3
     table = json.loads(artifact(client, run, "table.json"))
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     ends = {row["group"]: (row["adapter_low"], row["gain_low"]) for row in rows}

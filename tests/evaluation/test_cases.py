@@ -11,6 +11,7 @@ from pixelis.evaluation.cases import (
     WRONG,
     build_cases,
     explain,
+    spread_evenly,
     worst_first,
 )
 from tests.evaluation.rollouts import answer, call, example, noise, result, rollout
@@ -83,6 +84,29 @@ def test_tasks_take_turns_and_the_seed_chooses_among_equals():
     assert Counter(each.task for each in chosen(0)) == {"a": 3, "b": 2, "c": 1}
     assert chosen(0) == chosen(0)
     assert len({tuple(each.id for each in chosen(seed)) for seed in range(8)}) > 1
+
+
+def test_a_sample_is_even_over_verdicts_and_difficulties():
+    examples, (mine, base) = make([*MANY, *MANY, *MANY])
+    examples = [
+        replace(e, difficulty=("simple", "medium", "hard")[i // len(MANY)])
+        for i, e in enumerate(examples)
+    ]
+    cases = build_cases(result(examples, mine, base))
+
+    def chosen(limit, seed=0):
+        return spread_evenly(cases, limit, seed)
+
+    pairs = Counter((case.verdict, case.example.difficulty) for case in chosen(12))
+    assert len(pairs) == 12 and set(pairs.values()) == {1}
+    assert Counter(case.verdict for case in chosen(4)) == dict.fromkeys(VERDICTS, 1)
+    # When the lost ones are used up, the others fill their place.
+    assert Counter(case.verdict for case in chosen(80)) == {
+        LOST: 15, WRONG: 25, GAINED: 15, RIGHT: 25
+    }  # fmt: skip
+    ids = {tuple(case.example.id for case in chosen(12, seed)) for seed in (0, 0, 1, 2)}
+    assert len(ids) == 3
+    assert chosen(0) == []
 
 
 FAR = {"bbox": [60, 50, 90, 70]}

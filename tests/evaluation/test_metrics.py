@@ -7,10 +7,13 @@ from pixelis.evaluation.evaluate import summarise
 from pixelis.evaluation.intervals import Score, difference_score, mean_score, share_score
 from pixelis.evaluation.metrics import (
     MAX_COUNT_ERROR,
+    Comparison,
     compute_rates,
     correct_answers,
     count_errors,
+    failure_shares,
     group_indices,
+    holm_corrected,
     paired_comparison,
     parse_count,
     score_table,
@@ -147,6 +150,19 @@ def acting_rollouts():
     return [first, second]
 
 
+def test_p_values_are_corrected_for_their_number_as_holm_does():
+    # 5 * .01, 4 * .02, 3 * .03, then 2 * .04 = .08, which may not be below .09, and 1 * .9.
+    p_values = {"c": 0.03, "a": 0.01, "d": 0.04, "b": 0.02, "e": 0.9}
+    pairs = {n: Comparison(Score(0.1, None, 9), 1, 0, p) for n, p in p_values.items()}
+    corrected = holm_corrected(pairs)
+    assert list(corrected) == list(pairs)
+    expected = {"a": 0.05, "b": 0.08, "c": 0.09, "d": 0.09, "e": 0.9}
+    assert {n: pair.p_value for n, pair in corrected.items()} == pytest.approx(expected)
+    assert replace(corrected["b"], p_value=0.02) == pairs["b"]
+    (pair,) = holm_corrected({"a": pairs["a"]}).values()
+    assert pair.p_value == 0.01
+
+
 def test_rates_are_means_over_rollouts():
     assert compute_rates(acting_rollouts()) == {
         "mean_operations": 1.5,
@@ -167,9 +183,12 @@ def test_rates_are_means_over_rollouts():
 def test_failures_are_counted_by_kind():
     kinds = ("cut_off", "cut_off", "", "unknown_operation")
     turns = [replace(make_turn("call"), failure=kind) for kind in kinds]
-    rates = compute_rates([make_rollout(make_example(), "red", t) for t in (turns, turns[2:])])
+    rollouts = [make_rollout(make_example(), "red", t) for t in (turns, turns[2:])]
+    rates = compute_rates(rollouts)
     failures = {name: rate for name, rate in rates.items() if name.startswith("failure") and rate}
     assert failures == {"failure_cut_off": 1, "failure_unknown_operation": 1}
+    shares = {kind: score.value for kind, score in failure_shares(rollouts).items() if score.value}
+    assert shares == {"cut_off": 0.5, "unknown_operation": 1}
 
 
 @pytest.mark.parametrize(

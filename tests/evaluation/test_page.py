@@ -1,6 +1,7 @@
 """The report: its content, that hostile texts are escaped, that it stays small."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -87,6 +88,31 @@ def test_numbers_then_trajectories_worst_first(evaluated):
         assert words in read.text, words
     rows = re.findall(r"<tr class=\"(\w+)\"><td>([^<]+)</td>", make(evaluated))
     assert rows == [("group", "simple"), ("all", "all"), ("task", "text_extraction")]
+
+
+def test_the_grid_of_difficulty_and_task_names_a_significant_loss(many):
+    # The adapter answers all simple examples right, and the base all hard ones.
+    hard = [example(f"h{i}", difficulty="hard") for i in range(12)]
+    good, bad = (call(), answer("A9")), (answer("B2"),)
+    mine = [*many.adapter.rollouts, *(rollout(*bad, example_id=e.id) for e in hard)]
+    base = [*many.base.rollouts, *(rollout(*good, example_id=e.id) for e in hard)]
+    read = Reader(make(result([*many.examples, *hard], mine, base)))
+    _, _, after = read.text.partition("Difficulty and task, worst first")
+    loss = "Significant loss on hard/text_extraction: 100.0 -> 0.0 % of 12 examples"
+    assert after.startswith(f" {loss} (p <0.001 with Holm's correction for 2 cells)")
+    assert "hard/text_extraction 12 100.0 [75, 100] 0.0 [0, 25] -100.0 [-100, -51] 0 / 12" in after
+    assert after.index("hard/text_extraction 12") < after.index("simple/text_extraction 12")
+    assert "Holm's correction for 2 cells." in after
+    alone = Reader(make(result(many.examples, many.adapter.rollouts)))
+    assert "simple/text_extraction 12 100.0 [75, 100]" in alone.text and "Holm" not in alone.text
+
+
+def test_each_kind_of_failure_is_a_row(evaluated):
+    mine = [*evaluated.adapter.rollouts]
+    mine[3] = replace(mine[3], turns=(replace(call(), failure="repeated_call"), answer("A9")))
+    read = Reader(make(result(evaluated.examples, mine, evaluated.base.rollouts)))
+    assert "repeated call 0.0 – 25.0 – " in read.text
+    assert "cut off 0.0 – 0.0 – " in read.text
 
 
 def test_without_a_base_it_is_not_mentioned(evaluated):

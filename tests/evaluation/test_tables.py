@@ -11,6 +11,10 @@ from pixelis.evaluation.tables import (
     format_number,
     format_p_value,
     format_percent,
+    grid_of,
+    grid_rows,
+    grid_table,
+    loss_lines,
     measure_rows,
     measures_table,
     result_rows,
@@ -103,6 +107,72 @@ def test_accuracy_table_cuts_and_folds_nothing_and_is_not_wider_than_it_needs():
         assert line.split()[-3:] == ["108/60", "<0.001", "–"]
     for name in ("simple", "all", "attribute_recognition"):
         assert f"\n{name} " in shown
+
+
+@pytest.fixture
+def opposed():
+    """An adapter that loses on simple counting what it gains on hard counting, and reads less."""
+    counts = {  # cell -> right answers of base and adapter, won, lost, examples, p
+        "hard/object_counting": (2, 40, 38, 0, 90, 1e-9),
+        "simple/object_counting": (40, 2, 1, 39, 90, 1e-9),
+        "simple/text_extraction": (20, 12, 0, 8, 90, 0.0078),
+        "hard/text_extraction": (3, 1, 0, 2, 9, 0.5),
+    }
+
+    def share(num, total):
+        interval = (num / total - 0.1, num / total + 0.1) if total >= 10 else None
+        return Score(num / total, interval, total)
+
+    def groups(cells):
+        return {"all": share(1, 2), "task/object_counting": share(1, 2), **cells}
+
+    base = groups({cell: share(n[0], n[4]) for cell, n in counts.items()})
+    adapter = groups({cell: share(n[1], n[4]) for cell, n in counts.items()})
+    pairs = groups({})
+    pairs = {name: Comparison(score, 0, 0, 1e-9) for name, score in pairs.items()} | {
+        cell: Comparison(share(n[1] - n[0], n[4]), n[2], n[3], n[5]) for cell, n in counts.items()
+    }
+    models = {"base": Evaluation((), base, {}), "adapter": Evaluation((), adapter, {})}
+    return EvaluationResult((), models, {"base": pairs})
+
+
+def test_the_grid_has_a_row_for_each_difficulty_and_task_worst_first(opposed):
+    grid = grid_of(opposed)
+    lines = as_text(grid_table(grid, title="T")).splitlines()
+    assert lines[0] == "T"
+    rows = [" ".join(line.split()) for line in lines if "/" in line]
+    assert rows == [
+        "n base % adapter % gain in points won/lost p chance %",
+        "simple/object_counting 90 44.4 [34, 55] 2.2 [-8, 13] -42.2 [-53, -32] 1/39 <0.001 –",
+        "hard/text_extraction 9 33.3 – 11.1 – -22.2 – 0/2 0.500 –",
+        "simple/text_extraction 90 22.2 [12, 33] 13.3 [3, 24] -8.9 [-19, +2] 0/8 0.016 –",
+        "hard/object_counting 90 2.2 [-8, 13] 44.4 [34, 55] +42.2 [+32, +53] 38/0 <0.001 –",
+    ]
+    note = "p: McNemar's exact test, two-sided, with Holm's correction for 4 cells"
+    assert lines[-1] == note
+    found = grid_rows(grid)
+    assert [row["group"] for row in found] == [line.split()[0] for line in rows[1:]]
+    assert (found[2]["gain"], found[2]["p_value"]) == pytest.approx((-8 / 90, 0.0156))
+    # The table of all groups is without the correction.
+    uncorrected = {row["group"]: row["p_value"] for row in result_rows(opposed)}
+    assert uncorrected["simple/text_extraction"] == 0.0078
+
+
+def test_each_significant_loss_in_the_grid_is_a_line(opposed, result):
+    assert loss_lines(grid_of(opposed)) == [
+        "Significant loss on simple/object_counting: 44.4 -> 2.2 % of 90 examples "
+        "(p <0.001 with Holm's correction for 4 cells)",
+        "Significant loss on simple/text_extraction: 22.2 -> 13.3 % of 90 examples "
+        "(p 0.016 with Holm's correction for 4 cells)",
+    ]
+    assert loss_lines(grid_of(result)) == []  # only gains
+
+
+def test_the_grid_without_a_base_is_sorted_by_accuracy(opposed):
+    alone = EvaluationResult((), {"adapter": opposed.adapter})
+    grid = grid_of(alone)
+    assert [row["group"] for row in grid_rows(grid)][0] == "simple/object_counting"
+    assert loss_lines(grid) == [] and "McNemar" not in as_text(grid_table(grid, title="T"))
 
 
 @pytest.mark.parametrize(

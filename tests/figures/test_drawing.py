@@ -5,7 +5,7 @@ import gzip
 import io
 import json
 import re
-from html import unescape
+from html import escape, unescape
 
 import plotly.graph_objects
 import pytest
@@ -19,6 +19,7 @@ from pixelis.figures import (
     loss_by_difficulty,
     samples_drawn,
     timeline,
+    titled,
 )
 from pixelis.figures.chart import Panel, band, line, stack_panels
 
@@ -88,6 +89,22 @@ def test_the_png_has_its_size_its_labels_and_the_legend_outside(make_history):
     (bold,) = [each for each in lines.lines if each.get_linewidth() == 3.0]
     others = [each for each in lines.lines if each is not bold and each.get_marker() in ("", ".")]
     assert bold.get_zorder() > max(each.get_zorder() for each in others)
+
+
+def test_a_title_takes_the_lines_that_it_needs(make_history):
+    chart = timeline(make_history())
+    short, long = titled(chart, f"timeline: {HOSTILE}"), titled(chart, "timeline: " + "word " * 50)
+    (line,) = as_figure(short).texts
+    assert line.get_text() == f"timeline: {HOSTILE}"
+    assert short.layout["title"]["text"] == f"timeline: {escape(HOSTILE)}"
+    assert as_figure(long).texts[0].get_text().count("\n") == 2
+    assert long.layout["margin"]["t"] - short.layout["margin"]["t"] == 2 * 20
+    assert short.size == chart.size and "title" not in chart.layout
+    plotly.graph_objects.Figure(list(short.data), short.layout)  # refuses what plotly lacks
+    figure = as_figure(long)
+    figure.draw_without_rendering()
+    title = figure.texts[0].get_window_extent()
+    assert title.x1 <= 1000 and figure.axes[0].get_window_extent().y1 < title.y0
 
 
 def test_areas_lie_on_each_other(make_history, drifting):

@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from pixelis.figures import accuracy_bars, as_figure, as_page, confusions, outcome_bars
+from pixelis.figures import (
+    accuracy_bars,
+    as_figure,
+    as_page,
+    confusions,
+    failure_bars,
+    outcome_bars,
+)
 
 HOSTILE = "</script><b>$x$"
 ACCURACY = [
@@ -63,6 +70,21 @@ def test_a_bar_without_an_interval_has_no_whiskers():
     drawn = [(s[0][1], s[1][1]) for s in whiskers if len(s) and not math.isnan(s[0][1])]
     assert drawn == [pytest.approx((0.3, 0.6)), pytest.approx((0.6, 0.9))]
     assert [text.get_text() for text in axes.texts] == ["0.40", "0.20", "0.70", "0.60"]
+
+
+def test_every_kind_of_failure_has_bars_of_base_and_adapter():
+    ends = {"low": 0.3, "high": 0.5, "n": 100}
+    rows = [
+        {"failure": kind, "model": model, "share": share, **ends}
+        for model, shares in (("base", (0.43, 0.3)), ("adapter", (0.4, 0.35)))
+        for kind, share in zip(("repeated call", "cut off"), shares, strict=True)
+    ]
+    chart = failure_bars(rows)
+    base, adapter = chart.data
+    assert base["x"] == ["repeated call<br>(n = 100)", "cut off<br>(n = 100)"]
+    assert (base["y"], adapter["y"]) == ([0.43, 0.3], [0.4, 0.35])
+    assert base["hovertext"][0] == "base, repeated call: 0.430 [0.300, 0.500]"
+    assert chart.layout["yaxis"]["title"]["text"].startswith("share of rollouts (0 to 1)")
 
 
 def test_outcomes_are_shares_that_sum_to_one():

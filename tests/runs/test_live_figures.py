@@ -36,7 +36,8 @@ def opened(name, **changed):
     with open_run(
         **words, run_name=name, output_dir=output_dir, system_metrics=False, **changed
     ) as recorder:
-        yield recorder, partial(LiveFigures, output_dir=output_dir, max_steps=6, rules=RULES)
+        settings = {"max_steps": 6, "rules": RULES, "about": "staged · seed 0"}
+        yield recorder, partial(LiveFigures, output_dir=output_dir, **settings)
 
 
 def tell(figures, steps):
@@ -73,6 +74,7 @@ def test_a_run_has_every_figure_as_image_and_as_page(whole):
     }
     assert all(whole[f"{name}.png"].startswith(b"\x89PNG") for name in NAMES)
     assert b"<title>samples drawn</title>" in whole["samples_drawn.html"]
+    assert "samples drawn: staged · seed 0".encode() in whole["samples_drawn.html"]
 
 
 @pytest.mark.parametrize("is_new_run", [False, True])

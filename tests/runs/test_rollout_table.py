@@ -31,6 +31,7 @@ def test_every_rollout_of_every_model_has_a_row():
         ("adapter", "e1", 1, False, "wrong"),
         ("adapter", "e1", 0, True, "wrong"),
     ]
+    assert [*rows[0]][:4] == ["question", "answer", "truth", "verdict"]
     assert rows[-1]["failures"] == "no_call 1" and rows[4]["failures"] == ""
     assert rows[-1]["why"].startswith("It answered “B2”") and rows[4]["why"] == ""
 

@@ -1,6 +1,7 @@
 """What makes two trainings the same one."""
 
 import pytest
+import torch
 
 from pixelis.config import ModelConfig, TrainingConfig, TrainingFileConfig
 from pixelis.curriculum import CurriculumConfig
@@ -14,8 +15,8 @@ from pixelis.runs.training_checks import (
 MODEL = ModelConfig()
 
 
-def identity(config):
-    return training_identity(resolved_params(config, MODEL, CurriculumConfig()), MODEL, {})
+def identity(config, model=MODEL):
+    return training_identity(resolved_params(config, model, CurriculumConfig()), model, {})
 
 
 def with_training(**changed):
@@ -70,12 +71,33 @@ def test_what_decides_the_result_is(name, value):
     assert {key for key in one if one[key] != other[key]} == {f"training.{name}"}
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype", "has_gpu", "is_free"),
+    [
+        ("fp32", "float32", False, True),
+        ("fp32", "float32", True, False),
+        ("fp32", "bfloat16", False, False),
+        ("bf16", "float32", False, False),
+    ],
+)
+def test_the_size_of_evaluation_batches_is_where_they_change_bits(
+    monkeypatch, precision, dtype, has_gpu, is_free
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    model = MODEL.replace(torch_dtype=dtype)
+    one, other = (with_training(precision=precision, eval_batch_size=size) for size in (8, 9))
+    assert (identity(one, model) == identity(other, model)) == is_free
+    free = free_settings(resolved_params(other, model, CurriculumConfig()))
+    assert free.get("training.eval_batch_size") == (9 if is_free else None)
+
+
 def test_how_a_step_is_split_and_what_is_left_out_is_no_part_of_what_is_trained():
     one = identity(with_training(gradient_accumulation_steps=2))
     assert one["examples a step and process"] == 16
     split = with_training(batch_size=4, gradient_accumulation_steps=4, auto_batch_size=True)
     data = split.data.replace(exclude=("an-id",), path="moved", trusted="moved too")
-    assert identity(split.replace(data=data)) == one
+    checkpointing = MODEL.replace(gradient_checkpointing=not MODEL.gradient_checkpointing)
+    assert identity(split.replace(data=data), checkpointing) == one
 
 
 @pytest.mark.parametrize("metric", ["likelihood", "answer_likelihood"])

@@ -141,7 +141,19 @@ def test_a_training_is_named_by_id_by_the_beginning_of_one_or_by_name(make):
     assert names(found) == ["one", "two", "three"]
     assert found[0].history == {"eval/simple/loss": [(0, 2.0), (3, 1.0)]}
     assert found[0].events == [START]
-    assert found[0].metrics["eval/simple/loss"] == 1.0
+    assert found[0].tests == []
+
+
+def test_the_results_on_the_test_split_are_read(client, make):
+    recorder = started(client, "pixelis", "measured", "sft")
+    recorder.event(START)
+    rows = [{"group": "all", "n": 9, "adapter_low": None}, {"group": "hard", "n": 12}]
+    recorder.table(rows, "evaluation/table.json")
+    recorder.close("FINISHED")
+    measured, other = find([recorder.run_id, make("other")])
+    assert [row["group"] for row in measured.tests] == ["all", "hard"]
+    assert (measured.tests[0]["n"], measured.tests[0]["adapter_low"]) == (9, None)
+    assert other.tests == []
 
 
 def test_the_newest_finished_ones_are_taken_oldest_first(make):

@@ -43,6 +43,7 @@ def trace(**more):
     fields = {
         "key": "rollout e1",
         "name": "wrong: reading",
+        "preview": ("What does it say?", "B2 (A9)"),
         "spans": [
             {"name": "rollout", "type": "AGENT", "inputs": {"question": "q"}, "outputs": {"a": 1}},
             {
@@ -59,6 +60,7 @@ def trace(**more):
                 "error": "bad box",
             },
         ],
+        "assessment": "right (12 of 900)",
         "is_right": False,
         "why": "It did not look.",
         "answered": True,
@@ -89,7 +91,10 @@ def test_a_trace_holds_spans_images_and_the_verdict(client, recorder, model_id):
     assert name.rpartition("/")[2] == address.partition("//")[2].partition("?")[0]
     assert Image.open(folder.download_artifacts(name)).size == (768, 26)
     (verdict,) = found.info.assessments
-    assert (verdict.name, verdict.value, verdict.rationale) == ("right", False, "It did not look.")
+    assert (verdict.name, verdict.value) == ("right (12 of 900)", False)
+    assert verdict.rationale == "It did not look."
+    shown = found.info.request_preview, found.info.response_preview
+    assert shown == ("What does it say?", "B2 (A9)")
     assert found.info.tags["verdict"] == "wrong"
     assert found.info.tags["mlflow.traceName"] == "wrong: reading"
     assert found.info.state.value == "OK"

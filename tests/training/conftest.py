@@ -307,11 +307,11 @@ def fork_run(data_dir, tmp_path_factory):
     """Train in a process of its own, which can be killed; returns what it left."""
     log = tmp_path_factory.mktemp("forked") / "log.txt"
 
-    def run(output_dir, curriculum, *, resume=None, fault=None, code=0, **training):
+    def run(output_dir, curriculum, *, resume=None, fault=None, code=0, model=(), **training):
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         request = {
             "training": TRAINING | SHORT | training | {"output_dir": str(output_dir)},
-            "model": MODEL,
+            "model": MODEL | dict(model),
             "curriculum": curriculum,
             "data_dir": str(data_dir),
             "recorded": str(output_dir.with_suffix(".jsonl")),

@@ -133,7 +133,9 @@ def test_settings_without_effect_may_change_at_a_resume(fork_run, whole, advanci
     before = {"logging_steps": 1, "save_steps": 2, "save_total_limit": 5, "num_workers": 2}
     fork_run(place, advancing, fault=("record", 5, "SIGKILL"), code=KILLED, **before)
     assert {path.name for path in checkpoints(place)} == {"checkpoint-2", "checkpoint-4"}
-    run = fork_run(place, advancing, resume="auto", logging_steps=3, save_steps=4)
+    # In fp32 on a CPU, other batches of an evaluation are padded otherwise and change no bit.
+    after = {"logging_steps": 3, "save_steps": 4, "eval_batch_size": 3}
+    run = fork_run(place, advancing, resume="auto", model={"gradient_checkpointing": True}, **after)
     assert run.adapter == whole.adapter and run.events == whole.events
     measured, expected = (
         {key: value for key, value in each.metrics.items() if not key[0].startswith("train/")}

@@ -32,7 +32,7 @@ TOOLS_OPEN = "<tools>"
 
 
 def read_chat(data: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Read `messages`, `conversations` or `prompt`, `completion`: a CoTA record per question.
+    """Read `messages`, `conversations` or a list `prompt`: a CoTA record per question.
 
     An answer that is marked as not trained is context of the later questions only. The system turn
     begins the first question; in a chat with calls ours takes its place.
@@ -81,8 +81,9 @@ def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
     raw = data.get("conversations")
     raw = read_list(get_field(data, "messages") if raw is None else raw)
     halves = [read_list(data.get(key)) for key in ("prompt", "completion")]
-    if raw is None and all(isinstance(half, list) for half in halves):
-        raw = halves[0] + halves[1]  # TRL's other form
+    # TRL writes both halves, or the answer beside the first one.
+    if raw is None and isinstance(halves[0], list):
+        raw = halves[0] + (halves[1] if isinstance(halves[1], list) else [])
     if not isinstance(raw, list) or not raw:
         given = data.get("messages") if raw is None else raw
         raise RejectedError("wrong_type", f"a chat must be a list of turns, got {show(given)}")
@@ -90,7 +91,7 @@ def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
         raise RejectedError("too_large", f"a chat may have {MAX_TURNS} turns, got {len(raw)}")
     if system := get_field(data, "system"):
         raw = [{"role": "system", "content": system}, *raw]
-    turns = [read_turn(turn, number) for number, turn in enumerate(raw, 1)]
+    turns = [_with_own_images(read_turn(turn, at), turn) for at, turn in enumerate(raw, 1)]
     if turns[-1].role == "user" and (reply := reply_turn(data)):
         turns.append(read_turn(reply, len(turns) + 1))
     turns = _place_images(turns, as_references(get_field(data, "images")))
@@ -108,6 +109,12 @@ def _read_turns(data: Mapping[str, Any], folder: Path) -> list[Turn]:
         )
         for turn in turns
     ]
+
+
+def _with_own_images(turn: Turn, raw: Mapping[str, Any]) -> Turn:
+    """Give a turn the images that are listed beside its text, as Ollama writes them."""
+    listed = as_references(get_field(raw, "images"))
+    return _place_images([turn], listed)[0] if listed else turn
 
 
 def _place_images(turns: list[Turn], listed: list[Any]) -> list[Turn]:

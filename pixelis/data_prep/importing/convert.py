@@ -42,6 +42,8 @@ READERS: dict[str, Callable[[Mapping[str, Any], Path], Sequence[Mapping[str, Any
     "conversations": read_chat,
 }
 MAX_TASK = 100
+# Fields of a record that hold what is not supported.
+MEDIA = tuple(f"{name}{end}" for name in ("video", "audio") for end in ("", "s", "_path", "_paths"))
 
 
 def convert(
@@ -117,7 +119,7 @@ def convert(
 
 def _check_use(data: Mapping[str, Any]) -> None:
     """Refuse a record of video or audio, and a completion that its label calls a wrong one."""
-    if any(data.get(name) for name in ("video", "videos", "audio", "audios")):
+    if any(data.get(name) for name in MEDIA):
         raise RejectedError("unsupported", UNSUPPORTED)
     is_chat = any(data.get(name) for name in ("messages", "conversations", "completion"))
     if data.get("label") is False and is_chat:

@@ -40,7 +40,7 @@ SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 OWN_FILES = (SUMMARY_FILE, "rejected.jsonl")
 # Keys of a JSON object that may have the list of records as their value.
 LIST_KEYS = ("samples", "data")
-_CHAT_KEYS = ("conversations", "prompt", "completion")
+_CHAT_KEYS = (*FIELD_NAMES["messages"], "prompt")
 # Bytes that are read to detect a file's container, and records to detect their format.
 HEAD = 8 << 20
 NUM_DETECTED = 50
@@ -173,9 +173,8 @@ def detect_container(path: Path) -> str:
 
 def format_of(data: Mapping[str, Any]) -> str:
     """Return the format of one record, detected from its keys; empty if no format fits."""
-    names = (*FIELD_NAMES["messages"], *_CHAT_KEYS)
-    lists = {name for name in names if isinstance(read_list(data.get(name)), list)}
-    if lists.intersection(FIELD_NAMES["messages"]) or {"prompt", "completion"} <= lists:
+    lists = [name for name, value in data.items() if isinstance(read_list(value), list)]
+    if any(name in _CHAT_KEYS for name in lists):
         return "messages"
     if "conversations" in lists:
         return "conversations"

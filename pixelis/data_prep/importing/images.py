@@ -20,7 +20,7 @@ MAX_RECORD_PIXELS = 50_000_000
 # Keys that hold an image where it is an object: those of parquet's images come first.
 _HELD = ("bytes", "path", "url", "data", "base64")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_FILE_ADDRESS = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
+_FILE_ADDRESS = re.compile(r"file:(//(localhost(?=/))?|(?=/))", re.IGNORECASE)  # RFC 8089
 # How the bytes of PNG, JPEG, WebP, GIF, BMP and TIFF begin in base64, and the least that is one.
 _BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD", "Qk", "SUkqA", "TU0AK")
 _MIN_BASE64 = 40
@@ -117,7 +117,7 @@ def _decode_base64(text: str, name: str) -> bytes:
 def find_image(name: Any, folder: Path) -> Path:
     r"""Return the file of an image in a folder, links followed.
 
-    Its path is relative to the folder or to one above it, absolute, or a `file://` address; `\` may
+    Its path is relative to the folder or to one above it, absolute, or a `file:` address; `\` may
     stand for `/`. The file itself must lie inside the folder.
 
     Raises:

@@ -37,7 +37,26 @@ def question_turns(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     parts = [check_text(get_field(data, "question") or "", "question")]
     if isinstance(data.get("input"), str):
         parts.append(check_text(data["input"], "input"))
-    return [*turns, {"role": "user", "content": "\n".join(filter(None, parts))}]
+    question = "\n".join(filter(None, parts))
+    _check_options(data, question)
+    return [*turns, {"role": "user", "content": question}]
+
+
+def _check_options(data: Mapping[str, Any], question: str) -> None:
+    """Refuse an answer by number or letter if the question does not show the options."""
+    for name in ("choices", "options"):
+        options = read_list(data.get(name))
+        options = [*options.values()] if isinstance(options, dict) else options
+        if not isinstance(options, list) or not options or not (answers := get_answers(data)):
+            continue
+        texts = [str(option) for option in options]
+        is_name = len(answers[0].strip("().:")) == 1 and answers[0] not in texts
+        if is_name and not all(text in question for text in texts):
+            raise RejectedError(
+                "no_answer",
+                f"the answer must be one of {name} {show(texts)}, which the question does not "
+                f"show, got {show(answers[0])}",
+            )
 
 
 def reply_turn(data: Mapping[str, Any]) -> dict[str, Any] | None:

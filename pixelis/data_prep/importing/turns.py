@@ -19,7 +19,8 @@ from pixelis.data_prep.importing.values import (
     show,
 )
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+# Tags around the assistant's thought, as models write them.
+THOUGHT_TAGS = ("think", "thinking", "thought", "reasoning")
 VIDEO = "<video>"
 # Role -> who speaks in our own template, and in which tags.
 TAGGED = {
@@ -43,11 +44,14 @@ ROLES = {
     "observation": "tool",
     "tool_response": "tool",
 }
-# Keys of a turn that say whether it is trained: 0 or false, 1 or true; `masked` says the opposite.
-TRAINED = ("weight", "loss", "train", "training", "trainable", "masked")
+# Keys of a turn, or of a part, that say whether it is trained: 0 or false, 1 or true; `masked` says
+# the opposite.
+TRAINED = ("weight", "loss", "loss_scale", "train", "training", "trainable", "masked")
+# Keys of a turn whose parts may have such a key: one part that is not trained is enough.
+MARKED_PARTS = ("content", "value", "train_detail")
 # Keys of a part that hold its text, or its image.
 TEXTS = ("text", "value", "content", *THOUGHTS)
-IMAGES = ("image", "path", "url", "image_url", "bytes", "source")
+IMAGES = ("image", "path", "url", "image_url", "bytes", "source", "data", "base64")
 # Type of a part -> what it holds.
 PARTS = {
     **dict.fromkeys(("text", "input_text", "output_text"), "text"),
@@ -102,10 +106,12 @@ def read_turn(raw: Any, number: int) -> Turn:
     text = check_text("\n".join(held["text"]), f"turn {number}")
     thoughts = [check_text(each, f"turn {number}") for each in held["thought"]]
     if role in ("assistant", "call"):
-        if THINK_CLOSE in text and THINK_OPEN not in text:  # the template wrote the opening tag
-            text = THINK_OPEN + text
-        text, tagged = split_tags(text, THINK_OPEN, THINK_CLOSE)
-        thoughts += tagged
+        for tag in THOUGHT_TAGS:
+            opening, closing = f"<{tag}>", f"</{tag}>"
+            if closing in text and opening not in text:  # the template wrote the opening tag
+                text = opening + text
+            text, tagged = split_tags(text, opening, closing)
+            thoughts += tagged
     elif role == "user" and VIDEO in text:
         raise RejectedError("unsupported", f"turn {number}: {UNSUPPORTED}")
     role, opening, closing = TAGGED.get(role, (role, "", ""))
@@ -128,7 +134,10 @@ def _is_trained(raw: Mapping[str, Any], number: int) -> bool:
         if raw[name] not in (0, 1):
             rule = f"turn {number}: {name} must be 0 or 1, false or true"
             raise RejectedError("wrong_type", f"{rule}, got {show(raw[name])}")
-    return all(bool(raw[name]) != (name == "masked") for name in given)
+    lists = [raw[name] for name in MARKED_PARTS if isinstance(raw.get(name), list)]
+    parts = [part for each in lists for part in each if isinstance(part, dict)]
+    is_marked = any(bool(raw[name]) == (name == "masked") for name in given)
+    return not is_marked and all(_is_trained(part, number) for part in parts)
 
 
 def _read_part(part: Any, number: int) -> tuple[str, Any]:
@@ -138,9 +147,11 @@ def _read_part(part: Any, number: int) -> tuple[str, Any]:
     if isinstance(part, dict):
         text = next((part[name] for name in TEXTS if isinstance(part.get(name), str)), None)
         kind: Any = part.get("type")
-        if kind is None:  # Qwen writes {"image": "a.png"}
+        if kind is None:  # Qwen writes {"image": "a.png"} and {"video": "a.mp4"}
+            media = [name for name in ("video", "audio") if part.get(name) is not None]
             shows = any(part.get(name) is not None for name in IMAGES)
             kind = None if shows and text is not None else "image" if shows else "text"
+            kind = media[0] if media else kind
         holds = PARTS.get(kind) if isinstance(kind, str) else None
         if holds == "unsupported":
             raise RejectedError("unsupported", f"turn {number}: {UNSUPPORTED}")

@@ -187,6 +187,8 @@ def check_answers(value: Any, what: str) -> list[str]:
 
     Of several people each may have answered; an answer may be an object (`answer`), as in VQA.
     """
+    if what == "answers":  # a text that begins as a list may be an answer, but no `answers`
+        value = read_list(value)
     given = value if isinstance(value, list) else [value]
     texts = [
         check_answer(each.get("answer", each) if isinstance(each, dict) else each, what)

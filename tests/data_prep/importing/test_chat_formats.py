@@ -4,6 +4,7 @@ import pytest
 
 from pixelis.data.chat import example_messages, format_call, system_prompt
 from pixelis.data.images import encode_image
+from pixelis.data_prep.importing.files import format_of
 
 CALL = {"name": "SEGMENT_OBJECT_AT", "arguments": {"x": 20, "y": 20}}
 ZOOM = {"name": "ZOOM_IN", "arguments": {"bbox": [0, 0, 10, 5]}}
@@ -79,6 +80,16 @@ def test_trl_prompt_and_completion(take):
         "images": ["c.jpg"],
     }
     assert take(data, "messages")[0].answer == "A circle."
+
+
+def test_trl_prompt_with_the_answer_beside(take, refuse):
+    data = {"prompt": said(("s", "Be brief."), ("u", "What?")), "images": ["c.jpg"]}
+    assert format_of(data) == format_of({"prompt": json.dumps(data["prompt"])}) == "messages"
+    for beside in ({"solution": "<think>Round.</think>A circle."}, {"answer": "A circle."}):
+        (example,) = take(data | beside, "messages")
+        assert (example.question, example.answer) == ("Be brief.\nWhat?", "A circle.")
+    chosen = {"chosen": said(("a", "A circle.")), "rejected": said(("a", "A square."))}
+    assert refuse(data | chosen, "messages")[0] == "no_answer"
 
 
 def openai(call, call_id=None, as_text=False):
@@ -220,6 +231,19 @@ def test_images_without_a_mark_stand_before_the_first_question(take, images):
     first, second = take(data | images, "conversations")
     assert [len(each.images) for each in (first, second)] == [1, 1]
     assert first.question == "Be kind.\nWhat?"
+
+
+def test_images_listed_in_their_turn(take, refuse):
+    turns = [("u", "What?"), ("a", "A."), ("u", "<image>\nAnd this?"), ("a", "B.")]
+    first, *_ = data = said(*turns)
+    first["images"], data[2]["image"] = ["c.jpg"], "images/a.png"
+    examples = take({"messages": data}, "messages")
+    assert [len(each.images) for each in examples] == [1, 2]
+    assert [each.question.splitlines()[-1] for each in examples] == ["What?", "And this?"]
+    data[2]["image"] = ["c.jpg", "c.jpg"]
+    assert refuse({"messages": data}, "messages")[0] == "image_count"
+    data[2]["image"], data[1]["images"] = None, ["c.jpg"]
+    assert refuse({"messages": data}, "messages")[0] == "wrong_turns"
 
 
 @pytest.mark.parametrize("name", ["messages", "conversations"])

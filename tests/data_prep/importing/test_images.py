@@ -58,6 +58,7 @@ def test_file_addresses_inside_the_folder(take, folder):
     (folder / "a b%.png").write_bytes((folder / "images/a.png").read_bytes())
     names = [(folder / "c.jpg").as_uri(), f"file://localhost{folder}/c.jpg", "FILE://c.jpg"]
     names += [(folder / "a b%.png").as_uri(), f"file://{folder}/a b%.png", "file://images/a.png"]
+    names.append(f"file:{folder}/c.jpg")
     for name in names:
         assert take(sample(name), "cota")[0].images[0].size == (64, 48)
 

@@ -76,6 +76,8 @@ def test_the_way_to_an_answer_is_its_conclusion(take, reply, more, conclusion, a
         ({"answers": ["a net", "net", "net"]}, "net", ["a net"]),
         ({"answers": [{"answer": "net", "answer_id": 1}, {"answer": "a net"}]}, "net", ["a net"]),
         ({"answer": ["net", "a net"]}, "net", ["a net"]),
+        ({"answers": '["net", "a net", 3]'}, "net", ["a net", "3"]),
+        ({"answer": "[3, 4]"}, "[3, 4]", None),
         ({"answer": "net", "answers": ["a net", "net"]}, "net", ["a net"]),
         ({"answer": "net", "ground_truth": ["a net", "net"]}, "net", ["a net"]),
         ({"ground_truth": ["net", 3]}, "net", ["3"]),
@@ -87,6 +89,29 @@ def test_several_answers_are_alternatives(take, given, answer, others):
     (example,) = take({"question": "What?", **given, **IMAGE}, "cota")
     assert example.answer == example.ground_truth == answer
     assert example.provenance.get("alternatives") == others
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"choices": ["red", "blue"], "answer": 1}, "one of choices ['red', 'blue'], which"),
+        ({"options": {"A": "red", "B": "blue"}, "answer": "B"}, "show, got 'B'"),
+        ({"options": '["red", "blue"]', "answer": "B"}, "show, got 'B'"),
+        ({"choices": ["red", "blue"], "answer": "blue"}, ""),
+        ({"choices": [1, 2], "answer": 2}, ""),
+        ({"choices": ["red", "blue"], "answer": "Blue"}, ""),
+        ({"options": ["red", "blue"], "answer": "B", "question": "(A) red (B) blue"}, ""),
+        ({"options": [], "answer": "B"}, ""),
+        ({"options": None, "answer": "B"}, ""),
+    ],
+)
+def test_an_answer_that_stands_for_an_option(take, refuse, given, fault):
+    data = {"question": "What?", **given, **IMAGE}
+    if fault:
+        reason, text = refuse(data, "cota")
+        assert reason == "no_answer" and fault in text
+    else:
+        assert take(data, "cota")[0].answer == str(given["answer"])
 
 
 def test_a_chat_s_truth_may_be_several(take, refuse):

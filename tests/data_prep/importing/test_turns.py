@@ -24,15 +24,20 @@ MARKS = [
     *({"loss": value} for value in (False, 0)),
     *({name: False} for name in ("train", "training", "trainable")),
     {"masked": True},
+    {"loss_scale": 0.0},
+    {"train_detail": [{"begin_offset": 0, "end_offset": 2, "train": False}, {"train": True}]},
+    {"content": [{"text": "WR", "train": True}, {"text": "ONG", "weight": 0}]},
+    {"content": [{"type": "text", "text": "WRONG", "loss": False}]},
 ]
 
 
 @pytest.mark.parametrize("mark", MARKS)
 def test_a_marked_answer_is_context_only(take, mark):
-    wrong = turn("assistant", "WRONG", **mark)
+    wrong = turn("assistant", "WRONG") | mark
     (example,) = take(chat(ASK, wrong, AGAIN, turn("assistant", "right")), "messages")
     assert (example.answer, example.ground_truth, example.conclusion) == ("right", "right", "")
-    assert example.question == "Earlier: What?\nAnswer: WRONG\nNo, look again."
+    question = example.question.replace("WR\nONG", "WRONG")
+    assert question == "Earlier: What?\nAnswer: WRONG\nNo, look again."
 
 
 @pytest.mark.parametrize("key", ["from", "role"])
@@ -62,7 +67,7 @@ def test_a_marked_call_is_context_and_the_answer_is_trained(take):
 
 @pytest.mark.parametrize("mark", MARKS)
 def test_where_nothing_is_trained_the_record_is_refused(refuse, mark):
-    wrong = turn("assistant", "WRONG", **mark)
+    wrong = turn("assistant", "WRONG") | mark
     for turns in ([ASK, wrong], [ASK, wrong, AGAIN], [ASK, wrong, AGAIN, wrong]):
         found = refuse(chat(*turns), "messages")
         assert found == ("not_trained", "every answer is marked as not trained")
@@ -98,6 +103,9 @@ def test_a_completion_with_a_false_label_is_refused(take, refuse, data, record_f
     [
         turn("assistant", "<think>I see one.</think>\nA circle."),
         turn("assistant", "I see one.</think>A circle."),  # the template wrote the opening tag
+        turn("assistant", "<thinking>I see one.</thinking>\n\nA circle."),
+        turn("assistant", "<reasoning>I see one.</reasoning><answer>A circle.</answer>"),
+        turn("assistant", "I see one.</thought>A circle."),
         turn("assistant", "A circle.", reasoning_content="I see one."),
         turn("assistant", "A circle.", reasoning="I see one.", thinking=None),
         turn("assistant", "A circle.", thinking="I see one."),
@@ -165,6 +173,7 @@ def test_a_thought_that_cannot_be_told_from_the_answer(refuse, said, reason):
         {"image": "c.jpg"},
         {"type": "input_image", "image_url": "c.jpg"},
         {"type": "image", "path": "c.jpg", "text": None},
+        {"type": "image", "data": "c.jpg", "mimeType": "image/jpeg"},
     ],
 )
 def test_parts_of_every_kind(take, part, image):
@@ -208,7 +217,9 @@ def test_tool_calls_kept_as_json_text(take):
         chat(ASK, turn("assistant", "A.")) | {"videos": ["a.mp4"]},
         chat(ASK, turn("assistant", "A.")) | {"video": "a.mp4"},
         chat(ASK, turn("assistant", "A.")) | {"audios": ["a.wav"]},
+        chat(ASK, turn("assistant", "A.")) | {"video_path": "a.mp4"},
         chat(turn("user", [{"type": "video", "video": "a.mp4"}]), turn("assistant", "A.")),
+        chat(turn("user", [{"video": "a.mp4"}, {"text": "What?"}]), turn("assistant", "A.")),
         chat(turn("user", [{"type": "video_url", "video_url": {"url": "a.mp4"}}])),
         chat(turn("user", "<video>What?"), turn("assistant", "A.")),
     ],
