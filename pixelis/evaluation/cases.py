@@ -72,7 +72,7 @@ def choose_example(cases: Sequence[Case]) -> Example | None:
         for case in cases
         if case.is_right
         and len(case.example.images) == 1
-        and not case.example.provenance.get("flawed")
+        and "flawed" not in case.example.provenance
     ]
     right = min(fit, key=lambda c: (not c.rollout.operations, len(c.rollout.turns)), default=None)
     return right.example if right else None
