@@ -77,6 +77,7 @@ ENTRY_POINTS = {
         {"config": "configs/compare.yaml"},
         "--last 5",
     ),
+    "show": EntryPoint("examples of a data folder, in the terminal and as a page"),
     "sync": EntryPoint("send to MLflow the records that runs could not send while it was away"),
     "init": EntryPoint("copy the package's configuration files to FOLDER/configs, for editing"),
 }

@@ -4,7 +4,6 @@ Cases are sorted worst first: those where only the base is right, then other wro
 each, cases without an answer come first, then those with the lowest score.
 """
 
-import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from pixelis.data.example import Example
 from pixelis.data_prep.regions import Region, box_iou, find_regions
+from pixelis.evaluation.cards import shorten
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.matching import IOU_THRESHOLD, answers_match, score_answer
 from pixelis.evaluation.turns import MAX_OPERATIONS, Rollout
@@ -26,7 +26,6 @@ MEANINGS = {
 }
 # Number of right cases among ten that are shown, if there are enough.
 RIGHT_IN_TEN = 2
-MAX_VALUE = 60  # characters of a value in a sentence
 
 
 @dataclass(frozen=True)
@@ -155,10 +154,3 @@ def _boxes(arguments: Any, result: Mapping[str, Any] | None) -> list[Region]:
     if any(len(region) == 2 for region in regions):  # a point: the object at it
         regions = find_regions(result, None, 1)
     return [region for region in regions if len(region) == 4]
-
-
-def shorten(value: Any, limit: int = MAX_VALUE) -> str:
-    """Shorten a value to one line: a text unchanged, anything else as JSON."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = " ".join(text.split())
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

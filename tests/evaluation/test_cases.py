@@ -12,7 +12,6 @@ from pixelis.evaluation.cases import (
     build_cases,
     choose_example,
     explain,
-    shorten,
     worst_first,
 )
 from tests.evaluation.rollouts import answer, call, example, noise, result, rollout
@@ -149,9 +148,3 @@ def test_without_reference_steps_only_the_answers_are_compared():
 def test_any_arguments_have_a_sentence(arguments):
     odd = call("…", arguments, {"error": {"deep": [1]}})
     assert explain(rollout(odd, answer("x" * 5000)), example())
-
-
-def test_values_are_short_and_on_one_line():
-    assert shorten("a\n b\tc") == "a b c"
-    assert shorten({"b": [1, "é"]}) == '{"b": [1, "é"]}'
-    assert len(shorten("x" * 100)) == 60
