@@ -69,5 +69,5 @@ class ProgressBar(tqdm):  # type: ignore[misc]
             "seconds": self.format_dict["elapsed"],
             **self.numbers,
         }
-        logger.info("%s", self, extra={"numbers": numbers})
+        logger.info("%s", str(self), extra={"numbers": numbers})
         return True

@@ -29,7 +29,7 @@ def test_piped_a_bar_is_one_line_at_its_end_if_it_ends_early(log, capfd):
     assert re.fullmatch(
         r"evaluate: 100% 300/300 \[00:\d\d<00:00, +[\d.]+rollout/s, right 1.00\]", line
     )
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr().err == ""
 
 
 def test_piped_a_line_comes_when_the_last_one_is_old_enough(log, monkeypatch):

@@ -46,7 +46,7 @@ def _options(name: str) -> Iterator[click.Parameter]:
 def _option(key: str, field: Any) -> click.Option:
     """Return the option of a configuration's key."""
     kinds = kinds_of(field.annotation)
-    kind: click.ParamType = click.STRING
+    kind: click.ParamType[Any] = click.STRING
     choices = [c for k in kinds if typing.get_origin(k) is typing.Literal for c in k.__args__]
     if bool in kinds:
         choices = ["true", "false"]
