@@ -52,6 +52,8 @@ ENTRY_POINTS = {
         {"config": "configs/evaluate.yaml", "model": MODEL},
         "--adapter outputs/sft/final --split validation",
     ),
+    "ask": EntryPoint("ask an adapter about images of your own", {"model": MODEL}),
+    "app": EntryPoint("the same as ask on a page in the browser", {"model": MODEL}),
     "export": EntryPoint(
         "merge an adapter into its base, compare, and save it for transformers and vLLM",
         {"config": "configs/export.yaml", "model": MODEL},
@@ -157,6 +159,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError instead of printing the usage."""
         raise ConfigError(message)
+
+
+def add_adapter_options(parser: Parser) -> None:
+    """Add the options that choose an adapter, and a note about those of the model's file."""
+    adapter = "folder, runs:/ or models:/ address [default: of the newest finished sft run]"
+    parser.add_argument("--adapter", metavar="ADDRESS", help=adapter)
+    experiment = "experiment whose newest finished run is taken [default: sft_curriculum]"
+    parser.add_argument("--experiment", default="sft_curriculum", metavar="NAME", help=experiment)
+    parser.epilog = (
+        f"--model FILE names the base's file [default: {MODEL}]; --model.KEY VALUE changes a key "
+        "of it, as for evaluate."
+    )
 
 
 def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:

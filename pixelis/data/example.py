@@ -55,6 +55,21 @@ class Example:
     split: str = ""
 
 
+def question_only(example_id: str, question: str, images: tuple[Image.Image, ...]) -> Example:
+    """Return an example that has a question and its images but no solution, to be rolled out."""
+    return Example(
+        id=example_id,
+        task="",
+        sample_type="",
+        question=question,
+        images=images,
+        trajectory=(),
+        conclusion="",
+        answer="",
+        ground_truth="",
+    )
+
+
 def chance_level(provenance: Mapping[str, Any]) -> float | None:
     """Return the accuracy of a guesser who knows an example's question but not its images.
 

@@ -172,6 +172,17 @@ def example_facts(example: Example) -> str:
 
 def render(template: str, **values: Any) -> str:
     """Return the HTML of one of this folder's templates, with the style sheet of all pages."""
+    style = resources.files("pixelis.evaluation").joinpath("page.css").read_text(encoding="utf-8")
+    return _environment().get_template(template).render(style=style, **values)
+
+
+def render_macro(name: str, *values: Any) -> str:
+    """Return the HTML of a macro of acts.html.jinja: `acts` or `pictures`."""
+    macros: Any = _environment().get_template("acts.html.jinja").module
+    return str(getattr(macros, name)(*values))
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pixelis.evaluation", "."),
         autoescape=True,
@@ -180,8 +191,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"picture": _data_url, "crop": _crop_url}
-    style = resources.files("pixelis.evaluation").joinpath("page.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(style=style, **values)
+    return environment
 
 
 def shorten(value: Any, limit: int = MAX_VALUE) -> str:

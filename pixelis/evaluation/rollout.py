@@ -95,6 +95,7 @@ def roll_out(
     settings: RolloutSettings,
     *,
     progress: Callable[[int, Rollout], None] = lambda _, __: None,
+    on_turn: Callable[[int, Turn], None] = lambda _, __: None,
 ) -> list[Rollout]:
     """Roll out a model on examples, with its calls run on the pixels, in their order.
 
@@ -105,6 +106,7 @@ def roll_out(
         conversations: the start of each rollout.
         settings: limits and sampling.
         progress: called with the index of a conversation and its rollout when it ends.
+        on_turn: called with the index of a conversation and each of its turns when it ends.
 
     Raises:
         CheckpointError: when the model has no three-dimensional positions.
@@ -121,7 +123,9 @@ def roll_out(
             temperature=settings.temperature,
             prefix=shared_prefix(encoder),
         )
-        return run_conversations(decoder, encoder, conversations, settings, progress=progress)
+        return run_conversations(
+            decoder, encoder, conversations, settings, progress=progress, on_turn=on_turn
+        )
     finally:
         model.train(was_training)
 
@@ -133,6 +137,7 @@ def run_conversations(
     settings: RolloutSettings,
     *,
     progress: Callable[[int, Rollout], None] = lambda _, __: None,
+    on_turn: Callable[[int, Turn], None] = lambda _, __: None,
 ) -> list[Rollout]:
     """Run the conversations of `roll_out` in the slots of a decoder."""
     prompts = [encode_prompt(encoder, conversation) for conversation in conversations]
@@ -166,6 +171,7 @@ def run_conversations(
             seconds = now - requested[slot]
             turn = process_turn(encoder, generated, images, turns, limit=limit, seconds=seconds)
             turns.append(turn)
+            on_turn(index, turn)
             if turn.response is not None:
                 message = response_message(turn.response, turn.image)
                 response = encode_response(encoder, message)

@@ -9,7 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import yaml
 
 from pixelis.data.encode import Encoder
-from pixelis.data.example import Example
+from pixelis.data.example import Example, question_only
 from pixelis.data.images import ImageError, load_image
 from pixelis.errors import DataError
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
@@ -76,14 +76,4 @@ def _example(number: int, image: bytes, question: str) -> Example:
         picture = load_image(image if isinstance(image, bytes) else b"")
     except ImageError as error:
         raise DataError(f"the image of input {number} cannot be read: {error}") from error
-    return Example(
-        id=f"input {number}",
-        task="",
-        sample_type="",
-        question=question,
-        images=(picture,),
-        trajectory=(),
-        conclusion="",
-        answer="",
-        ground_truth="",
-    )
+    return question_only(f"input {number}", question, (picture,))

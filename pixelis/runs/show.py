@@ -57,7 +57,8 @@ def choose_examples(settings: ShowSettings) -> tuple[list[Example], int]:
     names = [settings.difficulty] if settings.difficulty else DIFFICULTIES
     groups: list[dict[str, list[tuple[Any, int]]]] = []  # one per difficulty: task -> its rows
     for name in names:
-        rows, tasks = read_rows(files[name], settings.split), {}
+        rows = read_rows(files[name], settings.split)
+        tasks: dict[str, list[tuple[Any, int]]] = {}
         for index, task in enumerate(rows["task"].to_pylist()):
             tasks.setdefault(task, []).append((rows, index))
         groups.append(tasks)

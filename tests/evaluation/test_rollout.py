@@ -204,6 +204,23 @@ def test_a_planted_error_and_its_result_stand_in_the_prompt(encoder):
     assert (rollout.planted, len(rollout.turns)) == (True, 1)
 
 
+def test_each_turn_is_told_when_it_ends(encoder, examples):
+    told = []
+    texts = [format_call(*LOOK), "<answer>x</answer>"]
+    conversations = [Conversation(example) for example in examples[:2]]
+    rollouts = run_conversations(
+        Script(encoder, texts, texts),
+        encoder,
+        conversations,
+        RolloutSettings(batch_size=1),
+        progress=lambda index, rollout: told.append((index, rollout)),
+        on_turn=lambda index, turn: told.append((index, turn)),
+    )
+    first = told[0][0]  # the one with the longest prompt
+    expected = [(i, each) for i in (first, 1 - first) for each in (*rollouts[i].turns, rollouts[i])]
+    assert told == expected and len(told) == 6
+
+
 def test_only_question_and_images_are_read(lively, encoder, examples):
     bare = [
         replace(e, trajectory=(), conclusion="", answer="", ground_truth="", provenance={})
