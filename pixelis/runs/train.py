@@ -18,6 +18,7 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
+from pixelis.evaluation.cases import build_cases, choose_example
 from pixelis.evaluation.evaluate import EvaluationSettings, choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
@@ -46,6 +47,7 @@ from pixelis.runs.training_checks import (
     training_identity,
 )
 from pixelis.runs.training_record import (
+    describe_model,
     record_result,
     record_status,
 )
@@ -247,6 +249,7 @@ def _run(sft: _Sft) -> None:
         }
         write_json(finished, sft.output_dir / FINISHED_FILE)
         print(f"adapter: {os.path.relpath(result.final_dir)}")
+        print("".join(f"{line}\n" for line in describe_model(recorder)), end="")
         print(recorder.url_hint(), flush=True)
 
 
@@ -368,7 +371,15 @@ def _evaluate(
     measured = evaluation.adapter.accuracy
     accuracy = {name: measured[name].value for name in (*DIFFICULTIES, ALL) if name in measured}
     keys = [f"summary/{FINAL}/{d}" for d in result.evaluations[-1][1]]
-    recorder.model(result.final_dir, FINAL, training.max_steps, keys, results=accuracy)  # its card
+    shown = choose_example(build_cases(evaluation))
+    recorder.model(  # again, for its card and its example
+        result.final_dir,
+        FINAL,
+        training.max_steps,
+        keys,
+        results=accuracy,
+        example=(shown.images[0], shown.question) if shown else None,
+    )
     record_rollouts(
         recorder,
         evaluation,

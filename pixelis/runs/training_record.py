@@ -6,7 +6,7 @@ from typing import Any
 from pixelis.config import TrainingFileConfig
 from pixelis.curriculum import TRIAL_KINDS, CurriculumConfig
 from pixelis.data.example import DIFFICULTIES
-from pixelis.tracking import MlflowRecorder, event_rows, log_adapter
+from pixelis.tracking import MlflowRecorder, event_rows, log_adapter, measured_model
 from pixelis.training.checkpoint import FINAL
 from pixelis.training.distributed import Stopped
 from pixelis.training.sft import TrainingResult
@@ -71,6 +71,20 @@ def record_result(
             register_as=config.register if name == FINAL else None,
         )
     return description
+
+
+def describe_model(recorder: MlflowRecorder) -> list[str]:
+    """Return the address of the final adapter's model, and commands; none while MLflow is away."""
+    model = measured_model(recorder, f"runs:/{recorder.run_id}") if recorder.flush() else None
+    if model is None:
+        return []
+    address = f"models:/{model['model_id']}"
+    return [
+        f"model: {address}",
+        f"  pixelis evaluate --adapter {address} --split validation",
+        f"  pixelis export --adapter {address} --output_dir outputs/merged",
+        f"  mlflow models serve -m {address} --env-manager local -p 5001",
+    ]
 
 
 def record_status(
