@@ -20,7 +20,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # For all.
-FOUNDATION = {"config", "errors", "recorder", "figures", "files", "mlflow_plugin"}
+FOUNDATION = {"config", "errors", "recorder", "figures", "files", "mlflow_plugin", "progress"}
 KINDS = {".py", ".yaml", ".yml", ".toml", ".md", ".ipynb", ".json", ".jinja", ".txt", ""}
 
 
@@ -140,6 +140,8 @@ def test_a_library_is_imported_by_one_folder_only():
             wrong.append(f"{name_of(file)} imports mlflow")
         if "optuna" in imported and own != "experiments":
             wrong.append(f"{name_of(file)} imports optuna")
+        if "tqdm" in imported and own != "progress":
+            wrong.append(f"{name_of(file)} imports tqdm")
         if own == "curriculum" and file.stem != "config" and outside:
             wrong.append(f"{name_of(file)} imports {outside}")
         if own == "operations" and outside - {"numpy", "PIL", "scipy", "sklearn", "rapidocr"}:

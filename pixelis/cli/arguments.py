@@ -4,13 +4,22 @@
 """
 
 import argparse
+import logging
 import sys
 import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from pixelis.cli.console import configure_logging, protect_process
+from pixelis import __version__
+from pixelis.cli.console import (
+    HELP,
+    ConsoleOptions,
+    configure_console,
+    configure_logging,
+    protect_process,
+    read_options,
+)
 from pixelis.config import CONFIG_FILES, find_config, load_config, unknown_key, walk_fields
 from pixelis.errors import ConfigError, UserError
 from pixelis.files import describe_full_disk, is_disk_full
@@ -93,7 +102,8 @@ def parse_arguments(name: str, argv: Sequence[str]) -> list[Any]:
         from pixelis.curriculum import CurriculumConfig
 
         shown = {option: (kinds[option], path) for option, path in files.items()}
-        print(build_help(name, meaning, shown, {"curriculum": CurriculumConfig}, example))
+        about = f"{meaning}\n\n{HELP}"
+        print(build_help(name, about, shown, {"curriculum": CurriculumConfig}, example))
         raise SystemExit(0)
 
     owners = {section: option for option, kind in kinds.items() for section in kind.model_fields}
@@ -139,7 +149,12 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, name: str) -> None:
         """Describe the entry point by the table above."""
-        super().__init__(f"pixelis {name}", description=ENTRY_POINTS[name].meaning)
+        super().__init__(
+            f"pixelis {name}",
+            description=ENTRY_POINTS[name].meaning,
+            epilog=HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError instead of printing the usage."""
@@ -159,14 +174,21 @@ def add_adapter_options(parser: Parser) -> None:
 
 
 def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
-    """Run an entry point; a user's error becomes one line and exit code 2."""
+    """Run an entry point as its console options say; a user's error is one line and exit code 2."""
     protect_process()
     configure_logging()
+    options, fault = ConsoleOptions(), Exception()
     try:
-        return main(list(sys.argv[1:] if argv is None else argv))
+        options, left = read_options(sys.argv[1:] if argv is None else argv)
+        configure_console(options)
+        if options.version:
+            print(f"pixelis {__version__}")
+            return 0
+        return main(left)
     except UserError as error:
-        message = str(error)
+        fault, message = error, str(error)
     except OSError as error:
+        fault = error
         # A path that is too long, below a file, on a read-only or full disk, and so on.
         message = f"{str(error.filename):.200}: {error.strerror}"
         if error.filename is None:
@@ -177,5 +199,5 @@ def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    print(f"error: {message}", file=sys.stderr)
+    logging.getLogger("pixelis").error("%s", message, exc_info=options.verbose and fault)
     return 2

@@ -1,6 +1,5 @@
 """sync: send the records that runs could not send while MLflow was away."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ everything stays as it is, come again later."""
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, send the records, and print one line per run."""
     parser = Parser("sync")
-    parser.epilog, parser.formatter_class = NOTE, argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{NOTE}\n\n{parser.epilog}"
     what = "the training.output_dir of the runs, or a folder above it"
     default = f"[default: {DEFAULT}, and the working folder without what is below it]"
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help=f"{what} {default}")

@@ -60,6 +60,23 @@ def build_cases(result: EvaluationResult) -> list[Case]:
     return cases
 
 
+def choose_example(cases: Sequence[Case]) -> Example | None:
+    """Return the example that shows how the adapter is called: answered right, the shortest.
+
+    It has one image and no solution to judge. One where the adapter looks before it answers comes
+    first. None if there is no such example.
+    """
+    fit = [
+        case
+        for case in cases
+        if case.is_right
+        and len(case.example.images) == 1
+        and "flawed" not in case.example.provenance
+    ]
+    right = min(fit, key=lambda c: (not c.rollout.operations, len(c.rollout.turns)), default=None)
+    return right.example if right else None
+
+
 def verdict_of(is_right: bool, base_is_right: bool | None) -> str:
     """Return the verdict of a rollout, compared with the base's from the same start if given."""
     if is_right:

@@ -4,6 +4,7 @@ Each training is run once by sft in a process of its own.
 """
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.markdown import Markdown
-from tqdm import tqdm
 
 from pixelis.config import (
     FIRST_TUNING_SEED,
@@ -41,9 +41,10 @@ from pixelis.experiments.ablation import (
 )
 from pixelis.experiments.arms import SAME_TOKENS, STAGED, UNIFORM, build_curriculum, matched_steps
 from pixelis.files import write_atomic
+from pixelis.progress import ProgressBar
 from pixelis.runs.ablation_base import measure_base
 from pixelis.runs.inputs import link_data_run, record_inputs, record_validation
-from pixelis.runs.jobs import STOP_SECONDS, Job, log_above_bar, run_jobs
+from pixelis.runs.jobs import STOP_SECONDS, Job, run_jobs
 from pixelis.runs.train import lock_file
 from pixelis.runs.training_checks import check_training, resolved_params, training_identity
 from pixelis.tracking import (
@@ -61,6 +62,8 @@ from pixelis.training.checkpoint import (
     write_json,
 )
 from pixelis.training.inputs import check_inputs, data_digest, trusted_digests
+
+logger = logging.getLogger(__name__)
 
 STATE_FILE, SETTINGS_FILE = "ablate.json", "training_params.yaml"
 # Keys that may differ when a comparison is resumed: they add trainings, or change no result.
@@ -157,7 +160,7 @@ def run_ablation(config: AblateFileConfig, model: ModelFileConfig) -> None:
                 # Trainings that were killed after their last step may have undelivered records.
                 finished = [file.parent for file in root.rglob(FINISHED_FILE)]
                 for line in deliver_journals(find_journals([], finished))[1]:
-                    log_above_bar(line)
+                    logger.info("%s", line)
                 base = measure_base(config, model.model, identity)
                 table, rate = _run_trainings(config, recorder, base)
                 _record(recorder, config, table, rate, data_line)
@@ -238,7 +241,7 @@ def _run_trainings(
     is_tuned = has_uniform and len(rates) > 1
     mix = CurriculumConfig.from_dict(config.curriculum).stages[-1].difficulty_mix
     total = len(config.arms) * config.seeds + is_tuned * len(rates) * config.tuning_seeds
-    with tqdm(total=total, unit="training", desc="ablate", mininterval=1) as bar:
+    with ProgressBar("ablate", total, "training") as bar:
         rate = rates[0] if has_uniform else None
         if is_tuned:
             rate = _tune_rate(config, recorder, mix, bar)
@@ -275,7 +278,7 @@ def _tune_rate(
     config: AblateFileConfig,
     recorder: MlflowRecorder,
     mix: Mapping[str, float],
-    bar: "tqdm[Any]",
+    bar: ProgressBar,
 ) -> float:
     """Return the learning rate of the uniform mix that does best on the validation split."""
     first = config.training.seed + FIRST_TUNING_SEED
@@ -295,7 +298,7 @@ def _tune_rate(
         logs = Path(config.training.output_dir) / "tuning"
         raise UserError(f"learning_rates: none of {listed} could be trained (logs: {logs})")
     chosen = choose_learning_rate(by_rate, mix)
-    log_above_bar(f"{UNIFORM}: learning rate {chosen:g} of {listed}")
+    logger.info("%s: learning rate %g of %s", UNIFORM, chosen, listed)
     return chosen
 
 
@@ -303,7 +306,7 @@ def _train(
     config: AblateFileConfig,
     plans: Sequence[PlannedTraining],
     recorder: MlflowRecorder,
-    bar: "tqdm[Any]",
+    bar: ProgressBar,
     *,
     may_fail: bool = False,
 ) -> None:
@@ -323,11 +326,12 @@ def _train(
             if failure is not None and not may_fail:
                 raise UserError(failure)
             if failure is not None:
-                log_above_bar(f"{failure}; left out")
+                logger.info("%s; left out", failure)
             else:
                 test = jobs[job].read().test
                 result = " ".join(f"{name} {value:.3f}" for name, value in test.items())
-                log_above_bar(f"{job.name}: {result or 'trained'} ({seconds:.0f} s)")
+                line = f"{job.name}: {result or 'trained'} ({seconds:.0f} s)"
+                logger.info("%s", line, extra={"numbers": {**test, "seconds": seconds}})
             bar.update(1)
 
 

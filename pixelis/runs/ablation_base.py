@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import Any
 
 from accelerate.utils.memory import clear_device_cache
-from tqdm import tqdm
 
 from pixelis.config import AblateFileConfig, ModelConfig
 from pixelis.data.encode import Encoder
@@ -21,6 +20,7 @@ from pixelis.evaluation.metrics import ALL, correct_answers
 from pixelis.evaluation.rollout import Conversation, RolloutSettings, roll_out
 from pixelis.evaluation.turns import Rollout
 from pixelis.models.load import best_device, load_encoder
+from pixelis.progress import ProgressBar
 from pixelis.training.adapter import load_base
 from pixelis.training.checkpoint import read_json, write_json
 
@@ -78,7 +78,7 @@ def _roll_out(
 ) -> dict[str, bool]:
     """Return example id -> whether the base's answer is right."""
     conversations = [Conversation(example) for example in examples]
-    with tqdm(total=len(examples), unit="rollout", desc="base", mininterval=1) as bar:
+    with ProgressBar("base", len(examples), "rollout") as bar:
 
         def progress(index: int, rollout: Rollout) -> None:
             bar.update(1)

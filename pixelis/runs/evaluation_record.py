@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from pixelis.data.encode import Encoder
 from pixelis.data.example import Example
@@ -51,6 +50,7 @@ from pixelis.evaluation.tables import (
 from pixelis.evaluation.turns import ANSWERED
 from pixelis.figures import Chart
 from pixelis.files import write_atomic
+from pixelis.progress import ProgressBar
 from pixelis.runs.evaluation_set import EvaluationSet
 from pixelis.runs.live_figures import record_chart
 from pixelis.tracking import MlflowRecorder, link_measured, log_trace
@@ -100,11 +100,11 @@ def evaluate_and_record(
 
     `show_measures` prints the table of measures too; `step` is the step of the metrics.
     """
-    with tqdm(unit="rollout", desc="evaluate", mininterval=1) as bar:
+    with ProgressBar("evaluate", None, "rollout") as bar:
 
         def progress(state: Progress) -> None:
             bar.total = state.total
-            bar.set_postfix_str(f"{state.model} right {state.accuracy:.2f}", refresh=False)
+            bar.show(f"{state.model} right {state.accuracy:.2f}", right=state.accuracy)
             bar.update(state.done - bar.n)
 
         result = evaluate_model(

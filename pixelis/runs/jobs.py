@@ -4,7 +4,6 @@
 when the process that started it ends.
 """
 
-import logging
 import os
 import runpy
 import signal
@@ -15,10 +14,6 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
-
-logger = logging.getLogger(__name__)
 
 # A training that is asked to stop finishes its step and saves a checkpoint within this time.
 STOP_SECONDS = 120.0
@@ -75,12 +70,6 @@ def run_jobs(
                 yield job, failure, time.monotonic() - began
     finally:
         _stop([process for process, _ in running.values()])
-
-
-def log_above_bar(line: str) -> None:
-    """Log a line above a progress bar."""
-    with tqdm.external_write_mode(file=sys.stdout):
-        logger.info(line)
 
 
 def _start(job: Job, variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":

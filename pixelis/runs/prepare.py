@@ -11,7 +11,6 @@ from typing import Any
 
 from filelock import FileLock
 from pyarrow.parquet import ParquetFile
-from tqdm import tqdm
 
 from pixelis.config import DataPrepConfig, flatten
 from pixelis.data.store import SUMMARY_FILE, data_files, from_row
@@ -29,6 +28,7 @@ from pixelis.data_prep.streams import Stream, open_stream
 from pixelis.data_prep.summary import format_summary
 from pixelis.files import recover_folders
 from pixelis.models.token_count import count_tokens, explain_refusal
+from pixelis.progress import ProgressBar
 from pixelis.runs.inputs import record_inputs
 from pixelis.runs.missing_data import unrecorded_mark
 from pixelis.tracking import (
@@ -154,7 +154,7 @@ def _run_name(config: DataPrepConfig, stream: Stream) -> str:
 @contextmanager
 def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     started = time.monotonic()
-    with tqdm(total=total, unit="example", desc=f"data-prep: {what}", mininterval=1) as bar:
+    with ProgressBar(f"data-prep: {what}", total, "example") as bar:
         yield bar.update
     logger.info("%s took %.1f s", what, time.monotonic() - started)
 

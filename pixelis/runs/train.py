@@ -18,6 +18,7 @@ from pixelis.data.encode import Encoder
 from pixelis.data.example import DIFFICULTIES
 from pixelis.data.store import load_split
 from pixelis.errors import CheckpointError
+from pixelis.evaluation.cases import build_cases, choose_example
 from pixelis.evaluation.evaluate import EvaluationSettings, choose_examples
 from pixelis.evaluation.metrics import ALL
 from pixelis.recorder import NullRecorder
@@ -47,6 +48,7 @@ from pixelis.runs.training_checks import (
 )
 from pixelis.runs.training_record import (
     RunText,
+    describe_model,
     describe_result,
     record_result,
     record_status,
@@ -126,9 +128,8 @@ class _Sft:
 
     def text(self, links: str = "") -> RunText:
         """Return what the run's name and description say, with links in Markdown."""
-        training = self.config.training
-        seed, max_steps = training.seed, training.max_steps
-        return RunText(self.curriculum, seed, max_steps, links, self.search.label)
+        given = self.config.training
+        return RunText(self.curriculum, given.seed, given.max_steps, links, self.search.label)
 
     def settings(self, resume_from: Path | None, run_id: str | None = None) -> TrainingSettings:
         """Return the settings of the training itself."""
@@ -165,12 +166,8 @@ def make_missing_data(
     if config.resume not in (None, AUTO):
         check_whole(Path(str(config.resume)))
     trusted_digests(config.data.trusted_path)  # an error before the minutes of making data
-
-    def make() -> None:
-        name_opened_run(f"making data · seed {config.training.seed}")
-        make_data(prep, data_dir, missing_from=config.data.prep)
-
-    processes.run_on_main(make)
+    processes.run_on_main(partial(name_opened_run, f"making data · seed {config.training.seed}"))
+    processes.run_on_main(partial(make_data, prep, data_dir, missing_from=config.data.prep))
 
 
 def run_sft(
@@ -260,6 +257,7 @@ def _run(sft: _Sft) -> None:
         }
         write_json(finished, sft.output_dir / FINISHED_FILE)
         print(f"adapter: {os.path.relpath(result.final_dir)}")
+        print("".join(f"{line}\n" for line in describe_model(recorder)), end="")
         print(recorder.url_hint(), flush=True)
 
 
@@ -372,7 +370,15 @@ def _evaluate(
     measured = evaluation.adapter.accuracy
     accuracy = {name: measured[name].value for name in (*DIFFICULTIES, ALL) if name in measured}
     keys = [f"summary/{FINAL}/{d}" for d in result.evaluations[-1][1]]
-    recorder.model(result.final_dir, FINAL, training.max_steps, keys, results=accuracy)  # its card
+    shown = choose_example(build_cases(evaluation))
+    recorder.model(  # again, for its card and its example
+        result.final_dir,
+        FINAL,
+        training.max_steps,
+        keys,
+        results=accuracy,
+        example=(shown.images[0], shown.question) if shown else None,
+    )
     record_rollouts(
         recorder,
         evaluation,

@@ -9,7 +9,7 @@ from pixelis.data.example import DIFFICULTIES
 from pixelis.evaluation.evaluate import EvaluationResult
 from pixelis.evaluation.tables import result_markdown, short_result
 from pixelis.runs.evaluation_record import evaluation_links
-from pixelis.tracking import MlflowRecorder, event_rows, log_adapter
+from pixelis.tracking import MlflowRecorder, event_rows, log_adapter, measured_model
 from pixelis.training.checkpoint import FINAL
 from pixelis.training.distributed import Stopped
 from pixelis.training.sft import TrainingResult
@@ -104,6 +104,20 @@ def run_name(text: RunText, events: Sequence[Event], outcome: str) -> str:
     counted = f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}" if strategy.rolls_back else ""
     parts = [text.label, where, outcome, counted, f"seed {text.seed}"]
     return " · ".join(filter(None, parts))
+
+
+def describe_model(recorder: MlflowRecorder) -> list[str]:
+    """Return the address of the final adapter's model, and commands; none while MLflow is away."""
+    model = measured_model(recorder, f"runs:/{recorder.run_id}") if recorder.flush() else None
+    if model is None:
+        return []
+    address = f"models:/{model['model_id']}"
+    return [
+        f"model: {address}",
+        f"  pixelis evaluate --adapter {address} --split validation",
+        f"  pixelis export --adapter {address} --output_dir outputs/merged",
+        f"  mlflow models serve -m {address} --env-manager local -p 5001",
+    ]
 
 
 def record_status(

@@ -1,12 +1,12 @@
 """One run of `tune`: run the workers of a search, record its best settings and its verdict."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
-from tqdm import tqdm
 
 from pixelis.config import ModelFileConfig, flatten, load_config, to_yaml
 from pixelis.errors import ConfigError, UserError
@@ -33,11 +33,14 @@ from pixelis.experiments.tune.study import (
     open_phases,
 )
 from pixelis.files import write_atomic
+from pixelis.progress import ProgressBar
 from pixelis.runs.inputs import link_data_run, record_inputs, record_validation
-from pixelis.runs.jobs import Job, log_above_bar, run_jobs
+from pixelis.runs.jobs import Job, run_jobs
 from pixelis.runs.training_checks import check_training
 from pixelis.tracking import MlflowRecorder, nested_environment, open_run
 from pixelis.training.inputs import data_digest
+
+logger = logging.getLogger(__name__)
 
 MAX_STARTS = 4  # of workers, some of which were killed
 POLL_SECONDS = 1.0  # each look reads the studies
@@ -155,20 +158,22 @@ def _run_workers(
         for key, trial in finished().items():
             if key not in known:
                 known.add(key)
-                log_above_bar(describe_trial(trial))
+                logger.info("%s", describe_trial(trial))
                 bar.update(1)
         for study in studies:
             if study.space and (best := study.best_trial()) is not None:
-                bar.set_postfix_str(f"best {best.values[0]:.4f} (trial {first_number(best)})")
+                value = best.values[0]
+                bar.show(f"best {value:.4f} (trial {first_number(best)})", best=value)
+        bar.refresh()
 
     num_trials, known = sum(study.num_trials for study in studies), set(finished())
-    with tqdm(total=num_trials, initial=count(), unit="trial", desc=title, mininterval=1) as bar:
+    with ProgressBar(title, num_trials, "trial", initial=count()) as bar:
         failures: list[str] = []
         for _ in range(MAX_STARTS):
             if (num_left := num_trials - count()) <= 0:
                 return
             for reason in failures:
-                log_above_bar(reason)
+                logger.info("%s", reason)
             failures = _start_workers(spec, num_left, recorder, show_progress)
             show_progress()
             if not all("exit code -" in reason for reason in failures):

@@ -3,6 +3,7 @@
 They hold no pickle, because `pixelis.evaluation.serving` loads the served model.
 """
 
+import base64
 import io
 import json
 import logging
@@ -73,7 +74,7 @@ def send_model(client: MlflowClient, run_id: str, folder: Path, fields: Mapping[
 
     The fields are those of `MlflowRecorder.model`; `origin` (of `Origin`) or None; `events`, the
     curriculum's events up to its step; `measured_on`, `name` and `digest` of the validation
-    dataset. The run of its `visit` lists the model too.
+    dataset. The run of its `visit` lists the model too. Its name ends with the run's short id.
     """
     run, tags, step = client.get_run(run_id), _tags(fields), fields["step"]
     model = find_model(client, run, tags) or _create(client, run, fields)
@@ -81,7 +82,7 @@ def send_model(client: MlflowClient, run_id: str, folder: Path, fields: Mapping[
     points = _points(client, run_id, fields["metrics"], step)
     if not is_whole:
         client.log_model_artifacts(model_id, str(folder))
-    _log_card_and_server(client, model_id, fields, points)
+    _log_card_and_server(client, model_id, folder, fields, points)
     if not is_whole:
         client.finalize_logged_model(model_id, "READY")
     visit = fields["visit"] and find_visit(client, run, fields["visit"])
@@ -175,11 +176,11 @@ def model_of(client: MlflowClient, uri: str) -> str | None:
 
 
 def _create(client: MlflowClient, run: Run, fields: Mapping[str, Any]) -> LoggedModel:
-    origin = fields["origin"] or {}
+    origin, name = fields["origin"] or {}, re.sub(r"[^\w -]", "-", fields["name"])
     kept = ("base_model", "seed")
     return client.create_logged_model(
         run.info.experiment_id,
-        name="adapter-" + re.sub(r"[^\w -]", "-", fields["name"]),
+        name=f"adapter-{name}-{run.info.run_id[:8]}",
         source_run_id=run.info.run_id,
         tags=_tags(fields),
         params={"step": str(fields["step"]), **{k: str(origin[k]) for k in kept if k in origin}},
@@ -224,7 +225,11 @@ def _link(
 
 
 def _log_card_and_server(
-    client: MlflowClient, model_id: str, fields: Mapping[str, Any], points: Sequence[Metric]
+    client: MlflowClient,
+    model_id: str,
+    adapter: Path,
+    fields: Mapping[str, Any],
+    points: Sequence[Metric],
 ) -> None:
     """Add the model card, MLmodel, requirements and the input example to PEFT's two files.
 
@@ -244,31 +249,49 @@ def _log_card_and_server(
             path=str(folder),
             loader_module=LOADER,
             signature=SIGNATURE,
-            input_example=input_example(),
+            input_example=input_example(fields.get("example")),
             pip_requirements=required,
             mlflow_model=Model(model_id=model_id, metadata={key: origin[key] for key in wanted}),
         )
-        card = build_card(fields, {point.key: point.value for point in points})
+        saved = Model.load(str(folder))
+        # MLflow has counted the files beside the adapter only.
+        sizes = [file.stat().st_size for file in adapter.rglob("*") if file.is_file()]
+        saved.model_size_bytes = (saved.model_size_bytes or 0) + sum(sizes)
+        saved.save(str(folder / "MLmodel"))
+        card = build_card(model_id, fields, {point.key: point.value for point in points})
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
         client.log_model_artifacts(model_id, str(folder))
 
 
-def input_example() -> pd.DataFrame:
-    """Return one question about a drawn picture of 112 x 112 pixels, as PNG bytes."""
+def input_example(shown: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Return one question about a picture as PNG bytes.
+
+    Args:
+        shown: the `question` and the `image` in base64; by default the picture is a drawn one of
+            112 x 112 pixels.
+    """
+    if shown is not None:
+        content = base64.b64decode(shown["image"])
+        return pd.DataFrame([{"image": content, "question": shown["question"]}])
     picture = Image.new("RGB", (112, 112), "white")
     draw = ImageDraw.Draw(picture)
     draw.ellipse((14, 20, 46, 52), fill=(220, 40, 40))
     draw.rectangle((64, 60, 98, 94), fill=(40, 80, 220))
+    return input_example(as_example(picture, "What is the colour of the circle?"))
+
+
+def as_example(picture: Image.Image, question: str) -> dict[str, str]:
+    """Return a question and its picture as JSON can hold them: a PNG in base64."""
     content = io.BytesIO()
     picture.save(content, format="PNG")
-    question = "What is the colour of the circle?"
-    return pd.DataFrame([{"image": content.getvalue(), "question": question}])
+    return {"image": base64.b64encode(content.getvalue()).decode(), "question": question}
 
 
-def build_card(fields: Mapping[str, Any], measured: Mapping[str, float]) -> str:
+def build_card(model_id: str, fields: Mapping[str, Any], measured: Mapping[str, float]) -> str:
     """Return a model card: Markdown with the front matter that hubs read."""
     origin = fields["origin"]
-    base = json.dumps(origin["base_model"])  # a quoted scalar of YAML as well
+    base = json.dumps(origin["base_model"])  # a quoted scalar of YAML and of Python as well
+    trust = ", trust_remote_code=True" if origin["trust_remote_code"] else ""
     front = ["---", f"base_model: {base}", "library_name: peft", "tags: [lora, pixelis]", "---"]
     lines = [
         *front,
@@ -278,12 +301,22 @@ def build_card(fields: Mapping[str, Any], measured: Mapping[str, float]) -> str:
         f"A LoRA adapter for `{origin['base_model']}`, trained on a curriculum of chain-of-thought-"
         f"and-action data by Pixelis (seed {origin['seed']}). It holds no base weights.",
         "",
+        "Where Pixelis is installed and MLFLOW_TRACKING_URI names the store of this model:",
+        "",
         "```python",
-        "PeftModel.from_pretrained(base, folder)   # this folder, on the base above",
+        "import mlflow",
+        "from peft import PeftModel",
+        "",
+        "from pixelis.models.load import load_model",
+        "",
+        f'folder = mlflow.artifacts.download_artifacts("models:/{model_id}")',
+        f"base = load_model({base}{trust})",
+        "model = PeftModel.from_pretrained(base, folder)",
         "```",
         "",
-        "Served where Pixelis is installed: `mlflow models serve --env-manager local -m` and the "
-        "model's address.",
+        "```bash",
+        f"mlflow models serve -m models:/{model_id} --env-manager local -p 5001",
+        "```",
         "",
         "## Data",
         "",

@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
 
 from pixelis.recorder import ADAPTERS, UNTRUSTED, visit_index
-from pixelis.tracking.adapters import Origin
+from pixelis.tracking.adapters import Origin, as_example
 from pixelis.tracking.datasets import DIGEST_LENGTH, VALIDATION, dataset_fields
 from pixelis.tracking.delivery import KILL_TIMEOUT, TIMEOUT, Delivery
 from pixelis.tracking.experiments import WORKFLOW
@@ -131,9 +131,7 @@ class MlflowRecorder:
             name = folder if path.is_dir() else f"{folder}/{path.name}".lstrip("/")
             self._keep_path("file", name, path, {})
         else:
-            measured = (key for key in self._newest_steps if key.startswith("eval/"))
-            keys = [key for key in measured if not key.startswith(UNTRUSTED)]
-            self.model(path, path.name, None, keys, visit=visit)
+            self.model(path, path.name, None, [], visit=visit)
 
     def model(
         self,
@@ -144,22 +142,27 @@ class MlflowRecorder:
         *,
         visit: int | None = None,
         results: Mapping[str, float] | None = None,
+        example: tuple[Image.Image, str] | None = None,
         register_as: str | None = None,
     ) -> None:
         """Keep an adapter as a LoggedModel; its folder may be deleted afterwards.
 
         It was saved after `step`, or at the end of the stage visit with the index `visit`. Its
-        measurements are the run's values of the keys `metrics` at that step, and the `results` of
-        a test; `register_as` is the name of a registered model.
+        measurements are the run's values of `eval/*` and of the keys `metrics` at that step, and
+        the `results` of a test; `example` is an image and a question about it, to show how the
+        model is called; `register_as` is the name of a registered model.
         """
+        evaluated = (key for key in list(self._newest_steps) if key.startswith("eval/"))
+        trusted = (key for key in evaluated if not key.startswith(UNTRUSTED))
         fields = {
             "name": name,
             "step": step,
-            "metrics": list(metrics),
+            "metrics": list(dict.fromkeys([*metrics, *trusted])),
             "visit": visit,
             "origin": asdict(self.origin) if self.origin else None,
             "measured_on": dict(self._measured_on or {}),
             "results": dict(results or {}),
+            "example": as_example(*example) if example else None,
             "register_as": register_as,
         }
         self._keep_path("model", name, folder, public(fields))

@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from pixelis.config import ModelConfig
 from pixelis.curriculum import CurriculumConfig, check_examples
 from pixelis.data.cache import (
@@ -24,6 +22,7 @@ from pixelis.data.encode import Encoder
 from pixelis.data.store import load_split
 from pixelis.models.load import load_encoder, on_best_device
 from pixelis.models.vision import FEATURES_MODEL, PositionRule, compute_features, vision_digest
+from pixelis.progress import ProgressBar
 from pixelis.training.inputs import SPLITS_READ, file_digests, load_trusted, trusted_digests
 
 logger = logging.getLogger(__name__)
@@ -98,7 +97,8 @@ def use_token_cache(
     for split, dataset in datasets.items():
 
         def tokens_in(folder: Path, split: str = split, rows: Any = dataset.rows) -> Any:
-            with _bar(f"tokenise {split}", sum(map(len, rows.values())), "example") as bar:
+            total = sum(map(len, rows.values()))
+            with ProgressBar(f"tokenise {split}", total, "example", is_brief=True) as bar:
                 path = folder / f"tokens-{split}-{key}"
                 return open_tokens(path, rows, unbounded, positions, bar.update)
 
@@ -181,7 +181,8 @@ def use_vision_cache(
     )
 
     def features_in(folder: Path) -> VisionCache:
-        with _bar("look at the images once", len(digests), "image") as bar:
+        title = "look at the images once"
+        with ProgressBar(title, len(digests), "image", is_brief=True) as bar:
             return open_features(
                 folder / f"vision-{key}",
                 _images(datasets),
@@ -226,7 +227,3 @@ def _images(datasets: Mapping[str, CurriculumDataset]) -> Iterator[tuple[str, by
         for key in dataset.all_keys():
             contents = image_bytes(dataset.rows[key[0]][key[1]])
             yield from zip(dataset.image_digests(key), contents, strict=True)
-
-
-def _bar(title: str, total: int, unit: str) -> "tqdm[Any]":
-    return tqdm(total=total, unit=unit, desc=title, mininterval=1, delay=2, leave=False)

@@ -2,22 +2,19 @@
 
 import logging
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tqdm import tqdm
 from transformers import TrainerCallback, TrainerState
 
 from pixelis.curriculum import CurriculumEvent, CurriculumManager, Visit, event_line, visits
 from pixelis.errors import UserError
+from pixelis.progress import ProgressBar
 from pixelis.recorder import ADAPTERS, Recorder
 from pixelis.training.weights import TrainedWeights
 
 logger = logging.getLogger(__name__)
 
-# Without a terminal (a log file, a CI job) a line every few seconds is enough.
-LOG_INTERVAL_SECONDS = 15.0
 MIX = "curriculum/mix/"
 # Of the metric that decides. MLflow sorts charts by name: these come before `curriculum/`.
 FIRST_CHARTS = "by_difficulty/"
@@ -225,7 +222,8 @@ class CurriculumCallback(TrainerCallback):
             return
         for event in events:
             if line := event_line(event, self.manager.config):
-                logger.info("%s", line)
+                numbers = {"step": event.step, "delta": event.delta, **(event.strata or {})}
+                logger.info("%s", line, extra={"numbers": numbers})
             self.recorder.event(event.to_dict())
         self._num_recorded = len(self.manager.events)
         ended = self._ended_visits()
@@ -250,33 +248,28 @@ class ProgressCallback(TrainerCallback):
     def __init__(self, curriculum: CurriculumCallback, bad_steps: Any) -> None:
         """Read everything from the curriculum's callback and the trainer's bad steps."""
         self.curriculum, self.bad_steps = curriculum, bad_steps
-        self.bar: Any = None
+        self.bar: ProgressBar | None = None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Open the bar at the step where training starts or resumes."""
-        interactive = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            unit="step",
-            dynamic_ncols=interactive,
-            mininterval=0.2 if interactive else LOG_INTERVAL_SECONDS,
-            maxinterval=LOG_INTERVAL_SECONDS,
-        )
+        stage = self.curriculum.manager.stage
+        self.bar = ProgressBar(stage, state.max_steps, "step", initial=state.global_step)
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Advance the bar."""
-        self._write(state)
-        self.bar.update(1)
+        self._write(state).update(1)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Show new strata, and the stage after a decision."""
-        self._write(state)
-        self.bar.refresh()
+        self._write(state).refresh()
 
-    def _write(self, state: TrainerState) -> None:
+    def _write(self, state: TrainerState) -> ProgressBar:
+        assert self.bar is not None
         self.bar.set_description_str(self.curriculum.manager.stage, refresh=False)
-        self.bar.set_postfix_str(self.describe(state.global_step, state.max_steps), refresh=False)
+        losses = [("loss", loss) for _, loss in self.curriculum.losses[-1:]]
+        numbers = dict([*losses, *self.curriculum.strata.items()])
+        self.bar.show(self.describe(state.global_step, state.max_steps), **numbers)
+        return self.bar
 
     def close(self) -> None:
         """End the bar's line, so that the next output begins on a new one; also after an error."""

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from pixelis.files import fsync_folder
 from pixelis.models.load import EMBEDDED_DIR
 from recipes.nano.architecture import build_config, build_processor
 from recipes.nano.blend import build_texts
+from recipes.nano.decisions import STAGES
 from recipes.nano.measure import measure
 from recipes.nano.tokenizer import train_tokenizer
 from recipes.nano.train import (
@@ -38,7 +40,7 @@ REPORT_EVERY = 25
 # In their order; `<name>_steps` of the recipe is the length of each.
 PHASES: dict[str, Callable[[Any, Encoder, Recipe, Report], None]] = {
     "vision": train_vision,
-    "decision": train_decisions,
+    **{stage: partial(train_decisions, stage=stage) for stage in STAGES},
     "lookup": train_lookup,
     "blend": train_blend,
 }

@@ -2,7 +2,7 @@
 
 Each is a function of (seed, index). Most are about seeing: the complete scene cell by cell, the
 object at a position, one object close up, positions in several frames, all of a class. Some are
-text to repeat, recall and compare (`text_lessons`, `decisions`). Trajectories are rare and short:
+text to repeat and recall (`text_lessons`). Trajectories are rare and short:
 the curriculum teaches the rest.
 """
 
@@ -28,28 +28,30 @@ from pixelis.data_prep.scenes import (
 from pixelis.data_prep.sources.drawn import DIRECTIONS, DrawnScenes, to_picture
 from pixelis.data_prep.tasks import TASKS
 from pixelis.data_prep.tasks.attribute_recognition import RELATIONS
+from pixelis.data_prep.tasks.conclusions import list_values
 from pixelis.data_prep.tasks.object_counting import conclude_found, countable_groups
 from pixelis.operations import execute
-from recipes.nano.decisions import QUESTIONS, build_question
+from recipes.nano.decisions import LESSONS, MAX_NAMED
 from recipes.nano.text_lessons import build_turns
 
 KINDS = {
     "caption": 14,
     "quiz": 14,
     "locate": 8,
+    "axis": 6,
     "closeup": 5,
-    "words": 12,
-    "questions": 14,
-    "found": 17,
-    "beside": 5,
-    "trajectory": 2,
-    "frames": 9,
+    "words": 10,
+    "found": 24,
+    "beside": 6,
+    "trajectory": 3,
+    "frames": 10,
 }
 QUESTIONS_IN_QUIZ = 6
 OBJECTS_TO_LOCATE = 5
 NUM_QUESTIONS = 4
-# Longer trajectories are left to fine-tuning.
+# Longer trajectories are left to fine-tuning, and so is reading: one step and a copy.
 MAX_STEPS = 1
+TASKS_SHOWN = tuple(task for task in TASKS if task != "text_extraction")
 
 # Numbers of texts and of digits in a scene, one pair drawn for each.
 NUM_TEXTS_AND_DIGITS = ((0, 0), (0, 0), (0, 0), (1, 0), (1, 1), (2, 0), (0, 1), (3, 0), (0, 2))
@@ -139,6 +141,16 @@ def _locate(rng: random.Random, scene: Scene) -> tuple[str, str]:
     return f"Where are {names}?", " ".join(f"The {item.name} is in {item.place}." for item in items)
 
 
+def _about_axis(rng: random.Random, scene: Scene) -> tuple[str, str]:
+    """Ask for the rows or the columns of some things."""
+    items = list(_unique(scene))
+    items = rng.sample(items, min(len(items), rng.randint(1, MAX_NAMED)))
+    axis = rng.choice((0, 1))
+    listed = list_values([item.name for item in items], [item.cell[axis] + 1 for item in items])
+    names = ", ".join(f"the {item.name}" for item in items)
+    return f"By {('row', 'column')[axis]}, where are {names}?", f"{listed}."
+
+
 def _quiz(rng: random.Random, scene: Scene) -> list[tuple[str, str]]:
     turns = []
     for _ in range(QUESTIONS_IN_QUIZ):
@@ -181,12 +193,12 @@ def build_lesson(seed: int, index: int) -> Lesson:
         turns = _quiz(rng, scene)
     elif kind == "words":
         turns = build_turns(rng)
-    elif kind == "questions":
-        turns = [build_question(rng, rng.choice(QUESTIONS)) for _ in range(NUM_QUESTIONS)]
     elif kind == "beside":
         turns = [_about_neighbour(rng, scene) for _ in range(NUM_QUESTIONS)]
     elif kind == "locate" and _unique(scene):
         turns = [_locate(rng, scene)]
+    elif kind == "axis" and _unique(scene):
+        turns = [_about_axis(rng, scene) for _ in range(NUM_QUESTIONS)]
     else:
         turns = [(CAPTION_QUESTION, scene.caption())]
     return Lesson(_dialogue([image], *turns), {item.cell: item.name for item in scene.items})
@@ -231,7 +243,7 @@ def _frames(rng: random.Random) -> Lesson:
 
 def _trajectory(rng: random.Random, index: int) -> Lesson:
     while True:
-        task = rng.choice(list(TASKS))
+        task = rng.choice(TASKS_SHOWN)
         example = generate_example(
             seed=rng.getrandbits(40), index=index, task=task, sample_type="positive"
         )
@@ -243,7 +255,7 @@ def _trajectory(rng: random.Random, index: int) -> Lesson:
 
 
 def build_texts(seed: int, count: int) -> list[str]:
-    """Build plain texts for the tokenizer: conversations, and trajectories of every type."""
+    """Build plain texts for the tokenizer: conversations, trajectories of every type, decisions."""
     texts: list[str] = []
     for index in range(count):
         messages = build_lesson(seed, index).messages
@@ -256,4 +268,7 @@ def build_texts(seed: int, count: int) -> list[str]:
             messages = example_messages(example)
         texts.extend(part for m in messages for part in m.parts if isinstance(part, str))
         texts.extend(m.role + "\n" for m in messages)
+        kinds, weights = list(LESSONS), list(LESSONS.values())
+        decision = random.Random(f"decision:{seed}:{index}")
+        texts.append("".join(part for part, _ in decision.choices(kinds, weights)[0](decision)))
     return texts

@@ -9,13 +9,13 @@ that have to be decided are supervised.
 import json
 import random
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from pixelis.data.encode import IGNORE_INDEX
 from pixelis.data_prep.annotated_image import plural
-from pixelis.data_prep.scenes import CELL, CELLS, GRID, RADII, Cell
+from pixelis.data_prep.scenes import CELL, CELLS, GRID, RADII, Cell, random_text
 from pixelis.data_prep.sources.drawn import FRAMES, full_area, location_of
 from pixelis.data_prep.tasks.attribute_recognition import RELATIONS
 from pixelis.data_prep.tasks.conclusions import (
@@ -44,11 +44,11 @@ Build = Callable[[random.Random], Lesson]
 
 NAMES = tuple(f"{colour} {shape}" for colour in PALETTE for shape in SHAPES)
 AXES = ("column", "row")
-AREA = "area"
-MEASURES = (AREA, *AXES)
 MAX_COVERED = 0.25  # largest share of a shape that is covered
 MAX_NAMED = 4
 MAX_FOUND = 9
+MAX_TEXTS = 3
+AREA_SHARE = 0.75  # of the comparisons; rows and columns, of one digit, are learned in less
 VERDICTS = r"( (?:yes|no) \d|(?<=no more: )\d)"  # what is decided in a list
 JITTER = 2  # pixels by which a tracked box may be off its cell
 
@@ -82,29 +82,31 @@ def draw_areas(rng: random.Random, count: int) -> list[int]:
 
 
 def draw_values(
-    rng: random.Random, count: int, measures: Collection[str]
+    rng: random.Random, count: int, area_share: float
 ) -> tuple[str, str, list[int], bool]:
     """Draw a measure, the word that is asked for, distinct values, and whether the least wins."""
-    if AREA in measures and rng.random() < 0.5:
+    if rng.random() < area_share:
         word = rng.choice(SIZE_WORDS)
-        return AREA, word, draw_areas(rng, count), word == "smallest"
+        return "area", word, draw_areas(rng, count), word == "smallest"
     word = rng.choice(list(SIDE_WORDS))
     axis, sign = DIRECTIONS[SIDE_WORDS[word]]
     return AXES[axis], word, rng.sample(range(1, GRID + 1), count), sign > 0
 
 
-def build_extreme(rng: random.Random, measures: Collection[str] = MEASURES) -> Lesson:
+def build_extreme(rng: random.Random, area_share: float = AREA_SHARE) -> Lesson:
     """State which of two to four names has the extreme value."""
     names = rng.sample(NAMES, rng.randint(2, MAX_NAMED))
-    measure, word, values, least = draw_values(rng, len(names), measures)
+    measure, word, values, least = draw_values(rng, len(names), area_share)
     answer = names[values.index(min(values) if least else max(values))]
     return decide(conclude_extreme(measure, names, values, word, answer), answer)
 
 
-def build_order(rng: random.Random, num_names: int | None = None) -> Lesson:
+def build_order(
+    rng: random.Random, num_names: int | None = None, area_share: float = AREA_SHARE
+) -> Lesson:
     """State two to four names in the order of their values."""
     names = rng.sample(NAMES, num_names or rng.randint(2, MAX_NAMED))
-    measure, word, values, least = draw_values(rng, len(names), MEASURES)
+    measure, word, values, least = draw_values(rng, len(names), area_share)
     ordered = sorted(names, key=lambda name: values[names.index(name)], reverse=not least)
     listed = list_values(names, values)
     return decide(f"The {word} first by {measure}, {listed}, is {', '.join(ordered)}.", *ordered)
@@ -148,8 +150,14 @@ def build_front(rng: random.Random) -> Lesson:
     return decide(conclude_front(names, areas, areas[met], names[met]), names[met])
 
 
-def build_recall(rng: random.Random, max_asked: int = MAX_NAMED) -> Lesson:
-    """State names with a place or a number each, then the one for the other."""
+def build_recall(rng: random.Random, max_asked: int = MAX_NAMED, backwards: float = 0.5) -> Lesson:
+    """State names with a place or a number each, then the one for the other.
+
+    Args:
+        rng: draws the lesson.
+        max_asked: how many are asked for at most, each once.
+        backwards: share of those that ask for the name.
+    """
     names = rng.sample(NAMES, rng.randint(2, MAX_NAMED))
     if rng.random() < 0.6:
         # The place follows its name at once: with a word between them, it was not learned.
@@ -159,13 +167,36 @@ def build_recall(rng: random.Random, max_asked: int = MAX_NAMED) -> Lesson:
     pairs = list(zip(names, values, strict=True))
     listed = ", ".join(f"{name}{between}{value}" for name, value in pairs)
     parts: Lesson = [(f"Given {listed}", False)]
-    # Drawn with repetition, so that the last one does not follow from the others.
-    for name, value in rng.choices(pairs, k=min(len(pairs), max_asked)):
-        if rng.random() < 0.5:
-            parts += [(f", {value} of ", False), (name, True)]
-        else:
-            parts += [(f", {name}{between}", False), (value, True)]
+    for name, value in rng.sample(pairs, min(len(pairs), max_asked)):
+        asked, answer = (value, name) if rng.random() < backwards else (name, value)
+        parts += [(f", {asked}{between}", False), (answer, True)]
     return [*parts, (".", False)]
+
+
+def build_placed(rng: random.Random) -> Lesson:
+    """State the places of two to four names, the row or the column of each, and the extreme."""
+    names = rng.sample(NAMES, rng.randint(2, MAX_NAMED))
+    word = rng.choice(list(SIDE_WORDS))
+    axis, sign = DIRECTIONS[SIDE_WORDS[word]]
+    across = rng.sample(range(GRID), len(names))
+    along = rng.choices(range(GRID), k=len(names))
+    cells = list(zip(along, across, strict=True) if axis == 0 else zip(across, along, strict=True))
+    given = " ".join(
+        f"The {name} is in {place(cell)}." for name, cell in zip(names, cells, strict=True)
+    )
+    order = rng.sample(range(len(names)), len(names))
+    names, values = [names[i] for i in order], [across[i] + 1 for i in order]
+    answer = names[values.index(min(values) if sign > 0 else max(values))]
+    concluded = conclude_extreme(AXES[axis], names, values, word, answer)
+    return [(f"{given} ", False), *decide(concluded, *map(str, values), answer)]
+
+
+def build_copy(rng: random.Random) -> Lesson:
+    """State one to three texts as results of READ_TEXT, then what they say."""
+    texts = [random_text(rng, (0, 0)).text for _ in range(rng.randint(1, MAX_TEXTS))]
+    results = "\n".join(json.dumps({"text": text}) for text in texts)
+    said = " ".join(texts)
+    return [(f'{results}\nIt says "', False), (said, True), ('".\n<answer>', False), (said, True)]
 
 
 def build_found(rng: random.Random) -> Lesson:
@@ -244,43 +275,39 @@ def build_mover(rng: random.Random) -> Lesson:
     return decide(conclude_mover(names, paths, names[mover]), *verdicts, names[mover])
 
 
-# Lessons in stages, each with how often it is drawn. All at once from the start, none is learned in
-# a thousand steps; a comparison of small numbers alone takes 500, and recall another 300 after it.
-COMPARISONS: dict[Build, int] = {partial(build_extreme, measures=AXES): 1}
-RECALL: dict[Build, int] = {
-    build_recall: 6,
-    build_extreme: 2,
-    build_order: 1,
-    build_relation: 1,
-}
+recall_one = partial(build_recall, max_asked=1)
 # A long lesson is drawn less often; comparisons and lists take the most decisions to learn.
 LESSONS: dict[Build, int] = {
     build_extreme: 6,
     build_order: 20,
     build_relation: 2,
-    build_recall: 14,
+    partial(build_recall, backwards=0.6): 12,
+    build_placed: 4,
+    build_copy: 4,
     build_found: 10,
     build_direction: 2,
     build_common: 8,
-    build_front: 3,
+    build_front: 4,
     build_path: 3,
     build_beside: 2,
     build_heading: 2,
     build_mover: 8,
 }
-recall_one = partial(build_recall, max_asked=1)
-# The lessons of which all that follows the first decided word can be decided; in the others, what
-# follows it says more of what is compared.
-NOT_ASKED = (build_found, build_path, build_recall, build_common, build_mover)
-QUESTIONS: tuple[Build, ...] = (*(kind for kind in LESSONS if kind not in NOT_ASKED), recall_one)
-
-
-def build_question(rng: random.Random, kind: Build) -> tuple[str, str]:
-    """Build a question that gives a lesson up to its first decided word, and the rest of it."""
-    lesson = kind(rng)
-    first = next(index for index, (_, is_decided) in enumerate(lesson) if is_decided)
-    given, rest = ("".join(text for text, _ in part) for part in (lesson[:first], lesson[first:]))
-    return f"Complete: {given.rstrip()}", rest
+# Lessons in stages, each with how often it is drawn. All at once from the start, none is learned in
+# a thousand steps: a comparison of small numbers alone takes 500. The name of a place or a number
+# is learned last, in a few hundred steps that mostly ask for it.
+STAGES: dict[str, dict[Build, int]] = {
+    "comparison": {partial(build_extreme, area_share=0): 1},
+    "decision": {kind: share for kind, share in LESSONS.items() if kind is not build_copy},
+    "recall": {
+        partial(build_recall, backwards=0.9): 8,
+        build_copy: 4,
+        build_placed: 3,
+        build_order: 2,
+        build_found: 2,
+    },
+    "review": LESSONS,
+}
 
 
 def encode_lesson(tokenizer: Any, lesson: Lesson) -> tuple[list[int], list[int]]:
@@ -298,7 +325,7 @@ def encode_lesson(tokenizer: Any, lesson: Lesson) -> tuple[list[int], list[int]]
 
 
 def build_row(
-    rng: random.Random, tokenizer: Any, length: int, lessons: Mapping[Build, int] = LESSONS
+    rng: random.Random, tokenizer: Any, length: int, lessons: Mapping[Build, int]
 ) -> tuple[list[int], list[int]]:
     """Build a row of lessons, `length` tokens and labels; the last lesson is cut.
 

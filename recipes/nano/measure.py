@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pixelis.data.chat import Message
-from pixelis.data.encode import Encoder, collate
+from pixelis.data.encode import IGNORE_INDEX, Encoder, collate
 from pixelis.data_prep.annotated_image import AnnotatedImage, Instance
 from pixelis.data_prep.scenes import Item, Scene, render
 from pixelis.data_prep.sources.drawn import DrawnScenes
@@ -27,10 +27,14 @@ from recipes.nano.blend import (
 from recipes.nano.decisions import (
     MAX_NAMED,
     Build,
+    build_copy,
+    build_found,
     build_order,
-    build_question,
+    build_placed,
+    encode_lesson,
     recall_one,
 )
+from recipes.nano.train import behind_image
 
 HELD_OUT_SEED = 20_000_000
 BATCH_SIZE = 50
@@ -71,9 +75,12 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
     Returns:
         `caption`: all 16 cells right; `attribute`: colour and shape at the place of a shape;
         `where`: row and column of a shape that is named; `frames`: the same, of a shape that
-        moves, in one of several images, which the question names by its number; `order_N`: N names
-        put in the order of their values; `recall`: the name of a value, or the value of a name;
-        `list_N`: everything in the scene listed, with the N things of one class counted.
+        moves, in one of several images, which the question names by its number; `list_N`:
+        everything in the scene listed, with the N things of one class counted. Of lessons behind a
+        scene, all decided words right, each after the right words before it: `order_N`: N names put
+        in the order of their rows, columns or areas; `order_area_N`: of areas alone; `recall`: the
+        name of a value, or the value of a name; `placed`: the rows or columns of places, and the
+        extreme; `copy`: texts; `listed`: what counts in a list, and its name and place.
     """
     assert num_scenes % MAX_COUNT == 0, f"num_scenes must be a multiple of {MAX_COUNT}"
 
@@ -100,9 +107,17 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
         return sum(r == a for r, a in zip(replies, answers, strict=True)) / len(answers)
 
     def share_decided(kind: Build) -> float:
-        pairs = [build_question(rng, kind) for _ in range(num_scenes)]
-        questions, answers = zip(*pairs, strict=True)
-        return share_right(list(questions), list(answers), 24)
+        right = 0
+        for start in range(0, num_scenes, BATCH_SIZE):
+            shown = [render(scene) for scene in scenes[start : start + BATCH_SIZE]]
+            lessons = [encode_lesson(encoder.tokenizer, kind(rng)) for _ in shown]
+            pairs = zip(shown, lessons, strict=True)
+            batch = collate([behind_image(encoder, *pair) for pair in pairs], encoder)
+            with torch.inference_mode():
+                said = model(**model_inputs(batch)).logits[:, :-1].argmax(-1)
+            labels = batch["labels"][:, 1:]
+            right += int(((said == labels) | (labels == IGNORE_INDEX)).all(-1).sum())
+        return right / num_scenes
 
     def share_listed(count: int) -> float:
         drawn: list[Any] = []
@@ -128,9 +143,15 @@ def measure(model: Any, encoder: Encoder, num_scenes: int) -> dict[str, float]:
         ),
         "where": share_right([where_question(item) for item in targets], places, 8),
         **{
-            f"order_{count}": share_decided(partial(build_order, num_names=count))
+            f"{name}_{count}": share_decided(
+                partial(build_order, num_names=count, area_share=share)
+            )
+            for name, share in {"order": 1 / 3, "order_area": 1}.items()
             for count in range(2, MAX_NAMED + 1)
         },
         "recall": share_decided(recall_one),
+        "placed": share_decided(build_placed),
+        "copy": share_decided(build_copy),
+        "listed": share_decided(build_found),
         **{f"list_{count}": share_listed(count) for count in range(1, MAX_COUNT + 1)},
     }

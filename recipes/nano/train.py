@@ -25,7 +25,7 @@ from pixelis.data_prep.scenes import CELLS, Cell, render
 from pixelis.models.forward import model_inputs
 from pixelis.operations.pixels import PALETTE, SHAPES
 from recipes.nano.blend import build_lesson, draw_scene
-from recipes.nano.decisions import COMPARISONS, LESSONS, RECALL, build_row
+from recipes.nano.decisions import LESSONS, STAGES, build_row
 
 # After two of four layers a visual token must encode its position; after the third, a name or a
 # position in the text must encode its referent. The last layer is left for the answer.
@@ -49,9 +49,11 @@ class Recipe:
     seed: int = 0
     vision_steps: int = 120
     vision_learning_rate: float = 1e-3
-    comparison_steps: int = 600  # the first decision steps: comparisons of small numbers alone
-    recall_steps: int = 600  # the next: mostly recall
-    decision_steps: int = 4400  # these two included
+    # The stages of the decisions in text (`decisions.STAGES`).
+    comparison_steps: int = 600
+    decision_steps: int = 3800
+    recall_steps: int = 900
+    review_steps: int = 1200
     decision_learning_rate: float = 1e-3
     decision_rows: int = 12  # of each process, as are image_rows and batch_size
     decision_length: int = 128  # tokens of a row; in shorter ones long lists are rare
@@ -174,11 +176,13 @@ class Lookups:
                 batch[key][row, : len(pairs)] = torch.tensor([pair[column] for pair in pairs])
 
 
-def visual_ids(encoder: Encoder, image: Any) -> list[int]:
-    """Return the token ids of an image, with those that begin and end it."""
+def behind_image(encoder: Encoder, image: Any, row: tuple[Sequence[int], Sequence[int]]) -> Encoded:
+    """Put a row of token ids and labels behind an image, with the tokens that begin and end it."""
     to_id = encoder.tokenizer.convert_tokens_to_ids
     visual = [encoder.image_token_id] * encoder.num_image_tokens(image)
-    return [to_id("<|vision_start|>"), *visual, to_id("<|vision_end|>")]
+    visual = [to_id("<|vision_start|>"), *visual, to_id("<|vision_end|>")]
+    ids, labels = row
+    return Encoded([*visual, *ids], [*[IGNORE_INDEX] * len(visual), *labels], 0, (image,))
 
 
 def build_lookups(encoder: Encoder, recipe: Recipe, lookups: Lookups, step: int) -> Batch:
@@ -193,9 +197,8 @@ def build_lookups(encoder: Encoder, recipe: Recipe, lookups: Lookups, step: int)
         asked = [int(lookups.names[CELL_CLASSES.index(name)]) for name in contents.values()]
         asked += rng.sample(lookups.places.tolist(), PLACES_ASKED)
         rng.shuffle(asked)
-        image = render(scene)
-        ids = [*visual_ids(encoder, image), *asked]
-        encoded.append(Encoded(ids, [IGNORE_INDEX] * len(ids), 0, (image,)))
+        no_labels = [IGNORE_INDEX] * len(asked)
+        encoded.append(behind_image(encoder, render(scene), (asked, no_labels)))
         targets.append(lookups.targets(encoded[-1], contents))
     batch = collate(encoded, encoder)
     del batch["labels"]
@@ -203,13 +206,14 @@ def build_lookups(encoder: Encoder, recipe: Recipe, lookups: Lookups, step: int)
     return batch
 
 
-def build_rows(
-    encoder: Encoder, recipe: Recipe, step: int, lessons: Mapping[Any, int] = LESSONS
-) -> Batch:
-    """Build rows of decisions: `input_ids` and `labels`, both (decision_rows, decision_length)."""
-    rng = random.Random(f"decisions:{recipe.seed}:{step}")
+def build_rows(encoder: Encoder, recipe: Recipe, step: int, stage: str) -> Batch:
+    """Build rows of decisions: `input_ids` and `labels`, both (decision_rows, decision_length).
+
+    The stage is a key of STAGES, or "lookup", which has the lessons of the last one.
+    """
+    rng = random.Random(f"{stage}:{recipe.seed}:{step}")
     rows = [
-        build_row(rng, encoder.tokenizer, recipe.decision_length, lessons)
+        build_row(rng, encoder.tokenizer, recipe.decision_length, STAGES.get(stage, LESSONS))
         for _ in range(recipe.decision_rows)
     ]
     ids, labels = (torch.tensor(column) for column in zip(*rows, strict=True))
@@ -221,27 +225,22 @@ def build_image_rows(encoder: Encoder, recipe: Recipe, step: int) -> Batch:
     rng = random.Random(f"image decisions:{recipe.seed}:{step}")
     encoded = []
     for scene in _scenes(f"image decisions:{recipe.seed}:{step}", recipe.image_rows):
-        image = render(scene)
-        visual = visual_ids(encoder, image)
-        ids, labels = build_row(rng, encoder.tokenizer, recipe.decision_length)
-        no_labels = [IGNORE_INDEX] * len(visual)
-        encoded.append(Encoded([*visual, *ids], [*no_labels, *labels], 0, (image,)))
+        row = build_row(rng, encoder.tokenizer, recipe.decision_length, LESSONS)
+        encoded.append(behind_image(encoder, render(scene), row))
     return collate(encoded, encoder)
 
 
-def train_decisions(model: Any, encoder: Encoder, recipe: Recipe, report: Report) -> None:
-    """Train the language model on decisions in text, in stages: comparisons, recall, all.
+def train_decisions(
+    model: Any, encoder: Encoder, recipe: Recipe, report: Report, *, stage: str
+) -> None:
+    """Train the language model on a stage of decisions in text, a key of STAGES.
 
     Reported is the share of decided tokens that are right.
     """
     language = model.model.language_model
 
-    def build(index: int) -> Batch:
-        step = index // recipe.num_processes
-        if step < recipe.comparison_steps:
-            return build_rows(encoder, recipe, index, COMPARISONS)
-        is_recall = step < recipe.comparison_steps + recipe.recall_steps
-        return build_rows(encoder, recipe, index, RECALL if is_recall else LESSONS)
+    def build(step: int) -> Batch:
+        return build_rows(encoder, recipe, step, stage)
 
     def backward(rows: Batch) -> tuple[float, float]:
         embedded = language.embed_tokens(rows["input_ids"])
@@ -253,7 +252,7 @@ def train_decisions(model: Any, encoder: Encoder, recipe: Recipe, report: Report
     optimizer = torch.optim.AdamW(
         language.parameters(), lr=recipe.decision_learning_rate, betas=BETAS
     )
-    _train(model, build, recipe.decision_steps, optimizer, backward, report)
+    _train(model, build, getattr(recipe, f"{stage}_steps"), optimizer, backward, report)
 
 
 def decision_loss(
@@ -306,7 +305,8 @@ def train_lookup(model: Any, encoder: Encoder, recipe: Recipe, report: Report) -
     language = model.model.language_model
 
     def build(step: int) -> tuple[Batch, Batch]:
-        return build_lookups(encoder, recipe, lookups, step), build_rows(encoder, recipe, step)
+        rows = build_rows(encoder, recipe, step, "lookup")
+        return build_lookups(encoder, recipe, lookups, step), rows
 
     def backward(parts: tuple[Batch, Batch]) -> tuple[float, float]:
         batch, rows = parts

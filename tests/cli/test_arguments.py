@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pixelis import __version__
 from pixelis.cli.__main__ import main as console_script
 from pixelis.cli.arguments import ENTRY_POINTS, parse_arguments, run_cli
 from pixelis.config import CONFIG_FILES, EvaluateConfig, walk_fields
@@ -174,13 +175,33 @@ def test_help_lists_the_entry_points(monkeypatch, capsys, words):
     assert call(monkeypatch, *words) == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: pixelis ENTRY_POINT [--help] [options]\n")
-    assert re.findall(r"^  (\S+) ", out, re.M) == list(ENTRY_POINTS)
+    assert re.findall(r"^  (\w\S*) ", out, re.M) == list(ENTRY_POINTS)
 
 
-def test_an_entry_point_that_there_is_not(monkeypatch, capsys):
-    assert call(monkeypatch, "train") == 2
-    expected = f"error: Unknown entry point 'train'. Choices: {', '.join(ENTRY_POINTS)}\n"
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("frobnicate", ""),
+        ("evalaute", " (did you mean 'evaluate'?)"),
+        ("data_prep", " (did you mean 'data-prep'?)"),
+    ],
+)
+def test_an_entry_point_that_there_is_not(monkeypatch, capsys, word, near):
+    assert call(monkeypatch, word) == 2
+    expected = f"error: Unknown entry point {word!r}{near}. Choices: {', '.join(ENTRY_POINTS)}\n"
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("words", [("--version",), ("sft", "--version"), ("sync", "--version")])
+def test_the_version_is_printed(monkeypatch, capsys, words):
+    assert call(monkeypatch, *words) == 0
+    assert capsys.readouterr().out == f"pixelis {__version__}\n"
+
+
+def test_the_consoles_options_reach_an_entry_point_before_and_after_its_name(monkeypatch):
+    for words in (["--quiet", "init", "mine"], ["init", "yours", "--quiet", "true"]):
+        assert call(monkeypatch, *words) == 0
+    assert Path("mine/configs").is_dir() and Path("yours/configs").is_dir()
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)

@@ -1,16 +1,22 @@
 """What an entry point prints, and that nothing which happens to its streams ends it."""
 
+import json
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from pixelis.cli.console import configure_logging
+from pixelis.cli.arguments import ENTRY_POINTS
+from pixelis.cli.console import ConsoleOptions, configure_logging, read_options
+from pixelis.config import CONFIG_FILES, walk_fields
+from pixelis.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
 # Says something in every way that a training does, and ends with a code of its own.
@@ -183,3 +189,150 @@ def test_figures_are_drawn_whatever_backend_a_notebook_left(backend):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment(MPLBACKEND=backend), capture_output=True)
     assert (done.returncode, done.stderr) == (7, b"")
+
+
+# Options of the console
+
+
+@pytest.mark.parametrize(
+    ("argv", "options", "left"),
+    [
+        (["--config", "a.yaml"], {}, ["--config", "a.yaml"]),
+        (["--quiet", "--resume", "auto"], {"quiet": True}, ["--resume", "auto"]),
+        (["--log-format", "json", "x"], {"log_format": "json"}, ["x"]),
+        (["--log_format=json", "--verbose"], {"log_format": "json", "verbose": True}, []),
+        # `mlflow run -P quiet=true` passes a value; a word that is none stays.
+        (["--quiet", "true", "--seed", "3"], {"quiet": True}, ["--seed", "3"]),
+        (["--verbose=False", "outputs"], {}, ["outputs"]),
+        (["--quiet", "outputs"], {"quiet": True}, ["outputs"]),
+        (["--rollback_threshold", "-0.1", "quiet"], {}, ["--rollback_threshold", "-0.1", "quiet"]),
+    ],
+)
+def test_options_are_taken_from_anywhere_in_a_command_line(argv, options, left):
+    assert read_options(argv) == (ConsoleOptions(**options), left)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--log-format", "xml"], "--log-format must be text or json, got 'xml'"),
+        (["--log-format"], "--log-format must be text or json, got ''"),
+        (["--quiet=no"], "--quiet must be true or false, got 'no'"),
+        (["--quiet", "--verbose"], "--quiet and --verbose exclude each other"),
+    ],
+)
+def test_a_fault_in_the_options(argv, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        read_options(argv)
+
+
+def test_no_option_is_a_key_of_the_configuration():
+    files = {path for entry in ENTRY_POINTS.values() for path in entry.files.values()}
+    keys = {key for path in files for key, _ in walk_fields(CONFIG_FILES[path])}
+    assert not keys & {"quiet", "verbose", "version", "log_format"}
+
+
+SAYING = """
+import logging, sys, warnings
+from pixelis.cli.arguments import run_cli
+from pixelis.errors import DataError
+from pixelis.progress import ProgressBar
+
+def main(argv):
+    assert argv == ["--resume", "auto"], argv
+    numbers = {"loss": float("nan"), "step": 3}
+    logging.getLogger("pixelis.training").info("🧿 %d", 3, extra={"numbers": numbers})
+    logging.getLogger("pixelis.training").warning("MLflow is away")
+    with ProgressBar("sft", 4, "step") as bar:
+        bar.update(4)
+    print("a table\\nof two lines", flush=True)
+    print("a library", file=sys.stderr)
+    raise DataError("cota_hard.parquet is missing")
+
+raise SystemExit(run_cli(main, ["--resume", "auto", *sys.argv[1:]]))
+"""
+
+
+def say(*options, **variables):
+    command = [sys.executable, "-c", SAYING, *options]
+    done = subprocess.run(
+        command, env=environment(**variables), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2, done.stderr
+    return done.stdout.splitlines(), done.stderr.splitlines()
+
+
+@pytest.mark.integration
+def test_by_default_progress_results_warnings_and_errors_are_shown():
+    out, err = say()
+    assert out[0] == "🧿 3" and out[1].startswith("sft: 100% 4/4 [")
+    assert out[2:] == ["a table", "of two lines"]
+    missing = "error: cota_hard.parquet is missing"
+    assert err == ["warning: MLflow is away", "a library", missing]
+
+
+@pytest.mark.integration
+def test_quiet_shows_results_warnings_and_errors():
+    out, err = say("--quiet")
+    assert out == ["a table", "of two lines"] and len(err) == 3
+
+
+@pytest.mark.integration
+def test_verbose_shows_where_a_line_and_an_error_come_from():
+    out, err = say("--verbose")
+    assert re.fullmatch(r"20\d\d-.* pixelis.training: 🧿 3", out[0])
+    assert err[-1] == "pixelis.errors.DataError: cota_hard.parquet is missing"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_as_json_every_line_of_both_streams_is_an_object(encoding):
+    out, err = say("--log-format", "json", PYTHONIOENCODING=encoding)
+    lines = [json.loads(line) for line in out + err]
+    assert all(list(line) == ["time", "level", "event", "numbers"] for line in lines)
+    assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
+    assert [(line["level"], line["event"][:15]) for line in lines] == [
+        ("info", "🧿 3"),
+        ("info", "sft: 100% 4/4 ["),
+        ("info", "a table"),
+        ("info", "of two lines"),
+        ("warning", "MLflow is away"),
+        ("warning", "a library"),
+        ("error", "cota_hard.parqu"),
+    ]
+    assert lines[0]["numbers"] == {"loss": None, "step": 3}
+    assert lines[1]["numbers"]["done"] == lines[1]["numbers"]["total"] == 4
+
+
+@pytest.mark.integration
+def test_in_a_terminal_no_color_is_obeyed(tmp_path):
+    shown = {}
+    for name, variables in {"plain": {"NO_COLOR": "1"}, "coloured": {}}.items():
+        main_end, terminal = pty.openpty()
+        kept = {key: value for key, value in environment().items() if key != "NO_COLOR"}
+        streams = {"stdout": terminal, "stderr": terminal}
+        colours = {"TERM": "xterm-256color", **variables}
+        command = [sys.executable, "-c", SAYING]
+        assert subprocess.run(command, env=kept | colours, timeout=60, **streams).returncode == 2
+        os.close(terminal)
+        shown[name] = os.read(main_end, 100_000).decode()
+        os.close(main_end)
+    colour = re.compile(r"\x1b\[(\d+;)*[34]\d")
+    assert colour.search(shown["coloured"]) and not colour.search(shown["plain"])
+
+
+@pytest.mark.integration
+def test_the_bars_of_the_libraries_are_off():
+    code = (
+        "from pixelis.cli.arguments import run_cli\n"
+        "def main(argv):\n"
+        "    from datasets.utils import are_progress_bars_disabled\n"
+        "    from transformers.utils.logging import is_progress_bar_enabled\n"
+        "    print(are_progress_bars_disabled(), is_progress_bar_enabled())\n"
+        "    return 0\n"
+        "raise SystemExit(run_cli(main, []))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "True False\n", done.stderr

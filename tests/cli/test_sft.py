@@ -78,6 +78,10 @@ def test_a_run_from_nothing_to_a_table(workdir, sft, client, runs):
     ]
     assert "Answer accuracy on the test split, 95 % intervals" in out
     assert f"adapter: {os.path.join('out', 'final')}" in lines
+    (address,) = (line.removeprefix("model: ") for line in lines if line.startswith("model: "))
+    final = client.get_logged_model(address.removeprefix("models:/"))
+    assert final.tags["pixelis.adapter"] == "final"
+    assert f"  pixelis evaluate --adapter {address} --split validation" in lines
 
     made_by, run = sorted(runs(), key=lambda run: run.data.tags["pixelis.entry_point"])
     assert made_by.info.status == run.info.status == "FINISHED"
@@ -241,7 +245,7 @@ def test_gone_on_with_in_another_store_the_new_run_has_all_adapters_of_the_train
         found = store.search_logged_models(
             [store.get_experiment_by_name("sft_smoke").experiment_id]
         )
-        return {m.name: {(x.key, x.step) for x in m.metrics} for m in found}
+        return {m.tags["pixelis.adapter"]: {(x.key, x.step) for x in m.metrics} for m in found}
 
     # Ends each stage's visit: at 2 and 4; stopped at 4 as by a kill, before the last visit's end.
     with monkeypatch.context() as patch:
@@ -257,7 +261,7 @@ def test_gone_on_with_in_another_store_the_new_run_has_all_adapters_of_the_train
         patch.setattr(CurriculumTrainer, "training_step", stop)
         assert sft()[0] == 130
     first = adapters(client)
-    assert set(first) == {"adapter-visit-01-simple", "adapter-visit-02-balanced"}
+    assert set(first) == {"visit-01-simple", "visit-02-balanced"}
     assert all(first.values())
     shutil.copy(empty_store, workdir / "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir / 'other.db'}")
@@ -265,7 +269,7 @@ def test_gone_on_with_in_another_store_the_new_run_has_all_adapters_of_the_train
     assert code == 0 and "is not in this MLflow store" in err
     other = adapters(MlflowClient(f"sqlite:///{workdir / 'other.db'}"))
     assert {name: other[name] for name in first} == first
-    assert set(other) - set(first) == {f"adapter-{n}" for n in ("visit-03-full", "best", "final")}
+    assert set(other) - set(first) == {"visit-03-full", "best", "final"}
 
 
 def test_a_stop_in_the_rollouts_loses_no_training(workdir, data, sft, runs, monkeypatch):

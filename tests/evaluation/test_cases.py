@@ -10,6 +10,7 @@ from pixelis.evaluation.cases import (
     VERDICTS,
     WRONG,
     build_cases,
+    choose_example,
     explain,
     spread_evenly,
     worst_first,
@@ -35,6 +36,26 @@ def test_verdicts_of_adapter_and_base():
     assert [bool(case.why) for case in cases] == [True, True, False, False]
     alone = build_cases(result(examples, mine))
     assert [case.verdict for case in alone] == [WRONG, WRONG, RIGHT, RIGHT]
+
+
+def test_the_example_of_a_model_is_right_and_short_and_one_that_it_looked_at():
+    kept = {"provenance": {"flawed": {}}}
+    examples = [example(f"e{i}") for i in range(5)]
+    examples += [example("judged", **kept), example("frames", images=examples[0].images * 2)]
+    looked = {
+        "e0": (call(), answer("B2")),  # wrong
+        "e1": (answer("A9"),),  # without looking
+        "e2": (call(), call(), answer("A9")),
+        "e3": (call(), answer("A9")),
+        "e4": (call(), answer("A9")),
+        "judged": (call(), answer("A9")),
+        "frames": (call(), answer("A9")),
+    }
+    mine = [rollout(*turns, example_id=name) for name, turns in looked.items()]
+    cases = build_cases(result(examples, mine))
+    assert choose_example(cases) == examples[3]
+    assert choose_example(cases[:2]) == examples[1]
+    assert choose_example([cases[0], *cases[5:]]) is None
 
 
 MANY = ["ny"] * 5 + ["nn"] * 20 + ["yn"] * 5 + ["yy"] * 20

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import mlflow
 import pandas as pd
@@ -73,6 +74,15 @@ def test_the_folder_has_pefts_layout_without_base_weights(served):
     assert (folder / "adapter_model.safetensors").stat().st_size < 1_000_000
     base = load_model("pixelis-nano", torch_dtype="float32")
     assert PeftModel.from_pretrained(base, str(folder)).peft_config["default"].r == 4
+
+
+def test_the_code_of_the_card_runs_as_it_stands(served):
+    card = (resolve_adapter(served) / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    scope = {}
+    exec(code, scope)
+    assert scope["model"].peft_config["default"].r == 4
+    assert f"mlflow models serve -m {served} " in card
 
 
 def test_a_missing_question_and_a_broken_image_are_named():

@@ -1,9 +1,12 @@
 """Adapters as LoggedModels: whole, once, measured on a dataset, with a card."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from mlflow.models import Model
+from PIL import Image
 
 from pixelis.tracking import (
     MlflowRecorder,
@@ -43,7 +46,8 @@ def test_an_adapter_is_kept_as_files_and_as_a_model(client, recorder, adapter):
     log_adapter(recorder, adapter, "final", 400, SCORES)
     recorder.close("FINISHED")
     (model,) = models(client)
-    assert (model.name, model.status) == ("adapter-final", "READY")
+    short = recorder.run_id[:8]
+    assert (model.name, model.status) == (f"adapter-final-{short}", "READY")
     assert model.source_run_id == recorder.run_id
     assert model.params == {"step": "400", "base_model": "pixelis-nano", "seed": "3"}
     assert {(m.key, m.value, m.step) for m in model.metrics} == {
@@ -58,6 +62,40 @@ def test_an_adapter_is_kept_as_files_and_as_a_model(client, recorder, adapter):
     for uri in (bare, path, f"models:/{model.model_id}", str(adapter)):
         folder = resolve_adapter(uri)
         assert (folder / "adapter_model.safetensors").read_bytes() == b"weights", uri
+
+
+def test_each_adapter_of_a_run_has_the_validation_metrics_of_its_step(client, recorder, adapter):
+    for step, value in ((100, 0.6), (200, 0.7)):
+        recorder.metrics({"eval/hard/likelihood": value, "train/loss": 1.0}, step)
+        recorder.metrics({"eval/untrusted/hard/likelihood": 0.1}, step)
+    log_adapter(recorder, adapter, "best", 100, {"summary/best/hard": 0.6})
+    log_adapter(recorder, adapter, "final", 200, {"summary/final/hard": 0.7})
+    recorder.close("FINISHED")
+    measured = {
+        m.tags["pixelis.adapter"]: {p.key: p.value for p in m.metrics} for m in models(client)
+    }
+    assert measured == {
+        "best": {"summary/best/hard": 0.6, "eval/hard/likelihood": 0.6},
+        "final": {"summary/final/hard": 0.7, "eval/hard/likelihood": 0.7},
+    }
+
+
+def test_its_size_counts_the_adapter_and_its_example_is_the_given_one(client, recorder, adapter):
+    log_adapter(recorder, adapter, "final", 400, {})
+    picture = Image.new("RGB", (30, 20), "teal")
+    recorder.model(adapter, "final", 400, [], example=(picture, "What colour is it?"))
+    recorder.close("FINISHED")
+    (model,) = models(client)
+    folder = resolve_adapter(f"models:/{model.model_id}")
+    weights = (folder / "adapter_model.safetensors").stat().st_size
+    about = Model.load(str(folder))
+    assert about.model_size_bytes > weights
+    without = about.model_size_bytes - sum(f.stat().st_size for f in adapter.iterdir())
+    assert 0 < without < sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    shown = about.load_input_example(str(folder))
+    assert list(shown["question"]) == ["What colour is it?"]
+    with Image.open(io.BytesIO(shown["image"][0])) as read:
+        assert read.size == (30, 20) and read.getpixel((5, 5)) == picture.getpixel((5, 5))
 
 
 def test_its_metrics_say_which_data_they_were_measured_on(client, recorder, adapter, tmp_path):
@@ -131,7 +169,8 @@ def test_what_a_visit_ended_with_is_a_model_of_the_run_and_of_the_visit(client, 
     recorder.artifact(folder, "adapters/visit-01-simple")
     recorder.close("KILLED")
     (model,) = models(client)
-    assert (model.name, model.tags["pixelis.step"]) == ("adapter-visit-01-simple", "100")
+    name = f"adapter-visit-01-simple-{recorder.run_id[:8]}"
+    assert (model.name, model.tags["pixelis.step"]) == (name, "100")
     assert {m.key for m in model.metrics} == set(SCORES)
     (first,) = client.search_runs(["0"], "tags.`pixelis.visit` = '1'")
     for run_id in (recorder.run_id, first.info.run_id):
@@ -148,7 +187,9 @@ def test_a_resumed_run_logs_an_adapter_once(client, recorder, adapter):
     log_adapter(resumed, adapter, "final", 400, SCORES)
     log_adapter(resumed, adapter, "best", 400, SCORES)
     resumed.close("FINISHED")
-    assert sorted(m.name for m in models(client)) == ["adapter-best", "adapter-final"]
+    short = recorder.run_id[:8]
+    names = [f"adapter-best-{short}", f"adapter-final-{short}"]
+    assert sorted(m.name for m in models(client)) == names
     assert model.model_id in {m.model_id for m in models(client)}
     outputs = client.get_run(recorder.run_id).outputs.model_outputs
     assert len(outputs) == 2
@@ -181,7 +222,8 @@ def test_a_folder_that_is_gone_is_no_reason_to_wait_for_ever(client, recorder, t
 def test_a_name_is_made_fit_for_a_model(client, recorder, adapter):
     log_adapter(recorder, adapter, "2:balanced/0.4", 9, {})
     recorder.close("FINISHED")
-    assert [m.name for m in models(client)] == ["adapter-2-balanced-0-4"]
+    name = f"adapter-2-balanced-0-4-{recorder.run_id[:8]}"
+    assert [m.name for m in models(client)] == [name]
 
 
 def test_registered_it_is_the_candidate_once(client, recorder, adapter):
@@ -243,7 +285,9 @@ def test_two_visits_that_end_at_one_step_have_each_its_own(client, recorder, ada
         recorder.artifact(folder, f"adapters/{name}")
     recorder.close("FINISHED")
     by_id = {model.model_id: model.name for model in models(client)}
-    for index, name in ((2, "adapter-visit-02-balanced"), (3, "adapter-visit-03-simple")):
+    short = recorder.run_id[:8]
+    for index, stage in ((2, "02-balanced"), (3, "03-simple")):
         (visit,) = client.search_runs(["0"], f"tags.`pixelis.visit` = '{index}'")
         outputs = client.get_run(visit.info.run_id).outputs.model_outputs
-        assert [by_id[output.model_id] for output in outputs] == [name]
+        names = [by_id[output.model_id] for output in outputs]
+        assert names == [f"adapter-visit-{stage}-{short}"]

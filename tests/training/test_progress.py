@@ -1,7 +1,9 @@
 """The text behind the bar, and lines that do not break it."""
 
+import io
 import logging
 import re
+import sys
 
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -111,10 +113,19 @@ def arguments(tmp_path):
     return TrainingArguments(output_dir=str(tmp_path), report_to="none")
 
 
+@pytest.fixture
+def logger(monkeypatch):
+    logger = logging.getLogger("pixelis")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    configure_logging()
+    return logger
+
+
 def test_the_bar_shows_stage_and_text_from_the_step_where_training_begins(
-    arguments, capsys, monkeypatch
+    arguments, capsys, monkeypatch, logger
 ):
-    monkeypatch.setattr("pixelis.training.callback.LOG_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("pixelis.progress.LOG_SECONDS", 0.0)
     progress = build()
     state, control = TrainerState(max_steps=400, global_step=30), TrainerControl()
     progress.on_train_begin(arguments, state, control)
@@ -125,22 +136,25 @@ def test_the_bar_shows_stage_and_text_from_the_step_where_training_begins(
     progress.curriculum.evaluations.append((1, STRATA))
     progress.on_evaluate(arguments, state, control)
     progress.close()
-    shown = re.split(r"[\r\n]+", capsys.readouterr().err)
-    drawn = [line for line in shown if line.startswith("simple: ") and " 31/400 " in line]
-    assert any("hard 0.880, next attempt 100" in line for line in drawn)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("simple: ") and " 31/400 " in line for line in lines[1:])
+    assert "hard 0.880, next attempt 100" in lines[-1]
 
 
-def test_a_line_of_the_console_leaves_the_bar_whole(arguments, capsys, monkeypatch):
-    logger = logging.getLogger("pixelis")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "level", logging.INFO)
-    configure_logging()
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_line_of_the_console_leaves_the_bar_whole(arguments, capsys, monkeypatch, logger):
+    monkeypatch.setattr(sys, "stderr", Terminal())
     progress = build()
     progress.on_train_begin(arguments, TrainerState(max_steps=400), TrainerControl())
-    assert "0/400" in capsys.readouterr().err
+    shown = sys.stderr.getvalue()
+    assert "0/400" in shown
     logger.info("✅ Advanced")
-    shown = capsys.readouterr()
-    assert shown.out == "✅ Advanced\n"
-    cleared, drawn_again = re.fullmatch(r"\r( +)\r+(.*)", shown.err).groups()
+    assert capsys.readouterr().out == "✅ Advanced\n"
+    added = sys.stderr.getvalue().removeprefix(shown)
+    cleared, drawn_again = re.fullmatch(r"\r( +)\r+(.*)", added).groups()
     assert " 0/400 " in drawn_again and len(cleared) >= len(drawn_again)
     progress.close()

@@ -49,7 +49,7 @@ def kind_of_question(question):
         return "frames"
     known = {CAPTION_QUESTION: "caption", CLOSEUP_QUESTION: "closeup", COUNT_QUESTION: "count"}
     starts = {"Where is the ": "where", "Where are the ": "locate", "What is in row": "place"}
-    starts |= {"What is ": "beside", "List the ": "found", "Complete: ": "questions"}
+    starts |= {"What is ": "beside", "List the ": "found", "By ": "axis"}
     by_start = (kind for start, kind in starts.items() if question.startswith(start))
     return known.get(question) or next(by_start, "words")
 
@@ -278,11 +278,16 @@ def test_a_list_is_drawn_with_its_picture_and_its_count(oracles):
         assert found_question(asked) == f"List the {asked}."
 
 
-def test_decisions_are_asked_for_behind_an_image(items):
-    found = answers(items, "questions")
-    assert len(found) > 200 and all(image.size == (SIDE, SIDE) for image, *_ in found)
-    first = {question.split()[1] for _, question, _ in found}
-    assert first == {"The", "By", "Given", "From"}
+def test_rows_and_columns_are_those_of_what_the_image_shows(items):
+    found = answers(items, "axis")
+    assert len(found) > 100
+    for image, question, answer in found:
+        axis, names = re.fullmatch(r"By (row|column), where are (.*)\?", question).groups()
+        listed = dict(pair.split(": ") for pair in answer.removesuffix(".").split(", "))
+        assert list(listed) == [name.removeprefix("the ") for name in names.split(", ")]
+        places = {seen_at(image, cell): cell for cell in CELLS}
+        for name, value in listed.items():
+            assert places[name][axis == "column"] + 1 == int(value)
 
 
 def test_what_is_said_of_frames_is_true_of_the_frame_it_is_said_of(items):

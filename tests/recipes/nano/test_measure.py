@@ -1,5 +1,6 @@
 import random
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from recipes.nano import measure as measuring
 from recipes.nano.blend import CAPTION_QUESTION, draw_scene, found_question
 from recipes.nano.measure import HELD_OUT_SEED, generate_replies, measure
 
-PLACE = r"row \d column \d"
 FRAME_QUESTION = re.compile(r"Where is the (\w+ \w+) in image (\d)\?")
 
 
@@ -75,19 +75,21 @@ def answers_to_list(prompt, drawn):
     return listed
 
 
-def decide(question):
-    """The end of an order or of a recall, from the question."""
-    pairs = dict(re.findall(rf"(\w+ \w+):? ({PLACE}|\d+)", question))
-    if question.startswith("Complete: Given "):
-        known = question.split(", ")[-1].removesuffix(":").removesuffix(" of")
-        return {**pairs, **{value: name for name, value in pairs.items()}}[known] + "."
-    word = question.split()[2]
-    back = word in ("largest", "rightmost", "bottommost")
-    return ", ".join(sorted(pairs, key=lambda name: int(pairs[name]), reverse=back)) + "."
+class Teller:
+    """Tells every next token rightly; in its n-th call, in the first n rows alone."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, input_ids, **rest):
+        self.seen.append(input_ids)
+        told = input_ids.roll(-1, dims=1)
+        told[len(self.seen) :] += 1
+        return SimpleNamespace(logits=torch.nn.functional.one_hot(told))
 
 
 def test_scores_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
-    asked, drawn, decided, listed = [], [], [], []
+    asked, drawn, listed, teller = [], [], [], Teller()
     draw_found = measuring.draw_found
     monkeypatch.setattr(
         measuring, "draw_found", lambda rng: drawn.append(draw_found(rng)) or drawn[-1]
@@ -95,11 +97,6 @@ def test_scores_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
 
     def replies(model, encoder, prompts, max_new_tokens):
         questions = [message.parts[-1] for (message,) in prompts]
-        if questions[0].startswith("Complete: "):
-            decided.append(questions)
-            # One more of ten is right each time.
-            right = len(decided)
-            return [decide(question) + "!" * (n >= right) for n, question in enumerate(questions)]
         if questions[0].startswith("List the "):
             listed.append(prompts)
             return [answers_to_list(prompt, drawn) + "!" * n for n, prompt in enumerate(prompts)]
@@ -115,17 +112,24 @@ def test_scores_are_shares_of_exact_matches(encoder, scenes, monkeypatch):
         return [*right[:6], right[6] + " none", "", "", ""]
 
     monkeypatch.setattr(measuring, "generate_replies", replies)
-    scores = measure(None, encoder, 10)
+    scores = measure(teller, encoder, 10)
     lists = {f"list_{count}" for count in range(1, MAX_COUNT + 1)}
     seen = {"caption", "attribute", "where", "frames"}
-    assert set(scores) == seen | {"order_2", "order_3", "order_4", "recall"} | lists
+    orders = [f"{name}_{count}" for name in ("order", "order_area") for count in (2, 3, 4)]
+    decided = [*orders, "recall", "placed", "copy", "listed"]
+    assert set(scores) == seen | set(decided) | lists
     assert scores["caption"] == 6 / 10 and scores["frames"] == 5 / 10
-    assert [scores[f"order_{count}"] for count in (2, 3, 4)] == [0.1, 0.2, 0.3]
-    assert scores["recall"] == 0.4
-    for count, questions in zip((2, 3, 4), decided, strict=False):
-        assert {question.count(": ") - 1 for question in questions} == {count}
-        assert len(set(questions)) == 10
-    assert len(decided) == 4
+    # Every decided word of a lesson has to be right, behind the image of a scene.
+    assert [scores[name] for name in decided] == [right / 10 for right in range(1, 11)]
+    texts = [encoder.tokenizer.batch_decode(ids) for ids in teller.seen]
+    for count, lessons in zip((2, 3, 4) * 2, texts, strict=False):
+        assert {lesson.count(": ") for lesson in lessons} == {count}
+    assert all(" by area, " in lesson for lessons in texts[3:6] for lesson in lessons)
+    for lessons, word in zip(
+        texts, ["first"] * 6 + ["Given", "The", "text", "no more"], strict=True
+    ):
+        assert len(set(lessons)) == 10
+        assert all("<|image_pad|>" in lesson and word in lesson for lesson in lessons)
     for count, prompts in enumerate(listed, 1):
         assert scores[f"list_{count}"] == 1 / 2 and len(prompts) == 2
         assert all(answers_to_list(prompt, drawn).endswith(f": {count}.") for prompt in prompts)

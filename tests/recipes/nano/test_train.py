@@ -12,7 +12,7 @@ from pixelis.data.encode import IGNORE_INDEX, collate
 from pixelis.data_prep.scenes import build_scene, render
 from recipes.nano import __main__ as building
 from recipes.nano.blend import build_lesson
-from recipes.nano.decisions import COMPARISONS
+from recipes.nano.decisions import STAGES
 from recipes.nano.train import (
     LONG,
     Lookups,
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.integration
 
 TINY = Recipe(
     vision_steps=3,
-    comparison_steps=1,
-    recall_steps=0,
+    comparison_steps=3,
+    recall_steps=3,
     decision_steps=3,
     decision_rows=2,
     decision_length=64,
@@ -97,7 +97,7 @@ def test_a_batch_holds_its_items_once_short_apart_from_long(encoder):
 
 
 def test_rows_of_decisions_stand_alone_and_behind_an_image(encoder):
-    alone = build_rows(encoder, TINY, 0)
+    alone = build_rows(encoder, TINY, 0, "lookup")
     assert alone["input_ids"].shape == alone["labels"].shape == (2, 64)
     _, behind = build_blend(encoder, TINY, Lookups(encoder.tokenizer), 0)
     num_visual = encoder.num_image_tokens(render(build_scene(random.Random(0), []))) + 2
@@ -109,7 +109,7 @@ def test_rows_of_decisions_stand_alone_and_behind_an_image(encoder):
 
 
 def test_the_loss_of_decisions_is_the_mean_over_the_decided_tokens(fresh_model, encoder):
-    model, rows = fresh_model().eval(), build_rows(encoder, TINY, 1)
+    model, rows = fresh_model().eval(), build_rows(encoder, TINY, 1, "decision")
     with torch.inference_mode():
         hidden = model.model.language_model(
             inputs_embeds=model.model.language_model.embed_tokens(rows["input_ids"])
@@ -124,15 +124,14 @@ def test_the_loss_of_decisions_is_the_mean_over_the_decided_tokens(fresh_model, 
 
 def test_decisions_train_the_language_model_in_stages(fresh_model, encoder, one_thread):
     before, trained = fresh_model().state_dict(), []
-    for stages in ((0, 0), (1, 0), (0, 1)):
+    for stage in STAGES:
         model = fresh_model()
-        recipe = replace(TINY, comparison_steps=stages[0], recall_steps=stages[1])
-        train_decisions(model, encoder, recipe, lambda *report: None)
+        train_decisions(model, encoder, TINY, lambda *report: None, stage=stage)
         trained.append(model.state_dict())
-    for name, value in trained[1].items():
+    for name, value in trained[0].items():
         assert torch.equal(value, before[name]) == (".visual." in name), name
     assert not any(same(*pair) for pair in itertools.combinations(trained, 2))
-    rows = build_rows(encoder, TINY, 0, COMPARISONS)
+    rows = build_rows(encoder, TINY, 0, "comparison")
     text = encoder.tokenizer.decode(rows["input_ids"].flatten())
     assert text.count(" by ") == text.count(" by row, ") + text.count(" by column, ") > 3
 
@@ -222,6 +221,8 @@ def test_a_build_that_was_stopped_goes_on_after_its_last_finished_phase(
 ):
     """And ends with the weights of one that was not stopped; another recipe trains anew."""
     names = ["caption", "attribute", "frames", "where", "recall"]
+    names += ["placed", "copy", "listed"]
+    names += [f"order_area_{count}" for count in (2, 3, 4)]
     names += [f"order_{count}" for count in (2, 3, 4)] + [f"list_{count}" for count in range(1, 6)]
     monkeypatch.setattr(building, "measure", lambda *args: dict.fromkeys(names, 0.0))
     trained = []
@@ -241,7 +242,7 @@ def test_a_build_that_was_stopped_goes_on_after_its_last_finished_phase(
     monkeypatch.setattr(building, "PHASES", {**phases, "lookup": stop})
     with pytest.raises(KeyboardInterrupt):
         build("stopped", "kept")
-    assert trained == ["vision", "decision"] and not (tmp_path / "stopped").exists()
+    assert trained == ["vision", *STAGES] and not (tmp_path / "stopped").exists()
     monkeypatch.setattr(building, "PHASES", phases)
     taken_up = build("stopped", "kept")
     assert trained == ["lookup", "blend"]
