@@ -37,7 +37,7 @@ def curriculum_of(recorder: MlflowRecorder, model: Model) -> str:
 
     def read() -> str:
         made = recorder.client.get_logged_model(model["model_id"])
-        params = recorder.client.get_run(made.source_run_id).data.params
+        params = recorder.client.get_run(str(made.source_run_id)).data.params
         if params.get("curriculum.enabled", "").lower() == "false":
             return "fixed mix"
         return str(params.get("curriculum.strategy", ""))
