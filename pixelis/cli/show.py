@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> int:
     from pixelis.runs.show import ShowSettings, run_show  # imports pyarrow
 
     values = vars(arguments)
-    paths = {name: Path(values.pop(name)) for name in ("folder", "page")}
-    run_show(ShowSettings(**values, **paths))
+    values |= {name: Path(values[name]) for name in ("folder", "page")}
+    run_show(ShowSettings(**values))
     return 0
 
 

@@ -70,20 +70,23 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer a question, and send each turn when it ends."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
+            with self.server.answering:
+                self._answer_form(body)
+        except ConnectionError:
+            logger.info("the browser did not wait for the answer")
+
+    def _answer_form(self, body: bytes) -> None:
+        try:
             example, labels = read_form(self.headers.get("Content-Type", ""), body)
             encode_prompt(self.server.encoder, Conversation(example))
         except UserError as error:
             self._begin(400)
             self._write(render("answer.html.jinja", question="", error=str(error)))
             return
-        try:
-            self._begin(200)
-            self._write(render("answer.html.jinja", question=example.question, error=""))
-            with self.server.answering:
-                for label in labels:
-                    self._answer(example, label)
-        except ConnectionError:
-            logger.info("the browser did not wait for the answer")
+        self._begin(200)
+        self._write(render("answer.html.jinja", question=example.question, error=""))
+        for label in labels:
+            self._answer(example, label)
 
     def _answer(self, example: Example, label: str) -> None:
         def send(act: Act) -> None:
