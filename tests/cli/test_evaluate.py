@@ -163,7 +163,7 @@ def test_two_adapters_on_the_same_examples(data, adapter, runs, client, capfd):
     weights = load_file(adapter / "adapter_model.safetensors")
     for name, tensor in weights.items():
         if "lora_B" in name:
-            weights[name] = torch.full_like(tensor, 0.02)
+            weights[name] = torch.full_like(tensor, 0.05)
     save_file(weights, adapter.with_name("second") / "adapter_model.safetensors")
     words = ("--against", "second", "--temperature", "0.5", "--num_samples", "2")
     assert run_cli(main, arguments(*words)) == 0
