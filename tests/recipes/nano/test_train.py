@@ -31,6 +31,7 @@ TINY = Recipe(
     comparison_steps=3,
     recall_steps=3,
     decision_steps=3,
+    review_steps=3,
     decision_rows=2,
     decision_length=64,
     lookup_steps=3,
@@ -67,7 +68,8 @@ def test_the_same_recipe_gives_the_same_weights_to_the_bit(fresh_model, encoder,
         for train in building.PHASES.values():
             train(model, encoder, TINY, lambda *report, to=reports: to.append(report))
         runs.append((reports, model.state_dict()))
-    assert runs[0][0] == runs[1][0] and [report[0] for report in runs[0][0]] == [1, 2, 3] * 4
+    assert runs[0][0] == runs[1][0]
+    assert [report[0] for report in runs[0][0]] == [1, 2, 3] * len(building.PHASES)
     assert same(runs[0][1], runs[1][1])
     # It has learned from it: every part of the model has moved.
     before = fresh_model().state_dict()
@@ -77,7 +79,7 @@ def test_the_same_recipe_gives_the_same_weights_to_the_bit(fresh_model, encoder,
 def test_a_batch_is_a_function_of_seed_and_step(encoder):
     def build(recipe, step):
         parts, rows = build_blend(encoder, recipe, Lookups(encoder.tokenizer), step)
-        return [*parts, rows, build_rows(encoder, recipe, step)]
+        return [*parts, rows, build_rows(encoder, recipe, step, "lookup")]
 
     first, again = build(TINY, 1), build(TINY, 1)
     assert all(same(one, two) for one, two in zip(first, again, strict=True))
