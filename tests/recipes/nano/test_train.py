@@ -202,7 +202,7 @@ def test_building_leaves_a_base_that_loads_and_a_card_with_its_scores(
     card = (base / "README.md").read_text(encoding="utf-8")
     assert "$" not in card and "on 5 held-out scenes" in card
     assert all(f"{score:.1%}" in card for score in scores.values())
-    assert "3 steps of dense look-ups" in card and "3 steps on rows of text" in card
+    assert "3 steps of dense look-ups" in card and "3 on all." in card
     assert "python -m recipes.nano" in card
 
 
