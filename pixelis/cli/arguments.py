@@ -11,7 +11,6 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from pixelis import __version__
 from pixelis.cli.console import (
     HELP,
     ConsoleOptions,
@@ -182,6 +181,10 @@ def run_cli(main: Callable[[list[str]], int], argv: Sequence[str] | None = None)
         options, left = read_options(sys.argv[1:] if argv is None else argv)
         configure_console(options)
         if options.version:
+            # Imported here: for a worker process, a folder `pixelis` in the working folder, such as
+            # the checkout itself, can hide the package's own module.
+            from pixelis import __version__
+
             print(f"pixelis {__version__}")
             return 0
         return main(left)
