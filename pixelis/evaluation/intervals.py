@@ -1,7 +1,7 @@
-"""Scores with 95 % intervals: of shares, of means, and of differences between paired answers.
+"""Compute scores with 95 % intervals: proportions, means, and differences of paired proportions.
 
-All are formulas without random draws, and have a width at 0 and 100 % too. Fewer than
-`MIN_EXAMPLES` examples have no interval.
+All are formulas without random draws. The interval of a proportion has a width even at 0 and 100 %.
+There is none for fewer than `MIN_EXAMPLES` examples, nor for the mean of equal values.
 """
 
 import math
@@ -25,7 +25,8 @@ Fraction = tuple[float, float] | None
 class Score:
     """A ratio or mean with its 95 % interval, and the number of examples that define it.
 
-    Accuracies are in [0, 1], gains in [-1, 1]. The interval is None if there are too few examples.
+    Accuracies are in [0, 1], gains in [-1, 1]. The interval is None if there are too few examples,
+    or if the values of a mean are equal.
     """
 
     value: float
@@ -48,11 +49,11 @@ def share_score(fractions: Sequence[Fraction]) -> Score | None:
     """Return the sum of numerators over the sum of denominators, with its 95 % interval.
 
     Each numerator is in [0, its denominator]. The interval is Wilson's (1927) score interval. For
-    right and wrong answers, its number of observations is that of the examples. Calls of one
-    rollout are not independent: their number of observations is share * (1 - share) / variance, the
-    effective sample size (Kish 1965; with Wilson's interval: Dean and Pagano 2015), where the
-    variance is that of a ratio over examples; at most all calls. Where all examples have the same
-    ratio, this is not known: the number of examples is taken.
+    right and wrong answers, its sample size is the number of examples. Calls of one rollout are not
+    independent: their sample size is share * (1 - share) / variance, the effective sample size
+    (Kish 1965; with Wilson's interval: Dean and Pagano 2015), where the variance is that of a ratio
+    over examples. It is at most the number of calls. If all examples have the same ratio, the
+    variance is 0, and the number of examples is used instead.
 
     Returns:
         The ratio, with the number of examples whose denominator is not 0; None if there are none.
@@ -93,9 +94,9 @@ def mean_score(values: Sequence[float]) -> Score:
 
 
 def difference_score(num_gained: int, num_lost: int, num: int) -> Score:
-    """Return the difference of two paired shares, with Tango's (1998) score interval.
+    """Return the difference of two paired proportions, with Tango's (1998) score interval.
 
-    It holds the differences that the two-sided score test for McNemar's table does not reject at
+    It contains the differences that the two-sided score test for McNemar's table does not reject at
     5 % (compared with others by Fagerland et al. 2014). The exact test of `Comparison` is stricter:
     0 may be outside of the interval although the p-value is a little above .05.
 
@@ -117,7 +118,7 @@ def _tango_low(num_gained: int, num_lost: int, num: int) -> float:
         return -1.0
 
     def statistic(difference: float) -> float:
-        """Return the standard errors between the found and a lower difference, minus Z."""
+        """Return the score statistic of an assumed difference, minus the critical value Z."""
         linear = (2 * num - found) * difference - num_gained - num_lost
         root = linear**2 + 8 * num * num_lost * difference * (1 - difference)
         # The most likely share of lost examples where the true difference is this one.

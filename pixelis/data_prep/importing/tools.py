@@ -10,7 +10,7 @@ from pixelis.errors import ConfigError
 from pixelis.operations import OPERATIONS
 
 UNITS = ("pixels", "fractions", "thousandths")
-# Our arguments that hold coordinates -> the axis of each: 0 across, 1 down.
+# Arguments of operations that are coordinates -> the axis of each: 0 for x, 1 for y.
 AXES = {"bbox": (0, 1, 0, 1), "x": (0,), "y": (1,)}
 
 
@@ -36,12 +36,12 @@ def check_tools(tools: Mapping[str, ToolConfig]) -> None:
 def map_call(
     name: str, arguments: Mapping[str, Any], tool: ToolConfig, size: tuple[int, int] | None
 ) -> tuple[str, dict[str, Any]]:
-    """Return the operation and the arguments that a call of another tool means.
+    """Convert a call to another tool into an operation and its arguments.
 
     Args:
         name: the name of the tool.
         arguments: the arguments of the call.
-        tool: what the tool is here.
+        tool: the mapping of the tool to an operation.
         size: width and height of the question's image; None if it has none.
 
     Raises:
@@ -104,9 +104,9 @@ def _to_pixels(
 
 
 def _fits(values: list[float], axes: tuple[int, ...], unit: str, size: tuple[int, int]) -> bool:
-    """Return whether coordinates can be meant in a unit: inside the image, and not empty."""
+    """Return whether coordinates are valid in a unit: inside the image, and not empty."""
     is_box = len(values) == 4
-    # A box of one pixel at most, or a point between two pixels, is meant in fractions.
+    # A box of at most one pixel, or a point between two pixels, is assumed to be in fractions.
     if unit != "fractions" and max(values) <= 1 and (is_box or values[0] % 1):
         return False
     if is_box and not (values[0] < values[2] and values[1] < values[3]):

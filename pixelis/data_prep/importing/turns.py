@@ -1,4 +1,4 @@
-"""Read one turn of a chat, in any dialect: who speaks, texts, thoughts, images and calls.
+"""Read one turn of a chat, in any chat format: who speaks, texts, thoughts, images and calls.
 
 To accept another name of a role, add it to ROLES; another type of part, to PARTS.
 """
@@ -44,10 +44,10 @@ ROLES = {
     "observation": "tool",
     "tool_response": "tool",
 }
-# Keys of a turn, or of a part, that say whether it is trained: 0 or false, 1 or true; `masked` says
-# the opposite.
+# Keys of a turn, or of a part, that say whether its tokens count in the loss: 0 or false, 1 or true;
+# `masked` has the opposite meaning.
 TRAINED = ("weight", "loss", "loss_scale", "train", "training", "trainable", "masked")
-# Keys of a turn whose parts may have such a key: one part that is not trained is enough.
+# Keys of a turn whose parts may have such a key. If one part is not trained, the turn is not.
 MARKED_PARTS = ("content", "value", "train_detail")
 # Keys of a part that hold its text, or its image.
 TEXTS = ("text", "value", "content", *THOUGHTS)
@@ -67,17 +67,17 @@ class Turn:
 
     role: str  # `system`, `user` or `assistant`
     text: str  # its texts, joined
-    # Its images; before they are loaded, their references, of which None stands for the next image
-    # of the record's list.
+    # Its images; before they are loaded, their references. None means the next image of the
+    # record's list.
     images: tuple[Any, ...] = ()
     calls: tuple[Any, ...] = ()  # its `tool_calls`, unchanged from the record
-    call_id: Any = None  # of a result, the id of the call that it answers
-    thought: str = ""  # of the assistant, what is marked as its thought
+    call_id: Any = None  # id of the call that this result answers
+    thought: str = ""  # the assistant's marked reasoning
     is_trained: bool = True  # False: marked as context only
 
 
 def read_turn(raw: Any, number: int) -> Turn:
-    """Read a turn, whose images are not loaded yet; the number is for errors."""
+    """Read a turn without loading its images; the number is used in error messages."""
     if not isinstance(raw, dict):
         raise RejectedError("wrong_type", f"turn {number} must be an object, got {show(raw)}")
     name = raw.get("role") if raw.get("role") is not None else raw.get("from")
