@@ -44,8 +44,8 @@ ROLES = {
     "observation": "tool",
     "tool_response": "tool",
 }
-# Keys of a turn, or of a part, that say whether its tokens count in the loss: 0 or false, 1 or true;
-# `masked` has the opposite meaning.
+# Keys of a turn, or of a part, that say whether its tokens count in the loss: 0 or false, 1 or
+# true; `masked` has the opposite meaning.
 TRAINED = ("weight", "loss", "loss_scale", "train", "training", "trainable", "masked")
 # Keys of a turn whose parts may have such a key. If one part is not trained, the turn is not.
 MARKED_PARTS = ("content", "value", "train_detail")
