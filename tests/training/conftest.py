@@ -116,7 +116,8 @@ class Lines(logging.Handler):
         self.lines = []
 
     def emit(self, record):
-        self.lines.append(record.getMessage())
+        if record.name != "pixelis.progress":  # a bar's lines depend on the time
+            self.lines.append(record.getMessage())
 
 
 @contextmanager
