@@ -63,8 +63,8 @@ demo: install ## a rollback saves a run: a broken shard, three arms, one seed: a
 	$(AT_STORE) pixelis ablate --config configs/demo_broken_shard.yaml --seeds $(SEEDS) --data.path data/demo/$(SHARD) --training.output_dir $(DEMO) $(ARGS)
 	@echo "demo: the table is $(DEMO)/table.md, the timeline of a training $(DEMO)/<arm>/seed-<n>/sft/timeline.png. Look at the runs with: make ui"
 
-test: install ## run the tests: about 15 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
-	@echo "test: about 15 min in $(WORKERS) processes (FULL=1: 25 min)"
+test: install ## run the tests: about 25 min in WORKERS=2 processes (ARGS="-k config"); FULL=1: the slow ones too
+	@echo "test: about 25 min in $(WORKERS) processes (FULL=1: 35 min)"
 	$(PYTEST) $(if $(FULL),-m "not faults") $(ARGS)
 
 test-unit: install ## the tests that train nothing and start no process: under 2 min
