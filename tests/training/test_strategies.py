@@ -105,6 +105,9 @@ def test_self_paced_trains_on_losses_below_its_limit(trained):
         above = [loss for loss in flat if loss > flat[count - 1]]
         limit = max(above[0], limit * 1.3)
         trained_on = [key for step in (begin + 1, begin + 2) for key in seen.keys.get(step, [])]
+        if limit > flat[-1]:  # all examples are in, those that were not scored too
+            assert begin == 4
+            continue
         assert all(losses[name][index] < limit for name, index in trained_on), begin
     assert events_of(seen) == [("start", 0), ("advance", 2), ("advance", 4), ("end", STEPS)]
     assert_quota(seen, {e.step + 1: e.mix for e in seen.result.events[:-1]})
