@@ -28,7 +28,7 @@ def complete(variable: str, instruction: str) -> int:
 
 def _options(name: str) -> Iterator[click.Parameter]:
     """Yield the options of an entry point."""
-    if not ENTRY_POINTS[name].files:  # init and sync take folders
+    if not ENTRY_POINTS[name].files:  # such as init and sync, which take folders
         yield click.Argument(["folders"], nargs=-1, type=click.Path(file_okay=False))
     for option, path in ENTRY_POINTS[name].files.items():
         yield click.Option([f"--{option}"], type=click.Path())

@@ -16,7 +16,8 @@ from pixelis.evaluation.cards import Act, draw_frames, render, render_macro, tur
 from pixelis.evaluation.evaluate import ADAPTER, BASE
 from pixelis.evaluation.rollout import Conversation, encode_prompt
 from pixelis.models.load import silence_libraries
-from pixelis.runs.ask import ask, describe_ending, find_adapter, load_asked
+from pixelis.runs.ask import ask, describe_ending, load_asked
+from pixelis.tracking import find_adapter
 
 HOST = "127.0.0.1"  # nobody else reaches it
 

@@ -1,6 +1,5 @@
 """Ask an adapter, and its base beside it, about a user's own images."""
 
-import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from pixelis.models.load import (
     silence_libraries,
 )
 from pixelis.models.lora import load_adapter
-from pixelis.tracking import find_run, resolve_adapter
+from pixelis.tracking import find_adapter, resolve_adapter
 
 PICTURE_SIDE = 1024  # pixels: larger images are reduced to it, small ones are enlarged
 SETTINGS = RolloutSettings(batch_size=1)
@@ -37,8 +36,6 @@ ENDINGS = {
     MAX_OPERATIONS: f"it called an operation again after {SETTINGS.max_operations} turns",
     NO_ANSWER: "its last turn was neither a call nor an answer",
 }
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,20 +72,6 @@ def run_ask(settings: AskSettings, model_config: ModelConfig) -> None:
             print(ending)
         for path in save_marked(rollout, settings, images, label):
             print(f"where it looked: {path}")
-
-
-def find_adapter(adapter: str | None, experiment: str) -> str:
-    """Return the address of an adapter: the given one, or that of the newest finished training.
-
-    Raises:
-        UserError: when the experiment has no finished training.
-    """
-    if adapter is not None:
-        return adapter
-    newest = find_run(experiment)
-    address = f"runs:/{newest.run_id}"
-    logger.info("adapter: %s, of the newest finished sft run (%s)", address, newest.name)
-    return address
 
 
 def load_asked(address: str, model_config: ModelConfig) -> tuple[Any, Encoder]:

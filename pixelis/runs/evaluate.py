@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
@@ -42,8 +41,8 @@ from pixelis.tracking import (
     MlflowRecorder,
     ModelVersion,
     curriculum_of,
+    find_adapter,
     find_champion,
-    find_run,
     find_version,
     measured_model,
     open_run,
@@ -59,8 +58,6 @@ NOT_IDENTITY = (
     *("batch_size", "teacher_forced", "champion"),
     *("resume", "output_dir", "num_traces", "num_reported"),
 )
-
-logger = logging.getLogger(__name__)
 
 
 def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
@@ -79,11 +76,7 @@ def run_evaluation(config: EvaluateConfig, model_config: ModelConfig) -> None:
     encoder = load_encoder(model_config)
     max_tokens = max_positions(name, trust_remote_code=trust)
     evaluation_set = choose_evaluation_set(config, encoder, max_tokens)
-    address = config.adapter
-    if address is None:
-        newest = find_run(config.experiment)
-        address = f"runs:/{newest.run_id}"
-        logger.info("adapter: %s, of the newest finished sft run (%s)", address, newest.name)
+    address = find_adapter(config.adapter, config.experiment)
     version = find_version(address)
     # Use the version's number, because an alias may move meanwhile.
     exact = f"models:/{version.name}/{version.version}" if version else address

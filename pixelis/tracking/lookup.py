@@ -2,6 +2,7 @@
 
 import atexit
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -19,6 +20,8 @@ from mlflow.exceptions import MlflowException
 from pixelis.errors import CheckpointError, UserError
 from pixelis.tracking.privacy import first_line
 from pixelis.tracking.store import connect
+
+logger = logging.getLogger(__name__)
 
 FINAL_ADAPTER = "adapters/final"
 EVENTS_FILE = "curriculum/events.json"
@@ -106,6 +109,20 @@ def find_data_run(digests: Mapping[str, str]) -> RunInfo | None:
     query = f"attributes.status = 'FINISHED' and tags.`{DATA_TAG}` = '{data_tag(digests)}'"
     connect()
     return next(map(_run_info, search_everywhere(query, most=1)), None)
+
+
+def find_adapter(adapter: str | None, experiment: str) -> str:
+    """Return the address of an adapter: the given one, or that of the newest finished training.
+
+    Raises:
+        UserError: when the experiment has no finished training.
+    """
+    if adapter is not None:
+        return adapter
+    newest = find_run(experiment)
+    address = f"runs:/{newest.run_id}"
+    logger.info("adapter: %s, of the newest finished sft run (%s)", address, newest.name)
+    return address
 
 
 def resolve_adapter(uri: str) -> Path:

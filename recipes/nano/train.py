@@ -211,9 +211,10 @@ def build_rows(encoder: Encoder, recipe: Recipe, step: int, stage: str) -> Batch
 
     The stage is a key of STAGES, or "lookup", which has the lessons of the last one.
     """
+    lessons = LESSONS if stage == "lookup" else STAGES[stage]
     rng = random.Random(f"{stage}:{recipe.seed}:{step}")
     rows = [
-        build_row(rng, encoder.tokenizer, recipe.decision_length, STAGES.get(stage, LESSONS))
+        build_row(rng, encoder.tokenizer, recipe.decision_length, lessons)
         for _ in range(recipe.decision_rows)
     ]
     ids, labels = (torch.tensor(column) for column in zip(*rows, strict=True))
